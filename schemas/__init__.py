@@ -1,0 +1,1 @@
+"""The contracts: everything that crosses a boundary of the service, as pydantic models."""

@@ -1,0 +1,78 @@
+"""The errors the workers raise. A class's docstring is its default message.
+
+    WorkerError
+    ├── SettingsError      a setting is missing or wrong: nothing starts
+    ├── InputError         an input file or job message cannot become a job: job.rejected
+    ├── StorageError
+    │   ├── BlobMissing    ├── BlobExists   ├── BlobChanged   ├── BlobFull
+    │   └── LeaseHeld      └── LeaseLost
+    ├── Unavailable        a service could not be reached; the effect is unknown
+    └── HandBack           the rest of a shard has to wait: not an error of anybody's
+"""
+
+from typing import Any
+
+
+class WorkerError(Exception):
+    """Something went wrong in the worker."""
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        self.details = details
+        super().__init__(message or (type(self).__doc__ or "").splitlines()[0])
+
+
+class SettingsError(WorkerError):
+    """A setting is missing or wrong."""
+
+
+class InputError(WorkerError):
+    """The input cannot become a job."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class StorageError(WorkerError):
+    """Blob Storage refused a call."""
+
+
+class BlobMissing(StorageError):
+    """The blob does not exist."""
+
+
+class BlobExists(StorageError):
+    """The blob exists already."""
+
+
+class BlobChanged(StorageError):
+    """The blob is not what it was when it was read."""
+
+
+class BlobFull(StorageError):
+    """The append blob has no room for another block."""
+
+
+class LeaseHeld(StorageError):
+    """The lease is held by somebody else."""
+
+
+class LeaseLost(StorageError):
+    """The lease is not ours any more."""
+
+
+class Unavailable(WorkerError):
+    """A service could not be reached in time; whether the call had its effect is unknown."""
+
+
+class HandBack(WorkerError):
+    """The call cannot be made in time: the rest of the shard goes back to the queue.
+
+    `reason` is what it waits for; `delay` is seconds from now until another try makes sense.
+    """
+
+    def __init__(self, reason: str, delay: float, deployment: str | None = None) -> None:
+        self.reason = reason
+        self.delay = delay
+        self.deployment = deployment
+        super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))

@@ -1,0 +1,150 @@
+"""What the workers need from outside: blobs, a bus, endpoints. A few primitives each.
+
+Adapters implement these over the Azure SDKs; the tests have in-memory doubles, and one contract
+suite holds both to the same behaviour. Every call has a deadline of its own and raises
+`Unavailable` when the service cannot be reached or does not answer in time; whether the effect
+took place is then unknown.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from schemas.deployments import Task
+from schemas.outcomes import Outcome
+
+
+class BlobRef(NamedTuple):
+    """Where a blob is."""
+
+    container: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob's properties. ETags are unquoted; times are seconds since the epoch."""
+
+    ref: BlobRef
+    etag: str
+    size: int
+    last_modified: float
+    created: float
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A whole blob as read. `server_time` is the service's own clock (HTTP `Date`)."""
+
+    data: bytes
+    etag: str
+    last_modified: float
+    server_time: float
+
+
+class Blobs(Protocol):
+    """Blob Storage.
+
+    Errors (workers.errors): `BlobMissing` (404), `BlobExists` (create, commit: something is there),
+    `BlobChanged` (412 of If-Match), `BlobFull` (append limit), `LeaseHeld`, `LeaseLost`,
+    `Unavailable`. The SDK repeats calls whose answer was lost, so `BlobExists` and `BlobChanged`
+    may be about the caller's own earlier success.
+    """
+
+    async def head(self, ref: BlobRef) -> BlobInfo:
+        """Properties and metadata of a blob."""
+
+    async def read(self, ref: BlobRef) -> Stored:
+        """A whole (small) blob."""
+
+    async def read_range(
+        self, ref: BlobRef, offset: int, length: int, *, etag: str | None = None
+    ) -> bytes:
+        """Bytes [offset, offset + length), fewer at the end; pinned to `etag` where given."""
+
+    async def create(
+        self,
+        ref: BlobRef,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> str:
+        """Write a blob that must not exist (If-None-Match `*`); gives its ETag."""
+
+    async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
+        """Write a blob that must still be at `etag` (If-Match); gives the new ETag."""
+
+    async def delete(self, ref: BlobRef) -> None:
+        """Remove a blob; one that is not there is fine."""
+
+    def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
+        """Blobs below a prefix, by name, with metadata."""
+
+    def children(self, container: str, prefix: str) -> AsyncIterator[str]:
+        """Names of the virtual folders right below a prefix (which ends in `/`), by name."""
+
+    async def create_append(self, ref: BlobRef) -> None:
+        """Make an empty append blob that must not exist."""
+
+    async def append(self, ref: BlobRef, data: bytes) -> None:
+        """Add at most 4 MiB at the end, in one piece."""
+
+    async def acquire_lease(self, ref: BlobRef, lease_id: str, seconds: int) -> None:
+        """Take the lease of an existing blob; `lease_id` is a UUID, `seconds` 15 to 60."""
+
+    async def renew_lease(self, ref: BlobRef, lease_id: str) -> None:
+        """Prolong a lease by its own length."""
+
+    async def release_lease(self, ref: BlobRef, lease_id: str) -> None:
+        """Give a lease back; one that is lost already is fine."""
+
+    async def stage_from(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
+        """Stage a whole blob as one block of another (Put Block From URL, else streamed)."""
+
+    async def commit(
+        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
+    ) -> None:
+        """Make a blob that must not exist of staged blocks, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutMessage:
+    """A message to send. `at` (seconds since the epoch) schedules it."""
+
+    body: bytes
+    message_id: str
+    correlation_id: str | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+    at: float | None = None
+    content_type: str = "application/json"
+
+
+class Bus(Protocol):
+    """Service Bus."""
+
+    async def send(self, entity: str, messages: Sequence[OutMessage]) -> None:
+        """Send to a queue or topic; all are accepted when it returns. Errors: `Unavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointInfo:
+    """What an endpoint says of itself (Model Inference API `GET /info`, OpenAI `GET /models`)."""
+
+    model: str | None
+    provider: str | None = None
+    tasks: tuple[Task, ...] | None = None
+
+
+class Endpoint(Protocol):
+    """One deployment's endpoint, in whatever contract it speaks."""
+
+    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
+        """One call with an OpenAI-shaped body, under the deployment's total deadline.
+
+        Never raises for what the endpoint does: every failure is an `Outcome`.
+        """
+
+    async def info(self) -> EndpointInfo | None:
+        """What the endpoint says of itself; None where it cannot or will not say."""
