@@ -1,0 +1,119 @@
+"""Azurite, Microsoft's storage emulator, as a child process: the blob service only.
+
+`npm ci` installs it. A child never outlives its parent, however the parent dies. On a folder,
+Azurite writes its metadata every 5 s and when it is stopped: `kill` may lose the last seconds.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from workers.errors import SettingsError
+
+MAIN = Path(__file__).parent.parent / "node_modules/azurite/dist/src/blob/main.js"
+START_SECONDS = 30.0
+STOP_SECONDS = 10.0
+
+# Documented with Azurite; the same on every machine.
+ACCOUNT = "devstoreaccount1"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+# Standard input is a pipe from the parent: it ends when the parent does. Unreferenced, so that
+# it does not keep a stopped Azurite alive.
+_END_WITH_PARENT = (
+    "data:text/javascript,"
+    "process.stdin.resume().on('end',()=>process.exit());process.stdin.unref();"
+)
+_LISTENS = re.compile(r"successfully listens on http://[^:]+:(\d+)")
+
+
+class Azurite:
+    """One Azurite, on `location` or in memory; it keeps its port over restarts.
+
+    `port` 0 takes a free one at the first start. Belongs to no event loop.
+    """
+
+    def __init__(self, location: Path | None = None, port: int = 0) -> None:
+        self.location = location
+        self.port = port
+        self.process: subprocess.Popen[bytes] | None = None
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
+
+    @property
+    def connection_string(self) -> str:
+        """For `BlobServiceClient.from_connection_string`; holds the port once started."""
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
+            f"BlobEndpoint=http://127.0.0.1:{self.port}/{ACCOUNT};"
+        )
+
+    async def start(self) -> None:
+        """Start, and return when it accepts connections."""
+        self._spawn()
+        async with asyncio.timeout(START_SECONDS):
+            while (listening := _LISTENS.search(self._said())) is None:
+                if self.process is None or self.process.poll() is not None:
+                    raise SettingsError(f"Azurite did not start: {self._said().strip()}")
+                await asyncio.sleep(0.02)
+        self.port = int(listening[1])
+
+    async def stop(self) -> None:
+        """Ask it to save and end; kill it when it does not."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.to_thread(self.process.wait, STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                await self.kill()
+            self._forget()
+
+    async def kill(self) -> None:
+        """SIGKILL, as a crash would be."""
+        if self.process is not None:
+            self.process.kill()
+            await asyncio.to_thread(self.process.wait)
+            self._forget()
+
+    def _spawn(self) -> None:
+        if not MAIN.exists():
+            raise SettingsError("Azurite is not installed: run `npm ci` in the project's folder.")
+        if self.location is not None:
+            self.location.mkdir(parents=True, exist_ok=True)
+        where = ["--location", str(self.location)] if self.location else ["--inMemoryPersistence"]
+        options = ["--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+        # Longer than clients keep idle connections, or they would send into closing ones.
+        options += ["--blobPort", str(self.port), "--blobKeepAliveTimeout", "60", *where]
+        self._output.truncate(0)
+        self._output.seek(0)
+        self.process = subprocess.Popen(
+            ["node", "--import", _END_WITH_PARENT, str(MAIN), *options],
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def _said(self) -> str:
+        # Not read(): the child shares this file's position.
+        return os.pread(self._output.fileno(), 64 * 1024, 0).decode(errors="replace")
+
+    def _forget(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process = None
+
+
+@asynccontextmanager
+async def azurite(location: Path | None = None, port: int = 0) -> AsyncIterator[Azurite]:
+    """A running Azurite: on `location` (made if needed), or in memory, gone at the end."""
+    emulator = Azurite(location, port)
+    try:
+        await emulator.start()
+        yield emulator
+    finally:
+        await emulator.stop()
