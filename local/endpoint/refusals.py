@@ -1,0 +1,338 @@
+"""How does each service say no? Statuses, bodies and headers of its refusals. Pure.
+
+Worded after what the services document and were seen to send (docs/simulator.md has the list).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from math import ceil, isfinite
+from typing import Any, Literal
+
+import orjson
+
+from .contracts import Ask, Contract, RequestError
+from .limits import Exceeded, Remaining
+from .profiles import ProfileName
+
+Hint = Literal[
+    "none",
+    "retry-after",
+    "retry-after-date",
+    "retry-after-ms",
+    "x-ms-retry-after-ms",
+    "reset-requests",
+    "reset-tokens",
+    "timeremaining",
+    "message",
+]
+
+_OPERATIONS = {
+    "chat": "ChatCompletions_Create",
+    "completions": "Completions_Create",
+    "embeddings": "Embeddings_Create",
+    "image-embeddings": "ImageEmbeddings_Create",
+}
+_GITHUB_TYPES = {
+    "requests": "UserByModelByMinute",
+    "tokens": "UserByModelByMinuteTokens",
+    "day": "UserByModelByDay",
+    "concurrency": "UserConcurrentRequests",
+}
+_REASONS = {
+    400: ("bad_request", "Bad request."),
+    401: ("unauthorized", "Access denied due to invalid subscription key or token."),
+    403: ("forbidden", "The principal lacks the role to score this endpoint."),
+    404: ("not_found", "Resource not found."),
+    408: ("timeout", "The operation was timeout."),
+    409: ("conflict", "The deployment is being changed."),
+    410: ("gone", "The deployment was retired."),
+    413: ("request_too_large", "Request body too large."),
+    422: ("unprocessable", "The request could not be processed."),
+    429: ("too_many_requests", "Too many requests."),
+    500: ("InternalServerError", "The server had an error while processing your request."),
+    502: ("bad_gateway", "Bad gateway."),
+    503: ("ServiceUnavailable", "The service is temporarily unable to process your request."),
+    504: ("gateway_timeout", "The gateway did not get an answer in time."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that is not a 200: what goes over the wire."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+def unauthorized(profile: ProfileName) -> Refusal:
+    """The key is missing or wrong."""
+    if profile == "managed-online":
+        text = b"key_auth_access_denied: the key is missing or invalid"
+        return Refusal(401, text, {"www-authenticate": "Bearer"}, "text/plain")
+    code, message = {
+        "github-models": ("unauthorized", "Bad credentials"),
+        "azure-openai": (
+            "401",
+            "Access denied due to invalid subscription key or wrong API endpoint.",
+        ),
+        "openai": ("invalid_api_key", "Incorrect API key provided."),
+        "serverless": ("Unauthorized", "Invalid auth token."),
+    }[profile]
+    return _error(profile, 401, code, message)
+
+
+def no_such_path(profile: ProfileName) -> Refusal:
+    """Nothing is served at the address."""
+    return _error(profile, 404, "404", "Resource not found")
+
+
+def unknown_model(profile: ProfileName, contract: Contract, model: str) -> Refusal:
+    """The model or deployment that the request names is not served."""
+    if contract == "aml-score":
+        text = f"Specified deployment {model} could not be found."
+        return Refusal(404, orjson.dumps({"message": text}))
+    if contract == "azure-openai" or profile == "azure-openai":
+        return _error(
+            profile,
+            404,
+            "DeploymentNotFound",
+            "The API deployment for this resource does not exist. If you created the deployment "
+            "within the last 5 minutes, please wait a moment and try again.",
+        )
+    if contract == "model-inference":
+        return _error(profile, 400, "unknown_model", f"Unknown model: {model}")
+    message = f"The model `{model}` does not exist."
+    return _error(profile, 404, "model_not_found", message, param="model")
+
+
+def unsupported_task(profile: ProfileName, ask: Ask) -> Refusal:
+    """The model is served, but cannot do what is asked of it."""
+    message = f"The {ask.task} operation does not work with the specified model, {ask.model}."
+    if ask.contract == "model-inference":
+        return _error(profile, 404, "not_found", f"Modality not supported by the model. {message}")
+    return _error(profile, 400, "OperationNotSupported", message)
+
+
+def bad_request(profile: ProfileName, contract: Contract, error: RequestError) -> Refusal:
+    """The request is at fault: 422 of the Model Inference API, 424 of a container, else 400."""
+    if contract == "aml-score":
+        return model_error(400, error.message)
+    if contract == "model-inference" and error.code != "invalid_json":
+        loc = ["body", *([error.param] if error.param else [])]
+        body = {
+            "error": {"code": "parameter_not_supported", "message": error.message},
+            "status": 422,
+            "code": "parameter_not_supported",
+            "detail": {"loc": loc, "input": error.param},
+            "message": "One of the parameters contain invalid values.",
+        }
+        return Refusal(422, orjson.dumps(body), {"x-ms-error-code": "parameter_not_supported"})
+    return _error(profile, 400, error.code, error.message, param=error.param)
+
+
+def too_large(profile: ProfileName, ask: Ask, exceeded: Exceeded) -> Refusal:
+    """More tokens than one request may have."""
+    if ask.contract == "aml-score" or profile == "managed-online":
+        return model_error(400, f"Input is longer than {exceeded.limit} tokens.")
+    if profile in ("github-models", "serverless"):
+        message = (
+            f"Request body too large for {ask.model} model. Max size: {exceeded.limit} tokens."
+        )
+        return _error(profile, 413, "tokens_limit_reached", message)
+    message = (
+        f"This model's maximum context length is {exceeded.limit} tokens. However, you requested "
+        f"{exceeded.asked} tokens ({ask.prompt_tokens} in the messages, "
+        f"{exceeded.asked - ask.prompt_tokens} in the completion)."
+    )
+    return _error(profile, 400, "context_length_exceeded", message, param="messages")
+
+
+def throttled(profile: ProfileName, ask: Ask, exceeded: Exceeded) -> Refusal:
+    """A quota is exhausted: 429, with the hint that this service gives, if it gives one."""
+    return _THROTTLED[profile](ask, exceeded)
+
+
+def _throttled_serverless(ask: Ask, exceeded: Exceeded) -> Refusal:
+    wait = _seconds(exceeded)
+    unit = "tokens" if exceeded.cause == "tokens" else "requests"
+    headers = {
+        "retry-after": str(wait),
+        f"x-ratelimit-reset-{unit}": str(wait),
+        f"x-ratelimit-remaining-{unit}": str(max(0, exceeded.limit - exceeded.used)),
+    }
+    message = f"Rate limit of {unit} is exceeded. Try again in {wait} seconds."
+    return _error("serverless", 429, "too_many_requests", message, headers=headers)
+
+
+def _throttled_github(ask: Ask, exceeded: Exceeded) -> Refusal:
+    wait = _seconds(exceeded) if exceeded.cause != "concurrency" else 0
+    kind = _GITHUB_TYPES[exceeded.cause]
+    message = (
+        f"Rate limit of {exceeded.limit} per {exceeded.window}s exceeded for {kind}. "
+        f"Please wait {wait} seconds before retrying."
+    )
+    headers = {
+        "retry-after": str(wait),
+        "x-ratelimit-type": kind,
+        "x-ratelimit-timeremaining": str(wait),
+    }
+    return _error("github-models", 429, "RateLimitReached", message, headers=headers)
+
+
+def _throttled_managed(ask: Ask, exceeded: Exceeded) -> Refusal:
+    return Refusal(
+        429, orjson.dumps({"error": {"code": "429", "message": "Too many pending requests"}})
+    )
+
+
+def _throttled_azure(ask: Ask, exceeded: Exceeded) -> Refusal:
+    wait = _seconds(exceeded)
+    unit = "token" if exceeded.cause == "tokens" else "call"
+    message = (
+        f"Requests to the {_OPERATIONS[ask.task]} Operation under Azure OpenAI API have exceeded "
+        f"{unit} rate limit of your current AIServices S0 pricing tier. "
+        f"Please retry after {wait} seconds."
+    )
+    resource = "tokens" if unit == "token" else "requests"
+    headers = {
+        "retry-after": str(wait),
+        "retry-after-ms": str(max(1, round(1000 * exceeded.wait))),
+        f"x-ratelimit-reset-{resource}": str(wait),
+        f"x-ratelimit-remaining-{resource}": "0" if unit == "call" else "-1",
+    }
+    return _error("azure-openai", 429, "429", message, headers=headers)
+
+
+def _throttled_openai(ask: Ask, exceeded: Exceeded) -> Refusal:
+    kind = "tokens" if exceeded.cause == "tokens" else "requests"
+    unit = {"tokens": "tokens per min (TPM)", "day": "requests per day (RPD)"}.get(
+        exceeded.cause, "requests per min (RPM)"
+    )
+    message = (
+        f"Rate limit reached for {ask.model} on {unit}: Limit {exceeded.limit}, Used "
+        f"{exceeded.used}, Requested {exceeded.asked}. Please try again in {exceeded.wait:.3f}s."
+    )
+    headers = {f"x-ratelimit-reset-{kind}": f"{exceeded.wait:.3f}s"}
+    return _error("openai", 429, "rate_limit_exceeded", message, headers=headers)
+
+
+_THROTTLED = {
+    "serverless": _throttled_serverless,
+    "github-models": _throttled_github,
+    "managed-online": _throttled_managed,
+    "azure-openai": _throttled_azure,
+    "openai": _throttled_openai,
+}
+
+
+def hinted(profile: ProfileName, hint: Hint, seconds: float, now: float) -> Refusal:
+    """A 429 with one hint of the caller's choice; `now` is Unix time, for the HTTP date."""
+    whole = str(max(0, ceil(seconds)))
+    millis = str(round(1000 * seconds))
+    headers = {
+        "none": {},
+        "message": {},
+        "retry-after": {"retry-after": whole},
+        "retry-after-date": {"retry-after": formatdate(now + seconds, usegmt=True)},
+        "retry-after-ms": {"retry-after-ms": millis},
+        "x-ms-retry-after-ms": {"x-ms-retry-after-ms": millis},
+        "reset-requests": {
+            "x-ratelimit-reset-requests": whole,
+            "x-ratelimit-remaining-requests": "0",
+        },
+        "reset-tokens": {"x-ratelimit-reset-tokens": whole, "x-ratelimit-remaining-tokens": "-1"},
+        "timeremaining": {
+            "x-ratelimit-type": "UserByModelByMinute",
+            "x-ratelimit-timeremaining": whole,
+        },
+    }[hint]
+    says = f" Please retry after {whole} seconds." if hint == "message" else ""
+    message = f"Rate limit reached.{says}"
+    return _error(profile, 429, "RateLimitReached", message, headers=headers)
+
+
+def model_error(inner_status: int, reason: str) -> Refusal:
+    """424 of a managed online endpoint: what its container answered, wrapped."""
+    headers = {
+        "ms-azureml-model-error-statuscode": str(inner_status),
+        "ms-azureml-model-error-reason": "model_error",
+    }
+    body = {"error": {"code": "model_error", "message": reason, "status": inner_status}}
+    return Refusal(424, orjson.dumps(body), headers)
+
+
+def content_filter(profile: ProfileName, contract: Contract) -> Refusal:
+    """The prompt was filtered: 400 with an innererror."""
+    found = {"hate": _verdict("safe"), "violence": _verdict("medium")}
+    error: dict[str, Any] = {
+        "message": "The response was filtered due to the prompt triggering the content management "
+        "policy. Please modify your prompt and retry.",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {
+            "code": "ResponsibleAIPolicyViolation",
+            "content_filter_result": found,
+        },
+    }
+    if contract == "model-inference" and profile == "serverless":
+        # The flat form that the Model Inference API documents, beside the one that is seen.
+        flat = {"status": 400, "code": "content_filter", "message": "The response was filtered"}
+        return Refusal(400, orjson.dumps({**flat, "param": "messages", "error": error}))
+    return Refusal(400, orjson.dumps({"error": error}))
+
+
+def plain(profile: ProfileName, status: int) -> Refusal:
+    """Any other status, in the service's usual form; gateways answer in HTML or plain text."""
+    if status == 401:
+        return unauthorized(profile)
+    if status in (502, 504):
+        page = f"<html><head><title>{status}</title></head><body>simulated gateway</body></html>"
+        return Refusal(status, page.encode(), {}, "text/html")
+    code, message = _REASONS.get(status, ("error", f"Simulated status {status}."))
+    return _error(profile, status, code, message)
+
+
+def remaining_headers(profile: ProfileName, left: Remaining) -> dict[str, str]:
+    """What a good answer says of the quota, where the service says anything."""
+    headers: dict[str, str] = {}
+    if profile == "managed-online":
+        return headers
+    if left.requests is not None:
+        headers["x-ratelimit-remaining-requests"] = str(left.requests)
+    if left.tokens is not None:
+        headers["x-ratelimit-remaining-tokens"] = str(left.tokens)
+    return headers
+
+
+def _verdict(severity: str) -> dict[str, Any]:
+    return {"filtered": severity != "safe", "severity": severity}
+
+
+def _seconds(exceeded: Exceeded) -> int:
+    return max(1, ceil(exceeded.wait)) if isfinite(exceeded.wait) else 0
+
+
+def _error(
+    profile: ProfileName,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Refusal:
+    error: dict[str, Any] = {"code": code, "message": message}
+    if profile == "github-models":
+        error["details"] = message
+    elif profile == "openai":
+        kind = "requests" if status == 429 else "invalid_request_error"
+        error |= {"type": kind, "param": param}
+    sent = dict(headers or {})
+    if profile == "serverless":
+        sent["x-ms-error-code"] = code
+    return Refusal(status, orjson.dumps({"error": error}), sent)
