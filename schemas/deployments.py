@@ -1,8 +1,18 @@
-"""The setting `DEPLOYMENTS`: which endpoints may be called, how, and how much they allow."""
+"""The settings `DEPLOYMENTS` and `ROUTES`: which endpoints may be called, how, and for which model.
 
-from typing import Literal, Self
+`parse_deployments` and `parse_routes` raise ValueError with one line for each mistake, which names
+the entry and the field. No message repeats a value of `url`, `headers` or `key_setting`: what was
+pasted there by mistake may be a secret.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Task = Literal["chat", "completions", "embeddings", "image-embeddings"]
 Kind = Literal["model-inference", "openai", "azure-openai", "aml-score"]
@@ -14,39 +24,185 @@ TASKS_OF_KIND: dict[Kind, tuple[Task, ...]] = {
     "aml-score": ("chat",),
 }
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_APPENDED = ("/chat/completions", "/completions", "/images/embeddings", "/embeddings")
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class Deployment(BaseModel):
-    """One endpoint and model with its quota and credentials. Absent limits mean unlimited."""
+    """One endpoint and model with its quota and credentials. Absent limits mean unlimited.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `url` is what the portal or the server shows: the base of a `model-inference` endpoint, of an
+    `openai` server (usually ending in /v1), of an `azure-openai` resource, or the whole scoring
+    URL of an `aml-score` endpoint. `timeout` is seconds for one call as a whole.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     kind: Kind
-    url: str = Field(pattern=r"^https?://[^\s/]+")
-    model: str
+    url: str
+    model: str = Field(min_length=1)
     auth: Literal["key", "entra", "none"] = "key"
-    key_setting: str | None = None
+    key_setting: str | None = Field(
+        default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", repr=False
+    )
     tasks: tuple[Task, ...] = ()
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(default=None, gt=0)
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
     requests_per_day: int | None = Field(default=None, gt=0)
     max_tokens_per_request: int | None = Field(default=None, gt=0)
     max_concurrency: int | None = Field(default=None, gt=0)
-    weight: float = Field(default=1.0, gt=0)
-    api_version: str | None = None
-    headers: dict[str, str] = Field(default_factory=dict)
+    weight: Positive = 1.0
+    api_version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,40}$")
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     timeout: float = Field(default=120.0, gt=0, le=180)
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        parts = _split(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https URL")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not carry a user or password: use auth and key_setting")
+        if parts.query or parts.fragment:
+            raise ValueError("must end before '?': the version belongs into api_version")
+        return url.rstrip("/")
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not name or not all(char.isalnum() or char in "-_" for char in name):
+                raise ValueError("has a name that is no HTTP header's")
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError("has a value with characters that HTTP does not carry")
+            if name.lower() in ("authorization", "api-key"):
+                raise ValueError("must not carry the key: use auth and key_setting")
+        return headers
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.auth == "key" and not self.key_setting:
             raise ValueError("auth 'key' needs key_setting, the name of the setting with the key")
+        if self.auth != "key" and self.key_setting:
+            raise ValueError(f"key_setting is not used with auth {self.auth!r}: drop one of them")
         unable = [task for task in self.tasks if task not in TASKS_OF_KIND[self.kind]]
         if unable:
-            raise ValueError(f"kind {self.kind!r} cannot do {', '.join(unable)}")
+            raise ValueError(f"tasks: kind {self.kind!r} cannot do {', '.join(unable)}")
+        parts = _split(self.url)
+        if self.auth == "entra" and parts.scheme != "https" and parts.hostname not in LOOPBACK:
+            raise ValueError("url: auth 'entra' needs https")
+        too_long = self.kind != "aml-score" and parts.path.endswith(_APPENDED)
+        if too_long or (self.kind == "azure-openai" and "/openai" in parts.path):
+            raise ValueError(f"url: kind {self.kind!r} appends the path itself: give the base only")
         return self
 
     @property
     def serves(self) -> tuple[Task, ...]:
         """The tasks this deployment does: those named, else all that its kind can do."""
         return self.tasks or TASKS_OF_KIND[self.kind]
+
+
+def parse_deployments(text: str) -> tuple[Deployment, ...]:
+    """The setting DEPLOYMENTS, a JSON list of at least one deployment. Errors: ValueError."""
+    entries = _json("DEPLOYMENTS", text)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError("DEPLOYMENTS must be a JSON list of at least one deployment")
+    deployments: list[Deployment] = []
+    mistakes: list[str] = []
+    for at, entry in enumerate(entries):
+        try:
+            deployments.append(Deployment.model_validate(entry))
+        except ValidationError as error:
+            mistakes += _mistakes(f"DEPLOYMENTS[{at}]{_called(entry)}", error)
+    for name, times in Counter(d.name for d in deployments).items():
+        if times > 1:
+            mistakes.append(f"DEPLOYMENTS: {times} entries are named {name!r}: names must differ")
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+    return tuple(deployments)
+
+
+def parse_routes(text: str, deployments: Iterable[Deployment]) -> dict[str, tuple[str, ...]]:
+    """The optional setting ROUTES, `{"model": ["deployment", ...]}`. Errors: ValueError.
+
+    A route says which deployments answer rows that ask for a model, whatever models those serve;
+    it is the only way to mix models. A model without a route goes to the deployments of that name.
+    """
+    routes = _json("ROUTES", text) if text.strip() else {}
+    if not isinstance(routes, dict):
+        raise ValueError('ROUTES must be a JSON object, {"model": ["deployment", ...]}')
+    known = [deployment.name for deployment in deployments]
+    mistakes: list[str] = []
+    for model, names in routes.items():
+        here = f"ROUTES, model {model!r}"
+        if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
+            mistakes.append(f"{here}: must be a list of at least one deployment's name")
+            continue
+        if len(set(names)) < len(names):
+            mistakes.append(f"{here}: names a deployment twice")
+        for name in names:
+            if name not in known:
+                mistakes.append(f"{here}: no deployment is named {name!r}{_nearest(name, known)}")
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+    return {model: tuple(names) for model, names in routes.items()}
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("must be an http or https URL") from None
+    if any(char.isspace() for char in url):
+        raise ValueError("must not contain spaces")
+    return parts
+
+
+def _json(setting: str, text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, times in Counter(name for name, _ in pairs).items():
+            if times > 1:
+                raise ValueError(f"{setting}: {name!r} stands {times} times in one object")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{setting} is not JSON: {error.msg} at {where}") from None
+
+
+def _called(entry: Any) -> str:
+    name = entry.get("name") if isinstance(entry, Mapping) else None
+    return f" ({name!r})" if isinstance(name, str) else ""
+
+
+def _mistakes(where: str, error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        text = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:
+            lines.append(f"{where}: {text}")
+            continue
+        field = ".".join(
+            str(part) for part in item["loc"][: 1 if item["loc"][0] == "headers" else None]
+        )
+        if item["type"] == "extra_forbidden":
+            text = f"is not a field of a deployment{_nearest(field, Deployment.model_fields)}"
+        elif item["type"] == "missing":
+            text = "is required"
+        elif field == "key_setting":
+            text = "must be the name of a setting (letters, digits, _), not the key itself"
+        lines.append(f"{where}, field {field!r}: {text}")
+    return lines
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return f": did you mean {close[0]!r}?" if close else ""

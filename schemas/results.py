@@ -1,7 +1,9 @@
-"""What a job leaves behind: output rows, error rows, the manifest."""
+"""What a job leaves behind: output rows, error rows, receipts, the manifest."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.outcomes import OutcomeKind
 
@@ -20,3 +22,166 @@ class Attempt:
     seconds: float
     tokens: int
     billed: bool
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Counts(_Frozen):
+    """Rows by what became of them."""
+
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    invalid: int = 0
+    cancelled: int = 0
+    expired: int = 0
+
+    @property
+    def done(self) -> int:
+        """Rows that have their line."""
+        return self.succeeded + self.errors
+
+    @property
+    def errors(self) -> int:
+        """Rows in errors.jsonl."""
+        return self.failed + self.invalid + self.cancelled + self.expired
+
+    def plus(self, other: "Counts") -> "Counts":
+        """The sums of all but `total`, which belongs to the whole job."""
+        return Counts(
+            total=self.total,
+            succeeded=self.succeeded + other.succeeded,
+            failed=self.failed + other.failed,
+            invalid=self.invalid + other.invalid,
+            cancelled=self.cancelled + other.cancelled,
+            expired=self.expired + other.expired,
+        )
+
+
+class Tokens(_Frozen):
+    """Tokens as the endpoints counted them."""
+
+    prompt: int = 0
+    completion: int = 0
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt + self.completion
+
+    def plus(self, other: "Tokens") -> "Tokens":
+        """The sums."""
+        return Tokens(
+            prompt=self.prompt + other.prompt, completion=self.completion + other.completion
+        )
+
+
+class DeploymentUse(_Frozen):
+    """The attempts at one deployment, summed up. Seconds are of all rows together."""
+
+    calls: int = 0
+    outcomes: dict[str, int] = Field(default_factory=dict)
+    tokens: int = 0
+    seconds: float = 0.0
+    waited: dict[str, float] = Field(default_factory=dict)
+
+
+class Part(_Frozen):
+    """One blob of lines. `name` is its blob in the state container."""
+
+    name: str
+    length: int
+    rows: int
+    sha256: str
+
+
+class Receipt(_Frozen):
+    """`jobs/{job}/receipts/{shard}`: the shard is done, and these are its lines."""
+
+    schema_version: int = 1
+    shard: int
+    attempt: str
+    counts: Counts
+    tokens: Tokens
+    output: Part | None = None
+    errors: Part | None = None
+    use: dict[str, DeploymentUse] = Field(default_factory=dict)
+
+
+class ManifestPart(_Frozen):
+    """A shard's piece of a result file: bytes [offset, offset + length)."""
+
+    shard: int
+    offset: int
+    length: int
+    rows: int
+    sha256: str
+
+
+class ManifestFile(_Frozen):
+    """A result file and its parts, in order and without gaps."""
+
+    name: str
+    length: int
+    rows: int
+    parts: list[ManifestPart]
+
+
+class Manifest(_Frozen):
+    """`manifest.json`: what was asked, what came of it, and the proof. Times are ISO 8601 UTC."""
+
+    schema_version: int = 1
+    job: str
+    state: Literal["completed", "failed", "expired", "cancelled"]
+    reason: dict[str, str] | None = None
+    input: dict[str, Any]
+    options: dict[str, Any]
+    counts: Counts
+    tokens: Tokens
+    created: str
+    started: str | None
+    finished: str
+    seconds: float
+    use: dict[str, DeploymentUse]
+    output: ManifestFile
+    errors: ManifestFile
+
+
+class RowResponse(_Frozen):
+    """`response` of an output row (OpenAI Batch API)."""
+
+    status_code: int
+    request_id: str | None
+    body: Any
+
+
+class RowError(_Frozen):
+    """`error` of an error row: a code, and what to do."""
+
+    code: str
+    message: str
+
+
+class OutputRow(_Frozen):
+    """A line of output.jsonl (OpenAI Batch API output), with the attempts made for it."""
+
+    id: str
+    custom_id: str
+    response: RowResponse
+    error: None = None
+    attempts: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class ErrorRow(_Frozen):
+    """A line of errors.jsonl. Dropped again as it is, its `request` is asked again."""
+
+    id: str
+    custom_id: str | None
+    line: int
+    response: RowResponse | None = None
+    error: RowError
+    request: dict[str, Any] | None = None
+    raw: str | None = Field(default=None, description="first 64 KiB of a line that is no request")
+    attempts: list[dict[str, Any]] = Field(default_factory=list)

@@ -1,0 +1,189 @@
+"""A job: its options, its announcement, its stored documents."""
+
+import difflib
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from schemas.results import Counts, Tokens, WaitReason
+
+SCHEMA_VERSION = 1
+
+State = Literal[
+    "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelled"
+]
+Ending = Literal["cancelled", "expired", "failed"]
+TERMINAL: frozenset[State] = frozenset({"completed", "failed", "expired", "cancelled"})
+Priority = Literal["high", "normal", "low"]
+Door = Literal["drop", "queue", "nightly"]
+
+_WINDOW = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def window_seconds(window: str) -> int:
+    """Seconds of a completion window such as `24h`."""
+    match = _WINDOW.match(window)
+    if match is None:
+        raise ValueError(f"{window!r} is not a completion window: write 90s, 30m, 24h or 7d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+class JobOptions(BaseModel):
+    """What a job may be told. Parameters are defaults: a row's own value wins."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    system_prompt: str | None = None
+    template: dict[str, JsonValue] | None = None
+    completion_window: str = "24h"
+    on_invalid: Literal["skip", "fail"] = "skip"
+    priority: Priority | None = None
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    response_format: JsonValue | None = None
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        window_seconds(self.completion_window)
+        return self
+
+
+def parse_options(raw: object) -> JobOptions:
+    """Options from parsed JSON. Raises ValueError that names each wrong option, and the nearest."""
+    if not isinstance(raw, dict):
+        raise ValueError("options have to be a JSON object")
+    try:
+        return JobOptions.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"]) or "options"
+    if error["type"] != "extra_forbidden":
+        return f"option {name!r}: {error['msg']}"
+    near = difflib.get_close_matches(name, JobOptions.model_fields, n=1, cutoff=0.0)
+    return f"unknown option {name!r}, the nearest known one is {near[0]!r}"
+
+
+class Asked(BaseModel):
+    """Who asked for a job, to be told again in every event."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    message_id: str | None = None
+    correlation_id: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class Reason(BaseModel):
+    """Why a job ends as it does."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
+class Job(BaseModel):
+    """`jobs/{job}/job.json`: created once, never changed. Times are seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    door: Door
+    container: str
+    name: str
+    etag: str
+    size: int
+    options: JobOptions
+    priority: Priority
+    created: float
+    expires: float
+    window: int = Field(description="W: shards of this job that are out at a time")
+    asked: Asked = Asked()
+    failure: Reason | None = Field(
+        default=None, description="why the job cannot run: it ends without asking anything"
+    )
+    results: str = Field(description="folder in the results container")
+
+
+class PlannedShard(BaseModel):
+    """One line of `jobs/{job}/plan.jsonl`. Offsets and lengths are bytes of the input file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shard: int
+    offset: int
+    length: int
+    line: int = Field(description="number of the shard's first line in the file, from 1")
+    rows: int
+    duplicates: tuple[int, int] = Field(
+        default=(0, 0), description="first and count of its entries in `duplicates`"
+    )
+
+
+class Waiting(BaseModel):
+    """What a job waits for. Times are seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: WaitReason
+    deployment: str | None = None
+    since: float
+    until: float | None = None
+
+
+class JobState(BaseModel):
+    """`jobs/{job}/state.json`: a job's progress, changed only by compare-and-swap."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    revision: int
+    state: State
+    ending: Ending | None = None
+    reason: Reason | None = None
+    paused: bool = False
+    gen: int = 0
+    next: int = 0
+    out: tuple[int, ...] = ()
+    shards: int = 0
+    window: int = 16
+    counts: Counts = Counts()
+    tokens: Tokens = Tokens()
+    staged: int = Field(default=0, description="shards whose parts the finisher has staged")
+    started: float | None = None
+    ended: float | None = None
+    marks: tuple[tuple[float, int], ...] = Field(
+        default=(), description="latest (time, rows done): the measured rate"
+    )
+    waiting: Waiting | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing changes any more."""
+        return self.state in TERMINAL
+
+    @property
+    def shown(self) -> str:
+        """The state as users see it: `cancelling` while an ending runs, `paused` while paused."""
+        if self.terminal:
+            return self.state
+        if self.ending:
+            return {"cancelled": "cancelling", "expired": "expiring", "failed": "failing"}[
+                self.ending
+            ]
+        return "paused" if self.paused else self.state

@@ -1,0 +1,124 @@
+"""What travels on Service Bus: requests and references on the queues, events on the topic."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from schemas.jobs import SCHEMA_VERSION, Asked, Door, Reason
+from schemas.results import Counts, Tokens
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    schema_version: int = SCHEMA_VERSION
+
+
+class JobRequest(_Message):
+    """Run a file that lies in an input container (sent by back ends to `jobs`)."""
+
+    type: Literal["request"] = "request"
+    container: str
+    name: str
+    etag: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Announcement(_Message):
+    """A file that is to become a job; what all three doors turn into, and the open marker holds."""
+
+    type: Literal["announce"] = "announce"
+    job: str
+    door: Door
+    container: str
+    name: str
+    etag: str
+    size: int
+    options: dict[str, Any] | None = Field(
+        default=None, description="None: look in the blob's metadata and beside it"
+    )
+    asked: Asked = Asked()
+    tries: int = 0
+
+
+class Finish(_Message):
+    """Assemble a job's results."""
+
+    type: Literal["finish"] = "finish"
+    job: str
+    tries: int = 0
+
+
+class Expire(_Message):
+    """End a job whose completion window has passed."""
+
+    type: Literal["expire"] = "expire"
+    job: str
+    tries: int = 0
+
+
+class ShardMessage(_Message):
+    """Run a shard (queue `shards`). `gen` below the state's means: a left-over copy."""
+
+    type: Literal["shard"] = "shard"
+    job: str
+    shard: int
+    gen: int
+
+
+JobsMessage = Annotated[JobRequest | Announcement | Finish | Expire, Field(discriminator="type")]
+JOBS_MESSAGE: TypeAdapter[JobsMessage] = TypeAdapter(JobsMessage)
+
+EventType = Literal[
+    "job.validating",
+    "job.in_progress",
+    "job.progress",
+    "job.paused",
+    "job.resumed",
+    "job.cancelling",
+    "job.expiring",
+    "job.failing",
+    "job.finalizing",
+    "job.completed",
+    "job.failed",
+    "job.expired",
+    "job.cancelled",
+    "job.rejected",
+    "job.refused",
+]
+
+
+class EventData(BaseModel):
+    """What every event tells of its job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    job: str | None
+    state: str | None
+    input: str | None = Field(description="container/name")
+    door: Door | None = None
+    counts: Counts | None = None
+    tokens: Tokens | None = None
+    rate: float | None = Field(default=None, description="rows per second, lately")
+    seconds_left: float | None = None
+    results: str | None = Field(default=None, description="container/folder of the results")
+    reason: Reason | None = None
+    message_id: str | None = Field(default=None, description="MessageId of the asking message")
+    correlation_id: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class StatusEvent(BaseModel):
+    """A CloudEvents 1.0 event on the topic `job-status`. Consumers keep the highest sequence."""
+
+    model_config = ConfigDict(frozen=True)
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str = "phi3-batch-worker"
+    type: EventType
+    subject: str | None
+    time: str
+    datacontenttype: Literal["application/json"] = "application/json"
+    sequence: str = Field(description="the state's revision, zero-padded so that it sorts as text")
+    data: EventData

@@ -1,0 +1,150 @@
+"""Input rows: what one line of a file may look like, in every dialect, and what it becomes.
+
+Dialects are told apart by the fields that a row has (`dialect_of`). Sources: OpenAI and Azure
+OpenAI batch input files; the Azure AI Model Inference API; the scoring contract of managed online
+endpoints; data sets with `prompt`, `prompt_id`, `messages`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+
+from schemas.deployments import Task
+
+CustomId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
+
+TASK_OF_URL: dict[str, Task] = {
+    "/v1/chat/completions": "chat",
+    "/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/completions": "completions",
+    "/v1/embeddings": "embeddings",
+    "/embeddings": "embeddings",
+    "/v1/images/embeddings": "image-embeddings",
+    "/images/embeddings": "image-embeddings",
+}
+URL_OF_TASK: dict[Task, str] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+    "image-embeddings": "/images/embeddings",
+}
+
+
+class _Open(BaseModel):
+    """Known fields are checked, others travel on as they are."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class ChatMessage(_Open):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _Sampled(_Open):
+    model: Annotated[str, Field(min_length=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stream: bool | None = None
+
+
+class ChatBody(_Sampled):
+    """Body of /chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+
+
+class CompletionBody(_Sampled):
+    """Body of /completions."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1)]
+
+
+class EmbeddingBody(_Open):
+    """Body of /embeddings."""
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[str], Field(min_length=1)]
+        | Annotated[list[int], Field(min_length=1)]
+    )
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+
+
+class ImageInput(_Open):
+    """One image, as a data URL, with an optional text."""
+
+    image: Annotated[str, Field(min_length=1)]
+    text: str | None = None
+
+
+class ImageEmbeddingBody(_Open):
+    """Body of /images/embeddings (Azure AI Model Inference API)."""
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    input: Annotated[list[ImageInput], Field(min_length=1)]
+
+
+BODY_OF_TASK: dict[Task, type[_Open]] = {
+    "chat": ChatBody,
+    "completions": CompletionBody,
+    "embeddings": EmbeddingBody,
+    "image-embeddings": ImageEmbeddingBody,
+}
+
+
+class BatchRow(BaseModel):
+    """A row of an OpenAI or Azure OpenAI batch file."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    custom_id: CustomId | StrictInt | None = None
+    method: Literal["POST"] = "POST"
+    url: str
+    body: dict[str, Any]
+
+
+class ScoringInput(_Open):
+    """`input_data` of the scoring contract."""
+
+    input_string: Annotated[list[ChatMessage], Field(min_length=1)]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ScoringRow(_Open):
+    """A row for a managed online endpoint's /score."""
+
+    input_data: ScoringInput
+
+
+class PromptRow(_Open):
+    """A prompt: a chat of one user turn."""
+
+    prompt: Annotated[str, Field(min_length=1)]
+
+
+Dialect = Literal["batch", "error", "messages", "prompt", "input", "scoring", "other"]
+
+
+def dialect_of(row: dict[str, Any]) -> Dialect:
+    """Which dialect a parsed line is in, by its fields alone."""
+    if "error" in row and ("request" in row or "raw" in row):
+        return "error"
+    if "url" in row or "body" in row:
+        return "batch"
+    if "input_data" in row:
+        return "scoring"
+    # ultrachat_200k and its like carry the prompt and a finished conversation: the prompt is asked.
+    if "prompt" in row:
+        return "prompt"
+    if "messages" in row:
+        return "messages"
+    if "input" in row:
+        return "input"
+    return "other"

@@ -1,0 +1,382 @@
+"""What a line of input asks for: from bytes to a request with template and defaults applied."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.deployments import Task
+from schemas.jobs import JobOptions
+from schemas.requests import (
+    BODY_OF_TASK,
+    TASK_OF_URL,
+    URL_OF_TASK,
+    BatchRow,
+    Dialect,
+    PromptRow,
+    ScoringRow,
+    dialect_of,
+)
+
+RAW_BYTES = 64 * 1024
+_BOM = b"\xef\xbb\xbf"
+# orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
+_DEEPEST = 100
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
+_TURN = {"role", "content"}
+
+_SAMPLING = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "stop",
+)
+_DEFAULTS: dict[Task, tuple[str, ...]] = {
+    "chat": (*_SAMPLING, "response_format"),
+    "completions": _SAMPLING,
+    "embeddings": ("dimensions",),
+    "image-embeddings": ("dimensions",),
+}
+
+
+class Request(NamedTuple):
+    """A row that can be asked. `model` is None where neither row nor job names one."""
+
+    line: int
+    custom_id: str
+    task: Task
+    model: str | None
+    body: dict[str, Any]
+
+    def as_batch_row(self) -> dict[str, Any]:
+        """The request as a row of an OpenAI batch file."""
+        return {
+            "custom_id": self.custom_id,
+            "method": "POST",
+            "url": URL_OF_TASK[self.task],
+            "body": self.body,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that cannot be asked, and why."""
+
+    line: int
+    custom_id: str | None
+    code: str
+    message: str
+    request: dict[str, Any] | None = None
+    raw: str | None = None
+
+
+Template = Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """How a job's rows are read: its options, prepared once."""
+
+    options: JobOptions
+    max_line_bytes: int
+    default_models: Mapping[Task, str]
+    defaults: Mapping[Task, Mapping[str, Any]]
+    template: Template | None
+
+    @classmethod
+    def of(
+        cls,
+        options: JobOptions,
+        *,
+        max_line_bytes: int,
+        default_models: Mapping[Task, str] | None = None,
+    ) -> "RowRules":
+        """Prepare the rules. Raises ValueError where the template is wrong."""
+        template = None if options.template is None else compile_template(options.template)
+        defaults = {task: _defaults(options, names) for task, names in _DEFAULTS.items()}
+        return cls(options, max_line_bytes, default_models or {}, defaults, template)
+
+
+def _defaults(options: JobOptions, names: Iterable[str]) -> dict[str, Any]:
+    given = {name: getattr(options, name) for name in names}
+    return options.parameters | {k: v for k, v in given.items() if v is not None}
+
+
+class _Wrong(Exception):
+    """Why a row cannot be asked."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+def split_lines(data: bytes, first_line: int) -> Iterable[tuple[int, bytes]]:
+    """(line number, line) of each line that is not blank; only newlines separate."""
+    for number, line in enumerate(data.split(b"\n"), first_line):
+        content = line.strip(b" \t\r")
+        if number == 1:
+            content = content.removeprefix(_BOM).lstrip(b" \t\r")
+        if content:
+            yield number, content
+
+
+def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
+    """Read one line. Never raises: what is wrong with it is a `Refusal` with line and reason."""
+    if len(data) > rules.max_line_bytes:
+        message = (
+            f"line {line} has {len(data):,} bytes, the limit is {rules.max_line_bytes:,}: "
+            "shorten it, or raise MAX_LINE_BYTES"
+        )
+        return Refusal(line, None, "line_too_long", message, raw=raw_text(data))
+    try:
+        row = _parse(data)
+    except _Wrong as wrong:
+        return Refusal(line, None, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
+    custom_id: str | None = None
+    try:
+        row, unparsed = _unwrap(row)
+        custom_id = _custom_id(row)
+        if unparsed is not None:
+            row = _parse(unparsed.encode("utf-8", "replace"))
+            custom_id = _custom_id(row) or custom_id
+        return _request(line, custom_id, row, rules)
+    except _Wrong as wrong:
+        return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
+
+
+def raw_text(data: bytes) -> str:
+    """The first 64 KiB of a line as text."""
+    return data[:RAW_BYTES].decode("utf-8", "replace")
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        row = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise _Wrong("invalid_json", _why_not_json(data, error)) from None
+    if not isinstance(row, dict):
+        raise _Wrong("invalid_row", "a row has to be a JSON object")
+    if data.count(b"{") + data.count(b"[") > _DEEPEST and _depth(row) > _DEEPEST:
+        raise _Wrong("invalid_json", f"nested deeper than {_DEEPEST} levels")
+    return row
+
+
+def _why_not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        return f"not UTF-8 at byte {wrong.start}: save the file as UTF-8"
+    # The decoder's words quote nothing of the line: it names the fault and the place.
+    return f"not JSON: {error.msg} at character {error.pos}"
+
+
+def _depth(value: Any) -> int:
+    deepest, stack = 0, [(value, 1)]
+    while stack and deepest <= _DEEPEST:
+        item, depth = stack.pop()
+        deepest = max(deepest, depth)
+        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        stack.extend((child, depth + 1) for child in inner if isinstance(child, dict | list))
+    return deepest
+
+
+def _unwrap(row: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Of a line of errors.jsonl: its request, or the raw line that was no request."""
+    if "error" not in row or dialect_of(row) != "error":
+        return row, None
+    request, raw = row.get("request"), row.get("raw")
+    if isinstance(request, dict):
+        return request, None
+    if isinstance(raw, str):
+        return {"custom_id": row.get("custom_id")}, raw
+    raise _Wrong("invalid_row", "an error row without a request cannot be asked again")
+
+
+def _custom_id(row: Mapping[str, Any]) -> str | None:
+    for name in ("custom_id", "id", "prompt_id"):
+        value = row.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise _Wrong("invalid_row", f"{name} has to be a string")
+        if not 1 <= len(str(value)) <= 512:
+            raise _Wrong("invalid_row", f"{name} has to have 1 to 512 characters")
+        return str(value)
+    return None
+
+
+def _request(line: int, custom_id: str | None, row: dict[str, Any], rules: RowRules) -> Request:
+    dialect = dialect_of(row)
+    if dialect == "other":
+        row = _apply_template(row, rules)
+        dialect = dialect_of(row)
+        custom_id = custom_id or _custom_id(row)
+    task, body = _task_and_body(row, dialect)
+    body = _with_defaults(task, body, rules)
+    model = body.get("model") or rules.options.model or rules.default_models.get(task)
+    if model is not None:
+        if not isinstance(model, str):
+            raise _Wrong("invalid_row", "model has to be a string")
+        body["model"] = model
+    if not (task == "chat" and _plain_chat(body)):
+        _check(BODY_OF_TASK[task], body, "body")
+    return Request(line, custom_id or str(line), task, model, body)
+
+
+def _apply_template(row: dict[str, Any], rules: RowRules) -> dict[str, Any]:
+    if rules.template is None:
+        raise _Wrong(
+            "unknown_row",
+            "none of url and body, messages, prompt, input, input_data: "
+            "the job needs the option template to make a request of it",
+        )
+    filled = rules.template(row)
+    if not isinstance(filled, dict) or dialect_of(filled) == "other":
+        raise _Wrong("unknown_row", "the template makes no request of it")
+    return filled
+
+
+def _task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
+    if dialect != "batch":
+        bare = {k: v for k, v in row.items() if k not in ("custom_id", "id", "prompt_id")}
+    match dialect:
+        case "batch":
+            if type(row.get("url")) is not str or type(row.get("body")) is not dict:
+                _check(BatchRow, row, "row")
+            if row.get("method", "POST") != "POST":
+                raise _Wrong("invalid_row", "method has to be POST")
+            task = TASK_OF_URL.get(row["url"])
+            if task is None:
+                known = ", ".join(TASK_OF_URL)
+                raise _Wrong("unknown_url", f"unknown url, known are {known}")
+            return task, dict(row["body"])
+        case "scoring":
+            _check(ScoringRow, row, "row")
+            given = row["input_data"]
+            parameters = dict(given.get("parameters") or {})
+            if "max_new_tokens" in parameters:
+                parameters.setdefault("max_tokens", parameters.pop("max_new_tokens"))
+            named = {"model": row["model"]} if "model" in row else {}
+            return "chat", {"messages": given["input_string"], **parameters, **named}
+        case "prompt":
+            _check(PromptRow, row, "row")
+            bare.pop("messages", None)
+            messages = [{"role": "user", "content": bare.pop("prompt")}]
+            return "chat", {"messages": messages, **bare}
+        case "messages":
+            return "chat", bare
+        case "input":
+            images = isinstance(row["input"], list) and any(
+                isinstance(item, dict) for item in row["input"]
+            )
+            return ("image-embeddings" if images else "embeddings"), bare
+        case _:
+            raise _Wrong("unknown_row", "not a request in any known dialect")
+
+
+def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[str, Any]:
+    if defaults := rules.defaults[task]:
+        body = {**defaults, **body}
+    system_prompt = rules.options.system_prompt
+    if task == "chat" and system_prompt is not None:
+        messages = body.get("messages")
+        if isinstance(messages, list) and not any(
+            isinstance(m, dict) and m.get("role") in ("system", "developer") for m in messages
+        ):
+            body["messages"] = [{"role": "system", "content": system_prompt}, *messages]
+    return body
+
+
+def _plain_chat(body: Mapping[str, Any]) -> bool:
+    """Whether a chat is of plain turns, as most are: pydantic takes 3 us to see it, this 0.5."""
+    messages = body.get("messages")
+    return (
+        body.keys() <= _PLAIN
+        and type(messages) is list
+        and len(messages) > 0
+        and all(
+            type(m) is dict
+            and m.keys() == _TURN
+            and type(m["role"]) is str
+            and m["role"] in _ROLES
+            and type(m["content"]) is str
+            for m in messages
+        )
+        and _positive(body.get("max_tokens", 1), 1)
+        and _positive(body.get("temperature", 0), 0)
+    )
+
+
+def _positive(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:
+    if model.__pydantic_validator__.isinstance_python(value):
+        return
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or what
+        raise _Wrong("invalid_row", f"{where}: {first['msg']}") from None
+
+
+def compile_template(template: Any) -> Template:
+    """A function that fills a row's fields into a template.
+
+    `{field}` in any string is the row's field; a string that is nothing but `{field}` becomes the
+    field's value with its type; `{{` and `}}` are braces. Raises ValueError where a brace is left
+    alone.
+    """
+    if isinstance(template, str):
+        return _compile_text(template)
+    if isinstance(template, list):
+        items = [compile_template(item) for item in template]
+        return lambda row: [item(row) for item in items]
+    if isinstance(template, dict):
+        fields = {name: compile_template(value) for name, value in template.items()}
+        return lambda row: {name: value(row) for name, value in fields.items()}
+    return lambda row: template
+
+
+def _compile_text(text: str) -> Template:
+    parts: list[str | tuple[str]] = []
+    end = 0
+    for match in _PLACEHOLDER.finditer(text):
+        parts.append(text[end : match.start()])
+        end = match.end()
+        if match[0] in ("{{", "}}"):
+            parts.append(match[0][0])
+        elif match[1]:
+            parts.append((match[1],))
+        else:
+            raise ValueError(f"template: a lone {match[0]!r} in {text!r}: write it twice")
+    parts.append(text[end:])
+    parts = [part for part in parts if part != ""]
+    if len(parts) == 1 and isinstance(parts[0], tuple):
+        name = parts[0][0]
+        return lambda row: _field(row, name)
+    return lambda row: "".join(
+        part if isinstance(part, str) else _as_text(_field(row, part[0])) for part in parts
+    )
+
+
+def _field(row: Mapping[str, Any], name: str) -> Any:
+    try:
+        return row[name]
+    except KeyError:
+        raise _Wrong("template_field", f"the row lacks the template's field {name!r}") from None
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
