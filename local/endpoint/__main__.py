@@ -33,7 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         _ = settings.limits
     except (ValueError, ValidationError, OSError) as error:
         parser.error(str(error))
-    asyncio.run(_serve(settings, given.port))
+    try:
+        asyncio.run(_serve(settings, given.port))
+    except OSError as error:
+        print(f"cannot listen on port {given.port}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

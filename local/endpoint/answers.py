@@ -7,7 +7,6 @@ find in a result and compare by value. Every text says that it is simulated.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import orjson
@@ -121,19 +120,11 @@ def embedding(
     dimensions: int = DEFAULT_DIMENSIONS,
 ) -> list[float]:
     """The vector of a text or of token ids: unit length, six decimals, so JSON carries it whole."""
-    return list(
-        _vector(seed, model, content if isinstance(content, str) else (*content,), dimensions)
-    )
-
-
-@lru_cache(maxsize=256)
-def _vector(
-    seed: int, model: str, content: str | tuple[int, ...], dimensions: int
-) -> tuple[float, ...]:
     raw = hashlib.shake_128(_digest("embedding", seed, model, content)).digest(2 * dimensions)
     values = np.frombuffer(raw, dtype="<i2").astype(np.float64)
     norm = float(np.linalg.norm(values)) or 1.0
-    return tuple(np.round(values / norm, 6).tolist())
+    rounded: list[float] = np.round(values / norm, 6).tolist()
+    return rounded
 
 
 def image_content(image: str, text: str | None) -> str:

@@ -11,6 +11,7 @@ import orjson
 
 from .answers import Completion, completion, embedding
 from .contracts import Ask
+from .faults import Fault
 
 CREATED = 1_700_000_000
 """`created` of every answer: a constant, for answers must not depend on time."""
@@ -29,12 +30,11 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A 200 body and the tokens it bills; `choices` are there for streaming."""
+    """A 200 body and the tokens it bills."""
 
     body: Body
     prompt_tokens: int
     completion_tokens: int
-    choices: tuple[Completion, ...] = ()
 
 
 def answer(ask: Ask, voice: Voice) -> Answer:
@@ -44,32 +44,47 @@ def answer(ask: Ask, voice: Voice) -> Answer:
     choices = tuple(_choices(ask, voice))
     used = sum(choice.tokens for choice in choices)
     if ask.contract == "aml-score":
-        return Answer({"output": choices[0].text}, ask.prompt_tokens, used, choices)
+        return Answer({"output": choices[0].text}, ask.prompt_tokens, used)
     body = _envelope(ask, "chat.completion" if ask.task == "chat" else "text_completion")
     body["choices"] = [_choice(ask, index, choice) for index, choice in enumerate(choices)]
     body["usage"] = _usage(ask.prompt_tokens, used)
-    return Answer(body, ask.prompt_tokens, used, choices)
+    return Answer(body, ask.prompt_tokens, used)
 
 
-def stream_chunks(ask: Ask, given: Answer, usage: bool) -> Iterator[Body]:
-    """The answer in the pieces of a server-sent stream: one a token, then the reason it ended."""
+def stream_chunks(ask: Ask, body: Body) -> Iterator[Body]:
+    """A body in the pieces of a server-sent stream: one a token, then the reason it ended."""
     chat = ask.task == "chat"
     head = _envelope(ask, "chat.completion.chunk" if chat else "text_completion")
-    for index, choice in enumerate(given.choices):
-        pieces = choice.text.split(" ") if choice.text else []
-        for at, word in enumerate(pieces):
-            text = word if at == 0 else f" {word}"
-            said = {"role": "assistant", "content": text} if at == 0 else {"content": text}
-            piece = {"delta": said} if chat else {"text": text}
-            yield head | {"choices": [{"index": index, **piece, "finish_reason": None}]}
+    for choice in body["choices"]:
+        text = choice["message"].get("content", "") if chat else choice["text"]
+        for at, word in enumerate(text.split(" ") if text else ()):
+            said: Body = {"role": "assistant"} if chat and at == 0 else {}
+            said |= {"content" if chat else "text": f" {word}" if at else word}
+            piece = {"delta": said} if chat else said
+            yield head | {"choices": [{"index": choice["index"], **piece, "finish_reason": None}]}
         end: Body = {"delta": {}} if chat else {"text": ""}
-        yield head | {"choices": [{"index": index, **end, "finish_reason": choice.finish_reason}]}
-    if usage:
-        used = _usage(given.prompt_tokens, given.completion_tokens)
-        yield head | {"choices": [], "usage": used}
+        reason = choice["finish_reason"]
+        yield head | {"choices": [{"index": choice["index"], **end, "finish_reason": reason}]}
+    if ask.include_usage and "usage" in body:
+        yield head | {"choices": [], "usage": body["usage"]}
 
 
-def filtered(ask: Ask, given: Body) -> Body:
+def spoiled(ask: Ask, given: Body, fault: Fault) -> Body:
+    """The body of a 200 that is not what was asked for; unchanged by any other fault."""
+    if fault == "content_filter_200":
+        return _filtered(ask, given)
+    if fault == "empty_choices":
+        return {k: [] if k in ("choices", "data") else v for k, v in given.items() if k != "output"}
+    if fault == "missing_usage":
+        return {k: v for k, v in given.items() if k != "usage"}
+    if fault == "short_embeddings" and "data" in given:
+        return given | {"data": given["data"][:-1]}
+    if fault == "shuffled_embeddings" and "data" in given:
+        return given | {"data": given["data"][::-1]}
+    return given
+
+
+def _filtered(ask: Ask, given: Body) -> Body:
     """The same answer, its content taken away by the content filter."""
     if "choices" not in given:
         return given | ({"output": ""} if "output" in given else {})

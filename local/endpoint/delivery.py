@@ -11,6 +11,7 @@ DRIP_SECONDS = 600.0
 """How long a dripping body takes unless a rule says otherwise: longer than any sane deadline."""
 
 _DRIP_PAUSE = 0.5
+_DRIP_STEPS = 10
 _MOST_PAUSES = 20
 """A stream with latency per token pauses this often, not at every token."""
 
@@ -68,7 +69,7 @@ async def drip(
     """Send an answer so slowly that it takes `seconds`, a few bytes at a time."""
     body = b"".join(parts)
     length = DRIP_SECONDS if seconds is None else seconds
-    steps = max(1, min(len(body), round(length / _DRIP_PAUSE)))
+    steps = max(1, min(len(body), max(_DRIP_STEPS, round(length / _DRIP_PAUSE))))
     size = -(-len(body) // steps)
     response = web.StreamResponse(headers=headers)
     if len(parts) == 1:
@@ -103,11 +104,11 @@ async def stream(
 async def cut_stream(
     request: web.BaseRequest, events: Sequence[bytes], headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Begin a stream and close the connection in the middle of it."""
+    """Send the events of a begun stream, then close the connection without ending it."""
     response = web.StreamResponse(headers=headers)
     response.content_type = "text/event-stream"
     await response.prepare(request)
-    await response.write(b"".join(events[: len(events) // 2]))
+    await response.write(b"".join(events))
     _close(request)
     return response
 

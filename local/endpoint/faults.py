@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from .contracts import Ask, Task
-from .refusals import Hint
+from .throttles import Hint
 
 Fault = Literal[
     # Refused at the door: neither counted against a quota nor billed.

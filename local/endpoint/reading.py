@@ -195,7 +195,7 @@ def _generation(
         sampling=body,
         max_tokens=max_tokens,
         stop=_read_stop(body.get("stop")),
-        choices=_read_count(body, "n") or 1,
+        choices=_read_count(body, "n", 128) or 1,
         stream=stream,
         include_usage=stream and isinstance(options, dict) and options.get("include_usage") is True,
         as_json=_wants_json(body.get("response_format")),
@@ -222,7 +222,7 @@ def _vectors(
         prompt=None,
         inputs=inputs,
         prompt_tokens=prompt_tokens,
-        dimensions=_read_count(body, "dimensions"),
+        dimensions=_read_count(body, "dimensions", 4096),
         base64=encoding == "base64",
         user=_read_text(body, "user"),
     )
@@ -234,7 +234,8 @@ def _read_messages(messages: object, param: str) -> list[str]:
         raise RequestError("invalid_parameter", f"'{param}' must be a non-empty list.", param)
     contents = []
     for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in _ROLES:
             raise RequestError("invalid_parameter", f"'{param}' has an unknown role.", param)
         content = message.get("content")
         if content is None and not message.get("tool_calls"):
@@ -265,11 +266,13 @@ def _read_inputs(given: object, param: str) -> list[str | list[int]]:
     return inputs
 
 
-def _read_count(body: Mapping[str, Any], name: str) -> int | None:
+def _read_count(body: Mapping[str, Any], name: str, most: int = 2**31) -> int | None:
     value = body.get(name)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most:
         return value
-    raise RequestError("invalid_parameter", f"'{name}' must be a positive integer.", name)
+    raise RequestError("invalid_parameter", f"'{name}' must be 1 to {most}.", name)
 
 
 def _read_text(body: Mapping[str, Any], name: str) -> str | None:

@@ -5,9 +5,7 @@ Worded after what the services document and were seen to send (docs/simulator.md
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from math import ceil, isfinite
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
@@ -15,30 +13,6 @@ from .contracts import Ask, Contract, RequestError
 from .limits import Exceeded, Remaining
 from .profiles import ProfileName
 
-Hint = Literal[
-    "none",
-    "retry-after",
-    "retry-after-date",
-    "retry-after-ms",
-    "x-ms-retry-after-ms",
-    "reset-requests",
-    "reset-tokens",
-    "timeremaining",
-    "message",
-]
-
-_OPERATIONS = {
-    "chat": "ChatCompletions_Create",
-    "completions": "Completions_Create",
-    "embeddings": "Embeddings_Create",
-    "image-embeddings": "ImageEmbeddings_Create",
-}
-_GITHUB_TYPES = {
-    "requests": "UserByModelByMinute",
-    "tokens": "UserByModelByMinuteTokens",
-    "day": "UserByModelByDay",
-    "concurrency": "UserConcurrentRequests",
-}
 _REASONS = {
     400: ("bad_request", "Bad request."),
     401: ("unauthorized", "Access denied due to invalid subscription key or token."),
@@ -67,6 +41,28 @@ class Refusal:
     content_type: str = "application/json"
 
 
+def error(
+    profile: ProfileName,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Refusal:
+    """An error body as the service shapes it."""
+    told: dict[str, Any] = {"code": code, "message": message}
+    if profile == "github-models":
+        told["details"] = message
+    elif profile == "openai":
+        kind = "requests" if status == 429 else "invalid_request_error"
+        told |= {"type": kind, "param": param}
+    sent = dict(headers or {})
+    if profile == "serverless":
+        sent["x-ms-error-code"] = code
+    return Refusal(status, orjson.dumps({"error": told}), sent)
+
+
 def unauthorized(profile: ProfileName) -> Refusal:
     """The key is missing or wrong."""
     if profile == "managed-online":
@@ -81,12 +77,12 @@ def unauthorized(profile: ProfileName) -> Refusal:
         "openai": ("invalid_api_key", "Incorrect API key provided."),
         "serverless": ("Unauthorized", "Invalid auth token."),
     }[profile]
-    return _error(profile, 401, code, message)
+    return error(profile, 401, code, message)
 
 
 def no_such_path(profile: ProfileName) -> Refusal:
     """Nothing is served at the address."""
-    return _error(profile, 404, "404", "Resource not found")
+    return error(profile, 404, "404", "Resource not found")
 
 
 def unknown_model(profile: ProfileName, contract: Contract, model: str) -> Refusal:
@@ -95,7 +91,7 @@ def unknown_model(profile: ProfileName, contract: Contract, model: str) -> Refus
         text = f"Specified deployment {model} could not be found."
         return Refusal(404, orjson.dumps({"message": text}))
     if contract == "azure-openai" or profile == "azure-openai":
-        return _error(
+        return error(
             profile,
             404,
             "DeploymentNotFound",
@@ -103,34 +99,34 @@ def unknown_model(profile: ProfileName, contract: Contract, model: str) -> Refus
             "within the last 5 minutes, please wait a moment and try again.",
         )
     if contract == "model-inference":
-        return _error(profile, 400, "unknown_model", f"Unknown model: {model}")
+        return error(profile, 400, "unknown_model", f"Unknown model: {model}")
     message = f"The model `{model}` does not exist."
-    return _error(profile, 404, "model_not_found", message, param="model")
+    return error(profile, 404, "model_not_found", message, param="model")
 
 
 def unsupported_task(profile: ProfileName, ask: Ask) -> Refusal:
     """The model is served, but cannot do what is asked of it."""
     message = f"The {ask.task} operation does not work with the specified model, {ask.model}."
     if ask.contract == "model-inference":
-        return _error(profile, 404, "not_found", f"Modality not supported by the model. {message}")
-    return _error(profile, 400, "OperationNotSupported", message)
+        return error(profile, 404, "not_found", f"Modality not supported by the model. {message}")
+    return error(profile, 400, "OperationNotSupported", message)
 
 
-def bad_request(profile: ProfileName, contract: Contract, error: RequestError) -> Refusal:
+def bad_request(profile: ProfileName, contract: Contract, fault: RequestError) -> Refusal:
     """The request is at fault: 422 of the Model Inference API, 424 of a container, else 400."""
     if contract == "aml-score":
-        return model_error(400, error.message)
-    if contract == "model-inference" and error.code != "invalid_json":
-        loc = ["body", *([error.param] if error.param else [])]
+        return model_error(400, fault.message)
+    if contract == "model-inference" and fault.code != "invalid_json":
+        loc = ["body", *([fault.param] if fault.param else [])]
         body = {
-            "error": {"code": "parameter_not_supported", "message": error.message},
+            "error": {"code": "parameter_not_supported", "message": fault.message},
             "status": 422,
             "code": "parameter_not_supported",
-            "detail": {"loc": loc, "input": error.param},
+            "detail": {"loc": loc, "input": fault.param},
             "message": "One of the parameters contain invalid values.",
         }
         return Refusal(422, orjson.dumps(body), {"x-ms-error-code": "parameter_not_supported"})
-    return _error(profile, 400, error.code, error.message, param=error.param)
+    return error(profile, 400, fault.code, fault.message, param=fault.param)
 
 
 def too_large(profile: ProfileName, ask: Ask, exceeded: Exceeded) -> Refusal:
@@ -141,117 +137,13 @@ def too_large(profile: ProfileName, ask: Ask, exceeded: Exceeded) -> Refusal:
         message = (
             f"Request body too large for {ask.model} model. Max size: {exceeded.limit} tokens."
         )
-        return _error(profile, 413, "tokens_limit_reached", message)
+        return error(profile, 413, "tokens_limit_reached", message)
     message = (
         f"This model's maximum context length is {exceeded.limit} tokens. However, you requested "
         f"{exceeded.asked} tokens ({ask.prompt_tokens} in the messages, "
         f"{exceeded.asked - ask.prompt_tokens} in the completion)."
     )
-    return _error(profile, 400, "context_length_exceeded", message, param="messages")
-
-
-def throttled(profile: ProfileName, ask: Ask, exceeded: Exceeded) -> Refusal:
-    """A quota is exhausted: 429, with the hint that this service gives, if it gives one."""
-    return _THROTTLED[profile](ask, exceeded)
-
-
-def _throttled_serverless(ask: Ask, exceeded: Exceeded) -> Refusal:
-    wait = _seconds(exceeded)
-    unit = "tokens" if exceeded.cause == "tokens" else "requests"
-    headers = {
-        "retry-after": str(wait),
-        f"x-ratelimit-reset-{unit}": str(wait),
-        f"x-ratelimit-remaining-{unit}": str(max(0, exceeded.limit - exceeded.used)),
-    }
-    message = f"Rate limit of {unit} is exceeded. Try again in {wait} seconds."
-    return _error("serverless", 429, "too_many_requests", message, headers=headers)
-
-
-def _throttled_github(ask: Ask, exceeded: Exceeded) -> Refusal:
-    wait = _seconds(exceeded) if exceeded.cause != "concurrency" else 0
-    kind = _GITHUB_TYPES[exceeded.cause]
-    message = (
-        f"Rate limit of {exceeded.limit} per {exceeded.window}s exceeded for {kind}. "
-        f"Please wait {wait} seconds before retrying."
-    )
-    headers = {
-        "retry-after": str(wait),
-        "x-ratelimit-type": kind,
-        "x-ratelimit-timeremaining": str(wait),
-    }
-    return _error("github-models", 429, "RateLimitReached", message, headers=headers)
-
-
-def _throttled_managed(ask: Ask, exceeded: Exceeded) -> Refusal:
-    return Refusal(
-        429, orjson.dumps({"error": {"code": "429", "message": "Too many pending requests"}})
-    )
-
-
-def _throttled_azure(ask: Ask, exceeded: Exceeded) -> Refusal:
-    wait = _seconds(exceeded)
-    unit = "token" if exceeded.cause == "tokens" else "call"
-    message = (
-        f"Requests to the {_OPERATIONS[ask.task]} Operation under Azure OpenAI API have exceeded "
-        f"{unit} rate limit of your current AIServices S0 pricing tier. "
-        f"Please retry after {wait} seconds."
-    )
-    resource = "tokens" if unit == "token" else "requests"
-    headers = {
-        "retry-after": str(wait),
-        "retry-after-ms": str(max(1, round(1000 * exceeded.wait))),
-        f"x-ratelimit-reset-{resource}": str(wait),
-        f"x-ratelimit-remaining-{resource}": "0" if unit == "call" else "-1",
-    }
-    return _error("azure-openai", 429, "429", message, headers=headers)
-
-
-def _throttled_openai(ask: Ask, exceeded: Exceeded) -> Refusal:
-    kind = "tokens" if exceeded.cause == "tokens" else "requests"
-    unit = {"tokens": "tokens per min (TPM)", "day": "requests per day (RPD)"}.get(
-        exceeded.cause, "requests per min (RPM)"
-    )
-    message = (
-        f"Rate limit reached for {ask.model} on {unit}: Limit {exceeded.limit}, Used "
-        f"{exceeded.used}, Requested {exceeded.asked}. Please try again in {exceeded.wait:.3f}s."
-    )
-    headers = {f"x-ratelimit-reset-{kind}": f"{exceeded.wait:.3f}s"}
-    return _error("openai", 429, "rate_limit_exceeded", message, headers=headers)
-
-
-_THROTTLED = {
-    "serverless": _throttled_serverless,
-    "github-models": _throttled_github,
-    "managed-online": _throttled_managed,
-    "azure-openai": _throttled_azure,
-    "openai": _throttled_openai,
-}
-
-
-def hinted(profile: ProfileName, hint: Hint, seconds: float, now: float) -> Refusal:
-    """A 429 with one hint of the caller's choice; `now` is Unix time, for the HTTP date."""
-    whole = str(max(0, ceil(seconds)))
-    millis = str(round(1000 * seconds))
-    headers = {
-        "none": {},
-        "message": {},
-        "retry-after": {"retry-after": whole},
-        "retry-after-date": {"retry-after": formatdate(now + seconds, usegmt=True)},
-        "retry-after-ms": {"retry-after-ms": millis},
-        "x-ms-retry-after-ms": {"x-ms-retry-after-ms": millis},
-        "reset-requests": {
-            "x-ratelimit-reset-requests": whole,
-            "x-ratelimit-remaining-requests": "0",
-        },
-        "reset-tokens": {"x-ratelimit-reset-tokens": whole, "x-ratelimit-remaining-tokens": "-1"},
-        "timeremaining": {
-            "x-ratelimit-type": "UserByModelByMinute",
-            "x-ratelimit-timeremaining": whole,
-        },
-    }[hint]
-    says = f" Please retry after {whole} seconds." if hint == "message" else ""
-    message = f"Rate limit reached.{says}"
-    return _error(profile, 429, "RateLimitReached", message, headers=headers)
+    return error(profile, 400, "context_length_exceeded", message, param="messages")
 
 
 def model_error(inner_status: int, reason: str) -> Refusal:
@@ -267,7 +159,7 @@ def model_error(inner_status: int, reason: str) -> Refusal:
 def content_filter(profile: ProfileName, contract: Contract) -> Refusal:
     """The prompt was filtered: 400 with an innererror."""
     found = {"hate": _verdict("safe"), "violence": _verdict("medium")}
-    error: dict[str, Any] = {
+    told: dict[str, Any] = {
         "message": "The response was filtered due to the prompt triggering the content management "
         "policy. Please modify your prompt and retry.",
         "type": None,
@@ -282,8 +174,8 @@ def content_filter(profile: ProfileName, contract: Contract) -> Refusal:
     if contract == "model-inference" and profile == "serverless":
         # The flat form that the Model Inference API documents, beside the one that is seen.
         flat = {"status": 400, "code": "content_filter", "message": "The response was filtered"}
-        return Refusal(400, orjson.dumps({**flat, "param": "messages", "error": error}))
-    return Refusal(400, orjson.dumps({"error": error}))
+        return Refusal(400, orjson.dumps({**flat, "param": "messages", "error": told}))
+    return Refusal(400, orjson.dumps({"error": told}))
 
 
 def plain(profile: ProfileName, status: int) -> Refusal:
@@ -294,7 +186,7 @@ def plain(profile: ProfileName, status: int) -> Refusal:
         page = f"<html><head><title>{status}</title></head><body>simulated gateway</body></html>"
         return Refusal(status, page.encode(), {}, "text/html")
     code, message = _REASONS.get(status, ("error", f"Simulated status {status}."))
-    return _error(profile, status, code, message)
+    return error(profile, status, code, message)
 
 
 def remaining_headers(profile: ProfileName, left: Remaining) -> dict[str, str]:
@@ -311,28 +203,3 @@ def remaining_headers(profile: ProfileName, left: Remaining) -> dict[str, str]:
 
 def _verdict(severity: str) -> dict[str, Any]:
     return {"filtered": severity != "safe", "severity": severity}
-
-
-def _seconds(exceeded: Exceeded) -> int:
-    return max(1, ceil(exceeded.wait)) if isfinite(exceeded.wait) else 0
-
-
-def _error(
-    profile: ProfileName,
-    status: int,
-    code: str,
-    message: str,
-    *,
-    param: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Refusal:
-    error: dict[str, Any] = {"code": code, "message": message}
-    if profile == "github-models":
-        error["details"] = message
-    elif profile == "openai":
-        kind = "requests" if status == 429 else "invalid_request_error"
-        error |= {"type": kind, "param": param}
-    sent = dict(headers or {})
-    if profile == "serverless":
-        sent["x-ms-error-code"] = code
-    return Refusal(status, orjson.dumps({"error": error}), sent)
