@@ -145,9 +145,11 @@ def parse_routes(text: str, deployments: Iterable[Deployment]) -> dict[str, tupl
             continue
         if len(set(names)) < len(names):
             mistakes.append(f"{here}: names a deployment twice")
-        for name in names:
-            if name not in known:
-                mistakes.append(f"{here}: no deployment is named {name!r}{_nearest(name, known)}")
+        mistakes += [
+            f"{here}: no deployment is named {name!r}{_nearest(name, known)}"
+            for name in names
+            if name not in known
+        ]
     if mistakes:
         raise ValueError("\n".join(mistakes))
     return {model: tuple(names) for model, names in routes.items()}
@@ -190,9 +192,8 @@ def _mistakes(where: str, error: ValidationError) -> list[str]:
         if not item["loc"]:
             lines.append(f"{where}: {text}")
             continue
-        field = ".".join(
-            str(part) for part in item["loc"][: 1 if item["loc"][0] == "headers" else None]
-        )
+        depth = 1 if item["loc"][0] == "headers" else None
+        field = ".".join(str(part) for part in item["loc"][:depth])
         if item["type"] == "extra_forbidden":
             text = f"is not a field of a deployment{_nearest(field, Deployment.model_fields)}"
         elif item["type"] == "missing":

@@ -114,6 +114,7 @@ class Job(BaseModel):
     expires: float
     window: int = Field(description="W: shards of this job that are out at a time")
     asked: Asked = Asked()
+    max_line_bytes: int
     failure: Reason | None = Field(
         default=None, description="why the job cannot run: it ends without asking anything"
     )
@@ -187,3 +188,34 @@ class JobState(BaseModel):
                 self.ending
             ]
         return "paused" if self.paused else self.state
+
+
+class JobStatus(BaseModel):
+    """What the service tells of a job: the data of every event, and `GET /api/jobs/{id}`.
+
+    Times are ISO 8601 UTC. A rejected request has no job.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    job: str | None
+    state: str | None
+    input: str | None = Field(default=None, description="container/name")
+    door: Door | None = None
+    priority: Priority | None = None
+    counts: Counts | None = None
+    tokens: Tokens | None = None
+    rate: float | None = Field(default=None, description="rows per second, lately")
+    seconds_left: float | None = None
+    waiting: dict[str, str] | None = Field(
+        default=None, description="reason, deployment, since and until, while it waits"
+    )
+    results: str | None = Field(default=None, description="container/folder of the results")
+    reason: Reason | None = None
+    created: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    message_id: str | None = Field(default=None, description="MessageId of the asking message")
+    correlation_id: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)

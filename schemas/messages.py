@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from schemas.jobs import SCHEMA_VERSION, Asked, Door, Reason
-from schemas.results import Counts, Tokens
+from schemas.jobs import SCHEMA_VERSION, Asked, Door, JobStatus
 
 
 class _Message(BaseModel):
@@ -87,27 +86,6 @@ EventType = Literal[
 ]
 
 
-class EventData(BaseModel):
-    """What every event tells of its job."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = SCHEMA_VERSION
-    job: str | None
-    state: str | None
-    input: str | None = Field(description="container/name")
-    door: Door | None = None
-    counts: Counts | None = None
-    tokens: Tokens | None = None
-    rate: float | None = Field(default=None, description="rows per second, lately")
-    seconds_left: float | None = None
-    results: str | None = Field(default=None, description="container/folder of the results")
-    reason: Reason | None = None
-    message_id: str | None = Field(default=None, description="MessageId of the asking message")
-    correlation_id: str | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)
-
-
 class StatusEvent(BaseModel):
     """A CloudEvents 1.0 event on the topic `job-status`. Consumers keep the highest sequence."""
 
@@ -121,4 +99,4 @@ class StatusEvent(BaseModel):
     time: str
     datacontenttype: Literal["application/json"] = "application/json"
     sequence: str = Field(description="the state's revision, zero-padded so that it sorts as text")
-    data: EventData
+    data: JobStatus

@@ -1,0 +1,1 @@
+"""The workers: what turns a file into answers."""

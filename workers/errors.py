@@ -1,13 +1,14 @@
 """The errors the workers raise. A class's docstring is its default message.
 
-    WorkerError
-    ├── SettingsError      a setting is missing or wrong: nothing starts
-    ├── InputError         an input file or job message cannot become a job: job.rejected
-    ├── StorageError
-    │   ├── BlobMissing    ├── BlobExists   ├── BlobChanged   ├── BlobFull
-    │   └── LeaseHeld      └── LeaseLost
-    ├── Unavailable        a service could not be reached; the effect is unknown
-    └── HandBack           the rest of a shard has to wait: not an error of anybody's
+WorkerError
+├── SettingsError      a setting is missing or wrong: nothing starts
+├── InputError         an input file or job message cannot become a job: job.rejected
+├── StorageError
+│   ├── BlobMissing    ├── BlobExists   ├── BlobChanged   ├── BlobFull
+│   └── LeaseHeld      └── LeaseLost
+├── NewerVersion       a document or message of a version that this one cannot read
+├── Unavailable        a service could not be reached; the effect is unknown
+└── HandBack           the rest of a shard has to wait: not an error of anybody's
 """
 
 from typing import Any
@@ -65,6 +66,16 @@ class Unavailable(WorkerError):
     """A service could not be reached in time; whether the call had its effect is unknown."""
 
 
+class NewerVersion(WorkerError):
+    """Written by a newer version of this service."""
+
+    def __init__(self, what: str, version: object) -> None:
+        super().__init__(
+            f"{what} has schema version {version}, which this version cannot read: "
+            "deploy the newer version"
+        )
+
+
 class HandBack(WorkerError):
     """The call cannot be made in time: the rest of the shard goes back to the queue.
 
@@ -76,3 +87,11 @@ class HandBack(WorkerError):
         self.delay = delay
         self.deployment = deployment
         super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a TaskGroup, for callers who handle it as if one task had raised it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -133,7 +133,7 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
     """Read one line. Never raises: what is wrong with it is a `Refusal` with line and reason."""
     if len(data) > rules.max_line_bytes:
         message = (
-            f"line {line} has {len(data):,} bytes, the limit is {rules.max_line_bytes:,}: "
+            f"line {line} is longer than {rules.max_line_bytes:,} bytes: "
             "shorten it, or raise MAX_LINE_BYTES"
         )
         return Refusal(line, None, "line_too_long", message, raw=raw_text(data))

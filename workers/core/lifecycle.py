@@ -1,0 +1,228 @@
+"""State x happening -> state, and what is to be sent. Everything that moves a job lives here.
+
+Each function takes the stored state and gives a `Change`; a state of None means that nothing is to
+be stored. `again` says that somebody may have died between storing and sending: this message is
+delivered again, or an earlier swap met a conflict that may have been its own success.
+The rules are those of docs/protocol.md.
+"""
+
+from dataclasses import dataclass
+
+from schemas.jobs import Ending, Job, JobState, Reason, Waiting
+from schemas.messages import EventType
+from schemas.results import Counts, Receipt
+
+MARKS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of a happening: the new state (None: as it was), and what is to be sent."""
+
+    state: JobState | None = None
+    shards: tuple[int, ...] = ()
+    finish: bool = False
+
+
+NOTHING = Change()
+
+
+def _moved(state: JobState, /, **fields: object) -> JobState:
+    return state.model_copy(update={"revision": state.revision + 1, **fields})
+
+
+def _filled(state: JobState) -> tuple[JobState, tuple[int, ...]]:
+    """Move shards that were never sent into `out` while there is room."""
+    room = state.window - len(state.out)
+    fresh = tuple(range(state.next, min(state.next + max(room, 0), state.shards)))
+    filled = state.model_copy(update={"out": state.out + fresh, "next": state.next + len(fresh)})
+    return filled, fresh
+
+
+def _nothing_left(state: JobState) -> bool:
+    return not state.out and state.next >= state.shards and state.state == "in_progress"
+
+
+def begin(
+    state: JobState | None, job: Job, *, shards: int, rows: int, ending: Reason | None, now: float
+) -> Change:
+    """The plan stands: send the first shards. A repeated announcement repeats the sends."""
+    if state is not None and state.state != "validating":
+        if state.terminal or state.paused:
+            return NOTHING
+        return Change(None, state.out, _nothing_left(state))
+    fresh = state or JobState(revision=0, state="validating")
+    if ending is not None and fresh.ending is None:
+        fresh = fresh.model_copy(update={"ending": "failed", "reason": ending})
+    started = _moved(
+        fresh,
+        state="in_progress",
+        shards=shards,
+        window=job.window,
+        counts=Counts(total=rows),
+        started=now,
+        marks=((now, 0),),
+    )
+    filled, sends = _filled(started)
+    return Change(filled, sends, _nothing_left(filled))
+
+
+def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Change:
+    """A shard's receipt stands: count it once, send what comes next."""
+    if state.terminal:
+        return NOTHING
+    shard = receipt.shard
+    if shard not in state.out:
+        # On a first delivery this is a left-over copy: were it to send, copies would breed copies.
+        # A paused job's copies would be dropped; resuming sends them.
+        resend = state.out if again and not state.paused else ()
+        return Change(None, resend, _nothing_left(state))
+    counts = state.counts.plus(receipt.counts)
+    counted = _moved(
+        state,
+        out=tuple(other for other in state.out if other != shard),
+        counts=counts,
+        tokens=state.tokens.plus(receipt.tokens),
+        marks=(*state.marks, (now, counts.done))[-MARKS:],
+        waiting=None,
+    )
+    filled, sends = _filled(counted)
+    return Change(filled, sends, _nothing_left(filled))
+
+
+def end(
+    state: JobState | None, ending: Ending, reason: Reason | None, *, again: bool = False
+) -> Change:
+    """Cancel, expire or fail: the first one wins; refused once finalizing."""
+    if state is None:
+        # A cancel may come before the plan: intake then plans, and the rows flow to their ends.
+        return Change(JobState(revision=1, state="validating", ending=ending, reason=reason))
+    if state.terminal or state.state == "finalizing":
+        return NOTHING
+    if state.ending is not None:
+        return Change(None, state.out if again else (), again and _nothing_left(state))
+    ended = _moved(
+        state, ending=ending, reason=reason, paused=False, gen=state.gen + 1, waiting=None
+    )
+    return Change(ended, ended.out, _nothing_left(ended))
+
+
+def pause(state: JobState | None) -> Change:
+    """Stop asking; what is out comes back by itself."""
+    if state is None or state.state != "in_progress" or state.ending or state.paused:
+        return NOTHING
+    return Change(_moved(state, paused=True, waiting=None))
+
+
+def resume(state: JobState | None, *, again: bool = False) -> Change:
+    """Go on after a pause."""
+    if state is None or state.state != "in_progress":
+        return NOTHING
+    if not state.paused:
+        return Change(None, state.out if again else ())
+    resumed = _moved(state, paused=False, gen=state.gen + 1)
+    return Change(resumed, resumed.out, _nothing_left(resumed))
+
+
+def wait(state: JobState, waiting: Waiting) -> Change:
+    """Note what the job waits for, when that has changed."""
+    if state.state != "in_progress" or state.ending or state.paused:
+        return NOTHING
+    known = state.waiting
+    if known and (known.reason, known.deployment) == (waiting.reason, waiting.deployment):
+        return NOTHING
+    return Change(_moved(state, waiting=waiting))
+
+
+def finalize(state: JobState) -> Change:
+    """Every shard has its receipt: assemble."""
+    return Change(_moved(state, state="finalizing")) if _nothing_left(state) else NOTHING
+
+
+def stage(state: JobState, staged: int) -> Change:
+    """The parts of the first `staged` shards are staged; the next slice goes on from there."""
+    if state.state != "finalizing" or staged <= state.staged:
+        return NOTHING
+    return Change(_moved(state, staged=staged), finish=True)
+
+
+def close(state: JobState, *, now: float) -> Change:
+    """The manifest stands: the terminal state."""
+    if state.state != "finalizing":
+        return NOTHING
+    return Change(_moved(state, state=state.ending or "completed", ended=now))
+
+
+def nudge(state: JobState, seen_revision: int) -> Change:
+    """The sweeper's: nothing has moved, so send again; older copies die at their next delivery."""
+    if state.revision != seen_revision or state.paused or state.state != "in_progress":
+        return NOTHING
+    if _nothing_left(state):
+        return Change(finish=True)
+    nudged = _moved(state, gen=state.gen + 1)
+    return Change(nudged, nudged.out)
+
+
+def runs(state: JobState, gen: int) -> bool:
+    """Whether a shard message of this generation is to be run."""
+    return state.state == "in_progress" and not state.paused and gen >= state.gen
+
+
+def event_type(before: JobState | None, after: JobState) -> EventType:
+    """What a consumer is to be told of a change."""
+    if after.terminal or after.state == "finalizing":
+        return _EVENT_OF_STATE[after.state]
+    if after.ending and (before is None or before.ending is None):
+        return _EVENT_OF_ENDING[after.ending]
+    if before is None or before.state != after.state:
+        return _EVENT_OF_STATE[after.state]
+    if before.paused != after.paused and not after.ending:
+        return "job.paused" if after.paused else "job.resumed"
+    return "job.progress"
+
+
+def standing_event(state: JobState) -> EventType:
+    """What a consumer is to be told where an earlier event may have been lost."""
+    if state.terminal or state.state == "finalizing":
+        return _EVENT_OF_STATE[state.state]
+    if state.ending:
+        return _EVENT_OF_ENDING[state.ending]
+    if state.paused:
+        return "job.paused"
+    return "job.progress" if state.counts.done else _EVENT_OF_STATE[state.state]
+
+
+def rate(state: JobState, now: float) -> float | None:
+    """Rows per second over the latest marks, up to now; None before anything is done."""
+    if len(state.marks) < 2:
+        return None
+    (since, before), (_, done) = state.marks[0], state.marks[-1]
+    until = state.ended if state.ended is not None else now
+    return (done - before) / (until - since) if done > before and until > since else None
+
+
+def seconds_left(state: JobState, now: float) -> float | None:
+    """Time until the last row, from the measured rate; None where nothing can be said."""
+    if state.terminal:
+        return 0.0
+    measured = rate(state, now)
+    if measured is None or state.paused:
+        return None
+    pause_left = max(0.0, (state.waiting.until or now) - now) if state.waiting else 0.0
+    return pause_left + (state.counts.total - state.counts.done) / measured
+
+
+_EVENT_OF_STATE: dict[str, EventType] = {
+    "validating": "job.validating",
+    "in_progress": "job.in_progress",
+    "finalizing": "job.finalizing",
+    "completed": "job.completed",
+    "failed": "job.failed",
+    "expired": "job.expired",
+    "cancelled": "job.cancelled",
+}
+_EVENT_OF_ENDING: dict[Ending, EventType] = {
+    "cancelled": "job.cancelling",
+    "expired": "job.expiring",
+    "failed": "job.failing",
+}

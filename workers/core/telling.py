@@ -1,0 +1,93 @@
+"""What a job's events and its status say of it."""
+
+from datetime import UTC, datetime
+
+from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
+from schemas.messages import EventType, StatusEvent
+from workers.core import lifecycle
+
+
+def iso(seconds: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC, to the millisecond."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def status(job: Job, state: JobState | None, results_container: str, now: float) -> JobStatus:
+    """A job's status; without a state it is being validated."""
+    told = JobStatus(
+        job=job.id,
+        state="validating",
+        input=f"{job.container}/{job.name}",
+        door=job.door,
+        priority=job.priority,
+        results=f"{results_container}/{job.results}",
+        created=iso(job.created),
+        message_id=job.asked.message_id,
+        correlation_id=job.asked.correlation_id,
+        metadata={**job.asked.metadata, **job.options.metadata},
+    )
+    if state is None:
+        return told
+    measured, left = lifecycle.rate(state, now), lifecycle.seconds_left(state, now)
+    return told.model_copy(
+        update={
+            "state": state.shown,
+            "counts": state.counts,
+            "tokens": state.tokens,
+            "rate": None if measured is None else round(measured, 3),
+            "seconds_left": None if left is None else round(left, 1),
+            "waiting": _waiting(state),
+            "reason": state.reason,
+            "started": None if state.started is None else iso(state.started),
+            "ended": None if state.ended is None else iso(state.ended),
+        }
+    )
+
+
+def _waiting(state: JobState) -> dict[str, str] | None:
+    if state.waiting is None or state.terminal:
+        return None
+    told = {"reason": str(state.waiting.reason), "since": iso(state.waiting.since)}
+    if state.waiting.deployment is not None:
+        told["deployment"] = state.waiting.deployment
+    if state.waiting.until is not None:
+        told["until"] = iso(state.waiting.until)
+    return told
+
+
+def event(
+    kind: EventType, job: Job, state: JobState | None, results_container: str, now: float
+) -> StatusEvent:
+    """The event of a state: its sequence is the state's revision, its id job:sequence:type."""
+    sequence = state.revision if state else 0
+    return StatusEvent(
+        id=f"{job.id}:{sequence}:{kind}",
+        type=kind,
+        subject=job.id,
+        time=iso(now),
+        sequence=f"{sequence:010d}",
+        data=status(job, state, results_container, now),
+    )
+
+
+def rejection(
+    kind: EventType, what: str, reason: Reason, *, source: str | None, asked: Asked, now: float
+) -> StatusEvent:
+    """The event of what yields no job. `what` makes its id stable, so that a repeat is dropped."""
+    return StatusEvent(
+        id=f"{what}:{kind}",
+        type=kind,
+        subject=None,
+        time=iso(now),
+        sequence=f"{0:010d}",
+        data=JobStatus(
+            job=None,
+            state=None,
+            input=source,
+            reason=reason,
+            message_id=asked.message_id,
+            correlation_id=asked.correlation_id,
+            metadata=asked.metadata,
+        ),
+    )

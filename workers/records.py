@@ -1,0 +1,257 @@
+"""The stored documents of docs/protocol.md over the blob primitives: what lies where, and how it is
+written once.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from schemas.jobs import SCHEMA_VERSION, Job, JobState, PlannedShard
+from schemas.messages import Announcement
+from schemas.results import Receipt
+from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, first_of
+from workers.ports import BlobInfo, BlobRef, Blobs
+
+# One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
+PLAN_WIDTH: Final = 160
+_LINE_NUMBER: Final = struct.Struct("<I")
+_KEPT_JOBS: Final = 256
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A state document as read, with the ETag that a swap has to meet."""
+
+    state: JobState
+    etag: str
+    last_modified: float
+
+
+class Records:
+    """The documents of all jobs. Errors are those of the blob primitives, and `NewerVersion`."""
+
+    def __init__(self, blobs: Blobs, *, state_container: str, results_container: str) -> None:
+        self.blobs = blobs
+        self.state_container = state_container
+        self.results_container = results_container
+        self._jobs: dict[str, Job] = {}
+
+    def ref(self, job: str, *parts: str) -> BlobRef:
+        """A document of a job in the state container."""
+        return BlobRef(self.state_container, "/".join(("jobs", job, *parts)))
+
+    def result(self, job: Job, name: str) -> BlobRef:
+        """A file among a job's results."""
+        return BlobRef(self.results_container, f"{job.results}/{name}")
+
+    async def create_once(self, ref: BlobRef, data: bytes, *, content_type: str) -> bool:
+        """Write what must be written once. False: it stood already, by whomever.
+
+        A 409 may be about one's own success whose answer was lost, so callers use what stands.
+        """
+        try:
+            await self.blobs.create(ref, data, content_type=content_type)
+        except BlobExists:
+            return False
+        return True
+
+    async def _create_document(self, ref: BlobRef, document: Document) -> Document:
+        """Write a document once; gives the one that stands, one's own or an earlier one."""
+        if await self.create_once(ref, _dump(document), content_type="application/json"):
+            return document
+        return _load(type(document), (await self.blobs.read(ref)).data)
+
+    # -- open markers
+
+    def _marker(self, job: str) -> BlobRef:
+        return BlobRef(self.state_container, f"open/{job}")
+
+    async def open(self, announcement: Announcement) -> None:
+        """Mark a job as open, with what it takes to announce it again."""
+        await self._create_document(self._marker(announcement.job), announcement)
+
+    async def announcement(self, job: str) -> Announcement | None:
+        """The announcement in a job's open marker; None when the job is not open."""
+        try:
+            return _load(Announcement, (await self.blobs.read(self._marker(job))).data)
+        except BlobMissing:
+            return None
+
+    async def is_open(self, job: str) -> bool:
+        """Whether the job's last event may not have been sent yet."""
+        try:
+            await self.blobs.head(self._marker(job))
+        except BlobMissing:
+            return False
+        return True
+
+    async def close(self, job: str) -> None:
+        """The last event is out: forget the marker."""
+        await self.blobs.delete(self._marker(job))
+
+    async def open_jobs(self) -> AsyncIterator[tuple[str, float]]:
+        """(job, when it was marked) of every open job."""
+        async for info in self.blobs.list(self.state_container, "open/"):
+            yield info.ref.name.removeprefix("open/"), info.last_modified
+
+    # -- job, plan, duplicates
+
+    async def create_job(self, job: Job) -> Job:
+        """Pin a job; gives the one that stands."""
+        return await self._create_document(self.ref(job.id, "job.json"), job)
+
+    async def job(self, job: str) -> Job | None:
+        """A job, or None. It never changes, so it is kept."""
+        if job in self._jobs:
+            return self._jobs[job]
+        try:
+            stored = await self.blobs.read(self.ref(job, "job.json"))
+        except BlobMissing:
+            return None
+        if len(self._jobs) >= _KEPT_JOBS:
+            self._jobs.pop(next(iter(self._jobs)))
+        self._jobs[job] = _load(Job, stored.data)
+        return self._jobs[job]
+
+    async def jobs(self) -> AsyncIterator[str]:
+        """Ids of all jobs, oldest input first."""
+        async for name in self.blobs.children(self.state_container, "jobs/"):
+            yield name.removeprefix("jobs/").rstrip("/")
+
+    async def create_plan(self, job: str, shards: Sequence[PlannedShard]) -> None:
+        """Write the plan once; a loser uses the plan that exists."""
+        data = b"".join(_plan_line(shard) for shard in shards)
+        await self.create_once(self.ref(job, "plan.jsonl"), data, content_type="application/jsonl")
+
+    async def plan_totals(self, job: str) -> tuple[int, int] | None:
+        """(shards, rows) of the plan that stands; None before there is one."""
+        try:
+            data = (await self.blobs.read(self.ref(job, "plan.jsonl"))).data
+        except BlobMissing:
+            return None
+        rows = sum(orjson.loads(line)["rows"] for line in data.splitlines())
+        return len(data) // PLAN_WIDTH, rows
+
+    async def planned(self, job: str, shard: int) -> PlannedShard:
+        """One line of the plan."""
+        data = await self.blobs.read_range(
+            self.ref(job, "plan.jsonl"), shard * PLAN_WIDTH, PLAN_WIDTH
+        )
+        return PlannedShard.model_validate_json(data)
+
+    async def create_duplicates(self, job: str, lines: Iterable[int]) -> None:
+        """Keep the line numbers whose custom_id stood earlier: 4 bytes each, in order."""
+        data = b"".join(map(_LINE_NUMBER.pack, lines))
+        if data:
+            await self.create_once(
+                self.ref(job, "duplicates"), data, content_type="application/octet-stream"
+            )
+
+    async def duplicates(self, job: str, shard: PlannedShard) -> frozenset[int]:
+        """The duplicates among a shard's lines."""
+        first, count = shard.duplicates
+        if not count:
+            return frozenset()
+        size = _LINE_NUMBER.size
+        data = await self.blobs.read_range(self.ref(job, "duplicates"), first * size, count * size)
+        return frozenset(line for (line,) in _LINE_NUMBER.iter_unpack(data))
+
+    # -- state
+
+    async def state(self, job: str) -> Held | None:
+        """A job's state, or None before there is one."""
+        try:
+            stored = await self.blobs.read(self.ref(job, "state.json"))
+        except BlobMissing:
+            return None
+        return Held(_load(JobState, stored.data), stored.etag, stored.last_modified)
+
+    async def swap(self, job: str, before: Held | None, after: JobState) -> bool:
+        """Store the new state if the old one still stands. False: it does not, or this very swap
+        succeeded and its answer was lost.
+        """
+        ref = self.ref(job, "state.json")
+        try:
+            if before is None:
+                await self.blobs.create(ref, _dump(after))
+            else:
+                await self.blobs.replace(ref, _dump(after), before.etag)
+        except (BlobExists, BlobChanged):
+            return False
+        return True
+
+    # -- shards
+
+    def _receipt(self, job: str, shard: int) -> BlobRef:
+        return self.ref(job, "receipts", str(shard))
+
+    async def receipt(self, job: str, shard: int) -> Receipt | None:
+        """A shard's receipt: it is done when this exists."""
+        try:
+            return _load(Receipt, (await self.blobs.read(self._receipt(job, shard))).data)
+        except BlobMissing:
+            return None
+
+    async def create_receipt(self, job: str, receipt: Receipt) -> Receipt:
+        """Finish a shard; gives the receipt that stands, whoever wrote it."""
+        return await self._create_document(self._receipt(job, receipt.shard), receipt)
+
+    async def receipts(
+        self, job: str, shards: Sequence[int], *, at_once: int = 16
+    ) -> list[Receipt]:
+        """The receipts of these shards, in this order. Raises BlobMissing where one lacks."""
+        room = asyncio.Semaphore(at_once)
+
+        async def read(shard: int) -> Receipt:
+            async with room:
+                return _load(Receipt, (await self.blobs.read(self._receipt(job, shard))).data)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(read(shard)) for shard in shards]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return [task.result() for task in tasks]
+
+    async def lease_blob(self, job: str, shard: int) -> BlobRef:
+        """The blob that carries a shard's lease and nothing else."""
+        ref = self.ref(job, "leases", str(shard))
+        await self.create_once(ref, b"", content_type="application/octet-stream")
+        return ref
+
+    async def journals(self, job: str, shard: int) -> list[BlobInfo]:
+        """A shard's journals, oldest attempt first (their names sort so)."""
+        prefix = self.ref(job, "journal", str(shard), "")
+        return [info async for info in self.blobs.list(prefix.container, prefix.name)]
+
+    async def refuse(self, what: str, data: bytes) -> BlobRef:
+        """Keep what a newer version wrote, for that version to look at."""
+        ref = BlobRef(self.state_container, f"refused/{what}")
+        await self.create_once(ref, data, content_type="application/octet-stream")
+        return ref
+
+
+def _plan_line(shard: PlannedShard) -> bytes:
+    line = orjson.dumps(shard.model_dump())
+    if len(line) >= PLAN_WIDTH:
+        raise ValueError(f"a plan line of {len(line)} bytes does not fit {PLAN_WIDTH}")
+    return line.ljust(PLAN_WIDTH - 1) + b"\n"
+
+
+def _dump(document: BaseModel) -> bytes:
+    return orjson.dumps(document.model_dump(mode="json"))
+
+
+def _load(model: type[Document], data: bytes) -> Document:
+    raw: Any = orjson.loads(data)
+    version = raw.get("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
+        raise NewerVersion(model.__name__, version)
+    return model.model_validate(raw)

@@ -1,0 +1,80 @@
+"""The settings: what they are called, what they default to, and what is wrong with them."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.deployments import Deployment, parse_deployments, parse_routes
+from schemas.jobs import window_seconds
+from workers.errors import SettingsError
+
+Container = Annotated[str, Field(pattern=r"^[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9]$")]
+
+
+class Settings(BaseModel):
+    """One process's settings, read once from the environment (Azure: app settings)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    deployments: tuple[Deployment, ...]
+    routes: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    input_containers: tuple[Container, ...] = ("prompts", "nightly", "inputs")
+    nightly_container: Container = "nightly"
+    results_container: Container = "results"
+    state_container: Container = "state"
+    max_line_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    max_file_bytes: int = Field(default=10 * 1024**3, ge=1)
+    completion_window: str = "24h"
+    shard_seconds: float = Field(default=120.0, gt=0, le=300)
+    journal_seconds: float = Field(default=3.0, gt=0, le=60)
+    max_connections: int = Field(default=2048, ge=1)
+
+
+_NAMES = {
+    "INPUT_CONTAINERS": "input_containers",
+    "NIGHTLY_CONTAINER": "nightly_container",
+    "RESULTS_CONTAINER": "results_container",
+    "STATE_CONTAINER": "state_container",
+    "MAX_LINE_BYTES": "max_line_bytes",
+    "MAX_FILE_BYTES": "max_file_bytes",
+    "COMPLETION_WINDOW": "completion_window",
+    "SHARD_SECONDS": "shard_seconds",
+    "JOURNAL_SECONDS": "journal_seconds",
+    "MAX_CONNECTIONS": "max_connections",
+}
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings in an environment. Raises SettingsError that names the setting and the remedy."""
+    values: dict[str, Any] = {
+        field: environment[name] for name, field in _NAMES.items() if environment.get(name)
+    }
+    if "input_containers" in values:
+        values["input_containers"] = tuple(
+            part.strip() for part in values["input_containers"].split(",") if part.strip()
+        )
+    try:
+        values["deployments"] = parse_deployments(environment.get("DEPLOYMENTS") or "[]")
+        values["routes"] = parse_routes(environment.get("ROUTES") or "{}", values["deployments"])
+        settings = Settings.model_validate(values)
+        window_seconds(settings.completion_window)
+    except ValidationError as error:
+        names = {field: name for name, field in _NAMES.items()}
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = names.get(str(first["loc"][0]), str(first["loc"][0]))
+        raise SettingsError(f"setting {name}: {first['msg']}") from None
+    except (ValueError, json.JSONDecodeError) as error:
+        raise SettingsError(str(error)) from None
+    _refuse_loops(settings)
+    return settings
+
+
+def _refuse_loops(settings: Settings) -> None:
+    own = {settings.results_container, settings.state_container}
+    if looped := own & {*settings.input_containers, settings.nightly_container}:
+        raise SettingsError(
+            f"container {looped.pop()!r} is both for input and for the service's own blobs: "
+            "its results would become jobs; choose different containers"
+        )
