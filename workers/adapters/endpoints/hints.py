@@ -1,0 +1,128 @@
+"""When does a service want to be asked again, and what was the limit? Pure.
+
+Hints are read in this order: millisecond headers, `Retry-After` (seconds or a date), reset and
+remaining-time headers, the message's text. Services send any of them, or none.
+"""
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from math import isfinite
+
+from schemas.outcomes import Limit
+
+LONGEST = 86_400.0
+"""Seconds; no quota of any service resets later than a day from now, so more is a mistake."""
+
+_MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
+_RESETS_OF: dict[Limit | None, tuple[str, ...]] = {
+    "requests": ("x-ratelimit-reset-requests",),
+    "tokens": ("x-ratelimit-reset-tokens", "x-rate-limit-reset-tokens"),
+}
+_RESETS = (
+    "x-ratelimit-timeremaining",
+    "x-ratelimit-reset-tokens",
+    "x-rate-limit-reset-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset",
+)
+_EPOCH = 1_000_000_000.0
+"""Above this a reset header is a point in time (seconds since 1970), not a wait."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SPAN = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_TEXT = re.compile(
+    r"(?:retry(?:ing)?|again|wait)\s+(?:after|in|for)?\s*(?:about\s+)?"
+    r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|seconds?|sec|s|minutes?|min|m|hours?|h)"
+    r"((?:\d+(?:\.\d+)?(?:ms|s|m|h))*)\b",
+    re.IGNORECASE,
+)
+
+
+def retry_after(
+    headers: Mapping[str, str], message: str, *, now: float, limit: Limit | None = None
+) -> float | None:
+    """Seconds until the service wants to be asked again, 0 to LONGEST; None if it does not say.
+
+    `now` is seconds since the epoch; `limit`, where known, picks the reset header that counts.
+    """
+    found = _first_hint(headers, message, now, limit)
+    return None if found is None else min(max(found, 0.0), LONGEST)
+
+
+def _first_hint(
+    headers: Mapping[str, str], message: str, now: float, limit: Limit | None
+) -> float | None:
+    for name in _MILLISECONDS:
+        if (value := _number(headers.get(name))) is not None:
+            return value / 1000
+    if (value := _seconds_or_date(headers.get("retry-after"), now)) is not None:
+        return value
+    for name in (*_RESETS_OF.get(limit, ()), *_RESETS):
+        if (value := _span_or_time(headers.get(name), now)) is not None:
+            return value
+    return _in_text(message)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return value if value is not None and isfinite(value) else None
+
+
+def _seconds_or_date(text: str | None, now: float) -> float | None:
+    value = _number(text)
+    if value is not None or not text:
+        return value
+    try:
+        return parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _span_or_time(text: str | None, now: float) -> float | None:
+    """`12`, `12.5`, `6m0s`, `250ms`, or seconds since the epoch. -1 stands for unknown."""
+    value = _number(text)
+    if value is None:
+        return _span(text) if text and _SPAN.fullmatch(text) else None
+    if value < 0:
+        return None
+    return value - now if value > _EPOCH else value
+
+
+def _span(text: str) -> float:
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def _in_text(message: str) -> float | None:
+    match = _TEXT.search(message[:2000])
+    if not match:
+        return None
+    unit = match[2].lower()
+    return float(match[1]) * _UNITS["ms" if unit.startswith(("ms", "mil")) else unit[0]] + _span(
+        match[3].lower()
+    )
+
+
+def limit_behind(headers: Mapping[str, str], code: str, message: str) -> Limit | None:
+    """Which limit a 429 is about, as far as the service says."""
+    kind = headers.get("x-ratelimit-type", "").lower()
+    said = f"{code} {message[:2000]}".lower()
+    if kind.endswith("byday") or "insufficient_quota" in said or "by day" in said:
+        return "day"
+    if "concurren" in kind or "concurren" in said:
+        return "concurrency"
+    if "per 86400s" in said or "per day" in said or "byday" in said:
+        return "day"
+    if "token" in kind or "token rate" in said or "tokens per min" in said or "bytoken" in said:
+        return "tokens"
+    if kind or "call rate" in said or ("request" in said and "rate limit" in said):
+        return "requests"
+    if _number(headers.get("x-ratelimit-remaining-tokens")) == 0:
+        return "tokens"
+    if _number(headers.get("x-ratelimit-remaining-requests")) == 0:
+        return "requests"
+    return None
