@@ -1,0 +1,1 @@
+"""The ports over real services; nothing here decides anything."""
