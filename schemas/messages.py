@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from schemas.jobs import SCHEMA_VERSION, Asked, Door, JobStatus
 
 
+JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     schema_version: int = SCHEMA_VERSION
@@ -26,7 +29,7 @@ class Announcement(_Message):
     """A file that is to become a job; what all three doors turn into, and the open marker holds."""
 
     type: Literal["announce"] = "announce"
-    job: str
+    job: JobId
     door: Door
     container: str
     name: str
@@ -43,7 +46,7 @@ class Finish(_Message):
     """Assemble a job's results."""
 
     type: Literal["finish"] = "finish"
-    job: str
+    job: JobId
     tries: int = 0
 
 
@@ -51,7 +54,7 @@ class Expire(_Message):
     """End a job whose completion window has passed."""
 
     type: Literal["expire"] = "expire"
-    job: str
+    job: JobId
     tries: int = 0
 
 
@@ -59,8 +62,8 @@ class ShardMessage(_Message):
     """Run a shard (queue `shards`). `gen` below the state's means: a left-over copy."""
 
     type: Literal["shard"] = "shard"
-    job: str
-    shard: int
+    job: JobId
+    shard: Annotated[int, Field(ge=0)]
     gen: int
 
 

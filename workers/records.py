@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from schemas.jobs import SCHEMA_VERSION, Job, JobState, PlannedShard
+from schemas.jobs import SCHEMA_VERSION, Job, JobState, PlannedShard, Reason
 from schemas.messages import Announcement
 from schemas.results import Receipt
 from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, first_of
@@ -138,6 +138,17 @@ class Records:
             return None
         rows = sum(orjson.loads(line)["rows"] for line in data.splitlines())
         return len(data) // PLAN_WIDTH, rows
+
+    async def create_verdict(self, job: str, reason: Reason) -> None:
+        """Why planning found that the job has to fail; stands before the plan does."""
+        await self._create_document(self.ref(job, "verdict.json"), reason)
+
+    async def verdict(self, job: str) -> Reason | None:
+        """Why the job has to fail, if planning found so."""
+        try:
+            return _load(Reason, (await self.blobs.read(self.ref(job, "verdict.json"))).data)
+        except BlobMissing:
+            return None
 
     async def planned(self, job: str, shard: int) -> PlannedShard:
         """One line of the plan."""

@@ -47,7 +47,7 @@ _NAMES = {
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings in an environment. Raises SettingsError that names the setting and the remedy."""
+    """The settings in an environment. Raises SettingsError that names setting and remedy."""
     values: dict[str, Any] = {
         field: environment[name] for name, field in _NAMES.items() if environment.get(name)
     }

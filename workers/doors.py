@@ -1,0 +1,194 @@
+"""The three doors: what a dropped file, a queued message or the nightly sweep announces."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.jobs import SCHEMA_VERSION, Asked, Door
+from schemas.messages import JOBS_MESSAGE, Announcement, JobsMessage
+from workers.errors import InputError, NewerVersion
+from workers.ports import BlobInfo
+
+# The calls that end a write; others (SetBlobTier, a directory's CreateFile) raise events as well.
+_WRITES: Final = frozenset(
+    {"PutBlob", "PutBlockList", "CopyBlob", "FlushWithClose", "SftpCommit", "PutBlobFromUrl"}
+)
+_CREATED: Final = "Microsoft.Storage.BlobCreated"
+OPTIONS_KEY: Final = "options"
+OPTIONS_SUFFIX: Final = ".options.json"
+MAX_OPTIONS_BYTES: Final = 64 * 1024
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+
+
+class BlobCreated:
+    """A BlobCreated event, from Event Grid's schema or CloudEvents'. `etag` is unquoted."""
+
+    def __init__(self, container: str, name: str, etag: str | None) -> None:
+        self.container = container
+        self.name = name
+        self.etag = etag
+
+
+def read_jobs_message(body: bytes) -> JobsMessage | BlobCreated | None:
+    """What a message on `jobs` says; None for an event that starts nothing.
+
+    Raises InputError where it says nothing that can be done, NewerVersion where it is of a later
+    schema.
+    """
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise InputError(
+            "message_too_large", f"the message has more than {MAX_MESSAGE_BYTES} bytes"
+        )
+    try:
+        raw = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise InputError(
+            "invalid_message", f"the message is not JSON: {error.msg} at character {error.pos}"
+        ) from None
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]  # Event Grid's own schema delivers arrays
+    if not isinstance(raw, dict):
+        raise InputError("invalid_message", "the message has to be one JSON object")
+    kind = raw.get("eventType") or raw.get("type")
+    if isinstance(kind, str) and kind.startswith("Microsoft."):
+        return _blob_created(raw) if kind == _CREATED else None
+    version = raw.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerVersion("a message", version)
+    if "type" not in raw:
+        raw = {"type": "request", **raw}
+    try:
+        return JOBS_MESSAGE.validate_python(raw)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            "invalid_message",
+            f"{where or 'the message'}: {first['msg']}; a job request is "
+            '{"container": "...", "name": "...", "options": {...}}',
+        ) from None
+
+
+def _blob_created(raw: Mapping[str, Any]) -> BlobCreated | None:
+    data = raw.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("url"), str):
+        raise InputError("invalid_message", "a BlobCreated event without data.url")
+    if data.get("api") not in _WRITES:
+        return None
+    container, name = _place(data["url"], str(raw.get("subject") or ""))
+    etag = data.get("eTag")
+    return BlobCreated(container, name, unquoted(etag) if isinstance(etag, str) else None)
+
+
+def _place(url: str, subject: str) -> tuple[str, str]:
+    """Container and decoded name: the subject has the name as it is, the URL encodes it."""
+    marker, between = "/containers/", "/blobs/"
+    if marker in subject and between in subject:
+        container, _, name = subject.partition(marker)[2].partition(between)
+        return container, name
+    path = urlsplit(url).path.lstrip("/")
+    container, _, name = path.partition("/")
+    if not name:
+        raise InputError("invalid_message", "a BlobCreated event whose url names no blob")
+    return container, unquote(name)
+
+
+def unquoted(etag: str) -> str:
+    """Event Grid gives ETags unquoted, HTTP quoted: one form for both."""
+    return etag.strip('"')
+
+
+def job_id(info: BlobInfo, options: Mapping[str, Any] | None) -> str:
+    """The same file, unchanged, is the same job; a queued job's options tell it apart.
+
+    It begins with the file's last-modified time, so that jobs and results sort by it.
+    """
+    parts = [info.ref.container, info.ref.name, info.etag]
+    if options is not None:
+        parts.append(orjson.dumps(options, option=orjson.OPT_SORT_KEYS).decode())
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    stamp = datetime.fromtimestamp(info.last_modified, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{stamp}-{digest[:16]}"
+
+
+def announce(
+    info: BlobInfo, door: Door, asked: Asked, options: Mapping[str, Any] | None = None
+) -> Announcement:
+    """What becomes of a file at a door."""
+    return Announcement(
+        job=job_id(info, options),
+        door=door,
+        container=info.ref.container,
+        name=info.ref.name,
+        etag=info.etag,
+        size=info.size,
+        options=None if options is None else dict(options),
+        asked=asked,
+    )
+
+
+def check_place(container: str, name: str, input_containers: tuple[str, ...]) -> None:
+    """Whether a file may become a job at all. Raises InputError."""
+    if container not in input_containers:
+        known = ", ".join(input_containers)
+        raise InputError(
+            "wrong_container", f"{container!r} is not an input container; those are: {known}"
+        )
+    if not name or len(name) > 1024:
+        raise InputError("invalid_name", "a blob's name has 1 to 1,024 characters")
+
+
+def check_dropped(name: str) -> bool:
+    """Whether a dropped file is to be run; an options file is not. Raises InputError."""
+    if name.lower().endswith(OPTIONS_SUFFIX):
+        return False
+    if not name.lower().endswith((".jsonl", ".ndjson")):
+        raise InputError("not_jsonl", "only files named .jsonl or .ndjson are run when dropped")
+    return True
+
+
+def metadata_options(metadata: Mapping[str, str]) -> object | None:
+    """Options in a blob's metadata: one key, base64url JSON. Raises ValueError."""
+    encoded = next((v for k, v in metadata.items() if k.lower() == OPTIONS_KEY), None)
+    if encoded is None:
+        return None
+    padded = encoded.strip() + "=" * (-len(encoded.strip()) % 4)
+    try:
+        return options_json(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except binascii.Error:
+        raise ValueError("the metadata key 'options' is not base64url JSON") from None
+
+
+def options_json(data: bytes) -> object:
+    """Parsed options. Raises ValueError."""
+    try:
+        parsed: object = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"options are not JSON: {error.msg} at character {error.pos}") from None
+    return parsed
+
+
+def results_folder(name: str, job: str) -> str:
+    """`{file name without .jsonl}/{job}`, with nothing in it that a path could climb out with.
+
+    Blob names are opaque to the service, but people mount, sync and click them.
+    """
+    stem = name
+    for suffix in (".jsonl", ".ndjson"):
+        if stem.lower().endswith(suffix):
+            stem = stem[: -len(suffix)]
+    parts = [_safe(part) for part in stem.replace("\\", "/").split("/")]
+    kept = "/".join(part for part in parts if part)
+    return f"{kept[:700] or 'unnamed'}/{job}"
+
+
+def _safe(part: str) -> str:
+    cleaned = "".join("_" if ord(c) < 32 or ord(c) == 127 or c in '%?#<>:"|*' else c for c in part)
+    return cleaned.strip(" .")

@@ -1,0 +1,391 @@
+"""From a file at a door to a planned job: open marker, job, duplicates, plan, state, messages."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from schemas.deployments import Task
+from schemas.jobs import (
+    Asked,
+    Door,
+    Job,
+    JobOptions,
+    JobState,
+    PlannedShard,
+    Priority,
+    Reason,
+    parse_options,
+    window_seconds,
+)
+from schemas.messages import Announcement, Expire, JobRequest
+from workers import doors
+from workers.core import lifecycle, telling
+from workers.core.planning import DuplicateFinder, Planner, Scanner, Survey
+from workers.core.rows import Refusal, Request, RowRules
+from workers.errors import BlobChanged, BlobMissing, InputError
+from workers.ports import BlobInfo, BlobRef
+from workers.records import Records
+from workers.settings import Settings
+from workers.steps import Steps
+
+PIECE_BYTES: Final = 8 * 1024 * 1024
+_SLICE_BYTES: Final = 512 * 1024
+WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
+
+log = logging.getLogger(__name__)
+
+
+class Routes(Protocol):
+    """What intake asks of the dispatcher before it plans."""
+
+    def default_model(self, task: Task) -> str | None:
+        """The model of a row that names none."""
+
+    def cannot(self, task: Task, model: str) -> str | None:
+        """Why no deployment serves a model's task; None where one does."""
+
+    async def preflight(self, task: Task, model: str) -> str | None:
+        """Why the deployments themselves say that they cannot; None where one can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a scan of the file came to."""
+
+    shards: list[PlannedShard]
+    survey: Survey
+    duplicates: list[int]
+
+
+class Intake:
+    """Turns announcements into jobs. Every step may be repeated by a repeated announcement."""
+
+    def __init__(
+        self,
+        records: Records,
+        steps: Steps,
+        routes: Routes,
+        settings: Settings,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._records = records
+        self._blobs = records.blobs
+        self._steps = steps
+        self._routes = routes
+        self._settings = settings
+        self._clock = clock
+
+    # -- doors
+
+    async def dropped(
+        self,
+        container: str,
+        name: str,
+        *,
+        door: Door = "drop",
+        etag: str | None = None,
+        again: bool,
+    ) -> None:
+        """A file was dropped, or lies in the nightly container."""
+        asked = Asked()
+        try:
+            doors.check_place(container, name, self._settings.input_containers)
+            if not doors.check_dropped(name):
+                return
+        except InputError as error:
+            await self.reject(f"{container}/{name}:{etag}", error, asked, f"{container}/{name}")
+            return
+        try:
+            info = await self._blobs.head(BlobRef(container, name))
+        except BlobMissing:
+            log.info("a dropped file is gone before its job began: nothing to do")
+            return
+        if etag is not None and info.etag != etag:
+            return  # the file was written again; that write has an event of its own
+        await self.run(doors.announce(info, door, asked), again=again)
+
+    async def requested(self, request: JobRequest, asked: Asked, *, again: bool) -> None:
+        """A back end asks for a file to be run. Raises InputError."""
+        doors.check_place(request.container, request.name, self._settings.input_containers)
+        try:
+            parse_options(request.options)
+        except ValueError as error:
+            raise InputError("invalid_options", str(error)) from None
+        try:
+            info = await self._blobs.head(BlobRef(request.container, request.name))
+        except BlobMissing:
+            raise InputError(
+                "file_not_found", f"{request.container}/{request.name} does not exist"
+            ) from None
+        if request.etag is not None and info.etag != doors.unquoted(request.etag):
+            raise InputError("file_changed", "the file is not the one with the given etag")
+        await self.run(doors.announce(info, "queue", asked, request.options), again=again)
+
+    async def nightly(self) -> int:
+        """Announce every file of the nightly container; one that has not changed is known."""
+        container, found = self._settings.nightly_container, 0
+        async for info in self._blobs.list(container):
+            if info.ref.name.lower().endswith((".jsonl", ".ndjson")):
+                found += 1
+                await self.run(doors.announce(info, "nightly", Asked()), again=False)
+        return found
+
+    async def reject(
+        self, what: str, error: InputError, asked: Asked, source: str | None = None
+    ) -> None:
+        """Tell that something yields no job."""
+        reason = Reason(code=error.code, message=str(error))
+        log.warning("rejected: %s", error.code)
+        await self._steps.publish(
+            telling.rejection(
+                "job.rejected", what, reason, source=source, asked=asked, now=self._clock()
+            )
+        )
+
+    # -- from announcement to job
+
+    async def run(self, announcement: Announcement, *, again: bool) -> None:
+        """Walk all steps from the first; each stands once, whoever walked it before."""
+        doors.check_place(
+            announcement.container, announcement.name, self._settings.input_containers
+        )
+        job = await self._records.job(announcement.job)
+        if job is not None:
+            held = await self._records.state(job.id)
+            if held is not None and held.state.terminal:
+                await self._steps.tell_end(job, held.state)
+                return
+        await self._records.open(announcement)
+        if job is None:
+            job = await self._pin(announcement)
+            if job is None:
+                return
+        totals = await self._records.plan_totals(job.id)
+        if totals is None:
+            await self._plan(job)
+            totals = await self._records.plan_totals(job.id) or (0, 0)
+        shards, rows = totals
+        reason = await self._records.verdict(job.id)
+        if rows == 0 and reason is None:
+            reason = Reason(code="empty_file", message="the file has no rows")
+        await self._steps.send_jobs(Expire(job=job.id), at=job.expires)
+
+        def begun(state: JobState | None, _again: bool) -> lifecycle.Change:
+            return lifecycle.begin(
+                state, job, shards=shards, rows=rows, ending=reason, now=self._clock()
+            )
+
+        await self._steps.take(job, begun, again=again)
+
+    async def _pin(self, announcement: Announcement) -> Job | None:
+        """job.json, with the options as they are now. None: the file is not that file any more."""
+        info = await self._current(announcement)
+        if info is None:
+            await self._records.close(announcement.job)
+            if announcement.door == "queue":
+                gone = InputError("file_changed", "the file was changed or deleted meanwhile")
+                source = f"{announcement.container}/{announcement.name}"
+                await self.reject(announcement.job, gone, announcement.asked, source)
+            return None
+        options, failure = JobOptions(), None
+        try:
+            options = await self._options(announcement, info)
+            # A wrong template is told once, not with every row.
+            RowRules.of(options, max_line_bytes=self._settings.max_line_bytes)
+        except ValueError as error:
+            failure = Reason(code="invalid_options", message=str(error))
+        if failure is None and info.size > self._settings.max_file_bytes:
+            failure = Reason(
+                code="file_too_large",
+                message=f"the file has {info.size:,} bytes, the limit is "
+                f"{self._settings.max_file_bytes:,}: split it, or raise MAX_FILE_BYTES",
+            )
+        return await self._records.create_job(self._job(announcement, info, options, failure))
+
+    async def _current(self, announcement: Announcement) -> BlobInfo | None:
+        try:
+            info = await self._blobs.head(BlobRef(announcement.container, announcement.name))
+        except BlobMissing:
+            return None
+        return info if info.etag == announcement.etag else None
+
+    def _job(
+        self,
+        announcement: Announcement,
+        info: BlobInfo,
+        options: JobOptions,
+        failure: Reason | None,
+    ) -> Job:
+        now = self._clock()
+        window = (
+            options.completion_window
+            if "completion_window" in options.model_fields_set
+            else self._settings.completion_window
+        )
+        priority = options.priority or ("low" if announcement.door == "nightly" else "normal")
+        return Job(
+            id=announcement.job,
+            door=announcement.door,
+            container=announcement.container,
+            name=announcement.name,
+            etag=announcement.etag,
+            size=info.size,
+            options=options,
+            priority=priority,
+            created=now,
+            expires=now + window_seconds(window),
+            window=WINDOW[priority],
+            max_line_bytes=self._settings.max_line_bytes,
+            asked=announcement.asked,
+            failure=failure,
+            results=doors.results_folder(announcement.name, announcement.job),
+        )
+
+    async def _options(self, announcement: Announcement, info: BlobInfo) -> JobOptions:
+        """Options of the message, the blob's metadata or the file beside it. Raises ValueError."""
+        if announcement.options is not None:
+            return parse_options(announcement.options)
+        raw = doors.metadata_options(info.metadata)
+        if raw is not None:
+            return parse_options(raw)
+        stem = announcement.name.rsplit(".", 1)[0]
+        beside = BlobRef(announcement.container, f"{stem}{doors.OPTIONS_SUFFIX}")
+        try:
+            if (await self._blobs.head(beside)).size > doors.MAX_OPTIONS_BYTES:
+                raise ValueError(f"{beside.name} has more than {doors.MAX_OPTIONS_BYTES} bytes")
+            return parse_options(doors.options_json((await self._blobs.read(beside)).data))
+        except BlobMissing:
+            return JobOptions()
+
+    async def _plan(self, job: Job) -> None:
+        """Scan the file; write duplicates, the verdict where the job has to fail, and the plan."""
+        planned, reason = Planned([], Survey(), []), job.failure
+        if reason is None:
+            try:
+                planned = await scan(self._pieces, job, self._rules(job))
+                reason = await self._judge(job, planned)
+            except (BlobMissing, BlobChanged):
+                planned = Planned([], Survey(), [])
+                reason = Reason(
+                    code="input_changed",
+                    message="the file was changed or deleted before it was read: drop it again",
+                )
+        await self._records.create_duplicates(job.id, planned.duplicates)
+        if reason is not None:
+            await self._records.create_verdict(job.id, reason)
+        await self._records.create_plan(job.id, planned.shards)
+
+    def _rules(self, job: Job) -> RowRules:
+        return rules_of(job, self._routes)
+
+    async def _judge(self, job: Job, planned: Planned) -> Reason | None:
+        """Why a whole job cannot be run, though its file can be read; None where it can."""
+        survey = planned.survey
+        if job.options.on_invalid == "fail" and (survey.invalid or planned.duplicates):
+            bad = survey.first_invalid
+            first = (
+                f"{bad.code}: {bad.message}"
+                if bad is not None
+                else f"line {planned.duplicates[0]}: its custom_id stood earlier"
+            )
+            count = survey.invalid + len(planned.duplicates)
+            return Reason(
+                code="invalid_rows",
+                message=f"{count} invalid rows, and on_invalid is fail; the first: {first}",
+            )
+        if not survey.asked:
+            return None
+        refused = [await self._unserved(task, model) for task, model in survey.asked]
+        if all(refused):
+            return Reason(
+                code="no_deployment", message="; ".join(dict.fromkeys(filter(None, refused)))
+            )
+        return None
+
+    async def _unserved(self, task: Task, model: str | None) -> str | None:
+        """Only what the deployments say of themselves: an unknown model is its row's error."""
+        if model is None or self._routes.cannot(task, model) is not None:
+            return None
+        return await self._routes.preflight(task, model)
+
+    async def _pieces(self, job: Job) -> AsyncIterator[bytes]:
+        """The file by ranges pinned to its ETag, one read ahead."""
+        ref = BlobRef(job.container, job.name)
+
+        def fetch(offset: int) -> asyncio.Task[bytes]:
+            return asyncio.create_task(
+                self._blobs.read_range(ref, offset, PIECE_BYTES, etag=job.etag)
+            )
+
+        ahead: deque[asyncio.Task[bytes]] = deque()
+        try:
+            for offset in range(0, job.size, PIECE_BYTES):
+                ahead.append(fetch(offset))
+                if len(ahead) == 2:
+                    yield await ahead.popleft()
+            if ahead:
+                yield await ahead.popleft()
+        finally:
+            for task in ahead:
+                task.cancel()
+
+
+def rules_of(job: Job, routes: Routes) -> RowRules:
+    """How a job's rows are read."""
+    tasks: tuple[Task, ...] = ("chat", "completions", "embeddings", "image-embeddings")
+    defaults = {task: model for task in tasks if (model := routes.default_model(task))}
+    return RowRules.of(job.options, max_line_bytes=job.max_line_bytes, default_models=defaults)
+
+
+async def scan(pieces: Callable[[Job], AsyncIterator[bytes]], job: Job, rules: RowRules) -> Planned:
+    """Read a whole file once (twice where custom_ids may repeat) and plan it.
+
+    Memory is two pieces and 12 bytes a row. Errors are those of reading the blob.
+    """
+    survey, finder, planner = Survey(), DuplicateFinder(), Planner(job.size)
+    shards: list[PlannedShard] = []
+    async for rows in _scanned(pieces(job), rules):
+        for offset, length, row in rows:
+            survey.note(row)
+            if isinstance(row, Request):
+                finder.add(row.line, row.custom_id)
+            if done := planner.add(offset, length, row.line):
+                shards.append(done)
+    if last := planner.close():
+        shards.append(last)
+    if finder.candidates():
+        async for rows in _scanned(pieces(job), rules):
+            for _, _, row in rows:
+                if isinstance(row, Request):
+                    finder.confirm(row.line, row.custom_id)
+    return Planned(_with_duplicates(shards, finder.duplicates), survey, finder.duplicates)
+
+
+Row = tuple[int, int, Request | Refusal]
+
+
+async def _scanned(pieces: AsyncIterator[bytes], rules: RowRules) -> AsyncIterator[list[Row]]:
+    scanner = Scanner(rules)
+    async for piece in pieces:
+        for start in range(0, len(piece), _SLICE_BYTES):
+            yield list(scanner.feed(piece[start : start + _SLICE_BYTES]))
+            await asyncio.sleep(0)  # parsing holds the loop: others' leases have to be renewed
+    yield list(scanner.close())
+
+
+def _with_duplicates(shards: list[PlannedShard], lines: list[int]) -> list[PlannedShard]:
+    """Tell each shard where its duplicates stand in the list."""
+    if not lines:
+        return shards
+    marked, first = [], 0
+    for shard, following in zip(shards, [*shards[1:], None], strict=True):
+        end = first
+        while end < len(lines) and (following is None or lines[end] < following.line):
+            end += 1
+        marked.append(shard.model_copy(update={"duplicates": (first, end - first)}))
+        first = end
+    return marked
