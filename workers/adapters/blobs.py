@@ -68,14 +68,16 @@ async def connect_blobs(
     """
     # Callers bound what they have in flight; a limit here would only let deadlines run out in
     # a queue. Nothing is decompressed: bytes are counted and ranged as they are stored.
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-    ) as session:
-        async with _service(connection, service_uri, credential, session) as service:
-            yield AzureBlobs(service, credential)
+    async with (
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        ) as session,
+        _service(connection, service_uri, credential, session) as service,
+    ):
+        yield AzureBlobs(service, credential)
 
 
 def _service(

@@ -31,6 +31,7 @@ from workers.ports import OutMessage
 SEND_SECONDS = 45.0
 BATCH_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
+_ENVELOPE_BYTES = 1024
 
 _IDENTITY = "; give the identity the role Service Bus Data Owner, or correct the connection string"
 _ADVICE: dict[type[Exception], str] = {
@@ -172,14 +173,14 @@ class _Lane:
 
     async def _send(self, loads: list[_Load]) -> None:
         sender = await self._opened()
-        batch = await sender.create_message_batch()
+        batch = await _batch(sender)
         for load in loads:
             for message in load.messages:
                 if _added(batch, message):
                     continue
                 if len(batch):
                     await sender.send_messages(batch, timeout=BATCH_SECONDS)
-                    batch = await sender.create_message_batch()
+                    batch = await _batch(sender)
                     if _added(batch, message):
                         continue
                 load.error = ValueError(
@@ -201,6 +202,16 @@ class _Lane:
     def _retire(self) -> None:
         """Never use this sender again: nobody knows how far it came. Closed at the next turn."""
         self._broken, self._sender = self._sender or self._broken, None
+
+
+async def _batch(sender: ServiceBusSender) -> ServiceBusMessageBatch:
+    """An empty batch, with room for what the SDK adds to a batch without counting it.
+
+    It copies the first message's id (at most 128 characters) to the batch's envelope; a batch
+    filled to its limit would be refused.
+    """
+    limit = (await sender.create_message_batch()).max_size_in_bytes
+    return await sender.create_message_batch(limit - _ENVELOPE_BYTES)
 
 
 def _added(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
