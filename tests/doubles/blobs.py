@@ -1,0 +1,256 @@
+"""Blob Storage in memory: the behaviour of `workers.ports.Blobs`, on any clock, no I/O.
+
+Every call gives way to other tasks once before it takes effect, as a real one would.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from math import floor
+
+from workers.errors import (
+    BlobChanged,
+    BlobExists,
+    BlobFull,
+    BlobMissing,
+    LeaseHeld,
+    LeaseLost,
+    StorageError,
+)
+from workers.ports import BlobInfo, BlobRef, Stored
+
+APPEND_BYTES = 4 * 1024 * 1024
+APPEND_BLOCKS = 50_000
+
+
+@dataclass(slots=True)
+class Lease:
+    lease_id: str
+    seconds: int
+    until: float
+
+
+@dataclass(slots=True)
+class MemoryBlob:
+    """What is stored under a name. `appends` counts blocks; None for a block blob."""
+
+    data: bytes | bytearray
+    etag: str
+    created: float
+    last_modified: float
+    content_type: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    appends: int | None = None
+    lease: Lease | None = None
+
+
+class MemoryBlobs:
+    """`containers` None: every container exists; else these, and what `ensure_containers` adds.
+
+    `blobs` and `staged` are open to tests that look at, or put there, what no port can.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        containers: Iterable[str] | None = None,
+        *,
+        append_blocks: int = APPEND_BLOCKS,
+    ) -> None:
+        self.blobs: dict[BlobRef, MemoryBlob] = {}
+        self.staged: dict[BlobRef, dict[str, bytes]] = {}
+        self._clock = clock
+        self._containers = None if containers is None else set(containers)
+        self._append_blocks = append_blocks
+        self._etags = count(1)
+
+    async def ensure_containers(self, names: Iterable[str]) -> None:
+        if self._containers is not None:
+            self._containers.update(names)
+
+    async def head(self, ref: BlobRef) -> BlobInfo:
+        await asyncio.sleep(0)
+        return _info(ref, self._existing(ref))
+
+    async def read(self, ref: BlobRef) -> Stored:
+        await asyncio.sleep(0)
+        blob = self._existing(ref)
+        return Stored(bytes(blob.data), blob.etag, blob.last_modified, floor(self._clock()))
+
+    async def read_range(
+        self, ref: BlobRef, offset: int, length: int, *, etag: str | None = None
+    ) -> bytes:
+        await asyncio.sleep(0)
+        if length == 0:
+            return b""
+        blob = self._existing(ref)
+        if etag is not None and blob.etag != etag:
+            raise BlobChanged
+        return bytes(blob.data[offset : offset + length])
+
+    async def create(
+        self,
+        ref: BlobRef,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> str:
+        await asyncio.sleep(0)
+        self._absent(ref)
+        return self._put(ref, data, content_type, metadata)
+
+    async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
+        await asyncio.sleep(0)
+        self._container(ref.container)
+        blob = self.blobs.get(ref)
+        if blob is None:
+            raise BlobChanged
+        self._unleased(blob)
+        if blob.etag != etag:
+            raise BlobChanged
+        self._put(ref, data, "application/json", None)
+        self.blobs[ref].created = blob.created
+        return self.blobs[ref].etag
+
+    async def delete(self, ref: BlobRef) -> None:
+        await asyncio.sleep(0)
+        if ref in self.blobs:
+            self._unleased(self.blobs[ref])
+            del self.blobs[ref]
+
+    async def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
+        await asyncio.sleep(0)
+        for ref in self._below(container, prefix):
+            if ref in self.blobs:
+                yield _info(ref, self.blobs[ref])
+
+    async def children(self, container: str, prefix: str) -> AsyncIterator[str]:
+        await asyncio.sleep(0)
+        rests = [ref.name.removeprefix(prefix) for ref in self._below(container, prefix)]
+        for child in dict.fromkeys(rest.split("/")[0] for rest in rests if "/" in rest):
+            yield child
+
+    async def create_append(self, ref: BlobRef) -> None:
+        await asyncio.sleep(0)
+        self._absent(ref)
+        self._put(ref, bytearray(), "application/octet-stream", None)
+        self.blobs[ref].appends = 0
+
+    async def append(self, ref: BlobRef, data: bytes) -> None:
+        if len(data) > APPEND_BYTES:
+            raise ValueError(f"An append takes at most {APPEND_BYTES} bytes, not {len(data)}.")
+        await asyncio.sleep(0)
+        if not data:
+            return
+        blob = self._existing(ref)
+        if blob.appends is None or not isinstance(blob.data, bytearray):
+            raise StorageError("not an append blob")
+        self._unleased(blob)
+        if blob.appends >= self._append_blocks:
+            raise BlobFull
+        blob.data += data
+        blob.appends += 1
+        blob.etag, blob.last_modified = self._etag(), floor(self._clock())
+
+    async def acquire_lease(self, ref: BlobRef, lease_id: str, seconds: int) -> None:
+        if not 15 <= seconds <= 60:
+            raise StorageError("a lease lasts 15 to 60 s")
+        await asyncio.sleep(0)
+        blob = self._existing(ref)
+        if self._leased(blob) and blob.lease and blob.lease.lease_id != lease_id:
+            raise LeaseHeld
+        blob.lease = Lease(lease_id, seconds, self._clock() + seconds)
+
+    async def renew_lease(self, ref: BlobRef, lease_id: str) -> None:
+        await asyncio.sleep(0)
+        self._container(ref.container)
+        blob = self.blobs.get(ref)
+        # One that ran out can be renewed while nobody took it and nothing was written.
+        if blob is None or blob.lease is None or blob.lease.lease_id != lease_id:
+            raise LeaseLost
+        blob.lease.until = self._clock() + blob.lease.seconds
+
+    async def release_lease(self, ref: BlobRef, lease_id: str) -> None:
+        await asyncio.sleep(0)
+        blob = self.blobs.get(ref)
+        if blob is not None and blob.lease is not None and blob.lease.lease_id == lease_id:
+            blob.lease = None
+
+    async def stage_from(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
+        await asyncio.sleep(0)
+        self._container(ref.container)
+        data = bytes(self._existing(source).data)
+        self.staged.setdefault(ref, {})[block_id] = data
+
+    async def commit(
+        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
+    ) -> None:
+        await asyncio.sleep(0)
+        self._absent(ref)
+        staged = self.staged.get(ref, {})
+        if not staged.keys() >= set(block_ids):
+            raise StorageError("a block of the list is not there")
+        self._put(ref, b"".join(staged[block] for block in block_ids), content_type, None)
+
+    def _container(self, name: str) -> None:
+        if self._containers is not None and name not in self._containers:
+            raise BlobMissing(f"no container {name}")
+
+    def _existing(self, ref: BlobRef) -> MemoryBlob:
+        if ref not in self.blobs:
+            raise BlobMissing(f"The blob does not exist: {ref.container}/{ref.name}")
+        return self.blobs[ref]
+
+    def _absent(self, ref: BlobRef) -> None:
+        self._container(ref.container)
+        if ref in self.blobs:
+            raise BlobExists(f"The blob exists already: {ref.container}/{ref.name}")
+
+    def _below(self, container: str, prefix: str) -> Sequence[BlobRef]:
+        self._container(container)
+        return sorted(
+            ref for ref in self.blobs if ref.container == container and ref.name.startswith(prefix)
+        )
+
+    def _leased(self, blob: MemoryBlob) -> bool:
+        return blob.lease is not None and self._clock() < blob.lease.until
+
+    def _unleased(self, blob: MemoryBlob) -> None:
+        if self._leased(blob):
+            raise LeaseHeld
+        blob.lease = None  # a write ends what was left of a lease that ran out
+
+    def _etag(self) -> str:
+        return f"0x{next(self._etags):X}"
+
+    def _put(
+        self,
+        ref: BlobRef,
+        data: bytes | bytearray,
+        content_type: str,
+        metadata: Mapping[str, str] | None,
+    ) -> str:
+        now = floor(self._clock())  # the service's times are whole seconds
+        self.blobs[ref] = MemoryBlob(
+            data=data,
+            etag=self._etag(),
+            created=now,
+            last_modified=now,
+            content_type=content_type,
+            metadata={key.lower(): value for key, value in (metadata or {}).items()},
+        )
+        self.staged.pop(ref, None)
+        return self.blobs[ref].etag
+
+
+def _info(ref: BlobRef, blob: MemoryBlob) -> BlobInfo:
+    return BlobInfo(
+        ref=ref,
+        etag=blob.etag,
+        size=len(blob.data),
+        last_modified=blob.last_modified,
+        created=blob.created,
+        metadata=dict(blob.metadata),
+    )
