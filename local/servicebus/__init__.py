@@ -1,0 +1,12 @@
+"""A local Service Bus: an AMQP 1.0 broker that the unmodified azure-servicebus clients talk to.
+
+For local runs and for tests; the standard library is all it needs. Three layers, each of which
+knows only those before it: `codec` (AMQP as bytes), `broker` (what Service Bus promises, without
+I/O), `server` (connections, the clock, the disk). `docs/servicebus.md` says how to run it and what
+it does not do.
+"""
+
+from .server.faults import Fault, Faults
+from .server.serving import Limits, Server, serve
+
+__all__ = ["Fault", "Faults", "Limits", "Server", "serve"]

@@ -1,0 +1,11 @@
+"""The third layer: everything that touches a socket, a file or the clock.
+
+`serving` the listener and its turns · `connection` bytes to frames · `channel` one AMQP session ·
+`links` messages in and out · `management` requests to `$management` · `tokens` who may connect ·
+`faults` misbehaviour on request · `store` messages on disk.
+
+Work is done in *turns* of the event loop. Reading from sockets changes the broker and collects
+answers; then one turn hands out messages, commits all changes to the store, and only then writes
+the answers to the sockets. So nobody is told of what a crash could undo, and one commit serves all
+that happened since the last one.
+"""

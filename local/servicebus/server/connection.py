@@ -1,0 +1,232 @@
+"""One client's connection: bytes to frames, the handshake, and what ends it."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, cast
+
+from ..codec import performatives as p
+from ..codec.reading import DecodeError
+from ..codec.values import Array, Symbol
+from .channel import Channel
+from .outbound import Outbound
+
+if TYPE_CHECKING:
+    from .serving import Server
+
+_log = logging.getLogger(__name__)
+
+_MECHANISMS = Array([Symbol("ANONYMOUS"), Symbol("MSSBCBS"), Symbol("PLAIN"), Symbol("EXTERNAL")])
+_CHANNEL_MAX = 255
+_SASL_OK = 0
+_WINDOW = 2**31 - 1
+
+
+class ProtocolError(Exception):
+    """The client broke a rule of AMQP: its connection, and only that, is closed."""
+
+    def __init__(self, condition: str, description: str) -> None:
+        super().__init__(description)
+        self.condition = condition
+
+
+class Connection(asyncio.Protocol):
+    """What the client sent so far, where the handshake stands, and the open channels.
+
+    The handshake: the SASL header, mechanisms and outcome, then the AMQP header, then `open`.
+    """
+
+    def __init__(self, server: "Server") -> None:
+        self.server = server
+        self.authorized = False
+        self.peer_max_frame = 512
+        self._channels: dict[int, Channel] = {}
+        self._expects = "header"  # then "sasl", "amqp header", "open", "frames", "nothing"
+        self._incoming, self._outgoing = bytearray(), bytearray()
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._heard = False
+
+    # ---------------------------------------------------------------- the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.server.connections.add(self)
+        seconds = self.server.limits.handshake_seconds
+        self._watch = self.server.loop.call_later(seconds, self._check_alive)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: its consumers are no longer there."""
+        self._expects = "nothing"
+        self.server.connections.discard(self)
+        self._watch.cancel()
+        if self._heartbeat:
+            self._heartbeat.cancel()
+        for channel in self._channels.values():
+            channel.leave()
+        self._channels.clear()
+        self.server.wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Work through what has arrived in whole."""
+        self._heard = True
+        self._incoming += data
+        try:
+            self._work()
+        except ProtocolError as error:
+            self._fail(error.condition, str(error))
+        except DecodeError as error:
+            self._fail("amqp:decode-error", str(error))
+        except p.FramingError as error:
+            self._fail("amqp:connection:framing-error", str(error))
+        except Exception:  # noqa: BLE001 - the top of the loop over what a client sends
+            # The last line of defence: whatever a client does, the others go on.
+            _log.exception("a connection is closed for an error of the broker")
+            self._fail("amqp:internal-error", "the broker failed to handle a frame")
+        self.server.wake()
+
+    def _check_alive(self) -> None:
+        """Close a connection that stays silent, or does not get through the handshake."""
+        if not self._heard or self._expects != "frames":
+            self._fail("amqp:resource-limit-exceeded", "nothing was heard for too long")
+            return
+        self._heard = False
+        seconds = 2 * self.server.limits.idle_ms / 1000
+        self._watch = self.server.loop.call_later(seconds, self._check_alive)
+
+    def _fail(self, condition: str, description: str) -> None:
+        _log.info("closing a connection: %s: %s", condition, description)
+        if self._expects == "frames":
+            self.send(0, p.Close(p.error(condition, description)))
+        self._close()
+
+    def _close(self) -> None:
+        self._expects = "nothing"
+        self._incoming.clear()
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Break the connection at once, as a failing network would."""
+        self._expects = "nothing"
+        self._outgoing.clear()
+        self._transport.abort()
+
+    # ---------------------------------------------------------------- sending
+
+    def send(self, channel: int, performative: object, payload: bytes = b"") -> None:
+        """Queue a frame for the end of the turn."""
+        self._queue(p.frame(channel, p.encode_performative(performative) + payload))
+
+    def _queue(self, data: bytes) -> None:
+        self._outgoing += data
+        self.server.answering.add(self)
+        self.server.wake()
+
+    def flush(self) -> None:
+        """Write what is queued to the socket."""
+        if self._outgoing:
+            self._transport.write(bytes(self._outgoing))
+            self._outgoing.clear()
+
+    def _beat(self, seconds: float) -> None:
+        self._queue(p.frame(0, b""))
+        self._heartbeat = self.server.loop.call_later(seconds, self._beat, seconds)
+
+    # ---------------------------------------------------------------- receiving
+
+    def _work(self) -> None:
+        position = 0
+        while self._expects != "nothing":
+            size = (
+                self._header(position)
+                if self._expects.endswith("header")
+                else self._frame(position)
+            )
+            if size == 0:
+                break
+            position += size
+        del self._incoming[:position]
+
+    def _header(self, position: int) -> int:
+        header = bytes(self._incoming[position : position + 8])
+        if len(header) < 8:
+            return 0
+        if header == p.SASL_HEADER and self._expects == "header":
+            mechanisms = p.encode_performative(p.SaslMechanisms(_MECHANISMS))
+            self._queue(p.SASL_HEADER + p.frame(0, mechanisms, p.SASL_FRAME))
+            self._expects = "sasl"
+        elif header == p.AMQP_HEADER:
+            self._queue(p.AMQP_HEADER)
+            self._expects = "open"
+        else:
+            # AMQP 1.0, part 2, 2.2: answer with the header that would do, and close.
+            self._queue(p.SASL_HEADER)
+            self._close()
+        return 8
+
+    def _frame(self, position: int) -> int:
+        frame = p.cut_frame(self._incoming, position, self.server.limits.max_frame)
+        if frame is None:
+            return 0
+        if not frame.body:
+            return frame.size
+        performative, payload = p.decode_performative(frame.body)
+        if (frame.kind == p.SASL_FRAME) != (self._expects == "sasl"):
+            raise ProtocolError(
+                "amqp:not-allowed", "a frame came before its place in the handshake"
+            )
+        if isinstance(performative, p.SaslInit):
+            outcome = p.encode_performative(p.SaslOutcome(_SASL_OK))
+            self._queue(p.frame(0, outcome, p.SASL_FRAME))
+            self._expects = "amqp header"
+        elif isinstance(performative, p.Open) and self._expects == "open":
+            self._open(performative)
+        elif self._expects != "frames":
+            raise ProtocolError("amqp:not-allowed", f"{type(performative).__name__} out of place")
+        else:
+            self._dispatch(frame.channel, performative, payload)
+        return frame.size
+
+    def _open(self, client: p.Open) -> None:
+        limits = self.server.limits
+        self.peer_max_frame = max(512, min(client.max_frame_size or 2**32, limits.max_frame))
+        self.send(
+            0,
+            p.Open(self.server.name, None, limits.max_frame, _CHANNEL_MAX, limits.idle_ms),
+        )
+        self._expects = "frames"
+        if client.idle_timeout_ms:
+            self._beat(max(client.idle_timeout_ms, 100) / 2000)
+
+    def _dispatch(self, number: int, performative: p.Performative, payload: bytes) -> None:
+        channel = self._channels.get(number)
+        if isinstance(performative, p.Close):
+            self.send(0, p.Close())
+            self._close()
+        elif isinstance(performative, p.Begin):
+            self._begin(number, performative)
+        elif isinstance(performative, p.End):
+            if channel is not None:
+                channel.leave()
+                del self._channels[number]
+            self.send(number, p.End())
+        elif channel is not None:
+            # The Python SDK sends a detach after the end of its session: nobody is there for it.
+            channel.receive(performative, payload)
+
+    def _begin(self, number: int, client: p.Begin) -> None:
+        if number in self._channels or number > _CHANNEL_MAX:
+            raise ProtocolError("amqp:not-allowed", f"channel {number} cannot be begun")
+        channel = self._channels[number] = Channel(self, number, client)
+        self.send(number, p.Begin(number, channel.next_outgoing, _WINDOW, _WINDOW, 255))
+
+    def reply_link(self, node: str | None, address: object, channel: Channel) -> Outbound | None:
+        """The client's receiver on a request-response node that a reply is meant for."""
+        links = [
+            link
+            for each in (channel, *self._channels.values())
+            for link in each.links.values()
+            if isinstance(link, Outbound) and link.node == node
+        ]
+        named = (link for link in links if address is not None and link.target_address == address)
+        return next(named, links[0] if links else None)

@@ -1,0 +1,103 @@
+"""Misbehaviour on request: what a test wants to go wrong, where and how often.
+
+Source of what really happens: the retry guidance of Service Bus on Microsoft Learn. A fault is
+drawn once for each operation that could meet it; the first rule that applies wins.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+
+class Kind(StrEnum):
+    """What goes wrong."""
+
+    DROP = "drop"  # the connection breaks, and the operation has no effect
+    LOSE_ACK = "lose-ack"  # the operation has its effect, then the connection breaks
+    DELAY_ACK = "delay-ack"  # the operation has its effect; its answer comes `delay` seconds late
+    BUSY = "busy"  # the operation is refused with com.microsoft:server-busy
+    TWICE = "twice"  # a message's lock is lost as it is delivered, so that it comes again at once
+
+
+class Operation(StrEnum):
+    """Where it goes wrong."""
+
+    ATTACH = "attach"
+    SEND = "send"
+    SETTLE = "settle"
+    MANAGE = "manage"
+    DELIVER = "deliver"
+
+
+_POSSIBLE = {
+    Kind.DROP: set(Operation),
+    Kind.LOSE_ACK: {Operation.SEND, Operation.SETTLE, Operation.MANAGE},
+    Kind.DELAY_ACK: {Operation.SEND, Operation.SETTLE, Operation.MANAGE},
+    Kind.BUSY: {Operation.ATTACH, Operation.SEND, Operation.SETTLE, Operation.MANAGE},
+    Kind.TWICE: {Operation.DELIVER},
+}
+
+
+@dataclass
+class Fault:
+    """One rule: `kind` befalls `on` at `entity` (None: any), after `skip` have been spared.
+
+    It befalls each with `probability`, at most `times` times (None: for ever). `delay` is in
+    seconds and matters to DELAY_ACK only.
+    """
+
+    kind: Kind
+    on: Operation
+    entity: str | None = None
+    probability: float = 1.0
+    skip: int = 0
+    times: int | None = None
+    delay: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.kind, self.on = Kind(self.kind), Operation(self.on)
+        if self.on not in _POSSIBLE[self.kind]:
+            raise ValueError(f"{self.kind} cannot befall {self.on}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """Read `kind:operation[,name=value...]`, as in `busy:send,entity=jobs,probability=0.1`.
+
+        Raises:
+            ValueError: the kind, the operation or a name is unknown, or a value is no number.
+        """
+        head, *settings = text.split(",")
+        kind, _, operation = head.partition(":")
+        values = dict(item.partition("=")[::2] for item in settings)
+        fault = cls(Kind(kind), Operation(operation), values.pop("entity", None))
+        fault.probability = float(values.pop("probability", 1.0))
+        fault.skip = int(values.pop("skip", 0))
+        fault.times = int(values.pop("times")) if "times" in values else None
+        fault.delay = float(values.pop("delay", 1.0))
+        if values:
+            raise ValueError(f"a fault knows no {', '.join(sorted(values))}")
+        return fault
+
+    def _applies(self, operation: Operation, path: str) -> bool:
+        return self.on == operation and self.times != 0 and self.entity in (None, path.lower())
+
+
+class Faults:
+    """The rules in force; `rules` may be changed at any time."""
+
+    def __init__(self, rules: Iterable[Fault] = (), seed: int = 0) -> None:
+        self.rules = list(rules)
+        self._random = Random(seed)
+
+    def draw(self, operation: Operation, path: str) -> Fault | None:
+        """The fault that befalls this operation, if one does."""
+        for rule in self.rules:
+            if not rule._applies(operation, path):
+                continue
+            if rule.skip > 0:
+                rule.skip -= 1
+            elif self._random.random() < rule.probability:
+                rule.times = rule.times - 1 if rule.times is not None else None
+                return rule
+        return None

@@ -1,0 +1,108 @@
+"""Links from a client: messages to a queue or topic, requests to a node."""
+
+from typing import TYPE_CHECKING
+
+from ..broker.entity import Entity
+from ..broker.errors import MessageTooLargeError, ServerBusyError, ServiceBusError
+from ..broker.message import Message
+from ..codec import performatives as p
+from ..codec.reading import DecodeError
+from ..codec.sections import unbatch
+from ..codec.values import Described, Symbol, UInt
+from . import requests
+from .faults import Kind, Operation
+from .link import Link
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+_CREDIT = 1000
+
+
+class Inbound(Link):
+    """Messages from a client, which may each come in several transfers."""
+
+    def __init__(self, channel: "Channel", client: p.Attach, path: str) -> None:
+        super().__init__(channel, client, path)
+        self.entity: Entity | None = None
+        self._first: p.Transfer | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def open(self) -> None:
+        """Open the link and let the client send."""
+        batch = {
+            Symbol("com.microsoft:max-message-batch-size"): UInt(self.server.limits.max_message)
+        }
+        self.accept(properties=batch)
+        self._grant()
+
+    def _grant(self) -> None:
+        self.credit = _CREDIT
+        self.channel.flow(self)
+
+    def receive(self, transfer: p.Transfer, payload: bytes) -> None:
+        """Take a transfer; once the message is complete, deal with it."""
+        if self.detached:
+            return
+        first = self._first = self._first or transfer
+        if transfer.aborted:
+            self._restart()
+            return
+        self._parts.append(payload)
+        self._size += len(payload)
+        if self._size > self.server.limits.max_message:
+            limit = self.server.limits.max_message
+            self._restart()
+            self.detach(
+                MessageTooLargeError(
+                    f"The received message is larger than the limit of {limit} bytes."
+                )
+            )
+            return
+        if transfer.more:
+            return
+        data = b"".join(self._parts)
+        self._restart()
+        self.delivery_count = (self.delivery_count + 1) % 2**32
+        self.credit -= 1
+        self._handle(first, data)
+        if self.credit <= _CREDIT // 2:
+            self._grant()
+
+    def _restart(self) -> None:
+        self._first, self._parts, self._size = None, [], 0
+
+    def _handle(self, first: p.Transfer, data: bytes) -> None:
+        if self.entity is None:
+            requests.answer(self, data)
+            self._confirm(first, p.outcome(p.ACCEPTED))
+            return
+        fault = self.server.faults.draw(Operation.SEND, self.path)
+        if fault and fault.kind == Kind.DROP:
+            self.channel.connection.abort()
+            return
+        try:
+            if fault and fault.kind == Kind.BUSY:
+                raise ServerBusyError("The request was terminated because the entity is busy.")
+            _take(self.entity, unbatch(data, first.message_format or 0))
+            outcome = p.outcome(p.ACCEPTED)
+        except DecodeError as error:
+            outcome = p.outcome(p.REJECTED, p.error("amqp:decode-error", str(error)))
+        except ServiceBusError as refusal:
+            outcome = p.outcome(p.REJECTED, p.error(refusal.condition, str(refusal)))
+        self.server.after(fault, self.channel.connection, lambda: self._confirm(first, outcome))
+
+    def _confirm(self, first: p.Transfer, outcome: Described) -> None:
+        if not first.settled and first.delivery_id is not None:
+            number = first.delivery_id
+            self.channel.send(p.Disposition(True, number, number, True, outcome))
+
+
+def _take(entity: Entity, encoded: list[bytes]) -> None:
+    """Take in all messages of a batch or, if one is refused, none."""
+    messages = [Message.parse(one) for one in encoded]
+    for message in messages:
+        entity.check(message)
+    for message in messages:
+        entity.accept(message)
