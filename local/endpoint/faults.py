@@ -109,8 +109,10 @@ class Rule(BaseModel):
     when: When = When()
     times: int | None = Field(None, ge=1)
     times_per_row: int | None = Field(None, ge=1)
-    hint: Hint | None = Field(None, description="how a 429 says how long to wait; retry-after")
-    seconds: float | None = Field(None, ge=0, description="the wait of a 429, the length of a drip")
+    hint: Hint | None = Field(None, description="how a status says to wait; 429: retry-after")
+    seconds: float = Field(1.0, ge=0, description="the wait that is hinted")
+    lasts: float | None = Field(None, ge=0, description="seconds of a drip or a hang")
+    delay: float = Field(0.0, ge=0, description="seconds before a failure of the service shows")
     inner_status: int = Field(500, ge=100, le=599, description="what 424 wraps")
 
     @property

@@ -25,11 +25,11 @@ async def spoil(
         case "reset_after":
             return delivery.reset(request)
         case "hang":
-            await delivery.hang(rule.seconds)
+            await delivery.hang(rule.lasts)
             return None
         case "drip":
             parts = stream_events(ask, body) if ask.stream else [orjson.dumps(body)]
-            return await delivery.drip(request, parts, headers, rule.seconds)
+            return await delivery.drip(request, parts, headers, rule.lasts)
         case "stream_error" if not ask.stream:
             return delivery.whole(_STREAM_ERROR, headers)
         case "stream_error":

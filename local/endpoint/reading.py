@@ -8,13 +8,18 @@ from typing import Any
 
 import orjson
 
-from .answers import count_message_tokens, count_tokens, image_content
-from .contracts import Ask, Contract, RequestError, Route, Task, texts
-
-MOST_INPUTS = 2048
-"""Inputs that one embeddings call takes, as OpenAI and Azure OpenAI document it."""
-
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+from .answers import count_message_tokens, image_content
+from .contracts import Ask, Contract, RequestError, Route, Task
+from .fields import (
+    check_ranges,
+    count_input,
+    read_count,
+    read_inputs,
+    read_messages,
+    read_stop,
+    read_text,
+    wants_json,
+)
 
 _GENERATION = frozenset(
     {
@@ -44,13 +49,6 @@ _KNOWN: dict[tuple[Contract, Task], frozenset[str]] = {
     | _OPENAI_EXTRA
     | frozenset({"best_of", "echo", "prompt", "suffix"}),
     ("azure-openai", "embeddings"): _EMBEDDINGS | {"user"},
-}
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "frequency_penalty": (-2, 2),
-    "presence_penalty": (-2, 2),
-    "temperature": (0, 2),
-    "top_p": (0, 1),
 }
 
 
@@ -93,7 +91,7 @@ def _refuse_unknown(
 
 def _parse_chat(contract: Contract, task: Task, body: Mapping[str, Any]) -> Ask:
     messages = body.get("messages")
-    contents = _read_messages(messages, "messages")
+    contents = read_messages(messages, "messages")
     last_user = max(
         (i for i, m in enumerate(messages or []) if m["role"] == "user"), default=len(contents) - 1
     )
@@ -108,16 +106,16 @@ def _parse_chat(contract: Contract, task: Task, body: Mapping[str, Any]) -> Ask:
 
 
 def _parse_completions(contract: Contract, task: Task, body: Mapping[str, Any]) -> Ask:
-    inputs = _read_inputs(body.get("prompt"), "prompt")
-    tokens = sum(map(_count, inputs))
+    inputs = read_inputs(body.get("prompt"), "prompt")
+    tokens = sum(map(count_input, inputs))
     return _generation(
         contract, task, body, prompt=body["prompt"], inputs=inputs, prompt_tokens=tokens
     )
 
 
 def _parse_embeddings(contract: Contract, task: Task, body: Mapping[str, Any]) -> Ask:
-    inputs = _read_inputs(body.get("input"), "input")
-    return _vectors(contract, task, body, inputs, sum(map(_count, inputs)))
+    inputs = read_inputs(body.get("input"), "input")
+    return _vectors(contract, task, body, inputs, sum(map(count_input, inputs)))
 
 
 def _parse_image_embeddings(contract: Contract, task: Task, body: Mapping[str, Any]) -> Ask:
@@ -149,7 +147,7 @@ def _parse_score(body: Mapping[str, Any], headers: Mapping[str, str], where: Rou
     if not isinstance(data, dict):
         raise RequestError("invalid_parameter", "'input_data' must be an object.", "input_data")
     messages = data.get("input_string")
-    contents = _read_messages(messages, "input_string")
+    contents = read_messages(messages, "input_string")
     parameters = data.get("parameters", {})
     if not isinstance(parameters, dict):
         raise RequestError("invalid_parameter", "'parameters' must be an object.", "parameters")
@@ -177,29 +175,26 @@ def _generation(
     inputs: list[str | list[int]],
     prompt_tokens: int,
 ) -> Ask:
-    for name, (low, high) in _RANGES.items():
-        value = body.get(name)
-        if value is not None and not (_is_number(value) and low <= value <= high):
-            raise RequestError("invalid_parameter", f"'{name}' must be {low} to {high}.", name)
-    max_tokens = _read_count(body, "max_completion_tokens") or _read_count(body, "max_tokens")
+    check_ranges(body)
+    max_tokens = read_count(body, "max_completion_tokens") or read_count(body, "max_tokens")
     options = body.get("stream_options")
     stream = body.get("stream") is True
     return Ask(
         contract=contract,
         task=task,
-        model=_read_text(body, "model") or "",
+        model=read_text(body, "model") or "",
         body=body,
         prompt=prompt,
         inputs=inputs,
         prompt_tokens=prompt_tokens,
         sampling=body,
         max_tokens=max_tokens,
-        stop=_read_stop(body.get("stop")),
-        choices=_read_count(body, "n", 128) or 1,
+        stop=read_stop(body.get("stop")),
+        choices=read_count(body, "n", 128) or 1,
         stream=stream,
         include_usage=stream and isinstance(options, dict) and options.get("include_usage") is True,
-        as_json=_wants_json(body.get("response_format")),
-        user=_read_text(body, "user"),
+        as_json=wants_json(body.get("response_format")),
+        user=read_text(body, "user"),
     )
 
 
@@ -217,90 +212,12 @@ def _vectors(
     return Ask(
         contract=contract,
         task=task,
-        model=_read_text(body, "model") or "",
+        model=read_text(body, "model") or "",
         body=body,
         prompt=None,
         inputs=inputs,
         prompt_tokens=prompt_tokens,
-        dimensions=_read_count(body, "dimensions", 4096),
+        dimensions=read_count(body, "dimensions", 4096),
         base64=encoding == "base64",
-        user=_read_text(body, "user"),
+        user=read_text(body, "user"),
     )
-
-
-def _read_messages(messages: object, param: str) -> list[str]:
-    """The text of each message, in order."""
-    if not isinstance(messages, list) or not messages:
-        raise RequestError("invalid_parameter", f"'{param}' must be a non-empty list.", param)
-    contents = []
-    for message in messages:
-        role = message.get("role") if isinstance(message, dict) else None
-        if not isinstance(role, str) or role not in _ROLES:
-            raise RequestError("invalid_parameter", f"'{param}' has an unknown role.", param)
-        content = message.get("content")
-        if content is None and not message.get("tool_calls"):
-            raise RequestError("invalid_parameter", f"'{param}' has no content.", param)
-        if not isinstance(content, str | list | None):
-            raise RequestError("invalid_parameter", f"'{param}' has ill-typed content.", param)
-        contents.append("\n".join(texts(content)))
-    return contents
-
-
-def _read_inputs(given: object, param: str) -> list[str | list[int]]:
-    """Texts or token ids, one or many of them, as a list."""
-    if isinstance(given, str):
-        inputs: list[Any] = [given]
-    elif isinstance(given, list) and given and all(isinstance(i, int) for i in given):
-        inputs = [given]
-    elif isinstance(given, list):
-        inputs = given
-    else:
-        inputs = []
-    if not inputs or len(inputs) > MOST_INPUTS:
-        message = f"'{param}' must be a text or a list of 1 to {MOST_INPUTS}."
-        raise RequestError("invalid_parameter", message, param)
-    for item in inputs:
-        tokens = isinstance(item, list) and item and all(isinstance(i, int) for i in item)
-        if not item or not (isinstance(item, str) or tokens):
-            raise RequestError("invalid_parameter", f"'{param}' has an empty or bad item.", param)
-    return inputs
-
-
-def _read_count(body: Mapping[str, Any], name: str, most: int = 2**31) -> int | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most:
-        return value
-    raise RequestError("invalid_parameter", f"'{name}' must be 1 to {most}.", name)
-
-
-def _read_text(body: Mapping[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise RequestError("invalid_parameter", f"'{name}' must be a string.", name)
-
-
-def _read_stop(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    marks = [value] if isinstance(value, str) else value
-    if not isinstance(marks, list) or not all(isinstance(mark, str) for mark in marks):
-        raise RequestError(
-            "invalid_parameter", "'stop' must be a string or a list of them.", "stop"
-        )
-    return tuple(marks)
-
-
-def _wants_json(response_format: object) -> bool:
-    kind = response_format.get("type") if isinstance(response_format, dict) else response_format
-    return kind in ("json_object", "json_schema")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _count(item: str | list[int]) -> int:
-    return count_tokens(item) if isinstance(item, str) else len(item)

@@ -5,6 +5,7 @@ import random
 import time
 from asyncio import CancelledError, sleep
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import log
 
 import orjson
@@ -132,7 +133,7 @@ class Simulator:
     ) -> web.StreamResponse:
         ask, rule = call.ask, call.rule
         if rule is not None and rule.fault in UNBILLED:
-            await sleep(rule.seconds or 0)
+            await sleep(rule.delay)
             return self._respond(_fail(self.settings.profile, rule), call.headers)
         given = answer(ask, self._voice)
         counts.bill(call.rows, given.prompt_tokens + given.completion_tokens)
@@ -184,12 +185,7 @@ class Simulator:
         if rule.fault == "html_200":
             page = b"<!doctype html><title>simulated gateway</title><p>Sign in to continue."
             return delivery.whole(page, self._headers(), 200, "text/html")
-        if rule.fault == "http_429":
-            seconds = 1.0 if rule.seconds is None else rule.seconds
-            refusal = throttles.hinted(profile, rule.hint or "retry-after", seconds, time.time())
-        else:
-            refusal = refusals.plain(profile, int(rule.fault.removeprefix("http_")))
-        return self._respond(refusal, self._headers())
+        return self._respond(_fail(profile, rule), self._headers())
 
     def _settle_model(self, ask: Ask) -> Refusal | None:
         """Give the request its model, or the refusal of one that is not there or cannot."""
@@ -248,6 +244,15 @@ class _Call:
 
 
 def _fail(profile: ProfileName, rule: Rule) -> Refusal:
+    """The refusal that a rule asks for by its status."""
+    now = time.time()
+    if rule.fault == "http_429":
+        return throttles.hinted(profile, rule.hint or "retry-after", rule.seconds, now)
     if rule.fault == "http_424":
-        return refusals.model_error(rule.inner_status, "The simulated container failed.")
-    return refusals.plain(profile, int(rule.fault.removeprefix("http_")))
+        refusal = refusals.model_error(rule.inner_status, "The simulated container failed.")
+    else:
+        refusal = refusals.plain(profile, int(rule.fault.removeprefix("http_")))
+    if rule.hint is None:
+        return refusal
+    hints = throttles.hint_headers(rule.hint, rule.seconds, now)
+    return replace(refusal, headers={**refusal.headers, **hints})

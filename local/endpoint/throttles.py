@@ -24,6 +24,7 @@ Hint = Literal[
     "reset-tokens",
     "timeremaining",
     "message",
+    "garbled",
 ]
 
 _OPERATIONS = {
@@ -32,6 +33,7 @@ _OPERATIONS = {
     "embeddings": "Embeddings_Create",
     "image-embeddings": "ImageEmbeddings_Create",
 }
+# GitHub Models limits no tokens a minute; the name is what it would be called if it did.
 _GITHUB_TYPES = {
     "requests": "UserByModelByMinute",
     "tokens": "UserByModelByMinuteTokens",
@@ -120,28 +122,32 @@ _THROTTLED = {
 
 def hinted(profile: ProfileName, hint: Hint, seconds: float, now: float) -> Refusal:
     """A 429 with one hint of the caller's choice; `now` is Unix time, for the HTTP date."""
-    whole = str(max(0, ceil(seconds)))
-    millis = str(round(1000 * seconds))
-    headers = {
-        "none": {},
-        "message": {},
-        "retry-after": {"retry-after": whole},
-        "retry-after-date": {"retry-after": formatdate(now + seconds, usegmt=True)},
-        "retry-after-ms": {"retry-after-ms": millis},
-        "x-ms-retry-after-ms": {"x-ms-retry-after-ms": millis},
-        "reset-requests": {
-            "x-ratelimit-reset-requests": whole,
-            "x-ratelimit-remaining-requests": "0",
-        },
-        "reset-tokens": {"x-ratelimit-reset-tokens": whole, "x-ratelimit-remaining-tokens": "-1"},
-        "timeremaining": {
-            "x-ratelimit-type": "UserByModelByMinute",
-            "x-ratelimit-timeremaining": whole,
-        },
-    }[hint]
-    says = f" Please retry after {whole} seconds." if hint == "message" else ""
-    message = f"Rate limit reached.{says}"
-    return error(profile, 429, "RateLimitReached", message, headers=headers)
+    says = f" Please retry after {ceil(seconds)} seconds." if hint == "message" else ""
+    headers = hint_headers(hint, seconds, now)
+    return error(profile, 429, "RateLimitReached", f"Rate limit reached.{says}", headers=headers)
+
+
+def hint_headers(hint: Hint, seconds: float, now: float) -> dict[str, str]:
+    """The headers of one kind of hint; none for a hint in words or for none at all."""
+    whole, millis = str(ceil(seconds)), str(round(1000 * seconds))
+    match hint:
+        case "retry-after":
+            return {"retry-after": whole}
+        case "retry-after-date":
+            return {"retry-after": formatdate(now + seconds, usegmt=True)}
+        case "retry-after-ms" | "x-ms-retry-after-ms":
+            return {hint: millis}
+        case "reset-requests":
+            return {"x-ratelimit-reset-requests": whole, "x-ratelimit-remaining-requests": "0"}
+        case "reset-tokens":
+            return {"x-ratelimit-reset-tokens": whole, "x-ratelimit-remaining-tokens": "-1"}
+        case "timeremaining":
+            kind = _GITHUB_TYPES["requests"]
+            return {"x-ratelimit-type": kind, "x-ratelimit-timeremaining": whole}
+        case "garbled":
+            return {"retry-after": "soon", "x-ratelimit-reset-tokens": "", "retry-after-ms": "-1"}
+        case "none" | "message":
+            return {}
 
 
 def _seconds(exceeded: Exceeded) -> int:

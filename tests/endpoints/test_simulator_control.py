@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -131,10 +132,11 @@ async def ask_command(url: str, path: str, body: Any) -> tuple[int, Any]:
         return response.status, await response.json()
 
 
-async def test_the_command_serves_as_told_and_prints_one_line() -> None:
-    faults = '[{"fault": "http_503", "when": {"contains": "bad"}}]'
+async def test_the_command_serves_as_told_and_prints_one_line(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text('[{"fault": "http_503", "when": {"contains": "bad"}}]')
     async with command(
-        *("--profile", "serverless", "--seed", "5", "--key", "k", "--faults", faults),
+        *("--profile", "serverless", "--seed", "5", "--key", "k", "--faults", str(faults)),
         *("--requests-per-minute", "120", "--window", "60", "--models", MODEL, "e5:embeddings"),
         *("--dimensions", "3", "--mean-tokens", "10"),
     ) as (url, process):
@@ -189,3 +191,15 @@ async def test_the_command_says_what_is_wrong_with_an_option(wrong: list[str]) -
     out, error = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, out) == (2, b"")
     assert b"error:" in error
+
+
+async def test_the_command_says_that_its_port_is_taken() -> None:
+    async with asking() as asker:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "local.endpoint", "--port", asker.endpoint.url.split(":")[-1]),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, error = await asyncio.wait_for(process.communicate(), 20)
+        assert (process.returncode, out) == (1, b"")
+        assert b"cannot listen" in error

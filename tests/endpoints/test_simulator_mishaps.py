@@ -51,6 +51,14 @@ async def test_424_wraps_the_status_of_the_container() -> None:
         assert reply.headers["ms-azureml-model-error-statuscode"] == "413"
 
 
+async def test_an_outage_may_hint_and_may_take_its_time() -> None:
+    async with asking(with_fault("http_503", hint="retry-after", seconds=7, delay=0.1)) as asker:
+        began = time.monotonic()
+        reply = await asker.chat()
+        assert (reply.status, reply.headers["retry-after"]) == (503, "7")
+        assert time.monotonic() - began >= 0.1
+
+
 async def test_gateways_answer_in_html() -> None:
     async with asking(with_fault("http_502")) as asker:
         assert (await asker.chat()).raw.startswith(b"<html>")
@@ -164,7 +172,7 @@ async def test_200s_that_lack_something() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_drip_never_pauses_for_long_and_yet_takes_its_time(stream: bool) -> None:
-    async with asking(with_fault("drip", seconds=0.3)) as asker:
+    async with asking(with_fault("drip", lasts=0.3)) as asker:
         began = time.monotonic()
         reply = await asker.chat(stream=stream)
         assert time.monotonic() - began >= 0.25
@@ -183,7 +191,7 @@ async def test_a_client_that_gives_up_frees_its_place(fault: Fault) -> None:
 
 
 async def test_a_hang_with_an_end_answers_late() -> None:
-    async with asking(with_fault("hang", seconds=0.1)) as asker:
+    async with asking(with_fault("hang", lasts=0.1)) as asker:
         assert (await asker.chat()).status == 200
 
 

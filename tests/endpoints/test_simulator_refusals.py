@@ -207,6 +207,8 @@ def test_hints_that_are_a_date_words_or_nothing() -> None:
     assert parsedate_to_datetime(date).timestamp() == 1_000_030
     words: Any = hinted("serverless", "message", 30, 0)
     assert b"Please retry after 30 seconds." in words.body
+    garbled = hinted("openai", "garbled", 30, 0).headers
+    assert garbled["retry-after"] == "soon"
     nothing = hinted("openai", "none", 30, 0)
     assert not nothing.headers
     assert b"30" not in nothing.body
