@@ -38,6 +38,9 @@ _TEXT = re.compile(
     r"((?:\d+(?:\.\d+)?(?:ms|s|m|h))*)\b",
     re.IGNORECASE,
 )
+_A_DAY = re.compile(r"per day|by ?day|per 86400 ?s")
+_TOKENS = re.compile(r"\btokens?\b")
+_REQUESTS = re.compile(r"call rate|requests? (?:is|per|limit|rate)|of requests|per \d+ ?s")
 
 
 def retry_after(
@@ -110,19 +113,16 @@ def _in_text(message: str) -> float | None:
 def limit_behind(headers: Mapping[str, str], code: str, message: str) -> Limit | None:
     """Which limit a 429 is about, as far as the service says."""
     kind = headers.get("x-ratelimit-type", "").lower()
-    said = f"{code} {message[:2000]}".lower()
-    if kind.endswith("byday") or "insufficient_quota" in said or "by day" in said:
+    text = message[:2000].lower()
+    if kind.endswith("byday") or code == "insufficient_quota" or _A_DAY.search(text):
         return "day"
-    if "concurren" in kind or "concurren" in said:
+    if "concurren" in kind or "concurren" in text or "pending requests" in text:
         return "concurrency"
-    if "per 86400s" in said or "per day" in said or "byday" in said:
-        return "day"
-    if "token" in kind or "token rate" in said or "tokens per min" in said or "bytoken" in said:
+    if "token" in kind or _TOKENS.search(text):
         return "tokens"
-    if kind or "call rate" in said or ("request" in said and "rate limit" in said):
+    if kind or _REQUESTS.search(text):
         return "requests"
-    if _number(headers.get("x-ratelimit-remaining-tokens")) == 0:
-        return "tokens"
-    if _number(headers.get("x-ratelimit-remaining-requests")) == 0:
-        return "requests"
+    for limit in ("tokens", "requests"):
+        if _number(headers.get(f"x-ratelimit-remaining-{limit}")) == 0:
+            return limit
     return None

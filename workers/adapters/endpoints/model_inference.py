@@ -68,8 +68,15 @@ class ModelInference:
             return None
         kind = str(answer.get("model_type", "")).lower().replace("-", "_").replace(" ", "_")
         provider = answer.get("model_provider_name")
+        # An endpoint of many models describes one of them: that says nothing about another.
+        own = _plain(answer["model_name"]) == _plain(self._model)
         return EndpointInfo(
             model=answer["model_name"],
             provider=provider if isinstance(provider, str) else None,
-            tasks=_TASKS_OF_TYPE.get(kind),
+            tasks=_TASKS_OF_TYPE.get(kind) if own else None,
         )
+
+
+def _plain(model: str) -> str:
+    """A model's name without publisher, case and punctuation, which services spell at will."""
+    return "".join(filter(str.isalnum, model.rpartition("/")[2].casefold()))

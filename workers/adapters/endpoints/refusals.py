@@ -54,6 +54,9 @@ _CATEGORIES = frozenset(
     }
 )
 
+_LONGER_THAN_A_MINUTES_QUOTA = 3600.0
+"""Seconds; services that do not name a daily limit still tell it by how long one must wait."""
+
 _SAFE_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _SAFE_PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}(?:[.\[][A-Za-z0-9_]{1,40}\]?){0,6}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:|-]{1,100}")
@@ -81,14 +84,19 @@ def refusal(status: int, headers: Mapping[str, str], body: Any, now: float) -> O
     text = error.get("message")
     text = text if isinstance(text, str) else ""
     kind = _kind_of(status, code.lower(), error, headers)
+    if _is_about_the_task(status, code.lower(), text):
+        kind, code = "bad_request", "task_unsupported"
     limit = limit_behind(headers, code, text) if kind == "throttled" else None
+    wait = retry_after(headers, text, now=now, limit=limit)
+    if kind == "throttled" and wait is not None and wait > _LONGER_THAN_A_MINUTES_QUOTA:
+        limit = "day"
     return Outcome(
         kind=kind,
         status=status,
         code=code or f"http_{status}",
         message=_message(kind, status, code, error, text),
         request_id=request_id(headers),
-        retry_after=retry_after(headers, text, now=now, limit=limit),
+        retry_after=wait,
         limit=limit,
         billed=_may_be_billed(kind, status, code.lower()),
         remaining_requests=remaining(headers, "requests"),
@@ -178,6 +186,13 @@ def _is_filtered(code: str, error: Mapping[str, Any]) -> bool:
     return code in _FILTERED or inner_code in _FILTERED
 
 
+def _is_about_the_task(status: int, code: str, text: str) -> bool:
+    """Whether the model is there and cannot do what is asked: no reason to stop the deployment."""
+    return (status == 400 and code == "operationnotsupported") or (
+        status == 404 and "modality" in text[:2000].lower()
+    )
+
+
 def _may_be_billed(kind: OutcomeKind, status: int, code: str) -> bool:
     """Azure bills what was processed: filtered prompts, inputs found too long, time-outs too.
 
@@ -231,6 +246,8 @@ def _message(kind: OutcomeKind, status: int, code: str, error: Mapping[str, Any]
         said = "The row is longer than the endpoint takes: shorten it or lower max_tokens"
         most = _MOST_TOKENS.search(text[:2000])
         facts += [f"at most {most[1]} tokens"] if most else []
+    elif code == "task_unsupported":
+        said = "The deployment's model cannot do the row's task: name its tasks in DEPLOYMENTS"
     elif kind == "content_filter":
         inner = error.get("innererror")
         verdicts = inner.get("content_filter_result") if isinstance(inner, dict) else None
