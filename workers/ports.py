@@ -23,7 +23,10 @@ class BlobRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """A blob's properties. ETags are unquoted; times are seconds since the epoch."""
+    """A blob's properties.
+
+    ETags are unquoted; times are whole seconds since the epoch; metadata keys are lower case.
+    """
 
     ref: BlobRef
     etag: str
@@ -46,10 +49,12 @@ class Stored:
 class Blobs(Protocol):
     """Blob Storage.
 
-    Errors (workers.errors): `BlobMissing` (404), `BlobExists` (create, commit: something is there),
-    `BlobChanged` (412 of If-Match), `BlobFull` (append limit), `LeaseHeld`, `LeaseLost`,
-    `Unavailable`. The SDK repeats calls whose answer was lost, so `BlobExists` and `BlobChanged`
-    may be about the caller's own earlier success.
+    Errors (workers.errors): `BlobMissing` (404, of the blob or its container), `BlobExists`
+    (create, commit: something is there), `BlobChanged` (412 of If-Match, also when nothing is
+    there), `BlobFull` (append limit), `LeaseHeld` (also a write to a leased blob), `LeaseLost`,
+    `Unavailable`; other refusals are a plain `StorageError`. The SDK repeats calls whose answer
+    was lost, so `BlobExists` and `BlobChanged` may be about the caller's own earlier success, and
+    an append may be there twice.
     """
 
     async def head(self, ref: BlobRef) -> BlobInfo:
@@ -83,13 +88,16 @@ class Blobs(Protocol):
         """Blobs below a prefix, by name, with metadata."""
 
     def children(self, container: str, prefix: str) -> AsyncIterator[str]:
-        """Names of the virtual folders right below a prefix (which ends in `/`), by name."""
+        """Virtual folders right below a prefix (which ends in `/`), by name.
+
+        Their own names only: `a`, not `prefix/a/`.
+        """
 
     async def create_append(self, ref: BlobRef) -> None:
         """Make an empty append blob that must not exist."""
 
     async def append(self, ref: BlobRef, data: bytes) -> None:
-        """Add at most 4 MiB at the end, in one piece."""
+        """Add at most 4 MiB at the end, in one piece; nothing at all is no call."""
 
     async def acquire_lease(self, ref: BlobRef, lease_id: str, seconds: int) -> None:
         """Take the lease of an existing blob; `lease_id` is a UUID, `seconds` 15 to 60."""
@@ -125,7 +133,10 @@ class Bus(Protocol):
     """Service Bus."""
 
     async def send(self, entity: str, messages: Sequence[OutMessage]) -> None:
-        """Send to a queue or topic; all are accepted when it returns. Errors: `Unavailable`."""
+        """Send to a queue or topic; all are accepted when it returns.
+
+        Errors: `Unavailable`: perhaps some are accepted; ValueError: a message is too large.
+        """
 
 
 @dataclass(frozen=True, slots=True)

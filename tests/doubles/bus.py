@@ -12,6 +12,7 @@ from itertools import count
 from workers.errors import Unavailable
 from workers.ports import OutMessage
 
+MESSAGE_BYTES = 256 * 1024
 DEAD_LETTERS = "/$deadletterqueue"
 
 
@@ -84,6 +85,8 @@ class MemoryBus:
 
     async def send(self, entity: str, messages: Sequence[OutMessage]) -> None:
         await asyncio.sleep(0)
+        if any(len(message.body) > MESSAGE_BYTES for message in messages):
+            raise ValueError(f"a message to {entity} is too large")
         if not messages:
             return
         if entity in self.published:

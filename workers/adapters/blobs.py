@@ -170,13 +170,15 @@ class AzureBlobs:
                 )
                 data: bytes = await download.readall()
             except HttpResponseError as error:
-                if error.status_code != 416:
+                if error.status_code not in (412, 416):
                     raise
             else:
                 return data
-        # Behind the end. The service may look at the range before it looks at the condition.
-        if etag is not None and (await self.head(ref)).etag != etag:
-            raise BlobChanged(f"The blob is not what it was: {path_of(ref)}")
+        # Changed, gone, or read behind its end? Whether the service looks at the condition
+        # before it looks for the blob and at the range is not documented.
+        now = await self.head(ref)
+        if etag is not None and now.etag != etag:
+            raise BlobChanged(f"The blob is not what it was when it was read: {path_of(ref)}")
         return b""
 
     async def create(

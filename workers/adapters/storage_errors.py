@@ -85,8 +85,11 @@ def meaning_of(
 
 
 def _kind(status: int, code: str, conflict: type[errors.StorageError]) -> type[errors.StorageError]:
-    if code in _BY_CODE:
-        return _BY_CODE[code]
+    kind = _BY_CODE.get(code)
+    if kind is errors.LeaseHeld and conflict is errors.BlobExists:
+        return conflict  # to be leased, it has to exist
+    if kind is not None:
+        return kind
     if status == 404:
         return errors.BlobMissing
     if status == 412 or (status == 409 and not code):

@@ -1,0 +1,33 @@
+"""What integration tests share: one Azurite and one Service Bus broker a session."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from local.azurite import Azurite
+from local.azurite import azurite as running_azurite
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def azurite() -> AsyncIterator[Azurite]:
+    """Blob storage in memory: tests use containers of their own."""
+    async with running_azurite() as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def bus_connection() -> Iterator[str]:
+    """The connection string of a broker with the entities of Config.json."""
+    command = [sys.executable, "-m", "local.servicebus", "--config", "Config.json", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as broker:
+        assert broker.stdout is not None
+        connection = broker.stdout.readline().strip()
+        assert connection, "the broker did not start: its reason is on standard error"
+        yield connection
+        broker.terminate()
