@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ..codec import sections
-from ..codec.reading import DecodeError, decode, map_entries
+from ..codec.reading import DecodeError, decode, map_entries, skip
 from ..codec.values import Int, Symbol, Timestamp, UInt, Value
 from ..codec.writing import encode, encode_entries
 
@@ -114,14 +114,18 @@ class Message:
         if not isinstance(header, list):
             raise DecodeError("a header is no list")
         self.durable, self.priority, ttl = ([*header, None, None, None])[:3]
-        self.ttl_ms = int(ttl or 0)
+        if not isinstance(ttl, int | None):
+            raise DecodeError("a time to live is no number")
+        self.ttl_ms = ttl or 0
 
     def _read_annotations(self, data: bytes, position: int) -> None:
         for key, entry in map_entries(data, position):
             self.annotations[str(key)] = entry
             if key == "x-opt-scheduled-enqueue-time":
-                _, value = decode(entry)
-                self.scheduled_ms = int(decode(entry, value)[0] or 0)
+                scheduled = decode(entry, skip(entry, 0))[0]
+                if not isinstance(scheduled, int | None):
+                    raise DecodeError("a scheduled time is no timestamp")
+                self.scheduled_ms = scheduled or 0
 
     def _read_properties(self, properties: Value) -> None:
         if not isinstance(properties, list):

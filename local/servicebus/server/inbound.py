@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .channel import Channel
 
 _CREDIT = 1000
+_MAX_REQUEST_FACTOR = 4  # a request may schedule several messages
 
 
 class Inbound(Link):
@@ -26,8 +27,7 @@ class Inbound(Link):
         super().__init__(channel, client, path)
         self.entity: Entity | None = None
         self._first: p.Transfer | None = None
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._data = bytearray()
 
     def open(self) -> None:
         """Open the link and let the client send."""
@@ -46,35 +46,27 @@ class Inbound(Link):
         if self.detached:
             return
         first = self._first = self._first or transfer
-        if transfer.aborted:
-            self._restart()
+        # Of a message that is too large, no more is kept than it takes to see that.
+        if len(self._data) <= self._limit():
+            self._data += payload
+        if transfer.more and not transfer.aborted:
             return
-        self._parts.append(payload)
-        self._size += len(payload)
-        if self._size > self.server.limits.max_message:
-            limit = self.server.limits.max_message
-            self._restart()
-            self.detach(
-                MessageTooLargeError(
-                    f"The received message is larger than the limit of {limit} bytes."
-                )
-            )
-            return
-        if transfer.more:
-            return
-        data = b"".join(self._parts)
-        self._restart()
+        data, self._first, self._data = bytes(self._data), None, bytearray()
         self.delivery_count = (self.delivery_count + 1) % 2**32
         self.credit -= 1
-        self._handle(first, data)
+        if not transfer.aborted:
+            self._handle(first, data)
         if self.credit <= _CREDIT // 2:
             self._grant()
 
-    def _restart(self) -> None:
-        self._first, self._parts, self._size = None, [], 0
+    def _limit(self) -> int:
+        limit = self.server.limits.max_message
+        return limit if self.entity is not None else _MAX_REQUEST_FACTOR * limit
 
     def _handle(self, first: p.Transfer, data: bytes) -> None:
         if self.entity is None:
+            if len(data) > self._limit():
+                raise DecodeError("the request is too large")
             requests.answer(self, data)
             self._confirm(first, p.outcome(p.ACCEPTED))
             return
@@ -85,6 +77,10 @@ class Inbound(Link):
         try:
             if fault and fault.kind == Kind.BUSY:
                 raise ServerBusyError("The request was terminated because the entity is busy.")
+            if len(data) > self._limit():
+                raise MessageTooLargeError(
+                    f"The received message is larger than the limit of {self._limit()} bytes."
+                )
             _take(self.entity, unbatch(data, first.message_format or 0))
             outcome = p.outcome(p.ACCEPTED)
         except DecodeError as error:
