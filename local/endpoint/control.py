@@ -14,6 +14,7 @@ from .simulator import Simulator
 PREFIX = "/simulator/"
 
 _CHANGES = TypeAdapter(dict[str, int])
+_KEY = TypeAdapter(str | None)
 
 
 def report(simulator: Simulator, *, rows: bool = False) -> dict[str, Any]:
@@ -51,8 +52,13 @@ async def handle(simulator: Simulator, request: web.BaseRequest) -> web.StreamRe
                 simulator.set_limits(changed(simulator.limits, changes))
             except (ValidationError, ValueError) as error:
                 return _json({"error": str(error)}, 400)
+        case "POST", "key":
+            try:
+                simulator.key = _KEY.validate_json(await request.read())
+            except ValidationError as error:
+                return _json({"error": str(error)}, 400)
         case _:
-            return _json({"error": "GET stats; POST faults, limits or reset"}, 404)
+            return _json({"error": "GET stats; POST faults, key, limits or reset"}, 404)
     return _json({"done": True})
 
 

@@ -47,6 +47,10 @@ class Endpoint:
         """The limits in force."""
         return self._simulator.limits
 
+    def set_key(self, key: str | None) -> None:
+        """Ask for another key from now on, as after a rotation; None lets every caller in."""
+        self._simulator.key = key
+
     def reset(self) -> None:
         """Begin again, as POST /simulator/reset does."""
         self._simulator.reset()

@@ -33,6 +33,7 @@ class Simulator:
     def __init__(self, settings: Settings, clock: Clock = time.monotonic) -> None:
         self.settings = settings
         self.limits = settings.limits
+        self.key = settings.key
         self._clock = clock
         self._models = {model.name: model for model in settings.models}
         self._voice = Voice(settings.seed, settings.dimensions, settings.mean_tokens)
@@ -66,7 +67,7 @@ class Simulator:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request to any of the contracts."""
-        where = route(request.path)
+        where = route(request.rel_url.raw_path)
         if where is None:
             return self._refuse(refusals.no_such_path(self.settings.profile), "path")
         if not self._is_authorised(request):
@@ -165,10 +166,7 @@ class Simulator:
     async def _think(self, ask: Ask, given: Answer) -> bool:
         """Take the time that a model takes; False if the service's own time-out came first."""
         settings = self.settings
-        wait = settings.latency
-        if wait and settings.latency_sigma:
-            mu = log(wait) - settings.latency_sigma**2 / 2
-            wait = self._latencies.lognormvariate(mu, settings.latency_sigma)
+        wait = draw_latency(settings.latency, settings.latency_sigma, self._latencies)
         if not ask.stream:
             wait += settings.latency_per_token * given.completion_tokens
         timeout = settings.timeout
@@ -212,7 +210,7 @@ class Simulator:
         return delivery.whole(orjson.dumps(info(name, self._models[name].tasks)), headers)
 
     def _is_authorised(self, request: web.BaseRequest) -> bool:
-        key = self.settings.key
+        key = self.key
         if key is None:
             return True
         headers = request.headers
@@ -229,6 +227,13 @@ class Simulator:
     def _headers(self) -> dict[str, str]:
         name = "apim-request-id" if self.settings.profile == "azure-openai" else "x-request-id"
         return {**_LABEL, name: f"simulated-{next(self._numbers)}"}
+
+
+def draw_latency(mean: float, sigma: float, rng: random.Random) -> float:
+    """Seconds until a model begins to answer: lognormal around `mean`, constant without sigma."""
+    if not (mean and sigma):
+        return mean
+    return rng.lognormvariate(log(mean) - sigma**2 / 2, sigma)
 
 
 class _Call:

@@ -2,8 +2,12 @@
 
 import asyncio
 import base64
+import math
+import random
+import statistics
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import orjson
@@ -11,6 +15,7 @@ import pytest
 
 from local.endpoint import Model, Settings, completion, embedding, image_content
 from local.endpoint.answers import count_message_tokens
+from local.endpoint.simulator import draw_latency
 
 from .simulator_asking import MODEL, Asker, asking
 
@@ -164,6 +169,22 @@ async def test_models_are_told_on_the_command_line() -> None:
     assert Model.parse("x:chat,embeddings").tasks == {"chat", "embeddings"}
     with pytest.raises(ValueError, match="tasks are"):
         Model.parse("x:sing")
+
+
+async def test_a_model_with_a_slash_in_its_name_has_an_address() -> None:
+    name = "microsoft/Phi-3-mini-4k-instruct"
+    async with asking(Settings(models=(Model.parse(name),))) as running:
+        info = await running.get(f"/endpoints/{quote(name, safe='')}/info")
+        assert info.body["model_name"] == name
+
+
+def test_latencies_are_lognormal_around_their_mean() -> None:
+    rng = random.Random(1)
+    drawn = [draw_latency(2.0, 0.5, rng) for _ in range(20_000)]
+    assert statistics.fmean(drawn) == pytest.approx(2.0, rel=0.03)
+    assert statistics.stdev(map(math.log, drawn)) == pytest.approx(0.5, rel=0.03)
+    assert draw_latency(2.0, 0, rng) == 2.0
+    assert draw_latency(0, 0.5, rng) == 0
 
 
 async def test_latency_is_waited_for_and_grows_with_the_tokens() -> None:

@@ -7,13 +7,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import orjson
 import pytest
 
-from local.endpoint import Settings, completion, row_key
+from local.endpoint import Settings, When, completion, read_rules, row_key
+from local.endpoint.faults import Fault
+from local.endpoint.profiles import PROFILES
+from local.endpoint.throttles import Hint
 
 from .simulator_asking import MODEL, FakeClock, asking
 
@@ -91,6 +94,7 @@ async def test_faults_limits_and_counts_change_at_run_time() -> None:
         ("faults", b'[{"fault": "nap"}]', 400),
         ("limits", b'{"window": 3}', 400),
         ("limits", b'{"speed": 3}', 400),
+        ("key", b"7", 400),
         ("nothing", b"{}", 404),
     ],
 )
@@ -104,6 +108,32 @@ async def test_a_mistake_on_the_surface_is_told_and_changes_nothing(
         assert reply.body["error"]
         assert asker.endpoint.limits == before
         assert (await asker.chat()).status == 200
+
+
+async def test_a_key_is_rotated_while_it_runs() -> None:
+    async with asking(Settings(key="old")) as asker:
+        body = {"messages": [{"role": "user", "content": "hello"}]}
+
+        async def status(key: str) -> int:
+            return (await asker.post("/chat/completions", body, {"api-key": key})).status
+
+        assert await status("old") == 200
+        await asker.post("/simulator/key", "new")
+        assert (await status("old"), await status("new")) == (401, 200)
+        asker.endpoint.set_key(None)
+        assert await status("any") == 200
+
+
+def test_the_page_about_it_is_true() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    script = page.split("```json")[1].split("```")[0]
+    assert len(read_rules(orjson.loads(script))) == 4
+    unexplained = [
+        name
+        for name in (*get_args(Fault), *get_args(Hint), *PROFILES, *When.model_fields)
+        if f"`{name}`" not in page and f"| {name} |" not in page
+    ]
+    assert not unexplained
 
 
 @asynccontextmanager

@@ -59,6 +59,18 @@ async def test_github_models_names_the_limit(limits: dict[str, int], kind: str, 
     }
 
 
+async def test_many_clients_together_get_no_more_than_the_quota() -> None:
+    clock = FakeClock()
+    settings = Settings(profile="serverless", requests_per_minute=620, tokens_per_minute=0)
+    async with asking(settings, clock) as asker:
+        for second in range(1, 4):
+            replies = await asyncio.gather(*(asker.chat(str(i)) for i in range(40)))
+            assert sum(reply.status == 200 for reply in replies) == 10
+            assert asker.endpoint.stats()["admitted"] == 10 * second
+            clock.now += 1
+        assert asker.endpoint.stats()["rejected"] == {"requests": 90}
+
+
 async def test_github_models_lets_a_concurrent_request_come_back_at_once() -> None:
     settings = Settings(profile="github-models", max_concurrency=1, latency=0.3)
     async with asking(settings) as asker:
