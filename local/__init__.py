@@ -1,0 +1,1 @@
+"""Stands in for Azure on one machine: for trying out, tests and benchmarks; never deployed."""
