@@ -79,8 +79,8 @@ async def drip(
         response.content_type = "text/event-stream"
     await response.prepare(request)
     for start in range(0, len(body), size):
-        await response.write(body[start : start + size])
         await asyncio.sleep(length / steps)
+        await response.write(body[start : start + size])
     await response.write_eof()
     return response
 

@@ -145,7 +145,8 @@ class FaultPlan:
 
     def __init__(self, seed: int, rules: Sequence[Rule] = ()) -> None:
         self._seed = seed
-        self.rules = tuple(rules)
+        # Copies, so that each is told from its equals by identity.
+        self.rules = tuple(rule.model_copy() for rule in rules)
         self._fired: Counter[int] = Counter()
         self._fired_for: Counter[tuple[int, str]] = Counter()
         self._asked: Counter[str] = Counter()
@@ -160,33 +161,37 @@ class FaultPlan:
                 and rule.when.holds_on_arrival(ordinal, elapsed)
                 and self._spare(index, rule, "")
             ):
-                return self._fire(index, rule, "")
+                return rule
         return None
 
     def decide(self, ordinal: int, elapsed: float, ask: Ask, row: str) -> Rule | None:
-        """What goes wrong with this request, if anything; `row` is the key of its row."""
-        if not self.rules:
-            return None
-        if self._by_rate:
-            self._asked[row] += 1
+        """What would go wrong with this request, if anything; `row` is the key of its row.
+
+        Changes nothing: `settle` does, once the request was not refused for another reason.
+        """
         for index, rule in enumerate(self.rules):
             when = rule.when
             if not (when.holds_on_arrival(ordinal, elapsed) and when.holds_for(ask)):
                 continue
             if self._spare(index, rule, row) and self._drawn(index, when.rate, row):
-                return self._fire(index, rule, row)
+                return rule
         return None
+
+    def settle(self, rule: Rule | None, row: str) -> None:
+        """Count that the row was asked, and that the rule, if there is one, has fired."""
+        if self._by_rate:
+            self._asked[row] += 1
+        if rule is None:
+            return
+        index = next(i for i, each in enumerate(self.rules) if each is rule)
+        self._fired[index] += 1
+        if rule.times_per_row is not None:
+            self._fired_for[index, row] += 1
 
     def _spare(self, index: int, rule: Rule, row: str) -> bool:
         return (rule.times is None or self._fired[index] < rule.times) and (
             rule.times_per_row is None or self._fired_for[index, row] < rule.times_per_row
         )
-
-    def _fire(self, index: int, rule: Rule, row: str) -> Rule:
-        self._fired[index] += 1
-        if rule.times_per_row is not None:
-            self._fired_for[index, row] += 1
-        return rule
 
     def _drawn(self, index: int, rate: float, row: str) -> bool:
         if rate >= 1:

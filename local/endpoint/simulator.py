@@ -13,7 +13,7 @@ from aiohttp import web
 
 from . import delivery, mishaps, refusals, throttles
 from .bodies import Answer, Voice, answer, info, models, spoiled
-from .contracts import Ask, RequestError, Route, Task, route
+from .contracts import Ask, Contract, RequestError, Route, Task, route
 from .counts import Counts, row_keys
 from .faults import AT_THE_DOOR, UNBILLED, FaultPlan, Rule
 from .limits import Limits, Quota
@@ -84,10 +84,9 @@ class Simulator:
     async def _ask(self, request: web.BaseRequest, where: Route, task: Task) -> web.StreamResponse:
         counts, profile = self.counts, self.settings.profile
         ordinal = counts.arrive()
-        if self._plan.on_arrival(ordinal, self.elapsed):
-            counts.fault("reset_before")
-            counts.reject(self.elapsed, "fault")
-            return delivery.reset(request)
+        reset = self._plan.on_arrival(ordinal, self.elapsed)
+        if reset is not None:
+            return self._turn_away(request, where.contract, reset, "")
         raw = await request.read()
         try:
             ask = parse(where, task, request.headers, raw)
@@ -99,10 +98,8 @@ class Simulator:
             return self._refuse(refusal, "model")
         rows = row_keys(ask, request.headers)
         rule = self._plan.decide(ordinal, self.elapsed, ask, rows[0])
-        if rule is not None:
-            counts.fault(rule.fault)
-            if rule.fault in AT_THE_DOOR:
-                return self._turn_away(request, rule)
+        if rule is not None and rule.fault in AT_THE_DOOR:
+            return self._turn_away(request, where.contract, rule, rows[0])
         return await self._admit(request, _Call(ask, rows, rule))
 
     async def _admit(self, request: web.BaseRequest, call: "_Call") -> web.StreamResponse:
@@ -115,6 +112,9 @@ class Simulator:
             judge = refusals.too_large if exceeded.cause == "size" else throttles.throttled
             return self._refuse(judge(self.settings.profile, ask, exceeded), exceeded.cause)
         counts.admit(elapsed, ask)
+        self._plan.settle(call.rule, call.rows[0])
+        if call.rule is not None:
+            counts.fault(call.rule.fault)
         left = refusals.remaining_headers(self.settings.profile, quota.remaining(elapsed))
         call.headers = self._headers() | left
         try:
@@ -135,20 +135,20 @@ class Simulator:
         ask, rule = call.ask, call.rule
         if rule is not None and rule.fault in UNBILLED:
             await sleep(rule.delay)
-            return self._respond(_fail(self.settings.profile, rule), call.headers)
+            return self._respond(_fail(self.settings.profile, ask.contract, rule), call.headers)
         given = answer(ask, self._voice)
         counts.bill(call.rows, given.prompt_tokens + given.completion_tokens)
         in_time = await self._think(ask, given)
-        fault = rule.fault if rule is not None else None
-        if not in_time or fault == "http_408":
+        if not in_time:
             return self._respond(refusals.plain(self.settings.profile, 408), call.headers)
-        if fault == "content_filter_400":
-            refusal = refusals.content_filter(self.settings.profile, ask.contract)
-            return self._respond(refusal, call.headers)
         body = given.body
         if rule is not None:
+            if rule.fault in ("http_408", "content_filter_400"):
+                return self._respond(_fail(self.settings.profile, ask.contract, rule), call.headers)
             sent = await mishaps.spoil(request, ask, body, call.headers, rule)
             if sent is not None:
+                if rule.fault == "drip":
+                    counts.answer(call.rows)
                 return sent
             body = spoiled(ask, body, rule.fault)
         if delivery.is_gone(request):
@@ -175,15 +175,19 @@ class Simulator:
             await sleep(wait if in_time else timeout)
         return in_time
 
-    def _turn_away(self, request: web.BaseRequest, rule: Rule) -> web.StreamResponse:
+    def _turn_away(
+        self, request: web.BaseRequest, contract: Contract, rule: Rule, row: str
+    ) -> web.StreamResponse:
         profile = self.settings.profile
+        self._plan.settle(rule, row)
+        self.counts.fault(rule.fault)
         self.counts.reject(self.elapsed, "fault")
         if rule.fault == "reset_before":
             return delivery.reset(request)
         if rule.fault == "html_200":
             page = b"<!doctype html><title>simulated gateway</title><p>Sign in to continue."
             return delivery.whole(page, self._headers(), 200, "text/html")
-        return self._respond(_fail(profile, rule), self._headers())
+        return self._respond(_fail(profile, contract, rule), self._headers())
 
     def _settle_model(self, ask: Ask) -> Refusal | None:
         """Give the request its model, or the refusal of one that is not there or cannot."""
@@ -248,12 +252,14 @@ class _Call:
         self.headers: dict[str, str] = {}
 
 
-def _fail(profile: ProfileName, rule: Rule) -> Refusal:
+def _fail(profile: ProfileName, contract: Contract, rule: Rule) -> Refusal:
     """The refusal that a rule asks for by its status."""
     now = time.time()
     if rule.fault == "http_429":
         return throttles.hinted(profile, rule.hint or "retry-after", rule.seconds, now)
-    if rule.fault == "http_424":
+    if rule.fault == "content_filter_400":
+        refusal = refusals.content_filter(profile, contract)
+    elif rule.fault == "http_424":
         refusal = refusals.model_error(rule.inner_status, "The simulated container failed.")
     else:
         refusal = refusals.plain(profile, int(rule.fault.removeprefix("http_")))

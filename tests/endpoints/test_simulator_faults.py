@@ -25,8 +25,12 @@ def ask(content: str = "hello", model: str = "m") -> Ask:
 
 
 def fired(plan: FaultPlan, rows: list[str]) -> list[str | None]:
-    found = [plan.decide(i, 0, ask(row), row) for i, row in enumerate(rows, start=1)]
-    return [rule.fault if rule else None for rule in found]
+    found: list[str | None] = []
+    for ordinal, row in enumerate(rows, start=1):
+        rule = plan.decide(ordinal, 0, ask(row), row)
+        plan.settle(rule, row)
+        found.append(rule.fault if rule else None)
+    return found
 
 
 def test_the_first_rule_that_applies_decides() -> None:
@@ -49,9 +53,19 @@ def test_a_rule_looks_into_every_turn_and_every_packed_input() -> None:
     ]
     packed = ask()
     packed.inputs = ["one", "two with a needle"]
-    assert FaultPlan(0, [rule]).decide(1, 0, turns, "row") is rule
-    assert FaultPlan(0, [rule]).decide(1, 0, packed, "row") is rule
+    assert FaultPlan(0, [rule]).decide(1, 0, turns, "row") == rule
+    assert FaultPlan(0, [rule]).decide(1, 0, packed, "row") == rule
     assert FaultPlan(0, [rule]).decide(1, 0, ask(), "row") is None
+
+
+def test_equal_rules_are_counted_apart() -> None:
+    once = Rule(fault="http_502", times=1)
+    assert fired(FaultPlan(0, [once, once]), list("abc")) == ["http_502", "http_502", None]
+
+
+def test_a_look_changes_nothing() -> None:
+    plan = FaultPlan(0, [Rule(fault="http_502", times=1)])
+    assert [plan.decide(1, 0, ask(), "a") is not None for _ in range(3)] == [True] * 3
 
 
 def test_times_per_row_fails_each_row_once() -> None:
@@ -91,7 +105,9 @@ def test_a_rate_spoils_the_same_rows_in_any_order(random: Any) -> None:
         hits = []
         for row in order:
             seen[row] = seen.get(row, 0) + 1
-            if plan.decide(1, 0, ask(), row) is not None:
+            rule = plan.decide(1, 0, ask(), row)
+            plan.settle(rule, row)
+            if rule is not None:
                 hits.append((row, seen[row]))
         return sorted(hits)
 
@@ -108,7 +124,7 @@ def test_a_rate_is_met_and_follows_the_seed() -> None:
 
 def test_a_reset_is_decided_before_reading_only_where_it_can_be() -> None:
     early = Rule(fault="reset_before", when=When(ordinals=frozenset({1})))
-    assert FaultPlan(0, [early]).on_arrival(1, 0) is early
+    assert FaultPlan(0, [early]).on_arrival(1, 0) == early
     assert FaultPlan(0, [early]).on_arrival(2, 0) is None
     for late in (
         Rule(fault="reset_before", when=When(contains="x")),

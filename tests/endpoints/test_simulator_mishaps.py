@@ -176,6 +176,7 @@ async def test_a_drip_never_pauses_for_long_and_yet_takes_its_time(stream: bool)
         began = time.monotonic()
         reply = await asker.chat(stream=stream)
         assert time.monotonic() - began >= 0.25
+        assert asker.endpoint.stats()["rows"]["answered"] == 1
         assert reply.raw == (await asker.chat(stream=stream)).raw
 
 
@@ -188,6 +189,16 @@ async def test_a_client_that_gives_up_frees_its_place(fault: Fault) -> None:
         stats = await settled(asker)
         assert (stats["abandoned"], stats["rows"]["billed"]) == (1, 1)
         assert (await asker.chat()).status == 200
+
+
+async def test_a_rule_is_not_used_up_by_a_request_that_the_quota_refused() -> None:
+    rule = Rule(fault="http_500", when=When(contains="late"), times=1)
+    settings = Settings(profile="serverless", requests_per_minute=1, window=60, faults=(rule,))
+    async with asking(settings) as asker:
+        assert [(await asker.chat(text)).status for text in ("early", "late")] == [200, 429]
+        assert asker.endpoint.stats()["faults"] == {}
+        asker.endpoint.set_limits(requests_per_minute=0)
+        assert [(await asker.chat("late")).status for _ in range(2)] == [500, 200]
 
 
 async def test_a_hang_with_an_end_answers_late() -> None:
