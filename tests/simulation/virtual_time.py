@@ -1,0 +1,92 @@
+"""An asyncio event loop on a virtual clock: hours pass in seconds, and a seed replays a run.
+
+When nothing is ready, time jumps to the next timer. There is no I/O; what would wait for it waits
+for ever, and that is an error here (`Stuck`). Tasks are hashed by serial number, because asyncio
+keeps them in sets and iterates over those: with addresses as hashes no run would repeat another.
+"""
+
+import asyncio
+import random
+from asyncio import events
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Stuck(RuntimeError):
+    """Nothing is ready, nothing is scheduled, and the run has not ended."""
+
+
+class Task(asyncio.Task[T]):
+    """A task whose hash is its serial number."""
+
+    _serials = count()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._serial = next(Task._serials)
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._serial
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop. Its time starts at `start` seconds."""
+
+    def __init__(self, start: float = 0.0) -> None:
+        super().__init__()
+        self._now = start
+        self._selector = self
+        self.set_task_factory(_task)
+
+    def time(self) -> float:
+        return self._now
+
+    def select(self, timeout: float | None) -> list[Any]:
+        """Where a real loop would wait for I/O: virtual time passes instead."""
+        if timeout is None:
+            raise Stuck("nothing is ready and nothing is scheduled")
+        self._now += max(0.0, timeout)
+        return []
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        """There is only one thread: nobody has to be woken."""
+
+
+def _task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Task[Any]:
+    return Task(coro, loop=loop, **kwargs)
+
+
+def run(main: Callable[[random.Random], Awaitable[T]], seed: int = 0, start: float = 0.0) -> T:
+    """Run `main` to its end on a virtual clock; all randomness comes from the seed."""
+    loop = VirtualLoop(start)
+    before = events._get_running_loop()
+    Task._serials = count()
+    try:
+        # A test may itself run inside a loop (pytest-asyncio): this one stands in meanwhile.
+        events._set_running_loop(None)
+        return loop.run_until_complete(_main(main, seed))
+    finally:
+        try:
+            _cancel_all(loop)
+        finally:
+            loop.close()
+            events._set_running_loop(before)
+
+
+async def _main(main: Callable[[random.Random], Awaitable[T]], seed: int) -> T:
+    return await main(random.Random(seed))
+
+
+def _cancel_all(loop: VirtualLoop) -> None:
+    left = sorted(asyncio.all_tasks(loop), key=hash)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())

@@ -1,0 +1,108 @@
+"""How many tokens will a call be counted for, before anybody has counted them?
+
+No tokenizer is downloaded: tokens per byte is learned from `usage`, for each deployment and job,
+because a job's rows resemble each other. Azure judges tokens at admission, prompt estimate +
+max_tokens, and gives nothing back (Azure OpenAI "Understanding rate limits"), so that is what is
+reserved; only the prompt's part, and an output without max_tokens, are corrected afterwards.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.deployments import Task
+from schemas.outcomes import Usage
+
+FIRST_RATIO = 0.36
+"""Tokens per UTF-8 byte before anything has been learned."""
+FIRST_OUTPUT = 256.0
+"""Tokens of an answer without max_tokens before anything has been learned."""
+IMAGE = 800
+"""Tokens of one image; its bytes say nothing."""
+PER_MESSAGE = 4
+"""Tokens of the chat template around each message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What can be seen of a call: bytes of text, tokens that are certain, the output's limit."""
+
+    text: int
+    fixed: int = 0
+    output: int | None = None
+
+
+def measure(task: Task, body: Mapping[str, Any]) -> Size:
+    """The size of an OpenAI-shaped body."""
+    if task in {"image-embeddings", "embeddings"}:
+        text, images = _content(body.get("input"))
+        return Size(text, images * IMAGE, 0)
+    output = body.get("max_completion_tokens") or body.get("max_tokens")
+    choices = max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1)
+    limit = _whole(output)
+    allowed = None if limit is None else limit * choices
+    if task == "completions":
+        text, _ = _content(body.get("prompt"))
+        return Size(text, 0, allowed)
+    text = fixed = 0
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        fixed += PER_MESSAGE
+        if isinstance(message, Mapping):
+            more, images = _content(message.get("content"))
+            text += more
+            fixed += images * IMAGE
+    return Size(text, fixed, allowed)
+
+
+class Estimator:
+    """What one deployment's rows of one job cost, learned as they are answered."""
+
+    __slots__ = ("_output", "_ratio", "_seen")
+
+    def __init__(self) -> None:
+        self._ratio = FIRST_RATIO
+        self._output = FIRST_OUTPUT
+        self._seen = 0
+
+    def prompt(self, size: Size) -> float:
+        """Tokens of the prompt."""
+        return size.text * self._ratio + size.fixed
+
+    def total(self, size: Size) -> float:
+        """Tokens to reserve for the call."""
+        return self.prompt(size) + (self._output if size.output is None else size.output)
+
+    def least(self, size: Size) -> float:
+        """Tokens that the call surely has, as far as an estimate can be sure."""
+        return 0.6 * size.text * self._ratio + size.fixed + (size.output or 0)
+
+    def learn(self, size: Size, usage: Usage, reserved: float) -> float:
+        """Take in what was counted; by how many tokens the reservation was too small."""
+        self._seen += 1
+        pace = max(0.05, 1.0 / self._seen)
+        output = usage.completion_tokens if size.output is None else size.output
+        surplus = usage.prompt_tokens + output - reserved
+        if size.text and usage.prompt_tokens > size.fixed:
+            seen = (usage.prompt_tokens - size.fixed) / size.text
+            self._ratio += pace * (min(seen, 2.0) - self._ratio)
+        if size.output is None:
+            self._output += pace * (usage.completion_tokens - self._output)
+        return surplus
+
+
+def _content(content: Any) -> tuple[int, int]:
+    """UTF-8 bytes of text, and images, in a content, prompt or input of any allowed shape."""
+    if isinstance(content, str):
+        return (len(content) if content.isascii() else len(content.encode(errors="replace"))), 0
+    if isinstance(content, Mapping):
+        text, _ = _content(content.get("text"))
+        return text, int("image" in content or "image_url" in content)
+    if isinstance(content, Sequence) and not isinstance(content, bytes):
+        parts = [_content(part) for part in content]
+        return sum(text for text, _ in parts), sum(images for _, images in parts)
+    return 0, 0
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

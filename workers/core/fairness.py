@@ -1,0 +1,110 @@
+"""Whose call goes next? Jobs share a deployment by weight, measured in tokens.
+
+Start-time fair queueing (Goyal, Vin and Cheng, 1996): each job has a tag that grows by
+tokens / weight with every call; the job with the smallest tag goes next, and one that comes new
+starts at the tag of those being served. It divides as deficit round-robin does, without the
+rounds: a small job behind a huge one is served with the very next call.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T", bound=Hashable)
+
+
+class _Turn:
+    """A job's place in the order."""
+
+    __slots__ = ("flows", "tag", "weight")
+
+    def __init__(self, tag: float, weight: float) -> None:
+        self.tag = tag
+        self.weight = weight
+        self.flows = 0
+
+
+class Flow(Generic[K, T]):
+    """Calls of one job that may go under the same conditions (`key`), first come first served."""
+
+    __slots__ = ("items", "job", "key", "turn")
+
+    def __init__(self, job: str, key: K, turn: _Turn) -> None:
+        self.job = job
+        self.key = key
+        self.turn = turn
+        self.items: OrderedDict[T, None] = OrderedDict()
+
+    @property
+    def head(self) -> T:
+        """The call that goes next of this flow."""
+        return next(iter(self.items))
+
+
+class FairQueue(Generic[K, T]):
+    """Calls that wait. All but `select` take constant time, and that the number of flows."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._flows: dict[tuple[str, K], Flow[K, T]] = {}
+        self._turns: dict[str, _Turn] = {}
+        self._reached = 0.0
+
+    def push(self, job: str, weight: float, key: K, item: T, *, first: bool = False) -> None:
+        """Let a call wait; `first` puts one that was refused back to the front."""
+        turn = self._turns.get(job)
+        if turn is None:
+            turn = self._turns[job] = _Turn(self._reached, weight)
+        turn.weight = weight
+        flow = self._flows.get((job, key))
+        if flow is None:
+            flow = self._flows[job, key] = Flow(job, key, turn)
+            turn.flows += 1
+        flow.items[item] = None
+        if first:
+            flow.items.move_to_end(item, last=False)
+        self.waiting += 1
+
+    def select(self, eligible: Callable[[K], bool]) -> Flow[K, T] | None:
+        """The flow whose head goes next among those whose key is eligible."""
+        best: Flow[K, T] | None = None
+        for flow in self._flows.values():
+            if (best is None or flow.turn.tag < best.turn.tag) and eligible(flow.key):
+                best = flow
+        return best
+
+    def flows(self) -> list[Flow[K, T]]:
+        """All that have calls waiting, oldest first."""
+        return list(self._flows.values())
+
+    def take(self, flow: Flow[K, T], cost: float) -> T:
+        """Take the head of a flow out: its job is served with `cost` tokens."""
+        item = flow.head
+        turn = flow.turn
+        self._reached = max(self._reached, turn.tag)
+        turn.tag += max(cost, 1.0) / turn.weight
+        self.remove(flow.job, flow.key, item)
+        return item
+
+    def remove(self, job: str, key: K, item: T) -> bool:
+        """Take a call out that waits no more; False if it was not there."""
+        flow = self._flows.get((job, key))
+        if flow is None or item not in flow.items:
+            return False
+        del flow.items[item]
+        self.waiting -= 1
+        if not flow.items:
+            del self._flows[job, key]
+            flow.turn.flows -= 1
+            if not flow.turn.flows:
+                self._retire()
+        return True
+
+    def _retire(self) -> None:
+        """A job that waits no more keeps its tag only while it is ahead of the others."""
+        self._turns = {
+            job: turn
+            for job, turn in self._turns.items()
+            if turn.flows or (self.waiting and turn.tag > self._reached)
+        }

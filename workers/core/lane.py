@@ -1,0 +1,326 @@
+"""May one deployment take a call now; if not, when, and why? What one process knows of it.
+
+A lane puts the decisions about a deployment together: pacing, share, guard, breaker, pauses,
+budget. It has no I/O and no clock: times are the event loop's seconds, handed in.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from math import inf
+from random import Random
+
+from schemas.deployments import Deployment
+from schemas.outcomes import Outcome
+from schemas.results import WaitReason
+
+from .breaking import Breaker
+from .cubic import Cubic
+from .estimating import Estimator, Size
+from .guarding import Guard
+from .pacing import Headroom, Pacer, Quota, clamp
+from .retrying import Budget, hint
+from .shares import Wish, seats
+
+SHORT = 2.0
+"""Seconds: a 429 that asks for less is about a window that others share; it delays its row, and
+only STREAK of them in a row stop the lane."""
+STREAK = 3
+JOBS = 256
+"""Jobs whose token ratios are remembered."""
+DAY = 86_400.0
+AHEAD = 20.0
+"""Seconds of work for which requests of the day are drawn from the ledger in advance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A call that was let through."""
+
+    tokens: float
+    sent: float
+    probe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the ledger gave: a share until a time of the own clock, and what others have learned."""
+
+    share: float
+    until: float
+    requests: float = Headroom.START
+    tokens: float = Headroom.START
+    day: int = 0
+    day_over: bool = False
+    holders: int = 1
+
+
+class Lane:
+    """One deployment as one process sees it. `midnight` is when the day's quota starts anew."""
+
+    def __init__(
+        self, deployment: Deployment, *, safe_share: float, midnight: float, now: float, rng: Random
+    ) -> None:
+        self.name = deployment.name
+        self.deployment = deployment
+        self.quota = Quota(
+            deployment.requests_per_minute,
+            deployment.tokens_per_minute,
+            deployment.requests_per_day,
+        )
+        self.in_flight = 0
+        self.guard = Guard(deployment.max_concurrency, now)
+        self.breaker = Breaker()
+        self.budget = Budget(at=now)
+        self.why: WaitReason = "quota"
+        self.used_at = -inf
+        self._rng = rng
+        self._pacer = Pacer(self.quota, now)
+        self._rooms = {"requests": Headroom(0.005), "tokens": Headroom(0.015)}
+        self._estimators: OrderedDict[str, Estimator] = OrderedDict()
+        self._paused_until = -inf
+        self._paused_for: WaitReason = "throttled"
+        self._refusals = 0
+        self._safe_share = safe_share
+        self._share = 0.0
+        self._share_until = -inf
+        self._cubic: Cubic | None = None
+        self._midnight = midnight
+        self._day_left = 0
+        self._day_over = False
+        self._day_own = False
+        self._starved = True
+        self._asked_at = now
+        self._sent: tuple[int, float] = (0, 0.0)
+
+    # -- may a call go? ---------------------------------------------------------------------
+
+    def tokens(self, job: str, size: Size) -> float:
+        """Tokens to reserve for a call of a job."""
+        return self._estimator(job).total(size)
+
+    def fits(self, job: str, size: Size) -> bool:
+        """Whether the call could pass the limit of tokens per request at all."""
+        most = self.deployment.max_tokens_per_request
+        return most is None or self._estimator(job).least(size) <= most
+
+    def ready(self, tokens: float, now: float) -> float:
+        """When a call of `tokens` may go, as far as time decides; inf: when something happens.
+
+        Where that is later than now, `why` says what stands against it.
+        """
+        if self.in_flight >= self.guard.limit:
+            self.guard.full()
+            self.why = "concurrency"
+            return inf
+        at = self.breaker.ready(now)
+        if at > now:
+            self.why = "outage"
+            return at
+        if self._paused_until > now:
+            self.why = self._paused_for
+            return self._paused_until
+        return self._quota_ready(tokens, now) if self.quota.limited else now
+
+    def blocked(self, now: float) -> tuple[float, WaitReason]:
+        """Until when nothing at all may go, and why; (now, ...) if nothing is in the way."""
+        if self.breaker.state == "open" and self.breaker.open_until > now:
+            return self.breaker.open_until, "outage"
+        if self._paused_until > now:
+            return self._paused_until, self._paused_for
+        self._turn_day(now)
+        if self._day_over and self._day_left <= 0:
+            return self._midnight, "day"
+        return now, "quota"
+
+    def admit(self, tokens: float, now: float) -> Ticket:
+        """A call goes now. It must be ready, and be settled or abandoned."""
+        self.in_flight += 1
+        self.used_at = now
+        if self.quota.limited:
+            self._pacer.spend(tokens, now)
+            self._day_left -= 1
+            self._sent = (self._sent[0] + 1, self._sent[1] + tokens)
+        return Ticket(tokens, now, self.breaker.admitted())
+
+    # -- what became of it ------------------------------------------------------------------
+
+    def abandon(self, ticket: Ticket, now: float) -> None:
+        """A call was given up before it was answered; the service may have counted it."""
+        self.in_flight -= 1
+        self.used_at = now
+        if ticket.probe:
+            self.breaker.abandoned()
+
+    def settle(
+        self, ticket: Ticket, outcome: Outcome, *, job: str, size: Size, row: int, now: float
+    ) -> float:
+        """Learn from an answer. Gives the seconds its row should wait if it is asked again now."""
+        self.in_flight -= 1
+        self.used_at = now
+        if outcome.kind == "throttled":
+            self.breaker.good(now)
+            return self._throttled(ticket, outcome, now)
+        if outcome.kind in ("transient", "timeout", "auth", "gone"):
+            self.breaker.bad(outcome, row, ticket.probe, now, self._rng)
+            if outcome.kind == "timeout" or outcome.status in (408, 504):
+                self.guard.timed_out(ticket.sent, now)
+            if outcome.kind in ("transient", "timeout"):
+                self.budget.failed(now)
+            return 0.0
+        self.breaker.good(now)
+        self.budget.succeeded()
+        self.guard.answered(now)
+        self._refusals = 0
+        if self.quota.limited:
+            self._passed(now)
+        if outcome.usage is not None:
+            surplus = self._estimator(job).learn(size, outcome.usage, ticket.tokens)
+            self._pacer.correct(surplus, now)
+        return 0.0
+
+    def _passed(self, now: float) -> None:
+        for room in self._rooms.values():
+            room.passed()
+        if self._cubic is not None:
+            self._cubic.passed(now)
+        self._apply(now)
+
+    def _throttled(self, ticket: Ticket, outcome: Outcome, now: float) -> float:
+        self._pacer.correct(-ticket.tokens, now)
+        limit = outcome.limit
+        told = outcome.retry_after or 0.0
+        if limit == "concurrency" or (limit is None and not self.quota.limited and told < SHORT):
+            self.guard.refused(self.in_flight, now)
+            return 0.0
+        self._refusals += 1
+        wait = hint(outcome, self._refusals, self._rng)
+        if limit == "day":
+            self._pause(now + wait, "day")
+            return 0.0
+        if not self.quota.limited:
+            self.guard.timed_out(ticket.sent, now)
+        for name, room in self._rooms.items():
+            if limit is None or limit == name:
+                room.refused(ticket.sent, now)
+        if self._cubic is not None:
+            self._cubic.refused(ticket.sent, now)
+        self._apply(now)
+        if limit == "tokens" or wait > SHORT + 0.25 or self._refusals >= STREAK:
+            self._pause(now + wait, "throttled")
+            return 0.0
+        return wait
+
+    def _pause(self, until: float, reason: WaitReason) -> None:
+        if until > self._paused_until:
+            self._paused_until = until
+            self._paused_for = reason
+
+    # -- the share of the quota -------------------------------------------------------------
+
+    def own(self, now: float) -> None:
+        """There is nobody to share with: the whole quota is this process's."""
+        self._share, self._share_until, self._day_own = 1.0, inf, True
+        self._day_left = self.quota.requests_per_day or 0
+        self._apply(now)
+
+    def fund(self, grant: Grant, told: Wish, midnight: float, now: float) -> None:
+        """The ledger has granted; `told` is what it was told; `midnight` is by its clock."""
+        self._cubic = None
+        self._midnight = midnight
+        self._share, self._share_until = grant.share, grant.until
+        self._rooms["requests"].learned(grant.requests, told.requests)
+        self._rooms["tokens"].learned(grant.tokens, told.tokens)
+        self._day_left += grant.day
+        self._day_over = grant.day_over
+        self._apply(now)
+
+    def lower(self, share: float, now: float) -> None:
+        """About to write a smaller share: keep to it from before the write on."""
+        self._share = min(self._share, share)
+        self._apply(now)
+
+    def ledger_lost(self, now: float) -> None:
+        """The ledger did not answer: once the share has run out, go on alone and carefully."""
+        if now >= self._share_until and self._cubic is None:
+            self._cubic = Cubic(self._safe_share, now)
+            self._apply(now)
+
+    def wish(self, weight: float, now: float, *, leaving: bool = False) -> Wish:
+        """What to ask of the ledger now; `leaving` returns what is left of the day."""
+        per_day = self.quota.requests_per_day
+        want = 0
+        self._turn_day(now)
+        if per_day is not None:
+            rate = self._pacer.request_rate
+            ahead = min(rate * AHEAD, per_day / 20) if rate > 0 else per_day / 20
+            want = max(0, int(max(1.0, ahead)) - self._day_left)
+        return Wish(
+            weight=weight,
+            wants=self._wants(now),
+            seats=seats(self.quota.requests_per_minute),
+            requests=self._rooms["requests"].factor,
+            tokens=self._rooms["tokens"].factor,
+            day=want,
+            back=max(0, self._day_left) if leaving and per_day is not None else 0,
+            per_day=per_day,
+        )
+
+    def released(self) -> None:
+        """The share was given back."""
+        self._share_until = -inf
+        self._share = 0.0
+        self._cubic = None
+        self._day_left = 0
+        self._starved = True
+
+    def _wants(self, now: float) -> float:
+        """The part of the quota it could use: all while the quota holds calls up, else what it
+        used and half as much again."""
+        seconds = max(now - self._asked_at, 0.1)
+        requests, tokens = self._sent
+        quota = self.quota
+        used = max(
+            requests / seconds * 60.0 / quota.requests_per_minute
+            if quota.requests_per_minute
+            else 0.0,
+            tokens / seconds * 60.0 / quota.tokens_per_minute if quota.tokens_per_minute else 0.0,
+        )
+        wants = 1.0 if self._starved else clamp(1.5 * used, 0.02, 1.0)
+        self._starved = False
+        self._asked_at, self._sent = now, (0, 0.0)
+        return wants
+
+    def _apply(self, now: float) -> None:
+        share = self._cubic.share if self._cubic is not None else self._share
+        self._pacer.grant(share, self._rooms["requests"].value, self._rooms["tokens"].value, now)
+
+    def _quota_ready(self, tokens: float, now: float) -> float:
+        self.why = "quota"
+        if self._cubic is None and now >= self._share_until:
+            return inf
+        if self.quota.requests_per_day is not None:
+            self._turn_day(now)
+            if self._day_left <= 0:
+                self._starved = True
+                self.why = "day" if self._day_over else "quota"
+                return self._midnight if self._day_over else inf
+        at = self._pacer.ready(tokens, now)
+        if at > now:
+            self._starved = True
+        return at
+
+    def _turn_day(self, now: float) -> None:
+        if now < self._midnight:
+            self._day_over = self._day_over or (self._day_own and self._day_left <= 0)
+            return
+        self._midnight += DAY * (1 + (now - self._midnight) // DAY)
+        self._day_over = False
+        self._day_left = (self.quota.requests_per_day or 0) if self._day_own else 0
+
+    def _estimator(self, job: str) -> Estimator:
+        found = self._estimators.get(job)
+        if found is None:
+            found = self._estimators[job] = Estimator()
+            if len(self._estimators) > JOBS:
+                self._estimators.popitem(last=False)
+        return found

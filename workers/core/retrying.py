@@ -1,0 +1,91 @@
+"""What follows from the outcome of a call: is it final, or is it made again, and when?"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar, Literal
+
+from schemas.outcomes import Outcome
+
+ATTEMPTS = 3
+"""How often a row may fail by its own fault before the failure is final."""
+BASE, LONGEST = 0.5, 20.0
+"""Seconds of full-jitter backoff: uniform(0, min(LONGEST, BASE * 2**n)) (AWS architecture blog)."""
+LONGEST_HINT = 120.0
+"""Quotas turn every minute: a longer hint, unless it is about a day's, is a mistake and counts as
+none. Services have told clients to wait a day for a minute's quota."""
+LONGEST_DAY = 86_400.0
+UNTOLD = {"day": 900.0, "tokens": 5.0, "requests": 1.0}
+"""Seconds to wait where the service does not say; doubled with each refusal in a row."""
+LONGEST_UNTOLD = 60.0
+JITTER = 0.25
+
+Step = Literal["final", "again", "elsewhere", "retry"]
+
+_FINAL = frozenset({"ok", "content_filter", "bad_request"})
+
+
+def step(outcome: Outcome) -> Step:
+    """What an outcome asks for.
+
+    final: it counts. again: it was refused for now and costs the row nothing. elsewhere: the
+    deployment is out of order, whatever the row. retry: it may pass next time, within limits.
+    """
+    if outcome.kind in _FINAL:
+        return "final"
+    if outcome.kind == "throttled":
+        return "again"
+    if outcome.kind in ("auth", "gone"):
+        return "elsewhere"
+    return "retry"
+
+
+def backoff(failures: int, rng: Random) -> float:
+    """Seconds before try number `failures` + 1, with full jitter."""
+    return rng.uniform(0.0, min(LONGEST, BASE * 2.0 ** min(failures, 10)))
+
+
+def hint(outcome: Outcome, refusals: int, rng: Random) -> float:
+    """Seconds to wait after the `refusals`-th 429 in a row: what the server says if it makes sense.
+
+    A little jitter comes on top, so that those who were told the same do not come back as one.
+    """
+    day = outcome.limit == "day"
+    told = outcome.retry_after
+    if told is None or told > (LONGEST_DAY if day else LONGEST_HINT):
+        first = UNTOLD.get(outcome.limit or "requests", 1.0)
+        told = first if day else min(LONGEST_UNTOLD, first * 2.0 ** min(max(refusals - 1, 0), 10))
+    return told + rng.uniform(0.0, JITTER)
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many retries a deployment may be burdened with (gRPC A6, with Finagle's trickle).
+
+    A failure takes 1, a success gives RATIO, time gives TRICKLE a second; below half nothing is
+    retried: a service in trouble is not asked twice for everything.
+    """
+
+    tokens: float = 10.0
+    at: float = 0.0
+
+    MOST: ClassVar[float] = 10.0
+    RATIO: ClassVar[float] = 0.1
+    TRICKLE: ClassVar[float] = 0.5
+
+    def failed(self, now: float) -> None:
+        """A call failed and may want another try."""
+        self._refill(now)
+        self.tokens = max(0.0, self.tokens - 1.0)
+
+    def succeeded(self) -> None:
+        """A call was answered well."""
+        self.tokens = min(self.MOST, self.tokens + self.RATIO)
+
+    def wait(self, now: float) -> float:
+        """Seconds until a retry is allowed, as far as time alone decides."""
+        self._refill(now)
+        return max(0.0, self.MOST / 2.0 - self.tokens) / self.TRICKLE
+
+    def _refill(self, now: float) -> None:
+        self.tokens = min(self.MOST, self.tokens + (now - self.at) * self.TRICKLE)
+        self.at = now

@@ -1,0 +1,252 @@
+"""Which deployment answers a call, and when? Turns, routes, pacing and retries.
+
+Deployments that share a route share a queue; each takes from it what its quota, guard and breaker
+let through. No waiting call has a task or a timer of its own: a deployment has one wake-up, a
+shard has one deadline.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from schemas.deployments import Deployment, Task
+from schemas.jobs import Waiting
+from schemas.outcomes import Outcome
+from schemas.results import Attempt, WaitReason
+from workers.core.estimating import measure
+from workers.core.lane import DAY, Lane, Ticket
+from workers.core.retrying import ATTEMPTS, backoff, step
+from workers.funding import Funding
+from workers.gate import Gate, Waiter
+from workers.ledger import Ledger
+from workers.ports import Endpoint
+from workers.routing import Routing
+from workers.turns import Group, Pool, Turns
+
+__all__ = ["Answer", "Call", "Dispatcher", "Gate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to make. `rows` > 1: packed embeddings, `body["input"]` is a list."""
+
+    task: Task
+    model: str
+    body: Mapping[str, Any]
+    rows: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The final outcome, and every try that was made."""
+
+    outcome: Outcome
+    attempts: tuple[Attempt, ...]
+
+
+class Dispatcher:
+    """Makes calls to the configured deployments within their quotas.
+
+    Without a ledger this process uses the quotas alone; with one that cannot be reached it starts
+    from `safe_share` of each. `routes` as in `Routing`; `wall` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        deployments: Sequence[Deployment],
+        endpoints: Mapping[str, Endpoint],
+        *,
+        rng: Random,
+        ledger: Ledger | None = None,
+        routes: Mapping[str, Sequence[str]] | None = None,
+        safe_share: float = 0.1,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._deployments = deployments
+        self._endpoints = endpoints
+        self._rng = rng
+        self._wall = wall
+        self._safe_share = safe_share
+        self._routing = Routing(deployments, endpoints, routes or {})
+        self._turns = Turns(rng=rng, wanted=self._wanted)
+        self._funding = (
+            Funding(ledger, pump=self._turns.pump, weight=self._weight, queued=self._queued)
+            if ledger is not None
+            else None
+        )
+        self._lanes: dict[str, Lane] = {}
+        self._groups: dict[tuple[Lane, ...], Group] = {}
+        self._rows = 0
+
+    def cannot(self, task: Task, model: str) -> str | None:
+        """Why no deployment can do this, as a message for the row; None if one can."""
+        return self._routing.cannot(task, model)
+
+    async def preflight(self, task: Task, model: str) -> str | None:
+        """Why the endpoints themselves say that they cannot do a task; None if one can."""
+        return await self._routing.preflight(task, model)
+
+    async def run(self) -> None:
+        """Keep the shares of the quota ledger fresh, until cancelled."""
+        self._open()
+        if self._funding is not None:
+            await self._funding.run()
+        else:
+            await asyncio.Event().wait()
+
+    def waiting(self, job: str) -> Waiting | None:
+        """What a job waits for now; None if nothing of it waits but for answers."""
+        return self._turns.waiting(job, self._wall())
+
+    async def ask(self, call: Call, *, job: str, weight: float, gate: Gate) -> Answer:
+        """Make a call when its turn has come, again where that helps; the last outcome is final.
+
+        Raises HandBack when it cannot be admitted before the gate closes or its deadline, and
+        ValueError for a call that `cannot` refuses.
+        """
+        size = measure(call.task, call.body)
+        lanes = self._able(call.task, call.model)
+        fitting = tuple(lane for lane in lanes if lane.fits(job, size))
+        if not fitting:
+            return Answer(_too_large(lanes), ())
+        group = self._groups.get(fitting) or self._group(fitting)
+        jobs = group.pool.jobs
+        jobs[job] = (weight, jobs.get(job, (weight, 0))[1] + 1)
+        try:
+            now = asyncio.get_running_loop().time()
+            return await self._asked(call, group, Waiter(job, weight, size, gate, now))
+        finally:
+            left = jobs[job][1] - 1
+            if left:
+                jobs[job] = (weight, left)
+            else:
+                del jobs[job]
+
+    async def _asked(self, call: Call, group: Group, waiter: Waiter) -> Answer:
+        self._rows += 1
+        row, failures, blamed = self._rows, 0, 0
+        attempts: list[Attempt] = []
+        while True:
+            lane, ticket = await self._turns.admitted(group, waiter)
+            outcome, delay = await self._try(lane, ticket, call, waiter, row=row, attempts=attempts)
+            what = step(outcome)
+            if what == "retry":
+                failures += 1
+                blamed += lane.breaker.blames_row(outcome, row, ticket.sent)
+                now = asyncio.get_running_loop().time()
+                delay = max(backoff(failures, self._rng), lane.budget.wait(now))
+            if what == "final" or blamed >= ATTEMPTS:
+                return Answer(outcome, tuple(attempts))
+            if delay > 0.0:
+                reason: WaitReason = "outage" if what == "retry" else "throttled"
+                await self._turns.rest(group, waiter, delay, reason, lane.name)
+
+    async def _try(
+        self,
+        lane: Lane,
+        ticket: Ticket,
+        call: Call,
+        waiter: Waiter,
+        *,
+        row: int,
+        attempts: list[Attempt],
+    ) -> tuple[Outcome, float]:
+        """Make one call. Gives its outcome, and the seconds for which its row should rest."""
+        loop = asyncio.get_running_loop()
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._endpoints[lane.name].ask(call.task, call.body)
+        finally:
+            if outcome is None:
+                lane.abandon(ticket, loop.time())
+                self._turns.pump(lane)
+        now = loop.time()
+        attempts.append(_attempt(lane, ticket, outcome, waiter, now))
+        waiter.tried(now)
+        delay = lane.settle(ticket, outcome, job=waiter.job, size=waiter.size, row=row, now=now)
+        if step(outcome) != "final":
+            self._turns.hand_back(lane)
+        self._turns.pump(lane)
+        return outcome, delay
+
+    # -- lanes ------------------------------------------------------------------------------
+
+    def _able(self, task: Task, model: str) -> tuple[Lane, ...]:
+        if not self._lanes:
+            self._open()
+        names = self._routing.able(task, model)
+        if not names:
+            raise ValueError(self.cannot(task, model) or f"{model!r} cannot do {task}")
+        return tuple(self._lanes[name] for name in names)
+
+    def _open(self) -> None:
+        """Make the lanes; a monotonic clock is known only inside an event loop."""
+        if self._lanes:
+            return
+        now = asyncio.get_running_loop().time()
+        midnight = now + DAY - self._wall() % DAY
+        for each in self._deployments:
+            lane = Lane(
+                each, safe_share=self._safe_share, midnight=midnight, now=now, rng=self._rng
+            )
+            self._lanes[each.name] = lane
+            if self._funding is None:
+                lane.own(now)
+            elif lane.quota.limited:
+                self._funding.add(lane)
+        self._join()
+
+    def _join(self) -> None:
+        """Put lanes that share a route into one pool."""
+        pools = {name: Pool([lane]) for name, lane in self._lanes.items()}
+        for names in self._routing.names.values():
+            first, *others = dict.fromkeys(pools[name] for name in names)
+            for other in others:
+                first.lanes += other.lanes
+                pools |= {lane.name: first for lane in other.lanes}
+        for pool in dict.fromkeys(pools.values()):
+            self._turns.add(pool)
+
+    def _group(self, lanes: tuple[Lane, ...]) -> Group:
+        group = self._groups[lanes] = Group(lanes, self._turns.pool(lanes[0]))
+        return group
+
+    def _wanted(self, lane: Lane) -> None:
+        if self._funding is not None:
+            self._funding.wanted(lane)
+
+    def _weight(self, lane: Lane) -> float:
+        """What the jobs of this process weigh together at a lane, for its share of the quota."""
+        return sum(weight for weight, _ in self._turns.pool(lane).jobs.values()) or 1.0
+
+    def _queued(self, lane: Lane) -> bool:
+        return bool(self._turns.pool(lane).jobs)
+
+
+def _attempt(lane: Lane, ticket: Ticket, outcome: Outcome, waiter: Waiter, now: float) -> Attempt:
+    waited = ticket.sent - waiter.since
+    used = outcome.usage.total_tokens if outcome.usage is not None else 0
+    return Attempt(
+        deployment=lane.name,
+        kind=outcome.kind,
+        status=outcome.status,
+        waited=round(waited, 3),
+        waited_for=waiter.waited_for if waited > 0.0 else None,
+        seconds=round(now - ticket.sent, 3),
+        tokens=used,
+        billed=outcome.billed,
+    )
+
+
+def _too_large(lanes: Sequence[Lane]) -> Outcome:
+    most = max(lane.deployment.max_tokens_per_request or 0 for lane in lanes)
+    return Outcome(
+        kind="bad_request",
+        code="request_too_large",
+        message=f"prompt and max_tokens together exceed the {most} tokens that "
+        f"{', '.join(lane.name for lane in lanes)} may be asked for in one request: shorten the "
+        "prompt or lower max_tokens",
+    )

@@ -1,0 +1,114 @@
+"""When does a process take, keep and give back its share of each quota?
+
+It takes part in the ledger of a deployment only while it has work for it: the first call starts
+the first round at once, rounds follow while there is work, and the share goes back soon after.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from workers.core.lane import DAY, Lane
+from workers.errors import StorageError, Unavailable
+from workers.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+LINGER = 2.0
+"""Seconds without work after which a share is given back."""
+LOOK = 0.5
+"""Seconds between looks at whether there is still work."""
+
+
+class Funding:
+    """Keeps the shares of all limited lanes. `pump` is called when a lane may go on."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        pump: Callable[[Lane], None],
+        weight: Callable[[Lane], float],
+        queued: Callable[[Lane], bool],
+    ) -> None:
+        self._ledger = ledger
+        self._pump = pump
+        self._weight = weight
+        self._queued = queued
+        self._lanes: dict[str, tuple[Lane, asyncio.Event]] = {}
+        self._running = False
+
+    def add(self, lane: Lane) -> None:
+        """Share this lane's quota from now on."""
+        self._lanes[lane.name] = (lane, asyncio.Event())
+
+    def wanted(self, lane: Lane) -> None:
+        """There is work for a lane. While nobody runs the rounds it goes on carefully alone."""
+        kept = self._lanes.get(lane.name)
+        if kept is None:
+            return
+        kept[1].set()
+        if not self._running:
+            lane.ledger_lost(asyncio.get_running_loop().time())
+
+    async def run(self) -> None:
+        """Keep the shares, until cancelled; then give them back."""
+        self._running = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane, busy in self._lanes.values():
+                    group.create_task(self._keep(lane, busy), name=f"share of {lane.name}")
+                await asyncio.Event().wait()
+        finally:
+            self._running = False
+
+    async def _keep(self, lane: Lane, busy: asyncio.Event) -> None:
+        while True:
+            await busy.wait()
+            try:
+                await self._hold(lane)
+            finally:
+                await self._give_back(lane)
+            # No await between the last look at the lane and this: no call can be overlooked.
+            if not self._has_work(lane):
+                busy.clear()
+
+    async def _hold(self, lane: Lane) -> None:
+        """One round after the other, while there is work."""
+        while self._has_work(lane):
+            holders = await self._round(lane)
+            left = self._ledger.interval(holders)
+            while left > 0.0 and self._has_work(lane):
+                await asyncio.sleep(min(LOOK, left))
+                left -= LOOK
+
+    async def _round(self, lane: Lane) -> int:
+        loop = asyncio.get_running_loop()
+        wish = lane.wish(self._weight(lane), loop.time())
+        try:
+            done = await self._ledger.renew(
+                lane.name, wish, lambda share: lane.lower(share, loop.time())
+            )
+        except (Unavailable, StorageError) as error:
+            log.warning("no share of %s from the ledger: %s", lane.name, error)
+            lane.ledger_lost(loop.time())
+            self._pump(lane)
+            return 1
+        now = loop.time()
+        midnight = now + DAY - done.server_time % DAY
+        lane.fund(done.grant, done.told, midnight, now)
+        self._pump(lane)
+        return done.grant.holders
+
+    async def _give_back(self, lane: Lane) -> None:
+        loop = asyncio.get_running_loop()
+        wish = lane.wish(self._weight(lane), loop.time(), leaving=True)
+        lane.released()
+        try:
+            await self._ledger.leave(lane.name, wish)
+        except (Unavailable, StorageError) as error:
+            log.info("the share of %s runs out by itself: %s", lane.name, error)
+
+    def _has_work(self, lane: Lane) -> bool:
+        now = asyncio.get_running_loop().time()
+        return lane.in_flight > 0 or self._queued(lane) or now - lane.used_at < LINGER

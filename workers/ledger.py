@@ -1,0 +1,165 @@
+"""How does a process keep its share of a quota? Rounds with the ledger blob in Blob Storage.
+
+One blob for each deployment, `quota/{deployment}.json` in the state container, changed by
+compare-and-swap with the pure rules of core/shares.py. Expiry of others is judged by the storage
+service's clock as it comes with each read; what this process holds ends by its own monotonic
+clock, counted from before the read.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from uuid import UUID
+
+from workers.core.lane import Grant
+from workers.core.pacing import clamp
+from workers.core.shares import LEASE, MARGIN, Book, Holder, Wish, leave, renew
+from workers.errors import BlobChanged, BlobExists, BlobMissing, Unavailable
+from workers.ports import BlobRef, Blobs
+
+log = logging.getLogger(__name__)
+
+ROUND = 3.0
+"""Seconds for one round; the next one comes soon enough."""
+TRIES = 6
+FASTEST, SLOWEST, PER_HOLDER = 1.0, 4.0, 0.6
+"""Seconds between rounds: the fewer the holders, the faster newcomers find their share, and the
+blob sees about two rounds a second, however many they are, up to seven; then it grows slowly."""
+REWRITE = 4.0
+"""Seconds after which an entry is written again although nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of a round: the grant, what the ledger was told with it, the service's clock."""
+
+    grant: Grant
+    told: Wish
+    server_time: float
+
+
+class Ledger:
+    """This process's entries in the ledgers of its deployments."""
+
+    def __init__(self, blobs: Blobs, container: str, *, rng: Random) -> None:
+        self._blobs = blobs
+        self._container = container
+        self._rng = rng
+        self.holder = UUID(int=rng.getrandbits(128), version=4).hex
+        self._written: dict[str, tuple[Holder, float]] = {}
+
+    def interval(self, holders: int) -> float:
+        """Seconds until the next round."""
+        return clamp(PER_HOLDER * holders, FASTEST, SLOWEST) * self._rng.uniform(0.9, 1.1)
+
+    async def renew(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
+        """Ask for a share. `lower` is called before a smaller share is written.
+
+        Raises Unavailable when the ledger cannot be read or written in time; what was held stays
+        held until it runs out.
+        """
+        try:
+            async with asyncio.timeout(ROUND):
+                return await self._rounds(deployment, wish, lower)
+        except TimeoutError:
+            raise Unavailable(f"the quota ledger of {deployment} did not answer in time") from None
+
+    async def leave(self, deployment: str, wish: Wish) -> None:
+        """Give the share back. Raises Unavailable; the entry then runs out by itself."""
+        self._written.pop(deployment, None)
+        try:
+            async with asyncio.timeout(ROUND):
+                await self._leave(self._ref(deployment), wish)
+        except TimeoutError:
+            raise Unavailable(f"the quota ledger of {deployment} did not answer in time") from None
+
+    async def _leave(self, ref: BlobRef, wish: Wish) -> None:
+        for turn in range(TRIES):
+            try:
+                stored = await self._blobs.read(ref)
+                book = Book.load(stored.data)
+                if self.holder not in book.holders:
+                    # Also when a conflict was about our own earlier success: never return twice.
+                    return
+                left = leave(book, self.holder, wish, stored.server_time)
+                await self._blobs.replace(ref, left.dump(), stored.etag)
+            except BlobMissing:
+                return
+            except BlobChanged:
+                await self._yield(turn)
+            else:
+                return
+        raise Unavailable(f"{ref.name} changes too fast")
+
+    async def _rounds(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
+        ref = self._ref(deployment)
+        loop = asyncio.get_running_loop()
+        for turn in range(TRIES):
+            began = loop.time()
+            try:
+                stored = await self._blobs.read(ref)
+            except BlobMissing:
+                # The service's clock is not known before there is a blob to read.
+                await self._create(ref)
+                continue
+            book, now = Book.load(stored.data), stored.server_time
+            fresh, given = renew(book, self.holder, wish, now)
+            mine = fresh.holders[self.holder]
+            if self._stands(deployment, book, mine, given, began):
+                held, since = self._written[deployment]
+                untold = replace(wish, requests=1.0, tokens=1.0)
+                return self._round(book, held, since, untold, given=0, now=now)
+            lower(mine.share)
+            try:
+                await self._blobs.replace(ref, fresh.dump(), stored.etag)
+            except BlobChanged:
+                await self._yield(turn)
+                continue
+            self._written[deployment] = (mine, began)
+            return self._round(fresh, mine, began, wish, given=given, now=now)
+        raise Unavailable(f"{ref.name} changes too fast")
+
+    def _stands(self, deployment: str, book: Book, mine: Holder, given: int, began: float) -> bool:
+        """Whether the entry may stand as it was written."""
+        held, since = self._written.get(deployment, (None, 0.0))
+        return (
+            held is not None
+            and book.holders.get(self.holder) == held
+            and given == 0
+            and began - since < REWRITE
+            and mine.seated == held.seated
+            and abs(mine.share - held.share) < 0.001
+            and abs(mine.wants - held.wants) < 0.1
+            and mine.weight == held.weight
+        )
+
+    def _round(
+        self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
+    ) -> Round:
+        per_day = told.per_day
+        over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
+        grant = Grant(
+            share=mine.share,
+            until=began + LEASE - MARGIN,
+            requests=book.requests,
+            tokens=book.tokens,
+            day=given,
+            day_over=over,
+            holders=len(book.holders),
+        )
+        return Round(grant, told, now)
+
+    async def _create(self, ref: BlobRef) -> None:
+        try:
+            await self._blobs.create(ref, Book().dump())
+        except BlobExists:
+            log.debug("another process created %s", ref.name)
+
+    async def _yield(self, turn: int) -> None:
+        """After a conflict: full jitter, so that those who collided do not collide again."""
+        await asyncio.sleep(self._rng.uniform(0.0, 0.05 * 2.0**turn))
+
+    def _ref(self, deployment: str) -> BlobRef:
+        return BlobRef(self._container, f"quota/{deployment}.json")

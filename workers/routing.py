@@ -1,0 +1,87 @@
+"""Which deployments could answer a call?"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from schemas.deployments import Deployment, Task
+from workers.ports import Endpoint, EndpointInfo
+
+INFO_DEADLINE = 20.0
+
+
+class Routing:
+    """Models, the deployments that serve them, and what their endpoints say of themselves.
+
+    `routes` maps a model to names of deployments; a model without a route goes to the deployments
+    of that model, and the name of a deployment to itself.
+    """
+
+    def __init__(
+        self,
+        deployments: Sequence[Deployment],
+        endpoints: Mapping[str, Endpoint],
+        routes: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._deployments = {each.name: each for each in deployments}
+        self._endpoints = endpoints
+        self._infos: dict[str, EndpointInfo | None] = {}
+        self._asking: dict[str, asyncio.Lock] = {each.name: asyncio.Lock() for each in deployments}
+        named = {each.name: (each.name,) for each in deployments}
+        models: dict[str, tuple[str, ...]] = {}
+        for each in deployments:
+            models[each.model] = (*models.get(each.model, ()), each.name)
+        given = {model: tuple(names) for model, names in routes.items()}
+        self.names: Mapping[str, tuple[str, ...]] = named | models | given
+
+    def able(self, task: Task, model: str) -> tuple[str, ...]:
+        """The deployments that can do it, by configuration and by what `preflight` has heard."""
+        return tuple(name for name in self._serving(task, model) if self._hears(name, task))
+
+    def cannot(self, task: Task, model: str) -> str | None:
+        """Why no deployment can do this, as a message for the row; None if one can."""
+        names = self.names.get(model)
+        if names is None:
+            known = ", ".join(sorted(self.names)) or "none"
+            return f"no deployment serves the model {model!r}; known are: {known}"
+        if self._serving(task, model):
+            return None
+        able = sorted({each for name in names for each in self._deployments[name].serves})
+        return f"the deployments of {model!r} do not do {task}; they do: {', '.join(able)}"
+
+    async def preflight(self, task: Task, model: str) -> str | None:
+        """Why the endpoints themselves say that they cannot do a task; None if one can.
+
+        Each endpoint is asked once; one that does not say is believed to be able.
+        """
+        refused = self.cannot(task, model)
+        if refused is not None:
+            return refused
+        names = self._serving(task, model)
+        for name in names:
+            await self._ask(name)
+        if self.able(task, model):
+            return None
+        said = [f"{name} says it does {self._says(name)}" for name in names]
+        return f"no deployment of {model!r} can do {task}: {'; '.join(said)}"
+
+    async def _ask(self, name: str) -> None:
+        async with self._asking[name]:
+            if name in self._infos:
+                return
+            try:
+                async with asyncio.timeout(INFO_DEADLINE):
+                    self._infos[name] = await self._endpoints[name].info()
+            except TimeoutError:
+                self._infos[name] = None
+
+    def _serving(self, task: Task, model: str) -> tuple[str, ...]:
+        names = self.names.get(model, ())
+        return tuple(name for name in names if task in self._deployments[name].serves)
+
+    def _hears(self, name: str, task: Task) -> bool:
+        info = self._infos.get(name)
+        return info is None or info.tasks is None or task in info.tasks
+
+    def _says(self, name: str) -> str:
+        info = self._infos.get(name)
+        return ", ".join(info.tasks or ()) if info else ""

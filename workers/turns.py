@@ -1,0 +1,276 @@
+"""Whose turn is it at which deployment, and who has waited too long?
+
+No waiting call has a task or a timer of its own: a deployment has one wake-up, a shard has one
+deadline, and every event (an answer, a share, a pause that ends) lets go those who may.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from random import Random
+
+from schemas.jobs import Waiting
+from schemas.results import WaitReason
+from workers.core.fairness import FairQueue
+from workers.core.lane import Lane, Ticket
+from workers.errors import HandBack
+from workers.gate import Gate, Waiter
+
+LEAST_DELAY, MOST_DELAY = 1.0, 5.0
+"""Seconds after which a call that only queued too long is worth another try."""
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """Lanes that share routes, directly or through others, and the calls that wait for them.
+
+    `jobs`: weight and number of calls of each job that is being asked.
+    """
+
+    lanes: list[Lane]
+    jobs: dict[str, tuple[float, int]] = field(default_factory=dict)
+    queue: "FairQueue[tuple[Gate, Group], Waiter]" = field(default_factory=FairQueue)
+    moved: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """The lanes that could answer a call."""
+
+    lanes: tuple[Lane, ...]
+    pool: Pool
+
+
+class Turns:
+    """The queues of all pools. `wanted` is told of each lane that a call would like to use."""
+
+    def __init__(self, *, rng: Random, wanted: Callable[[Lane], None]) -> None:
+        self._rng = rng
+        self._wanted = wanted
+        self._pools: dict[str, Pool] = {}
+        self._pending: dict[str, dict[Waiter, Group]] = {}
+        self._wakes: dict[str, asyncio.TimerHandle] = {}
+
+    def pool(self, lane: Lane) -> Pool:
+        """The pool that a lane is in."""
+        return self._pools[lane.name]
+
+    def add(self, pool: Pool) -> None:
+        """Serve the calls that wait for the lanes of this pool."""
+        pool.moved = partial(self._moved, pool)
+        for lane in pool.lanes:
+            self._pools[lane.name] = pool
+
+    def waiting(self, job: str, wall: float) -> Waiting | None:
+        """What a job waits for now: the call of it that has waited longest speaks for all."""
+        pending = self._pending.get(job)
+        if not pending:
+            return None
+        waiter, group = next(iter(pending.items()))
+        now = asyncio.get_running_loop().time()
+        lane = group.lanes[0]
+        reason, name, until = lane.why, lane.name, lane.blocked(now)[0]
+        if waiter.resting is not None:
+            (reason, name), until = waiter.resting, now
+        return Waiting(
+            reason=reason,
+            deployment=name,
+            since=wall - (now - waiter.since),
+            until=wall + until - now if until > now else None,
+        )
+
+    async def admitted(self, group: Group, waiter: Waiter) -> tuple[Lane, Ticket]:
+        """Wait for a lane."""
+        gate, queue = waiter.gate, group.pool.queue
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            self._check(gate, group, now)
+            if not queue.waiting and now < gate.until:
+                free = self._free(group, waiter, now)
+                if free is not None:
+                    return free, free.admit(free.tokens(waiter.job, waiter.size), now)
+            lane, ticket = await self._turn(group, waiter)
+            # Between its turn and this line a lease may have ended: the process may have slept.
+            if loop.time() < gate.until and gate.closed is None:
+                return lane, ticket
+            lane.abandon(ticket, loop.time())
+            self.pump(lane)
+
+    def _free(self, group: Group, waiter: Waiter, now: float) -> Lane | None:
+        """The lane with the most free capacity for its weight that may take a call right now."""
+        best, least = None, inf
+        for lane in group.lanes:
+            self._wanted(lane)
+            load = (lane.in_flight + 1) / lane.deployment.weight
+            if load < least and lane.ready(lane.tokens(waiter.job, waiter.size), now) <= now:
+                best, least = lane, load
+        return best
+
+    async def _turn(self, group: Group, waiter: Waiter) -> tuple[Lane, Ticket]:
+        """Queue until a lane takes the call."""
+        queue, key = group.pool.queue, (waiter.gate, group)
+        waiter.gate.hear[group.pool.moved] = None
+        waiter.begin()
+        queue.push(waiter.job, waiter.weight, key, waiter, first=waiter.again)
+        for lane in group.lanes:
+            self._wanted(lane)
+            self.pump(lane)
+        if waiter.waited_for is None and not waiter.ended:
+            waiter.waited_for = group.lanes[0].why
+        try:
+            result = await self._ended(waiter, group)
+        finally:
+            queue.remove(waiter.job, key, waiter)
+        if result is None:
+            raise AssertionError("only a rest ends without a lane")
+        return result
+
+    async def rest(
+        self, group: Group, waiter: Waiter, delay: float, reason: WaitReason, name: str
+    ) -> None:
+        """Let a call wait by itself, unless that is longer than its shard may wait."""
+        loop = asyncio.get_running_loop()
+        if loop.time() + delay > waiter.gate.deadline:
+            raise HandBack(reason, delay, name)
+        if waiter.gate.closed is not None:
+            raise HandBack(waiter.gate.closed, 0.0)
+        waiter.begin()
+        waiter.resting = (reason, name)
+        waiter.waited_for = reason
+        timer = loop.call_later(delay, waiter.end, None)
+        try:
+            await self._ended(waiter, group)
+        finally:
+            timer.cancel()
+            waiter.resting = None
+
+    async def _ended(self, waiter: Waiter, group: Group) -> tuple[Lane, Ticket] | None:
+        """Wait for a waiter's end, and leave nothing behind, however it comes."""
+        self._pending.setdefault(waiter.job, {})[waiter] = group
+        self._watch(waiter.gate)
+        result: tuple[Lane, Ticket] | HandBack | None = None
+        try:
+            result = await waiter.wait()
+        except asyncio.CancelledError:
+            let_through = waiter.leave()
+            if let_through is not None:
+                lane, ticket = let_through
+                lane.abandon(ticket, asyncio.get_running_loop().time())
+                self.pump(lane)
+            raise
+        finally:
+            waiter.leave()
+            pending = self._pending[waiter.job]
+            del pending[waiter]
+            if not pending:
+                del self._pending[waiter.job]
+        if isinstance(result, HandBack):
+            raise result
+        return result
+
+    # -- events: somebody may go, or must ---------------------------------------------------
+
+    def pump(self, lane: Lane) -> None:
+        """Give a lane what waits for it, as far as it may take it; else wake it when it may."""
+        queue = self._pools[lane.name].queue
+        if not queue.waiting:
+            return
+        now = asyncio.get_running_loop().time()
+
+        def eligible(key: tuple[Gate, Group]) -> bool:
+            return now < key[0].until and lane in key[1].lanes
+
+        while queue.waiting:
+            flow = queue.select(eligible)
+            if flow is None:
+                return
+            waiter = flow.head
+            tokens = lane.tokens(waiter.job, waiter.size)
+            at = lane.ready(tokens, now)
+            if at > now:
+                self._wake(lane, at)
+                return
+            queue.take(flow, tokens)
+            if not waiter.ended:
+                waiter.end((lane, lane.admit(tokens, now)))
+
+    def _wake(self, lane: Lane, at: float) -> None:
+        """Have the lane pumped at a time; an earlier wake-up that is set stays."""
+        if at == inf:
+            return
+        timer = self._wakes.get(lane.name)
+        if timer is not None and not timer.cancelled():
+            if timer.when() <= at:
+                return
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._wakes[lane.name] = loop.call_at(at, self._woken, lane)
+
+    def _woken(self, lane: Lane) -> None:
+        self._wakes.pop(lane.name, None)
+        self.pump(lane)
+
+    def _watch(self, gate: Gate) -> None:
+        """See to it that the gate's deadline is noticed."""
+        if gate.timer is None:
+            loop = asyncio.get_running_loop()
+            gate.timer = loop.call_at(gate.deadline, self._overdue, gate)
+
+    def _overdue(self, gate: Gate) -> None:
+        gate.timer = None
+        loop = asyncio.get_running_loop()
+        if loop.time() < gate.deadline:
+            self._watch(gate)
+            return
+        for waiter in list(gate.waiters):
+            group = self._pending[waiter.job][waiter]
+            lane = group.lanes[0]
+            reason, name = waiter.resting or (lane.why, lane.name)
+            until, _ = lane.blocked(loop.time())
+            soon = self._rng.uniform(LEAST_DELAY, MOST_DELAY)
+            waiter.end(HandBack(reason, max(soon, until - loop.time()), name))
+
+    def hand_back(self, lane: Lane) -> None:
+        """A lane may be blocked: send away those for whom it takes longer than they may wait."""
+        now = asyncio.get_running_loop().time()
+        if lane.blocked(now)[0] <= now:
+            return
+        for flow in self._pools[lane.name].queue.flows():
+            gate, group = flow.key
+            blocked = _blocked(group, now)
+            if blocked is not None and blocked[0] > gate.deadline:
+                until, reason, name = blocked
+                for waiter in list(flow.items):
+                    waiter.end(HandBack(reason, until - now, name))
+
+    def _check(self, gate: Gate, group: Group, now: float) -> None:
+        """Refuse a call that would only wait for its deadline."""
+        if gate.closed is not None:
+            raise HandBack(gate.closed, 0.0)
+        blocked = _blocked(group, now)
+        if blocked is not None and blocked[0] > gate.deadline:
+            until, reason, name = blocked
+            raise HandBack(reason, until - now, name)
+        if now >= gate.deadline:
+            lane = group.lanes[0]
+            delay = self._rng.uniform(LEAST_DELAY, MOST_DELAY)
+            raise HandBack(blocked[1] if blocked else lane.why, delay, lane.name)
+
+    def _moved(self, pool: Pool) -> None:
+        for lane in pool.lanes:
+            self.pump(lane)
+
+
+def _blocked(group: Group, now: float) -> tuple[float, WaitReason, str] | None:
+    """Until when no lane of a group takes anything, why, and which comes back first."""
+    first: tuple[float, WaitReason, str] | None = None
+    for lane in group.lanes:
+        until, reason = lane.blocked(now)
+        if until <= now:
+            return None
+        if first is None or until < first[0]:
+            first = (until, reason, lane.name)
+    return first
