@@ -59,6 +59,16 @@ async def test_github_models_names_the_limit(limits: dict[str, int], kind: str, 
     }
 
 
+async def test_a_good_answer_tells_what_is_left() -> None:
+    async with asking(Settings(profile="serverless"), FakeClock()) as asker:
+        replies = [await asker.chat("hello", max_tokens=50) for _ in range(2)]
+        left = [reply.headers["x-ratelimit-remaining-requests"] for reply in replies]
+        assert left == ["15", "14"]
+        each = replies[0].body["usage"]["prompt_tokens"] + 50
+        tokens = replies[1].headers["x-ratelimit-remaining-tokens"]
+        assert int(tokens) == 200_000 - 2 * each
+
+
 async def test_many_clients_together_get_no_more_than_the_quota() -> None:
     clock = FakeClock()
     settings = Settings(profile="serverless", requests_per_minute=620, tokens_per_minute=0)
