@@ -143,7 +143,7 @@ class HttpEndpoint:
         status, headers = response.status_code, response.headers
         succeeded = 200 <= status < 300
         try:
-            if succeeded and headers.get("content-type", "").startswith("text/event-stream"):
+            if succeeded and _is_stream(headers):
                 return await _folded(task, response)
             parsed = _parsed(await _read(response))
         except _TooLarge:
@@ -154,6 +154,10 @@ class HttpEndpoint:
         if isinstance(parsed, dict):
             parsed = self._contract.decode(parsed)
         return answer(task, status, headers, parsed, inputs_of(task, body))
+
+
+def _is_stream(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 async def _folded(task: Task, response: AsyncHttpResponse) -> Outcome:
@@ -177,18 +181,20 @@ async def _folded(task: Task, response: AsyncHttpResponse) -> Outcome:
 
 
 async def _read(response: AsyncHttpResponse) -> bytes:
-    """The whole body. Its length is checked before it is read where the server tells it."""
-    length = response.headers.get("content-length", "")
-    if length.isdigit():
-        if int(length) > LARGEST_ANSWER:
-            raise _TooLarge
+    """The whole body; in one go where the server tells how long it is and it is not packed."""
+    headers = response.headers
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > LARGEST_ANSWER:
+        raise _TooLarge
+    if length.isdigit() and "content-encoding" not in headers:
         return await response.read()
     return b"".join([piece async for piece in _pieces(response)])
 
 
 async def _pieces(response: AsyncHttpResponse) -> AsyncIterator[bytes]:
     size = 0
-    async for piece in response.iter_bytes():
+    # aiohttp has unpacked the body already: iter_bytes would try it again.
+    async for piece in response.iter_raw():
         size += len(piece)
         if size > LARGEST_ANSWER:
             raise _TooLarge
@@ -225,7 +231,9 @@ def _failure(error: BaseException) -> Outcome:
     if isinstance(error, TimeoutError | ServiceResponseTimeoutError):
         what = "No whole answer came in time: ask the row again or raise the timeout"
         return Outcome("timeout", code="deadline", message=what, billed=True)
-    if isinstance(error, ServiceRequestError) and not isinstance(inner, aiohttp.ClientError):
+    if isinstance(error, ServiceRequestError) and (
+        isinstance(inner, aiohttp.InvalidURL) or not isinstance(inner, aiohttp.ClientError)
+    ):
         what = "The request could not be sent: check the deployment's url and headers"
         return Outcome("transient", code="not_sent", message=what, billed=False)
     return unusable("connection_lost", "The connection broke before the answer was whole", None)
