@@ -8,7 +8,7 @@ took place is then unknown.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
@@ -71,12 +71,15 @@ class Blobs(Protocol):
     async def create(
         self,
         ref: BlobRef,
-        data: bytes,
+        data: bytes | IO[bytes],
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> str:
-        """Write a blob that must not exist (If-None-Match `*`); gives its ETag."""
+        """Write a blob that must not exist (If-None-Match `*`); gives its ETag.
+
+        A file is written whole, from its start, without being held in memory.
+        """
 
     async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
         """Write a blob that must still be at `etag` (If-Match); gives the new ETag."""

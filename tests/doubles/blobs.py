@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import floor
+from typing import IO
 
 from workers.errors import (
     BlobChanged,
@@ -92,13 +93,16 @@ class MemoryBlobs:
     async def create(
         self,
         ref: BlobRef,
-        data: bytes,
+        data: bytes | IO[bytes],
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> str:
         await asyncio.sleep(0)
         self._absent(ref)
+        if not isinstance(data, bytes):
+            data.seek(0)
+            data = data.read()
         return self._put(ref, data, content_type, metadata)
 
     async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:

@@ -10,7 +10,7 @@ as kind, `container/name` or the entity as name. It may raise
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
 from workers.errors import Unavailable
 from workers.ports import BlobInfo, BlobRef, Blobs, Bus, OutMessage, Stored
@@ -134,7 +134,7 @@ class FaultyBlobs:
     async def create(
         self,
         ref: BlobRef,
-        data: bytes,
+        data: bytes | IO[bytes],
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/json",

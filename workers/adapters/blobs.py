@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 from azure.core import MatchConditions
@@ -47,7 +47,7 @@ BULK_SILENCE_SECONDS = 60.0
 
 APPEND_LIMIT = 4 * 1024 * 1024
 _SINGLE_GET = 32 * 1024 * 1024
-_SINGLE_PUT = 256 * 1024 * 1024
+_SINGLE_PUT = 64 * 1024 * 1024
 _SAS_VALIDITY = timedelta(hours=1)
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
@@ -172,24 +172,27 @@ class AzureBlobs:
             except HttpResponseError as error:
                 if error.status_code not in (412, 416):
                     raise
+                changed = error.status_code == 412
             else:
                 return data
         # Changed, gone, or read behind its end? Whether the service looks at the condition
         # before it looks for the blob and at the range is not documented.
         now = await self.head(ref)
-        if etag is not None and now.etag != etag:
+        if changed or etag not in (None, now.etag):
             raise BlobChanged(f"The blob is not what it was when it was read: {path_of(ref)}")
         return b""
 
     async def create(
         self,
         ref: BlobRef,
-        data: bytes,
+        data: bytes | IO[bytes],
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> str:
         """Write a blob that must not exist (If-None-Match `*`); gives its ETag."""
+        if not isinstance(data, bytes):
+            data.seek(0)
         async with deadline(ref, BlobExists, BULK_SECONDS):
             answer = await self._blob(ref).upload_blob(
                 data,
