@@ -131,6 +131,7 @@ class PlannedShard(BaseModel):
     length: int
     line: int = Field(description="number of the shard's first line in the file, from 1")
     rows: int
+    gaps: bool = Field(default=False, description="whether blank lines lie between its rows")
     duplicates: tuple[int, int] = Field(
         default=(0, 0), description="first and count of its entries in `duplicates`"
     )
@@ -166,6 +167,7 @@ class JobState(BaseModel):
     counts: Counts = Counts()
     tokens: Tokens = Tokens()
     staged: int = Field(default=0, description="shards whose parts the finisher has staged")
+    nudges: int = Field(default=0, description="times the sweeper sent again since it last moved")
     started: float | None = None
     ended: float | None = None
     marks: tuple[tuple[float, int], ...] = Field(

@@ -39,7 +39,6 @@ class Announcement(_Message):
         default=None, description="None: look in the blob's metadata and beside it"
     )
     asked: Asked = Asked()
-    tries: int = 0
 
 
 class Finish(_Message):
@@ -47,7 +46,6 @@ class Finish(_Message):
 
     type: Literal["finish"] = "finish"
     job: JobId
-    tries: int = 0
 
 
 class Expire(_Message):
@@ -55,7 +53,6 @@ class Expire(_Message):
 
     type: Literal["expire"] = "expire"
     job: JobId
-    tries: int = 0
 
 
 class ShardMessage(_Message):

@@ -89,6 +89,10 @@ class HandBack(WorkerError):
         super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
 
 
+class Draining(WorkerError):
+    """The process is about to end: the message goes back to its queue."""
+
+
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error of a TaskGroup, for callers who handle it as if one task had raised it."""
     error: BaseException = group

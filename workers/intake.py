@@ -41,9 +41,6 @@ log = logging.getLogger(__name__)
 class Routes(Protocol):
     """What intake asks of the dispatcher before it plans."""
 
-    def default_model(self, task: Task) -> str | None:
-        """The model of a row that names none."""
-
     def cannot(self, task: Task, model: str) -> str | None:
         """Why no deployment serves a model's task; None where one does."""
 
@@ -266,7 +263,7 @@ class Intake:
         planned, reason = Planned([], Survey(), []), job.failure
         if reason is None:
             try:
-                planned = await scan(self._pieces, job, self._rules(job))
+                planned = await scan(self._pieces, job, rules_of(job, self._settings))
                 reason = await self._judge(job, planned)
             except (BlobMissing, BlobChanged):
                 planned = Planned([], Survey(), [])
@@ -278,9 +275,6 @@ class Intake:
         if reason is not None:
             await self._records.create_verdict(job.id, reason)
         await self._records.create_plan(job.id, planned.shards)
-
-    def _rules(self, job: Job) -> RowRules:
-        return rules_of(job, self._routes)
 
     async def _judge(self, job: Job, planned: Planned) -> Reason | None:
         """Why a whole job cannot be run, though its file can be read; None where it can."""
@@ -334,11 +328,11 @@ class Intake:
                 task.cancel()
 
 
-def rules_of(job: Job, routes: Routes) -> RowRules:
+def rules_of(job: Job, settings: Settings) -> RowRules:
     """How a job's rows are read."""
-    tasks: tuple[Task, ...] = ("chat", "completions", "embeddings", "image-embeddings")
-    defaults = {task: model for task in tasks if (model := routes.default_model(task))}
-    return RowRules.of(job.options, max_line_bytes=job.max_line_bytes, default_models=defaults)
+    return RowRules.of(
+        job.options, max_line_bytes=job.max_line_bytes, default_models=settings.default_models
+    )
 
 
 async def scan(pieces: Callable[[Job], AsyncIterator[bytes]], job: Job, rules: RowRules) -> Planned:

@@ -6,7 +6,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel
@@ -51,7 +51,9 @@ class Records:
         """A file among a job's results."""
         return BlobRef(self.results_container, f"{job.results}/{name}")
 
-    async def create_once(self, ref: BlobRef, data: bytes, *, content_type: str) -> bool:
+    async def create_once(
+        self, ref: BlobRef, data: bytes | IO[bytes], *, content_type: str
+    ) -> bool:
         """Write what must be written once. False: it stood already, by whomever.
 
         A 409 may be about one's own success whose answer was lost, so callers use what stands.

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.deployments import Deployment, parse_deployments, parse_routes
+from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
 from schemas.jobs import window_seconds
 from workers.errors import SettingsError
 
-Container = Annotated[str, Field(pattern=r"^[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9]$")]
+Container = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")]
 
 
 class Settings(BaseModel):
@@ -29,7 +30,15 @@ class Settings(BaseModel):
     completion_window: str = "24h"
     shard_seconds: float = Field(default=120.0, gt=0, le=300)
     journal_seconds: float = Field(default=3.0, gt=0, le=60)
-    max_connections: int = Field(default=2048, ge=1)
+
+    @cached_property
+    def default_models(self) -> Mapping[Task, str]:
+        """The model of a row that names none: where only one model does its task."""
+        models: dict[Task, set[str]] = {}
+        for deployment in self.deployments:
+            for task in deployment.serves:
+                models.setdefault(task, set()).add(deployment.model)
+        return {task: names.pop() for task, names in models.items() if len(names) == 1}
 
 
 _NAMES = {
@@ -42,7 +51,6 @@ _NAMES = {
     "COMPLETION_WINDOW": "completion_window",
     "SHARD_SECONDS": "shard_seconds",
     "JOURNAL_SECONDS": "journal_seconds",
-    "MAX_CONNECTIONS": "max_connections",
 }
 
 

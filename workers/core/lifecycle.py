@@ -85,6 +85,7 @@ def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Ch
         tokens=state.tokens.plus(receipt.tokens),
         marks=(*state.marks, (now, counts.done))[-MARKS:],
         waiting=None,
+        nudges=0,
     )
     filled, sends = _filled(counted)
     return Change(filled, sends, _nothing_left(filled))
@@ -159,8 +160,20 @@ def nudge(state: JobState, seen_revision: int) -> Change:
         return NOTHING
     if _nothing_left(state):
         return Change(finish=True)
-    nudged = _moved(state, gen=state.gen + 1)
+    nudged = _moved(state, gen=state.gen + 1, nudges=state.nudges + 1)
     return Change(nudged, nudged.out)
+
+
+def overdue(state: JobState | None, age: float, look: float) -> bool:
+    """Whether a job that has not moved for `age` seconds is to be helped, at a look every `look`.
+
+    After one look, then after 2, 4, 8 and every 12 of them, so that copies stay few however long
+    an outage lasts.
+    """
+    looks = int(age // look)
+    if state is not None and state.nudges:
+        return looks >= int(min(2**state.nudges, 12))
+    return looks in (1, 2, 4, 8) or (looks > 0 and looks % 12 == 0)
 
 
 def runs(state: JobState, gen: int) -> bool:

@@ -136,7 +136,7 @@ class Planner:
         self._target = file_size / USUAL_SHARDS
         self._least = file_size / MAX_SHARDS
         self._next = 0
-        self._offset = self._end = self._line = self._rows = 0
+        self._offset = self._end = self._line = self._last = self._rows = 0
 
     def add(self, offset: int, length: int, line: int) -> PlannedShard | None:
         """One row; gives the shard that ends before it, if one does."""
@@ -144,6 +144,7 @@ class Planner:
         if not self._rows:
             self._offset, self._line = offset, line
         self._end = offset + length
+        self._last = line
         self._rows += 1
         return done
 
@@ -166,6 +167,7 @@ class Planner:
             length=self._end - self._offset,
             line=self._line,
             rows=self._rows,
+            gaps=self._last - self._line + 1 != self._rows,
         )
         self._next += 1
         self._rows = 0

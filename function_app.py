@@ -1,0 +1,127 @@
+"""The function app: wires triggers to workers, and does nothing else.
+
+Nothing is read or connected at import, so that the host can index it anywhere; the parts of a
+process are made at its first invocation and live as long as it does.
+"""
+
+import asyncio
+import json
+from functools import cache
+
+import azure.functions as func
+from azurefunctions.extensions.bindings import blob
+
+from workers.api import Reply
+from workers.inbox import Received
+from workers.service import BLOBS, BUS, Service, start
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+
+@cache
+def _starting() -> "asyncio.Task[Service]":
+    return asyncio.create_task(start(), name="start")
+
+
+async def service() -> Service:
+    """The process's one service. A start that failed is tried again with the next invocation."""
+    starting = _starting()
+    try:
+        return await asyncio.shield(starting)
+    except Exception:
+        _starting.cache_clear()
+        raise
+
+
+async def drain() -> None:
+    """Journal what is there: for hosts that say when they stop."""
+    if _starting.cache_info().currsize:
+        running = await service()
+        await running.runner.drain()
+
+
+@app.blob_trigger(
+    "file", path="prompts/{name}", connection=BLOBS, source=func.BlobSource.EVENT_GRID
+)
+async def prompts(file: blob.BlobClient) -> None:
+    """A file was dropped; its content never travels through the binding."""
+    running = await service()
+    await running.intake.dropped(file.container_name, file.blob_name, again=False)
+
+
+@app.service_bus_queue_trigger("message", queue_name="jobs", connection=BUS)
+async def jobs(message: func.ServiceBusMessage) -> None:
+    """A job request, a BlobCreated event, or a step of a job."""
+    await (await service()).inbox.jobs(_received(message))
+
+
+@app.service_bus_queue_trigger("message", queue_name="shards", connection=BUS)
+async def shards(message: func.ServiceBusMessage) -> None:
+    """A shard to run."""
+    await (await service()).inbox.shards(_received(message))
+
+
+@app.service_bus_queue_trigger("message", queue_name="jobs/$DeadLetterQueue", connection=BUS)
+async def dead_jobs(message: func.ServiceBusMessage) -> None:
+    """A message that `jobs` gave up."""
+    await (await service()).inbox.dead_jobs(_received(message))
+
+
+@app.service_bus_queue_trigger("message", queue_name="shards/$DeadLetterQueue", connection=BUS)
+async def dead_shards(message: func.ServiceBusMessage) -> None:
+    """A message that `shards` gave up."""
+    await (await service()).inbox.dead_shards(_received(message))
+
+
+@app.timer_trigger("timer", schedule="%NIGHTLY_SCHEDULE%")
+async def nightly(timer: func.TimerRequest) -> None:
+    """Announce every file of the nightly container."""
+    await (await service()).intake.nightly()
+
+
+@app.timer_trigger("timer", schedule="0 */5 * * * *")
+async def sweep(timer: func.TimerRequest) -> None:
+    """Help jobs that have not moved."""
+    await (await service()).sweeper.run()
+
+
+@app.route("jobs", methods=["GET"])
+async def list_jobs(req: func.HttpRequest) -> func.HttpResponse:
+    """The newest jobs."""
+    api = (await service()).api
+    return _answer(await api.jobs(req.params.get("limit"), req.params.get("after")))
+
+
+@app.route("jobs/{id}", methods=["GET"])
+async def get_job(req: func.HttpRequest) -> func.HttpResponse:
+    """One job."""
+    return _answer(await (await service()).api.job(req.route_params["id"]))
+
+
+@app.route("jobs/{id}/{action}", methods=["POST"])
+async def act(req: func.HttpRequest) -> func.HttpResponse:
+    """Cancel, pause or resume a job."""
+    api = (await service()).api
+    return _answer(await api.act(req.route_params["id"], req.route_params["action"]))
+
+
+def _answer(reply: Reply) -> func.HttpResponse:
+    return func.HttpResponse(
+        json.dumps(reply.body), status_code=reply.code, mimetype="application/json"
+    )
+
+
+def _received(message: func.ServiceBusMessage) -> Received:
+    # Names and values may come as bytes, and deliveries are counted from 1 here.
+    properties = {_text(k): _text(v) for k, v in message.application_properties.items()}
+    return Received(
+        body=message.get_body(),
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        deliveries=message.delivery_count or 1,
+        properties=properties,
+    )
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

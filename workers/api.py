@@ -1,0 +1,116 @@
+"""What the HTTP doors answer: a status code and JSON."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from schemas.jobs import Job, JobState
+from workers.core import lifecycle, telling
+from workers.core.lifecycle import Change
+from workers.records import Records
+from workers.steps import Steps
+
+_ACTIONS: Final = ("cancel", "pause", "resume")
+_JOB_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+MOST_JOBS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP status code and a JSON body."""
+
+    code: int
+    body: dict[str, Any]
+
+
+class Api:
+    """Reads jobs, and lets people cancel, pause and resume them."""
+
+    def __init__(self, records: Records, steps: Steps, *, clock: Callable[[], float]) -> None:
+        self._records = records
+        self._steps = steps
+        self._clock = clock
+
+    async def jobs(self, limit: str | None, after: str | None) -> Reply:
+        """The newest jobs first, `limit` of them (1 to 100, 20 by default), after job `after`."""
+        count = 20 if limit is None else int(limit) if limit.isdigit() else 0
+        if not 1 <= count <= MOST_JOBS:
+            return _problem(400, "invalid_limit", f"limit has to be 1 to {MOST_JOBS}")
+        ids = [job async for job in self._records.jobs()]
+        ids.reverse()
+        if after is not None:
+            ids = [job for job in ids if job < after]
+        page = [await self._status(job) for job in ids[:count]]
+        return Reply(
+            200,
+            {
+                "object": "list",
+                "data": [told for told in page if told is not None],
+                "has_more": len(ids) > count,
+            },
+        )
+
+    async def job(self, job_id: str) -> Reply:
+        """One job's state, counts, tokens, rate, time left and where its results are."""
+        told = await self._status(job_id)
+        return _unknown() if told is None else Reply(200, told)
+
+    async def act(self, job_id: str, action: str) -> Reply:
+        """Cancel, pause or resume. 409 where the job's state does not allow it."""
+        if action not in _ACTIONS:
+            return _problem(404, "unknown_action", f"known are {', '.join(_ACTIONS)}")
+        job = await self._job(job_id)
+        if job is None:
+            return _unknown()
+        done = False
+
+        def acted(state: JobState | None, again: bool) -> Change:
+            nonlocal done
+            change = _act(state, action, again)
+            done = done or change.state is not None or _stands(state, action)
+            return change
+
+        await self._steps.take(job, acted)
+        told = await self._status(job_id) or {}
+        if not done:
+            return _problem(409, "not_possible", f"a job that is {told['state']} takes no {action}")
+        return Reply(202, told)
+
+    async def _job(self, job_id: str) -> Job | None:
+        return await self._records.job(job_id) if _JOB_ID.fullmatch(job_id) else None
+
+    async def _status(self, job_id: str) -> dict[str, Any] | None:
+        job = await self._job(job_id)
+        if job is None:
+            return None
+        held = await self._records.state(job_id)
+        told = telling.status(
+            job, held.state if held else None, self._records.results_container, self._clock()
+        )
+        return told.model_dump(mode="json", exclude_none=True)
+
+
+def _act(state: JobState | None, action: str, again: bool) -> Change:
+    if action == "cancel":
+        return lifecycle.end(state, "cancelled", None, again=again)
+    if action == "pause":
+        return lifecycle.pause(state)
+    return lifecycle.resume(state, again=again)
+
+
+def _stands(state: JobState | None, action: str) -> bool:
+    """Whether what is asked for is so already."""
+    if state is None or state.state != "in_progress":
+        return False
+    if action == "cancel":
+        return state.ending == "cancelled"
+    return state.paused if action == "pause" else not state.paused and state.ending is None
+
+
+def _unknown() -> Reply:
+    return _problem(404, "unknown_job", "there is no such job")
+
+
+def _problem(code: int, name: str, message: str) -> Reply:
+    return Reply(code, {"error": {"code": name, "message": message}})

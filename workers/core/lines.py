@@ -1,0 +1,218 @@
+"""The line that each row gets in the results, and what it adds to the sums."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import orjson
+
+from schemas.jobs import Ending, Reason
+from schemas.outcomes import Outcome, OutcomeKind, Usage
+from schemas.results import Attempt, Counts, DeploymentUse, Tokens
+from workers.core.rows import Refusal, Request
+
+Number = TypeVar("Number", int, float)
+Kind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
+
+# What a row's error is called, and what to do, where the endpoint gave no better words.
+_ADVICE: Mapping[OutcomeKind, str] = {
+    "throttled": "the deployment kept refusing for its quota: drop this row again later",
+    "transient": "the deployment kept failing: drop this row again later",
+    "timeout": "no answer in time: ask for fewer tokens, or drop this row again later",
+    "content_filter": "refused by the content filter: change the prompt",
+    "bad_request": "refused by the deployment as a bad request: change the row",
+    "auth": "the deployment refused the key or role: mend the setting, then drop this row again",
+    "gone": "the deployment does not exist: mend DEPLOYMENTS, then drop this row again",
+    "ok": "",
+}
+
+
+class RowResult(NamedTuple):
+    """A row's line, without newline. `row` counts the shard's rows from 0.
+
+    `use` holds the attempts that count in the sums: a packed call counts with one of its rows.
+    """
+
+    row: int
+    kind: Kind
+    usage: Usage
+    text: bytes
+    use: tuple[Attempt, ...] = ()
+
+
+def answered(
+    job: str,
+    row: int,
+    request: Request,
+    outcome: Outcome,
+    *,
+    attempts: Sequence[Attempt],
+    use: Sequence[Attempt],
+) -> RowResult:
+    """The line of a row that was asked: output if the answer counts, an error row if not."""
+    response = (
+        None
+        if outcome.status is None
+        else {
+            "status_code": outcome.status,
+            "request_id": outcome.request_id,
+            "body": outcome.body,
+        }
+    )
+    line: dict[str, Any] = {
+        "id": f"{job}-{request.line}",
+        "custom_id": request.custom_id,
+    }
+    ok = outcome.kind == "ok"
+    if ok:
+        line |= {"response": response, "error": None}
+    else:
+        code = outcome.code or outcome.kind
+        message = outcome.message or _ADVICE[outcome.kind]
+        line |= {
+            "line": request.line,
+            "response": response,
+            "error": {"code": code, "message": f"line {request.line}: {message}"},
+            "request": request.as_batch_row(),
+        }
+    line["attempts"] = [asdict(attempt) for attempt in attempts]
+    return RowResult(
+        row,
+        "succeeded" if ok else "failed",
+        outcome.usage or Usage(),
+        orjson.dumps(line),
+        tuple(use),
+    )
+
+
+def refused(job: str, row: int, refusal: Refusal) -> RowResult:
+    """The line of a row that cannot be asked."""
+    line = {
+        "id": f"{job}-{refusal.line}",
+        "custom_id": refusal.custom_id,
+        "line": refusal.line,
+        "response": None,
+        "error": {"code": refusal.code, "message": refusal.message},
+        "request": refusal.request,
+    }
+    if refusal.raw is not None:
+        line["raw"] = refusal.raw
+    return RowResult(row, "invalid", Usage(), orjson.dumps(line))
+
+
+def not_done(
+    job: str, row: int, line: int | None, request: Request | None, *, kind: Kind, reason: Reason
+) -> RowResult:
+    """The line of a row that was not answered, for a reason that is not its own."""
+    text = {
+        "id": f"{job}-{row if line is None else line}",
+        "custom_id": request.custom_id if request else None,
+        "line": line,
+        "response": None,
+        "error": {"code": reason.code, "message": reason.message},
+        "request": request.as_batch_row() if request else None,
+    }
+    return RowResult(row, kind, Usage(), orjson.dumps(text))
+
+
+def ending_kind(ending: Ending) -> Kind:
+    """How the rows are counted that an ending leaves without an answer."""
+    return ending
+
+
+def default_reason(ending: Ending) -> Reason:
+    """What such rows are told where the job has no reason of its own."""
+    message = {
+        "cancelled": "not asked: the job was cancelled; drop this row again to run it",
+        "expired": "not asked: the completion window passed; drop this row again to run it",
+        "failed": "not asked: the job failed; mend its reason and drop this row again",
+    }[ending]
+    return Reason(code=f"job_{ending}", message=message)
+
+
+CRASHED = Reason(
+    code="worker_crashed",
+    message="given up: the last three workers that asked it crashed; drop this row again by itself",
+)
+DUPLICATE = "its custom_id stood earlier in the file: give every row its own"
+
+
+@dataclass(slots=True)
+class Sums:
+    """What a shard's lines come to."""
+
+    counts: Counts
+    tokens: Tokens
+    use: dict[str, DeploymentUse]
+
+
+def sums_of(results: Iterable[RowResult]) -> Sums:
+    """Counts, tokens and use of some results."""
+    kinds: dict[str, int] = {}
+    tokens, use = Tokens(), dict[str, DeploymentUse]()
+    for result in results:
+        kinds[result.kind] = kinds.get(result.kind, 0) + 1
+        tokens = tokens.plus(
+            Tokens(prompt=result.usage.prompt_tokens, completion=result.usage.completion_tokens)
+        )
+        for attempt in result.use:
+            use[attempt.deployment] = _used(use.get(attempt.deployment), attempt)
+    return Sums(Counts(**kinds), tokens, use)
+
+
+def _used(use: DeploymentUse | None, attempt: Attempt) -> DeploymentUse:
+    known = use or DeploymentUse()
+    waited = {attempt.waited_for: attempt.waited} if attempt.waited_for else {}
+    return add_use(
+        known,
+        DeploymentUse(
+            calls=1,
+            outcomes={attempt.kind: 1},
+            tokens=attempt.tokens,
+            seconds=attempt.seconds,
+            waited={str(reason): seconds for reason, seconds in waited.items()},
+        ),
+    )
+
+
+def add_use(one: DeploymentUse, other: DeploymentUse) -> DeploymentUse:
+    """Two sums as one."""
+    return DeploymentUse(
+        calls=one.calls + other.calls,
+        outcomes=_added(one.outcomes, other.outcomes),
+        tokens=one.tokens + other.tokens,
+        seconds=round(one.seconds + other.seconds, 6),
+        waited={k: round(v, 6) for k, v in _added(one.waited, other.waited).items()},
+    )
+
+
+def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
+
+
+# -- the same, as lines of a journal
+
+
+def journal_line(result: RowResult) -> bytes:
+    """A result as a line of a journal, newline included."""
+    return orjson.dumps(
+        {
+            "row": result.row,
+            "kind": result.kind,
+            "usage": [result.usage.prompt_tokens, result.usage.completion_tokens],
+            "use": result.use,
+            "text": orjson.Fragment(result.text),
+        },
+        option=orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def from_journal(line: Mapping[str, Any]) -> RowResult:
+    """The result in a parsed line of a journal."""
+    return RowResult(
+        line["row"],
+        line["kind"],
+        Usage(*line["usage"]),
+        orjson.dumps(line["text"]),
+        tuple(Attempt(**attempt) for attempt in line["use"]),
+    )

@@ -1,0 +1,211 @@
+"""Assembles a job's results: stages the parts in order, commits them, writes the manifest."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, Literal
+
+from schemas.jobs import Job, JobState
+from schemas.results import DeploymentUse, Manifest, ManifestFile, ManifestPart, Part, Receipt
+from workers.core import lifecycle
+from workers.core.lines import add_use
+from workers.core.telling import iso
+from workers.errors import BlobExists, StorageError, first_of
+from workers.ports import BlobRef
+from workers.records import Records
+from workers.steps import Steps
+
+Kind = Literal["output", "errors"]
+
+SLICE_SECONDS: Final = 240.0
+_AT_ONCE: Final = 16
+_BATCH: Final = 64
+_NAMES: Final[dict[Kind, str]] = {"output": "output.jsonl", "errors": "errors.jsonl"}
+
+log = logging.getLogger(__name__)
+
+
+class Finisher:
+    """Brings a job from its last receipt to its terminal state. Two at once do no harm: block ids
+    and parts are the same, and each document stands once.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        steps: Steps,
+        *,
+        clock: Callable[[], float],
+        slice_seconds: float = SLICE_SECONDS,
+    ) -> None:
+        self._records = records
+        self._blobs = records.blobs
+        self._steps = steps
+        self._clock = clock
+        self._slice_seconds = slice_seconds
+
+    async def run(self, job_id: str, *, again: bool) -> None:
+        """Go on from wherever this job's finishing stands."""
+        job = await self._records.job(job_id)
+        if job is None:
+            return
+
+        def finalized(state: JobState | None, _again: bool) -> lifecycle.Change:
+            return lifecycle.NOTHING if state is None else lifecycle.finalize(state)
+
+        state = await self._steps.take(job, finalized, again=again)
+        if state is None or state.state != "finalizing":
+            return
+        staged = await self._stage_slice(job, state)
+        if staged < state.shards:
+            await self._steps.take(job, _staged(staged))
+            return
+        await self._assemble(job, state)
+
+        def closed(state: JobState | None, _again: bool) -> lifecycle.Change:
+            return lifecycle.NOTHING if state is None else lifecycle.close(state, now=self._clock())
+
+        await self._steps.take(job, closed)
+
+    async def _stage_slice(self, job: Job, state: JobState) -> int:
+        """Stage parts until the soft deadline; gives how many shards are staged then."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._slice_seconds
+        staged = state.staged
+        while staged < state.shards and loop.time() < deadline:
+            batch = range(staged, min(staged + _BATCH, state.shards))
+            await self._stage(job, await self._records.receipts(job.id, batch))
+            staged = batch.stop
+        return staged
+
+    async def _stage(self, job: Job, receipts: Sequence[Receipt]) -> None:
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def stage(kind: Kind, shard: int, part: Part) -> None:
+            async with room:
+                source = BlobRef(self._records.state_container, part.name)
+                await self._blobs.stage_from(self._target(job, kind), _block_id(shard), source)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for receipt in receipts:
+                    for kind, part in _parts(receipt):
+                        group.create_task(stage(kind, receipt.shard, part))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+
+    def _target(self, job: Job, kind: Kind) -> BlobRef:
+        return self._records.result(job, _NAMES[kind])
+
+    async def _receipts(self, job: Job, shards: int) -> AsyncIterator[Receipt]:
+        for start in range(0, shards, _BATCH):
+            batch = range(start, min(start + _BATCH, shards))
+            for receipt in await self._records.receipts(job.id, batch):
+                yield receipt
+
+    async def _assemble(self, job: Job, state: JobState) -> None:
+        parts: dict[Kind, list[ManifestPart]] = {"output": [], "errors": []}
+        ends: dict[Kind, int] = {"output": 0, "errors": 0}
+        use: dict[str, DeploymentUse] = {}
+        async for receipt in self._receipts(job, state.shards):
+            for kind, part in _parts(receipt):
+                parts[kind].append(
+                    ManifestPart(
+                        shard=receipt.shard,
+                        offset=ends[kind],
+                        length=part.length,
+                        rows=part.rows,
+                        sha256=part.sha256,
+                    )
+                )
+                ends[kind] += part.length
+            for name, used in receipt.use.items():
+                use[name] = add_use(use[name], used) if name in use else used
+        await self._commit(job, state, "errors", parts["errors"])
+        await self._commit(job, state, "output", parts["output"])
+        manifest = self._manifest(job, state, parts, use)
+        await self._records.create_once(
+            self._records.result(job, "manifest.json"),
+            manifest.model_dump_json(indent=2).encode(),
+            content_type="application/json",
+        )
+
+    async def _commit(
+        self, job: Job, state: JobState, kind: Kind, parts: Sequence[ManifestPart]
+    ) -> None:
+        target = self._target(job, kind)
+        blocks = [_block_id(part.shard) for part in parts]
+        try:
+            await self._blobs.commit(target, blocks)
+        except BlobExists:
+            length = sum(part.length for part in parts)
+            found = (await self._blobs.head(target)).size
+            if found != length:
+                # The manifest tells what belongs here; whoever wrote this did not go through us.
+                log.warning("%s of %s has %s bytes instead of %s", kind, job.id, found, length)
+        except StorageError:
+            # Uncommitted blocks are kept for a week, and another commit may discard them.
+            log.warning("staged blocks of %s are gone: staging them again", job.id)
+            async for receipt in self._receipts(job, state.shards):
+                await self._stage(job, [receipt])
+            await self._blobs.commit(target, blocks)
+
+    def _manifest(
+        self,
+        job: Job,
+        state: JobState,
+        parts: dict[Kind, list[ManifestPart]],
+        use: dict[str, DeploymentUse],
+    ) -> Manifest:
+        now = self._clock()
+        asked: dict[str, Any] = job.options.model_dump(mode="json", exclude_none=True)
+        return Manifest(
+            job=job.id,
+            state=state.ending or "completed",
+            reason=None if state.reason is None else state.reason.model_dump(),
+            input={
+                "container": job.container,
+                "name": job.name,
+                "etag": job.etag,
+                "size": job.size,
+            },
+            options=asked,
+            counts=state.counts,
+            tokens=state.tokens,
+            created=iso(job.created),
+            started=None if state.started is None else iso(state.started),
+            finished=iso(now),
+            seconds=round(now - job.created, 3),
+            use=use,
+            output=_file("output.jsonl", parts["output"]),
+            errors=_file("errors.jsonl", parts["errors"]),
+        )
+
+
+def _staged(staged: int) -> Callable[[JobState | None, bool], lifecycle.Change]:
+    def moved(state: JobState | None, _again: bool) -> lifecycle.Change:
+        return lifecycle.NOTHING if state is None else lifecycle.stage(state, staged)
+
+    return moved
+
+
+def _parts(receipt: Receipt) -> list[tuple[Kind, Part]]:
+    named: tuple[tuple[Kind, Part | None], ...] = (
+        ("output", receipt.output),
+        ("errors", receipt.errors),
+    )
+    return [(kind, part) for kind, part in named if part is not None]
+
+
+def _file(name: str, parts: list[ManifestPart]) -> ManifestFile:
+    return ManifestFile(
+        name=name,
+        length=sum(part.length for part in parts),
+        rows=sum(part.rows for part in parts),
+        parts=parts,
+    )
+
+
+def _block_id(shard: int) -> str:
+    """The same for everybody, and of one length, as the service demands."""
+    return f"{shard:08d}"

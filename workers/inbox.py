@@ -1,0 +1,233 @@
+"""What comes in on the queues, alive or dead, and who does it. Handlers raise only for bugs."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.jobs import SCHEMA_VERSION, Asked, JobState, Reason
+from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage, ShardMessage
+from workers import doors
+from workers.core import lifecycle, telling
+from workers.errors import InputError, NewerVersion, Unavailable
+from workers.finisher import Finisher
+from workers.intake import Intake
+from workers.ports import OutMessage
+from workers.records import Records
+from workers.runner import Runner
+from workers.steps import JOBS, Steps
+
+RETRY_SECONDS: Final = 30.0
+DEAD_RETRY_SECONDS: Final = 60.0
+DEAD_TRIES: Final = 3
+_TRIES: Final = "tries"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came. `deliveries` counts this one; `properties` are the sender's."""
+
+    body: bytes
+    message_id: str | None = None
+    correlation_id: str | None = None
+    deliveries: int = 1
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def again(self) -> bool:
+        """Whether somebody may have died over it."""
+        return self.deliveries > 1
+
+    @property
+    def tries(self) -> int:
+        """How often it was taken back from the dead letters."""
+        count = self.properties.get(_TRIES, "0")
+        return int(count) if count.isdigit() else 0
+
+
+class Inbox:
+    """Reads messages and hands them to whom they are for."""
+
+    def __init__(
+        self,
+        records: Records,
+        steps: Steps,
+        intake: Intake,
+        runner: Runner,
+        finisher: Finisher,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._records = records
+        self._steps = steps
+        self._intake = intake
+        self._runner = runner
+        self._finisher = finisher
+        self._clock = clock
+
+    # -- the queue `jobs`
+
+    async def jobs(self, received: Received) -> None:
+        """A job request, a blob event, or a step of a job."""
+        asked = _asked(received)
+        try:
+            message = doors.read_jobs_message(received.body)
+            await self._do(message, asked, received.again)
+        except InputError as error:
+            await self._intake.reject(_name(received), error, asked)
+        except NewerVersion as error:
+            await self.refuse(received, error)
+        except Unavailable as error:
+            log.warning("a message on jobs waits: %s", error)
+            await self._send_again(received, RETRY_SECONDS, received.tries)
+
+    async def _do(
+        self, message: JobsMessage | doors.BlobCreated | None, asked: Asked, again: bool
+    ) -> None:
+        match message:
+            case JobRequest():
+                await self._intake.requested(message, asked, again=again)
+            case Announcement():
+                await self._intake.run(message, again=again)
+            case Finish(job=job):
+                await self._finisher.run(job, again=again)
+            case Expire(job=job):
+                await self._expire(job, again)
+            case doors.BlobCreated(container=container, name=name, etag=etag):
+                await self._intake.dropped(container, name, etag=etag, again=again)
+            case None:
+                return
+
+    async def _expire(self, job_id: str, again: bool) -> None:
+        job = await self._records.job(job_id)
+        if job is None:
+            return
+
+        def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:
+            if state is None:
+                return lifecycle.NOTHING  # the sweeper announces it again, then it expires
+            return lifecycle.end(state, "expired", None, again=repeated)
+
+        await self._steps.take(job, expired, again=again)
+
+    # -- the queue `shards`
+
+    async def shards(self, received: Received) -> None:
+        """A shard to run. Raises Draining when the process is about to end."""
+        message = await self._shard(received)
+        if message is None:
+            return
+        try:
+            await self._runner.run(message, again=received.again)
+        except NewerVersion as error:
+            await self.refuse(received, error)
+
+    async def _shard(self, received: Received) -> ShardMessage | None:
+        try:
+            return _read_shard(received.body)
+        except (InputError, NewerVersion) as error:
+            await self.refuse(received, error)
+        return None
+
+    # -- dead letters
+
+    async def dead_jobs(self, received: Received) -> None:
+        """Deliver again a few times; then it is rejected, or the sweeper's."""
+        if received.tries < DEAD_TRIES:
+            await self._send_again(received, DEAD_RETRY_SECONDS, received.tries + 1)
+            return
+        asked = _asked(received)
+        try:
+            message = doors.read_jobs_message(received.body)
+        except (InputError, NewerVersion) as error:
+            await self.refuse(received, error)
+            return
+        if isinstance(message, Finish | Expire) or message is None:
+            return  # the job has its marker: the sweeper's
+        if isinstance(message, Announcement):
+            if await self._records.job(message.job) is not None:
+                return
+            await self._records.close(message.job)
+        failed = InputError("not_processed", "the request failed every time: see the worker's log")
+        await self._intake.reject(_name(received), failed, asked)
+
+    async def dead_shards(self, received: Received) -> None:
+        """Only journals or the completion window make error rows, never a delivery count."""
+        message = await self._shard(received)
+        if message is None:
+            return
+        job = await self._records.job(message.job)
+        held = await self._records.state(message.job) if job else None
+        if job is None or held is None:
+            return
+        receipt = await self._records.receipt(job.id, message.shard)
+        if held.state.terminal or receipt is not None:
+            await self._runner.run(message, again=True)
+            return
+        await self._steps.send_shards(
+            job.id, [message.shard], held.state.gen, at=self._clock() + DEAD_RETRY_SECONDS
+        )
+
+    # -- both
+
+    async def _send_again(self, received: Received, delay: float, tries: int) -> None:
+        properties = {**received.properties, _TRIES: str(tries)}
+        message = OutMessage(
+            received.body,
+            message_id=received.message_id or _name(received),
+            correlation_id=received.correlation_id,
+            properties=properties,
+            at=self._clock() + delay,
+        )
+        await self._steps.bus.send(JOBS, [message])
+
+    async def refuse(self, received: Received, error: InputError | NewerVersion) -> None:
+        """Keep a message that this version cannot read, and tell so."""
+        code = error.code if isinstance(error, InputError) else "newer_version"
+        kept = await self._records.refuse(_name(received), received.body)
+        reason = Reason(code=code, message=f"{error}; kept as {kept.container}/{kept.name}")
+        log.warning("refused: %s", reason.message)
+        await self._steps.publish(
+            telling.rejection(
+                "job.refused",
+                _name(received),
+                reason,
+                source=None,
+                asked=_asked(received),
+                now=self._clock(),
+            )
+        )
+
+
+def _read_shard(body: bytes) -> ShardMessage:
+    try:
+        raw = orjson.loads(body)
+        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise NewerVersion("a message", version)
+        return ShardMessage.model_validate(raw)
+    except (orjson.JSONDecodeError, ValidationError):
+        raise InputError("invalid_message", "not a shard message") from None
+
+
+def _name(received: Received) -> str:
+    """What a message is called where it has no job: the same at every delivery."""
+    digest = hashlib.sha256(received.body).hexdigest()[:16]
+    identity = (received.message_id or "")[:64]
+    safe = "".join(char if char.isascii() and char.isalnum() else "-" for char in identity)
+    return f"{safe}-{digest}" if safe else digest
+
+
+def _asked(received: Received) -> Asked:
+    metadata = {k: v for k, v in received.properties.items() if k != _TRIES}
+    return Asked(
+        message_id=received.message_id,
+        correlation_id=received.correlation_id,
+        metadata=dict(list(metadata.items())[:16]),
+    )

@@ -1,0 +1,167 @@
+"""The journal of a shard's attempts: the rows done so far, and in suspect mode the rows begun.
+
+One append blob an attempt, `jobs/{job}/journal/{shard}/{attempt}`; its lines are a header, results,
+`begin` marks, and an `end` mark. A journal without an end mark is a crash.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from schemas.jobs import SCHEMA_VERSION
+from workers.core.lines import RowResult, from_journal, journal_line
+from workers.errors import BlobExists, BlobFull, NewerVersion
+from workers.ports import BlobInfo, BlobRef, Blobs
+from workers.spool import Spool
+
+# One byte less than the service takes, for the newline that parts a torn line from the next.
+MAX_APPEND: Final = 4 * 1024 * 1024 - 1
+_HEADER: Final = orjson.dumps({"schema_version": SCHEMA_VERSION}) + b"\n"
+_END: Final = b'{"end":true}\n'
+SUSPECT_CRASHES: Final = 2
+LAST_BEGINS: Final = 3
+
+
+class Journal:
+    """This attempt's own journal. Only its attempt ever writes to it."""
+
+    def __init__(self, blobs: Blobs, folder: BlobRef, attempt: str) -> None:
+        self._blobs = blobs
+        self._folder = folder
+        self._attempt = attempt
+        self._rolled = 0
+        self._torn = False
+
+    @property
+    def _ref(self) -> BlobRef:
+        suffix = f"-{self._rolled:03d}" if self._rolled else ""
+        return BlobRef(self._folder.container, f"{self._folder.name}{self._attempt}{suffix}")
+
+    async def open(self) -> None:
+        """Create the blob. That it exists is one's own success, the name being one's own."""
+        with contextlib.suppress(BlobExists):
+            await self._blobs.create_append(self._ref)
+        await self._blobs.append(self._ref, _HEADER)
+
+    async def write(self, results: Iterable[RowResult]) -> None:
+        """Add results. One written twice, by a repeated append, is harmless: readers keep one."""
+        block = bytearray()
+        for result in results:
+            line = journal_line(result)
+            if block and len(block) + len(line) > MAX_APPEND:
+                await self._append(bytes(block))
+                block.clear()
+            block += line
+        if block:
+            await self._append(bytes(block))
+
+    async def begin(self, row: int) -> None:
+        """Say, before it is asked, that a row is begun."""
+        await self._append(orjson.dumps({"begin": row}) + b"\n")
+
+    async def end(self) -> None:
+        """Say that this attempt did not crash."""
+        await self._append(_END)
+
+    async def _append(self, data: bytes) -> None:
+        # A line longer than one append goes in pieces; a crash between them leaves a torn line.
+        for start in range(0, len(data), MAX_APPEND):
+            piece = data[start : start + MAX_APPEND]
+            if self._torn:
+                piece = b"\n" + piece  # what the lost append left is a line of its own
+            self._torn = True
+            try:
+                await self._blobs.append(self._ref, piece)
+            except BlobFull:
+                # The full blob cannot take its end mark: the next one's existence stands for it.
+                self._rolled += 1
+                await self.open()
+                await self._blobs.append(self._ref, piece)
+            self._torn = False
+
+
+@dataclass(slots=True)
+class Past:
+    """What earlier attempts at a shard left behind."""
+
+    crashes: int = 0
+    given_up: frozenset[int] = frozenset()
+
+    @property
+    def suspect(self) -> bool:
+        """Whether rows are to be asked one at a time."""
+        return self.crashes >= SUSPECT_CRASHES
+
+
+@dataclass(slots=True)
+class _Attempt:
+    begun: list[int] = field(default_factory=list)
+    done: set[int] = field(default_factory=set)
+    ended: bool = False
+
+
+async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spool) -> Past:
+    """Read a shard's earlier journals, oldest first, into `results`."""
+    past = Past()
+    attempts: dict[str, _Attempt] = {}
+    for info in journals:
+        name = info.ref.name.rsplit("/", 1)[-1]
+        attempt = attempts.setdefault(_attempt_of(name), _Attempt())
+        attempt.ended = False  # a rolled journal is judged by its last blob
+        async for line in _lines(blobs, info):
+            _note(line, attempt, results)
+    past.crashes = sum(not attempt.ended for attempt in attempts.values())
+    past.given_up = given_up(list(attempts.values()))
+    return past
+
+
+def given_up(attempts: Sequence[_Attempt]) -> frozenset[int]:
+    """Rows whose last three attempts that began them, oldest first, all crashed over them."""
+    lost: dict[int, list[bool]] = {}
+    for attempt in attempts:
+        for row in dict.fromkeys(attempt.begun):
+            if row not in attempt.done:
+                lost.setdefault(row, []).append(not attempt.ended)
+    return frozenset(
+        row
+        for row, crashed in lost.items()
+        if len(crashed) >= LAST_BEGINS and all(crashed[-LAST_BEGINS:])
+    )
+
+
+def _attempt_of(name: str) -> str:
+    """The attempt in a journal's name: `{ordinal}-{uuid}`, with `-{roll}` behind it or not."""
+    return name[: len("000000-") + 36]
+
+
+def attempt_name(earlier: int, attempt: str) -> str:
+    """A journal's name: attempts sort by how many journals stood before them."""
+    return f"{earlier:06d}-{attempt}"
+
+
+def _note(line: Mapping[str, Any], attempt: _Attempt, results: Spool) -> None:
+    if line.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
+        raise NewerVersion("a journal", line["schema_version"])
+    if "row" in line:
+        attempt.done.add(line["row"])
+        results.add(from_journal(line))
+    elif "begin" in line:
+        attempt.begun.append(line["begin"])
+    elif "end" in line:
+        attempt.ended = True
+
+
+async def _lines(blobs: Blobs, info: BlobInfo) -> AsyncIterator[Mapping[str, Any]]:
+    """The whole lines of a journal; what a crash tore is passed over."""
+    offset, rest = 0, b""
+    while piece := await blobs.read_range(info.ref, offset, MAX_APPEND):
+        offset += len(piece)
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            with contextlib.suppress(orjson.JSONDecodeError):
+                parsed = orjson.loads(line)
+                if isinstance(parsed, dict):
+                    yield parsed

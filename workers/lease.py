@@ -1,0 +1,55 @@
+"""A shard's lease: held while it runs, renewed in time, given back at the end."""
+
+import asyncio
+import logging
+from typing import Final
+
+from workers.errors import LeaseHeld, LeaseLost, Unavailable
+from workers.ports import BlobRef, Blobs
+
+SECONDS: Final = 30
+# Calls are admitted until this long after the start of the last renewal that succeeded.
+SAFE_SECONDS: Final = 28.0
+RENEW_SECONDS: Final = 8.0
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """One attempt's hold on a shard. `until` is the loop's time up to which calls are admitted."""
+
+    def __init__(self, blobs: Blobs, ref: BlobRef, attempt: str) -> None:
+        self._blobs = blobs
+        self._ref = ref
+        self.attempt = attempt
+        self.until = 0.0
+
+    async def acquire(self) -> bool:
+        """Take it; False where another attempt holds it."""
+        start = asyncio.get_running_loop().time()
+        try:
+            await self._blobs.acquire_lease(self._ref, self.attempt, SECONDS)
+        except LeaseHeld:
+            return False
+        self.until = start + SAFE_SECONDS
+        return True
+
+    async def renew(self) -> bool:
+        """Prolong it; False where it is lost. A renewal without an answer counts as none."""
+        start = asyncio.get_running_loop().time()
+        try:
+            await self._blobs.renew_lease(self._ref, self.attempt)
+        except LeaseLost:
+            return False
+        except Unavailable:
+            log.warning("a lease could not be renewed: trying again")
+            return True
+        self.until = start + SAFE_SECONDS
+        return True
+
+    async def release(self) -> None:
+        """Give it back; where that fails it runs out by itself."""
+        try:
+            await self._blobs.release_lease(self._ref, self.attempt)
+        except Unavailable:
+            log.warning("a lease could not be given back: it runs out by itself")

@@ -1,0 +1,126 @@
+"""The parts of one process, put together from its settings."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from azure.identity.aio import DefaultAzureCredential
+
+from workers.adapters.blobs import connect_blobs
+from workers.adapters.bus import connect_bus
+from workers.adapters.endpoints import connect
+from workers.api import Api
+from workers.dispatcher import Dispatcher
+from workers.finisher import Finisher
+from workers.inbox import Inbox
+from workers.intake import Intake
+from workers.ledger import Ledger
+from workers.records import Records
+from workers.runner import Runner
+from workers.settings import read_settings
+from workers.steps import Steps
+from workers.sweeper import Sweeper
+
+# The names of the connections, as the triggers use them: a connection string in the setting of
+# that name, or an identity where `{name}__...` says where the service is.
+BLOBS: Final = "AzureWebJobsStorage"
+BUS: Final = "ServiceBusConnection"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the triggers hand their work to."""
+
+    intake: Intake
+    inbox: Inbox
+    runner: Runner
+    sweeper: Sweeper
+    api: Api
+    open: AsyncExitStack
+    background: asyncio.Task[None]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self.background.cancel()
+        await self.open.aclose()
+
+
+class Keys:
+    """Keys of endpoints by the names of their settings.
+
+    On Azure a change of settings restarts the app. Locally a key that is refused is looked up again
+    in local.settings.json, so that one mends it without losing what runs.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self._environment = environment
+        self._file = folder / "local.settings.json"
+        self._given: set[str] = set()
+
+    def __call__(self, name: str) -> str | None:
+        """The value of a setting; read afresh from the file when it is asked for again."""
+        if name in self._given and self._file.exists():
+            values = json.loads(self._file.read_text(encoding="utf-8-sig")).get("Values", {})
+            if isinstance(values.get(name), str):
+                return str(values[name])
+        self._given.add(name)
+        return self._environment.get(name)
+
+
+async def start(environment: Mapping[str, str] = os.environ) -> Service:
+    """Make the parts. Connects to nothing yet. Raises SettingsError that says what to mend."""
+    settings = read_settings(environment)
+    rng, clock = random.SystemRandom(), time.time
+    async with AsyncExitStack() as stack:
+        identity = None
+        if not (environment.get(BLOBS) and environment.get(BUS)):
+            identity = await stack.enter_async_context(DefaultAzureCredential())
+        blobs = await stack.enter_async_context(
+            connect_blobs(
+                environment.get(BLOBS), environment.get(f"{BLOBS}__blobServiceUri"), identity
+            )
+        )
+        bus = await stack.enter_async_context(
+            connect_bus(
+                environment.get(BUS), environment.get(f"{BUS}__fullyQualifiedNamespace"), identity
+            )
+        )
+        keys = Keys(environment, Path(__file__).parent.parent)
+        endpoints = await stack.enter_async_context(
+            connect(settings.deployments, keys, credential=identity)
+        )
+        dispatcher = Dispatcher(
+            settings.deployments,
+            endpoints,
+            rng=rng,
+            ledger=Ledger(blobs, settings.state_container, rng=rng),
+            routes=settings.routes,
+        )
+        records = Records(
+            blobs,
+            state_container=settings.state_container,
+            results_container=settings.results_container,
+        )
+        steps = Steps(records, bus, clock=clock, rng=rng)
+        intake = Intake(records, steps, dispatcher, settings, clock=clock)
+        runner = Runner(records, steps, dispatcher, clock=clock, rng=rng, settings=settings)
+        finisher = Finisher(records, steps, clock=clock)
+        return Service(
+            intake=intake,
+            inbox=Inbox(records, steps, intake, runner, finisher, clock=clock),
+            runner=runner,
+            sweeper=Sweeper(records, steps, intake, clock=clock),
+            api=Api(records, steps, clock=clock),
+            open=stack.pop_all(),
+            background=asyncio.create_task(dispatcher.run(), name="quota shares"),
+        )

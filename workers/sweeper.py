@@ -1,0 +1,88 @@
+"""Looks after jobs that have not moved: what a crash left unsent is sent again."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from schemas.jobs import Job, JobState
+from schemas.messages import Finish
+from workers.core import lifecycle
+from workers.errors import Unavailable
+from workers.intake import Intake
+from workers.records import Held, Records
+from workers.steps import Steps
+
+LOOK_SECONDS: Final = 300.0
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """One look at every open job. What it sends may have been sent already: nobody minds."""
+
+    def __init__(
+        self,
+        records: Records,
+        steps: Steps,
+        intake: Intake,
+        *,
+        clock: Callable[[], float],
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._records = records
+        self._steps = steps
+        self._intake = intake
+        self._clock = clock
+        self._look_seconds = look_seconds
+
+    async def run(self) -> None:
+        """Look at all open jobs; one that cannot be looked at does not hide the others."""
+        async for job, marked in self._records.open_jobs():
+            try:
+                await self._look(job, marked)
+            except Unavailable as error:
+                log.warning("job %s could not be looked at: %s", job, error)
+
+    async def _look(self, job_id: str, marked: float) -> None:
+        job = await self._records.job(job_id)
+        held = await self._records.state(job_id) if job else None
+        moved = held.last_modified if held else marked
+        due = lifecycle.overdue(
+            held.state if held else None, self._clock() - moved, self._look_seconds
+        )
+        if job is None or held is None or held.state.state == "validating":
+            if due:
+                await self._announce_again(job_id)
+            return
+        if held.state.terminal:
+            await self._steps.tell_end(job, held.state)
+            return
+        if self._clock() >= job.expires:
+            held = await self._expired(job, held)
+        if due:
+            await self._help(job, held)
+
+    async def _announce_again(self, job_id: str) -> None:
+        announcement = await self._records.announcement(job_id)
+        if announcement is not None:
+            await self._intake.run(announcement, again=True)
+
+    async def _expired(self, job: Job, held: Held) -> Held:
+        def expired(state: JobState | None, again: bool) -> lifecycle.Change:
+            return lifecycle.end(state, "expired", None, again=again)
+
+        await self._steps.take(job, expired)
+        return await self._records.state(job.id) or held
+
+    async def _help(self, job: Job, held: Held) -> None:
+        if held.state.terminal:
+            return
+        if held.state.state == "finalizing":
+            await self._steps.send_jobs(Finish(job=job.id))
+            return
+        seen = held.state.revision
+
+        def nudged(state: JobState | None, _again: bool) -> lifecycle.Change:
+            return lifecycle.NOTHING if state is None else lifecycle.nudge(state, seen)
+
+        await self._steps.take(job, nudged)
