@@ -358,8 +358,11 @@ class Runner:
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
     async def _send_copy(self, message: ShardMessage, delay: float) -> None:
-        held = await self._records.state(message.job)
-        gen = message.gen if held is None else held.state.gen
+        gen = message.gen
+        # Out of reach, the message's own will do: were it too old, the sweeper sends a newer one.
+        with contextlib.suppress(Unavailable):
+            held = await self._records.state(message.job)
+            gen = gen if held is None else held.state.gen
         at = self._clock() + min(delay, LONGEST_DELAY_SECONDS) if delay > 0 else None
         await self._steps.send_shards(message.job, [message.shard], gen, at=at)
 
