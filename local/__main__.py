@@ -1,24 +1,42 @@
-"""`python -m local`: run a file, keep everything up, be one function host, verify a result."""
+"""`python -m local COMMAND`: the whole service on one machine, without Azure.
 
-import argparse
+run FILE    run one file from the drop to its results, and stop everything again
+up          keep everything running, for tools of one's own
+host        one function host, against whatever the settings point to
+verify DIR  check downloaded results against their manifest
+"""
+
+import importlib
 import sys
 
-from local import hosting
 from workers.errors import SettingsError
 
+COMMANDS = {
+    "run": "local.running",
+    "up": "local.staying",
+    "host": "local.hosting",
+    "verify": "local.verifying",
+}
 
-def main(arguments: list[str] | None = None) -> int:
+
+def main(arguments: list[str]) -> int:
     """The exit status: 0 all well, 1 it went wrong, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    hosting.add_command(commands)
-    given = parser.parse_args(arguments)
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if not arguments or arguments[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        said = repr(arguments[0]) if arguments else "no command"
+        print(f"error: {said} given, known are {known}", file=sys.stderr)
+        return 2
+    # Only the command's own module: each process starts as fast as it can.
+    command = importlib.import_module(COMMANDS[arguments[0]])
     try:
-        return int(given.run(given))
+        return int(command.main(arguments[1:]))
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -7,49 +7,54 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from local import settings
 from local.host.loading import LoadError, import_app
 from local.host.serving import Host, stop_at_signals
+from local.usage import Parser
 from workers.errors import SettingsError
 
 PROJECT = Path(__file__).parent.parent
+# Where no setting says when the nightly container is swept.
+NIGHTLY = "0 0 2 * * *"
 
 
-def add_command(commands: Any) -> None:
-    """Add `host` to the commands of `python -m local`."""
-    command = commands.add_parser("host", help="run function_app.py against what the settings say")
-    command.add_argument("--app", type=Path, default=PROJECT, help="folder of function_app.py")
-    command.add_argument(
-        "--port", type=int, default=0, help="of HTTP; 0 (default) takes a free one"
-    )
-    command.add_argument("--verbose", action="store_true", help="a line for each call")
-    command.add_argument(
-        "--settings-from-stdin",
-        action="store_true",
-        help="read a line of settings (JSON) from standard input once loaded; end when it ends",
-    )
-    command.set_defaults(run=run)
-
-
-def run(given: argparse.Namespace) -> int:
+def main(arguments: list[str]) -> int:
     """Serve until SIGTERM, SIGINT or the end of the process that gives the settings."""
+    given = _arguments(arguments)
     logging.basicConfig(
         level=logging.WARNING,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    logging.getLogger("local.host").setLevel(logging.DEBUG if given.verbose else logging.INFO)
+    if given.verbose:
+        logging.getLogger("local.host").setLevel(logging.DEBUG)
     if given.settings_from_stdin:
         os.environ.update(_settings_from(sys.stdin.readline()))
     settings.apply(given.app)
+    os.environ.setdefault("NIGHTLY_SCHEDULE", NIGHTLY)
     try:
         host = Host(import_app(given.app), given.app)
-        asyncio.run(_serve(host, given))
     except LoadError as error:
         raise SettingsError(str(error)) from error
-    return 0
+    asyncio.run(_serve(host, given))
+    # As in Azure, an app's clients are not closed but cut off: nobody needs to hear of that.
+    logging.shutdown()
+    os._exit(0)
+
+
+def _arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(prog="python -m local host", description=__doc__)
+    add = parser.add_argument
+    add("--app", type=Path, default=PROJECT, help="folder of function_app.py")
+    add("--port", type=int, default=0, help="of HTTP; 0 (default) takes a free one")
+    add("--verbose", action="store_true", help="log a line for each call")
+    add(
+        "--settings-from-stdin",
+        action="store_true",
+        help="read a line of settings (JSON) from standard input once loaded; end when it ends",
+    )
+    return parser.parse_args(arguments)
 
 
 def _settings_from(line: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from aiohttp import web
 from azure.functions.meta import Datum
 
 from local.host.invoking import InvocationFailedError, Invoker, encode_response
-from local.host.loading import Function
+from local.host.loading import Function, LoadError
 from local.host.timer_triggers import TimerListener
 
 logger = logging.getLogger("local.host")
@@ -34,7 +34,7 @@ def build(
     """The host's web application. Without a `key`, all may call, as under `func start`."""
     application = web.Application()
     for function in functions:
-        route = _aiohttp_route(function.trigger.get("route") or function.name)
+        route = aiohttp_route(function.trigger.get("route") or function.name)
         path = "/" + "/".join(part for part in (prefix, route) if part)
         handler = _handler(function, invoker, key)
         for method in function.trigger.get("methods") or ["*"]:
@@ -44,11 +44,28 @@ def build(
     return application
 
 
-def _aiohttp_route(route: str) -> str:
-    """`{id}`, `{id:guid}` and `{*rest}` of ASP.NET's routes as aiohttp writes them."""
-    route = re.sub(r"\{\*(\w+)\}", r"{\1:.*}", route.strip("/"))
-    route = re.sub(r"\{(\w+):int\}", r"{\1:[0-9]+}", route)
-    return re.sub(r"\{(\w+):(?:guid|alpha)\}", r"{\1}", route)
+_CONSTRAINTS = {"int": "[0-9]+", "alpha": "[A-Za-z]+", "guid": "[0-9A-Fa-f-]{36}"}
+_PARAMETER = re.compile(r"\{(\*{0,2})(\w+)(?::(regex\((.+?)\)|\w+))?\}(?=/|$)")
+
+
+def aiohttp_route(route: str) -> str:
+    """An ASP.NET route as aiohttp writes it: `{id}`, `{id:int}`, `{a:regex(^(b|c)$)}`, `{*rest}`.
+
+    Errors: `LoadError` at a constraint that is not known here.
+    """
+
+    def parameter(match: re.Match[str]) -> str:
+        rest, name, constraint, pattern = match.groups()
+        if rest:
+            return f"{{{name}:.*}}"
+        if constraint is None:
+            return f"{{{name}}}"
+        pattern = pattern or _CONSTRAINTS.get(constraint)
+        if pattern is None:
+            raise LoadError(f"route {route!r}: the local host does not know {constraint!r}")
+        return f"{{{name}:{pattern.removeprefix('^').removesuffix('$')}}}"
+
+    return _PARAMETER.sub(parameter, route.strip("/"))
 
 
 def _handler(

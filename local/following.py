@@ -1,0 +1,80 @@
+"""What does a job tell of itself? Its events from Service Bus, its status over HTTP."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+
+from schemas.jobs import JobStatus
+from schemas.messages import StatusEvent
+
+TOPIC, SUBSCRIPTION = "job-status", "all"
+LAST_EVENTS = frozenset(
+    {"job.completed", "job.failed", "job.expired", "job.cancelled", "job.rejected"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A status event as it came. `after` is seconds since its receiver was opened."""
+
+    after: float
+    raw: dict[str, Any]
+    event: StatusEvent
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing comes after it."""
+        return self.event.type in LAST_EVENTS
+
+
+class Events:
+    """The status events of one input, in order of arrival. Made by `events`."""
+
+    def __init__(self, receiver: ServiceBusReceiver, source: str) -> None:
+        self._receiver = receiver
+        self._source = source
+        self._began = time.monotonic()
+        self.arrived: list[Arrived] = []
+
+    async def __aiter__(self) -> AsyncIterator[Arrived]:
+        """Each event once, the last one too."""
+        while True:
+            for message in await self._receiver.receive_messages(1, max_wait_time=5):
+                raw = json.loads(b"".join(message.body))
+                event = StatusEvent.model_validate(raw)
+                await self._receiver.complete_message(message)
+                if event.data.input != self._source:
+                    continue
+                arrived = Arrived(time.monotonic() - self._began, raw, event)
+                self.arrived.append(arrived)
+                yield arrived
+                if arrived.last:
+                    return
+
+
+@asynccontextmanager
+async def events(bus: str, source: str) -> AsyncIterator[Events]:
+    """Subscribed once entered; `source` is the input's container/name."""
+    async with (
+        ServiceBusClient.from_connection_string(bus) as client,
+        client.get_subscription_receiver(TOPIC, SUBSCRIPTION) as receiver,
+    ):
+        yield Events(receiver, source)
+
+
+async def status_of(session: aiohttp.ClientSession, address: str, job: str) -> JobStatus | None:
+    """A job's status from one host; None where the host does not tell now."""
+    try:
+        async with session.get(f"{address}/api/jobs/{job}") as response:
+            if response.status != 200:
+                return None
+            return JobStatus.model_validate_json(await response.read())
+    except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
+        return None

@@ -1,0 +1,131 @@
+"""N function hosts as child processes, as N instances would be; one that dies is started again."""
+
+import asyncio
+import json
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+# A host that ends so soon after its start, so often in a row, will not come up at all.
+SOON_SECONDS = 10.0
+GIVE_UP_AFTER = 3
+# Longer than a host's own drain and the closing of its clients.
+STOP_SECONDS = 8.0
+
+
+class HostsFailedError(Exception):
+    """The function hosts do not come up. The message holds what the last one said."""
+
+
+class Hosts:
+    """Made by `hosts`. `addresses` are those of the hosts that serve HTTP now, by number."""
+
+    def __init__(
+        self, count: int, app: Path, tell: Callable[[str], None], *, verbose: bool
+    ) -> None:
+        self._count = count
+        self._tell = tell
+        self._command = [sys.executable, "-m", "local", "host", "--app", str(app)]
+        self._command += ["--settings-from-stdin", *(["--verbose"] if verbose else [])]
+        self._settings: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._stopping = False
+        self._up = asyncio.Event()
+        self.addresses: dict[int, str] = {}
+        self.processes: dict[int, Process] = {}
+
+    def give(self, settings: Mapping[str, str]) -> None:
+        """What the hosts wait for once they are loaded; those that start later get the same."""
+        self._settings.set_result(json.dumps(dict(settings)) + "\n")
+
+    async def up(self) -> str:
+        """Wait until a host serves HTTP; gives its address."""
+        await self._up.wait()
+        return next(iter(self.addresses.values()))
+
+    async def keep(self) -> None:
+        """Keep all hosts running until cancelled. Errors: `HostsFailedError`."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(1, self._count + 1):
+                tasks.create_task(self._keep_one(number))
+
+    async def _keep_one(self, number: int) -> None:
+        soon = 0
+        while not self._stopping:
+            began = time.monotonic()
+            status, said = await self._run_one(number)
+            if self._stopping:
+                return
+            soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 1
+            if soon >= GIVE_UP_AFTER:
+                last = said[-1] if said else "it said nothing"
+                raise HostsFailedError(f"function host {number} does not come up: {last}")
+            self._tell(f"function host {number} ended with status {status}: starting it again")
+
+    async def _run_one(self, number: int) -> tuple[int, list[str]]:
+        """One process from start to end: its exit status and its last lines on stderr."""
+        # A session of its own, so that Ctrl-C reaches the parent only, which then stops the hosts
+        # before what they depend on.
+        process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+        )
+        self.processes[number] = process
+        said: list[str] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._begin(number, process))
+                tasks.create_task(self._listen(process, said))
+            return await process.wait(), said
+        finally:
+            self.addresses.pop(number, None)
+            if process.returncode is None and not self._stopping:
+                process.kill()
+
+    async def _begin(self, number: int, process: Process) -> None:
+        stdin = cast("asyncio.StreamWriter", process.stdin)
+        stdout = cast("asyncio.StreamReader", process.stdout)
+        stdin.write((await asyncio.shield(self._settings)).encode())
+        if address := (await stdout.readline()).decode().strip():
+            self.addresses[number] = address
+            self._up.set()
+
+    async def _listen(self, process: Process, said: list[str]) -> None:
+        async for line in cast("asyncio.StreamReader", process.stderr):
+            text = line.decode(errors="replace").rstrip()
+            said[:] = [*said[-20:], text]
+            self._tell(text)
+
+    async def stop(self) -> None:
+        """Let every host drain and end; kill those that do not. A second time does nothing."""
+        self._stopping = True
+        running = [each for each in self.processes.values() if each.returncode is None]
+        for process in running:
+            process.terminate()
+        waits = [asyncio.create_task(each.wait()) for each in running]
+        if waits:
+            await asyncio.wait(waits, timeout=STOP_SECONDS)
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+
+
+@asynccontextmanager
+async def hosts(
+    count: int, app: Path, tell: Callable[[str], None], *, verbose: bool = False
+) -> AsyncIterator[Hosts]:
+    """Start `count` hosts of the app in a folder; stop them at the end.
+
+    They load at once and begin when they are given settings. `tell` gets what they log. Errors, in
+    a group: `HostsFailedError`.
+    """
+    running = Hosts(count, app, tell, verbose=verbose)
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(running.keep())
+        try:
+            yield running
+        finally:
+            await running.stop()
+            keeping.cancel()

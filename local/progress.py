@@ -1,0 +1,77 @@
+"""How is a job's progress shown? A live line on a terminal, plain lines in a pipe."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from schemas.jobs import JobStatus
+
+# A plain line comes at most so often, unless the state has changed. Seconds.
+PLAIN_EVERY = 2.0
+
+
+class Display:
+    """Shows each status it is given. Made by `display`."""
+
+    def __init__(self, console: Console, live: Progress | None) -> None:
+        self._console = console
+        self._live = live
+        self._task: TaskID | None = live.add_task("starting", total=None) if live else None
+        self._state: str | None = None
+        self._line = ""
+        self._told = 0.0
+
+    def tell(self, line: str) -> None:
+        """A line of its own, above the live one."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, status: JobStatus) -> None:
+        """The job as it is now."""
+        line = describe(status)
+        if self._live is not None and self._task is not None:
+            counts = status.counts
+            self._live.update(
+                self._task,
+                description=line,
+                total=counts.total if counts and counts.total else None,
+                completed=counts.done if counts else 0,
+            )
+            return
+        now = time.monotonic()
+        if line == self._line or (status.state == self._state and now - self._told < PLAIN_EVERY):
+            return
+        self._state, self._told, self._line = status.state, now, line
+        self.tell(line)
+
+
+@contextmanager
+def display(console: Console) -> Iterator[Display]:
+    """Live on a terminal; the live line is gone at the end."""
+    if not console.is_terminal:
+        yield Display(console, None)
+        return
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as live:
+        yield Display(console, live)
+
+
+def describe(status: JobStatus) -> str:
+    """One line: state, rows done of all, succeeded, failed, rows/s, tokens, time left."""
+    parts = [status.state or "rejected"]
+    if (counts := status.counts) is not None and counts.total:
+        parts.append(f"{counts.done:,} of {counts.total:,} rows")
+        parts.append(f"{counts.succeeded:,} succeeded")
+        parts.append(f"{counts.errors:,} failed")
+    if status.rate:
+        parts.append(f"{status.rate:,.1f} rows/s")
+    if status.tokens is not None and status.tokens.total:
+        parts.append(f"{status.tokens.total:,} tokens")
+    if status.seconds_left is not None and status.state == "in_progress":
+        parts.append(f"{timedelta(seconds=round(status.seconds_left))} left")
+    if status.waiting is not None:
+        parts.append(f"waiting for {status.waiting['reason']}")
+    return " · ".join(parts)

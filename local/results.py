@@ -1,0 +1,69 @@
+"""Fetch a job's results, and show the first of them."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.blob.aio import BlobServiceClient
+
+OUTPUT, ERRORS, MANIFEST, EVENTS = "output.jsonl", "errors.jsonl", "manifest.json", "events.jsonl"
+SHOWN_CHARACTERS = 160
+
+
+async def download(storage: BlobServiceClient, results: str, folder: Path) -> None:
+    """Copy a job's result files into a folder that exists; `results` is container/folder.
+
+    What the job does not have is not there afterwards either.
+    """
+    container, _, prefix = results.partition("/")
+    async with asyncio.TaskGroup() as tasks:
+        for name in (OUTPUT, ERRORS, MANIFEST):
+            tasks.create_task(_copy(storage, container, f"{prefix}/{name}", folder / name))
+
+
+async def _copy(storage: BlobServiceClient, container: str, blob: str, target: Path) -> None:
+    with target.open("wb") as file:
+        try:
+            content = await storage.get_blob_client(container, blob).download_blob()
+        except ResourceNotFoundError:
+            await asyncio.to_thread(target.unlink)
+            return
+        async for chunk in content.chunks():
+            file.write(chunk)
+
+
+def write_events(events: list[dict[str, Any]], folder: Path) -> None:
+    """events.jsonl: every status event, in order of arrival."""
+    lines = (json.dumps(event, ensure_ascii=False) + "\n" for event in events)
+    (folder / EVENTS).write_text("".join(lines), encoding="utf-8")
+
+
+def first_answers(folder: Path, count: int) -> Iterator[tuple[str, str]]:
+    """The custom_id and the shortened answer of the first rows of output.jsonl."""
+    path = folder / OUTPUT
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in islice(lines, count):
+            row = json.loads(line)
+            yield row["custom_id"], shortened(answer_of(row["response"]["body"]))
+
+
+def answer_of(body: Any) -> str:
+    """The answer in a response body: a text, or the size of the first embedding."""
+    if choices := body.get("choices"):
+        return str(choices[0].get("message", choices[0]).get("content") or choices[0].get("text"))
+    if data := body.get("data"):
+        vector = data[0].get("embedding", [])
+        return f"an embedding of {len(vector)} numbers, {len(data)} in this row"
+    return json.dumps(body)
+
+
+def shortened(text: str) -> str:
+    """One line of at most SHOWN_CHARACTERS."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= SHOWN_CHARACTERS else flat[: SHOWN_CHARACTERS - 1] + "…"

@@ -1,0 +1,109 @@
+"""All that stands in for Azure: storage, Service Bus, an endpoint, and the function hosts.
+
+The broker and the simulator run in this process; Azurite and the hosts are its children, and end
+with it however it ends.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob.aio import BlobServiceClient
+
+from local import settings, simulated
+from local.azurite import azurite
+from local.endpoint.profiles import ProfileName
+from local.endpoint.server import simulate
+from local.endpoint.settings import Settings
+from local.hosts import Hosts, hosts
+from local.servicebus import serve
+from workers.settings import read_settings
+
+PROJECT = Path(__file__).parent.parent
+STORAGE = "AzureWebJobsStorage"
+BUS = "ServiceBusConnection"
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What is started. `data` keeps blobs and messages on disk; None keeps them in memory."""
+
+    workers: int = 1
+    app: Path = PROJECT
+    data: Path | None = None
+    storage_port: int = 0
+    bus_port: int = 0
+    profile: ProfileName = "serverless"
+    simulator: Mapping[str, Any] = field(default_factory=dict)
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where everything is. `endpoint` is None where DEPLOYMENTS names real ones."""
+
+    storage: str
+    bus: str
+    endpoint: str | None
+    hosts: Hosts
+
+
+@asynccontextmanager
+async def stack(options: StackOptions, tell: Callable[[str], None]) -> AsyncIterator[Stack]:
+    """Start everything, at once where nothing has to wait; stop it all at the end.
+
+    `tell` gets what the hosts log. Errors: `SettingsError`; in a group, `HostsFailedError`.
+    """
+    given = settings.read(options.app) | dict(os.environ)
+    async with (
+        hosts(options.workers, options.app, tell, verbose=options.verbose) as running,
+        azurite(options.data and options.data / "azurite", options.storage_port) as storage,
+        _bus(options) as bus,
+        _endpoint(options, given) as (endpoint, deployments),
+    ):
+        await _create_containers(storage.connection_string, given | deployments)
+        running.give({STORAGE: storage.connection_string, BUS: bus} | deployments)
+        try:
+            yield Stack(storage.connection_string, bus, endpoint, running)
+        finally:
+            # Started first, because loading takes them longest; stopped first as well, while what
+            # they hand back their work to is still there.
+            await running.stop()
+
+
+@asynccontextmanager
+async def _bus(options: StackOptions) -> AsyncIterator[str]:
+    data = options.data and options.data / "servicebus.sqlite"
+    async with serve(options.app / "Config.json", port=options.bus_port, data=data) as server:
+        yield server.connection_string
+
+
+@asynccontextmanager
+async def _endpoint(
+    options: StackOptions, given: Mapping[str, str]
+) -> AsyncIterator[tuple[str | None, dict[str, str]]]:
+    """The simulator and the settings that lead to it; none where DEPLOYMENTS is set."""
+    if given.get("DEPLOYMENTS"):
+        yield None, {}
+        return
+    key = simulated.new_key()
+    chosen = Settings(profile=options.profile, key=key, **options.simulator)
+    async with simulate(chosen) as endpoint:
+        yield (
+            endpoint.url,
+            simulated.settings_for(options.profile, chosen.limits, endpoint.url, key),
+        )
+
+
+async def _create_containers(storage: str, given: Mapping[str, str]) -> None:
+    """What docs/azure.md has created with `az`."""
+    chosen = read_settings(given)
+    own = {chosen.nightly_container, chosen.results_container, chosen.state_container}
+    async with BlobServiceClient.from_connection_string(storage) as client:
+        for name in sorted({*chosen.input_containers} | own):
+            with suppress(ResourceExistsError):
+                await client.create_container(name)
