@@ -81,8 +81,10 @@ async def nightly(timer: func.TimerRequest) -> None:
 
 @app.timer_trigger("timer", schedule="0 */5 * * * *")
 async def sweep(timer: func.TimerRequest) -> None:
-    """Help jobs that have not moved."""
-    await (await service()).sweeper.run()
+    """Help jobs that have not moved, and dead letters that no trigger has come for."""
+    running = await service()
+    await running.sweeper.run()
+    await running.inbox.drain_dead()
 
 
 @app.route("jobs", methods=["GET"])

@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Final
 
 import orjson
@@ -16,39 +15,20 @@ from workers.core import lifecycle, telling
 from workers.errors import InputError, NewerVersion, Unavailable
 from workers.finisher import Finisher
 from workers.intake import Intake
-from workers.ports import OutMessage
+from workers.ports import OutMessage, Received
 from workers.records import Records
 from workers.runner import Runner
-from workers.steps import JOBS, Steps
+from workers.steps import JOBS, SHARDS, Steps
 
 RETRY_SECONDS: Final = 30.0
 DEAD_RETRY_SECONDS: Final = 60.0
 DEAD_TRIES: Final = 3
+MOST_DEAD: Final = 200
 _TRIES: Final = "tries"
 
+__all__ = ["Inbox", "Received"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message as it came. `deliveries` counts this one; `properties` are the sender's."""
-
-    body: bytes
-    message_id: str | None = None
-    correlation_id: str | None = None
-    deliveries: int = 1
-    properties: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def again(self) -> bool:
-        """Whether somebody may have died over it."""
-        return self.deliveries > 1
-
-    @property
-    def tries(self) -> int:
-        """How often it was taken back from the dead letters."""
-        count = self.properties.get(_TRIES, "0")
-        return int(count) if count.isdigit() else 0
 
 
 class Inbox:
@@ -85,7 +65,7 @@ class Inbox:
             await self.refuse(received, error)
         except Unavailable as error:
             log.warning("a message on jobs waits: %s", error)
-            await self._send_again(received, RETRY_SECONDS, received.tries)
+            await self._send_again(received, RETRY_SECONDS, _tries(received))
 
     async def _do(
         self, message: JobsMessage | doors.BlobCreated | None, asked: Asked, again: bool
@@ -139,8 +119,8 @@ class Inbox:
 
     async def dead_jobs(self, received: Received) -> None:
         """Deliver again a few times; then it is rejected, or the sweeper's."""
-        if received.tries < DEAD_TRIES:
-            await self._send_again(received, DEAD_RETRY_SECONDS, received.tries + 1)
+        if _tries(received) < DEAD_TRIES:
+            await self._send_again(received, DEAD_RETRY_SECONDS, _tries(received) + 1)
             return
         asked = _asked(received)
         try:
@@ -173,6 +153,13 @@ class Inbox:
         await self._steps.send_shards(
             job.id, [message.shard], held.state.gen, at=self._clock() + DEAD_RETRY_SECONDS
         )
+
+    async def drain_dead(self) -> None:
+        """Handle dead letters that no trigger has come for: they do not scale by themselves."""
+        for queue, handle in ((JOBS, self.dead_jobs), (SHARDS, self.dead_shards)):
+            taken = await self._steps.bus.take_dead(queue, handle, MOST_DEAD)
+            if taken:
+                log.warning("%s dead letters of %s were handled by the timer", taken, queue)
 
     # -- both
 
@@ -214,6 +201,12 @@ def _read_shard(body: bytes) -> ShardMessage:
         return ShardMessage.model_validate(raw)
     except (orjson.JSONDecodeError, ValidationError):
         raise InputError("invalid_message", "not a shard message") from None
+
+
+def _tries(received: Received) -> int:
+    """How often a message was taken back from the dead letters."""
+    count = received.properties.get(_TRIES, "0")
+    return int(count) if count.isdigit() else 0
 
 
 def _name(received: Received) -> str:

@@ -6,7 +6,7 @@ suite holds both to the same behaviour. Every call has a deadline of its own and
 took place is then unknown.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -132,6 +132,22 @@ class OutMessage:
     content_type: str = "application/json"
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came. `deliveries` counts this one; `properties` are the sender's."""
+
+    body: bytes
+    message_id: str | None = None
+    correlation_id: str | None = None
+    deliveries: int = 1
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def again(self) -> bool:
+        """Whether somebody may have died over it."""
+        return self.deliveries > 1
+
+
 class Bus(Protocol):
     """Service Bus."""
 
@@ -139,6 +155,14 @@ class Bus(Protocol):
         """Send to a queue or topic; all are accepted when it returns.
 
         Errors: `Unavailable`: perhaps some are accepted; ValueError: a message is too large.
+        """
+
+    async def take_dead(
+        self, queue: str, handle: Callable[[Received], Awaitable[None]], most: int
+    ) -> int:
+        """Hand up to `most` dead letters of a queue to `handle`, one by one; gives how many.
+
+        Each is gone when `handle` returns, and stays when it raises. Errors: `Unavailable`.
         """
 
 

@@ -5,12 +5,13 @@ settles: its locks run out and its messages come again.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from workers.errors import Unavailable
-from workers.ports import OutMessage
+from workers.ports import OutMessage, Received
 
 MESSAGE_BYTES = 256 * 1024
 DEAD_LETTERS = "/$deadletterqueue"
@@ -58,6 +59,17 @@ class _Queue:
     kept: dict[int, _Kept] = field(default_factory=dict)
 
 
+def received(delivery: Delivery) -> Received:
+    """A delivery as a handler gets it."""
+    return Received(
+        body=delivery.message.body,
+        message_id=delivery.message.message_id,
+        correlation_id=delivery.message.correlation_id,
+        deliveries=delivery.delivery_count,
+        properties=dict(delivery.message.properties),
+    )
+
+
 class MemoryBus:
     """Queues by name with their rules (or names alone), topics by name.
 
@@ -96,6 +108,24 @@ class MemoryBus:
                 self._keep(self._queues[entity], message)
         else:
             raise Unavailable(f"no entity {entity}")
+
+    async def take_dead(
+        self, queue: str, handle: Callable[[Received], Awaitable[None]], most: int
+    ) -> int:
+        for taken in range(most):
+            await asyncio.sleep(0)
+            delivery = self.receive(queue + DEAD_LETTERS)
+            if delivery is None:
+                return taken
+            try:
+                await handle(received(delivery))
+            except BaseException:
+                with contextlib.suppress(LockLost):
+                    self.abandon(delivery)
+                raise
+            with contextlib.suppress(LockLost):
+                self.complete(delivery)
+        return most
 
     def receive(self, queue: str) -> Delivery | None:
         """Lock the oldest message that can be had; None where there is none now."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import IO, Literal, TypeVar
 
 from workers.errors import Unavailable
-from workers.ports import BlobInfo, BlobRef, Blobs, Bus, OutMessage, Stored
+from workers.ports import BlobInfo, BlobRef, Blobs, Bus, OutMessage, Received, Stored
 
 Phase = Literal["before", "after"]
 Fault = Callable[[str, str, Phase], None]
@@ -106,6 +106,12 @@ class FaultyBus:
         parts = [[message] for message in messages] if self.split else [messages]
         for part in parts:
             await _guarded(self.fault, "send", entity, lambda: self.inner.send(entity, part))  # noqa: B023
+
+    async def take_dead(
+        self, queue: str, handle: Callable[[Received], Awaitable[None]], most: int
+    ) -> int:
+        self.fault("take_dead", queue, "before")
+        return await self.inner.take_dead(queue, handle, most)
 
 
 class FaultyBlobs:

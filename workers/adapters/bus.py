@@ -7,7 +7,7 @@ batches: whoever gets the entity's turn sends for everybody who waits.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +15,13 @@ from typing import Any
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError
-from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
-from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
+from azure.servicebus import (
+    ServiceBusMessage,
+    ServiceBusMessageBatch,
+    ServiceBusReceivedMessage,
+    ServiceBusSubQueue,
+)
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 from azure.servicebus.exceptions import (
     MessageSizeExceededError,
     MessagingEntityNotFoundError,
@@ -25,12 +30,13 @@ from azure.servicebus.exceptions import (
 )
 
 from workers.errors import SettingsError, Unavailable
-from workers.ports import OutMessage
+from workers.ports import OutMessage, Received
 
 # Seconds until a caller is told, and for one batch with the SDK's repeats within it.
 SEND_SECONDS = 45.0
 BATCH_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
+DEAD_WAIT_SECONDS = 1.0
 _ENVELOPE_BYTES = 1024
 
 _IDENTITY = "; give the identity the role Service Bus Data Owner, or correct the connection string"
@@ -106,6 +112,28 @@ class ServiceBus:
                 await self._lanes[entity].send(load)
         except TimeoutError as error:
             raise Unavailable(f"Service Bus did not accept in time for {entity}") from error
+
+    async def take_dead(
+        self, queue: str, handle: Callable[[Received], Awaitable[None]], most: int
+    ) -> int:
+        """Hand up to `most` dead letters to `handle`; see `workers.ports.Bus`."""
+        receiver = self._client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
+        taken = 0
+        try:
+            while taken < most:
+                async with asyncio.timeout(BATCH_SECONDS):
+                    found = await receiver.receive_messages(1, max_wait_time=DEAD_WAIT_SECONDS)
+                if not found:
+                    break
+                await handle(_received(found[0]))
+                async with asyncio.timeout(BATCH_SECONDS):
+                    await receiver.complete_message(found[0])
+                taken += 1
+        except (AzureError, OSError) as error:  # TimeoutError is an OSError
+            raise _unavailable(queue, error) from error
+        finally:
+            await _close(receiver)
+        return taken
 
     async def close(self) -> None:
         """Close the senders; those in use fail."""
@@ -222,12 +250,12 @@ def _added(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
     return True
 
 
-async def _close(sender: ServiceBusSender) -> None:
+async def _close(link: ServiceBusSender | ServiceBusReceiver) -> None:
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            await sender.close()
+            await link.close()
     except (AzureError, OSError) as error:
-        _log.debug("a sender did not close: %s", type(error).__name__)
+        _log.debug("a link did not close: %s", type(error).__name__)
 
 
 def _encoded(message: OutMessage) -> ServiceBusMessage:
@@ -243,9 +271,25 @@ def _encoded(message: OutMessage) -> ServiceBusMessage:
     )
 
 
+def _received(message: ServiceBusReceivedMessage) -> Received:
+    # Names and values come as bytes, and deliveries are counted from 0 on the wire.
+    given = message.application_properties or {}
+    return Received(
+        body=b"".join(message.body),
+        message_id=message.message_id,
+        correlation_id=message.correlation_id,
+        deliveries=(message.delivery_count or 0) + 1,
+        properties={_text(name): _text(value) for name, value in given.items()},
+    )
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _unavailable(entity: str, error: Exception) -> Unavailable:
     """What to tell a caller, without the SDK's text: it may quote tokens and addresses."""
     return Unavailable(
-        f"Service Bus did not take the messages for {entity}: {type(error).__name__}"
+        f"Service Bus does not serve {entity}: {type(error).__name__}"
         + _ADVICE.get(type(error), "")
     )
