@@ -1,15 +1,19 @@
-"""What `workers.ports.Blobs` promises, held against Azurite and against the double."""
+"""What `workers.ports.Blobs` promises, held against Azurite and against the double.
+
+The double is held to it twice, bare and with (no) faults around it.
+"""
 
 import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 
 import pytest
 
 from local.azurite import Azurite
-from tests.doubles import MemoryBlobs
+from tests.doubles import EffectLog, FaultyBlobs, MemoryBlobs
 from workers.adapters.blobs import connect_blobs
 from workers.errors import (
     BlobChanged,
@@ -51,17 +55,18 @@ class Subject:
         return BlobRef(self.container, name)
 
 
-@pytest.fixture(params=["memory", "azurite"])
+@pytest.fixture(params=["memory", "guarded", "azurite"])
 async def at(request: pytest.FixtureRequest, azurite: Azurite) -> AsyncIterator[Subject]:
     container = f"c{uuid.uuid4().hex}"
-    if request.param == "memory":
+    if request.param != "azurite":
         start, passed = time.time(), [0.0]
 
         async def elapse(seconds: float) -> None:
             passed[0] += seconds
 
         memory = MemoryBlobs(lambda: start + passed[0], [container])
-        yield Subject(memory, container, elapse)
+        guarded = FaultyBlobs(memory, EffectLog())
+        yield Subject(memory if request.param == "memory" else guarded, container, elapse)
         return
     async with connect_blobs(azurite.connection_string) as blobs:
         await blobs.ensure_containers([container])
@@ -111,6 +116,19 @@ async def test_create_never_overwrites(at: Subject) -> None:
 
     stored = await at.blobs.read(at("x"))
     assert (stored.data, stored.etag) == (b"first", etag)
+
+
+async def test_a_file_is_written_whole(at: Subject) -> None:
+    with TemporaryFile() as file:
+        file.write(b"line\n" * 1000)  # and left at its end
+
+        await at.blobs.create(at("x"), file)
+        with pytest.raises(BlobExists):
+            await at.blobs.create(at("x"), file)
+        await at.blobs.create(at("y"), file)
+
+    for name in ("x", "y"):
+        assert (await at.blobs.read(at(name))).data == b"line\n" * 1000
 
 
 async def test_of_concurrent_creates_one_wins(at: Subject) -> None:
