@@ -164,7 +164,7 @@ class Inbox:
     # -- both
 
     async def _send_again(self, received: Received, delay: float, tries: int) -> None:
-        properties = {**received.properties, _TRIES: str(tries)}
+        properties = {**_own(received), _TRIES: str(tries)}
         message = OutMessage(
             received.body,
             message_id=received.message_id or _name(received),
@@ -203,6 +203,12 @@ def _read_shard(body: bytes) -> ShardMessage:
         raise InputError("invalid_message", "not a shard message") from None
 
 
+def _own(received: Received) -> dict[str, str]:
+    """The sender's properties, without what the journey added."""
+    added = (_TRIES, "DeadLetterReason", "DeadLetterErrorDescription", "Diagnostic-Id")
+    return {name: value for name, value in received.properties.items() if name not in added}
+
+
 def _tries(received: Received) -> int:
     """How often a message was taken back from the dead letters."""
     count = received.properties.get(_TRIES, "0")
@@ -218,7 +224,7 @@ def _name(received: Received) -> str:
 
 
 def _asked(received: Received) -> Asked:
-    metadata = {k: v for k, v in received.properties.items() if k != _TRIES}
+    metadata = _own(received)
     return Asked(
         message_id=received.message_id,
         correlation_id=received.correlation_id,
