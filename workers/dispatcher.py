@@ -222,8 +222,8 @@ class Dispatcher:
         """What the jobs of this process weigh together at a lane, for its share of the quota."""
         return sum(weight for weight, _ in self._turns.pool(lane).jobs.values()) or 1.0
 
-    def _queued(self, lane: Lane) -> bool:
-        return bool(self._turns.pool(lane).jobs)
+    def _queued(self, lane: Lane) -> int:
+        return self._turns.pool(lane).queue.waiting
 
 
 def _attempt(lane: Lane, ticket: Ticket, outcome: Outcome, waiter: Waiter, now: float) -> Attempt:

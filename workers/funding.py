@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from workers.core.lane import DAY, Lane
+from workers.core.lane import DAY, Grant, Lane
 from workers.errors import StorageError, Unavailable
 from workers.ledger import Ledger
 
@@ -29,7 +29,7 @@ class Funding:
         *,
         pump: Callable[[Lane], None],
         weight: Callable[[Lane], float],
-        queued: Callable[[Lane], bool],
+        queued: Callable[[Lane], int],
     ) -> None:
         self._ledger = ledger
         self._pump = pump
@@ -76,15 +76,15 @@ class Funding:
     async def _hold(self, lane: Lane) -> None:
         """One round after the other, while there is work."""
         while self._has_work(lane):
-            holders = await self._round(lane)
-            left = self._ledger.interval(holders)
+            grant = await self._round(lane)
+            left = self._ledger.interval(grant)
             while left > 0.0 and self._has_work(lane):
                 await asyncio.sleep(min(LOOK, left))
                 left -= LOOK
 
-    async def _round(self, lane: Lane) -> int:
+    async def _round(self, lane: Lane) -> Grant | None:
         loop = asyncio.get_running_loop()
-        wish = lane.wish(self._weight(lane), loop.time())
+        wish = lane.wish(self._weight(lane), self._queued(lane), loop.time())
         try:
             done = await self._ledger.renew(
                 lane.name, wish, lambda share: lane.lower(share, loop.time())
@@ -93,16 +93,16 @@ class Funding:
             log.warning("no share of %s from the ledger: %s", lane.name, error)
             lane.ledger_lost(loop.time())
             self._pump(lane)
-            return 1
+            return None
         now = loop.time()
         midnight = now + DAY - done.server_time % DAY
         lane.fund(done.grant, done.told, midnight, now)
         self._pump(lane)
-        return done.grant.holders
+        return done.grant
 
     async def _give_back(self, lane: Lane) -> None:
         loop = asyncio.get_running_loop()
-        wish = lane.wish(self._weight(lane), loop.time(), leaving=True)
+        wish = lane.wish(self._weight(lane), self._queued(lane), loop.time(), leaving=True)
         lane.released()
         try:
             await self._ledger.leave(lane.name, wish)
@@ -111,4 +111,4 @@ class Funding:
 
     def _has_work(self, lane: Lane) -> bool:
         now = asyncio.get_running_loop().time()
-        return lane.in_flight > 0 or self._queued(lane) or now - lane.used_at < LINGER
+        return lane.in_flight > 0 or self._queued(lane) > 0 or now - lane.used_at < LINGER

@@ -15,7 +15,17 @@ from uuid import UUID
 
 from workers.core.lane import Grant
 from workers.core.pacing import clamp
-from workers.core.shares import LEASE, MARGIN, Book, Holder, Wish, leave, renew
+from workers.core.shares import (
+    LEASE,
+    MARGIN,
+    Book,
+    Holder,
+    Wish,
+    leave,
+    renew,
+    seated,
+    weighted_max_min,
+)
 from workers.errors import BlobChanged, BlobExists, BlobMissing, Unavailable
 from workers.ports import BlobRef, Blobs
 
@@ -23,7 +33,7 @@ log = logging.getLogger(__name__)
 
 ROUND = 3.0
 """Seconds for one round; the next one comes soon enough."""
-TRIES = 6
+TRIES = 8
 FASTEST, SLOWEST, PER_HOLDER = 1.0, 4.0, 0.6
 """Seconds between rounds: the fewer the holders, the faster newcomers find their share, and the
 blob sees about two rounds a second, however many they are, up to seven; then it grows slowly."""
@@ -50,8 +60,9 @@ class Ledger:
         self.holder = UUID(int=rng.getrandbits(128), version=4).hex
         self._written: dict[str, tuple[Holder, float]] = {}
 
-    def interval(self, holders: int) -> float:
-        """Seconds until the next round."""
+    def interval(self, grant: Grant | None) -> float:
+        """Seconds until the next round: soon after one that failed or gave less than is fair."""
+        holders = 1 if grant is None or grant.short else grant.holders
         return clamp(PER_HOLDER * holders, FASTEST, SLOWEST) * self._rng.uniform(0.9, 1.1)
 
     async def renew(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
@@ -139,6 +150,7 @@ class Ledger:
         self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
     ) -> Round:
         per_day = told.per_day
+        fair = weighted_max_min(seated(book.holders))[self.holder] if mine.seated else 0.0
         over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
         grant = Grant(
             share=mine.share,
@@ -148,6 +160,7 @@ class Ledger:
             day=given,
             day_over=over,
             holders=len(book.holders),
+            short=mine.seated and mine.share < 0.9 * fair,
         )
         return Round(grant, told, now)
 
@@ -159,7 +172,7 @@ class Ledger:
 
     async def _yield(self, turn: int) -> None:
         """After a conflict: full jitter, so that those who collided do not collide again."""
-        await asyncio.sleep(self._rng.uniform(0.0, 0.05 * 2.0**turn))
+        await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
 
     def _ref(self, deployment: str) -> BlobRef:
         return BlobRef(self._container, f"quota/{deployment}.json")

@@ -28,6 +28,9 @@ STREAK = 3
 JOBS = 256
 """Jobs whose token ratios are remembered."""
 DAY = 86_400.0
+HORIZON = 5.0
+"""Seconds within which what waits should be served, if the quota allows."""
+LEAST_WANTS = 0.05
 AHEAD = 20.0
 """Seconds of work for which requests of the day are drawn from the ledger in advance."""
 
@@ -52,6 +55,8 @@ class Grant:
     day: int = 0
     day_over: bool = False
     holders: int = 1
+    short: bool = False
+    """Less than is fair: others have yet to give back."""
 
 
 class Lane:
@@ -91,6 +96,7 @@ class Lane:
         self._starved = True
         self._asked_at = now
         self._sent: tuple[int, float] = (0, 0.0)
+        self._each = 500.0
 
     # -- may a call go? ---------------------------------------------------------------------
 
@@ -245,8 +251,8 @@ class Lane:
             self._cubic = Cubic(self._safe_share, now)
             self._apply(now)
 
-    def wish(self, weight: float, now: float, *, leaving: bool = False) -> Wish:
-        """What to ask of the ledger now; `leaving` returns what is left of the day."""
+    def wish(self, weight: float, queued: int, now: float, *, leaving: bool = False) -> Wish:
+        """What to ask of the ledger while `queued` calls wait; `leaving` returns the day's rest."""
         per_day = self.quota.requests_per_day
         want = 0
         self._turn_day(now)
@@ -256,7 +262,7 @@ class Lane:
             want = max(0, int(max(1.0, ahead)) - self._day_left)
         return Wish(
             weight=weight,
-            wants=self._wants(now),
+            wants=self._wants(queued, now),
             seats=seats(self.quota.requests_per_minute),
             requests=self._rooms["requests"].factor,
             tokens=self._rooms["tokens"].factor,
@@ -273,22 +279,28 @@ class Lane:
         self._day_left = 0
         self._starved = True
 
-    def _wants(self, now: float) -> float:
-        """The part of the quota it could use: all while the quota holds calls up, else what it
-        used and half as much again."""
+    def _wants(self, queued: int, now: float) -> float:
+        """The part of the quota it could use: what it used and half as much again; while the quota
+        holds calls up also what would serve them within HORIZON."""
         seconds = max(now - self._asked_at, 0.1)
         requests, tokens = self._sent
-        quota = self.quota
-        used = max(
-            requests / seconds * 60.0 / quota.requests_per_minute
-            if quota.requests_per_minute
-            else 0.0,
-            tokens / seconds * 60.0 / quota.tokens_per_minute if quota.tokens_per_minute else 0.0,
-        )
-        wants = 1.0 if self._starved else clamp(1.5 * used, 0.02, 1.0)
+        each = tokens / requests if requests else self._each
+        self._each = each
+        wants = 1.5 * self._part(requests, tokens, seconds)
+        if self._starved:
+            wants = max(wants, self._part(queued, queued * each, HORIZON))
         self._starved = False
         self._asked_at, self._sent = now, (0, 0.0)
-        return wants
+        return clamp(wants, LEAST_WANTS, 1.0)
+
+    def _part(self, requests: float, tokens: float, seconds: float) -> float:
+        """Which part of the quota so much in so many seconds is."""
+        part = 0.0
+        if self.quota.requests_per_minute:
+            part = requests / seconds * 60.0 / self.quota.requests_per_minute
+        if self.quota.tokens_per_minute:
+            part = max(part, tokens / seconds * 60.0 / self.quota.tokens_per_minute)
+        return part
 
     def _apply(self, now: float) -> None:
         share = self._cubic.share if self._cubic is not None else self._share

@@ -104,9 +104,7 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
     }
     mine = _seat(book.holders.get(me), others, wish, now)
     if mine.seated:
-        fair = weighted_max_min(
-            {name: other for name, other in others.items() if other.seated} | {me: mine}
-        )[me]
+        fair = weighted_max_min(seated(others) | {me: mine})[me]
         free = max(0.0, 1.0 - sum(other.share for other in others.values()))
         mine = replace(mine, share=min(fair, free))
     day, given = _deal(book.day, wish, now)
@@ -128,7 +126,10 @@ def leave(book: Book, me: str, wish: Wish, now: float) -> Book:
 
 
 def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
-    """Divide 1 by weight, none getting more than it wants, the rest going round again."""
+    """Divide 1 by weight, none getting more than it wants while others want more.
+
+    What nobody says to want is divided too: wishes are guesses, and quota must not lie idle.
+    """
     shares: dict[str, float] = {}
     left, open_ = 1.0, dict(holders)
     while open_:
@@ -145,7 +146,17 @@ def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
         left = max(0.0, left - sum(content.values()))
         for name in content:
             del open_[name]
+    else:
+        weights = sum(holder.weight for holder in holders.values())
+        shares = {
+            name: share + left * holders[name].weight / weights for name, share in shares.items()
+        }
     return shares
+
+
+def seated(holders: Mapping[str, Holder]) -> dict[str, Holder]:
+    """Those that may hold a share at present."""
+    return {name: holder for name, holder in holders.items() if holder.seated}
 
 
 def seats(requests_per_minute: float | None) -> int:
@@ -157,8 +168,8 @@ def seats(requests_per_minute: float | None) -> int:
 
 def _seat(before: Holder | None, others: Mapping[str, Holder], wish: Wish, now: float) -> Holder:
     """Keep, take, wait for or give up a seat. The entry's own share is yet to be reckoned."""
-    taken = sum(other.seated for other in others.values())
-    waiting = any(not other.seated for other in others.values())
+    taken = len(seated(others))
+    waiting = taken < len(others)
     expires = now + LEASE
     if before is None or before.expires <= now:
         return Holder(wish.weight, wish.wants, 0.0, now, expires, taken < wish.seats)
