@@ -46,6 +46,9 @@ _Reader = Callable[[bytes, int], tuple[Value, int]]
 _MAX_EMPTY_ELEMENTS = 4096
 
 
+_MALFORMED = (LookupError, TypeError, ValueError, OverflowError, RecursionError, struct.error)
+
+
 def decode(data: bytes, position: int = 0) -> tuple[Value, int]:
     """The value that begins at `position`, and the position after it.
 
@@ -56,7 +59,14 @@ def decode(data: bytes, position: int = 0) -> tuple[Value, int]:
         return _read(data, position)
     except DecodeError:
         raise
-    except (IndexError, KeyError, TypeError, ValueError, struct.error, RecursionError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+        struct.error,
+    ) as error:
         # An index beyond the end, an unknown constructor, an unhashable map key, broken UTF-8,
         # or nesting that no honest peer sends.
         raise DecodeError(f"malformed AMQP value: {error!r}") from error
@@ -235,12 +245,12 @@ def map_entries(data: bytes, position: int) -> Iterator[tuple[Value, bytes]]:
 
     Lets the broker add to a sender's map without decoding, and so changing, what is in it.
     """
+    end = skip(data, position)
     constructor = data[position]
     if constructor == 0x40:
         return
     if constructor not in (0xC1, 0xD1):
         raise DecodeError("a map was expected")
-    end = skip(data, position)
     position += 3 if constructor == 0xC1 else 9
     while position < end:
         start = position

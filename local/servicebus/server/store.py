@@ -8,6 +8,7 @@ spares the wait for the disk that only the death of the machine would need.
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from ..broker.broker import Broker
@@ -21,8 +22,8 @@ CREATE TABLE IF NOT EXISTS entity (
 CREATE TABLE IF NOT EXISTS message (
     key INTEGER PRIMARY KEY, state INTEGER NOT NULL, delivery_count INTEGER NOT NULL,
     lock_token BLOB, locked_until_ms INTEGER NOT NULL, enqueued_ms INTEGER NOT NULL,
-    enqueued_sequence INTEGER NOT NULL, expires_ms INTEGER NOT NULL, dead_letter_source TEXT,
-    content BLOB NOT NULL
+    enqueued_sequence INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
+    scheduled_ms INTEGER NOT NULL, dead_letter_source TEXT, content BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS seen (
     path TEXT, message_id BLOB, until_ms INTEGER NOT NULL, PRIMARY KEY (path, message_id)
@@ -129,7 +130,7 @@ class Store:
             self._ids = dict(run("SELECT path, id FROM entity"))
         many("DELETE FROM message WHERE key = ?", ((self._key(*key),) for key in self._removed))
         many(
-            "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (self._row(key, message) for key, message in self._added.items()),
         )
         many(
@@ -210,6 +211,7 @@ class Store:
             message.enqueued_ms,
             message.enqueued_sequence,
             message.expires_ms,
+            message.scheduled_ms,
             message.dead_letter_source,
             message.content(),
         )
@@ -219,17 +221,16 @@ def _token(message: Message) -> bytes | None:
     return message.lock_token.bytes if message.lock_token else None
 
 
-def _message(
-    row: tuple[int, int, int, bytes | None, int, int, int, int, str | None, bytes],
-) -> Message:
-    key, state, delivery_count, token, locked_until, enqueued, number, expires, source, content = (
-        row
-    )
+def _message(row: tuple[Any, ...]) -> Message:
+    """A row of the table as the message it was."""
+    key, state, count, token, locked_until, enqueued, number, expires, scheduled = row[:9]
+    source, content = row[9:]
     message = Message.parse(content)
     message.sequence = key & (1 << _SEQUENCE_BITS) - 1
-    message.state, message.delivery_count = State(state), delivery_count
+    message.state, message.delivery_count = State(state), count
     message.lock_token = UUID(bytes=token) if token else None
     message.locked_until_ms, message.enqueued_ms = locked_until, enqueued
-    message.enqueued_sequence, message.expires_ms = number, expires
+    message.enqueued_sequence = number
+    message.expires_ms, message.scheduled_ms = expires, scheduled
     message.dead_letter_source = source
     return message
