@@ -171,7 +171,7 @@ class JobState(BaseModel):
     started: float | None = None
     ended: float | None = None
     marks: tuple[tuple[float, int], ...] = Field(
-        default=(), description="latest (time, rows done): the measured rate"
+        default=(), description="latest (time, rows asked and done): the measured rate"
     )
     waiting: Waiting | None = None
 

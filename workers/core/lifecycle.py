@@ -83,7 +83,8 @@ def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Ch
         out=tuple(other for other in state.out if other != shard),
         counts=counts,
         tokens=state.tokens.plus(receipt.tokens),
-        marks=(*state.marks, (now, counts.done))[-MARKS:],
+        # Rows that nobody was asked for say nothing of how fast the others will be.
+        marks=(*state.marks, (now, counts.done - counts.invalid))[-MARKS:],
         waiting=None,
         nudges=0,
     )
