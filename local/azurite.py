@@ -96,6 +96,8 @@ class Azurite:
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
+            # Ctrl-C is for the parent, which stops Azurite when nobody needs it any more.
+            start_new_session=True,
         )
 
     def _said(self) -> str:

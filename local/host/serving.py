@@ -28,6 +28,8 @@ from local.host.timer_triggers import TimerListener
 logger = logging.getLogger("local.host")
 
 DRAIN_SECONDS = 2.0
+# After so long the process ends, whatever still hangs.
+STOP_SECONDS = 6.0
 STORAGE = "AzureWebJobsStorage"
 
 
@@ -133,13 +135,14 @@ class Host:
 
 
 def stop_at_signals(stop: asyncio.Event) -> None:
-    """Set `stop` at SIGTERM or SIGINT; a second one ends the process at once."""
+    """Set `stop` at SIGTERM or SIGINT; a second one, or a stop that hangs, ends the process."""
     loop = asyncio.get_running_loop()
 
     def stopping() -> None:
         if stop.is_set():
             os._exit(1)
         stop.set()
+        loop.call_later(STOP_SECONDS, os._exit, 1)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping)
