@@ -11,6 +11,7 @@ from uuid import UUID
 from ..codec import performatives as p
 from ..codec.values import Described
 from .attaching import open_link
+from .errors import ProtocolError
 from .inbound import Inbound
 from .link import Link
 from .outbound import Delivery, Outbound
@@ -60,6 +61,8 @@ class Channel:
                 self._settle(performative)
             case p.Flow():
                 self._flow(performative)
+            case p.Attach(handle=handle) if handle in self.links:
+                raise ProtocolError("amqp:session:handle-in-use", f"handle {handle} is in use")
             case p.Attach():
                 self.links[performative.handle] = open_link(self, performative)
             case p.Detach():

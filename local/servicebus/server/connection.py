@@ -8,6 +8,7 @@ from ..codec import performatives as p
 from ..codec.reading import DecodeError
 from ..codec.values import Array, Symbol
 from .channel import Channel
+from .errors import ProtocolError
 from .outbound import Outbound
 
 if TYPE_CHECKING:
@@ -19,14 +20,6 @@ _MECHANISMS = Array([Symbol("ANONYMOUS"), Symbol("MSSBCBS"), Symbol("PLAIN"), Sy
 _CHANNEL_MAX = 255
 _SASL_OK = 0
 _WINDOW = 2**31 - 1
-
-
-class ProtocolError(Exception):
-    """The client broke a rule of AMQP: its connection, and only that, is closed."""
-
-    def __init__(self, condition: str, description: str) -> None:
-        super().__init__(description)
-        self.condition = condition
 
 
 class Connection(asyncio.Protocol):

@@ -1,0 +1,371 @@
+"""Clients that break the rules: each gets its error, and no other connection notices."""
+
+import asyncio
+import logging
+import random
+import struct
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from local.servicebus import Limits, Server, serve
+from local.servicebus.broker.message import Message
+from local.servicebus.codec import performatives as p
+from local.servicebus.codec import sections
+from local.servicebus.codec import values as v
+from local.servicebus.codec.writing import encode
+
+from .support import encoded, namespace, queue, until
+
+CONFIG = namespace(queue("q"), queue("sessions", RequiresSession=True))
+LIMITS = Limits(max_message=1000, handshake_seconds=5)
+HANDSHAKE = b"".join(
+    (
+        p.SASL_HEADER,
+        p.frame(0, p.encode_performative(p.SaslInit("ANONYMOUS")), p.SASL_FRAME),
+        p.AMQP_HEADER,
+        p.frame(0, p.encode_performative(p.Open("test"))),
+    )
+)
+
+
+class Peer:
+    """A client that sends whatever it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, performative: object, payload: bytes = b"", channel: int = 0) -> None:
+        self.raw(p.frame(channel, p.encode_performative(performative) + payload))
+
+    def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def shake_hands(self) -> None:
+        self.raw(HANDSHAKE)
+        async with asyncio.timeout(5):
+            await self.reader.readexactly(8)
+            await self._frame()
+            await self._frame()
+            await self.reader.readexactly(8)
+            assert isinstance(await self.next(), p.Open)
+            self.send(p.Begin(None, 0, 1000, 1000))
+            assert isinstance(await self.next(), p.Begin)
+
+    async def attach(self, path: str, *, receiver: bool, handle: int = 0) -> p.Attach:
+        source = v.Described(v.ULong(p.SOURCE), [path if receiver else None])
+        target = v.Described(v.ULong(p.TARGET), [None if receiver else path])
+        self.send(p.Attach(f"link-{handle}", handle, receiver, 0, 1, source, target, None, None, 0))
+        reply: p.Attach = await self.expect(p.Attach)
+        return reply
+
+    async def authorize(self, server: Server) -> None:
+        """Use the token of a client that knows the key."""
+        for connection in server.connections:
+            connection.authorized = True
+
+    async def next(self) -> Any:
+        return p.decode_performative(await self._frame())[0]
+
+    async def expect(self, kind: Any) -> Any:
+        """The next frame of a kind; flows and heartbeats may come before it."""
+        async with asyncio.timeout(5):
+            while True:
+                body = await self._frame()
+                if body and isinstance(found := p.decode_performative(body)[0], kind):
+                    return found
+
+    async def _frame(self) -> bytes:
+        header = await self.reader.readexactly(8)
+        size = struct.unpack(">I", header[:4])[0]
+        return await self.reader.readexactly(size - 8)
+
+    async def closed(self) -> bool:
+        """Whether the server closes the connection in time."""
+        async with asyncio.timeout(5):
+            while await self.reader.read(65536):
+                pass
+        return True
+
+
+@asynccontextmanager
+async def peer(server: Server, *, shaken: bool = True) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    one = Peer(reader, writer)
+    try:
+        if shaken:
+            await one.shake_hands()
+        yield one
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def running(limits: Limits = LIMITS) -> AsyncIterator[Server]:
+    async with serve(CONFIG, limits=limits) as server:
+        yield server
+
+
+def condition_of(error: v.Described | None) -> str:
+    assert error is not None
+    return str(error.value[0])
+
+
+@pytest.mark.parametrize(
+    ("data", "condition"),
+    [
+        (struct.pack(">IBBH", 0, 2, 0, 0), "amqp:connection:framing-error"),
+        (struct.pack(">IBBH", 2**30, 2, 0, 0), "amqp:connection:framing-error"),
+        (struct.pack(">IBBH", 8, 200, 0, 0), "amqp:connection:framing-error"),
+        (struct.pack(">IBBH", 8, 2, 7, 0), "amqp:connection:framing-error"),
+        (p.frame(0, b"\xff\xff"), "amqp:decode-error"),
+        (p.frame(0, encode("no performative")), "amqp:decode-error"),
+        (p.frame(0, encode(v.Described(v.ULong(0x12), []))), "amqp:decode-error"),
+        (p.frame(0, p.encode_performative(p.Open("again"))), None),
+        (p.frame(0, p.encode_performative(p.Begin(None, 0, 1, 1))), "amqp:not-allowed"),
+        (p.frame(999, p.encode_performative(p.Begin(None, 0, 1, 1))), "amqp:not-allowed"),
+        (
+            p.frame(0, p.encode_performative(p.SaslInit("PLAIN")), p.SASL_FRAME),
+            "amqp:not-allowed",
+        ),
+    ],
+)
+async def test_a_broken_frame_ends_its_connection_only(data: bytes, condition: str | None) -> None:
+    async with running() as server, peer(server) as other, peer(server) as bad:
+        bad.raw(data)
+        if condition is not None:
+            close = await bad.expect(p.Close)
+            assert condition_of(close.error) == condition
+            assert await bad.closed()
+        other.send(p.Flow(0, 100, 0, 100, echo=True))
+        assert isinstance(await other.expect(p.Flow), p.Flow)
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n", b"AMQP\x00\x00\x09\x01", b"\x16\x03\x01" * 3]
+)
+async def test_another_protocol_is_told_what_is_spoken_here(data: bytes) -> None:
+    async with running() as server, peer(server, shaken=False) as stranger:
+        stranger.raw(data)
+        assert await stranger.reader.readexactly(8) == p.SASL_HEADER
+        assert await stranger.closed()
+
+
+async def test_a_connection_that_stays_silent_is_closed() -> None:
+    limits = Limits(handshake_seconds=0.1, idle_ms=100)
+    async with running(limits) as server:
+        async with peer(server, shaken=False) as silent:
+            assert await silent.closed()
+        async with peer(server) as idle:
+            close = await idle.expect(p.Close)
+            assert condition_of(close.error) == "amqp:resource-limit-exceeded"
+        await until(lambda: not server.connections)
+
+
+async def test_without_a_token_nothing_is_reached() -> None:
+    async with running() as server, peer(server) as stranger:
+        for handle, (path, receiver) in enumerate(
+            (("q", True), ("q", False), ("q/$management", False))
+        ):
+            reply = await stranger.attach(path, receiver=receiver, handle=handle)
+            assert (reply.source, reply.target) == (None, None)
+            detach = await stranger.expect(p.Detach)
+            assert condition_of(detach.error) == "amqp:unauthorized-access"
+
+
+async def test_a_message_that_is_none_is_refused_and_the_link_goes_on() -> None:
+    async with running() as server, peer(server) as sender:
+        await sender.authorize(server)
+        await sender.attach("q", receiver=False)
+        too_large = encoded(bytes(1000))
+        expected = {
+            b"\x01": "amqp:decode-error",
+            sections.section(sections.HEADER, encode("no list")): "amqp:decode-error",
+            too_large: "amqp:link:message-size-exceeded",
+            encoded(b"good"): None,
+        }
+        for number, (data, condition) in enumerate(expected.items()):
+            sender.send(p.Transfer(0, number, b"t", 0), data)
+            disposition = await sender.expect(p.Disposition)
+            assert disposition.first == number
+            assert disposition.state is not None
+            if condition is None:
+                assert disposition.state.descriptor == p.ACCEPTED
+            else:
+                assert disposition.state.descriptor == p.REJECTED
+                assert condition_of(disposition.state.value[0]) == condition
+        assert len(server.broker.queue("q").messages) == 1
+
+
+async def test_a_batch_with_one_bad_message_is_refused_whole() -> None:
+    async with running() as server, peer(server) as sender:
+        await sender.authorize(server)
+        await sender.attach("sessions", receiver=False)
+        batch = b"".join(
+            sections.section(sections.DATA, encode(message))
+            for message in (encoded(b"1", session_id="S"), encoded(b"2"))
+        )
+        sender.send(p.Transfer(0, 0, b"t", sections.BATCH_FORMAT), batch)
+        disposition = await sender.expect(p.Disposition)
+        assert condition_of(disposition.state.value[0]) == "amqp:not-allowed"
+        assert server.broker.queue("sessions").messages == {}
+
+
+async def test_a_message_may_come_in_parts_or_be_given_up() -> None:
+    async with running() as server, peer(server) as sender:
+        await sender.authorize(server)
+        await sender.attach("q", receiver=False)
+        sender.send(p.Transfer(0, 0, b"t", 0, more=True), b"never finished")
+        sender.send(p.Transfer(0, aborted=True))
+        data = encoded(b"in parts")
+        sender.send(p.Transfer(0, 1, b"t", 0, more=True), data[:5])
+        sender.send(p.Transfer(0, more=True), data[5:9])
+        sender.send(p.Transfer(0), data[9:])
+        disposition = await sender.expect(p.Disposition)
+        assert (disposition.first, disposition.state.descriptor) == (1, p.ACCEPTED)
+        # No message larger than allowed is ever collected, however many parts it comes in.
+        for _ in range(50):
+            sender.send(p.Transfer(0, 2, b"t", 0, more=True), bytes(500))
+        sender.send(p.Transfer(0), b"")
+        disposition = await sender.expect(p.Disposition)
+        assert condition_of(disposition.state.value[0]) == "amqp:link:message-size-exceeded"
+
+
+async def test_a_small_frame_size_and_window_are_kept() -> None:
+    async with running() as server, peer(server) as receiver:
+        await receiver.authorize(server)
+        for connection in server.connections:
+            connection.peer_max_frame = 512
+        body = bytes(range(200)) * 4
+        server.broker.entity("q").accept(Message.parse(encoded(body)))
+        await receiver.attach("q", receiver=True)
+        receiver.send(p.Flow(None, 1, 0, 100, 0, 0, 10))
+        first = await receiver.expect(p.Transfer)
+        assert first.more
+        assert first.delivery_tag is not None
+        second = await receiver.expect(p.Transfer)
+        assert second.delivery_id is None
+
+
+async def test_settling_the_unknown_loses_nothing() -> None:
+    async with running() as server, peer(server) as receiver:
+        await receiver.authorize(server)
+        server.broker.entity("q").accept(Message.parse(encoded(b"m")))
+        await receiver.attach("q", receiver=True)
+        receiver.send(p.Disposition(True, 5, 5, False, p.outcome(p.ACCEPTED)))
+        disposition = await receiver.expect(p.Disposition)
+        assert condition_of(disposition.state.value[0]) == "com.microsoft:message-lock-lost"
+        receiver.send(p.Disposition(True, 0, 2**32 - 1, False, p.outcome(p.ACCEPTED)))
+        receiver.send(p.Flow(None, 100, 0, 100, 0, 0, 1))
+        transfer = await receiver.expect(p.Transfer)
+        receiver.send(p.Disposition(True, transfer.delivery_id, None, False, p.outcome(0x99)))
+        disposition = await receiver.expect(p.Disposition)
+        assert condition_of(disposition.state.value[0]) == "amqp:not-allowed"
+        assert len(server.broker.queue("q").messages) == 1
+
+
+async def test_a_handle_or_a_request_that_makes_no_sense() -> None:
+    async with running() as server, peer(server) as client:
+        await client.authorize(server)
+        await client.attach("q/$management", receiver=True, handle=0)
+        await client.attach("q/$management", receiver=False, handle=1)
+        client.send(p.Flow(None, 100, 0, 100, 0, 0, 10))
+        requests = {
+            "com.microsoft:peek-message": {},
+            "com.microsoft:renew-lock": {"lock-tokens": ["no uuid"]},
+            "com.microsoft:update-disposition": {"disposition-status": 1},
+            "com.microsoft:get-session-state": {"session-id": "S"},
+            "com.microsoft:schedule-message": {"messages": [{"message": encoded(bytes(1000))}]},
+            "com.microsoft:add-rule": {},
+            "nonsense": "no map",
+        }
+        for number, (operation, body) in enumerate(requests.items()):
+            data = sections.encode_value_message(None, {"operation": operation}, body)
+            client.send(p.Transfer(1, number, b"t", 0), data)
+            assert isinstance(await client.expect(p.Transfer), p.Transfer)
+        client.send(p.Transfer(77, 99, b"t", 0), b"nobody is there")
+        client.send(p.Detach(77, True))
+        client.send(p.Flow(0, 100, 0, 100, echo=True))
+        assert isinstance(await client.expect(p.Flow), p.Flow)
+        data = sections.section(sections.DATA, encode(b"no request"))
+        client.send(p.Transfer(1, 50, b"t", 0), data)
+        assert condition_of((await client.expect(p.Close)).error) == "amqp:decode-error"
+
+
+async def test_a_link_may_not_take_the_handle_of_another() -> None:
+    async with running() as server, peer(server) as client:
+        await client.authorize(server)
+        await client.attach("q", receiver=True)
+        client.send(p.Attach("another", 0, True))
+        assert condition_of((await client.expect(p.Close)).error) == "amqp:session:handle-in-use"
+        await until(lambda: server.broker.queue("q").consumers == [])
+
+
+def corrupt(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
+    return bytes(changed)
+
+
+def conversation() -> Iterable[bytes]:
+    """What an honest client sends, frame by frame, after the handshake."""
+    source, target = v.Described(v.ULong(p.SOURCE), ["q"]), v.Described(v.ULong(p.TARGET), ["q"])
+    for performative, payload in (
+        (p.Begin(None, 0, 1000, 1000), b""),
+        (p.Attach("out", 0, True, 0, 1, source, target), b""),
+        (p.Attach("in", 1, False, 0, 1, source, target, None, None, 0), b""),
+        (p.Flow(None, 100, 0, 100, 0, 0, 10, None, True, True), b""),
+        (p.Transfer(1, 0, b"tag", 0), encoded(b"m", message_id="a", colour="red")),
+        (p.Disposition(True, 0, 5, False, p.outcome(p.ACCEPTED)), b""),
+        (p.Detach(0, True), b""),
+        (p.End(), b""),
+    ):
+        yield p.frame(0, p.encode_performative(performative) + payload)
+
+
+@settings(max_examples=200, deadline=None)
+@given(noise=st.binary(max_size=300), seed=st.integers(0, 2**32), shaken=st.booleans())
+def test_no_bytes_crash_the_server_or_hang_a_connection(
+    noise: bytes, seed: int, shaken: bool
+) -> None:
+    """Noise, or an honest conversation with some bytes changed; then an honest client is served.
+
+    The server's last resort, closing a connection for an error of its own, counts as a crash.
+    """
+    crashes: list[logging.LogRecord] = []
+    witness = logging.Handler(logging.ERROR)
+    witness.emit = crashes.append  # type: ignore[assignment, method-assign]
+
+    async def attack() -> None:
+        rng = random.Random(seed)
+        async with running(Limits(max_message=1000, handshake_seconds=0.2)) as server:
+            async with peer(server, shaken=False) as bad:
+                if shaken:
+                    bad.raw(HANDSHAKE)
+                    await until(lambda: bool(server.connections))
+                    await bad.authorize(server)
+                    for frame in conversation():
+                        bad.raw(corrupt(frame, rng) if rng.random() < 0.4 else frame)
+                bad.raw(noise)
+                bad.writer.write_eof()
+                assert await bad.closed()
+            await until(lambda: not server.connections)
+            assert server.broker.queue("q").consumers == []
+            async with peer(server) as good:
+                await good.authorize(server)
+                await good.attach("q", receiver=False)
+                good.send(p.Transfer(0, 0, b"t", 0), encoded(b"good"))
+                disposition = await good.expect(p.Disposition)
+                assert disposition.state.descriptor == p.ACCEPTED
+
+    logging.getLogger("local.servicebus").addHandler(witness)
+    try:
+        asyncio.run(attack())
+    finally:
+        logging.getLogger("local.servicebus").removeHandler(witness)
+    assert [record.exc_text or record.getMessage() for record in crashes] == []
