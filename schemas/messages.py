@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from schemas.jobs import SCHEMA_VERSION, Asked, Door, JobStatus
 
-
 JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 
 
