@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from azure.servicebus import ServiceBusReceiveMode
-from azure.servicebus.aio import ServiceBusClient
 
 from local.servicebus import Fault, Faults, Server, serve
 from local.servicebus.server.faults import Kind, Operation
@@ -25,18 +23,10 @@ def message(message_id: object) -> OutMessage:
     return OutMessage(body=b"{}", message_id=str(message_id))
 
 
-async def received(server: Server) -> Counter[str]:
+def received(server: Server) -> Counter[str]:
     """All there is in the queue, by id."""
-    ids: Counter[str] = Counter()
-    async with (
-        ServiceBusClient.from_connection_string(server.connection_string) as client,
-        client.get_queue_receiver(
-            "jobs", receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE
-        ) as receiver,
-    ):
-        while messages := await receiver.receive_messages(500, max_wait_time=0.3):
-            ids.update(str(message.message_id) for message in messages)
-    return ids
+    queue = server.broker.queue("jobs")
+    return Counter(str(kept.facts().system["MessageId"]) for kept in queue.peek(0, 10_000))
 
 
 @pytest.fixture
@@ -56,7 +46,7 @@ async def test_a_lost_answer_may_double_but_never_lose(bus: ServiceBus, server: 
 
     await bus.send("jobs", [message(1), message(2)])
 
-    assert (await received(server)).keys() == {"1", "2"}
+    assert received(server).keys() == {"1", "2"}
 
 
 async def test_a_busy_service_is_asked_again(bus: ServiceBus, server: Server) -> None:
@@ -64,7 +54,7 @@ async def test_a_busy_service_is_asked_again(bus: ServiceBus, server: Server) ->
 
     await bus.send("jobs", [message(1)])
 
-    assert await received(server) == {"1": 1}
+    assert received(server) == {"1": 1}
 
 
 async def test_a_service_that_stays_silent_is_unavailable(
@@ -81,7 +71,7 @@ async def test_a_service_that_stays_silent_is_unavailable(
     assert errors.Unavailable in map(type, results)
     monkeypatch.undo()
     await bus.send("jobs", [message("after")])
-    found = await received(server)
+    found = received(server)
     sent = {str(n) for n, result in enumerate(results) if result is None}
     assert found.keys() >= {"before", "after", *sent}
 
@@ -99,7 +89,7 @@ async def test_an_outage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         async with serve(CONFIG, port=port) as second:
             monkeypatch.undo()
             await bus.send("jobs", [message("after")])
-            assert await received(second) == {"after": 1}
+            assert received(second) == {"after": 1}
     finally:
         await client.__aexit__(None, None, None)
 
@@ -126,7 +116,7 @@ async def test_a_cancelled_caller_takes_nobody_with_it(bus: ServiceBus, server: 
 
     assert isinstance(results[0], asyncio.CancelledError)
     assert results[1:] == [None] * 20
-    assert (await received(server)).keys() >= {*map(str, range(1, 20)), "late", "open"}
+    assert received(server).keys() >= {*map(str, range(1, 20)), "late", "open"}
 
 
 async def test_concurrent_sends_share_batches(bus: ServiceBus, server: Server) -> None:
@@ -143,7 +133,7 @@ async def test_concurrent_sends_share_batches(bus: ServiceBus, server: Server) -
     await asyncio.gather(*(bus.send("jobs", [message(n)]) for n in range(500)))
 
     assert sends[Operation.SEND] <= 3
-    assert (await received(server)).total() == 501
+    assert received(server).total() == 501
 
 
 async def test_connecting_calls_nobody() -> None:

@@ -75,7 +75,7 @@ def _client(
     # Few and quick: a repeat reopens a link that idled away, and the callers repeat anyway.
     options: dict[str, Any] = {
         "retry_total": 2,
-        "retry_backoff_factor": 0.5,
+        "retry_backoff_factor": 0.25,
         "retry_backoff_max": 5,
     }
     try:
