@@ -23,6 +23,8 @@ MARGIN = 3.5
 differ by up to 2 s, and the drift of its own clock."""
 TURN = 20.0
 """Seconds a seat is kept while others wait for one."""
+QUEUE = 4
+"""How many of those who have waited longest may take one free seat, whoever comes first."""
 SEAT_RATE = 2.0
 """Requests per second below which a share is too thin to be dealt out."""
 
@@ -169,18 +171,17 @@ def seats(requests_per_minute: float | None) -> int:
 def _seat(before: Holder | None, others: Mapping[str, Holder], wish: Wish, now: float) -> Holder:
     """Keep, take, wait for or give up a seat. The entry's own share is yet to be reckoned."""
     taken = len(seated(others))
-    waiting = taken < len(others)
-    expires = now + LEASE
+    waiting = [other.since for other in others.values() if not other.seated]
+    free = wish.seats - taken
     if before is None or before.expires <= now:
-        return Holder(wish.weight, wish.wants, 0.0, now, expires, taken < wish.seats)
-    mine = replace(before, weight=wish.weight, wants=wish.wants, expires=expires, share=0.0)
-    if before.seated and taken >= wish.seats:
-        return replace(mine, seated=False, since=now)
-    if before.seated and waiting and taken + 1 >= wish.seats and now - before.since >= TURN:
-        return replace(mine, seated=False, since=now)
-    if not before.seated and taken < wish.seats:
-        return replace(mine, seated=True, since=now)
-    return mine
+        before = Holder(wish.weight, wish.wants, 0.0, now, now, seated=False)
+    mine = replace(before, weight=wish.weight, wants=wish.wants, expires=now + LEASE, share=0.0)
+    if before.seated:
+        turn_over = waiting and free <= 1 and now - before.since >= TURN
+        return replace(mine, seated=False, since=now) if free <= 0 or turn_over else mine
+    # Only those who have waited longest: a free seat is found at once, and nobody starves.
+    ahead = sum(since < before.since for since in waiting)
+    return replace(mine, seated=True, since=now) if ahead < QUEUE * free else mine
 
 
 def _deal(day: Day, wish: Wish, now: float) -> tuple[Day, int]:
