@@ -80,7 +80,11 @@ class Fault:
         return fault
 
     def _applies(self, operation: Operation, path: str) -> bool:
-        return self.on == operation and self.times != 0 and self.entity in (None, path.lower())
+        return (
+            self.on == operation
+            and self.times != 0
+            and (self.entity is None or self.entity.lower() == path.lower())
+        )
 
 
 class Faults:
