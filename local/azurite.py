@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,18 +30,22 @@ _END_WITH_PARENT = (
     "data:text/javascript,"
     "process.stdin.resume().on('end',()=>process.exit());process.stdin.unref();"
 )
-_LISTENS = re.compile(r"successfully listens on http://[^:]+:(\d+)")
+_LISTENS = re.compile(r"successfully listens on https?://[^:]+:(\d+)")
 
 
 class Azurite:
     """One Azurite, on `location` or in memory; it keeps its port over restarts.
 
-    `port` 0 takes a free one at the first start. Belongs to no event loop.
+    `port` 0 takes a free one at the first start; `options` are Azurite's own. Belongs to no event
+    loop.
     """
 
-    def __init__(self, location: Path | None = None, port: int = 0) -> None:
+    def __init__(
+        self, location: Path | None = None, port: int = 0, options: Sequence[str] = ()
+    ) -> None:
         self.location = location
         self.port = port
+        self.options = options
         self.process: subprocess.Popen[bytes] | None = None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
 
@@ -89,6 +93,7 @@ class Azurite:
         options = ["--skipApiVersionCheck", "--disableTelemetry", "--silent"]
         # Longer than clients keep idle connections, or they would send into closing ones.
         options += ["--blobPort", str(self.port), "--blobKeepAliveTimeout", "60", *where]
+        options += self.options
         self._output.truncate(0)
         self._output.seek(0)
         self.process = subprocess.Popen(
@@ -111,9 +116,11 @@ class Azurite:
 
 
 @asynccontextmanager
-async def azurite(location: Path | None = None, port: int = 0) -> AsyncIterator[Azurite]:
+async def azurite(
+    location: Path | None = None, port: int = 0, options: Sequence[str] = ()
+) -> AsyncIterator[Azurite]:
     """A running Azurite: on `location` (made if needed), or in memory, gone at the end."""
-    emulator = Azurite(location, port)
+    emulator = Azurite(location, port, options)
     try:
         await emulator.start()
         yield emulator

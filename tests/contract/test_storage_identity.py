@@ -1,0 +1,116 @@
+"""Storage with an identity instead of a key, as in Azure: Azurite over TLS with OAuth."""
+
+import base64
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.core.credentials import AccessToken
+from azure.storage.blob.aio import BlobServiceClient
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from local.azurite import ACCOUNT, azurite
+from workers.adapters.blobs import AzureBlobs
+from workers.ports import BlobRef
+
+
+class Identity:
+    """A credential whose tokens look like Entra ID's; Azurite checks no signature."""
+
+    def __init__(self) -> None:
+        self.scopes: set[str] = set()
+        self.since = int(time.time())
+
+    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        self.scopes.update(scopes)
+        now = self.since
+        claims = {
+            "aud": "https://storage.azure.com",
+            "iss": "https://sts.windows.net/00000000-0000-0000-0000-000000000000/",
+            "iat": now - 60,
+            "nbf": now - 60,
+            "exp": now + 3600,
+        }
+        parts = (_encoded({"alg": "none", "typ": "JWT"}), _encoded(claims), "c2lnbmVk")
+        return AccessToken(".".join(parts), now + 3600)
+
+    async def close(self) -> None:
+        pass
+
+    async def __aenter__(self) -> "Identity":
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        pass
+
+
+def _encoded(part: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with a key and a certificate for 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+async def test_an_identity_reads_writes_and_copies(certificate: Path) -> None:
+    identity = Identity()
+    lent: set[str | None] = set()
+
+    def watch(request: Any) -> None:
+        headers = request.http_request.headers
+        if "x-ms-copy-source" in headers:
+            lent.add(headers.get("x-ms-copy-source-authorization"))
+
+    options = ["--oauth", "basic", "--cert", str(certificate), "--key", str(certificate)]
+    async with (
+        azurite(options=options) as emulator,
+        BlobServiceClient(
+            f"https://127.0.0.1:{emulator.port}/{ACCOUNT}",
+            identity,
+            connection_verify=str(certificate),
+            raw_request_hook=watch,
+        ) as service,
+    ):
+        blobs = AzureBlobs(service, identity)
+        await blobs.ensure_containers(["work"])
+        part, whole = BlobRef("work", "ä part"), BlobRef("work", "whole")
+        await blobs.create(part, b"line\n")
+
+        # Azurite does not know an authorization of the source: it refuses, and the part is streamed.
+        await blobs.stage_from(whole, "1", part)
+        await blobs.commit(whole, ["1"])
+
+        assert (await blobs.read(whole)).data == b"line\n"
+    assert identity.scopes == {"https://storage.azure.com/.default"}
+    assert lent == {f"Bearer {(await identity.get_token()).token}"}
