@@ -28,6 +28,8 @@ from workers.adapters.endpoints.refusals import refusal, reported
 from workers.adapters.endpoints.streaming import Fold, Malformed
 from workers.ports import EndpointInfo
 
+USER_AGENT = "phi3-batch-worker"
+
 INFO_TIMEOUT = 10.0
 """Seconds that an endpoint has to say what it is."""
 
@@ -52,6 +54,13 @@ class Credentials(Protocol):
 
     def renew(self, refused: Mapping[str, str]) -> bool:
         """Look for a newer key after a 401 to `refused`; whether there is one to try."""
+
+
+class _Request(HttpRequest):
+    """A request that is sent once. azure-ai-inference copies requests before it formats them."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "_Request":
+        return self
 
 
 class _TooLarge(Exception):
@@ -80,6 +89,7 @@ class HttpEndpoint:
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
+            "User-Agent": USER_AGENT,
             **contract.headers,
             **deployment.headers,
         }
@@ -134,7 +144,7 @@ class HttpEndpoint:
     async def _send_with(
         self, keys: Mapping[str, str], method: str, url: str, content: bytes | None
     ) -> AsyncHttpResponse:
-        request = HttpRequest(method, url, content=content, headers={**self._headers, **keys})
+        request = _Request(method, url, content=content, headers={**self._headers, **keys})
         return await self._client.send_request(request, stream=True, **self._options)
 
     async def _outcome(

@@ -16,7 +16,7 @@ from azure.ai.inference.aio import ChatCompletionsClient
 from azure.core import AsyncPipelineClient
 from azure.core.credentials import AzureKeyCredential
 from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy, UserAgentPolicy
+from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.pipeline.transport import AioHttpTransport
 
 from schemas.deployments import LOOPBACK, Deployment, Kind
@@ -34,8 +34,6 @@ CONNECT_TIMEOUT = 10.0
 
 IDLE_SECONDS = 30.0
 """How long an idle connection is kept: below the idle time-outs of Azure's front ends."""
-
-USER_AGENT = "phi3-batch-worker"
 
 CONTRACTS: dict[Kind, Callable[[Deployment], Contract]] = {
     "model-inference": ModelInference,
@@ -139,9 +137,9 @@ def _client(
         session=session,
         session_owner=False,
         connection_timeout=CONNECT_TIMEOUT,
-        read_timeout=deployment.timeout + 1,
+        read_timeout=None,  # the deadline of a call covers all of it
     )
-    policies: list[Any] = [UserAgentPolicy(base_user_agent=USER_AGENT)]
+    policies: list[Any] = []
     if deployment.auth == "entra" and credential is not None:
         policies.append(AsyncBearerTokenCredentialPolicy(credential, contract.scope))
     if deployment.kind == "model-inference":

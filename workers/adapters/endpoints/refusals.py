@@ -60,6 +60,7 @@ _LONGER_THAN_A_MINUTES_QUOTA = 3600.0
 _SAFE_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _SAFE_PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}(?:[.\[][A-Za-z0-9_]{1,40}\]?){0,6}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:|-]{1,100}")
+_COUNT = re.compile(r"[0-9]{1,12}")
 _MOST_TOKENS = re.compile(r"(?:context length is|max size:|longer than) (\d{2,8}) tokens", re.I)
 
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "x-ms-request-id", "request-id")
@@ -130,11 +131,8 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 def remaining(headers: Mapping[str, str], what: str) -> int | None:
     """What is left of a quota; services send -1 where they do not know."""
-    try:
-        value = int(headers.get(f"x-ratelimit-remaining-{what}", ""))
-    except ValueError:
-        return None
-    return value if value >= 0 else None
+    value = headers.get(f"x-ratelimit-remaining-{what}")
+    return int(value) if value is not None and _COUNT.fullmatch(value) else None
 
 
 def filter_categories(verdicts: Any) -> list[str]:
