@@ -115,11 +115,6 @@ def not_done(
     return RowResult(row, kind, Usage(), orjson.dumps(text))
 
 
-def ending_kind(ending: Ending) -> Kind:
-    """How the rows are counted that an ending leaves without an answer."""
-    return ending
-
-
 def default_reason(ending: Ending) -> Reason:
     """What such rows are told where the job has no reason of its own."""
     message = {

@@ -1,0 +1,170 @@
+"""One try at a shard: the rows it reads, the results it has, the receipt it writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from schemas.deployments import Task
+from schemas.jobs import Ending, Job, PlannedShard, Reason
+from schemas.results import Part, Receipt
+from workers.core import lines
+from workers.core.lines import RowResult
+from workers.core.planning import MAX_BYTES
+from workers.core.rows import RAW_BYTES, Refusal, Request, RowRules, read_row, split_lines
+from workers.gate import Gate
+from workers.journal import Journal, Past
+from workers.lease import Lease
+from workers.ports import BlobRef
+from workers.records import Records
+from workers.spool import Spool
+
+NO_MODEL: Final = "the row names no model, nor does the job: set the option model"
+
+Row = Request | Refusal
+
+
+class Routes(Protocol):
+    """What reading rows asks of the dispatcher."""
+
+    def cannot(self, task: Task, model: str) -> str | None:
+        """Why no deployment serves a model's task; None where one does."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What an attempt knows and has. `rows` is empty where the input is not what was planned."""
+
+    job: Job
+    planned: PlannedShard
+    gate: Gate
+    lease: Lease
+    journal: Journal
+    past: Past
+    results: Spool
+    ending: Ending | None
+    reason: Reason | None
+    rows: Sequence[Row] = ()
+    pending: list[RowResult] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has its result."""
+        return len(self.results) == self.planned.rows
+
+    def collect(self, result: RowResult) -> None:
+        """A row is done; the next journal interval makes it durable."""
+        if result.row not in self.results:
+            self.results.add(result)
+            self.pending.append(result)
+
+    def left(self) -> list[tuple[int, Request]]:
+        """The rows that are still to be asked."""
+        return [
+            (row, read)
+            for row, read in enumerate(self.rows)
+            if isinstance(read, Request) and row not in self.results
+        ]
+
+    def settle_unaskable(self) -> None:
+        """Give their results to rows that cannot be asked, or that crashed three workers."""
+        for row, read in enumerate(self.rows):
+            if isinstance(read, Refusal):
+                self.collect(lines.refused(self.job.id, row, read))
+            elif row in self.past.given_up:
+                self.collect(
+                    lines.not_done(
+                        self.job.id, row, read.line, read, kind="failed", reason=lines.CRASHED
+                    )
+                )
+
+    def write_off(self, ending: Ending) -> None:
+        """Give every row that was not answered the ending's reason."""
+        reason = self.reason or lines.default_reason(ending)
+        for row in range(self.planned.rows):
+            if row in self.results:
+                continue
+            read = self.rows[row] if row < len(self.rows) else None
+            line = read.line if read else None
+            if line is None and not self.planned.gaps:
+                line = self.planned.line + row
+            request = read if isinstance(read, Request) else None
+            self.results.add(
+                lines.not_done(self.job.id, row, line, request, kind=ending, reason=reason)
+            )
+
+    async def flush(self, *, end: bool = False) -> None:
+        """Make what is pending durable; `end` says that this attempt did not crash."""
+        pending, self.pending = self.pending, []
+        try:
+            await self.journal.write(pending)
+            if end:
+                await self.journal.end()
+        except BaseException:
+            self.pending = pending + self.pending
+            raise
+
+    async def write(self, records: Records) -> Receipt:
+        """Write output and errors, in input order; gives the receipt that names them."""
+        results = list(self.results.results())
+        sums = lines.sums_of(results)
+        good = [result.row for result in results if result.kind == "succeeded"]
+        bad = [result.row for result in results if result.kind != "succeeded"]
+        return Receipt(
+            shard=self.planned.shard,
+            attempt=self.lease.attempt,
+            counts=sums.counts,
+            tokens=sums.tokens,
+            output=await self._write_part(records, "output", good),
+            errors=await self._write_part(records, "errors", bad),
+            use=sums.use,
+        )
+
+    async def _write_part(self, records: Records, kind: str, rows: Sequence[int]) -> Part | None:
+        if not rows:
+            return None
+        ref = records.ref(self.job.id, kind, f"{self.planned.shard}.{self.lease.attempt}")
+        data, length, digest = self.results.part(rows)
+        with data:
+            await records.create_once(ref, data, content_type="application/jsonl")
+        return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
+
+
+async def read_rows(
+    records: Records, job: Job, planned: PlannedShard, rules: RowRules, routes: Routes
+) -> list[Row]:
+    """A shard's rows as they stand in the input.
+
+    Raises BlobMissing or BlobChanged where that is not what was planned any more.
+    """
+    # An over-long line stands alone in its shard, and only its beginning is ever read.
+    most = max(MAX_BYTES, job.max_line_bytes + 1, RAW_BYTES)
+    data = await records.blobs.read_range(
+        BlobRef(job.container, job.name),
+        planned.offset,
+        min(planned.length, most),
+        etag=job.etag,
+    )
+    duplicates = await records.duplicates(job.id, planned)
+    read = [read_row(number, line, rules) for number, line in split_lines(data, planned.line, rules.max_line_bytes)]
+    return [_vetted(row, duplicates, routes) for row in read]
+
+
+def _vetted(row: Row, duplicates: frozenset[int], routes: Routes) -> Row:
+    if isinstance(row, Refusal):
+        return row
+    if row.line in duplicates:
+        return _refusal(row, "duplicate_custom_id", lines.DUPLICATE)
+    if row.model is None:
+        return _refusal(row, "no_model", NO_MODEL)
+    cannot = routes.cannot(row.task, row.model)
+    return row if cannot is None else _refusal(row, "unknown_model", cannot)
+
+
+def _refusal(request: Request, code: str, message: str) -> Refusal:
+    return Refusal(
+        request.line,
+        request.custom_id,
+        code,
+        f"line {request.line}: {message}",
+        request=request.as_batch_row(),
+    )
