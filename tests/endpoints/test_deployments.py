@@ -1,6 +1,8 @@
 """The settings DEPLOYMENTS and ROUTES: what is taken, and how what is wrong is named."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +144,12 @@ def test_a_wrong_route_is_named(text: str, said: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_routes(text, parse_deployments(json.dumps([GOOD])))
     assert said in str(caught.value)
+
+
+def test_the_documented_example_is_taken_and_every_field_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "endpoints.md").read_text("utf-8")
+    example = text.split("```json\n")[1].split("```")[0]
+    kinds = {each.kind for each in parse_deployments(example)}
+    assert kinds == {"model-inference", "aml-score", "openai", "azure-openai"}
+    table = text.split("| field |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) >= set(Deployment.model_fields)
