@@ -56,6 +56,8 @@ class FairQueue(Generic[K, T]):
         turn = self._turns.get(job)
         if turn is None:
             turn = self._turns[job] = _Turn(self._reached, weight)
+        if not turn.flows:
+            turn.tag = max(turn.tag, self._reached)
         turn.weight = weight
         flow = self._flows.get((job, key))
         if flow is None:

@@ -1,0 +1,104 @@
+"""What follows from an outcome, how long to wait, and how much retrying a service is spared."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.outcomes import Limit, Outcome, OutcomeKind
+from workers.core.retrying import (
+    BASE,
+    JITTER,
+    LONGEST,
+    LONGEST_HINT,
+    LONGEST_UNTOLD,
+    Budget,
+    backoff,
+    hint,
+    step,
+)
+
+
+def throttled(limit: Limit | None, after: float | None) -> Outcome:
+    return Outcome(kind="throttled", status=429, limit=limit, retry_after=after)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("ok", "final"),
+        ("content_filter", "final"),
+        ("bad_request", "final"),
+        ("throttled", "again"),
+        ("auth", "elsewhere"),
+        ("gone", "elsewhere"),
+        ("transient", "retry"),
+        ("timeout", "retry"),
+    ],
+)
+def test_every_kind_has_its_step(kind: OutcomeKind, expected: str) -> None:
+    assert step(Outcome(kind=kind)) == expected
+
+
+@given(st.integers(0, 1000), st.integers())
+def test_backoff_is_full_jitter_with_a_ceiling(failures: int, seed: int) -> None:
+    wait = backoff(failures, Random(seed))
+    assert 0.0 <= wait <= min(LONGEST, BASE * 2.0 ** min(failures, 10))
+
+
+def test_backoff_spreads_over_the_whole_range() -> None:
+    rng = Random(1)
+    waits = [backoff(3, rng) for _ in range(2000)]
+    assert min(waits) < 0.1 * BASE * 8
+    assert max(waits) > 0.9 * BASE * 8
+
+
+@given(st.sampled_from(["requests", "tokens", None]), st.floats(0.0, LONGEST_HINT))
+def test_a_hint_that_makes_sense_is_followed(limit: Limit | None, after: float) -> None:
+    assert after <= hint(throttled(limit, after), 1, Random(0)) <= after + JITTER
+
+
+@given(
+    st.sampled_from(["requests", "tokens", None]),
+    st.one_of(st.none(), st.floats(LONGEST_HINT + 1, 1e9)),
+    st.integers(1, 100),
+)
+def test_a_hint_that_is_missing_or_absurd_is_replaced(
+    limit: Limit | None, after: float | None, refusals: int
+) -> None:
+    wait = hint(throttled(limit, after), refusals, Random(0))
+    assert 1.0 <= wait <= LONGEST_UNTOLD + JITTER
+    assert wait >= hint(throttled(limit, after), refusals - 1, Random(0)) - JITTER
+
+
+def test_a_day_limit_may_ask_for_hours() -> None:
+    assert hint(throttled("day", 11_000.0), 1, Random(0)) >= 11_000.0
+    assert hint(throttled("day", 1e7), 1, Random(0)) <= 86_400.0 + JITTER
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 2.0)), max_size=300))
+def test_a_budget_allows_a_tenth_and_a_trickle(calls: list[tuple[bool, float]]) -> None:
+    budget, now, retried, good = Budget(), 0.0, 0, 0
+    for ok, pause in calls:
+        now += pause
+        if ok:
+            budget.succeeded()
+            good += 1
+        elif budget.wait(now) == 0.0:
+            budget.failed(now)
+            retried += 1
+    assert retried <= 10 + Budget.RATIO * good + Budget.TRICKLE * now + 1
+
+
+def test_a_budget_that_is_spent_comes_back_by_success_or_time() -> None:
+    budget = Budget()
+    for _ in range(20):
+        budget.failed(0.0)
+    assert budget.wait(0.0) == pytest.approx(10.0)
+    for _ in range(51):
+        budget.succeeded()
+    assert budget.wait(0.0) == 0.0
+    for _ in range(20):
+        budget.failed(0.0)
+    assert budget.wait(10.0) == 0.0
