@@ -1,10 +1,7 @@
 """From a file at a door to a planned job: open marker, job, duplicates, plan, state, messages."""
 
-import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from schemas.deployments import Task
@@ -14,7 +11,6 @@ from schemas.jobs import (
     Job,
     JobOptions,
     JobState,
-    PlannedShard,
     Priority,
     Reason,
     parse_options,
@@ -23,16 +19,15 @@ from schemas.jobs import (
 from schemas.messages import Announcement, Expire, JobRequest
 from workers import doors
 from workers.core import lifecycle, telling
-from workers.core.planning import DuplicateFinder, Planner, Scanner, Survey
-from workers.core.rows import Refusal, Request, RowRules
+from workers.core.planning import Survey
+from workers.core.rows import RowRules
 from workers.errors import BlobChanged, BlobMissing, InputError
 from workers.ports import BlobInfo, BlobRef
 from workers.records import Records
+from workers.scanning import Planned, rules_of, scan
 from workers.settings import Settings
 from workers.steps import Steps
 
-PIECE_BYTES: Final = 8 * 1024 * 1024
-_SLICE_BYTES: Final = 512 * 1024
 WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
 
 log = logging.getLogger(__name__)
@@ -46,15 +41,6 @@ class Routes(Protocol):
 
     async def preflight(self, task: Task, model: str) -> str | None:
         """Why the deployments themselves say that they cannot; None where one can."""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What a scan of the file came to."""
-
-    shards: list[PlannedShard]
-    survey: Survey
-    duplicates: list[int]
 
 
 class Intake:
@@ -263,7 +249,7 @@ class Intake:
         planned, reason = Planned([], Survey(), []), job.failure
         if reason is None:
             try:
-                planned = await scan(self._pieces, job, rules_of(job, self._settings))
+                planned = await scan(self._blobs, job, rules_of(job, self._settings))
                 reason = await self._judge(job, planned)
             except (BlobMissing, BlobChanged):
                 planned = Planned([], Survey(), [])
@@ -305,81 +291,3 @@ class Intake:
         if model is None or self._routes.cannot(task, model) is not None:
             return None
         return await self._routes.preflight(task, model)
-
-    async def _pieces(self, job: Job) -> AsyncIterator[bytes]:
-        """The file by ranges pinned to its ETag, one read ahead."""
-        ref = BlobRef(job.container, job.name)
-
-        def fetch(offset: int) -> asyncio.Task[bytes]:
-            return asyncio.create_task(
-                self._blobs.read_range(ref, offset, PIECE_BYTES, etag=job.etag)
-            )
-
-        ahead: deque[asyncio.Task[bytes]] = deque()
-        try:
-            for offset in range(0, job.size, PIECE_BYTES):
-                ahead.append(fetch(offset))
-                if len(ahead) == 2:
-                    yield await ahead.popleft()
-            if ahead:
-                yield await ahead.popleft()
-        finally:
-            for task in ahead:
-                task.cancel()
-
-
-def rules_of(job: Job, settings: Settings) -> RowRules:
-    """How a job's rows are read."""
-    return RowRules.of(
-        job.options, max_line_bytes=job.max_line_bytes, default_models=settings.default_models
-    )
-
-
-async def scan(pieces: Callable[[Job], AsyncIterator[bytes]], job: Job, rules: RowRules) -> Planned:
-    """Read a whole file once (twice where custom_ids may repeat) and plan it.
-
-    Memory is two pieces and 12 bytes a row. Errors are those of reading the blob.
-    """
-    survey, finder, planner = Survey(), DuplicateFinder(), Planner(job.size)
-    shards: list[PlannedShard] = []
-    async for rows in _scanned(pieces(job), rules):
-        for offset, length, row in rows:
-            survey.note(row)
-            if isinstance(row, Request):
-                finder.add(row.line, row.custom_id)
-            if done := planner.add(offset, length, row.line):
-                shards.append(done)
-    if last := planner.close():
-        shards.append(last)
-    if finder.candidates():
-        async for rows in _scanned(pieces(job), rules):
-            for _, _, row in rows:
-                if isinstance(row, Request):
-                    finder.confirm(row.line, row.custom_id)
-    return Planned(_with_duplicates(shards, finder.duplicates), survey, finder.duplicates)
-
-
-Row = tuple[int, int, Request | Refusal]
-
-
-async def _scanned(pieces: AsyncIterator[bytes], rules: RowRules) -> AsyncIterator[list[Row]]:
-    scanner = Scanner(rules)
-    async for piece in pieces:
-        for start in range(0, len(piece), _SLICE_BYTES):
-            yield list(scanner.feed(piece[start : start + _SLICE_BYTES]))
-            await asyncio.sleep(0)  # parsing holds the loop: others' leases have to be renewed
-    yield list(scanner.close())
-
-
-def _with_duplicates(shards: list[PlannedShard], lines: list[int]) -> list[PlannedShard]:
-    """Tell each shard where its duplicates stand in the list."""
-    if not lines:
-        return shards
-    marked, first = [], 0
-    for shard, following in zip(shards, [*shards[1:], None], strict=True):
-        end = first
-        while end < len(lines) and (following is None or lines[end] < following.line):
-            end += 1
-        marked.append(shard.model_copy(update={"duplicates": (first, end - first)}))
-        first = end
-    return marked

@@ -18,10 +18,10 @@ from workers.core import lifecycle
 from workers.core.packing import Limits
 from workers.errors import BlobChanged, BlobMissing, Draining, HandBack, Unavailable
 from workers.gate import Gate
-from workers.intake import rules_of
 from workers.journal import Journal, attempt_name, read_journals
 from workers.lease import Lease
 from workers.records import Records
+from workers.scanning import rules_of
 from workers.settings import Settings
 from workers.spool import Spool
 from workers.steps import Steps

@@ -1,0 +1,104 @@
+"""Reads a whole input file: what rows it has, where to cut it, which custom_ids repeat."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.jobs import Job, PlannedShard
+from workers.core.planning import DuplicateFinder, Planner, Scanner, Survey
+from workers.core.rows import Refusal, Request, RowRules
+from workers.ports import BlobRef, Blobs
+from workers.settings import Settings
+
+PIECE_BYTES: Final = 8 * 1024 * 1024
+_SLICE_BYTES: Final = 512 * 1024
+
+Row = tuple[int, int, Request | Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a scan of the file came to."""
+
+    shards: list[PlannedShard]
+    survey: Survey
+    duplicates: list[int]
+
+
+def rules_of(job: Job, settings: Settings) -> RowRules:
+    """How a job's rows are read."""
+    return RowRules.of(
+        job.options, max_line_bytes=job.max_line_bytes, default_models=settings.default_models
+    )
+
+
+async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
+    """The file by ranges pinned to its ETag, one read ahead."""
+    ref = BlobRef(job.container, job.name)
+
+    def fetch(offset: int) -> asyncio.Task[bytes]:
+        return asyncio.create_task(blobs.read_range(ref, offset, PIECE_BYTES, etag=job.etag))
+
+    ahead: deque[asyncio.Task[bytes]] = deque()
+    try:
+        for offset in range(0, job.size, PIECE_BYTES):
+            ahead.append(fetch(offset))
+            if len(ahead) == 2:
+                yield await ahead.popleft()
+        if ahead:
+            yield await ahead.popleft()
+    finally:
+        for task in ahead:
+            task.cancel()
+        await asyncio.gather(*ahead, return_exceptions=True)
+
+
+async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
+    """Read a whole file once (twice where custom_ids may repeat) and plan it.
+
+    Memory is two pieces and 12 bytes a row. Errors are those of reading the blob.
+    """
+    survey, finder, planner = Survey(), DuplicateFinder(), Planner(job.size)
+    shards: list[PlannedShard] = []
+    async for rows in _scanned(blobs, job, rules):
+        for offset, length, row in rows:
+            survey.note(row)
+            if isinstance(row, Request):
+                finder.add(row.line, row.custom_id)
+            if done := planner.add(offset, length, row.line):
+                shards.append(done)
+    if last := planner.close():
+        shards.append(last)
+    if finder.candidates():
+        async for rows in _scanned(blobs, job, rules):
+            for _, _, row in rows:
+                if isinstance(row, Request):
+                    finder.confirm(row.line, row.custom_id)
+    return Planned(_with_duplicates(shards, finder.duplicates), survey, finder.duplicates)
+
+
+async def _scanned(blobs: Blobs, job: Job, rules: RowRules) -> AsyncIterator[list[Row]]:
+    scanner = Scanner(rules)
+    async with aclosing(pieces_of(blobs, job)) as pieces:
+        async for piece in pieces:
+            for start in range(0, len(piece), _SLICE_BYTES):
+                yield list(scanner.feed(piece[start : start + _SLICE_BYTES]))
+                await asyncio.sleep(0)  # parsing holds the loop: others' leases have to be renewed
+    yield list(scanner.close())
+
+
+def _with_duplicates(shards: list[PlannedShard], lines: list[int]) -> list[PlannedShard]:
+    """Tell each shard where its duplicates stand in the list."""
+    if not lines:
+        return shards
+    marked, first = [], 0
+    for shard, following in zip(shards, [*shards[1:], None], strict=True):
+        end = first
+        while end < len(lines) and (following is None or lines[end] < following.line):
+            end += 1
+        marked.append(shard.model_copy(update={"duplicates": (first, end - first)}))
+        first = end
+    return marked
