@@ -22,8 +22,9 @@ class Refuse:
     code: str
 
 
-# "lose": it takes effect and its answer is lost. "silent": no effect and no answer.
-Mishap = Literal["pass", "lose", "silent"] | Refuse
+# "lose": it takes effect and its answer is lost. "silent": no effect and no answer. "cut": half
+# an answer.
+Mishap = Literal["pass", "lose", "silent", "cut"] | Refuse
 
 
 @dataclass(eq=False)
@@ -53,14 +54,16 @@ async def lossy(azurite: Azurite) -> AsyncIterator[Lossy]:
     """A proxy in front of `azurite`, on a port of its own."""
     mishaps, stopping = Lossy(), asyncio.Event()
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.Request) -> web.Response:
         mishap = mishaps.next(request)
         if isinstance(mishap, Refuse):
             return web.Response(status=mishap.status, headers={"x-ms-error-code": mishap.code})
         if mishap == "silent":
             await stopping.wait()
         answer = await _forwarded(session, request, azurite.port)
-        if mishap != "pass" and request.transport is not None:
+        if mishap == "cut" and isinstance(answer.body, bytes):
+            answer.body = answer.body[: len(answer.body) // 2]
+        elif mishap != "pass" and request.transport is not None:
             request.transport.abort()
         return answer
 

@@ -107,7 +107,7 @@ async def test_an_identity_reads_writes_and_copies(certificate: Path) -> None:
         part, whole = BlobRef("work", "ä part"), BlobRef("work", "whole")
         await blobs.create(part, b"line\n")
 
-        # Azurite does not know an authorization of the source: it refuses, and the part is streamed.
+        # Azurite knows no authorization of a source: it refuses, and the part is streamed.
         await blobs.stage_from(whole, "1", part)
         await blobs.commit(whole, ["1"])
 

@@ -72,7 +72,8 @@ def meaning_of(
     status = error.status_code if isinstance(error, HttpResponseError) else None
     code = code_of(error)
     details = {"status": status, "code": code}
-    if status is None or status in (408, 429) or code in _PASSING:
+    # Below 400: an answer that broke off or cannot be read.
+    if status is None or status < 400 or status in (408, 429) or code in _PASSING:
         reason = code or type(error).__name__
         return errors.Unavailable(f"Blob Storage cannot be reached for {what}: {reason}", **details)
     if status >= 500 and status != 501:

@@ -1,0 +1,54 @@
+"""The starter of Azurite keeps its word: ports, restarts, and no child without its parent."""
+
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local import azurite as starter
+from workers.errors import SettingsError
+
+ROOT = Path(__file__).parent.parent.parent
+PARENT = """
+import asyncio
+from local.azurite import azurite
+
+async def main():
+    async with azurite() as emulator:
+        print(emulator.process.pid, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a process as Linux can")
+def test_it_ends_with_its_parent_however_that_dies() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = os.pidfd_open(int(parent.stdout.readline()))
+        assert not select.select([child], [], [], 0)[0]
+        parent.kill()
+
+    ended, _, _ = select.select([child], [], [], 10)
+    os.close(child)
+    assert ended
+
+
+async def test_a_start_that_fails_says_why(azurite: starter.Azurite) -> None:
+    with pytest.raises(SettingsError, match="in use"):
+        async with starter.azurite(port=azurite.port):
+            pass
+
+
+async def test_what_is_not_installed_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter, "MAIN", Path("/nowhere/main.js"))
+
+    with pytest.raises(SettingsError, match="npm ci"):
+        async with starter.azurite():
+            pass
