@@ -18,6 +18,7 @@ from workers.core.pacing import clamp
 from workers.core.shares import (
     LEASE,
     MARGIN,
+    SLOWEST_ROUND,
     Book,
     Holder,
     Wish,
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 ROUND = 3.0
 """Seconds for one round; the next one comes soon enough."""
 TRIES = 8
-FASTEST, SLOWEST, PER_HOLDER = 1.0, 4.0, 0.6
+FASTEST, PER_HOLDER = 1.0, 0.6
 """Seconds between rounds: the fewer the holders, the faster newcomers find their share, and the
 blob sees about two rounds a second, however many they are, up to seven; then it grows slowly."""
 REWRITE = 4.0
@@ -63,7 +64,7 @@ class Ledger:
     def interval(self, grant: Grant | None) -> float:
         """Seconds until the next round: soon after one that failed or gave less than is fair."""
         holders = 1 if grant is None or grant.short else grant.holders
-        return clamp(PER_HOLDER * holders, FASTEST, SLOWEST) * self._rng.uniform(0.9, 1.1)
+        return clamp(PER_HOLDER * holders, FASTEST, SLOWEST_ROUND) * self._rng.uniform(0.9, 1.1)
 
     async def renew(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
         """Ask for a share. `lower` is called before a smaller share is written.

@@ -179,7 +179,7 @@ class Walk:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_happens_all_together_use_at_most_all(seed: int) -> None:
     walk = Walk(Random(seed))
     for _ in range(300):

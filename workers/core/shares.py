@@ -21,6 +21,10 @@ LEASE = 13.0
 MARGIN = 3.5
 """Seconds by which a holder stops before that: a `Date` of whole seconds, front ends whose clocks
 differ by up to 2 s, and the drift of its own clock."""
+SLOWEST_ROUND = 4.0
+"""Seconds between two rounds of a holder, give or take a tenth."""
+SLOWEST_RECOVERY = LEASE + 1.0 + 1.1 * SLOWEST_ROUND
+"""Seconds within which the others have a dead holder's share: whole seconds of `Date` included."""
 TURN = 20.0
 """Seconds a seat is kept while others wait for one."""
 QUEUE = 4

@@ -1,0 +1,311 @@
+"""Workers that share one quota, in a seeded world on virtual time, with the production code."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from local.endpoint.limits import Limits
+from schemas.outcomes import Outcome
+from tests.simulation.quota_world import Row, Worker, World, jain, lower_bound, rows
+from tests.simulation.virtual_time import run
+from workers.core.shares import SLOWEST_RECOVERY
+
+REQUESTS = Limits(requests_per_minute=1000, tokens_per_minute=200_000)
+FULL = 16.0
+"""Requests a second that 1,000 a minute come to, floored in windows of a second."""
+
+
+def measure(
+    seed: int, count: int, mean_tokens: float, prepare: Callable[[World], None], **options: object
+) -> tuple[World, list[Row], float]:
+    """Do `count` rows; gives the world, the work and the seconds it took."""
+
+    async def main(rng: Random) -> tuple[World, list[Row], float]:
+        world = World(seed, REQUESTS, **options)  # type: ignore[arg-type]
+        prepare(world)
+        work = rows(count, mean_tokens, Random(seed))
+        return world, work, await world.work(work)
+
+    return run(main, seed)
+
+
+def nothing(world: World) -> None:
+    """No faults."""
+
+
+# -- the quota is used to the full --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_a_request_quota_is_used_to_the_full(workers: int) -> None:
+    world, work, took = measure(1, 4000, 100, nothing, workers=workers)
+    assert lower_bound(work, REQUESTS) / took >= 0.95
+    assert world.refusals <= 0.015
+    assert world.sends <= 1.02
+    assert jain([len(worker.done) for worker in world.workers]) >= 0.99
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_a_token_quota_is_used_to_the_full(workers: int) -> None:
+    world, work, took = measure(1, 4000, 400, nothing, workers=workers)
+    # The bound of the whole minutes flatters or punishes by chance: what the tokens take, evenly.
+    assert sum(row.tokens for row in work) / 200_000 * 60.0 / took >= 0.96
+    assert world.refusals <= 0.015
+    assert jain([len(worker.done) for worker in world.workers]) >= 0.99
+
+
+def test_32_workers_take_turns_instead_of_slivers() -> None:
+    world, work, took = measure(1, 4000, 100, nothing, workers=32, concurrency=16)
+    assert lower_bound(work, REQUESTS) / took >= 0.85
+    assert world.refusals <= 0.015
+    assert min(len(worker.done) for worker in world.workers) > 0
+
+
+def test_a_seed_replays_a_run() -> None:
+    first, second = (measure(7, 600, 100, nothing, workers=4)[0].service.admitted for _ in range(2))
+    assert first == second
+    assert measure(8, 600, 100, nothing, workers=4)[0].service.admitted != first
+
+
+# -- workers come and go ------------------------------------------------------------------------
+
+
+def test_a_newcomer_has_its_share_within_seconds() -> None:
+    async def main(rng: Random) -> None:
+        world = World(3, REQUESTS, workers=1)
+        late = [Worker(world, f"late{n}") for n in range(3)]
+        doing = asyncio.create_task(world.work(rows(3000, 100, rng)))
+        await asyncio.sleep(40.0)
+        for worker in late:
+            worker.start(world.heap, 100)
+        await asyncio.sleep(10.0)
+        shares = [held.share for held in world.book().holders.values()]
+        assert len(shares) == 4
+        assert min(shares) == pytest.approx(0.25, abs=0.02)
+        assert all(worker.done for worker in late)
+        assert world.rate(40.0, 60.0) >= 0.93 * FULL
+        await doing
+        for worker in late:
+            await worker.stop()
+
+    run(main, 3)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_dead_workers_quota_is_back_within_20_seconds(seed: int) -> None:
+    async def main(rng: Random) -> None:
+        world = World(seed, REQUESTS, workers=4)
+        doing = asyncio.create_task(world.work(rows(3000, 100, rng)))
+        await asyncio.sleep(60.0)
+        await world.workers[0].crash()
+        assert world.rate(40.0, 60.0) >= 0.95 * FULL
+        await asyncio.sleep(SLOWEST_RECOVERY)
+        shares = sorted(held.share for held in world.book().holders.values())
+        assert shares == pytest.approx([1 / 3] * 3, abs=0.02)
+        await asyncio.sleep(20.0)
+        assert world.rate(80.0, 100.0) >= 0.95 * FULL
+        await doing
+        assert len(world.results) == 3000
+
+    assert SLOWEST_RECOVERY <= 20.0
+    run(main, seed)
+
+
+def test_a_share_is_given_back_when_the_work_is_done() -> None:
+    async def main(rng: Random) -> None:
+        world = World(4, REQUESTS, workers=2)
+        await world.work(rows(50, 100, rng))
+        assert not world.book().holders
+
+    run(main, 4)
+
+
+def test_a_small_job_starts_within_a_fraction_of_a_second() -> None:
+    world, _, took = measure(5, 5, 100, nothing, workers=1)
+    assert min(world.service.admitted) < 0.3
+    assert took < 10.0
+
+
+def test_a_nightly_worker_yields_to_a_daytime_worker() -> None:
+    async def main(rng: Random) -> None:
+        world = World(6, REQUESTS, workers=0)
+        night = Worker(world, "night", job="nightly", weight=0.1)
+        day = Worker(world, "day", job="daytime", weight=1.0)
+        world.workers = [night, day]
+        doing = asyncio.create_task(world.work(rows(1500, 100, rng)))
+        await asyncio.sleep(60.0)
+        mark = len(night.done), len(day.done)
+        await asyncio.sleep(20.0)
+        nightly, daily = len(night.done) - mark[0], len(day.done) - mark[1]
+        assert daily / (nightly + daily) == pytest.approx(10 / 11, abs=0.05)
+        await doing
+
+    run(main, 6)
+
+
+# -- the ledger is slow, wrong about the time, fought over, or gone -----------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_conflicts_lost_answers_and_skewed_clocks_cost_hardly_anything(seed: int) -> None:
+    sums: list[float] = []
+
+    def prepare(world: World) -> None:
+        world.storage.lost = 0.1
+        world.storage.skew = 1.0
+        world.storage.watch = lambda book: sums.append(
+            sum(held.share for held in book.holders.values())
+        )
+
+    world, work, took = measure(seed, 3000, 100, prepare, workers=8)
+    assert max(sums) <= 1.0 + 1e-9
+    assert lower_bound(work, REQUESTS) / took >= 0.90
+    assert world.refusals <= 0.02
+
+
+def test_without_a_ledger_workers_go_on_carefully_and_without_a_storm() -> None:
+    def prepare(world: World) -> None:
+        world.storage.out = lambda now: 40.0 <= now < 200.0
+
+    world, _, took = measure(2, 4000, 100, prepare, workers=8, safe_share=0.1)
+    assert world.rate(60.0, 200.0) >= 0.6 * FULL
+    assert world.refusals <= 0.05
+    # And after it has come back the quota is shared as before.
+    assert world.rate(220.0, took - 15.0) >= 0.93 * FULL
+
+
+def test_a_ledger_that_never_answers_does_not_stop_the_work() -> None:
+    def prepare(world: World) -> None:
+        world.storage.out = lambda now: True
+
+    world, _, took = measure(2, 1000, 100, prepare, workers=4)
+    assert len(world.results) == 1000
+    assert world.refusals <= 0.05
+    assert took < 400.0
+
+
+# -- the service has its own life ---------------------------------------------------------------
+
+
+def test_an_outage_of_ten_minutes_fails_no_row() -> None:
+    down = Outcome(kind="transient", status=503, code="unavailable")
+
+    def prepare(world: World) -> None:
+        world.service.fault = lambda now: down if 60.0 <= now < 660.0 else None
+
+    world, _, took = measure(1, 2000, 100, prepare, workers=4)
+    assert {answer.outcome.kind for answer in world.results} == {"ok"}
+    assert len(world.results) == 2000
+    # Probes only, beside what was in flight when it began.
+    assert world.service.sent - len(world.service.admitted) <= 350
+    assert took <= 660.0 + 2000 / FULL - 60.0 + 75.0
+
+
+@pytest.mark.parametrize("hints", ["none", "absurd"])
+@pytest.mark.parametrize("mean_tokens", [100, 400])
+def test_hints_that_are_missing_or_absurd_do_no_harm(hints: str, mean_tokens: float) -> None:
+    def prepare(world: World) -> None:
+        world.service.hints = hints
+
+    world, work, took = measure(2, 2500, mean_tokens, prepare, workers=4)
+    ideal = max(2500 / FULL, sum(row.tokens for row in work) / 200_000 * 60.0)
+    assert ideal / took >= 0.90
+    assert world.refusals <= 0.015
+
+
+def test_half_the_quota_taken_by_a_stranger_is_no_storm() -> None:
+    def prepare(world: World) -> None:
+        async def stranger() -> None:
+            for _ in range(100_000):
+                world.service.quota.admit(asyncio.get_running_loop().time(), 50)
+                await asyncio.sleep(1 / 8)
+
+        world.strangers.append(stranger)
+
+    world, _, took = measure(1, 2500, 100, prepare, workers=4)
+    assert 2500 / (FULL / 2) / took >= 0.90
+    assert world.refusals <= 0.06
+    # Once learned, it is as with a quota of its own.
+    assert world.sent_between(150.0, took - 20.0) / world.rate(150.0, took - 20.0) <= 1.025
+
+
+def test_latency_that_rises_tenfold_costs_no_throughput() -> None:
+    async def main(rng: Random) -> None:
+        world = World(1, REQUESTS, workers=2, concurrency=500)
+        doing = asyncio.create_task(world.work(rows(4000, 100, rng)))
+        await asyncio.sleep(60.0)
+        world.service.slow = 10.0
+        await doing
+        # 16 a second, 30 seconds each: 480 in flight.
+        assert world.rate(120.0, 220.0) >= 0.9 * FULL
+        assert world.service.most_in_flight >= 400
+
+    run(main, 1)
+
+
+def test_the_wait_that_a_server_asks_for_is_kept() -> None:
+    later = Outcome(kind="throttled", status=429, retry_after=40.0, limit="requests")
+
+    def prepare(world: World) -> None:
+        world.service.fault = lambda now: later if 60.0 <= now < 100.0 else None
+
+    world, _, _ = measure(1, 1500, 100, prepare, workers=4)
+    # One refusal stops a worker; nothing but what was already on its way meets the closed door.
+    assert world.service.sent - len(world.service.admitted) - world.service.refused <= 40
+    assert world.rate(105.0, 115.0) >= 0.5 * FULL
+
+
+def test_a_limit_on_concurrency_lowers_the_guard_and_not_the_rate() -> None:
+    limits = Limits(max_concurrency=10)
+
+    async def main(rng: Random) -> None:
+        world = World(1, limits, workers=2, concurrency=50)
+        await world.work([Row(300, 20, 0.5) for _ in range(6000)])
+        assert world.service.most_in_flight == 10
+        assert world.refusals <= 0.04
+        assert len(world.results) / world.service.admitted[-1] >= 0.9 * 10 / 0.515
+
+    run(main, 1)
+
+
+def test_a_crowded_server_is_not_crowded_further() -> None:
+    """Calls beyond its capacity only wait inside it: the guard stays near that capacity."""
+
+    async def main(rng: Random) -> None:
+        world = World(1, Limits(), workers=1, concurrency=1500, shared=False)
+        world.service.capacity = 100
+        await world.work([Row(300, 20, 1.0) for _ in range(20_000)])
+        assert world.service.most_in_flight <= 500
+        assert world.rate(20.0, 150.0) >= 0.9 * 100
+
+    run(main, 1)
+
+
+def test_what_a_day_allows_is_dealt_out_among_all_and_goes_on_the_next_day() -> None:
+    limits = Limits(requests_per_minute=600, requests_per_day=300)
+
+    async def main(rng: Random) -> None:
+        world = World(1, limits, workers=3, concurrency=20, within_day=True)
+        await world.work(rows(500, 100, rng, latency=0.5), within=2 * 86_400.0)
+        assert world.service.refused == 0
+        assert len(world.results) == 500
+        first_day = sum(at < 86_400.0 - world.morning for at in world.service.admitted)
+        assert 290 <= first_day <= 300
+        reasons = {back.reason for worker in world.workers for back in worker.handed_back}
+        assert reasons == {"day"}
+        delays = [back.delay for worker in world.workers for back in worker.handed_back]
+        assert max(delays) <= 86_400.0
+
+    run(main, 1)
+
+
+def test_no_second_sees_more_than_the_quota_and_the_bursts() -> None:
+    world, _, _ = measure(9, 1500, 100, nothing, workers=8)
+    admitted = world.service.admitted
+    for first in range(0, len(admitted) - 60, 7):
+        last = first + 60
+        seconds = admitted[last] - admitted[first]
+        # The burst of each of eight workers, and what the network holds back and lets go.
+        assert FULL * 1.05 * (seconds + 0.02) + 8 * 1.2 >= 60
