@@ -145,7 +145,8 @@ async def read_rows(
         etag=job.etag,
     )
     duplicates = await records.duplicates(job.id, planned)
-    read = [read_row(number, line, rules) for number, line in split_lines(data, planned.line, rules.max_line_bytes)]
+    lines_of_shard = split_lines(data, planned.line, job.max_line_bytes)
+    read = [read_row(number, line, rules) for number, line in lines_of_shard]
     return [_vetted(row, duplicates, routes) for row in read]
 
 

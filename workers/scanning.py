@@ -2,21 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from schemas.jobs import Job, PlannedShard
-from workers.core.planning import DuplicateFinder, Planner, Scanner, Survey
-from workers.core.rows import Refusal, Request, RowRules
+from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Survey
+from workers.core.rows import Request, RowRules
 from workers.ports import BlobRef, Blobs
 from workers.settings import Settings
 
 PIECE_BYTES: Final = 8 * 1024 * 1024
-_SLICE_BYTES: Final = 512 * 1024
-
-Row = tuple[int, int, Request | Refusal]
+_SLICE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
 async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     """Read a whole file once (twice where custom_ids may repeat) and plan it.
 
-    Memory is two pieces and 12 bytes a row. Errors are those of reading the blob.
+    Memory is two pieces and 8 bytes a row. Errors are those of reading the blob.
     """
     survey, finder, planner = Survey(), DuplicateFinder(), Planner(job.size)
     shards: list[PlannedShard] = []
@@ -67,7 +65,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
         for offset, length, row in rows:
             survey.note(row)
             if isinstance(row, Request):
-                finder.add(row.line, row.custom_id)
+                finder.add(row.custom_id)
             if done := planner.add(offset, length, row.line):
                 shards.append(done)
     if last := planner.close():
@@ -80,14 +78,15 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     return Planned(_with_duplicates(shards, finder.duplicates), survey, finder.duplicates)
 
 
-async def _scanned(blobs: Blobs, job: Job, rules: RowRules) -> AsyncIterator[list[Row]]:
+async def _scanned(blobs: Blobs, job: Job, rules: RowRules) -> AsyncIterator[Iterator[Row]]:
+    """Rows slice by slice; each slice is to be used up before the next is asked for."""
     scanner = Scanner(rules)
     async with aclosing(pieces_of(blobs, job)) as pieces:
         async for piece in pieces:
             for start in range(0, len(piece), _SLICE_BYTES):
-                yield list(scanner.feed(piece[start : start + _SLICE_BYTES]))
+                yield scanner.feed(piece[start : start + _SLICE_BYTES])
                 await asyncio.sleep(0)  # parsing holds the loop: others' leases have to be renewed
-    yield list(scanner.close())
+    yield scanner.close()
 
 
 def _with_duplicates(shards: list[PlannedShard], lines: list[int]) -> list[PlannedShard]:

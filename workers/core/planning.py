@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas.deployments import Task
 from schemas.jobs import PlannedShard
-from workers.core.rows import RAW_BYTES, Refusal, Request, RowRules, read_row, split_lines
+from workers.core.rows import RAW_BYTES, Refusal, Request, RowRules, line_content, read_row
 
 MAX_ROWS = 500
 MAX_BYTES = 8 * 1024 * 1024
@@ -17,69 +17,71 @@ MAX_SHARDS = 40_000
 # A file of few rows is still cut into several shards, so that workers share it and progress shows.
 FEW_ROWS = 50
 USUAL_SHARDS = 32
+MOST_KINDS = 256
 
 
 @dataclass(slots=True)
 class Survey:
-    """What a scan has seen of the rows."""
+    """What a scan has seen of the rows: refusals, and how many ask which model for which task."""
 
-    rows: int = 0
     invalid: int = 0
     first_invalid: Refusal | None = None
     asked: dict[tuple[Task, str | None], int] = field(default_factory=dict)
 
     def note(self, row: Request | Refusal) -> None:
         """Count one row."""
-        self.rows += 1
         if isinstance(row, Refusal):
             self.invalid += 1
             self.first_invalid = self.first_invalid or row
             return
         kind = (row.task, row.model)
-        # Bounded, whatever the file claims: beyond this nobody reads the list.
-        if kind in self.asked or len(self.asked) < 256:
-            self.asked[kind] = self.asked.get(kind, 0) + 1
+        try:
+            self.asked[kind] += 1
+        except KeyError:
+            # Bounded, whatever the file claims: beyond this nobody reads the list.
+            if len(self.asked) < MOST_KINDS:
+                self.asked[kind] = 1
 
 
 class DuplicateFinder:
-    """Finds rows whose custom_id stood earlier, in 12 bytes a row.
+    """Finds requests whose custom_id stood earlier, in 8 bytes a request.
 
-    A first scan keeps a 64-bit hash of each custom_id; rows whose hash stands twice are candidates,
-    and a second scan tells by another 64 bits whether they are the same.
+    A first scan keeps a 64-bit hash of each custom_id; requests whose hash stands twice are
+    candidates, and a second scan tells by another 64 bits whether they are the same.
     """
 
     def __init__(self) -> None:
         self._hashes = array("q")
-        self._lines = array("I")
-        self._candidates: np.ndarray[tuple[int], np.dtype[np.uint32]] | None = None
+        self._candidates: np.ndarray[tuple[int], np.dtype[np.intp]] | None = None
+        self._next = 0
+        self._position = 0
         self._seen: set[tuple[int, bytes]] = set()
         self._found: list[int] = []
 
-    def add(self, line: int, custom_id: str) -> None:
-        """A row of the first scan, in order of lines."""
+    def add(self, custom_id: str) -> None:
+        """A request of the first scan."""
         self._hashes.append(hash(custom_id))
-        self._lines.append(line)
 
     def candidates(self) -> int:
-        """How many rows the second scan has to look at; ends the first scan."""
+        """How many requests the second scan has to look at; ends the first scan."""
         hashes = np.frombuffer(self._hashes, dtype=np.int64)
-        lines = np.frombuffer(self._lines, dtype=np.uint32)
         order = np.argsort(hashes, kind="stable")
         same = hashes[order[1:]] == hashes[order[:-1]]
         twice = np.zeros(len(hashes), dtype=bool)
         twice[order[1:][same]] = True
         twice[order[:-1][same]] = True
-        self._candidates = lines[twice].copy()
-        self._hashes, self._lines = array("q"), array("I")
+        self._candidates = np.flatnonzero(twice)
+        self._hashes = array("q")
         return len(self._candidates)
 
     def confirm(self, line: int, custom_id: str) -> None:
-        """A row of the second scan, in order of lines."""
+        """A request of the second scan, in the order of the first."""
         if self._candidates is None:
             raise RuntimeError("the first scan has not ended")
-        place = int(np.searchsorted(self._candidates, line))
-        if place == len(self._candidates) or self._candidates[place] != line:
+        position, self._position = self._position, self._position + 1
+        if self._next == len(self._candidates) or self._candidates[self._next] != position:
             return
+        self._next += 1
         digest = hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=8)
         key = (hash(custom_id), digest.digest())
         if key in self._seen:
@@ -92,45 +94,70 @@ class DuplicateFinder:
         return self._found
 
 
+Row = tuple[int, int, Request | Refusal]
+
+
 class Scanner:
     """Reads a file piece by piece, row by row, whatever the length of its lines."""
 
     def __init__(self, rules: RowRules) -> None:
         self._rules = rules
-        self._rest = b""
+        # A line beyond the limit is refused anyway: its beginning is all that is kept of it.
+        self._kept = max(rules.max_line_bytes, RAW_BYTES) + 1
+        self._rest = bytearray()
+        self._dropped = 0
         self._line = 1
         self._start = 0
-        self._dropped = 0
 
-    def feed(self, piece: bytes) -> Iterator[tuple[int, int, Request | Refusal]]:
+    def feed(self, piece: bytes) -> Iterator[Row]:
         """(offset, length, row) of each row that ends in this piece."""
-        lines = (self._rest + piece).split(b"\n")
-        self._rest = lines.pop()
+        first, *lines = piece.split(b"\n")
+        self._hold(first)
+        if not lines:
+            return
+        rest = lines.pop()
+        yield from self._end_line()
+        rules, longest, number, start = (
+            self._rules,
+            self._rules.max_line_bytes,
+            self._line,
+            self._start,
+        )
         for line in lines:
-            yield from self._end_line(line)
-        # A line beyond the limit is refused anyway: its beginning is all that is kept of it.
-        if len(self._rest) > max(self._rules.max_line_bytes, RAW_BYTES) + 1:
-            keep = max(self._rules.max_line_bytes, RAW_BYTES) + 1
-            self._dropped += len(self._rest) - keep
-            self._rest = self._rest[:keep]
+            length = len(line)
+            if content := line_content(line, number, longest):
+                yield start, length, read_row(number, content, rules)
+            number += 1
+            start += length + 1
+        self._line, self._start = number, start
+        self._hold(rest)
 
-    def close(self) -> Iterator[tuple[int, int, Request | Refusal]]:
+    def close(self) -> Iterator[Row]:
         """The last row, where no newline ends the file."""
-        if self._rest:
-            yield from self._end_line(self._rest)
-            self._rest = b""
+        yield from self._end_line()
 
-    def _end_line(self, line: bytes) -> Iterator[tuple[int, int, Request | Refusal]]:
-        length = len(line) + self._dropped
-        for number, content in split_lines(line, self._line):
-            yield self._start, length, read_row(number, content, self._rules)
+    def _hold(self, part: bytes) -> None:
+        """The beginning of a line that goes on."""
+        room = self._kept - len(self._rest)
+        self._rest += part[:room]
+        self._dropped += max(0, len(part) - room)
+
+    def _end_line(self) -> Iterator[Row]:
+        line, length = bytes(self._rest), len(self._rest) + self._dropped
+        number, start = self._line, self._start
+        self._rest.clear()
+        self._dropped = 0
         self._line += 1
         self._start += length + 1
-        self._dropped = 0
+        if content := line_content(line, number, self._rules.max_line_bytes):
+            yield start, length, read_row(number, content, self._rules)
 
 
 class Planner:
-    """Cuts newline-aligned shards: at most 500 rows and 8 MiB; an over-long line stands alone."""
+    """Cuts newline-aligned shards: at most 500 rows and 8 MiB; an over-long line stands alone.
+
+    Files of more than 20 million rows get bigger shards, so that a plan stays below 40,000.
+    """
 
     def __init__(self, file_size: int) -> None:
         self._target = file_size / USUAL_SHARDS
@@ -140,10 +167,14 @@ class Planner:
 
     def add(self, offset: int, length: int, line: int) -> PlannedShard | None:
         """One row; gives the shard that ends before it, if one does."""
-        done = self._cut() if self._rows and self._full(offset + length) else None
+        done, end = None, offset + length
+        if self._rows and (
+            end - self._offset > MAX_BYTES or (self._rows >= FEW_ROWS and self._enough())
+        ):
+            done = self._cut()
         if not self._rows:
             self._offset, self._line = offset, line
-        self._end = offset + length
+        self._end = end
         self._last = line
         self._rows += 1
         return done
@@ -152,13 +183,9 @@ class Planner:
         """The last shard, if there is one."""
         return self._cut() if self._rows else None
 
-    def _full(self, end: int) -> bool:
+    def _enough(self) -> bool:
         held = self._end - self._offset
-        if end - self._offset > MAX_BYTES:
-            return True
-        if held < self._least:
-            return False
-        return self._rows >= MAX_ROWS or (self._rows >= FEW_ROWS and held >= self._target)
+        return held >= self._least and (self._rows >= MAX_ROWS or held >= self._target)
 
     def _cut(self) -> PlannedShard:
         shard = PlannedShard(

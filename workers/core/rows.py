@@ -1,7 +1,8 @@
 """What a line of input asks for: from bytes to a request with template and defaults applied."""
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,13 +24,15 @@ from schemas.requests import (
 
 RAW_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
 _DEEPEST = 100
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
-_TURN = {"role", "content"}
+_NUMBERS = (int, float)
+_IDS = ("custom_id", "id", "prompt_id")
 
 _SAMPLING = (
     "max_tokens",
@@ -91,6 +94,7 @@ class RowRules:
     default_models: Mapping[Task, str]
     defaults: Mapping[Task, Mapping[str, Any]]
     template: Template | None
+    alters: bool
 
     @classmethod
     def of(
@@ -103,7 +107,8 @@ class RowRules:
         """Prepare the rules. Raises ValueError where the template is wrong."""
         template = None if options.template is None else compile_template(options.template)
         defaults = {task: _defaults(options, names) for task, names in _DEFAULTS.items()}
-        return cls(options, max_line_bytes, default_models or {}, defaults, template)
+        alters = any(defaults.values()) or options.system_prompt is not None
+        return cls(options, max_line_bytes, default_models or {}, defaults, template, alters)
 
 
 def _defaults(options: JobOptions, names: Iterable[str]) -> dict[str, Any]:
@@ -119,14 +124,24 @@ class _Wrong(Exception):
         super().__init__(message)
 
 
-def split_lines(data: bytes, first_line: int) -> Iterable[tuple[int, bytes]]:
-    """(line number, line) of each line that is not blank; only newlines separate."""
+def split_lines(data: bytes, first_line: int, longest: int) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of each line that is not blank; only newlines separate.
+
+    A line of more than `longest` bytes is never blank: whatever reads it may hold its beginning
+    only, and all have to agree on which lines are rows.
+    """
     for number, line in enumerate(data.split(b"\n"), first_line):
-        content = line.strip(b" \t\r")
-        if number == 1:
-            content = content.removeprefix(_BOM).lstrip(b" \t\r")
-        if content:
+        if content := line_content(line, number, longest):
             yield number, content
+
+
+def line_content(line: bytes, number: int, longest: int) -> bytes:
+    """A line without the blanks around it, and without the byte order mark of its file."""
+    if len(line) > longest:
+        return line
+    if number == 1:
+        line = line.removeprefix(_BOM)
+    return line.strip(_BLANK)
 
 
 def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
@@ -137,18 +152,18 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
             "shorten it, or raise MAX_LINE_BYTES"
         )
         return Refusal(line, None, "line_too_long", message, raw=raw_text(data))
-    try:
-        row = _parse(data)
-    except _Wrong as wrong:
-        return Refusal(line, None, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
     custom_id: str | None = None
     try:
-        row, unparsed = _unwrap(row)
-        custom_id = _custom_id(row)
-        if unparsed is not None:
-            row = _parse(unparsed.encode("utf-8", "replace"))
-            custom_id = _custom_id(row) or custom_id
-        return _request(line, custom_id, row, rules)
+        row = _parse(data)
+        if "error" in row and dialect_of(row) == "error":
+            _refuse_deep(row, data)
+            custom_id = _custom_id(row)
+            # From here on it is as if the line that failed stood here itself, so that however
+            # often a file of errors is dropped again, its lines do not wrap each other.
+            data = _failed(row)
+            row = _parse(data)
+        custom_id = _custom_id(row) or custom_id
+        return _request(line, custom_id, row, data, rules)
     except _Wrong as wrong:
         return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
 
@@ -165,9 +180,12 @@ def _parse(data: bytes) -> dict[str, Any]:
         raise _Wrong("invalid_json", _why_not_json(data, error)) from None
     if not isinstance(row, dict):
         raise _Wrong("invalid_row", "a row has to be a JSON object")
+    return row
+
+
+def _refuse_deep(row: dict[str, Any], data: bytes) -> None:
     if data.count(b"{") + data.count(b"[") > _DEEPEST and _depth(row) > _DEEPEST:
         raise _Wrong("invalid_json", f"nested deeper than {_DEEPEST} levels")
-    return row
 
 
 def _why_not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
@@ -189,45 +207,53 @@ def _depth(value: Any) -> int:
     return deepest
 
 
-def _unwrap(row: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Of a line of errors.jsonl: its request, or the raw line that was no request."""
-    if "error" not in row or dialect_of(row) != "error":
-        return row, None
+def _failed(row: Mapping[str, Any]) -> bytes:
+    """Of a line of errors.jsonl: its request, or the line that was none."""
     request, raw = row.get("request"), row.get("raw")
     if isinstance(request, dict):
-        return request, None
-    if isinstance(raw, str):
-        return {"custom_id": row.get("custom_id")}, raw
-    raise _Wrong("invalid_row", "an error row without a request cannot be asked again")
+        return orjson.dumps(request)
+    if not isinstance(raw, str):
+        raise _Wrong("invalid_row", "an error row without a request cannot be asked again")
+    data = raw.encode()
+    if len(data) >= RAW_BYTES:
+        raise _Wrong("line_cut", "only its beginning was kept: take it from the first file")
+    return data
 
 
 def _custom_id(row: Mapping[str, Any]) -> str | None:
-    for name in ("custom_id", "id", "prompt_id"):
+    for name in _IDS:
         value = row.get(name)
+        if type(value) is str and 1 <= len(value) <= 512:
+            return value
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise _Wrong("invalid_row", f"{name} has to be a string")
-        if not 1 <= len(str(value)) <= 512:
+        if isinstance(value, str):
             raise _Wrong("invalid_row", f"{name} has to have 1 to 512 characters")
         return str(value)
     return None
 
 
-def _request(line: int, custom_id: str | None, row: dict[str, Any], rules: RowRules) -> Request:
+def _request(
+    line: int, custom_id: str | None, row: dict[str, Any], data: bytes, rules: RowRules
+) -> Request:
     dialect = dialect_of(row)
     if dialect == "other":
+        _refuse_deep(row, data)
         row = _apply_template(row, rules)
         dialect = dialect_of(row)
         custom_id = custom_id or _custom_id(row)
-    task, body = _task_and_body(row, dialect)
-    body = _with_defaults(task, body, rules)
-    model = body.get("model") or rules.options.model or rules.default_models.get(task)
-    if model is not None:
-        if not isinstance(model, str):
-            raise _Wrong("invalid_row", "model has to be a string")
-        body["model"] = model
-    if not (task == "chat" and _plain_chat(body)):
+    task, body = _batch(row) if dialect == "batch" else _task_and_body(row, dialect)
+    if rules.alters:
+        body = _with_defaults(task, body, rules)
+    model = body.get("model")
+    if model is None:
+        model = rules.options.model or rules.default_models.get(task)
+        if model is not None:
+            body["model"] = model
+    if not (task == "chat" and plain_chat(body)):
+        _refuse_deep(row, data)
         _check(BODY_OF_TASK[task], body, "body")
     return Request(line, custom_id or str(line), task, model, body)
 
@@ -245,20 +271,23 @@ def _apply_template(row: dict[str, Any], rules: RowRules) -> dict[str, Any]:
     return filled
 
 
+def _batch(row: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+    url, body = row.get("url"), row.get("body")
+    if type(url) is not str or type(body) is not dict:
+        _check(BatchRow, row, "row")
+        raise _Wrong("invalid_row", "url has to be a string, body an object")
+    if row.get("method", "POST") != "POST":
+        raise _Wrong("invalid_row", "method has to be POST")
+    task = TASK_OF_URL.get(url)
+    if task is None:
+        known = ", ".join(TASK_OF_URL)
+        raise _Wrong("unknown_url", f"unknown url, known are {known}")
+    return task, body
+
+
 def _task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
-    if dialect != "batch":
-        bare = {k: v for k, v in row.items() if k not in ("custom_id", "id", "prompt_id")}
+    bare = {k: v for k, v in row.items() if k not in _IDS}
     match dialect:
-        case "batch":
-            if type(row.get("url")) is not str or type(row.get("body")) is not dict:
-                _check(BatchRow, row, "row")
-            if row.get("method", "POST") != "POST":
-                raise _Wrong("invalid_row", "method has to be POST")
-            task = TASK_OF_URL.get(row["url"])
-            if task is None:
-                known = ", ".join(TASK_OF_URL)
-                raise _Wrong("unknown_url", f"unknown url, known are {known}")
-            return task, dict(row["body"])
         case "scoring":
             _check(ScoringRow, row, "row")
             given = row["input_data"]
@@ -296,28 +325,33 @@ def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[st
     return body
 
 
-def _plain_chat(body: Mapping[str, Any]) -> bool:
-    """Whether a chat is of plain turns, as most are: pydantic takes 3 us to see it, this 0.5."""
+def plain_chat(body: Mapping[str, Any]) -> bool:
+    """Whether a chat is of plain turns, as most are: pydantic takes 3 us to see it, this 0.5.
+
+    What it accepts is a `ChatBody`; the rest is for the model to judge.
+    """
+    for name in body:
+        if name not in _PLAIN:
+            return False
     messages = body.get("messages")
+    if type(messages) is not list or not messages:
+        return False
+    for turn in messages:
+        if type(turn) is not dict or len(turn) != 2:
+            return False
+        role = turn.get("role")
+        if type(role) is not str or role not in _ROLES or type(turn.get("content")) is not str:
+            return False
+    model, most = body.get("model", "?"), body.get("max_tokens", 1)
+    temperature = body.get("temperature", 0)
     return (
-        body.keys() <= _PLAIN
-        and type(messages) is list
-        and len(messages) > 0
-        and all(
-            type(m) is dict
-            and m.keys() == _TURN
-            and type(m["role"]) is str
-            and m["role"] in _ROLES
-            and type(m["content"]) is str
-            for m in messages
-        )
-        and _positive(body.get("max_tokens", 1), 1)
-        and _positive(body.get("temperature", 0), 0)
+        type(model) is str
+        and model != ""
+        and type(most) is int
+        and most >= 1
+        and type(temperature) in _NUMBERS
+        and 0 <= temperature < math.inf
     )
-
-
-def _positive(value: Any, least: int) -> bool:
-    return type(value) is int and value >= least
 
 
 def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:
