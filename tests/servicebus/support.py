@@ -200,7 +200,9 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 @asynccontextmanager
-async def command(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def command(
+    *arguments: str, errors: bool = False
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """The broker as a process of its own, and the line that it printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -209,6 +211,7 @@ async def command(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
         *arguments,
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE if errors else None,
     )
     try:
         assert process.stdout is not None
