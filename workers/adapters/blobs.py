@@ -48,6 +48,9 @@ BULK_SILENCE_SECONDS = 60.0
 APPEND_LIMIT = 4 * 1024 * 1024
 _SINGLE_GET = 32 * 1024 * 1024
 _SINGLE_PUT = 64 * 1024 * 1024
+# Bytes taken off a connection at a time; azure-core's default for a transport of one's own is
+# 4 KiB.
+_BLOCK_BYTES = 256 * 1024
 _SAS_VALIDITY = timedelta(hours=1)
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
@@ -91,6 +94,7 @@ def _service(
         use_env_settings=False,
         connection_timeout=5,
         read_timeout=SILENCE_SECONDS,
+        connection_data_block_size=_BLOCK_BYTES,
     )
     retries = ExponentialRetry(
         initial_backoff=0, increment_base=2, retry_total=2, random_jitter_range=1
