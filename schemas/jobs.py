@@ -2,10 +2,18 @@
 
 import difflib
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+)
 
+from schemas.requests import deeper_than
 from schemas.results import Counts, Tokens, WaitReason
 
 SCHEMA_VERSION = 1
@@ -20,14 +28,27 @@ Door = Literal["drop", "queue", "nightly"]
 
 _WINDOW = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_WINDOW = 30 * 86400
+_DEEPEST_OPTIONS = 32
+_TOLD_MISTAKES = 5
+_REASON_CHARACTERS = 2000
+
+# What travels with every event: bounded as in the OpenAI Batch API.
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
 
 
 def window_seconds(window: str) -> int:
-    """Seconds of a completion window such as `24h`."""
-    match = _WINDOW.match(window)
+    """Seconds of a completion window such as `24h`. Raises ValueError; 30 days are the most."""
+    match = _WINDOW.fullmatch(window)
     if match is None:
-        raise ValueError(f"{window!r} is not a completion window: write 90s, 30m, 24h or 7d")
-    return int(match[1]) * _SECONDS[match[2]]
+        raise ValueError("not a completion window: write 90s, 30m, 24h or 7d")
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST_WINDOW:
+        raise ValueError("a completion window has at most 30d")
+    return seconds
 
 
 class JobOptions(BaseModel):
@@ -41,7 +62,7 @@ class JobOptions(BaseModel):
     completion_window: str = "24h"
     on_invalid: Literal["skip", "fail"] = "skip"
     priority: Priority | None = None
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    metadata: Metadata = Field(default_factory=dict)
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -53,26 +74,33 @@ class JobOptions(BaseModel):
     dimensions: Annotated[int, Field(ge=1)] | None = None
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _window(self) -> Self:
-        window_seconds(self.completion_window)
-        return self
+    @field_validator("completion_window")
+    @classmethod
+    def _window(cls, window: str) -> str:
+        window_seconds(window)
+        return window
 
 
 def parse_options(raw: object) -> JobOptions:
     """Options from parsed JSON. Raises ValueError that names each wrong option, and the nearest."""
     if not isinstance(raw, dict):
         raise ValueError("options have to be a JSON object")
+    if deeper_than(raw, _DEEPEST_OPTIONS):
+        raise ValueError(f"options are nested deeper than {_DEEPEST_OPTIONS} levels")
     try:
         return JobOptions.model_validate(raw)
     except ValidationError as error:
-        raise ValueError("; ".join(_explain(e) for e in error.errors())) from None
+        mistakes = error.errors(include_input=False, include_url=False, include_context=False)
+        told = [_explain(mistake) for mistake in mistakes[:_TOLD_MISTAKES]]
+        if len(mistakes) > _TOLD_MISTAKES:
+            told.append(f"and {len(mistakes) - _TOLD_MISTAKES} more")
+        raise ValueError("; ".join(told)) from None
 
 
 def _explain(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "options"
+    name = ".".join(str(part) for part in error["loc"])[:100]
     if error["type"] != "extra_forbidden":
-        return f"option {name!r}: {error['msg']}"
+        return f"option {name!r}: {error['msg'].removeprefix('Value error, ')}"
     near = difflib.get_close_matches(name, JobOptions.model_fields, n=1, cutoff=0.0)
     return f"unknown option {name!r}, the nearest known one is {near[0]!r}"
 
@@ -84,7 +112,7 @@ class Asked(BaseModel):
 
     message_id: str | None = None
     correlation_id: str | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class Reason(BaseModel):
@@ -94,6 +122,14 @@ class Reason(BaseModel):
 
     code: str
     message: str
+
+    @field_validator("message")
+    @classmethod
+    def _short(cls, message: str) -> str:
+        # It travels in every event, and may name what the asking message said.
+        if len(message) <= _REASON_CHARACTERS:
+            return message
+        return message[: _REASON_CHARACTERS - 1] + "…"
 
 
 class Job(BaseModel):

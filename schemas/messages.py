@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from schemas.jobs import SCHEMA_VERSION, Asked, Door, JobStatus
 
+ContainerName = Annotated[str, Field(max_length=63)]
+BlobName = Annotated[str, Field(max_length=1024)]
+ETag = Annotated[str, Field(max_length=128)]
 JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 
 
@@ -18,9 +21,9 @@ class JobRequest(_Message):
     """Run a file that lies in an input container (sent by back ends to `jobs`)."""
 
     type: Literal["request"] = "request"
-    container: str
-    name: str
-    etag: str | None = None
+    container: ContainerName
+    name: BlobName
+    etag: ETag | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -30,9 +33,9 @@ class Announcement(_Message):
     type: Literal["announce"] = "announce"
     job: JobId
     door: Door
-    container: str
-    name: str
-    etag: str
+    container: ContainerName
+    name: BlobName
+    etag: ETag
     size: int
     options: dict[str, Any] | None = Field(
         default=None, description="None: look in the blob's metadata and beside it"

@@ -31,6 +31,20 @@ URL_OF_TASK: dict[Task, str] = {
 }
 
 
+def deeper_than(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested deeper than that: what could be read but not written."""
+    stack = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if not isinstance(item, (dict, list)):
+            continue
+        if depth > levels:
+            return True
+        children = item.values() if isinstance(item, dict) else item
+        stack.extend((child, depth + 1) for child in children if isinstance(child, (dict, list)))
+    return False
+
+
 class _Open(BaseModel):
     """Known fields are checked, others travel on as they are."""
 

@@ -13,6 +13,7 @@ from workers.steps import Steps
 
 _ACTIONS: Final = ("cancel", "pause", "resume")
 _JOB_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_LIMIT: Final = re.compile(r"[0-9]{1,3}")
 MOST_JOBS: Final = 100
 
 
@@ -34,7 +35,7 @@ class Api:
 
     async def jobs(self, limit: str | None, after: str | None) -> Reply:
         """The newest jobs first, `limit` of them (1 to 100, 20 by default), after job `after`."""
-        count = 20 if limit is None else int(limit) if limit.isdigit() else 0
+        count = 20 if limit is None else int(limit) if _LIMIT.fullmatch(limit) else 0
         if not 1 <= count <= MOST_JOBS:
             return _problem(400, "invalid_limit", f"limit has to be 1 to {MOST_JOBS}")
         ids = [job async for job in self._records.jobs()]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from schemas.jobs import SCHEMA_VERSION, Asked, Door
 from schemas.messages import JOBS_MESSAGE, Announcement, JobsMessage
+from schemas.requests import deeper_than
 from workers.errors import InputError, NewerVersion
 from workers.ports import BlobInfo
 
@@ -25,6 +26,7 @@ OPTIONS_KEY: Final = "options"
 OPTIONS_SUFFIX: Final = ".options.json"
 MAX_OPTIONS_BYTES: Final = 64 * 1024
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+_DEEPEST_MESSAGE: Final = 64
 
 
 class BlobCreated:
@@ -56,6 +58,10 @@ def read_jobs_message(body: bytes) -> JobsMessage | BlobCreated | None:
         raw = raw[0]  # Event Grid's own schema delivers arrays
     if not isinstance(raw, dict):
         raise InputError("invalid_message", "the message has to be one JSON object")
+    if deeper_than(raw, _DEEPEST_MESSAGE):
+        raise InputError(
+            "invalid_message", f"the message is nested deeper than {_DEEPEST_MESSAGE} levels"
+        )
     kind = raw.get("eventType") or raw.get("type")
     if isinstance(kind, str) and kind.startswith("Microsoft."):
         return _blob_created(raw) if kind == _CREATED else None
@@ -68,10 +74,10 @@ def read_jobs_message(body: bytes) -> JobsMessage | BlobCreated | None:
         return JOBS_MESSAGE.validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])[:100]
         raise InputError(
             "invalid_message",
-            f"{where or 'the message'}: {first['msg']}; a job request is "
+            f"{where or 'the message'}: {first['msg'][:300]}; a job request is "
             '{"container": "...", "name": "...", "options": {...}}',
         ) from None
 
@@ -93,7 +99,10 @@ def _place(url: str, subject: str) -> tuple[str, str]:
     if marker in subject and between in subject:
         container, _, name = subject.partition(marker)[2].partition(between)
         return container, name
-    path = urlsplit(url).path.lstrip("/")
+    try:
+        path = urlsplit(url).path.lstrip("/")
+    except ValueError:
+        raise InputError("invalid_message", "a BlobCreated event whose url is none") from None
     container, _, name = path.partition("/")
     if not name:
         raise InputError("invalid_message", "a BlobCreated event whose url names no blob")
@@ -143,6 +152,17 @@ def check_place(container: str, name: str, input_containers: tuple[str, ...]) ->
         )
     if not name or len(name) > 1024:
         raise InputError("invalid_name", "a blob's name has 1 to 1,024 characters")
+    # HTTP clients resolve dot segments, whoever signs the request: the blob would be another one,
+    # in another container. Names with control characters break the listing they stand in.
+    if any(part in (".", "..") for part in name.replace("\\", "/").split("/")):
+        raise InputError("invalid_name", "a blob's name must have no part that is '.' or '..'")
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise InputError("invalid_name", "a blob's name must have no control characters")
+
+
+def place_id(container: str, name: str, etag: str | None) -> str:
+    """What a write is called that yields no job: the same for each of its events, and short."""
+    return hashlib.sha256("\0".join((container, name, etag or "")).encode()).hexdigest()[:32]
 
 
 def check_dropped(name: str) -> bool:
@@ -161,13 +181,16 @@ def metadata_options(metadata: Mapping[str, str]) -> object | None:
         return None
     padded = encoded.strip() + "=" * (-len(encoded.strip()) % 4)
     try:
-        return options_json(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except binascii.Error:
+        data = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError):
         raise ValueError("the metadata key 'options' is not base64url JSON") from None
+    return options_json(data)
 
 
 def options_json(data: bytes) -> object:
     """Parsed options. Raises ValueError."""
+    if len(data) > MAX_OPTIONS_BYTES:
+        raise ValueError(f"the options have more than {MAX_OPTIONS_BYTES:,} bytes")
     try:
         parsed: object = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
@@ -186,7 +209,7 @@ def results_folder(name: str, job: str) -> str:
             stem = stem[: -len(suffix)]
     parts = [_safe(part) for part in stem.replace("\\", "/").split("/")]
     kept = "/".join(part for part in parts if part)
-    return f"{kept[:700] or 'unnamed'}/{job}"
+    return f"{kept[:700].rstrip('/ .') or 'unnamed'}/{job}"
 
 
 def _safe(part: str) -> str:

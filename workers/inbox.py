@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,7 @@ DEAD_RETRY_SECONDS: Final = 60.0
 DEAD_TRIES: Final = 3
 MOST_DEAD: Final = 200
 _TRIES: Final = "tries"
+_COUNT: Final = re.compile(r"[0-9]{1,6}")
 
 __all__ = ["Inbox", "Received"]
 
@@ -212,7 +214,7 @@ def _own(received: Received) -> dict[str, str]:
 def _tries(received: Received) -> int:
     """How often a message was taken back from the dead letters."""
     count = received.properties.get(_TRIES, "0")
-    return int(count) if count.isdigit() else 0
+    return int(count) if _COUNT.fullmatch(count) else 0
 
 
 def _name(received: Received) -> str:
@@ -224,9 +226,10 @@ def _name(received: Received) -> str:
 
 
 def _asked(received: Received) -> Asked:
-    metadata = _own(received)
+    # Bounded, because it travels with every event of the job.
+    told = {name: value[:512] for name, value in _own(received).items() if 0 < len(name) <= 64}
     return Asked(
         message_id=received.message_id,
         correlation_id=received.correlation_id,
-        metadata=dict(list(metadata.items())[:16]),
+        metadata=dict(list(told.items())[:16]),
     )

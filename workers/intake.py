@@ -74,13 +74,13 @@ class Intake:
         again: bool,
     ) -> None:
         """A file was dropped, or lies in the nightly container."""
-        asked = Asked()
+        asked, source = Asked(), f"{container}/{name[:1024]}"
         try:
             doors.check_place(container, name, self._settings.input_containers)
             if not doors.check_dropped(name):
                 return
         except InputError as error:
-            await self.reject(f"{container}/{name}:{etag}", error, asked, f"{container}/{name}")
+            await self.reject(doors.place_id(container, name, etag), error, asked, source)
             return
         try:
             info = await self._blobs.head(BlobRef(container, name))
@@ -114,7 +114,8 @@ class Intake:
         async for info in self._blobs.list(container):
             if info.ref.name.lower().endswith((".jsonl", ".ndjson")):
                 found += 1
-                await self.run(doors.announce(info, "nightly", Asked()), again=False)
+                # Others plan what one worker could not plan in the time that a timer has.
+                await self._steps.send_jobs(doors.announce(info, "nightly", Asked()))
         return found
 
     async def reject(
@@ -238,9 +239,8 @@ class Intake:
         stem = announcement.name.rsplit(".", 1)[0]
         beside = BlobRef(announcement.container, f"{stem}{doors.OPTIONS_SUFFIX}")
         try:
-            if (await self._blobs.head(beside)).size > doors.MAX_OPTIONS_BYTES:
-                raise ValueError(f"{beside.name} has more than {doors.MAX_OPTIONS_BYTES} bytes")
-            return parse_options(doors.options_json((await self._blobs.read(beside)).data))
+            data = await self._blobs.read_range(beside, 0, doors.MAX_OPTIONS_BYTES + 1)
+            return parse_options(doors.options_json(data))
         except BlobMissing:
             return JobOptions()
 

@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from schemas.jobs import Job, JobState
-from schemas.messages import EventType, Expire, Finish, ShardMessage, StatusEvent
+from schemas.messages import Announcement, EventType, Expire, Finish, ShardMessage, StatusEvent
 from workers.core import lifecycle, telling
 from workers.core.lifecycle import Change
 from workers.errors import Unavailable
@@ -138,11 +138,15 @@ class Steps:
         if messages:
             await self.bus.send(SHARDS, messages)
 
-    async def send_jobs(self, message: Finish | Expire, *, at: float | None = None) -> None:
-        """Put a step of a job on the queue `jobs`, now or at a time."""
+    async def send_jobs(
+        self, message: Announcement | Finish | Expire, *, at: float | None = None
+    ) -> None:
+        """Put a job or a step of one on the queue `jobs`, now or at a time."""
         await self.bus.send(JOBS, [self._message(message, at)])
 
-    def _message(self, message: ShardMessage | Finish | Expire, at: float | None) -> OutMessage:
+    def _message(
+        self, message: ShardMessage | Announcement | Finish | Expire, at: float | None
+    ) -> OutMessage:
         unique = uuid.UUID(int=self._rng.getrandbits(128), version=4)
         body = orjson.dumps(message.model_dump(mode="json"))
         return OutMessage(

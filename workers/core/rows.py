@@ -19,6 +19,7 @@ from schemas.requests import (
     Dialect,
     PromptRow,
     ScoringRow,
+    deeper_than,
     dialect_of,
 )
 
@@ -184,7 +185,7 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _refuse_deep(row: dict[str, Any], data: bytes) -> None:
-    if data.count(b"{") + data.count(b"[") > _DEEPEST and _depth(row) > _DEEPEST:
+    if data.count(b"{") + data.count(b"[") > _DEEPEST and deeper_than(row, _DEEPEST):
         raise _Wrong("invalid_json", f"nested deeper than {_DEEPEST} levels")
 
 
@@ -195,16 +196,6 @@ def _why_not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
         return f"not UTF-8 at byte {wrong.start}: save the file as UTF-8"
     # The decoder's words quote nothing of the line: it names the fault and the place.
     return f"not JSON: {error.msg} at character {error.pos}"
-
-
-def _depth(value: Any) -> int:
-    deepest, stack = 0, [(value, 1)]
-    while stack and deepest <= _DEEPEST:
-        item, depth = stack.pop()
-        deepest = max(deepest, depth)
-        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-        stack.extend((child, depth + 1) for child in inner if isinstance(child, dict | list))
-    return deepest
 
 
 def _failed(row: Mapping[str, Any]) -> bytes:
@@ -365,25 +356,27 @@ def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:
         raise _Wrong("invalid_row", f"{where}: {first['msg']}") from None
 
 
-def compile_template(template: Any) -> Template:
+def compile_template(template: Any, where: str = "template") -> Template:
     """A function that fills a row's fields into a template.
 
     `{field}` in any string is the row's field; a string that is nothing but `{field}` becomes the
     field's value with its type; `{{` and `}}` are braces. Raises ValueError where a brace is left
-    alone.
+    alone; it names the place and quotes nothing, for a template holds prompts.
     """
     if isinstance(template, str):
-        return _compile_text(template)
+        return _compile_text(template, where)
     if isinstance(template, list):
-        items = [compile_template(item) for item in template]
+        items = [compile_template(item, f"{where}.{at}") for at, item in enumerate(template)]
         return lambda row: [item(row) for item in items]
     if isinstance(template, dict):
-        fields = {name: compile_template(value) for name, value in template.items()}
+        fields = {
+            name: compile_template(value, f"{where}.{name}") for name, value in template.items()
+        }
         return lambda row: {name: value(row) for name, value in fields.items()}
     return lambda row: template
 
 
-def _compile_text(text: str) -> Template:
+def _compile_text(text: str, where: str) -> Template:
     parts: list[str | tuple[str]] = []
     end = 0
     for match in _PLACEHOLDER.finditer(text):
@@ -394,7 +387,8 @@ def _compile_text(text: str) -> Template:
         elif match[1]:
             parts.append((match[1],))
         else:
-            raise ValueError(f"template: a lone {match[0]!r} in {text!r}: write it twice")
+            place = f"{where}, character {match.start() + 1}"
+            raise ValueError(f"{place}: {match[0]!r} names no field: write a brace twice")
     parts.append(text[end:])
     parts = [part for part in parts if part != ""]
     if len(parts) == 1 and isinstance(parts[0], tuple):
