@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 from schemas.deployments import Task
 from schemas.jobs import Ending, Job, PlannedShard, Reason
@@ -10,15 +10,21 @@ from schemas.results import Part, Receipt
 from workers.core import lines
 from workers.core.lines import RowResult
 from workers.core.planning import MAX_BYTES
-from workers.core.rows import RAW_BYTES, Refusal, Request, RowRules, read_row, split_lines
+from workers.core.rows import (
+    NO_MODEL,
+    RAW_BYTES,
+    Refusal,
+    Request,
+    RowRules,
+    read_row,
+    split_lines,
+)
 from workers.gate import Gate
 from workers.journal import Journal, Past
 from workers.lease import Lease
 from workers.ports import BlobRef
 from workers.records import Records
 from workers.spool import Spool
-
-NO_MODEL: Final = "the row names no model, nor does the job: set the option model"
 
 Row = Request | Refusal
 

@@ -19,8 +19,9 @@ from schemas.jobs import (
 from schemas.messages import Announcement, Expire, JobRequest
 from workers import doors
 from workers.core import lifecycle, telling
+from workers.core.lines import DUPLICATE
 from workers.core.planning import Survey
-from workers.core.rows import RowRules
+from workers.core.rows import NO_MODEL, RowRules
 from workers.errors import BlobChanged, BlobMissing, InputError
 from workers.ports import BlobInfo, BlobRef
 from workers.records import Records
@@ -265,18 +266,8 @@ class Intake:
     async def _judge(self, job: Job, planned: Planned) -> Reason | None:
         """Why a whole job cannot be run, though its file can be read; None where it can."""
         survey = planned.survey
-        if job.options.on_invalid == "fail" and (survey.invalid or planned.duplicates):
-            bad = survey.first_invalid
-            first = (
-                f"{bad.code}: {bad.message}"
-                if bad is not None
-                else f"line {planned.duplicates[0]}: its custom_id stood earlier"
-            )
-            count = survey.invalid + len(planned.duplicates)
-            return Reason(
-                code="invalid_rows",
-                message=f"{count} invalid rows, and on_invalid is fail; the first: {first}",
-            )
+        if job.options.on_invalid == "fail" and (bad := self._invalid(planned)) is not None:
+            return Reason(code="invalid_rows", message=f"on_invalid is fail, and {bad}")
         if not survey.asked:
             return None
         refused = [await self._unserved(task, model) for task, model in survey.asked]
@@ -284,6 +275,19 @@ class Intake:
             return Reason(
                 code="no_deployment", message="; ".join(dict.fromkeys(filter(None, refused)))
             )
+        return None
+
+    def _invalid(self, planned: Planned) -> str | None:
+        """What is wrong with a row that cannot be asked; None where all can."""
+        survey = planned.survey
+        if survey.first_invalid is not None:
+            return f"{survey.first_invalid.message} ({survey.invalid} rows cannot be read)"
+        if planned.duplicates:
+            return f"line {planned.duplicates[0]}: {DUPLICATE}"
+        for task, model in survey.asked:
+            cannot = NO_MODEL if model is None else self._routes.cannot(task, model)
+            if cannot is not None:
+                return cannot
         return None
 
     async def _unserved(self, task: Task, model: str | None) -> str | None:

@@ -24,6 +24,7 @@ from schemas.requests import (
 )
 
 RAW_BYTES = 64 * 1024
+NO_MODEL = "the row names no model, nor does the job: set the option model"
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
