@@ -246,3 +246,20 @@ async def test_three_bad_rows_among_a_thousand_cost_nobody_else_anything() -> No
         assert simulator.stats()["received"] == 1000
     odd = {at: kind for at, kind in enumerate(kinds) if kind != "ok"}
     assert odd == {100: "bad_request", 500: "bad_request", 900: "content_filter"}
+
+
+async def test_a_task_whose_path_is_missing_does_not_stop_the_others() -> None:
+    rule = Rule(fault="http_404", when=When(task="completions"))
+    async with simulated("openai", Settings(profile="openai", faults=(rule,))) as (endpoint, sim):
+        unproven = await endpoint.ask("completions", {"prompt": "x"})
+        good = await endpoint.ask("chat", CHAT)
+        unsupported = await endpoint.ask("completions", {"prompt": "x"})
+        sim.set_faults(Rule(fault="http_404"))
+        gone = await endpoint.ask("chat", CHAT)
+    assert [each.kind for each in (unproven, good, unsupported, gone)] == [
+        "gone",
+        "ok",
+        "bad_request",
+        "gone",
+    ]
+    assert unsupported.code == "task_unsupported"

@@ -166,6 +166,16 @@ SHAPES: list[tuple[int, Any, OutcomeKind, str, str]] = [
         "parameter messages[0].content",
     ),
     (400, {"detail": "Model nope not found"}, "bad_request", "http_400", "HTTP 400"),
+    (404, {"detail": "Not Found"}, "gone", "no_such_path", "url and model"),
+    (
+        404,
+        {"message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404},
+        "gone",
+        "NotFoundError",
+        "url and model",
+    ),
+    # Ollama
+    (404, {"error": {"message": "model 'x' not found"}}, "gone", "http_404", "url and model"),
     # text-generation-inference
     (422, {"error": "too long", "error_type": "validation"}, "bad_request", "validation", "422"),
     (424, {"error": "cuda", "error_type": "generation"}, "transient", "generation", "may pass"),

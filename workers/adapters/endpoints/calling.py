@@ -24,7 +24,13 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome
 from workers.adapters.endpoints.answers import answer, inputs_of, unusable
 from workers.adapters.endpoints.contract import Contract, Unsupported
-from workers.adapters.endpoints.refusals import refusal, reported
+from workers.adapters.endpoints.refusals import (
+    NO_SUCH_PATH,
+    TASK_UNSUPPORTED,
+    refusal,
+    reported,
+    task_unsupported,
+)
 from workers.adapters.endpoints.streaming import Fold, Malformed
 from workers.ports import EndpointInfo
 
@@ -86,6 +92,7 @@ class HttpEndpoint:
         self._credentials = credentials
         self._options = dict(options or {})
         self._clock = clock
+        self._done: set[Task] = set()
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -98,6 +105,11 @@ class HttpEndpoint:
         """One call under the deployment's total deadline, as the port promises."""
         started = time.monotonic()
         outcome = await self._ask(task, body)
+        if outcome.kind == "ok":
+            self._done.add(task)
+        elif outcome.code == NO_SUCH_PATH and self._done and task not in self._done:
+            # Servers are set up for chat and no more: that must not stop their chat.
+            outcome = task_unsupported(outcome)
         return replace(outcome, latency=time.monotonic() - started)
 
     async def info(self) -> EndpointInfo | None:
@@ -117,7 +129,7 @@ class HttpEndpoint:
         url = self._contract.url(task)
         if url is None:
             kind = self._deployment.kind
-            return _not_sent("task_unsupported", f"kind {kind!r} of endpoint cannot do {task}")
+            return _not_sent(TASK_UNSUPPORTED, f"kind {kind!r} of endpoint cannot do {task}")
         try:
             content = orjson.dumps(self._contract.encode(task, body))
         except Unsupported as error:

@@ -7,10 +7,14 @@ the number of tokens a model takes. All else in a message is text from this file
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from schemas.outcomes import Outcome, OutcomeKind
 from workers.adapters.endpoints.hints import limit_behind, retry_after
+
+NO_SUCH_PATH = "no_such_path"
+TASK_UNSUPPORTED = "task_unsupported"
 
 _KIND_OF_STATUS: dict[int, OutcomeKind] = {
     401: "auth",
@@ -29,6 +33,9 @@ _KIND_OF_STATUS: dict[int, OutcomeKind] = {
 }
 _MODEL_UNKNOWN = frozenset(
     {"unknown_model", "model_not_found", "deploymentnotfound", "invalid_model"}
+)
+_MODEL_UNKNOWN_TEXT = re.compile(
+    r"model\b.{0,300}(?:not found|does not exist|unknown)", re.I | re.S
 )
 _FILTERED = frozenset({"content_filter", "responsibleaipolicyviolation", "contentfilter"})
 _TOO_LONG = frozenset(
@@ -75,6 +82,9 @@ _SAID: dict[OutcomeKind, str] = {
 }
 
 
+_SAID_OF_TASK = "The deployment cannot do the row's task: name its tasks in DEPLOYMENTS"
+
+
 def refusal(status: int, headers: Mapping[str, str], body: Any, now: float) -> Outcome:
     """The outcome of an answer with a status other than 2xx.
 
@@ -86,7 +96,9 @@ def refusal(status: int, headers: Mapping[str, str], body: Any, now: float) -> O
     text = text if isinstance(text, str) else ""
     kind = _kind_of(status, code.lower(), error, headers)
     if _is_about_the_task(status, code.lower(), text):
-        kind, code = "bad_request", "task_unsupported"
+        kind, code = "bad_request", TASK_UNSUPPORTED
+    elif kind == "gone" and _is_about_the_path(status, code.lower(), text):
+        code = NO_SUCH_PATH
     limit = limit_behind(headers, code, text) if kind == "throttled" else None
     wait = retry_after(headers, text, now=now, limit=limit)
     if kind == "throttled" and wait is not None and wait > _LONGER_THAN_A_MINUTES_QUOTA:
@@ -118,6 +130,12 @@ def reported(status: int, headers: Mapping[str, str], body: Any) -> Outcome:
         request_id=request_id(headers),
         billed=True,
     )
+
+
+def task_unsupported(outcome: Outcome) -> Outcome:
+    """A path that is missing, at an endpoint that is known to do other tasks."""
+    said = f"{_SAID_OF_TASK} (HTTP {outcome.status})"
+    return replace(outcome, kind="bad_request", code=TASK_UNSUPPORTED, message=said)
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
@@ -191,6 +209,12 @@ def _is_about_the_task(status: int, code: str, text: str) -> bool:
     )
 
 
+def _is_about_the_path(status: int, code: str, text: str) -> bool:
+    """Whether the address is unknown, rather than the model that it was asked for."""
+    named = code in _MODEL_UNKNOWN or _MODEL_UNKNOWN_TEXT.search(text[:2000])
+    return status in (404, 405, 501) and not named
+
+
 def _may_be_billed(kind: OutcomeKind, status: int, code: str) -> bool:
     """Azure bills what was processed: filtered prompts, inputs found too long, time-outs too.
 
@@ -244,8 +268,8 @@ def _message(kind: OutcomeKind, status: int, code: str, error: Mapping[str, Any]
         said = "The row is longer than the endpoint takes: shorten it or lower max_tokens"
         most = _MOST_TOKENS.search(text[:2000])
         facts += [f"at most {most[1]} tokens"] if most else []
-    elif code == "task_unsupported":
-        said = "The deployment's model cannot do the row's task: name its tasks in DEPLOYMENTS"
+    elif code == TASK_UNSUPPORTED:
+        said = _SAID_OF_TASK
     elif kind == "content_filter":
         inner = error.get("innererror")
         verdicts = inner.get("content_filter_result") if isinstance(inner, dict) else None
