@@ -6,7 +6,7 @@ the ledger lies in a blob store that is slow, loses answers and can be out; cloc
 
 import asyncio
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -93,13 +93,17 @@ class Service:
     capacity: int | None = None  # calls served at a time without queueing
     fault: Callable[[float], Outcome | None] = lambda now: None
     sent_at: list[float] = field(default_factory=list)
-    refused: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
     admitted: list[float] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
 
     def __post_init__(self) -> None:
         self.quota = Quota(self.limits)
+
+    @property
+    def refused(self) -> int:
+        return self.refusals.total()
 
     @property
     def sent(self) -> int:
@@ -116,7 +120,7 @@ class Service:
             return fault
         exceeded = self.quota.admit(self.morning + now, row.tokens)
         if exceeded is not None:
-            self.refused += 1
+            self.refusals[exceeded.cause] += 1
             await asyncio.sleep(0.01)
             return self._refusal(exceeded.cause, exceeded.wait)
         self.admitted.append(now)
@@ -224,6 +228,7 @@ class Worker:
         self.done: list[float] = []
         self.answers: list[Answer] = []
         self.handed_back: list[HandBack] = []
+        self._opened = -math.inf
         self._way = _Cut(world.storage)
         rng = Random(f"{world.seed} {name}")
         ledger = Ledger(self._way, "state", rng=rng) if world.shared else None  # type: ignore[arg-type]
@@ -252,7 +257,7 @@ class Worker:
                 await asyncio.sleep(0.2)
                 continue
             row = heap.popleft()
-            gate = Gate(math.inf, loop.time() + self.world.patience)
+            gate = self._gate(loop.time())
             try:
                 answer = await self.dispatcher.ask(
                     self.call(row), job=self.job, weight=self.weight, gate=gate
@@ -268,6 +273,13 @@ class Worker:
                 self.done.append(loop.time())
                 self.answers.append(answer)
                 self.world.finished(answer)
+
+    def _gate(self, now: float) -> Gate:
+        """One for the calls of ten seconds, as a shard has one for its rows."""
+        if now >= self._opened + 10.0:
+            self._opened = now
+            self._shard = Gate(math.inf, now + self.world.patience)
+        return self._shard
 
     def call(self, row: Row) -> Call:
         return Call("chat", self.world.model, row.body | {"row": row})

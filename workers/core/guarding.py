@@ -23,12 +23,12 @@ SAMPLES = 50
 
 
 class Guard:
-    """The limit of calls in flight; `most` is the configured maximum."""
+    """The limit of calls in flight: at most `most`, from `start` where that is not configured."""
 
-    def __init__(self, most: int | None, now: float) -> None:
+    def __init__(self, most: int | None, now: float, *, start: int = START) -> None:
         self.most = most or MOST
         # An operator who configures a maximum knows it: no need to feel the way there.
-        self.limit = most or START
+        self.limit = most or start
         self._step = 2.0
         self._tried: int | None = None  # the limit before a step that is still to prove itself
         self._rate = 0.0

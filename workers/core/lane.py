@@ -16,7 +16,7 @@ from schemas.results import WaitReason
 from .breaking import Breaker
 from .cubic import Cubic
 from .estimating import Estimator, Size
-from .guarding import Guard
+from .guarding import START, Guard
 from .pacing import Headroom, Pacer, Quota, clamp
 from .retrying import Budget, hint
 from .shares import Wish, seats
@@ -25,6 +25,8 @@ SHORT = 2.0
 """Seconds: a 429 that asks for less is about a window that others share; it delays its row, and
 only STREAK of them in a row stop the lane."""
 STREAK = 3
+PACED = 512
+"""Calls in flight from which the guard starts where a quota paces them."""
 JOBS = 256
 """Jobs whose token ratios are remembered."""
 DAY = 86_400.0
@@ -73,7 +75,9 @@ class Lane:
             deployment.requests_per_day,
         )
         self.in_flight = 0
-        self.guard = Guard(deployment.max_concurrency, now)
+        # A quota holds calls back by itself, and slow answers may need hundreds in flight for it.
+        paced = self.quota.requests_per_minute or self.quota.tokens_per_minute
+        self.guard = Guard(deployment.max_concurrency, now, start=PACED if paced else START)
         self.breaker = Breaker()
         self.budget = Budget(at=now)
         self.why: WaitReason = "quota"
@@ -133,9 +137,10 @@ class Lane:
             return self.breaker.open_until, "outage"
         if self._paused_until > now:
             return self._paused_until, self._paused_for
-        self._turn_day(now)
-        if self._day_over and self._day_left <= 0:
-            return self._midnight, "day"
+        if self.quota.requests_per_day is not None:
+            self._turn_day(now)
+            if self._day_over and self._day_left <= 0:
+                return self._midnight, "day"
         return now, "quota"
 
     def admit(self, tokens: float, now: float) -> Ticket:
@@ -144,7 +149,7 @@ class Lane:
         self.used_at = now
         if self.quota.limited:
             self._pacer.spend(tokens, now)
-            self._day_left -= 1
+            self._day_left = max(0, self._day_left - 1)
             self._sent = (self._sent[0] + 1, self._sent[1] + tokens)
         return Ticket(tokens, now, self.breaker.admitted())
 
