@@ -129,7 +129,7 @@ class HttpEndpoint:
         url = self._contract.url(task)
         if url is None:
             kind = self._deployment.kind
-            return _not_sent(TASK_UNSUPPORTED, f"kind {kind!r} of endpoint cannot do {task}")
+            return _not_sent(TASK_UNSUPPORTED, f"endpoints of kind {kind!r} cannot do {task}")
         try:
             content = orjson.dumps(self._contract.encode(task, body))
         except Unsupported as error:
@@ -163,19 +163,26 @@ class HttpEndpoint:
         self, task: Task, body: Mapping[str, Any], response: AsyncHttpResponse
     ) -> Outcome:
         status, headers = response.status_code, response.headers
-        succeeded = 200 <= status < 300
+        if not 200 <= status < 300:
+            return refusal(status, headers, await _error_in(response), self._clock())
         try:
-            if succeeded and _is_stream(headers):
+            if _is_stream(headers):
                 return await _folded(task, response)
             parsed = _parsed(await _read(response))
         except _TooLarge:
             what = f"The answer is larger than {LARGEST_ANSWER >> 20} MiB"
             return unusable("answer_too_large", what, status, headers)
-        if not succeeded:
-            return refusal(status, headers, parsed, self._clock())
         if isinstance(parsed, dict):
             parsed = self._contract.decode(parsed)
         return answer(task, status, headers, parsed, inputs_of(task, body))
+
+
+async def _error_in(response: AsyncHttpResponse) -> Any:
+    """The body of a refusal, if it can be had: the status alone tells most."""
+    try:
+        return _parsed(await _read(response))
+    except (AzureError, aiohttp.ClientError, OSError, _TooLarge):
+        return None
 
 
 def _is_stream(headers: Mapping[str, str]) -> bool:

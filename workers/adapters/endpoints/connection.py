@@ -121,7 +121,7 @@ def _session(env_proxies: bool) -> aiohttp.ClientSession:
 
 
 def _default_credential() -> Any:
-    # azure-identity takes 0.3 s to import and most deployments use keys.
+    # It is slow to import, and most deployments use keys.
     from azure.identity.aio import DefaultAzureCredential  # noqa: PLC0415
 
     return DefaultAzureCredential()
