@@ -107,6 +107,9 @@ class Dispatcher:
         Raises HandBack when it cannot be admitted before the gate closes or its deadline, and
         ValueError for a call that `cannot` refuses.
         """
+        refused = self._routing.heard(call.task, call.model)
+        if refused is not None:
+            return Answer(Outcome(kind="bad_request", code="no_deployment", message=refused), ())
         size = measure(call.task, call.body)
         lanes = self._able(call.task, call.model)
         fitting = tuple(lane for lane in lanes if lane.fits(job, size))

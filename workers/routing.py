@@ -56,10 +56,14 @@ class Routing:
         refused = self.cannot(task, model)
         if refused is not None:
             return refused
-        names = self._serving(task, model)
-        for name in names:
+        for name in self._serving(task, model):
             await self._ask(name)
-        if self.able(task, model):
+        return self.heard(task, model)
+
+    def heard(self, task: Task, model: str) -> str | None:
+        """Why no endpoint can do a task, as far as `preflight` has asked them; None if one can."""
+        names = self._serving(task, model)
+        if not names or self.able(task, model):
             return None
         said = [f"{name} says it does {self._says(name)}" for name in names]
         return f"no deployment of {model!r} can do {task}: {'; '.join(said)}"

@@ -23,8 +23,9 @@ _TASKS_OF_TYPE: dict[str, tuple[Task, ...]] = {
     "chat": ("chat", "completions"),
     "completion": ("chat", "completions"),
     "text_generation": ("completions",),
-    "embedding": ("embeddings",),
-    "embeddings": ("embeddings",),
+    # What a model of texts and images says of itself as well (Cohere Embed v3).
+    "embedding": ("embeddings", "image-embeddings"),
+    "embeddings": ("embeddings", "image-embeddings"),
     "text_embedding": ("embeddings",),
     "text_embeddings": ("embeddings",),
     "image_embedding": ("image-embeddings", "embeddings"),
