@@ -254,7 +254,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while heap or not self.world.complete:
             if not heap:
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(1.0)
                 continue
             row = heap.popleft()
             gate = self._gate(loop.time())

@@ -1,0 +1,594 @@
+"""One dispatcher on virtual time: gates, hand-backs, routes, retries, fairness, and no leaks."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from typing import Any
+
+import pytest
+
+from schemas.deployments import Deployment, Task
+from schemas.outcomes import Outcome, Usage
+from tests.simulation.quota_world import EPOCH, deployment
+from tests.simulation.virtual_time import run
+from workers.core.lane import Grant, Lane
+from workers.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.errors import HandBack
+from workers.ports import EndpointInfo
+
+OK = Outcome(kind="ok", status=200, body={}, usage=Usage(20, 10), billed=True)
+BODY = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50}
+CHAT = Call("chat", "phi-3", BODY)
+
+
+def failed(status: int | None) -> Outcome:
+    return Outcome(kind="transient", status=status, code="fault")
+
+
+class Scripted:
+    """An endpoint that answers as it is told: a function of its calls so far, or of the body."""
+
+    def __init__(
+        self,
+        answer: Callable[[int, Mapping[str, Any]], Outcome] = lambda n, body: OK,
+        *,
+        seconds: float = 1.0,
+        info: EndpointInfo | None = None,
+    ) -> None:
+        self.answer = answer
+        self.seconds = seconds
+        self.calls: list[float] = []
+        self.in_flight = 0
+        self.infos = 0
+        self._info = info
+
+    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
+        self.calls.append(asyncio.get_running_loop().time())
+        self.in_flight += 1
+        try:
+            outcome = self.answer(len(self.calls), body)
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.in_flight -= 1
+        return outcome
+
+    async def info(self) -> EndpointInfo | None:
+        self.infos += 1
+        await asyncio.sleep(0.1)
+        return self._info
+
+
+class Bench:
+    """A dispatcher over scripted endpoints, without a ledger: the whole quota is its own."""
+
+    def __init__(
+        self,
+        endpoints: dict[str, Scripted] | None = None,
+        deployments: list[Deployment] | None = None,
+        *,
+        routes: dict[str, list[str]] | None = None,
+        **limits: Any,
+    ) -> None:
+        self.endpoints = endpoints or {"phi": Scripted()}
+        self.dispatcher = Dispatcher(
+            deployments or [deployment(name, **limits) for name in self.endpoints],
+            self.endpoints,
+            rng=Random(1),
+            routes=routes,
+            wall=lambda: EPOCH + asyncio.get_running_loop().time(),
+        )
+
+    @property
+    def calls(self) -> list[float]:
+        return sorted(at for each in self.endpoints.values() for at in each.calls)
+
+    async def ask(
+        self, gate: Gate | None = None, *, call: Call = CHAT, job: str = "job", weight: float = 1.0
+    ) -> Answer:
+        return await self.dispatcher.ask(call, job=job, weight=weight, gate=gate or wide())
+
+    def idle(self) -> bool:
+        """Whether nothing is left of any call."""
+        turns, lanes = self.dispatcher._turns, self.dispatcher._lanes.values()
+        return (
+            not turns._pending
+            and all(lane.in_flight == 0 for lane in lanes)
+            and all(turns.pool(lane).queue.waiting == 0 for lane in lanes)
+            and all(not turns.pool(lane).jobs for lane in lanes)
+        )
+
+
+def wide() -> Gate:
+    return Gate(math.inf, math.inf)
+
+
+def play(main: Callable[[], Awaitable[None]]) -> None:
+    async def seeded(rng: Random) -> None:
+        await main()
+
+    run(seeded)
+
+
+async def handed_back(asking: Awaitable[Answer]) -> HandBack:
+    with pytest.raises(HandBack) as caught:
+        await asking
+    return caught.value
+
+
+# -- gates --------------------------------------------------------------------------------------
+
+
+def test_a_closed_gate_wakes_all_waiters_at_once_and_lets_calls_in_flight_go_on() -> None:
+    async def main() -> None:
+        bench = Bench(max_concurrency=1, endpoints={"phi": Scripted(seconds=5.0)})
+        gate = wide()
+        asking = [asyncio.create_task(bench.ask(gate)) for _ in range(500)]
+        await asyncio.sleep(1.0)
+        gate.close("lease lost")
+        results = await asyncio.gather(*asking, return_exceptions=True)
+        assert asyncio.get_running_loop().time() == pytest.approx(5.0)
+        backs = [each for each in results if isinstance(each, HandBack)]
+        assert len(backs) == 499
+        assert {(back.reason, back.delay) for back in backs} == {("lease lost", 0.0)}
+        assert bench.idle()
+        back = await handed_back(bench.ask(gate))
+        assert back.reason == "lease lost"
+
+    play(main)
+
+
+def test_nothing_is_admitted_at_or_after_until_and_it_goes_on_when_that_moves() -> None:
+    async def main() -> None:
+        bench = Bench(requests_per_minute=60)
+        gate = Gate(until=3.5, deadline=math.inf)
+        asking = [asyncio.create_task(bench.ask(gate)) for _ in range(6)]
+        await asyncio.sleep(20.0)
+        before = len(bench.calls)
+        assert max(bench.calls) < 3.5
+        assert before < 6
+        gate.until = 60.0
+        await asyncio.gather(*asking)
+        assert bench.calls[before] >= 20.0
+        assert bench.idle()
+
+    play(main)
+
+
+def test_another_shard_goes_on_while_one_gate_is_shut() -> None:
+    async def main() -> None:
+        bench = Bench(max_concurrency=1)
+        shut, open_ = Gate(until=0.5, deadline=math.inf), wide()
+        first = asyncio.create_task(bench.ask(open_))
+        await asyncio.sleep(0)
+        held = [asyncio.create_task(bench.ask(shut)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.gather(first, bench.ask(open_), bench.ask(open_))
+        assert not any(each.done() for each in held)
+        shut.close("over")
+        await asyncio.gather(*held, return_exceptions=True)
+        assert bench.idle()
+
+    play(main)
+
+
+def test_a_wait_beyond_the_deadline_hands_back_with_its_reason() -> None:
+    async def main() -> None:
+        bench = Bench(requests_per_minute=6)
+        gate = Gate(until=math.inf, deadline=30.0)
+        results = await asyncio.gather(
+            *(bench.ask(gate) for _ in range(10)), return_exceptions=True
+        )
+        backs = [each for each in results if isinstance(each, HandBack)]
+        assert 5 <= len(backs) <= 7
+        assert {(back.reason, back.deployment) for back in backs} == {("quota", "phi")}
+        assert all(1.0 <= back.delay <= 5.0 for back in backs)
+        assert asyncio.get_running_loop().time() <= 31.0
+        assert bench.idle()
+
+    play(main)
+
+
+def test_a_deadline_that_was_moved_counts_as_moved() -> None:
+    async def main() -> None:
+        bench = Bench(requests_per_minute=6)
+        gate = Gate(until=math.inf, deadline=5.0)
+        asking = [asyncio.create_task(bench.ask(gate)) for _ in range(3)]
+        await asyncio.sleep(1.0)
+        gate.deadline = 100.0
+        await asyncio.gather(*asking)
+
+    play(main)
+
+
+def test_cancelled_asks_leave_nothing_behind() -> None:
+    async def main() -> None:
+        rng = Random(3)
+        faulty = Scripted(lambda n, body: failed(500) if n % 3 == 0 else OK, seconds=0.5)
+        bench = Bench(
+            {"phi": faulty}, requests_per_minute=600, tokens_per_minute=100_000, max_concurrency=4
+        )
+        asking = [asyncio.create_task(bench.ask()) for _ in range(200)]
+        for _ in range(150):
+            await asyncio.sleep(rng.uniform(0.0, 0.2))
+            rng.choice(asking).cancel()
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert faulty.in_flight == 0
+        assert bench.idle()
+        answer = await bench.ask()
+        assert answer.outcome.kind == "ok"
+
+    play(main)
+
+
+def test_a_call_cancelled_in_the_moment_it_is_let_through_frees_its_slot() -> None:
+    async def main() -> None:
+        bench = Bench(max_concurrency=1)
+        first = asyncio.create_task(bench.ask())
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(bench.ask())
+        third = asyncio.create_task(bench.ask())
+        # The first answer lets the second through and this task cancels it before it has run.
+        first.add_done_callback(lambda _: second.cancel())
+        await asyncio.gather(first, second, third, return_exceptions=True)
+        assert (await third).outcome.kind == "ok"
+        assert bench.idle()
+
+    play(main)
+
+
+# -- what cannot be, and what must wait for tomorrow ----------------------------------------------
+
+
+def test_a_row_too_large_for_any_deployment_is_refused_without_a_call() -> None:
+    async def main() -> None:
+        bench = Bench(max_tokens_per_request=8_000)
+        body = BODY | {"max_tokens": 9_000}
+        answer = await bench.ask(call=Call("chat", "phi-3", body))
+        assert answer.outcome.kind == "bad_request"
+        assert "8000" in (answer.outcome.message or "")
+        assert answer.attempts == ()
+        assert bench.calls == []
+
+    play(main)
+
+
+def test_a_large_row_goes_to_the_deployment_that_takes_it() -> None:
+    async def main() -> None:
+        small, large = Scripted(), Scripted()
+        bench = Bench(
+            {"small": small, "large": large},
+            [deployment("small", max_tokens_per_request=1_000), deployment("large")],
+        )
+        for _ in range(5):
+            await bench.ask(call=Call("chat", "phi-3", BODY | {"max_tokens": 5_000}))
+        assert (len(small.calls), len(large.calls)) == (0, 5)
+
+    play(main)
+
+
+def test_a_day_that_is_used_up_hands_back_until_midnight() -> None:
+    async def main() -> None:
+        bench = Bench(requests_per_day=10)
+        gate = Gate(math.inf, deadline=120.0)
+        results = await asyncio.gather(
+            *(bench.ask(gate) for _ in range(15)), return_exceptions=True
+        )
+        backs = [each for each in results if isinstance(each, HandBack)]
+        assert len(backs) == 5
+        assert {back.reason for back in backs} == {"day"}
+        assert all(back.delay == pytest.approx(86_400.0, abs=10.0) for back in backs)
+        await asyncio.sleep(86_400.0)
+        assert (await bench.ask()).outcome.kind == "ok"
+
+    play(main)
+
+
+def test_a_day_limit_that_the_server_tells_hands_back_too() -> None:
+    full = Outcome(kind="throttled", status=429, limit="day", retry_after=11_000.0)
+
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(lambda n, body: full)})
+        back = await handed_back(bench.ask(Gate(math.inf, 300.0)))
+        assert back.reason == "day"
+        assert back.delay == pytest.approx(11_000.0, abs=2.0)
+        assert len(bench.calls) == 1
+
+    play(main)
+
+
+def test_a_call_that_nobody_can_answer_is_a_mistake_of_the_caller() -> None:
+    bench = Bench()
+    assert "known are: phi, phi-3" in (bench.dispatcher.cannot("chat", "phi-4") or "")
+    assert bench.dispatcher.cannot("chat", "phi-3") is None
+    assert bench.dispatcher.cannot("chat", "phi") is None
+    assert "do not do image-embeddings" in (
+        bench.dispatcher.cannot("image-embeddings", "phi") or ""
+    )
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="phi-4"):
+            await bench.ask(call=Call("chat", "phi-4", BODY))
+
+    play(main)
+
+
+def test_preflight_asks_each_endpoint_once_and_goes_round_those_that_cannot() -> None:
+    async def main() -> None:
+        embeds = Scripted(info=EndpointInfo("ada", tasks=("embeddings",)))
+        chats = Scripted(info=EndpointInfo("phi-3", tasks=("chat",)))
+        silent = Scripted()
+        bench = Bench({"embeds": embeds, "chats": chats, "silent": silent})
+        assert await bench.dispatcher.preflight("chat", "phi-3") is None
+        assert await bench.dispatcher.preflight("chat", "phi-3") is None
+        assert [each.infos for each in (embeds, chats, silent)] == [1, 1, 1]
+        refused = await bench.dispatcher.preflight("chat", "embeds")
+        assert refused is not None
+        assert "embeds says it does embeddings" in refused
+        assert await bench.dispatcher.preflight("chat", "phi-4") is not None
+        await asyncio.gather(*(bench.ask() for _ in range(20)))
+        assert embeds.calls == []
+
+    play(main)
+
+
+# -- retries ------------------------------------------------------------------------------------
+
+
+def test_a_row_that_fails_by_itself_is_given_up_after_three_attempts() -> None:
+    def answer(n: int, body: Mapping[str, Any]) -> Outcome:
+        return failed(500) if body.get("bad") else OK
+
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(answer, seconds=0.2)})
+        bad = asyncio.create_task(bench.ask(call=Call("chat", "phi-3", BODY | {"bad": True})))
+        for _ in range(100):
+            assert (await bench.ask()).outcome.kind == "ok"
+        result = await bad
+        assert result.outcome.status == 500
+        assert [attempt.kind for attempt in result.attempts] == ["transient"] * 3
+
+    play(main)
+
+
+def test_every_attempt_is_recorded() -> None:
+    script = [Outcome(kind="throttled", status=429, limit="requests", retry_after=1.0), failed(502)]
+
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(lambda n, body: script[n - 1] if n < 3 else OK)})
+        answer = await bench.ask()
+        assert [(each.kind, each.status) for each in answer.attempts] == [
+            ("throttled", 429),
+            ("transient", 502),
+            ("ok", 200),
+        ]
+        assert answer.attempts[0].waited_for is None
+        assert answer.attempts[1].waited_for == "throttled"
+        assert answer.attempts[1].waited >= 1.0
+        assert answer.attempts[2].waited_for == "outage"
+        assert [each.tokens for each in answer.attempts] == [0, 0, 30]
+        assert [each.billed for each in answer.attempts] == [False, False, True]
+
+    play(main)
+
+
+@pytest.mark.parametrize("status", [503, 500, None])
+def test_an_outage_burns_no_attempts_and_hands_back_at_the_deadline(status: int | None) -> None:
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(lambda n, body: failed(status), seconds=0.1)})
+        gate = Gate(math.inf, deadline=600.0)
+        results = await asyncio.gather(
+            *(bench.ask(gate) for _ in range(50)), return_exceptions=True
+        )
+        assert {type(each) for each in results} == {HandBack}
+        assert {each.reason for each in results if isinstance(each, HandBack)} == {"outage"}
+        assert len(bench.calls) <= 50 + 30
+        assert bench.idle()
+
+    play(main)
+
+
+@pytest.mark.parametrize("kind", ["auth", "gone"])
+def test_a_refused_key_stops_the_deployment_and_not_the_row(kind: Any) -> None:
+    async def main() -> None:
+        refused = Outcome(kind=kind, status=401, code="key")
+        bench = Bench({"phi": Scripted(lambda n, body: refused)})
+        back = await handed_back(bench.ask(Gate(math.inf, deadline=20.0)))
+        assert (back.reason, back.deployment) == ("outage", "phi")
+        assert back.delay >= 20.0
+        assert len(bench.calls) == 1
+
+    play(main)
+
+
+def test_retries_are_rationed_when_much_fails() -> None:
+    """Four in ten fail by chance: without a budget each would be sent 1.67 times at once."""
+    rng = Random(5)
+
+    async def main() -> None:
+        bench = Bench(
+            {"phi": Scripted(lambda n, body: failed(503) if rng.random() < 0.4 else OK)},
+            max_concurrency=50,
+        )
+        gate = Gate(math.inf, deadline=20.0)
+        await asyncio.gather(*(bench.ask(gate) for _ in range(2000)), return_exceptions=True)
+        # Ten at first, a tenth of what succeeds, and half a one a second.
+        retried = len(bench.calls) - 1000
+        assert retried <= 10 + 0.1 * 1000 + 0.5 * 20 + 50
+
+    play(main)
+
+
+# -- routes -------------------------------------------------------------------------------------
+
+
+def test_a_route_goes_round_a_deployment_that_is_down() -> None:
+    async def main() -> None:
+        down, up = Scripted(lambda n, body: failed(503), seconds=0.1), Scripted(seconds=0.1)
+        bench = Bench({"down": down, "up": up})
+        answers = await asyncio.gather(*(bench.ask() for _ in range(500)))
+        assert {answer.outcome.kind for answer in answers} == {"ok"}
+        assert len(down.calls) <= 100
+
+    play(main)
+
+
+def test_a_route_uses_the_quotas_of_all_its_deployments() -> None:
+    async def main() -> None:
+        one, two = Scripted(), Scripted()
+        bench = Bench(
+            {"one": one, "two": two},
+            [
+                deployment("one", requests_per_minute=600),
+                deployment("two", model="phi-3.5", requests_per_minute=1200),
+            ],
+            routes={"phi-3": ["one", "two"]},
+        )
+        await asyncio.gather(*(bench.ask() for _ in range(900)))
+        assert asyncio.get_running_loop().time() == pytest.approx(900 / 30 / 0.97, rel=0.06)
+        assert len(two.calls) / len(one.calls) == pytest.approx(2.0, rel=0.1)
+
+    play(main)
+
+
+def test_free_capacity_and_weight_decide_where_nothing_is_scarce() -> None:
+    async def main() -> None:
+        one, two = Scripted(), Scripted()
+        bench = Bench(
+            {"one": one, "two": two},
+            [deployment("one", weight=1.0), deployment("two", weight=3.0)],
+        )
+        await asyncio.gather(*(bench.ask() for _ in range(40)))
+        assert (len(one.calls), len(two.calls)) == (10, 30)
+
+    play(main)
+
+
+# -- fairness, packed calls, status -------------------------------------------------------------
+
+
+def test_jobs_share_a_deployment_by_weight() -> None:
+    async def main() -> None:
+        bench = Bench(requests_per_minute=600)
+        done: Counter[str] = Counter()
+
+        async def work(job: str, weight: float) -> None:
+            for _ in range(100):
+                await bench.ask(job=job, weight=weight)
+                done[job] += 1
+
+        jobs = {"high": 4.0, "normal": 1.0, "low": 0.1}
+        working = [
+            asyncio.create_task(work(job, weight))
+            for job, weight in jobs.items()
+            for _ in range(30)
+        ]
+        await asyncio.sleep(60.0)
+        total = sum(done.values())
+        for job, weight in jobs.items():
+            assert done[job] / total == pytest.approx(weight / 5.1, abs=0.04)
+        for task in working:
+            task.cancel()
+
+    play(main)
+
+
+def test_a_small_job_does_not_wait_for_a_huge_one() -> None:
+    async def main() -> None:
+        bench = Bench(requests_per_minute=600)
+        huge = [asyncio.create_task(bench.ask(job="huge")) for _ in range(2000)]
+        await asyncio.sleep(10.0)
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(bench.ask(job="small") for _ in range(5)))
+        assert asyncio.get_running_loop().time() - began <= 1.0 + 2 * 5 / 9.0
+        for task in huge:
+            task.cancel()
+
+    play(main)
+
+
+def test_a_packed_call_costs_one_request_and_all_its_tokens() -> None:
+    async def main() -> None:
+        usage = Outcome(kind="ok", status=200, body={}, usage=Usage(3_600, 0), billed=True)
+        bench = Bench(
+            {"phi": Scripted(lambda n, body: usage, seconds=0.1)}, tokens_per_minute=216_000
+        )
+        packed = Call("embeddings", "phi-3", {"input": ["x" * 1000] * 10}, rows=10)
+        await asyncio.gather(*(bench.ask(call=packed) for _ in range(21)))
+        # 3,600 tokens each, as a second allows; the first goes at once.
+        assert asyncio.get_running_loop().time() == pytest.approx(20.0 / 0.98, rel=0.05)
+        assert len(bench.calls) == 21
+
+    play(main)
+
+
+def test_the_status_says_what_a_job_waits_for() -> None:
+    async def main() -> None:
+        bench = Bench(
+            {"fast": Scripted(), "thin": Scripted(seconds=30.0), "down": Scripted()},
+            [
+                deployment("fast", requests_per_minute=6),
+                deployment("thin", model="thin", max_concurrency=1),
+                deployment("down", model="down"),
+            ],
+        )
+        bench.endpoints["down"].answer = lambda n, body: Outcome(kind="auth", status=401)
+        asking = [
+            asyncio.create_task(bench.ask(call=Call("chat", model, BODY), job=model))
+            for model in ("phi-3", "thin", "down")
+            for _ in range(3)
+        ]
+        await asyncio.sleep(5.0)
+        said = {model: bench.dispatcher.waiting(model) for model in ("phi-3", "thin", "down")}
+        assert [
+            each and (each.reason, each.deployment, round(each.since - EPOCH))
+            for each in said.values()
+        ] == [("quota", "fast", 0), ("concurrency", "thin", 0), ("outage", "down", 1)]
+        down = said["down"]
+        assert down is not None
+        assert down.until is not None
+        assert down.until > EPOCH + 5.0
+        assert bench.dispatcher.waiting("nobody") is None
+        for task in asking:
+            task.cancel()
+
+    play(main)
+
+
+# -- shares -------------------------------------------------------------------------------------
+
+
+def test_a_process_that_slept_does_not_use_its_old_share() -> None:
+    """Frozen for a minute: the first thing it does must not be a call."""
+    lane = Lane(
+        deployment(requests_per_minute=600),
+        safe_share=0.1,
+        midnight=86_400.0,
+        now=0.0,
+        rng=Random(1),
+    )
+    wish = lane.wish(1.0, 10, 0.0)
+    lane.fund(Grant(1.0, until=9.5), wish, 86_400.0, 0.0)
+    assert lane.ready(10.0, 0.0) == 0.0
+    assert lane.ready(10.0, 9.4) == 9.4
+    assert lane.ready(10.0, 60.0) == math.inf
+    lane.ledger_lost(60.0)
+    assert lane.ready(10.0, 60.0) == 60.0
+    lane.admit(10.0, 60.0)
+    # Alone, and carefully: a tenth of ten a second.
+    assert lane.ready(10.0, 60.0) == pytest.approx(61.0, abs=0.1)
+
+
+def test_before_the_first_round_and_without_a_share_nothing_goes() -> None:
+    lane = Lane(
+        deployment(requests_per_minute=600),
+        safe_share=0.1,
+        midnight=86_400.0,
+        now=0.0,
+        rng=Random(1),
+    )
+    assert lane.ready(10.0, 0.0) == math.inf
+    assert lane.why == "quota"
