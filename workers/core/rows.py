@@ -159,7 +159,7 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
         row = _parse(data)
         if "error" in row and dialect_of(row) == "error":
             _refuse_deep(row, data)
-            custom_id = _custom_id(row)
+            custom_id = _custom_id({"custom_id": row.get("custom_id")})
             # From here on it is as if the line that failed stood here itself, so that however
             # often a file of errors is dropped again, its lines do not wrap each other.
             data = _failed(row)
@@ -207,8 +207,9 @@ def _failed(row: Mapping[str, Any]) -> bytes:
     if not isinstance(raw, str):
         raise _Wrong("invalid_row", "an error row without a request cannot be asked again")
     data = raw.encode()
-    if len(data) >= RAW_BYTES:
-        raise _Wrong("line_cut", "only its beginning was kept: take it from the first file")
+    # What was lost when the line was kept must not be asked without it.
+    if len(data) >= RAW_BYTES or "\ufffd" in raw:
+        raise _Wrong("raw_incomplete", "not all of it was kept: take it from the first file")
     return data
 
 

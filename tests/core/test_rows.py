@@ -1,0 +1,505 @@
+"""Every dialect becomes the right request, and whatever else a line holds becomes a refusal."""
+
+import json
+from typing import Any, ClassVar
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.jobs import JobOptions
+from schemas.requests import BODY_OF_TASK, TASK_OF_URL, URL_OF_TASK, ChatBody
+from workers.core import lines
+from workers.core.rows import (
+    RAW_BYTES,
+    Refusal,
+    Request,
+    RowRules,
+    plain_chat,
+    read_row,
+    split_lines,
+)
+
+MAX_LINE = 256 * 1024
+USER = {"role": "user", "content": "How many eggs?"}
+
+
+def rules(default_model: str | None = "phi", **options: Any) -> RowRules:
+    models = {} if default_model is None else dict.fromkeys(BODY_OF_TASK, default_model)
+    return RowRules.of(JobOptions(**options), max_line_bytes=MAX_LINE, default_models=models)
+
+
+def read(row: object, with_rules: RowRules | None = None, line: int = 7) -> Request | Refusal:
+    data = row if isinstance(row, bytes) else json.dumps(row).encode()
+    return read_row(line, data, with_rules or rules())
+
+
+def asked(row: object, with_rules: RowRules | None = None) -> Request:
+    result = read(row, with_rules)
+    assert isinstance(result, Request), result
+    return result
+
+
+def refused(row: object, with_rules: RowRules | None = None) -> Refusal:
+    result = read(row, with_rules)
+    assert isinstance(result, Refusal), result
+    assert result.line == 7
+    assert result.message.startswith("line 7")
+    return result
+
+
+CHAT = {"model": "phi", "messages": [USER]}
+DIALECTS: list[tuple[str, Any, str, str, dict[str, Any]]] = [
+    (
+        "batch chat",
+        {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CHAT},
+        "a",
+        "chat",
+        CHAT,
+    ),
+    (
+        "batch without method, Azure's url, an integer for a custom_id",
+        {"custom_id": 5, "url": "/chat/completions", "body": {"messages": [USER]}},
+        "5",
+        "chat",
+        CHAT,
+    ),
+    (
+        "batch completion",
+        {"custom_id": "c", "url": "/v1/completions", "body": {"prompt": "Once"}},
+        "c",
+        "completions",
+        {"prompt": "Once", "model": "phi"},
+    ),
+    (
+        "batch embedding",
+        {"custom_id": "e", "url": "/embeddings", "body": {"input": "text", "model": "other"}},
+        "e",
+        "embeddings",
+        {"input": "text", "model": "other"},
+    ),
+    (
+        "batch image embedding",
+        {"custom_id": "i", "url": "/images/embeddings", "body": {"input": [{"image": "data:"}]}},
+        "i",
+        "image-embeddings",
+        {"input": [{"image": "data:"}], "model": "phi"},
+    ),
+    (
+        "messages with parameters",
+        {"messages": [USER], "temperature": 0.2, "seed": 3, "id": "m"},
+        "m",
+        "chat",
+        {"messages": [USER], "temperature": 0.2, "seed": 3, "model": "phi"},
+    ),
+    (
+        "prompt with parameters",
+        {"prompt": "How many eggs?", "max_tokens": 9},
+        "7",
+        "chat",
+        {"messages": [USER], "max_tokens": 9, "model": "phi"},
+    ),
+    (
+        "ultrachat_200k: the prompt is asked, not the finished conversation",
+        {
+            "prompt": "How many eggs?",
+            "prompt_id": "f0e3",
+            "messages": [USER, {"role": "assistant", "content": "Nine."}],
+        },
+        "f0e3",
+        "chat",
+        CHAT,
+    ),
+    ("text to embed", {"input": "text"}, "7", "embeddings", {"input": "text", "model": "phi"}),
+    (
+        "texts to embed",
+        {"input": ["a", "b"], "dimensions": 8},
+        "7",
+        "embeddings",
+        {"input": ["a", "b"], "dimensions": 8, "model": "phi"},
+    ),
+    (
+        "images to embed",
+        {"input": [{"image": "data:", "text": "t"}]},
+        "7",
+        "image-embeddings",
+        {"input": [{"image": "data:", "text": "t"}], "model": "phi"},
+    ),
+    (
+        "scoring",
+        {
+            "id": "s",
+            "input_data": {
+                "input_string": [USER],
+                "parameters": {"max_new_tokens": 20, "temperature": 0.5, "do_sample": True},
+            },
+        },
+        "s",
+        "chat",
+        {
+            "messages": [USER],
+            "temperature": 0.5,
+            "do_sample": True,
+            "max_tokens": 20,
+            "model": "phi",
+        },
+    ),
+    (
+        "a line of errors.jsonl",
+        {
+            "id": "job-3",
+            "custom_id": "x",
+            "line": 3,
+            "response": None,
+            "error": {"code": "timeout", "message": "line 3: no answer in time"},
+            "request": {
+                "custom_id": "x",
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": CHAT,
+            },
+            "attempts": [],
+        },
+        "x",
+        "chat",
+        CHAT,
+    ),
+    (
+        "a line of errors.jsonl that was no request",
+        {
+            "id": "job-4",
+            "custom_id": None,
+            "line": 4,
+            "error": {"code": "unknown_row", "message": "line 4: ..."},
+            "request": None,
+            "raw": '{"prompt": "How many eggs?", "id": "y"}',
+        },
+        "y",
+        "chat",
+        CHAT,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("row", "custom_id", "task", "body"),
+    [case[1:] for case in DIALECTS],
+    ids=[c[0] for c in DIALECTS],
+)
+def test_every_dialect_becomes_its_request(
+    row: object, custom_id: str, task: str, body: dict[str, Any]
+) -> None:
+    request = asked(row)
+    assert request == Request(7, custom_id, task, body["model"], body)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", TASK_OF_URL)
+def test_every_url_is_a_task_and_every_task_has_a_url(url: str) -> None:
+    bodies = {
+        "chat": {"messages": [USER]},
+        "completions": {"prompt": "p"},
+        "embeddings": {"input": "i"},
+        "image-embeddings": {"input": [{"image": "data:"}]},
+    }
+    task = TASK_OF_URL[url]
+    assert asked({"url": url, "body": bodies[task]}).task == task
+    assert TASK_OF_URL[URL_OF_TASK[task]] == task
+
+
+def test_defaults_fill_what_a_row_leaves_out() -> None:
+    options = rules(
+        max_tokens=64,
+        temperature=0.5,
+        stop=["\n"],
+        response_format={"type": "json_object"},
+        dimensions=256,
+        parameters={"top_k": 4},
+        model="chosen",
+    )
+    chat = asked({"prompt": "p", "temperature": 0}, options).body
+    assert chat == {
+        "messages": [{"role": "user", "content": "p"}],
+        "model": "chosen",
+        "max_tokens": 64,
+        "temperature": 0,
+        "stop": ["\n"],
+        "response_format": {"type": "json_object"},
+        "top_k": 4,
+    }
+    assert asked({"input": "i"}, options).body == {
+        "input": "i",
+        "model": "chosen",
+        "dimensions": 256,
+        "top_k": 4,
+    }
+    named = {"url": "/v1/completions", "body": {"prompt": "p", "model": "own"}}
+    assert asked(named, options).model == "own"
+
+
+def test_a_system_prompt_is_set_where_a_conversation_has_none() -> None:
+    options = rules(system_prompt="Be brief.")
+    system = {"role": "system", "content": "Be brief."}
+    assert asked({"prompt": "p"}, options).body["messages"][0] == system
+    for role in ("system", "developer"):
+        own = {"role": role, "content": "Mine."}
+        assert asked({"messages": [own, USER]}, options).body["messages"] == [own, USER]
+    assert "messages" not in asked({"input": "i"}, options).body
+
+
+def test_a_row_that_names_no_model_where_several_could_be_meant_has_none() -> None:
+    assert asked({"prompt": "p"}, rules(default_model=None)).model is None
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b"nonsense", "invalid_json"),
+        (b'{"prompt": NaN}', "invalid_json"),
+        (b'{"prompt": "p", "temperature": Infinity}', "invalid_json"),
+        (b'{"prompt": "p", "temperature": 1e999}', "invalid_json"),
+        (b'{"prompt": "\xff"}', "invalid_json"),
+        (b'{"prompt": "\\ud800"}', "invalid_json"),
+        (b"\xff\xfe{\x00", "invalid_json"),
+        (b"[" * 5000, "invalid_json"),
+        (b'{"messages": ' + b"[" * 500 + b"]" * 500 + b"}", "invalid_json"),
+        (b'{"question": ' + b'{"a":' * 300 + b"1" + b"}" * 301, "invalid_json"),
+        (b'{"error": {}, "request": ' + b'{"a":' * 300 + b"1" + b"}" * 301, "invalid_json"),
+        (b"[]", "invalid_row"),
+        (b"3", "invalid_row"),
+        (b'"prompt"', "invalid_row"),
+        (b"null", "invalid_row"),
+        ({}, "unknown_row"),
+        ({"question": "q"}, "unknown_row"),
+        ({"custom_id": "", "prompt": "p"}, "invalid_row"),
+        ({"custom_id": "x" * 513, "prompt": "p"}, "invalid_row"),
+        ({"custom_id": True, "prompt": "p"}, "invalid_row"),
+        ({"custom_id": ["x"], "prompt": "p"}, "invalid_row"),
+        ({"id": 1.5, "prompt": "p"}, "invalid_row"),
+        ({"url": "/v1/chat/completions"}, "invalid_row"),
+        ({"body": {}}, "invalid_row"),
+        ({"url": 3, "body": {}}, "invalid_row"),
+        ({"url": "/v1/chat/completions", "body": []}, "invalid_row"),
+        (
+            {"url": "/v1/chat/completions", "body": {"messages": [USER]}, "method": "GET"},
+            "invalid_row",
+        ),
+        ({"url": "/v1/audio/speech", "body": {}}, "unknown_url"),
+        ({"url": "https://evil.example/v1/chat/completions", "body": {}}, "unknown_url"),
+        ({"prompt": ""}, "invalid_row"),
+        ({"prompt": ["p"]}, "invalid_row"),
+        ({"prompt": None}, "invalid_row"),
+        ({"prompt": "p", "model": 3}, "invalid_row"),
+        ({"prompt": "p", "model": ""}, "invalid_row"),
+        ({"prompt": "p", "max_tokens": 0}, "invalid_row"),
+        ({"prompt": "p", "max_tokens": "9"}, "invalid_row"),
+        ({"prompt": "p", "max_tokens": True}, "invalid_row"),
+        ({"prompt": "p", "temperature": -1}, "invalid_row"),
+        ({"prompt": "p", "n": 129}, "invalid_row"),
+        ({"messages": []}, "invalid_row"),
+        ({"messages": "hello"}, "invalid_row"),
+        ({"messages": [{"role": "king", "content": "c"}]}, "invalid_row"),
+        ({"messages": [{"role": "user", "content": 3}]}, "invalid_row"),
+        ({"messages": [{"content": "c"}]}, "invalid_row"),
+        ({"input": ""}, "invalid_row"),
+        ({"input": []}, "invalid_row"),
+        ({"input": {"text": "t"}}, "invalid_row"),
+        ({"input": [{"text": "no image"}]}, "invalid_row"),
+        ({"input": ["a", {"image": "data:"}]}, "invalid_row"),
+        ({"input_data": {"input_string": "text"}}, "invalid_row"),
+        ({"input_data": 3}, "invalid_row"),
+        ({"error": {"code": "x"}, "request": None, "raw": None}, "invalid_row"),
+        ({"error": {"code": "x"}, "request": None, "raw": "{"}, "invalid_json"),
+        ({"error": {"code": "x"}, "raw": "x" * RAW_BYTES}, "raw_incomplete"),
+        ({"error": {"code": "x"}, "raw": '{"prompt": "\ufffd"}'}, "raw_incomplete"),
+        ({"error": {"code": "x"}, "request": {"prompt": ""}}, "invalid_row"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_a_reason(row: object, code: str) -> None:
+    assert refused(row).code == code
+
+
+def test_a_line_over_the_limit_is_refused_and_its_beginning_kept() -> None:
+    long = b'{"prompt": "' + b"x" * MAX_LINE + b'"}'
+    refusal = refused(long)
+    assert refusal.code == "line_too_long"
+    assert refusal.raw == long[:RAW_BYTES].decode()
+    exact = b'{"prompt": "' + b"x" * (MAX_LINE - 14) + b'"}'
+    assert len(exact) == MAX_LINE
+    assert isinstance(read(exact), Request)
+
+
+@pytest.mark.parametrize("row", [b"{", b'{"prompt": ""}', b'{"question": 1}'])
+def test_errors_dropped_again_and_again_stay_what_they_were(row: bytes) -> None:
+    refusal = refused(row)
+    first = lines.refused("job", 0, refusal)
+    for _ in range(3):
+        refusal = refused(first.text)
+        again = lines.refused("job", 0, refusal)
+        assert again.text == first.text
+        first = again
+
+
+def test_a_failed_request_that_is_refused_when_asked_again_keeps_the_request() -> None:
+    request = {"custom_id": "a", "url": "/v1/chat/completions", "body": {"messages": []}}
+    refusal = refused({"error": {"code": "x"}, "custom_id": "a", "request": request})
+    assert refusal.custom_id == "a"
+    assert refusal.raw is not None
+    assert json.loads(refusal.raw) == request
+
+
+class TestTemplates:
+    QUESTION: ClassVar = {"messages": [{"role": "user", "content": "{question}"}]}
+
+    def test_fields_fill_a_template(self) -> None:
+        template = {
+            "messages": [{"role": "user", "content": "Q: {question} ({n} of {{all}})"}],
+            "max_tokens": "{n}",
+            "stop": ["#"],
+        }
+        request = asked({"question": "Why?", "n": 3, "id": "t"}, rules(template=template))
+        assert request.custom_id == "t"
+        assert request.body == {
+            "messages": [{"role": "user", "content": "Q: Why? (3 of {all})"}],
+            "max_tokens": 3,
+            "stop": ["#"],
+            "model": "phi",
+        }
+
+    def test_values_that_are_no_text_go_as_json(self) -> None:
+        template = {"prompt": "Sum {numbers}"}
+        request = asked({"numbers": [1, {"a": None}]}, rules(template=template))
+        assert request.body["messages"][0]["content"] == 'Sum [1,{"a":null}]'
+
+    def test_a_template_can_name_the_row(self) -> None:
+        template = {"custom_id": "q-{nr}", "prompt": "{q}"}
+        assert asked({"q": "Why?", "nr": 3}, rules(template=template)).custom_id == "q-3"
+
+    def test_other_dialects_go_past_the_template(self) -> None:
+        assert asked({"prompt": "p"}, rules(template=self.QUESTION)).body["messages"] == [
+            {"role": "user", "content": "p"}
+        ]
+
+    def test_braces_in_a_row_are_left_alone(self) -> None:
+        request = asked({"question": "{answer} {{x}}"}, rules(template=self.QUESTION))
+        assert request.body["messages"][0]["content"] == "{answer} {{x}}"
+
+    @pytest.mark.parametrize(
+        ("template", "row", "code"),
+        [
+            (QUESTION, {"answer": "no question"}, "template_field"),
+            (QUESTION, {"question": 3}, "invalid_row"),
+            ({"role": "user"}, {"question": "q"}, "unknown_row"),
+            ({"error": {}, "raw": "{question}"}, {"question": "{}"}, "unknown_row"),
+        ],
+    )
+    def test_what_a_template_cannot_make_is_refused(
+        self, template: dict[str, Any], row: object, code: str
+    ) -> None:
+        assert refused(row, rules(template=template)).code == code
+
+    @pytest.mark.parametrize("text", ["{", "}", "{}", "a { b", "{a}}"])
+    def test_a_lone_brace_is_told_by_its_place_alone(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"template\.messages\.0\.content, character") as told:
+            rules(template={"messages": [{"role": "user", "content": f"SECRET {text}"}]})
+        assert "SECRET" not in str(told.value)
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(
+    ["custom_id", "id", "prompt_id", "method", "url", "body", "messages", "prompt", "input", "input_data", "error", "request", "raw", "model", "max_tokens", "temperature", "stream", "n", "role", "content", "question"]
+)
+TURNS = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "system", "assistant", "king", ""]) | JSON_VALUES,
+        "content": st.text(max_size=4) | JSON_VALUES,
+        "name": JSON_VALUES,
+    },
+)
+BODIES = st.dictionaries(FIELDS, JSON_VALUES, max_size=4) | st.fixed_dictionaries(
+    {"messages": st.lists(TURNS, max_size=3) | JSON_VALUES},
+    optional={
+        "model": st.sampled_from(["phi", ""]) | JSON_VALUES,
+        "max_tokens": st.sampled_from([1, 0, True, 2**63, None]) | JSON_VALUES,
+        "temperature": st.sampled_from([0, 0.5, -0.1, 1, True, None]) | JSON_VALUES,
+        "stream": JSON_VALUES,
+    },
+)
+
+
+@given(BODIES)
+@settings(max_examples=300, deadline=None)
+def test_the_short_way_accepts_only_what_the_model_accepts(body: dict[str, Any]) -> None:
+    if plain_chat(body):
+        ChatBody.model_validate(body)
+
+
+def test_the_short_way_is_taken() -> None:
+    assert plain_chat({"messages": [USER], "model": "phi", "max_tokens": 5, "temperature": 0.7})
+    with pytest.raises(ValidationError):
+        ChatBody.model_validate({"messages": [USER], "model": ""})
+    assert not plain_chat({"messages": [USER], "model": ""})
+
+
+@given(
+    st.dictionaries(FIELDS, BODIES | JSON_VALUES, max_size=5),
+    st.sampled_from(
+        [None, {"prompt": "{question}"}, {"messages": [{"role": "{role}", "content": "{content}"}]}]
+    ),
+    st.sampled_from([None, "Be brief."]),
+    st.sampled_from([None, 16]),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_row_is_a_request_that_stands_or_a_refusal_that_can_be_written(
+    row: dict[str, Any], template: Any, system_prompt: str | None, max_tokens: int | None
+) -> None:
+    given_rules = rules(template=template, system_prompt=system_prompt, max_tokens=max_tokens)
+    data = orjson.dumps(row)
+    result = read_row(9, data, given_rules)
+    if isinstance(result, Refusal):
+        assert result.message.startswith("line 9: ")
+        assert orjson.loads(lines.refused("job", 0, result).text)["line"] == 9
+        return
+    BODY_OF_TASK[result.task].model_validate(result.body)
+    assert 1 <= len(result.custom_id) <= 512
+    assert result.model == result.body.get("model")
+    # What is written is asked again as it is, whatever the job's options are by then.
+    again = read_row(9, orjson.dumps(result.as_batch_row()), rules())
+    assert isinstance(again, Request)
+    assert again == result or system_prompt is None
+
+
+@given(st.binary(max_size=80) | st.text(alphabet='{}[]",:0ae.-\\u\n', max_size=60).map(str.encode))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_read(data: bytes) -> None:
+    for line, content in split_lines(data, 1, MAX_LINE):
+        result = read_row(line, content, rules())
+        assert result.line == line
+        assert isinstance(result, Request) or orjson.dumps(result.raw)
+
+
+def test_only_newlines_part_lines() -> None:
+    data = "\ufeff\na\u2028b\r\n  \t\r\n\nc\x0bd\x85e\n".encode()
+    assert list(split_lines(data, 1, 100)) == [
+        (2, "a\u2028b".encode()),
+        (5, "c\x0bd\x85e".encode()),
+    ]
+    assert list(split_lines(b"\xef\xbb\xbfx", 1, 100)) == [(1, b"x")]
+    assert list(split_lines(b"\xef\xbb\xbfx", 2, 100)) == [(2, b"\xef\xbb\xbfx")]
+
+
+def test_a_line_over_the_limit_is_never_blank() -> None:
+    assert list(split_lines(b" " * 5 + b"\n" + b" " * 6, 1, 5)) == [(2, b" " * 6)]
