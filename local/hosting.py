@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from local import settings
@@ -66,19 +67,20 @@ def _settings_from(line: str) -> dict[str, str]:
 
 async def _serve(host: Host, given: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    stop_at_signals(stop)
+    stopping = stop_at_signals(stop)
     if given.settings_from_stdin:
-        _stop_at_end_of_stdin(stop)
+        _at_end_of_stdin(stopping)
     await host.run(stop, given.port, lambda address: print(address, flush=True))
 
 
-def _stop_at_end_of_stdin(stop: asyncio.Event) -> None:
+def _at_end_of_stdin(stopping: Callable[[], None]) -> None:
     """The pipe ends when the parent does, however it ends: no host is left over."""
     loop = asyncio.get_running_loop()
+    number = sys.stdin.fileno()
 
     def readable() -> None:
-        if not os.read(sys.stdin.fileno(), 4096):
-            loop.remove_reader(sys.stdin.fileno())
-            stop.set()
+        if not os.read(number, 4096):
+            loop.remove_reader(number)
+            stopping()
 
-    loop.add_reader(sys.stdin.fileno(), readable)
+    loop.add_reader(number, readable)

@@ -5,11 +5,17 @@ import secrets
 from typing import Any
 
 from local.endpoint.limits import Limits
-from local.endpoint.profiles import ProfileName
+from local.endpoint.profiles import Model, ProfileName
 
 KEY_SETTING = "SIMULATOR_KEY"
 CHAT_MODEL = "Phi-3-mini-4k-instruct"
 EMBED_MODEL = "simulated-embed"
+IMAGE_MODEL = "simulated-image-embed"
+# A model says of itself that it does one kind of thing (`GET /info`, model_type): one model each.
+MODELS = tuple(
+    Model.parse(each)
+    for each in (CHAT_MODEL, f"{EMBED_MODEL}:embeddings", f"{IMAGE_MODEL}:image-embeddings")
+)
 
 
 def new_key() -> str:
@@ -35,29 +41,20 @@ _QUOTAS = (
 
 
 def _deployments(profile: ProfileName, url: str) -> list[dict[str, Any]]:
-    chat = {"name": "phi-3-mini", "model": CHAT_MODEL}
-    embed = {"name": "embed", "model": EMBED_MODEL}
-    if profile == "azure-openai":
-        base = {"kind": "azure-openai", "url": url}
-        return [
-            chat | base | {"tasks": ["chat", "completions"]},
-            embed | base | {"tasks": ["embeddings"]},
-        ]
-    if profile == "openai":
-        base = {"kind": "openai", "url": f"{url}/v1"}
-        return [
-            chat | base | {"tasks": ["chat", "completions"]},
-            embed | base | {"tasks": ["embeddings"]},
-        ]
-    vectors = embed | {
-        "kind": "model-inference",
-        "url": f"{url}/endpoints/{EMBED_MODEL}",
-        "tasks": ["embeddings", "image-embeddings"],
-    }
-    own = f"{url}/endpoints/{CHAT_MODEL}"
+    chat: dict[str, Any] = {"name": "phi-3-mini", "model": CHAT_MODEL}
+    embed: dict[str, Any] = {"name": "embed", "model": EMBED_MODEL, "tasks": ["embeddings"]}
+    if profile in ("azure-openai", "openai"):
+        base = {"kind": profile, "url": url if profile == "azure-openai" else f"{url}/v1"}
+        return [chat | base | {"tasks": ["chat", "completions"]}, embed | base]
+    own = f"{url}/endpoints"
+    images = {"name": "image-embed", "model": IMAGE_MODEL, "tasks": ["image-embeddings"]}
     if profile == "managed-online":
-        return [chat | {"kind": "aml-score", "url": f"{own}/score"}, vectors]
+        chat |= {"kind": "aml-score", "url": f"{own}/{CHAT_MODEL}/score"}
+    else:
+        chat |= {"kind": "model-inference", "url": f"{own}/{CHAT_MODEL}"}
+        chat |= {"tasks": ["chat", "completions"]}
     return [
-        chat | {"kind": "model-inference", "url": own, "tasks": ["chat", "completions"]},
-        vectors,
+        chat,
+        embed | {"kind": "model-inference", "url": f"{own}/{EMBED_MODEL}"},
+        images | {"kind": "model-inference", "url": f"{own}/{IMAGE_MODEL}"},
     ]

@@ -91,7 +91,9 @@ async def _endpoint(
         yield None, {}
         return
     key = simulated.new_key()
-    chosen = Settings(profile=options.profile, key=key, **options.simulator)
+    chosen = Settings(
+        profile=options.profile, key=key, models=simulated.MODELS, **options.simulator
+    )
     async with simulate(chosen) as endpoint:
         yield (
             endpoint.url,

@@ -134,8 +134,11 @@ class Host:
             await runner.cleanup()
 
 
-def stop_at_signals(stop: asyncio.Event) -> None:
-    """Set `stop` at SIGTERM or SIGINT; a second one, or a stop that hangs, ends the process."""
+def stop_at_signals(stop: asyncio.Event) -> Callable[[], None]:
+    """Set `stop` at SIGTERM, SIGINT or a call of what is returned.
+
+    Asked a second time, or when stopping takes too long, the process ends at once.
+    """
     loop = asyncio.get_running_loop()
 
     def stopping() -> None:
@@ -146,3 +149,4 @@ def stop_at_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping)
+    return stopping

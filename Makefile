@@ -1,0 +1,53 @@
+# Needs Python >= 3.11, Node >= 20 and make; everything else is installed into this folder.
+#
+#   make run                       a sample of real prompts, from the drop to the results
+#   make run FILE=my.jsonl OPTIONS='{"max_tokens": 64}' WORKERS=3 OUT=results
+#   make up                        keep everything running for tools of one's own
+#   make test                      all tests
+#   make lint                      ruff and mypy
+
+PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+
+FILE ?= samples/gsm8k-500.jsonl
+OPTIONS ?= {"max_tokens": 100}
+WORKERS ?= 1
+OUT ?=
+export FILE OPTIONS WORKERS OUT
+
+.PHONY: run up test lint setup clean
+
+# Through the environment, so that no quote in them means anything to the shell.
+run: setup
+	@.venv/bin/python -m local run "$$FILE" --options "$$OPTIONS" --workers "$$WORKERS" $${OUT:+--out "$$OUT"}
+
+up: setup
+	@.venv/bin/python -m local up --workers "$$WORKERS"
+
+test: setup
+	.venv/bin/python -m pytest
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+setup: .venv/.installed node_modules/.installed
+
+.venv/.installed: requirements.txt requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found: install one, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing Python packages into .venv"
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || { echo "error: Node >= 20 is needed: install it" >&2; exit 1; }
+	@echo "installing Azurite into node_modules"
+	@npm ci --silent --no-audit --no-fund
+	@touch $@
+
+clean:
+	rm -rf .venv node_modules .local out .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
