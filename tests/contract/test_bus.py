@@ -19,9 +19,10 @@ from azure.servicebus.exceptions import MessageLockLostError
 from local.servicebus import Server, serve
 from tests.doubles import Delivery, LockLost, MemoryBus, QueueRules
 from tests.doubles.bus import DEAD_LETTERS
+from workers.adapters import bus as adapter
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.errors import Unavailable
-from workers.ports import Bus, OutMessage
+from workers.ports import Bus, OutMessage, Received
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,7 +31,18 @@ MAX_DELIVERIES = 3
 # How long a receiver waits for a message that may not come; how often it does for one that must.
 MOMENT = 0.2
 MOMENTS = 50
-QUEUES = ["plain", "many", "timed", "locked", "given-back", "poison", "renewed", "large", "shared"]
+QUEUES = [
+    "plain",
+    "many",
+    "timed",
+    "locked",
+    "given-back",
+    "poison",
+    "renewed",
+    "large",
+    "shared",
+    "drained",
+]
 TOPIC = "job-status"
 
 
@@ -418,3 +430,44 @@ async def test_a_message_that_always_fails_becomes_a_dead_letter(far: Subject) -
     assert (dead.message_id, dead.body, dead.properties["k"]) == ("bad", b"kept", "v")
     assert dead.reason == "MaxDeliveryCountExceeded"
     await far.complete("poison" + DEAD_LETTERS, dead)
+
+
+async def bury(far: Subject, queue: str, *ids: str) -> None:
+    """Make dead letters."""
+    await far.bus.send(queue, [message(message_id, properties={"k": "ä"}) for message_id in ids])
+    for _ in range(MAX_DELIVERIES * len(ids)):
+        await far.abandon(queue, await next_of(far, queue))
+
+
+async def test_dead_letters_are_taken_one_by_one(
+    far: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "DEAD_WAIT_SECONDS", MOMENT)
+    await bury(far, "drained", "one", "two", "three")
+    taken: list[Received] = []
+
+    async def take(dead: Received) -> None:
+        taken.append(dead)
+
+    async def fail(dead: Received) -> None:
+        raise ValueError(dead.message_id)
+
+    with pytest.raises(ValueError, match="one"):
+        await far.bus.take_dead("drained", fail, 10)
+    assert await far.bus.take_dead("drained", take, 2) == 2
+    assert await far.bus.take_dead("drained", take, 10) == 1
+    assert await far.receive("drained" + DEAD_LETTERS) is None
+
+    assert [dead.message_id for dead in taken] == ["one", "two", "three"]
+    assert taken[0].properties["k"] == "ä"
+    assert taken[0].properties["DeadLetterReason"] == "MaxDeliveryCountExceeded"
+    assert taken[0].body == b"{}"
+    assert [dead.deliveries for dead in taken] == [MAX_DELIVERIES + n for n in (2, 1, 1)]
+
+
+async def test_dead_letters_of_an_unknown_queue_are_unavailable(far: Subject) -> None:
+    async def take(dead: Received) -> None:
+        raise AssertionError(dead)
+
+    with pytest.raises(Unavailable, match="nowhere"):
+        await far.bus.take_dead("nowhere", take, 1)

@@ -112,6 +112,8 @@ class MemoryBus:
     async def take_dead(
         self, queue: str, handle: Callable[[Received], Awaitable[None]], most: int
     ) -> int:
+        if queue not in self._queues:
+            raise Unavailable(f"no queue {queue}")
         for taken in range(most):
             await asyncio.sleep(0)
             delivery = self.receive(queue + DEAD_LETTERS)
@@ -193,11 +195,12 @@ class MemoryBus:
                 self._seen[topic, message.message_id] = now
                 self.published[topic].append(message)
 
-    def _keep(self, queue: _Queue, message: OutMessage, reason: str | None = None) -> None:
+    def _keep(self, queue: _Queue, message: OutMessage) -> _Kept:
         now = self._clock()
         sequence = next(self._sequences)
         visible_at = now if message.at is None else max(now, message.at)
-        queue.kept[sequence] = _Kept(message, sequence, visible_at, reason=reason)
+        queue.kept[sequence] = _Kept(message, sequence, visible_at)
+        return queue.kept[sequence]
 
     def _expire(self, queue: str) -> None:
         now = self._clock()
@@ -219,4 +222,7 @@ class MemoryBus:
 
     def _bury(self, queue: str, kept: _Kept, reason: str) -> None:
         del self._queues[queue].kept[kept.sequence]
-        self._keep(self._queues[queue + DEAD_LETTERS], replace(kept.message, at=None), reason)
+        properties = {**kept.message.properties, "DeadLetterReason": reason}
+        message = replace(kept.message, at=None, properties=properties)
+        dead = self._keep(self._queues[queue + DEAD_LETTERS], message)
+        dead.deliveries, dead.reason = kept.deliveries, reason

@@ -21,7 +21,7 @@ from azure.servicebus import (
     ServiceBusReceivedMessage,
     ServiceBusSubQueue,
 )
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
+from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from azure.servicebus.exceptions import (
     MessageSizeExceededError,
     MessagingEntityNotFoundError,
@@ -118,22 +118,25 @@ class ServiceBus:
     ) -> int:
         """Hand up to `most` dead letters to `handle`; see `workers.ports.Bus`."""
         receiver = self._client.get_queue_receiver(queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER)
-        taken = 0
         try:
-            while taken < most:
-                async with asyncio.timeout(BATCH_SECONDS):
+            async with _reached(queue):
+                # Opened first: the wait for a message would else include the way there.
+                await receiver.__aenter__()
+            for taken in range(most):
+                async with _reached(queue):
                     found = await receiver.receive_messages(1, max_wait_time=DEAD_WAIT_SECONDS)
                 if not found:
-                    break
-                await handle(_received(found[0]))
-                async with asyncio.timeout(BATCH_SECONDS):
-                    await receiver.complete_message(found[0])
-                taken += 1
-        except (AzureError, OSError) as error:  # TimeoutError is an OSError
-            raise _unavailable(queue, error) from error
+                    return taken
+                try:
+                    await handle(_received(found[0]))
+                except BaseException:
+                    await _quietly(receiver.abandon_message(found[0]))
+                    raise
+                # Not done in vain if the lock is lost: it comes again, as any message may.
+                await _quietly(receiver.complete_message(found[0]))
+            return most
         finally:
-            await _close(receiver)
-        return taken
+            await _quietly(receiver.close())
 
     async def close(self) -> None:
         """Close the senders; those in use fail."""
@@ -177,7 +180,7 @@ class _Lane:
     async def close(self) -> None:
         for sender in (self._sender, self._broken):
             if sender is not None:
-                await _close(sender)
+                await _quietly(sender.close())
         self._sender = self._broken = None
 
     async def _send_for_all(self) -> None:
@@ -220,7 +223,7 @@ class _Lane:
 
     async def _opened(self) -> ServiceBusSender:
         if self._broken is not None:
-            await _close(self._broken)
+            await _quietly(self._broken.close())
             self._broken = None
         if self._sender is None:
             # A topic's sender is the same thing: both attach to the entity's name.
@@ -250,12 +253,23 @@ def _added(batch: ServiceBusMessageBatch, message: ServiceBusMessage) -> bool:
     return True
 
 
-async def _close(link: ServiceBusSender | ServiceBusReceiver) -> None:
+@asynccontextmanager
+async def _reached(entity: str) -> AsyncIterator[None]:
+    """Bound a call in time and give its failures the workers' name."""
+    try:
+        async with asyncio.timeout(BATCH_SECONDS):
+            yield
+    except (AzureError, OSError) as error:  # TimeoutError is an OSError
+        raise _unavailable(entity, error) from error
+
+
+async def _quietly(call: Awaitable[None]) -> None:
+    """Close or settle; where that fails, the service does it itself in the end."""
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            await link.close()
+            await call
     except (AzureError, OSError) as error:
-        _log.debug("a link did not close: %s", type(error).__name__)
+        _log.debug("not closed or settled: %s", type(error).__name__)
 
 
 def _encoded(message: OutMessage) -> ServiceBusMessage:
