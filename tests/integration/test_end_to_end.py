@@ -1,0 +1,238 @@
+"""From a dropped file to its results: real hosts, Azurite, the broker, the simulated endpoint."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pytest
+import pytest_asyncio
+
+from local.endpoint import Rule, When, completion, embedding, image_content, row_key
+from local.stack import PROJECT
+from tests.integration.stage import (
+    CHAT_MODEL,
+    EMBED_MODEL,
+    Results,
+    Stage,
+    chats,
+    in_one_task,
+    jsonl,
+    stage,
+    usual_deployments,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GSM8K = PROJECT / "samples/gsm8k-test.jsonl"
+EVERY_DIALECT = PROJECT / "samples/every-dialect.jsonl"
+ROWS = 1_319
+TEMPLATE = {"messages": [{"role": "user", "content": "{question}"}]}
+OPTIONS = {"template": TEMPLATE, "max_tokens": 32, "model": CHAT_MODEL}
+SCORING_MODEL, AZURE_MODEL, OPENAI_MODEL = (
+    "Phi-3-small-8k-instruct",
+    "Phi-3-medium-4k-instruct",
+    "Phi-3-mini-128k-instruct",
+)
+PACED_MODEL = "Phi-3-medium-128k-instruct"
+PACED_ROWS_A_SECOND = 500
+
+
+def deployments(url: str) -> list[dict[str, Any]]:
+    """A deployment of each kind, and one with a quota."""
+    chat_only = {"tasks": ["chat"]}
+    return [
+        *usual_deployments(url),
+        {"name": "score", "kind": "aml-score", "model": SCORING_MODEL}
+        | {"url": f"{url}/endpoints/{SCORING_MODEL}/score"},
+        chat_only | {"name": "azure", "kind": "azure-openai", "model": AZURE_MODEL, "url": url},
+        chat_only | {"name": "openai", "kind": "openai", "model": OPENAI_MODEL, "url": f"{url}/v1"},
+        chat_only
+        | {"name": "paced", "kind": "openai", "model": PACED_MODEL, "url": f"{url}/v1"}
+        | {"requests_per_minute": 60 * PACED_ROWS_A_SECOND},
+    ]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    context = stage(tmp_path_factory.mktemp("stage"), deployments=deployments)
+    async with in_one_task(context) as made:
+        yield made
+
+
+def questions() -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in GSM8K.read_bytes().splitlines()]
+
+
+def answer(prompt: object, model: str = CHAT_MODEL, **parameters: Any) -> str:
+    """What the simulated model answers."""
+    most = parameters.pop("max_tokens", None)
+    return completion(0, model, prompt, max_tokens=most, sampling=parameters).text
+
+
+def said(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def without_ids_and_times(results: Results) -> list[dict[str, Any]]:
+    """Output rows as two runs of one file have them in common."""
+    lines = []
+    for line in results.output:
+        body = {k: v for k, v in line["response"]["body"].items() if k not in ("id", "created")}
+        response = {"status_code": line["response"]["status_code"], "body": body}
+        lines.append({"custom_id": line["custom_id"], "error": line["error"], "response": response})
+    return lines
+
+
+async def test_gsm8k_gives_the_same_results_with_one_and_with_three_workers(
+    running: Stage,
+) -> None:
+    data, asked = GSM8K.read_bytes(), questions()
+    status, alone = await running.run("alone/gsm8k.jsonl", data, OPTIONS)
+    assert status.state == "completed"
+    async with running.more_workers(2):
+        status, together = await running.run("together/gsm8k.jsonl", data, OPTIONS)
+    assert status.state == "completed"
+
+    for results in (alone, together):
+        results.check(ROWS)
+        assert results.errors == []
+        assert [line["custom_id"] for line in results.output] == [
+            str(number) for number in range(1, ROWS + 1)
+        ]
+    assert without_ids_and_times(alone) == without_ids_and_times(together)
+    assert list(alone.answers().values()) == [
+        answer(said(row["question"]), max_tokens=32) for row in asked
+    ]
+    billed = running.billed()
+    assert all(billed[row_key(row["question"])] == 2 for row in asked)
+
+
+async def test_an_errors_file_dropped_again_reruns_just_what_failed(running: Stage) -> None:
+    lines = GSM8K.read_bytes().splitlines()
+    filtered, failing = (orjson.loads(lines[at])["question"] for at in (700, 1200))
+    lines[3] = b'{"question": "cut off'
+    lines[500] = b'{"query": "another field than the template has"}'
+    running.endpoint.set_faults(
+        Rule(fault="content_filter_400", when=When(contains=filtered)),
+        Rule(fault="http_500", when=When(contains=failing)),
+    )
+    status, first = await running.run("failing/gsm8k.jsonl", b"\n".join(lines), OPTIONS)
+    running.endpoint.set_faults()
+    assert status.state == "completed"
+    first.check(ROWS)
+    assert first.codes() | {1201: "any"} == {
+        4: "invalid_json",
+        501: "template_field",
+        701: "content_filter",
+        1201: "any",
+    }
+    assert (first.manifest.counts.invalid, first.manifest.counts.failed) == (2, 2)
+
+    before = running.endpoint.stats()["admitted"]
+    status, again = await running.run("again/errors.jsonl", first.errors_raw, OPTIONS)
+    assert running.endpoint.stats()["admitted"] - before == 2
+    again.check(4)
+    assert again.answers() == {
+        "701": answer(said(filtered), max_tokens=32),
+        "1201": answer(said(failing), max_tokens=32),
+    }
+    assert list(again.codes().values()) == ["invalid_json", "template_field"]
+
+    mended = [json.loads(line) for line in again.errors_raw.splitlines()]
+    mended[0]["raw"] = '{"question": "cut off, and mended"}'
+    mended[1]["raw"] = '{"question": "with the field of the template"}'
+    status, last = await running.run("mended/errors.jsonl", jsonl(mended), OPTIONS)
+    last.check(2)
+    assert list(last.answers().values()) == [
+        answer(said("cut off, and mended"), max_tokens=32),
+        answer(said("with the field of the template"), max_tokens=32),
+    ]
+
+
+def expected_of_every_dialect(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The right answers to samples/every-dialect.jsonl, by custom_id."""
+    by_id = {row.get("custom_id") or row.get("prompt_id") or row.get("id"): row for row in rows}
+    images = by_id["image-embedding"]["body"]["input"]
+
+    def vectors(*texts: str) -> list[list[float]]:
+        return [embedding(0, EMBED_MODEL, text) for text in texts]
+
+    def body(name: str) -> Mapping[str, Any]:
+        given: Mapping[str, Any] = by_id[name].get("body", by_id[name])
+        return given
+
+    return {
+        "batch-chat": answer(body("batch-chat")["messages"], max_tokens=60),
+        "azure-batch-chat": answer(body("azure-batch-chat")["messages"], temperature=0),
+        "multi-turn": answer(body("multi-turn")["messages"], max_tokens=40),
+        "content-parts": answer(body("content-parts")["messages"]),
+        "ultrachat-1": answer(said("Write a haiku about a lighthouse.")),
+        "prompt-1": answer(said("Translate into French: good morning"), max_tokens=20),
+        "completion": answer("Once upon a time", max_tokens=30),
+        "azure-completion": answer("The capital of France is", max_tokens=5),
+        "embedding": vectors("A sentence to be found again."),
+        "azure-embeddings": vectors("first", "second", "third"),
+        "input-1": vectors("One text to embed."),
+        "input-2": vectors("Two texts", "to embed"),
+        "image-embedding": vectors(
+            *(image_content(image["image"], image.get("text")) for image in images)
+        ),
+        "scoring": answer(said("What is 12 times 12?"), max_tokens=30, temperature=0.1),
+        "15": answer(said("This row has no id: its line number is its custom_id.")),
+        "asked-again": answer(said("Asked a second time.")),
+    }
+
+
+async def test_a_file_of_every_dialect_comes_back_complete(running: Stage) -> None:
+    rows = [orjson.loads(line) for line in EVERY_DIALECT.read_bytes().splitlines()]
+    through = {"score": SCORING_MODEL, "azure": AZURE_MODEL, "openai": OPENAI_MODEL}
+    asked = [
+        {"custom_id": name, "model": model, "messages": said(f"Through {name}?"), "max_tokens": 9}
+        for name, model in through.items()
+    ]
+    # Each row of the sample goes where its task is done, the three added ones where they say.
+    model = {"model": CHAT_MODEL}
+    named = [
+        row
+        if "input" in row or "embedding" in str(row.get("url"))
+        else row | {"body": model | row["body"]}
+        if "body" in row
+        else row | {"request": row["request"] | {"body": model | row["request"]["body"]}}
+        if "request" in row
+        else model | row
+        for row in rows
+    ]
+    status, results = await running.run("every-dialect.jsonl", jsonl(named + asked), {})
+    assert status.state == "completed"
+    results.check(len(rows) + len(asked))
+    assert results.errors == []
+    assert results.answers() == expected_of_every_dialect(rows) | {
+        name: answer(said(f"Through {name}?"), model, max_tokens=9)
+        for name, model in through.items()
+    }
+    assert {*results.manifest.use} == {"chat", "embed", *through}
+
+
+async def test_a_small_job_is_done_long_before_a_big_one_dropped_with_it(running: Stage) -> None:
+    options = {"model": PACED_MODEL, "max_tokens": 8}
+    await running.drop("big.jsonl", jsonl(chats(5_000, "big")), options)
+    await running.drop("small.jsonl", jsonl(chats(20, "small")), options)
+    small = (await running.job("prompts/small.jsonl")).status
+    unfinished = [told for told in running.told if told.status.input == "prompts/big.jsonl"][-1]
+    big = (await running.job("prompts/big.jsonl")).status
+
+    assert (small.state, big.state) == ("completed", "completed")
+    (await running.results(small)).check(20)
+    (await running.results(big)).check(5_000)
+    assert seconds(small) < seconds(big) / 3
+    counts = unfinished.status.counts
+    assert counts is not None
+    assert counts.done < 2_500
+
+
+def seconds(status: Any) -> float:
+    """From a job's creation to its end."""
+    created, ended = (datetime.fromisoformat(each) for each in (status.created, status.ended))
+    return (ended - created).total_seconds()
