@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
         asyncio.run(_run(arguments))
-    except (ConfigurationError, StoreInUseError, OSError) as error:
+    except (ConfigurationError, StoreInUseError, sqlite3.Error, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

@@ -68,7 +68,7 @@ def load(source: str | Path | Mapping[str, Any]) -> Namespace:
         ConfigurationError: it is not in the emulator's format, or asks for what is not there.
     """
     content = (
-        json.loads(Path(source).read_text(encoding="utf-8"))
+        json.loads(Path(source).read_text(encoding="utf-8-sig"))
         if isinstance(source, str | Path)
         else source
     )

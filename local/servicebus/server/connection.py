@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 
 from ..codec import performatives as p
@@ -22,18 +23,26 @@ _SASL_OK = 0
 _WINDOW = 2**31 - 1
 
 
-class Connection(asyncio.Protocol):
-    """What the client sent so far, where the handshake stands, and the open channels.
+class Phase(Enum):
+    """What a connection expects next; without SASL it goes from HEADER to OPEN."""
 
-    The handshake: the SASL header, mechanisms and outcome, then the AMQP header, then `open`.
-    """
+    HEADER = auto()
+    SASL = auto()
+    AMQP_HEADER = auto()
+    OPEN = auto()
+    FRAMES = auto()
+    CLOSED = auto()
+
+
+class Connection(asyncio.Protocol):
+    """What the client sent so far, how far the connection is, and the open channels."""
 
     def __init__(self, server: "Server") -> None:
         self.server = server
         self.authorized = False
         self.peer_max_frame = 512
         self._channels: dict[int, Channel] = {}
-        self._expects = "header"  # then "sasl", "amqp header", "open", "frames", "nothing"
+        self._phase = Phase.HEADER
         self._incoming, self._outgoing = bytearray(), bytearray()
         self._heartbeat: asyncio.TimerHandle | None = None
         self._heard = False
@@ -49,7 +58,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: its consumers are no longer there."""
-        self._expects = "nothing"
+        self._phase = Phase.CLOSED
         self.server.connections.discard(self)
         self._watch.cancel()
         if self._heartbeat:
@@ -79,7 +88,7 @@ class Connection(asyncio.Protocol):
 
     def _check_alive(self) -> None:
         """Close a connection that stays silent, or does not get through the handshake."""
-        if not self._heard or self._expects != "frames":
+        if not self._heard or self._phase != Phase.FRAMES:
             self._fail("amqp:resource-limit-exceeded", "nothing was heard for too long")
             return
         self._heard = False
@@ -88,19 +97,19 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, condition: str, description: str) -> None:
         _log.info("closing a connection: %s: %s", condition, description)
-        if self._expects == "frames":
+        if self._phase == Phase.FRAMES:
             self.send(0, p.Close(p.error(condition, description)))
         self._close()
 
     def _close(self) -> None:
-        self._expects = "nothing"
+        """Close the connection once what was queued before is written, at the end of the turn."""
+        self._phase = Phase.CLOSED
         self._incoming.clear()
-        self.flush()
-        self._transport.close()
+        self._queue(b"")
 
     def abort(self) -> None:
         """Break the connection at once, as a failing network would."""
-        self._expects = "nothing"
+        self._phase = Phase.CLOSED
         self._outgoing.clear()
         self._transport.abort()
 
@@ -117,9 +126,11 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what is queued to the socket."""
-        if self._outgoing:
+        if self._outgoing and not self._transport.is_closing():
             self._transport.write(bytes(self._outgoing))
-            self._outgoing.clear()
+        self._outgoing.clear()
+        if self._phase == Phase.CLOSED:
+            self._transport.close()
 
     def _beat(self, seconds: float) -> None:
         self._queue(p.frame(0, b""))
@@ -129,12 +140,9 @@ class Connection(asyncio.Protocol):
 
     def _work(self) -> None:
         position = 0
-        while self._expects != "nothing":
-            size = (
-                self._header(position)
-                if self._expects.endswith("header")
-                else self._frame(position)
-            )
+        while self._phase != Phase.CLOSED:
+            headers = (Phase.HEADER, Phase.AMQP_HEADER)
+            size = self._header(position) if self._phase in headers else self._frame(position)
             if size == 0:
                 break
             position += size
@@ -144,13 +152,13 @@ class Connection(asyncio.Protocol):
         header = bytes(self._incoming[position : position + 8])
         if len(header) < 8:
             return 0
-        if header == p.SASL_HEADER and self._expects == "header":
+        if header == p.SASL_HEADER and self._phase == Phase.HEADER:
             mechanisms = p.encode_performative(p.SaslMechanisms(_MECHANISMS))
             self._queue(p.SASL_HEADER + p.frame(0, mechanisms, p.SASL_FRAME))
-            self._expects = "sasl"
+            self._phase = Phase.SASL
         elif header == p.AMQP_HEADER:
             self._queue(p.AMQP_HEADER)
-            self._expects = "open"
+            self._phase = Phase.OPEN
         else:
             # AMQP 1.0, part 2, 2.2: answer with the header that would do, and close.
             self._queue(p.SASL_HEADER)
@@ -164,17 +172,17 @@ class Connection(asyncio.Protocol):
         if not frame.body:
             return frame.size
         performative, payload = p.decode_performative(frame.body)
-        if (frame.kind == p.SASL_FRAME) != (self._expects == "sasl"):
+        if (frame.kind == p.SASL_FRAME) != (self._phase == Phase.SASL):
             raise ProtocolError(
                 "amqp:not-allowed", "a frame came before its place in the handshake"
             )
         if isinstance(performative, p.SaslInit):
             outcome = p.encode_performative(p.SaslOutcome(_SASL_OK))
             self._queue(p.frame(0, outcome, p.SASL_FRAME))
-            self._expects = "amqp header"
-        elif isinstance(performative, p.Open) and self._expects == "open":
+            self._phase = Phase.AMQP_HEADER
+        elif isinstance(performative, p.Open) and self._phase == Phase.OPEN:
             self._open(performative)
-        elif self._expects != "frames":
+        elif self._phase != Phase.FRAMES:
             raise ProtocolError("amqp:not-allowed", f"{type(performative).__name__} out of place")
         else:
             self._dispatch(frame.channel, performative, payload)
@@ -187,7 +195,7 @@ class Connection(asyncio.Protocol):
             0,
             p.Open(self.server.name, None, limits.max_frame, _CHANNEL_MAX, limits.idle_ms),
         )
-        self._expects = "frames"
+        self._phase = Phase.FRAMES
         if client.idle_timeout_ms:
             self._beat(max(client.idle_timeout_ms, 100) / 2000)
 

@@ -30,7 +30,7 @@ def manage(entity: Entity, operation: str, body: Body, max_message: int) -> Body
     """Do an operation on an entity; returns the body of the reply, None for "nothing there".
 
     Raises:
-        ServiceBusError: the operation is refused; nothing of it was done.
+        ServiceBusError: the operation is refused; of a list, what came before it was done.
     """
     name = operation.removeprefix(_PREFIX)
     if name == "schedule-message":

@@ -83,6 +83,8 @@ class Server:
     def _turn(self) -> None:
         """Hand out messages, make all changes durable, and only then tell the clients."""
         self._turn_is_due = False
+        if self.failed.done():
+            return
         self.broker.pump()
         try:
             if self._store is not None:

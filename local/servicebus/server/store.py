@@ -195,8 +195,10 @@ class Store:
 
     def close(self) -> None:
         """Commit and close the file."""
-        self.commit()
-        self._database.close()
+        try:
+            self.commit()
+        finally:
+            self._database.close()
 
     def _key(self, path: str, sequence: int) -> int:
         return self._ids.get(path, 0) << _SEQUENCE_BITS | sequence
