@@ -4,115 +4,21 @@ import asyncio
 import logging
 import random
 import struct
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local.servicebus import Limits, Server, serve
+from local.servicebus import Limits
 from local.servicebus.broker.message import Message
 from local.servicebus.codec import performatives as p
 from local.servicebus.codec import sections
 from local.servicebus.codec import values as v
 from local.servicebus.codec.writing import encode
 
-from .support import encoded, namespace, queue, until
-
-CONFIG = namespace(queue("q"), queue("sessions", RequiresSession=True))
-LIMITS = Limits(max_message=1000, handshake_seconds=5)
-HANDSHAKE = b"".join(
-    (
-        p.SASL_HEADER,
-        p.frame(0, p.encode_performative(p.SaslInit("ANONYMOUS")), p.SASL_FRAME),
-        p.AMQP_HEADER,
-        p.frame(0, p.encode_performative(p.Open("test"))),
-    )
-)
-
-
-class Peer:
-    """A client that sends whatever it is told to."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    def send(self, performative: object, payload: bytes = b"", channel: int = 0) -> None:
-        self.raw(p.frame(channel, p.encode_performative(performative) + payload))
-
-    def raw(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def shake_hands(self) -> None:
-        self.raw(HANDSHAKE)
-        async with asyncio.timeout(5):
-            await self.reader.readexactly(8)
-            await self._frame()
-            await self._frame()
-            await self.reader.readexactly(8)
-            assert isinstance(await self.next(), p.Open)
-            self.send(p.Begin(None, 0, 1000, 1000))
-            assert isinstance(await self.next(), p.Begin)
-
-    async def attach(self, path: str, *, receiver: bool, handle: int = 0) -> p.Attach:
-        source = v.Described(v.ULong(p.SOURCE), [path if receiver else None])
-        target = v.Described(v.ULong(p.TARGET), [None if receiver else path])
-        self.send(p.Attach(f"link-{handle}", handle, receiver, 0, 1, source, target, None, None, 0))
-        reply: p.Attach = await self.expect(p.Attach)
-        return reply
-
-    async def authorize(self, server: Server) -> None:
-        """Use the token of a client that knows the key."""
-        for connection in server.connections:
-            connection.authorized = True
-
-    async def next(self) -> Any:
-        return p.decode_performative(await self._frame())[0]
-
-    async def expect(self, kind: Any) -> Any:
-        """The next frame of a kind; flows and heartbeats may come before it."""
-        async with asyncio.timeout(5):
-            while True:
-                body = await self._frame()
-                if body and isinstance(found := p.decode_performative(body)[0], kind):
-                    return found
-
-    async def _frame(self) -> bytes:
-        header = await self.reader.readexactly(8)
-        size = struct.unpack(">I", header[:4])[0]
-        return await self.reader.readexactly(size - 8)
-
-    async def closed(self) -> bool:
-        """Whether the server closes the connection in time."""
-        async with asyncio.timeout(5):
-            while await self.reader.read(65536):
-                pass
-        return True
-
-
-@asynccontextmanager
-async def peer(server: Server, *, shaken: bool = True) -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    one = Peer(reader, writer)
-    try:
-        if shaken:
-            await one.shake_hands()
-        yield one
-    finally:
-        writer.close()
-
-
-@asynccontextmanager
-async def running(limits: Limits = LIMITS) -> AsyncIterator[Server]:
-    async with serve(CONFIG, limits=limits) as server:
-        yield server
-
-
-def condition_of(error: v.Described | None) -> str:
-    assert error is not None
-    return str(error.value[0])
+from .peer import HANDSHAKE, condition_of, peer, running
+from .support import encoded, until
 
 
 @pytest.mark.parametrize(
@@ -213,42 +119,6 @@ async def test_a_batch_with_one_bad_message_is_refused_whole() -> None:
         disposition = await sender.expect(p.Disposition)
         assert condition_of(disposition.state.value[0]) == "amqp:not-allowed"
         assert server.broker.queue("sessions").messages == {}
-
-
-async def test_a_message_may_come_in_parts_or_be_given_up() -> None:
-    async with running() as server, peer(server) as sender:
-        await sender.authorize(server)
-        await sender.attach("q", receiver=False)
-        sender.send(p.Transfer(0, 0, b"t", 0, more=True), b"never finished")
-        sender.send(p.Transfer(0, aborted=True))
-        data = encoded(b"in parts")
-        sender.send(p.Transfer(0, 1, b"t", 0, more=True), data[:5])
-        sender.send(p.Transfer(0, more=True), data[5:9])
-        sender.send(p.Transfer(0), data[9:])
-        disposition = await sender.expect(p.Disposition)
-        assert (disposition.first, disposition.state.descriptor) == (1, p.ACCEPTED)
-        # No message larger than allowed is ever collected, however many parts it comes in.
-        for _ in range(50):
-            sender.send(p.Transfer(0, 2, b"t", 0, more=True), bytes(500))
-        sender.send(p.Transfer(0), b"")
-        disposition = await sender.expect(p.Disposition)
-        assert condition_of(disposition.state.value[0]) == "amqp:link:message-size-exceeded"
-
-
-async def test_a_small_frame_size_and_window_are_kept() -> None:
-    async with running() as server, peer(server) as receiver:
-        await receiver.authorize(server)
-        for connection in server.connections:
-            connection.peer_max_frame = 512
-        body = bytes(range(200)) * 4
-        server.broker.entity("q").accept(Message.parse(encoded(body)))
-        await receiver.attach("q", receiver=True)
-        receiver.send(p.Flow(None, 1, 0, 100, 0, 0, 10))
-        first = await receiver.expect(p.Transfer)
-        assert first.more
-        assert first.delivery_tag is not None
-        second = await receiver.expect(p.Transfer)
-        assert second.delivery_id is None
 
 
 async def test_settling_the_unknown_loses_nothing() -> None:
