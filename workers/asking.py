@@ -33,7 +33,8 @@ class Dispatch(Protocol):
 class Asking:
     """Asks rows and collects their results; rows that have to wait are left out.
 
-    `handed_back` holds why, for each call that could not be made in time.
+    `spend` is told of the calls that were made in vain for a row that has to wait, and `spent` has
+    those of earlier attempts. `handed_back` holds why, for each call that was not made in time.
     """
 
     def __init__(
@@ -43,12 +44,16 @@ class Asking:
         gate: Gate,
         collect: Collect,
         *,
+        spend: Callable[[int, Attempts], None],
+        spent: Mapping[int, Attempts],
         pack_limits: Limits,
     ) -> None:
         self._job = job
         self._dispatch = dispatch
         self._gate = gate
         self._collect = collect
+        self._spend = spend
+        self._spent = spent
         self._limits = pack_limits
         self._weight = WEIGHT_OF_PRIORITY[job.priority]
         self.handed_back: list[HandBack] = []
@@ -83,34 +88,38 @@ class Asking:
             await self._alone(row, request)
             await done()
 
-    async def _alone(self, row: int, request: Request, spent: Attempts = ()) -> None:
-        answer = await self._ask(Call(request.task, request.model or "", request.body))
+    async def _alone(self, row: int, request: Request, wasted: Attempts = ()) -> None:
+        """Ask one row; `wasted` are packed calls that were refused on the way to it."""
+        call = Call(request.task, request.model or "", request.body)
+        answer = await self._ask(call, row, wasted)
         if answer is not None:
-            use = (*spent, *answer.attempts)
-            self._answered(row, request, answer.outcome, answer.attempts, use)
+            attempts = (*self._spent.get(row, ()), *answer.attempts)
+            self._answered(row, request, answer.outcome, attempts, (*wasted, *attempts))
 
     async def _packed(
-        self, packed: Pack, by_row: Mapping[int, Request], spent: Attempts = ()
+        self, packed: Pack, by_row: Mapping[int, Request], wasted: Attempts = ()
     ) -> None:
-        """One call for several rows; `spent` are calls that were refused on the way to it."""
         rows = [request.row for request in packed.requests]
         first = by_row[rows[0]]
         if len(rows) == 1:
-            await self._alone(rows[0], first, spent)
+            await self._alone(rows[0], first, wasted)
             return
-        answer = await self._ask(Call(first.task, packed.model, packed.body, rows=len(rows)))
+        call = Call(first.task, packed.model, packed.body, rows=len(rows))
+        answer = await self._ask(call, rows[0], wasted)
         if answer is None:
             return
-        spent = (*spent, *answer.attempts)
+        wasted = (*wasted, *answer.attempts)
         outcomes = _outcomes(packed, answer.outcome)
         if outcomes is None:
             for half in packed.halve():
-                await self._packed(half, by_row, spent)
-                spent = ()
+                await self._packed(half, by_row, wasted)
+                wasted = ()
             return
         for row in rows:
-            self._answered(row, by_row[row], outcomes[row], answer.attempts, spent)
-            spent = ()
+            earlier = self._spent.get(row, ())
+            attempts = (*earlier, *answer.attempts)
+            self._answered(row, by_row[row], outcomes[row], attempts, (*wasted, *earlier))
+            wasted = ()  # a packed call counts with one of its rows
 
     def _answered(
         self, row: int, request: Request, outcome: Outcome, attempts: Attempts, use: Attempts
@@ -119,13 +128,15 @@ class Asking:
             lines.answered(self._job.id, row, request, outcome, attempts=attempts, use=use)
         )
 
-    async def _ask(self, call: Call) -> Answer | None:
+    async def _ask(self, call: Call, row: int, wasted: Attempts) -> Answer | None:
         try:
             return await self._dispatch.ask(
                 call, job=self._job.id, weight=self._weight, gate=self._gate
             )
         except HandBack as wait:
             self.handed_back.append(wait)
+            if vain := (*wasted, *wait.attempts):
+                self._spend(row, vain)
             return None
 
 

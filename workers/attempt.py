@@ -6,6 +6,7 @@ from typing import Protocol
 
 from schemas.deployments import Task
 from schemas.jobs import Ending, Job, PlannedShard, Reason
+from schemas.results import Attempt as Call
 from schemas.results import Part, Receipt
 from workers.core import lines
 from workers.core.lines import RowResult
@@ -50,7 +51,7 @@ class Attempt:
     ending: Ending | None
     reason: Reason | None
     rows: Sequence[Row] = ()
-    pending: list[RowResult] = field(default_factory=list)
+    pending: list[bytes] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -61,7 +62,12 @@ class Attempt:
         """A row is done; the next journal interval makes it durable."""
         if result.row not in self.results:
             self.results.add(result)
-            self.pending.append(result)
+            self.pending.append(lines.journal_line(result))
+
+    def spend(self, row: int, attempts: tuple[Call, ...]) -> None:
+        """Calls were made for a row that has to wait; its line will tell of them."""
+        self.past.spent[row] = (*self.past.spent.get(row, ()), *attempts)
+        self.pending.append(lines.spent_line(row, attempts))
 
     def left(self) -> list[tuple[int, Request]]:
         """The rows that are still to be asked."""
@@ -77,26 +83,30 @@ class Attempt:
             if isinstance(read, Refusal):
                 self.collect(lines.refused(self.job.id, row, read))
             elif row in self.past.given_up:
-                self.collect(
-                    lines.not_done(
-                        self.job.id, row, read.line, read, kind="failed", reason=lines.CRASHED
-                    )
-                )
+                self.collect(self._not_done(row, "failed", lines.CRASHED))
 
     def write_off(self, ending: Ending) -> None:
         """Give every row that was not answered the ending's reason."""
         reason = self.reason or lines.default_reason(ending)
         for row in range(self.planned.rows):
-            if row in self.results:
-                continue
-            read = self.rows[row] if row < len(self.rows) else None
-            line = read.line if read else None
-            if line is None and not self.planned.gaps:
-                line = self.planned.line + row
-            request = read if isinstance(read, Request) else None
-            self.results.add(
-                lines.not_done(self.job.id, row, line, request, kind=ending, reason=reason)
-            )
+            if row not in self.results:
+                self.results.add(self._not_done(row, ending, reason))
+
+    def _not_done(self, row: int, kind: lines.Kind, reason: Reason) -> RowResult:
+        read = self.rows[row] if row < len(self.rows) else None
+        line = read.line if read else None
+        if line is None and not self.planned.gaps:
+            line = self.planned.line + row
+        return lines.not_done(
+            self.job.id,
+            row,
+            line,
+            read if isinstance(read, Request) else None,
+            first_line=self.planned.line,
+            kind=kind,
+            reason=reason,
+            attempts=self.past.spent.get(row, ()),
+        )
 
     async def flush(self, *, end: bool = False) -> None:
         """Make what is pending durable; `end` says that this attempt did not crash."""

@@ -19,6 +19,7 @@ from schemas.results import Attempt, WaitReason
 from workers.core.estimating import measure
 from workers.core.lane import DAY, Lane, Ticket
 from workers.core.retrying import ATTEMPTS, backoff, step
+from workers.errors import HandBack
 from workers.funding import Funding
 from workers.gate import Gate, Waiter
 from workers.ledger import Ledger
@@ -130,8 +131,21 @@ class Dispatcher:
 
     async def _asked(self, call: Call, group: Group, waiter: Waiter) -> Answer:
         self._rows += 1
-        row, failures, blamed = self._rows, 0, 0
         attempts: list[Attempt] = []
+        try:
+            outcome = await self._last(call, group, waiter, row=self._rows, attempts=attempts)
+        except HandBack as wait:
+            # One HandBack may send many calls away: each has attempts of its own.
+            own = HandBack(wait.reason, wait.delay, wait.deployment)
+            own.attempts = tuple(attempts)
+            raise own from None
+        return Answer(outcome, tuple(attempts))
+
+    async def _last(
+        self, call: Call, group: Group, waiter: Waiter, *, row: int, attempts: list[Attempt]
+    ) -> Outcome:
+        """Try until an outcome is final; every try is added to `attempts`."""
+        failures = blamed = 0
         while True:
             lane, ticket = await self._turns.admitted(group, waiter)
             outcome, delay = await self._try(lane, ticket, call, waiter, row=row, attempts=attempts)
@@ -142,7 +156,7 @@ class Dispatcher:
                 now = asyncio.get_running_loop().time()
                 delay = max(backoff(failures, self._rng), lane.budget.wait(now))
             if what == "final" or blamed >= ATTEMPTS:
-                return Answer(outcome, tuple(attempts))
+                return outcome
             if delay > 0.0:
                 reason: WaitReason = "outage" if what == "retry" else "throttled"
                 await self._turns.rest(group, waiter, delay, reason, lane.name)

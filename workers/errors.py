@@ -13,6 +13,8 @@ WorkerError
 
 from typing import Any
 
+from schemas.results import Attempt
+
 
 class WorkerError(Exception):
     """Something went wrong in the worker."""
@@ -79,13 +81,15 @@ class NewerVersion(WorkerError):
 class HandBack(WorkerError):
     """The call cannot be made in time: the rest of the shard goes back to the queue.
 
-    `reason` is what it waits for; `delay` is seconds from now until another try makes sense.
+    `reason` is what it waits for; `delay` is seconds from now until another try makes sense;
+    `attempts` are the calls that were made for it until then.
     """
 
     def __init__(self, reason: str, delay: float, deployment: str | None = None) -> None:
         self.reason = reason
         self.delay = delay
         self.deployment = deployment
+        self.attempts: tuple[Attempt, ...] = ()
         super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
 
 

@@ -1,7 +1,8 @@
 """The journal of a shard's attempts: the rows done so far, and in suspect mode the rows begun.
 
 One append blob an attempt, `jobs/{job}/journal/{shard}/{attempt}`; its lines are a header, results,
-`begin` marks, and an `end` mark. A journal without an end mark is a crash.
+calls spent on rows that have to wait, `begin` marks, and an `end` mark. A journal without an end
+mark is a crash.
 """
 
 import contextlib
@@ -12,7 +13,8 @@ from typing import Any, Final
 import orjson
 
 from schemas.jobs import SCHEMA_VERSION
-from workers.core.lines import RowResult, from_journal, journal_line
+from schemas.results import Attempt
+from workers.core.lines import from_journal, spent_from_journal
 from workers.errors import BlobExists, BlobFull, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.spool import Spool
@@ -46,11 +48,10 @@ class Journal:
             await self._blobs.create_append(self._ref)
         await self._blobs.append(self._ref, _HEADER)
 
-    async def write(self, results: Iterable[RowResult]) -> None:
-        """Add results. One written twice, by a repeated append, is harmless: readers keep one."""
+    async def write(self, journal_lines: Iterable[bytes]) -> None:
+        """Add lines. One written twice, by a repeated append, is harmless: readers keep one."""
         block = bytearray()
-        for result in results:
-            line = journal_line(result)
+        for line in journal_lines:
             if block and len(block) + len(line) > MAX_APPEND:
                 await self._append(bytes(block))
                 block.clear()
@@ -89,6 +90,7 @@ class Past:
 
     crashes: int = 0
     given_up: frozenset[int] = frozenset()
+    spent: dict[int, tuple[Attempt, ...]] = field(default_factory=dict)
 
     @property
     def suspect(self) -> bool:
@@ -112,7 +114,7 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
         attempt = attempts.setdefault(_attempt_of(name), _Attempt())
         attempt.ended = False  # a rolled journal is judged by its last blob
         async for line in _lines(blobs, info):
-            _note(line, attempt, results)
+            _note(line, attempt, past, results)
     past.crashes = sum(not attempt.ended for attempt in attempts.values())
     past.given_up = given_up(list(attempts.values()))
     return past
@@ -142,12 +144,15 @@ def attempt_name(earlier: int, attempt: str) -> str:
     return f"{earlier:06d}-{attempt}"
 
 
-def _note(line: Mapping[str, Any], attempt: _Attempt, results: Spool) -> None:
+def _note(line: Mapping[str, Any], attempt: _Attempt, past: Past, results: Spool) -> None:
     if line.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
         raise NewerVersion("a journal", line["schema_version"])
     if "row" in line:
         attempt.done.add(line["row"])
         results.add(from_journal(line))
+    elif "spent" in line:
+        row, calls = spent_from_journal(line)
+        past.spent[row] = (*past.spent.get(row, ()), *calls)
     elif "begin" in line:
         attempt.begun.append(line["begin"])
     elif "end" in line:

@@ -155,6 +155,8 @@ class Runner:
             self._dispatcher,
             attempt.gate,
             attempt.collect,
+            spend=attempt.spend,
+            spent=attempt.past.spent,
             pack_limits=PACK_LIMITS,
         )
         if attempt.ending is None and attempt.left():

@@ -101,18 +101,30 @@ def refused(job: str, row: int, refusal: Refusal) -> RowResult:
 
 
 def not_done(
-    job: str, row: int, line: int | None, request: Request | None, *, kind: Kind, reason: Reason
+    job: str,
+    row: int,
+    line: int | None,
+    request: Request | None,
+    *,
+    first_line: int,
+    kind: Kind,
+    reason: Reason,
+    attempts: Sequence[Attempt] = (),
 ) -> RowResult:
-    """The line of a row that was not answered, for a reason that is not its own."""
-    text = {
-        "id": f"{job}-{row if line is None else line}",
+    """The line of a row that was not answered, for a reason that is not its own.
+
+    Where blank lines hide the row's own line number, it is named by its shard's first line.
+    """
+    text: dict[str, Any] = {
+        "id": f"{job}-{f'{first_line}+{row}' if line is None else line}",
         "custom_id": request.custom_id if request else None,
         "line": line,
         "response": None,
         "error": {"code": reason.code, "message": reason.message},
         "request": request.as_batch_row() if request else None,
     }
-    return RowResult(row, kind, Usage(), orjson.dumps(text))
+    text["attempts"] = [asdict(attempt) for attempt in attempts]
+    return RowResult(row, kind, Usage(), orjson.dumps(text), tuple(attempts))
 
 
 def default_reason(ending: Ending) -> Reason:
@@ -211,3 +223,13 @@ def from_journal(line: Mapping[str, Any]) -> RowResult:
         orjson.dumps(line["text"]),
         tuple(Attempt(**attempt) for attempt in line["use"]),
     )
+
+
+def spent_line(row: int, attempts: Sequence[Attempt]) -> bytes:
+    """Calls made in vain for a row that has to wait, as a line of a journal."""
+    return orjson.dumps({"spent": row, "use": attempts}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def spent_from_journal(line: Mapping[str, Any]) -> tuple[int, tuple[Attempt, ...]]:
+    """The row and its calls in such a line."""
+    return line["spent"], tuple(Attempt(**attempt) for attempt in line["use"])
