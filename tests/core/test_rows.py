@@ -418,9 +418,11 @@ JSON_VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-FIELDS = st.sampled_from(
-    ["custom_id", "id", "prompt_id", "method", "url", "body", "messages", "prompt", "input", "input_data", "error", "request", "raw", "model", "max_tokens", "temperature", "stream", "n", "role", "content", "question"]
-)
+NAMES = """
+custom_id id prompt_id method url body messages prompt input input_data error request raw
+model max_tokens temperature stream n role content question
+"""
+FIELDS = st.sampled_from(NAMES.split())
 TURNS = st.fixed_dictionaries(
     {},
     optional={

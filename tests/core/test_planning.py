@@ -1,0 +1,220 @@
+"""A plan covers every row once, whatever the pieces; duplicates are found exactly."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.jobs import JobOptions, PlannedShard
+from workers.core import planning
+from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Survey
+from workers.core.rows import Refusal, Request, RowRules, read_row, split_lines
+
+MAX_LINE = 70_000
+RULES = RowRules.of(JobOptions(), max_line_bytes=MAX_LINE, default_models={"chat": "phi"})
+
+
+def scanned(data: bytes, sizes: list[int] | None = None) -> list[Row]:
+    """All rows of a file that comes in pieces of these sizes, over and over."""
+    scanner, rows, start, turn = Scanner(RULES), list[Row](), 0, 0
+    while start < len(data):
+        size = sizes[turn % len(sizes)] if sizes else len(data)
+        rows += scanner.feed(data[start : start + size])
+        start, turn = start + size, turn + 1
+    return [*rows, *scanner.close()]
+
+
+def planned(data: bytes, sizes: list[int] | None = None) -> list[PlannedShard]:
+    planner = Planner(len(data))
+    shards = [planner.add(offset, length, row.line) for offset, length, row in scanned(data, sizes)]
+    return [shard for shard in (*shards, planner.close()) if shard is not None]
+
+
+def as_run(data: bytes, shard: PlannedShard) -> list[Request | Refusal]:
+    """The rows that a runner reads in a shard."""
+    most = max(planning.MAX_BYTES, MAX_LINE + 1, 64 * 1024)
+    piece = data[shard.offset : shard.offset + min(shard.length, most)]
+    return [
+        read_row(line, content, RULES) for line, content in split_lines(piece, shard.line, MAX_LINE)
+    ]
+
+
+LINES = st.sampled_from(
+    [
+        b"",
+        b" \t",
+        b"\r",
+        b"{",
+        b'{"prompt": "p"}',
+        b'{"prompt": "p"}\r',
+        b'  {"custom_id": "a", "prompt": "q"} ',
+        b'\xef\xbb\xbf{"prompt": "p"}',
+        b'{"prompt": "\xff"}',
+        b"x" * MAX_LINE,
+        b"x" * (MAX_LINE + 1),
+        b" " * MAX_LINE,
+        b" " * (MAX_LINE + 1),
+        b" " * (MAX_LINE - 14) + b'{"prompt": "p"}',
+        b" " * (MAX_LINE * 3) + b'{"prompt": "p"}',
+        b'{"prompt": "' + b"y" * MAX_LINE * 2 + b'"}',
+    ]
+)
+FILES = st.builds(
+    lambda start, lines, end: start + b"\n".join(lines) + end,
+    st.sampled_from([b"", b"\xef\xbb\xbf"]),
+    st.lists(LINES, max_size=12),
+    st.sampled_from([b"", b"\n", b"\r\n", b" \n\n"]),
+)
+SIZES = st.lists(st.integers(1, 300) | st.integers(10_000, 200_000), min_size=1, max_size=4)
+
+
+@given(FILES, SIZES)
+@settings(max_examples=150, deadline=None)
+def test_rows_are_the_same_whatever_the_pieces(data: bytes, sizes: list[int]) -> None:
+    sizes = [max(size, len(data) // 2000) for size in sizes]
+    assert _told(scanned(data, sizes)) == _told(scanned(data))
+
+
+def _told(rows: list[Row]) -> list[Any]:
+    """Rows without the text of over-long ones, of which a scan keeps only the beginning."""
+    return [
+        (offset, length, row if isinstance(row, Request) else (row.line, row.code))
+        for offset, length, row in rows
+    ]
+
+
+@given(FILES, SIZES)
+@settings(max_examples=150, deadline=None)
+def test_a_runner_sees_the_rows_that_were_planned(data: bytes, sizes: list[int]) -> None:
+    sizes = [max(size, len(data) // 2000) for size in sizes]
+    shards = planned(data, sizes)
+    assert shards == planned(data)
+    expected = [row for _, _, row in scanned(data)]
+    run = [row for shard in shards for row in as_run(data, shard)]
+    assert [(row.line, type(row), row.custom_id) for row in run] == [
+        (row.line, type(row), row.custom_id) for row in expected
+    ]
+    for shard in shards:
+        rows = as_run(data, shard)
+        assert shard.rows == len(rows)
+        assert shard.line == rows[0].line
+        assert shard.gaps == (rows[-1].line - rows[0].line + 1 != len(rows))
+        assert shard.offset == 0 or data[shard.offset - 1 : shard.offset] == b"\n"
+        end = shard.offset + shard.length
+        assert end == len(data) or data[end : end + 1] == b"\n"
+    for one, next_one in pairwise(shards):
+        assert next_one.shard == one.shard + 1
+        assert one.offset + one.length < next_one.offset
+
+
+ROWS = st.lists(st.integers(1, 200) | st.integers(1, 9_000_000), max_size=40)
+
+
+@given(ROWS, st.integers(1, 1200))
+@settings(max_examples=200, deadline=None)
+def test_shards_are_bounded(lengths: list[int], times: int) -> None:
+    """Lengths alone matter to the planner: files too big to make can be planned all the same."""
+    lengths = (lengths * times)[:5000]
+    planner, offset, shards = Planner(sum(lengths) + len(lengths)), 0, list[PlannedShard]()
+    for number, length in enumerate(lengths, 1):
+        if done := planner.add(offset, length, number):
+            shards.append(done)
+        offset += length + 1
+    if last := planner.close():
+        shards.append(last)
+    assert sum(shard.rows for shard in shards) == len(lengths)
+    for shard in shards:
+        assert shard.rows <= planning.MAX_ROWS
+        assert shard.length <= planning.MAX_BYTES or shard.rows == 1
+
+
+def test_a_file_of_few_rows_is_shared_by_several_workers() -> None:
+    data = b'{"prompt": "p"}\n' * 1319
+    shards = planned(data)
+    assert 20 <= len(shards) <= planning.USUAL_SHARDS
+    assert all(shard.rows >= planning.FEW_ROWS for shard in shards[:-1])
+    assert len(planned(b'{"prompt": "p"}\n' * planning.FEW_ROWS)) == 1
+
+
+def test_a_plan_of_a_huge_file_stays_small_enough_to_read() -> None:
+    rows, length = 4_000_000, 2_500
+    planner, shards = Planner(rows * length * 10), 0
+    for at in range(rows // 10):
+        shards += planner.add(at * length, length - 1, at + 1) is not None
+    assert shards <= planning.MAX_SHARDS / 10
+
+
+def test_a_line_of_any_length_costs_no_more_memory_than_the_limit() -> None:
+    scanner = Scanner(RULES)
+    for _ in range(1000):
+        assert not list(scanner.feed(b"x" * 100_000))
+        assert len(scanner._rest) <= MAX_LINE + 1
+    (offset, length, row), (after, _, other) = [
+        *scanner.feed(b"\n" + b'{"prompt": "p"}'),
+        *scanner.close(),
+    ]
+    assert (offset, length, after) == (0, 100_000_000, 100_000_001)
+    assert isinstance(row, Refusal)
+    assert row.code == "line_too_long"
+    assert isinstance(other, Request)
+    assert other.line == 2
+
+
+@given(st.lists(st.sampled_from("abcdefgh") | st.text(max_size=3) | st.integers(0, 30).map(str)))
+@settings(max_examples=300, deadline=None)
+def test_duplicates_are_those_that_a_dict_finds(ids: list[str]) -> None:
+    assert _duplicates(ids) == _by_dict(ids)
+
+
+def test_duplicates_are_found_among_many() -> None:
+    ids = [f"request-{at % 39_999}" for at in range(40_000)]
+    assert _duplicates(ids) == [40_000]
+
+
+def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "hash", len, raising=False)
+    ids = ["aa", "bb", "aa", "cc", "bb", "d"]
+    assert _duplicates(ids) == _by_dict(ids) == [3, 5]
+
+
+def _duplicates(ids: list[str]) -> list[int]:
+    finder = DuplicateFinder()
+    for custom_id in ids:
+        finder.add(custom_id)
+    if finder.candidates():
+        for line, custom_id in enumerate(ids, 1):
+            finder.confirm(line, custom_id)
+    return finder.duplicates
+
+
+def _by_dict(ids: list[str]) -> list[int]:
+    first: dict[str, int] = {}
+    return [
+        line for line, custom_id in enumerate(ids, 1) if first.setdefault(custom_id, line) != line
+    ]
+
+
+def test_the_second_scan_has_to_follow_the_first() -> None:
+    with pytest.raises(RuntimeError):
+        DuplicateFinder().confirm(1, "a")
+
+
+def test_a_survey_counts_what_is_asked_and_keeps_the_first_refusal() -> None:
+    survey = Survey()
+    rows = [{"prompt": "p"}, {}, {"input": "i"}, {"prompt": "p"}, {"prompt": ""}]
+    for number, row in enumerate(rows, 1):
+        survey.note(read_row(number, json.dumps(row).encode(), RULES))
+    assert survey.asked == {("chat", "phi"): 2, ("embeddings", None): 1}
+    assert survey.invalid == 2
+    assert survey.first_invalid is not None
+    assert survey.first_invalid.line == 2
+
+
+def test_a_survey_is_bounded_whatever_a_file_asks() -> None:
+    survey = Survey()
+    for number in range(2 * planning.MOST_KINDS):
+        survey.note(Request(number, str(number), "chat", f"model-{number}", {}))
+    assert len(survey.asked) == planning.MOST_KINDS
