@@ -1,0 +1,378 @@
+"""A job's state only ever moves forward, and what is sent follows the protocol."""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
+from schemas.results import Counts, Receipt, Tokens
+from workers.core import lifecycle
+from workers.core.lifecycle import NOTHING, Change
+
+ROWS = 3
+REASON = Reason(code="why", message="because")
+
+
+def job(window: int = 4) -> Job:
+    return Job(
+        id="j",
+        door="drop",
+        container="prompts",
+        name="in.jsonl",
+        etag="e",
+        size=1,
+        options=JobOptions(),
+        priority="normal",
+        created=0.0,
+        expires=86_400.0,
+        window=window,
+        max_line_bytes=1024,
+        results="in/j",
+    )
+
+
+def receipt(shard: int) -> Receipt:
+    return Receipt(
+        shard=shard,
+        attempt="a",
+        counts=Counts(succeeded=ROWS - 1, failed=1),
+        tokens=Tokens(prompt=10, completion=1),
+    )
+
+
+def begun(shards: int, window: int = 4, state: JobState | None = None) -> JobState:
+    change = lifecycle.begin(
+        state, job(window), shards=shards, rows=shards * ROWS, ending=None, now=1.0
+    )
+    assert change.state is not None
+    return change.state
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """Anything may happen at any time, and any message may come again or late.
+
+    The machine plays the queues: `sent` holds copies of shard messages, `receipts` what is done.
+    """
+
+    @initialize(shards=st.integers(0, 9), window=st.integers(1, 4), cancelled=st.booleans())
+    def announced(self, shards: int, window: int, cancelled: bool) -> None:
+        self.job, self.shards, self.now = job(window), shards, 1.0
+        self.state: JobState | None = None
+        self.sent: set[tuple[int, int]] = set()
+        self.receipts: set[int] = set()
+        self.finishes = 0
+        self.first_ending: Ending | None = None
+        if cancelled:
+            self.first_ending = "cancelled"
+            self.take(lifecycle.end(None, "cancelled", None))
+        self.begin()
+
+    def take(self, change: Change, *, again: bool = False) -> Change:
+        before = self.state
+        if change.state is not None:
+            if before is not None:
+                self._moved_forward(before, change.state)
+            self.state = change.state
+        state = self.state
+        assert state is not None
+        # Whatever is sent is out, so that whoever comes next knows of it.
+        assert set(change.shards) <= set(state.out)
+        assert not (change.finish and state.out and state.state == "in_progress")
+        if change.shards and change.state is None and before is not None:
+            assert set(change.shards) == set(state.out)
+        self.sent |= {(shard, state.gen) for shard in change.shards}
+        self.finishes += change.finish
+        return change
+
+    def _moved_forward(self, before: JobState, after: JobState) -> None:
+        order = ["validating", "in_progress", "finalizing", *sorted(TERMINAL)]
+        assert not before.terminal
+        assert after.revision == before.revision + 1
+        assert order.index(after.state) >= order.index(before.state)
+        assert after.next >= before.next
+        assert after.gen >= before.gen
+        assert after.staged >= before.staged
+        assert after.counts.done >= before.counts.done
+        for kind in ("succeeded", "failed", "invalid", "cancelled", "expired"):
+            assert getattr(after.counts, kind) >= getattr(before.counts, kind)
+        if before.ending is not None:
+            assert (after.ending, after.reason) == (before.ending, before.reason)
+        if before.state == "in_progress":
+            assert after.counts.total == before.counts.total == self.shards * ROWS
+            assert after.shards == before.shards
+
+    @property
+    def running(self) -> JobState:
+        assert self.state is not None
+        return self.state
+
+    # -- what may happen
+
+    @rule()
+    def begin(self) -> None:
+        """The announcement, and each repeat of it."""
+        self.take(
+            lifecycle.begin(
+                self.state,
+                self.job,
+                shards=self.shards,
+                rows=self.shards * ROWS,
+                ending=None,
+                now=self.now,
+            )
+        )
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), again=st.booleans(), crashes=st.booleans())
+    def a_shard_message_comes(self, data: Any, again: bool, crashes: bool) -> None:
+        """Any copy, however old; a crash leaves the receipt and no advance."""
+        shard, gen = data.draw(st.sampled_from(sorted(self.sent)))
+        self.now += 1
+        if shard not in self.receipts:
+            if not lifecycle.runs(self.running, gen):
+                return
+            self.receipts.add(shard)
+        if crashes:
+            return
+        before = self.running
+        change = self.take(lifecycle.advance(before, receipt(shard), again=again, now=self.now))
+        if shard not in before.out:
+            assert change.state is None
+            assert not change.shards or again
+
+    @rule(ending=st.sampled_from(["cancelled", "expired", "failed"]), again=st.booleans())
+    def an_ending_is_asked_for(self, ending: Ending, again: bool) -> None:
+        before = self.running
+        change = self.take(lifecycle.end(before, ending, REASON, again=again))
+        if before.state == "in_progress" and before.ending is None:
+            self.first_ending = ending
+            assert set(change.shards) == set(before.out)
+            assert self.running.gen == before.gen + 1
+            assert not self.running.paused
+        else:
+            assert change.state is None
+
+    @rule()
+    def paused(self) -> None:
+        before = self.running
+        self.take(lifecycle.pause(before))
+        assert self.running.paused == (
+            before.paused or (before.state == "in_progress" and before.ending is None)
+        )
+
+    @rule(again=st.booleans())
+    def resumed(self, again: bool) -> None:
+        before = self.running
+        change = self.take(lifecycle.resume(before, again=again))
+        if before.paused:
+            assert set(change.shards) == set(before.out)
+        assert not self.running.paused
+
+    @rule(reason=st.sampled_from(["quota", "outage"]))
+    def waits(self, reason: Any) -> None:
+        self.take(lifecycle.wait(self.running, Waiting(reason=reason, since=self.now)))
+
+    @rule()
+    def the_sweeper_comes(self) -> None:
+        before = self.running
+        change = self.take(lifecycle.nudge(before, before.revision))
+        if before.state == "in_progress" and not before.paused:
+            assert change.finish or set(change.shards) == set(before.out)
+
+    @precondition(lambda self: self.finishes)
+    @rule(staged=st.integers(0, 9))
+    def the_finisher_comes(self, staged: int) -> None:
+        self.take(lifecycle.finalize(self.running))
+        if self.running.state != "finalizing":
+            return
+        if staged < self.shards:
+            change = self.take(lifecycle.stage(self.running, staged))
+            assert change.finish == (change.state is not None)
+            return
+        assert self.receipts == set(range(self.shards))
+        closed = self.take(lifecycle.close(self.running, now=self.now)).state
+        assert closed is not None
+        assert closed.terminal
+        assert closed.state == (self.first_ending or "completed")
+
+    # -- what always holds
+
+    @invariant()
+    def every_shard_is_accounted_for(self) -> None:
+        state = self.state
+        if state is None or state.state == "validating":
+            return
+        assert len(state.out) <= state.window
+        assert len(set(state.out)) == len(state.out)
+        assert 0 <= state.next <= state.shards == self.shards
+        assert all(shard < state.next for shard in state.out)
+        counted = {shard for shard in range(state.next) if shard not in state.out}
+        assert counted <= self.receipts
+        assert state.counts.done == ROWS * len(counted)
+        assert state.tokens.total == 11 * len(counted)
+        if state.state != "in_progress":
+            assert counted == set(range(self.shards))
+        assert len(state.marks) <= lifecycle.MARKS
+
+    @invariant()
+    def something_goes_on(self) -> None:
+        """Each shard that is out has been sent, and with nothing left a finish was asked for."""
+        state = self.state
+        if state is None or state.state == "validating" or state.paused:
+            return
+        assert {shard for shard, _ in self.sent} >= set(state.out)
+        if state.state == "in_progress" and not state.out:
+            assert self.finishes
+
+    def teardown(self) -> None:
+        """From anywhere, the sweeper and the queues bring the job to its end."""
+        if self.state is None:
+            return
+        if self.running.paused:
+            self.resumed(again=False)
+        for _ in range(3 * self.shards + 3):
+            if self.running.state == "in_progress":
+                self.the_sweeper_comes()
+                for shard in self.running.out:
+                    self.receipts.add(shard)
+                    change = lifecycle.advance(
+                        self.running, receipt(shard), again=False, now=self.now
+                    )
+                    self.take(change)
+            elif not self.running.terminal:
+                self.the_finisher_comes(9)
+            if self.finishes and self.running.state == "in_progress" and not self.running.out:
+                self.the_finisher_comes(9)
+        assert self.running.terminal
+
+
+Lifecycle.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestLifecycle = Lifecycle.TestCase
+
+
+def test_a_cancel_before_the_plan_is_not_forgotten() -> None:
+    cancelled = lifecycle.end(None, "cancelled", None).state
+    assert cancelled is not None
+    state = begun(3, state=cancelled)
+    assert (state.state, state.ending, state.out) == ("in_progress", "cancelled", (0, 1, 2))
+
+
+def test_an_empty_plan_goes_straight_to_its_end() -> None:
+    change = lifecycle.begin(None, job(), shards=0, rows=0, ending=REASON, now=1.0)
+    assert change.finish
+    assert change.state is not None
+    assert (change.state.ending, change.state.reason) == ("failed", REASON)
+    finalized = lifecycle.finalize(change.state).state
+    assert finalized is not None
+    closed = lifecycle.close(finalized, now=2.0).state
+    assert closed is not None
+    assert (closed.state, closed.ended) == ("failed", 2.0)
+
+
+def test_a_paused_job_sends_nothing() -> None:
+    paused = lifecycle.pause(begun(9)).state
+    assert paused is not None
+    assert not lifecycle.runs(paused, paused.gen)
+    assert lifecycle.advance(paused, receipt(8), again=True, now=2.0).shards == ()
+    assert lifecycle.nudge(paused, paused.revision) == NOTHING
+    repeated = lifecycle.begin(paused, job(), shards=9, rows=27, ending=None, now=2.0)
+    assert repeated == NOTHING
+
+
+def test_older_generations_are_not_run() -> None:
+    state = begun(9)
+    nudged = lifecycle.nudge(state, state.revision).state
+    assert nudged is not None
+    assert not lifecycle.runs(nudged, state.gen)
+    assert lifecycle.runs(nudged, nudged.gen)
+    assert lifecycle.nudge(nudged, state.revision) == NOTHING
+
+
+def test_a_late_look_helps_a_job_less_and_less_often() -> None:
+    looks = [look for look in range(1, 40) if lifecycle.overdue(None, look * 300.0 + 9, 300.0)]
+    assert looks == [1, 2, 4, 8, 12, 24, 36]
+    state = begun(9)
+    assert not lifecycle.overdue(state, 299.0, 300.0)
+    waits = []
+    for nudges in range(6):
+        told = state.model_copy(update={"nudges": nudges})
+        waits.append(next(n for n in range(1, 40) if lifecycle.overdue(told, n * 300.0, 300.0)))
+    assert waits == [1, 2, 4, 8, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (None, {"state": "validating"}, "job.validating"),
+        (None, {"state": "validating", "ending": "cancelled"}, "job.cancelling"),
+        ({"state": "validating"}, {"state": "in_progress"}, "job.in_progress"),
+        ({}, {}, "job.progress"),
+        ({}, {"paused": True}, "job.paused"),
+        ({"paused": True}, {}, "job.resumed"),
+        ({}, {"ending": "cancelled"}, "job.cancelling"),
+        ({}, {"ending": "expired"}, "job.expiring"),
+        ({}, {"ending": "failed"}, "job.failing"),
+        ({"paused": True}, {"ending": "expired"}, "job.expiring"),
+        ({"ending": "failed"}, {"ending": "failed"}, "job.progress"),
+        ({"ending": "failed"}, {"ending": "failed", "state": "finalizing"}, "job.finalizing"),
+        ({"state": "finalizing"}, {"state": "completed"}, "job.completed"),
+        ({"state": "finalizing"}, {"state": "failed", "ending": "failed"}, "job.failed"),
+        ({"state": "finalizing"}, {"state": "expired", "ending": "expired"}, "job.expired"),
+        ({"state": "finalizing"}, {"state": "cancelled", "ending": "cancelled"}, "job.cancelled"),
+    ],
+)
+def test_each_change_has_its_event(
+    before: dict[str, Any] | None, after: dict[str, Any], told: str
+) -> None:
+    usual = {"revision": 1, "state": "in_progress"}
+    known = None if before is None else JobState(**(usual | before))
+    assert lifecycle.event_type(known, JobState(**(usual | after))) == told
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({}, "job.in_progress"),
+        ({"counts": Counts(total=3, failed=1)}, "job.progress"),
+        ({"paused": True}, "job.paused"),
+        ({"ending": "cancelled"}, "job.cancelling"),
+        ({"state": "finalizing", "ending": "cancelled"}, "job.finalizing"),
+        ({"state": "completed"}, "job.completed"),
+    ],
+)
+def test_a_repeat_tells_how_things_stand(state: dict[str, Any], told: str) -> None:
+    usual = {"revision": 1, "state": "in_progress"}
+    assert lifecycle.standing_event(JobState(**(usual | state))) == told
+
+
+def test_the_rate_is_that_of_the_latest_marks() -> None:
+    state = JobState(revision=1, state="in_progress", counts=Counts(total=100, succeeded=40))
+    assert lifecycle.rate(state, 10.0) is None
+    assert lifecycle.seconds_left(state, 10.0) is None
+    moving = state.model_copy(update={"marks": ((0.0, 0), (5.0, 20), (10.0, 40))})
+    assert lifecycle.rate(moving, 10.0) == 4.0
+    assert lifecycle.seconds_left(moving, 10.0) == 15.0
+    assert lifecycle.rate(moving, 20.0) == 2.0
+    waiting = Waiting(reason="day", since=10.0, until=110.0)
+    assert lifecycle.seconds_left(moving.model_copy(update={"waiting": waiting}), 10.0) == 115.0
+    assert lifecycle.seconds_left(moving.model_copy(update={"paused": True}), 10.0) is None
+    ended = moving.model_copy(update={"state": "completed", "ended": 10.0})
+    assert lifecycle.rate(ended, 1000.0) == 4.0
+    assert lifecycle.seconds_left(ended, 1000.0) == 0.0
+
+
+def test_a_wait_is_told_once() -> None:
+    state = begun(9)
+    waiting = Waiting(reason="quota", deployment="phi", since=1.0)
+    told = lifecycle.wait(state, waiting).state
+    assert told is not None
+    assert told.waiting == waiting
+    assert lifecycle.wait(told, waiting.model_copy(update={"since": 2.0})) == NOTHING
+    other = lifecycle.wait(told, waiting.model_copy(update={"deployment": "other"}))
+    assert other.state is not None
+    advanced = lifecycle.advance(told, receipt(0), again=False, now=3.0).state
+    assert advanced is not None
+    assert advanced.waiting is None
