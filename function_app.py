@@ -46,7 +46,7 @@ async def drain() -> None:
 async def prompts(file: blob.BlobClient) -> None:
     """A file was dropped; its content never travels through the binding."""
     running = await service()
-    await running.intake.dropped(file.container_name, file.blob_name, again=False)
+    await running.intake.announce(file.container_name, file.blob_name)
 
 
 @app.service_bus_queue_trigger("message", queue_name="jobs", connection=BUS)

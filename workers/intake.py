@@ -7,7 +7,6 @@ from typing import Final, Protocol
 from schemas.deployments import Task
 from schemas.jobs import (
     Asked,
-    Door,
     Job,
     JobOptions,
     JobState,
@@ -65,32 +64,40 @@ class Intake:
 
     # -- doors
 
-    async def dropped(
-        self,
-        container: str,
-        name: str,
-        *,
-        door: Door = "drop",
-        etag: str | None = None,
-        again: bool,
-    ) -> None:
-        """A file was dropped, or lies in the nightly container."""
+    async def announce(self, container: str, name: str) -> None:
+        """A blob trigger saw a file: announce it on `jobs`, which a blob trigger has no like of:
+        a lock, a delivery count, dead letters.
+        """
+        announcement = await self._announcement(container, name, None)
+        if announcement is not None:
+            await self._steps.send_jobs(announcement)
+
+    async def dropped(self, container: str, name: str, *, etag: str | None, again: bool) -> None:
+        """A BlobCreated event came on `jobs`."""
+        announcement = await self._announcement(container, name, etag)
+        if announcement is not None:
+            await self.run(announcement, again=again)
+
+    async def _announcement(
+        self, container: str, name: str, etag: str | None
+    ) -> Announcement | None:
+        """A dropped file's announcement; None for what makes no job."""
         asked, source = Asked(), f"{container}/{name[:1024]}"
         try:
             doors.check_place(container, name, self._settings.input_containers)
             if not doors.check_dropped(name):
-                return
+                return None
         except InputError as error:
             await self.reject(doors.place_id(container, name, etag), error, asked, source)
-            return
+            return None
         try:
             info = await self._blobs.head(BlobRef(container, name))
         except BlobMissing:
             log.info("a dropped file is gone before its job began: nothing to do")
-            return
+            return None
         if etag is not None and info.etag != etag:
-            return  # the file was written again; that write has an event of its own
-        await self.run(doors.announce(info, door, asked), again=again)
+            return None  # the file was written again; that write has an event of its own
+        return doors.announce(info, "drop", asked)
 
     async def requested(self, request: JobRequest, asked: Asked, *, again: bool) -> None:
         """A back end asks for a file to be run. Raises InputError."""
