@@ -1,0 +1,137 @@
+"""Who asked what, and was it paid twice only where the promise allows it?
+
+A run is one handling of a message. Of the runs that ask rows it is known what stood in the shard's
+journals when it took the lease, what it was billed for, and what it had journaled when it broke.
+"""
+
+import contextlib
+import json
+from collections import Counter
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.simulation.endpoint import Call
+from workers.ports import BlobRef
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+RUN: "ContextVar[Run | None]" = ContextVar("run", default=None)
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One handling of one message by one process."""
+
+    process: str
+    job: str | None = None
+    shard: int | None = None
+    attempt: str | None = None
+    known: frozenset[str] = frozenset()
+    calls: list[Call] = field(default_factory=list)
+    exposed: set[str] = field(default_factory=set)
+    broken_at: float | None = None
+    troubled: bool = False
+    done: bool = False
+
+    def billed(self) -> Counter[str]:
+        """Prompts whose answer it got or was about to get."""
+        return Counter(prompt for call in self.calls if not call.lost for prompt in call.prompts)
+
+
+class Billing:
+    """Follows all runs of a world."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.runs: list[Run] = []
+
+    def took_lease(self, run: Run, job: str, shard: int, attempt: str) -> None:
+        """A run may ask from now on; whoever had the lease before has lost it."""
+        for other in self.runs:
+            if other.job == job and other.shard == shard and not other.done:
+                self.broke(other)
+        run.job, run.shard, run.attempt = job, shard, attempt
+        run.known = frozenset(self._journaled(job, shard))
+        self.runs.append(run)
+
+    def broke(self, run: Run) -> None:
+        """It died, froze or lost the lease: what it had not journaled may be paid again."""
+        if run.attempt is None or run.job is None or run.shard is None:
+            return
+        if run.broken_at is None:
+            run.broken_at = self._world.now
+        run.exposed |= set(run.billed()) - self._journaled(run.job, run.shard, run.attempt)
+
+    def ended(self, run: Run) -> None:
+        """It came to its own end."""
+        run.done = True
+
+    def _journaled(self, job: str, shard: int, attempt: str = "") -> set[str]:
+        """Prompts of the rows in a shard's journals, or in those of one attempt."""
+        prompts: set[str] = set()
+        rows = self._world.rows_of(job, shard)
+        folder = f"jobs/{job}/journal/{shard}/"
+        for ref, blob in self._world.blobs.blobs.items():
+            if ref.container == "state" and ref.name.startswith(folder) and attempt in ref.name:
+                for line in bytes(blob.data).split(b"\n")[:-1]:
+                    with contextlib.suppress(ValueError):
+                        parsed = json.loads(line)
+                        if "row" in parsed:
+                            prompts.add(rows[parsed["row"]].prompt)
+        return prompts
+
+    def faults(self) -> list[str]:
+        """What was paid and should not have been."""
+        found = [fault for run in self.runs for fault in self._of(run)]
+        paid = Counter(p for call in self._world.service.calls for p in call.prompts)
+        lost = sum(len(call.prompts) for call in self._world.service.calls if call.lost)
+        extra = sum(times - 1 for times in paid.values())
+        bound = lost + sum(self._exposure(run) for run in self.runs)
+        if extra > bound:
+            found.append(f"calls billed beyond the bound: {extra} twice, {bound} allowed")
+        return found
+
+    def _exposure(self, run: Run) -> int:
+        if run.broken_at is None:
+            return len(run.exposed)
+        late = {p for c in run.calls if c.begun >= run.broken_at and not c.lost for p in c.prompts}
+        return len(run.exposed | late)
+
+    def _of(self, run: Run) -> list[str]:
+        if run.job is None or run.shard is None or run.attempt is None:
+            return []
+        found = []
+        billed = run.billed()
+        where = f"{run.process} on shard {run.shard}"
+        if again := sorted(set(billed) & run.known):
+            found.append(f"asked although a journal had it: {again} by {where}")
+        if twice := sorted(prompt for prompt, times in billed.items() if times > 1):
+            found.append(f"asked twice in one attempt: {twice} by {where}")
+        kept = self._journaled(run.job, run.shard, run.attempt)
+        if run.broken_at is None:
+            if (lost := sorted(set(billed) - kept)) and not run.troubled:
+                found.append(f"paid and not journaled by an attempt that lived: {lost} by {where}")
+            run.exposed |= set(billed) - kept
+        elif not run.troubled:
+            found += self._slow(run, run.broken_at, where)
+        return found
+
+    def _slow(self, run: Run, broken_at: float, where: str) -> list[str]:
+        """Answers that were older than a journal interval when the run broke."""
+        patience = self._world.scenario.journal_seconds + self._world.slowest
+        late = sorted(
+            prompt
+            for call in run.calls
+            for prompt in call.prompts
+            if prompt in run.exposed and not call.lost
+            if call.answered is not None and call.answered < broken_at - patience
+        )
+        return [f"not journaled within an interval: {late} by {where}"] if late else []
+
+
+def lease_of(ref: BlobRef) -> tuple[str, int] | None:
+    """Job and shard of a lease blob."""
+    parts = ref.name.split("/")
+    return (parts[1], int(parts[3])) if len(parts) == 4 and parts[2] == "leases" else None

@@ -1,0 +1,280 @@
+"""What goes in must come out: what has to hold of a world in which nothing moves any more."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.jobs import TERMINAL, JobState
+from schemas.results import Manifest, ManifestFile
+from tests.simulation.process import EPOCH
+from tests.simulation.scenario import Row
+from tests.simulation.world import QUEUES, World
+
+RANK = {"validating": 0, "in_progress": 1, "finalizing": 2} | dict.fromkeys(TERMINAL, 3)
+# What an endpoint's answer may make of a row; all other errors need a reason of the job's.
+GIVEN_UP = "worker_crashed"
+ENDINGS = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
+
+
+def check(world: World) -> list[str]:
+    """Everything that is wrong, in words that name the rule; empty where all holds."""
+    found = list(world.found)
+    for job in world.jobs():
+        found += [f"{fault} ({job})" for fault in _Job(world, job).faults()]
+    found += world.billing.faults()
+    found += _leftovers(world)
+    found += _unanswered(world)
+    return found
+
+
+def _leftovers(world: World) -> Iterator[str]:
+    for ref in world.blobs.blobs:
+        if ref.name.startswith("open/"):
+            yield f"an open marker is left: {ref.name}"
+    for queue in QUEUES:
+        if waiting := world.bus.waiting(queue):
+            yield f"messages are left in {queue}: {[m.message_id for m in waiting]}"
+
+
+def _unanswered(world: World) -> Iterator[str]:
+    """Each file that was announced and not touched since is a job; rejections have a cause."""
+    made = {
+        json.loads(world.stored("state", f"jobs/{j}/job.json") or b"")["etag"] for j in world.jobs()
+    }
+    events = list(_events(world))
+    rejected = {event["data"].get("input") for event in events if event["type"] == "job.rejected"}
+    refused = [event for event in events if event["type"] == "job.refused"]
+    if refused:
+        yield f"messages were refused: {refused}"
+    for name, etag in world.current.items():
+        told = f"prompts/{name}" in rejected or (world.scenario.queued and rejected)
+        if etag not in made and not told:
+            yield f"an announced file became no job, and nobody was told: {name}"
+        if (
+            etag in made
+            and f"prompts/{name}" in rejected
+            and len(world.versions) == len(world.current)
+        ):
+            yield f"rejected although it is a job: {name}"
+
+
+def _events(world: World) -> Iterator[dict[str, Any]]:
+    for message in world.bus.published["job-status"]:
+        yield json.loads(message.body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a result file: the line number of its row, and what it holds."""
+
+    line: int
+    held: Mapping[str, Any]
+    good: bool
+
+
+class _Job:
+    """One accepted job and what became of it."""
+
+    def __init__(self, world: World, job: str) -> None:
+        self.world = world
+        self.job = job
+        self.about = json.loads(world.stored("state", f"jobs/{job}/job.json") or b"{}")
+        raw = world.stored("state", f"jobs/{job}/state.json")
+        self.state = None if raw is None else JobState.model_validate_json(raw)
+        self.plan = [
+            json.loads(line)
+            for line in (world.stored("state", f"jobs/{job}/plan.jsonl") or b"").splitlines()
+        ]
+        self.rows: tuple[Row, ...] = world.file_of(job).rows if self.plan else ()
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with it."""
+        if self.state is None or not self.state.terminal:
+            yield f"the job did not end: {self.state}"
+            return
+        yield from self._told(self.state)
+        files = {name: self._result(name) for name in ("output.jsonl", "errors.jsonl")}
+        manifest = self._result("manifest.json")
+        if manifest is None or None in files.values():
+            yield "results are missing"
+            return
+        output, errors = files["output.jsonl"] or b"", files["errors.jsonl"] or b""
+        good = [_Line(self._line_of(held), held, good=True) for held in _parsed(output)]
+        bad = [_Line(self._line_of(held), held, good=False) for held in _parsed(errors)]
+        yield from self._rows(good, bad)
+        yield from self._reconciled(self.state, Manifest.model_validate_json(manifest), good, bad)
+        told = Manifest.model_validate_json(manifest)
+        yield from _file(told.output, output)
+        yield from _file(told.errors, errors)
+        for line in good:
+            yield from self._answer(line)
+        for line in bad:
+            yield from self._error(line, self.state)
+        yield from self._asked_for(self.state)
+
+    def _result(self, name: str) -> bytes | None:
+        return self.world.stored("results", f"{self.about['results']}/{name}")
+
+    def _line_of(self, held: Mapping[str, Any]) -> int:
+        """Which row a line is of, by its id: its line, or its place in a shard with blank lines."""
+        first, _, place = held["id"].rsplit("-", 1)[1].partition("+")
+        if not place:
+            return int(first)
+        shard = next(planned["shard"] for planned in self.plan if planned["line"] == int(first))
+        return self.world.rows_of(self.job, shard)[int(place)].line
+
+    def _rows(self, good: Sequence[_Line], bad: Sequence[_Line]) -> Iterator[str]:
+        seen = Counter(line.line for line in (*good, *bad))
+        expected = {row.line for row in self.rows}
+        if lost := sorted(expected - set(seen)):
+            yield f"rows lost: {lost}"
+        if unexpected := sorted(set(seen) - expected):
+            yield f"rows that nobody sent: {unexpected}"
+        if doubled := sorted(line for line, times in seen.items() if times > 1):
+            yield f"rows doubled: {doubled}"
+        for lines in (good, bad):
+            order = [line.line for line in lines]
+            if order != sorted(order):
+                yield f"rows out of order: {order}"
+
+    def _reconciled(
+        self, state: JobState, manifest: Manifest, good: Sequence[_Line], bad: Sequence[_Line]
+    ) -> Iterator[str]:
+        counts = manifest.counts
+        if (counts.succeeded, counts.errors) != (len(good), len(bad)):
+            yield f"the manifest counts {counts}, the files hold {len(good)} and {len(bad)}"
+        if counts.total != counts.done or counts.total != len(self.rows):
+            yield f"{len(self.rows)} rows went in, the manifest has {counts}"
+        if state.counts != counts or state.tokens != manifest.tokens:
+            yield f"the state has {state.counts}, the manifest {counts}"
+        if state.out or state.next != len(self.plan) or state.state != manifest.state:
+            yield f"the state does not fit the end: {state}"
+        if state.state != (state.ending or "completed"):
+            yield f"ending {state.ending}, but {state.state}"
+        prompt = sum(line.held["response"] is not None for line in good)
+        if manifest.tokens.completion > prompt or manifest.tokens.prompt != prompt:
+            yield f"tokens {manifest.tokens} for {prompt} answers"
+
+    def _answer(self, line: _Line) -> Iterator[str]:
+        row = self._row(line)
+        if row is None:
+            return
+        body = line.held["response"]["body"]
+        answered = (
+            body["data"][0]["of"] if "data" in body else body["choices"][0]["message"]["content"]
+        )
+        if answered != row.prompt or line.held["custom_id"] != row.custom_id:
+            yield f"row {line.line} got the answer to {answered}"
+        if not row.asked:
+            yield f"row {line.line} was asked although it is {row.kind}"
+
+    def _error(self, line: _Line, state: JobState) -> Iterator[str]:
+        row, code = self._row(line), line.held["error"]["code"]
+        if row is None:
+            return
+        due = _CODES.get(row.kind)
+        if due is not None and code == due:
+            return
+        if state.ending is not None and code in (f"job_{state.ending}", "input_changed"):
+            yield from self._written_off(row, line.line)
+            return
+        if state.ending is not None and state.reason is not None and code == state.reason.code:
+            return
+        if code == GIVEN_UP:
+            if not self._crashed(row):
+                yield f"row {line.line} was given up without evidence"
+            return
+        attempts = line.held.get("attempts") or []
+        if attempts and all(each["kind"] not in ("ok", "throttled") for each in attempts):
+            return
+        yield f"row {line.line} ({row.kind}) failed for no reason: {line.held['error']}"
+
+    def _written_off(self, row: Row, line: int) -> Iterator[str]:
+        """A row that a journal had when its receipt's writer began has its answer in the results."""
+        for shard in range(len(self.plan)):
+            if row not in self.world.rows_of(self.job, shard):
+                continue
+            receipt = json.loads(
+                self.world.stored("state", f"jobs/{self.job}/receipts/{shard}") or b"{}"
+            )
+            for run in self.world.billing.runs:
+                if run.attempt == receipt["attempt"] and row.prompt in run.known:
+                    yield f"row {line} is reported as not done although a journal had it"
+
+    def _crashed(self, row: Row) -> bool:
+        """Whether three attempts in a row that began a row left neither its result nor an end."""
+        shard = next(s for s in range(len(self.plan)) if row in self.world.rows_of(self.job, s))
+        at = self.world.rows_of(self.job, shard).index(row)
+        folder = f"jobs/{self.job}/journal/{shard}/"
+        journals: dict[str, list[dict[str, Any]]] = {}
+        for ref, blob in sorted(self.world.blobs.blobs.items()):
+            if ref.container == "state" and ref.name.startswith(folder):
+                attempt = ref.name.removeprefix(folder)[:43]
+                journals.setdefault(attempt, []).extend(_parsed(bytes(blob.data)))
+        begun = [lines for lines in journals.values() if {"begin": at} in lines]
+        run = 0
+        for lines in begun:
+            ended = any("end" in line for line in lines)
+            run = 0 if ended else run + 1
+            if run >= 3:
+                return True
+        return False
+
+    def _row(self, line: _Line) -> Row | None:
+        return next((row for row in self.rows if row.line == line.line), None)
+
+    def _told(self, state: JobState) -> Iterator[str]:
+        """Consumers keep the highest sequence: they learn the end, and never go back."""
+        story: dict[int, dict[str, Any]] = {}
+        for event in _events(self.world):
+            if event["data"].get("job") != self.job:
+                continue
+            told, sequence = event["data"], int(event["sequence"])
+            earlier = story.setdefault(sequence, told)
+            if (earlier["state"], earlier["counts"]) != (told["state"], told["counts"]):
+                yield f"two stories with sequence {sequence}: {earlier} and {told}"
+        order = [story[sequence] for sequence in sorted(story)]
+        if not order or max(story) != state.revision or order[-1]["state"] != state.state:
+            yield f"nobody was told the end: {order[-1] if order else None}"
+        ranks = [RANK.get(told["state"], 1) for told in order]
+        done = [told["counts"]["succeeded"] for told in order]
+        if ranks != sorted(ranks) or done != sorted(done):
+            yield "the story goes backwards"
+
+    def _asked_for(self, state: JobState) -> Iterator[str]:
+        """What users were told to be accepted has happened."""
+        if (self.job, "cancel") in self.world.accepted and state.state != "cancelled":
+            yield f"a cancel was accepted, but the job {state.state}"
+        if state.state == "expired" and (state.ended or 0.0) < self.about["expires"] - 250.0:
+            yield f"expired {self.about['expires'] - (state.ended or 0.0)} s before its window ends"
+        if state.state == "completed" and (state.ended or EPOCH) < EPOCH - 250.0:
+            yield "ended before it began"
+
+
+_CODES = {
+    "invalid": "invalid_json",
+    "duplicate": "duplicate_custom_id",
+    "unknown": "unknown_model",
+    "refused": "bad_request",
+    "filtered": "content_filter",
+}
+
+
+def _parsed(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data.split(b"\n") if line]
+
+
+def _file(told: ManifestFile, data: bytes) -> Iterator[str]:
+    """The manifest's file and parts describe these bytes."""
+    if told.length != len(data) or told.rows != len(_parsed(data)):
+        yield f"{told.name} has {len(data)} bytes, the manifest tells {told.length}"
+    at = 0
+    for part in told.parts:
+        piece = data[part.offset : part.offset + part.length]
+        whole = part.offset == at and piece.count(b"\n") == part.rows
+        if not whole or hashlib.sha256(piece).hexdigest() != part.sha256:
+            yield f"part {part.shard} of {told.name} is not what the manifest tells"
+        at += part.length

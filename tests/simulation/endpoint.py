@@ -1,0 +1,95 @@
+"""A model endpoint in memory: counts what it bills for each row, and has the bad days of real ones.
+
+It answers with the prompt it was asked, so that a row that got another row's answer is seen.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from schemas.deployments import Task
+from schemas.outcomes import Outcome, Usage
+from tests.simulation.scenario import Scenario
+
+if TYPE_CHECKING:
+    from tests.simulation.billing import Run
+
+
+class Poisoned(Exception):
+    """The row that was asked kills the process that asks it."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One billed call: the rows' prompts, who made it, when, and whether its answer arrived."""
+
+    prompts: tuple[str, ...]
+    run: "Run | None"
+    begun: float
+    answered: float | None = None
+    lost: bool = False
+
+
+class Service:
+    """One deployment's service."""
+
+    def __init__(self, scenario: Scenario, rng: Random) -> None:
+        self._scenario = scenario
+        self._rng = rng
+        self.calls: list[Call] = []
+
+    async def ask(
+        self, task: Task, body: Mapping[str, Any], run: "Run | None"
+    ) -> tuple[Outcome, Call | None]:
+        """Answer a call; the billed call comes with the outcome. Raises Poisoned."""
+        loop = asyncio.get_running_loop()
+        prompts = _prompts(task, body)
+        refusal = await self._refused(prompts)
+        if refusal is not None:
+            return refusal, None
+        call = Call(prompts, run, loop.time())
+        self.calls.append(call)
+        if run is not None:
+            run.calls.append(call)
+        if any(prompt.endswith("/poison") for prompt in prompts):
+            raise Poisoned
+        latency = self._rng.uniform(0.05, 2.0) * self._scenario.latency
+        await asyncio.sleep(latency)
+        faulty = loop.time() < self._scenario.faults_until
+        if faulty and self._rng.random() < self._scenario.lost_answer:
+            call.lost = True
+            return Outcome(kind="transient", billed=True, code="connection", latency=latency), call
+        usage = Usage(len(prompts), 1)
+        return Outcome("ok", 200, _answer(task, prompts), usage, billed=True), call
+
+    async def _refused(self, prompts: tuple[str, ...]) -> Outcome | None:
+        now = asyncio.get_running_loop().time()
+        if any(now in storm for storm in self._scenario.storms) and self._rng.random() < 0.8:
+            wait = self._rng.choice((None, 1.0, 5.0, 30.0, 60.0))
+            return Outcome("throttled", 429, retry_after=wait, limit="requests")
+        if any(now in outage for outage in self._scenario.outages):
+            await asyncio.sleep(self._rng.choice((0.0, 1.0, 10.0)))
+            return Outcome(kind="transient", status=503)
+        if any(prompt.endswith("/refused") for prompt in prompts):
+            return Outcome("bad_request", 400, code="bad_request", message="refused: change it")
+        if any(prompt.endswith("/filtered") for prompt in prompts):
+            return Outcome("content_filter", 400, code="content_filter", message="filtered")
+        return None
+
+
+def _prompts(task: Task, body: Mapping[str, Any]) -> tuple[str, ...]:
+    if task == "embeddings":
+        given = body["input"]
+        return tuple(given) if isinstance(given, list) else (given,)
+    return (body["messages"][-1]["content"],)
+
+
+def _answer(task: Task, prompts: tuple[str, ...]) -> dict[str, Any]:
+    if task == "embeddings":
+        vectors = [
+            {"index": at, "embedding": [1.0], "of": prompt} for at, prompt in enumerate(prompts)
+        ]
+        return {"object": "list", "data": vectors, "usage": {"prompt_tokens": len(prompts)}}
+    return {"choices": [{"message": {"role": "assistant", "content": prompts[0]}}]}
