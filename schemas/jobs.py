@@ -237,8 +237,8 @@ class JobStatus(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
-    job: str | None
-    state: str | None
+    job: str | None = None
+    state: str | None = None
     input: str | None = Field(default=None, description="container/name")
     door: Door | None = None
     priority: Priority | None = None

@@ -97,7 +97,7 @@ class StatusEvent(BaseModel):
     id: str
     source: str = "phi3-batch-worker"
     type: EventType
-    subject: str | None
+    subject: str | None = Field(default=None, description="the job; not there where there is none")
     time: str
     datacontenttype: Literal["application/json"] = "application/json"
     sequence: str = Field(description="the state's revision, zero-padded so that it sorts as text")
