@@ -72,7 +72,9 @@ class Intake:
         if announcement is not None:
             await self._steps.send_jobs(announcement)
 
-    async def dropped(self, container: str, name: str, *, etag: str | None, again: bool) -> None:
+    async def dropped(
+        self, container: str, name: str, *, etag: str | None = None, again: bool
+    ) -> None:
         """A BlobCreated event came on `jobs`."""
         announcement = await self._announcement(container, name, etag)
         if announcement is not None:
