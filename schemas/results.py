@@ -179,7 +179,9 @@ class ErrorRow(_Frozen):
 
     id: str
     custom_id: str | None
-    line: int
+    line: int | None = Field(
+        description="line number in the input; null where the input was gone and had blank lines"
+    )
     response: RowResponse | None = None
     error: RowError
     request: dict[str, Any] | None = None

@@ -1,0 +1,348 @@
+"""A row's line: what it says, what it adds to the sums, and that no journal or spool changes it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.outcomes import Outcome, Usage
+from schemas.results import (
+    Attempt,
+    Counts,
+    DeploymentUse,
+    ErrorRow,
+    OutputRow,
+    Tokens,
+    WaitReason,
+)
+from tests.doubles import MemoryBlobs
+from workers.core import lines
+from workers.core.lines import RowResult
+from workers.core.rows import Refusal, Request
+from workers.journal import Journal, attempt_name, read_journals
+from workers.ports import BlobRef
+from workers.spool import Spool
+
+REQUEST = Request(12, "row-12", "chat", "phi", {"messages": [{"role": "user", "content": "Hé?"}]})
+ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Ja."}}]}
+FOLDER = BlobRef("state", "jobs/j/journal/0/")
+
+
+def attempt(
+    kind: Any = "ok", *, tokens: int = 12, waited: float = 0.0, waited_for: WaitReason | None = None
+) -> Attempt:
+    return Attempt("phi", kind, 200, waited, waited_for, 0.25, tokens, True)
+
+
+def answered(outcome: Outcome, *attempts: Attempt) -> RowResult:
+    return lines.answered("j", 3, REQUEST, outcome, attempts=attempts, use=attempts)
+
+
+def test_an_answer_is_a_row_of_openai_batch_output() -> None:
+    outcome = Outcome("ok", 200, ANSWER, Usage(7, 5), request_id="r-1", billed=True)
+    result = answered(outcome, attempt())
+    assert (result.row, result.kind, result.usage) == (3, "succeeded", Usage(7, 5))
+    row = OutputRow.model_validate_json(result.text, strict=True)
+    assert json.loads(result.text) == {
+        "id": "j-12",
+        "custom_id": "row-12",
+        "response": {"status_code": 200, "request_id": "r-1", "body": ANSWER},
+        "error": None,
+        "attempts": [
+            {
+                "deployment": "phi",
+                "kind": "ok",
+                "status": 200,
+                "waited": 0.0,
+                "waited_for": None,
+                "seconds": 0.25,
+                "tokens": 12,
+                "billed": True,
+            }
+        ],
+    }
+    assert row.model_dump(mode="json") == json.loads(result.text)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["throttled", "transient", "timeout", "content_filter", "bad_request", "auth", "gone"],
+)
+def test_a_failure_says_what_to_do_and_can_be_asked_again(kind: Any) -> None:
+    result = answered(Outcome(kind, None), attempt(kind))
+    assert result.kind == "failed"
+    row = ErrorRow.model_validate_json(result.text)
+    assert row.line == 12
+    assert row.error.code == kind
+    assert row.error.message.startswith("line 12: ")
+    assert len(row.error.message) > len("line 12: ") + 20
+    assert row.response is None
+    assert row.request == REQUEST.as_batch_row()
+    assert "raw" not in json.loads(result.text)
+
+
+def test_the_words_of_an_endpoint_come_first() -> None:
+    outcome = Outcome("bad_request", 400, {"e": 1}, code="context_length", message="too long")
+    row = ErrorRow.model_validate_json(answered(outcome).text)
+    assert (row.error.code, row.error.message) == ("context_length", "line 12: too long")
+    assert row.response is not None
+    assert row.response.body == {"e": 1}
+
+
+def test_a_refusal_keeps_the_line_or_the_request() -> None:
+    raw = Refusal(4, None, "invalid_json", "line 4: not JSON", raw="{")
+    row = ErrorRow.model_validate_json(lines.refused("j", 0, raw).text)
+    assert (row.raw, row.request, row.custom_id, row.line) == ("{", None, None, 4)
+    known = Refusal(4, "x", "unknown_model", "line 4: none", request={"url": "/u"})
+    result = lines.refused("j", 0, known)
+    row = ErrorRow.model_validate_json(result.text)
+    assert (row.raw, row.request, row.custom_id) == (None, {"url": "/u"}, "x")
+    assert (result.kind, result.usage, result.use) == ("invalid", Usage(), ())
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "expired", "failed"])
+def test_what_was_not_done_says_why(ending: Any) -> None:
+    reason = lines.default_reason(ending)
+    known = lines.not_done("j", 3, 12, REQUEST, first_line=9, kind=ending, reason=reason)
+    row = ErrorRow.model_validate_json(known.text)
+    assert known.kind == ending
+    assert (row.id, row.line, row.custom_id) == ("j-12", 12, "row-12")
+    assert row.error.model_dump() == reason.model_dump()
+    assert row.request == REQUEST.as_batch_row()
+    unread = lines.not_done("j", 3, None, None, first_line=9, kind=ending, reason=reason)
+    row = ErrorRow.model_validate_json(unread.text)
+    assert (row.id, row.line, row.request) == ("j-9+3", None, None)
+
+
+ATTEMPTS = st.builds(
+    Attempt,
+    deployment=st.sampled_from(["phi", "other"]),
+    kind=st.sampled_from(["ok", "throttled", "timeout"]),
+    status=st.none() | st.integers(100, 599),
+    waited=st.floats(0, 1e4),
+    waited_for=st.none() | st.sampled_from(["quota", "outage"]),
+    seconds=st.floats(0, 1e3),
+    tokens=st.integers(0, 1 << 40),
+    billed=st.booleans(),
+)
+TEXTS = st.dictionaries(
+    st.text(max_size=5),
+    st.text(max_size=9) | st.integers(-(2**63), 2**64 - 1) | st.none(),
+    max_size=4,
+).map(lambda fields: json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode())
+RESULTS = st.builds(
+    RowResult,
+    row=st.integers(0, 30),
+    kind=st.sampled_from(["succeeded", "failed", "invalid", "cancelled", "expired"]),
+    usage=st.builds(Usage, st.integers(0, 1 << 40), st.integers(0, 1 << 40)),
+    text=TEXTS,
+    use=st.lists(ATTEMPTS, max_size=3).map(tuple),
+)
+
+
+def alike(one: RowResult, other: RowResult) -> bool:
+    return one._replace(text=b"") == other._replace(text=b"") and json.loads(
+        one.text
+    ) == json.loads(other.text)
+
+
+@given(RESULTS)
+@settings(max_examples=150, deadline=None)
+def test_a_journal_gives_back_what_it_was_given(result: RowResult) -> None:
+    line = lines.journal_line(result)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert alike(lines.from_journal(json.loads(line)), result)
+
+
+@given(st.lists(RESULTS, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_sums_add_up_however_they_are_parted(results: list[RowResult]) -> None:
+    whole = lines.sums_of(results)
+    parts = [lines.sums_of([result]) for result in results]
+    counts, tokens, use = Counts(), Tokens(), dict[str, DeploymentUse]()
+    for part in parts:
+        counts, tokens = counts.plus(part.counts), tokens.plus(part.tokens)
+        for name, used in part.use.items():
+            use[name] = lines.add_use(use[name], used) if name in use else used
+    assert whole.counts == counts
+    assert whole.counts.done == len(results)
+    assert whole.tokens == tokens
+    assert sum(each.calls for each in whole.use.values()) == sum(len(r.use) for r in results)
+    for name, used in whole.use.items():
+        assert used.outcomes == use[name].outcomes
+        assert used.tokens == use[name].tokens
+        assert used.seconds == pytest.approx(use[name].seconds, abs=1e-4)
+        assert sum(used.outcomes.values()) == used.calls
+
+
+def test_waits_are_summed_by_what_was_waited_for() -> None:
+    waits = [
+        attempt(waited=2.0, waited_for="quota"),
+        attempt("throttled", waited=0.5, waited_for="throttled"),
+        attempt(waited=1.0, waited_for="quota"),
+        attempt(),
+    ]
+    result = answered(Outcome("ok", 200, ANSWER, Usage(1, 1)), *waits)
+    assert lines.sums_of([result]).use["phi"] == DeploymentUse(
+        calls=4,
+        outcomes={"ok": 3, "throttled": 1},
+        tokens=48,
+        seconds=1.0,
+        waited={"quota": 3.0, "throttled": 0.5},
+    )
+
+
+# -- journals in storage
+
+
+def result(row: int, size: int = 10) -> RowResult:
+    text = json.dumps({"row": row, "x": "y" * size}, separators=(",", ":")).encode()
+    return RowResult(row, "succeeded", Usage(row, 1), text)
+
+
+def storage(append_blocks: int = 50_000) -> MemoryBlobs:
+    return MemoryBlobs(lambda: 0.0, append_blocks=append_blocks)
+
+
+def name(ordinal: int) -> str:
+    return attempt_name(ordinal, f"00000000-0000-4000-8000-{ordinal:012d}")
+
+
+async def write(journal: Journal, results: Sequence[RowResult]) -> None:
+    await journal.write(lines.journal_line(result) for result in results)
+
+
+async def back(blobs: MemoryBlobs) -> tuple[Any, list[RowResult]]:
+    infos = [info async for info in blobs.list(FOLDER.container, FOLDER.name)]
+    spool = Spool()
+    past = await read_journals(blobs, infos, spool)
+    texts = [spool.part([found.row])[0].read() for found in spool.results()]
+    kept = [r._replace(text=t) for r, t in zip(spool.results(), texts, strict=True)]
+    spool.close()
+    return past, kept
+
+
+async def test_whatever_a_crash_tears_off_a_journal_the_whole_lines_count() -> None:
+    blobs = storage()
+    journal = Journal(blobs, FOLDER, name(0))
+    await journal.open()
+    await write(journal, [result(row) for row in range(4)])
+    ref = next(iter(blobs.blobs))
+    whole = bytes(blobs.blobs[ref].data)
+    ends = [at for at, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(len(whole) + 1):
+        blobs.blobs[ref].data = bytearray(whole[:cut])
+        past, kept = await back(blobs)
+        complete = sum(end < cut for end in ends[1:])
+        assert [each.row for each in kept] == list(range(complete))
+        assert past.crashes == 1
+
+
+async def test_a_torn_line_does_not_spoil_what_is_appended_after_it() -> None:
+    blobs = storage()
+    journal = Journal(blobs, FOLDER, name(0))
+    await journal.open()
+    await write(journal, [result(0)])
+    ref = next(iter(blobs.blobs))
+    data = blobs.blobs[ref].data
+    assert isinstance(data, bytearray)
+    data += b'{"row": 7, "kind": "succ\n\x00\xff\n[]\n3\n'
+    await write(journal, [result(1)])
+    await journal.end()
+    past, kept = await back(blobs)
+    assert [each.row for each in kept] == [0, 1]
+    assert past.crashes == 0
+
+
+async def test_a_line_larger_than_an_append_comes_back_whole() -> None:
+    blobs = storage()
+    journal = Journal(blobs, FOLDER, name(0))
+    await journal.open()
+    results = [result(0), result(1, size=9_000_000), result(2)]
+    await write(journal, results)
+    await journal.end()
+    past, kept = await back(blobs)
+    assert [(each.row, len(each.text)) for each in kept] == [
+        (each.row, len(each.text) + 1) for each in results
+    ]
+    assert past.crashes == 0
+
+
+async def test_a_full_journal_rolls_over_and_is_judged_by_its_last_blob() -> None:
+    blobs = storage(append_blocks=3)
+    journal = Journal(blobs, FOLDER, name(0))
+    await journal.open()
+    for row in range(7):
+        await write(journal, [result(row)])
+    past, kept = await back(blobs)
+    assert len(blobs.blobs) > 1
+    assert [each.row for each in kept] == list(range(7))
+    assert past.crashes == 1
+    await journal.end()
+    assert (await back(blobs))[0].crashes == 0
+
+
+async def test_the_first_result_of_a_row_counts() -> None:
+    blobs = storage()
+    for ordinal, usage in ((0, 5), (1, 9)):
+        journal = Journal(blobs, FOLDER, name(ordinal))
+        await journal.open()
+        await write(journal, [result(3)._replace(usage=Usage(usage, 0))])
+    past, kept = await back(blobs)
+    assert [each.usage.prompt_tokens for each in kept] == [5]
+    assert past.crashes == 2
+    assert past.suspect
+
+
+@pytest.mark.parametrize(
+    ("attempts", "given_up"),
+    [
+        (["crash", "crash"], False),
+        (["crash", "crash", "crash"], True),
+        (["crash", "crash", "alive", "crash", "crash"], False),
+        (["crash", "alive", "crash", "crash", "crash"], True),
+        (["crash", "crash", "other", "crash"], True),
+        (["crash", "crash", "done"], False),
+    ],
+)
+async def test_a_row_is_given_up_after_its_last_three_attempts_crashed(
+    attempts: list[str], given_up: bool
+) -> None:
+    blobs = storage()
+    for ordinal, kind in enumerate(attempts):
+        journal = Journal(blobs, FOLDER, name(ordinal))
+        await journal.open()
+        await journal.begin(6 if kind == "other" else 5)
+        if kind == "done":
+            await write(journal, [result(5)])
+        if kind == "alive":
+            await journal.end()
+    past, _ = await back(blobs)
+    assert (5 in past.given_up) == given_up
+
+
+# -- the spool
+
+
+@pytest.mark.parametrize("memory", [10, 1 << 20])
+def test_a_spool_gives_lines_back_in_order_from_memory_or_disk(memory: int) -> None:
+    spool = Spool(memory_bytes=memory)
+    for row in (4, 0, 2, 3, 1):
+        spool.add(result(row, size=50 * row))
+    spool.add(result(2)._replace(text=b"another"))
+    assert len(spool) == 5
+    assert 3 in spool
+    assert 5 not in spool
+    assert [each.row for each in spool.results()] == [0, 1, 2, 3, 4]
+    expected = b"".join(result(row, size=50 * row).text + b"\n" for row in (0, 2, 3))
+    data, length, digest = spool.part([0, 2, 3])
+    with data:
+        assert data.read() == expected
+    assert length == len(expected)
+    assert digest == hashlib.sha256(expected).hexdigest()
+    spool.close()

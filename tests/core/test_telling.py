@@ -1,0 +1,118 @@
+"""What events and status say of a job."""
+
+import pytest
+
+from schemas.jobs import Asked, Job, JobOptions, JobState, Reason, Waiting
+from schemas.results import Counts, Tokens
+from tests.core.test_lifecycle import job
+from workers.core import telling
+
+NOW = 1_800_000_000.0
+
+
+def asked_job() -> Job:
+    return job().model_copy(
+        update={
+            "created": NOW - 60,
+            "asked": Asked(message_id="m", correlation_id="c", metadata={"a": "1", "b": "2"}),
+            "options": JobOptions(metadata={"b": "own"}),
+        }
+    )
+
+
+def test_times_are_utc_to_the_millisecond() -> None:
+    assert telling.iso(0.0) == "1970-01-01T00:00:00.000Z"
+    assert telling.iso(NOW + 0.1234) == "2027-01-15T08:00:00.123Z"
+
+
+def test_a_job_without_a_state_is_being_validated() -> None:
+    told = telling.status(asked_job(), None, "results", NOW)
+    assert told.state == "validating"
+    assert told.counts is None
+    assert told.input == "prompts/in.jsonl"
+    assert told.results == "results/in/j"
+    assert told.created == "2027-01-15T07:59:00.000Z"
+    assert (told.message_id, told.correlation_id) == ("m", "c")
+    assert told.metadata == {"a": "1", "b": "own"}
+
+
+def test_a_status_has_counts_rate_and_time_left() -> None:
+    state = JobState(
+        revision=7,
+        state="in_progress",
+        counts=Counts(total=100, succeeded=38, failed=2),
+        tokens=Tokens(prompt=9, completion=3),
+        started=NOW - 10,
+        marks=((NOW - 10, 0), (NOW, 40)),
+        waiting=Waiting(reason="quota", deployment="phi", since=NOW - 1, until=NOW + 5),
+    )
+    told = telling.status(asked_job(), state, "results", NOW)
+    assert told.state == "in_progress"
+    assert told.counts == state.counts
+    assert (told.rate, told.seconds_left) == (4.0, 20.0)
+    assert told.waiting == {
+        "reason": "quota",
+        "deployment": "phi",
+        "since": telling.iso(NOW - 1),
+        "until": telling.iso(NOW + 5),
+    }
+    assert told.started == telling.iso(NOW - 10)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({}, "in_progress"),
+        ({"paused": True}, "paused"),
+        ({"ending": "cancelled"}, "cancelling"),
+        ({"ending": "expired"}, "expiring"),
+        ({"ending": "failed"}, "failing"),
+        ({"state": "finalizing"}, "finalizing"),
+        ({"state": "expired", "ending": "expired", "ended": NOW}, "expired"),
+    ],
+)
+def test_states_are_shown_as_users_know_them(fields: dict[str, object], shown: str) -> None:
+    state = JobState(revision=1, state="in_progress").model_copy(update=fields)
+    told = telling.status(asked_job(), state, "results", NOW)
+    assert told.state == shown
+    assert (told.ended is not None) == state.terminal
+
+
+def test_an_ended_job_waits_for_nothing() -> None:
+    waiting = Waiting(reason="quota", since=NOW)
+    state = JobState(revision=9, state="completed", ended=NOW, waiting=waiting)
+    assert telling.status(asked_job(), state, "results", NOW).waiting is None
+
+
+def test_an_event_is_a_cloud_event_in_the_order_of_revisions() -> None:
+    events = [
+        telling.event(
+            "job.progress",
+            asked_job(),
+            JobState(revision=revision, state="in_progress"),
+            "results",
+            NOW,
+        )
+        for revision in (9, 10, 123_456)
+    ]
+    assert [event.sequence for event in events] == sorted(event.sequence for event in events)
+    first = events[0]
+    assert first.specversion == "1.0"
+    assert first.id == "j:9:job.progress"
+    assert first.subject == "j"
+    assert first.time == telling.iso(NOW)
+
+
+def test_a_rejection_is_the_same_event_however_often_it_is_told() -> None:
+    reason = Reason(code="file_not_found", message="x" * 10_000)
+    told = [
+        telling.rejection(
+            "job.rejected", "name", reason, source="prompts/x", asked=Asked(message_id="m"), now=now
+        )
+        for now in (NOW, NOW + 9)
+    ]
+    assert told[0].id == told[1].id
+    assert told[0].data.job is None
+    assert told[0].data.message_id == "m"
+    assert told[0].data.reason is not None
+    assert len(told[0].data.reason.message) == 2000
