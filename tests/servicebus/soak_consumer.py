@@ -57,4 +57,5 @@ async def main(address: Path, notes_path: Path, seed: int) -> None:
                 await asyncio.sleep(0.1)
 
 
-asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -151,5 +151,5 @@ class BrokerMachine(RuleBasedStateMachine):
         assert due is None or due > self.clock.now - LOCK_MS
 
 
-BrokerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+BrokerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestBroker = BrokerMachine.TestCase

@@ -55,6 +55,12 @@ ARRAYS = st.one_of(
     st.lists(st.booleans()),
     st.lists(st.binary(max_size=20)),
     st.lists(integers(64, signed=True).map(v.Timestamp)),
+    st.lists(st.none()),
+    st.lists(st.binary(min_size=8, max_size=8).map(v.Decimal)),
+    st.lists(st.lists(HASHABLE, max_size=3), max_size=3),
+    st.lists(st.dictionaries(HASHABLE, HASHABLE, max_size=3), max_size=3),
+    st.lists(st.lists(st.uuids(), max_size=3).map(v.Array), max_size=3),
+    st.lists(TEXT.map(lambda text: v.Described(v.Symbol("colour"), text)), max_size=3),
 ).map(v.Array)
 VALUES = st.recursive(
     HASHABLE | ARRAYS,

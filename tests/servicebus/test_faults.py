@@ -17,7 +17,17 @@ from .support import Bus, connect, namespace, nothing, queue, take
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NAMES = ("drop", "lose-send", "lose-settle", "delay", "busy", "twice", "attach", "manage")
+NAMES = (
+    "drop",
+    "lose-send",
+    "lose-settle",
+    "delay",
+    "busy",
+    "busy-settle",
+    "twice",
+    "attach",
+    "manage",
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -89,6 +99,18 @@ async def test_a_busy_service_is_asked_again(server: Server, bus: Bus) -> None:
     with pytest.raises(errors.ServiceBusServerBusyError):
         await sender.send_messages(message("never"))
     assert await nothing(receiver)
+
+
+async def test_a_settlement_that_met_a_busy_service_is_asked_again(
+    server: Server, bus: Bus
+) -> None:
+    sender, receiver = await bus.sender("busy-settle"), await bus.receiver("busy-settle")
+    await sender.send_messages(message("m"))
+    [held] = await take(receiver, 1)
+    server.faults.rules = [Fault(Kind.BUSY, Operation.SETTLE, "busy-settle", times=1)]
+    await receiver.complete_message(held)  # the SDK asks again
+    assert server.faults.rules[0].times == 0
+    assert server.broker.queue("busy-settle").messages == {}
 
 
 async def test_a_message_may_be_delivered_twice(server: Server, bus: Bus) -> None:

@@ -154,7 +154,7 @@ class SessionQueue(Queue):
                 del self._locked[token]
                 self._release(message, counted=counted)
         if session.state is None and not session.ready:
-            del self._sessions[session.id]
+            self._sessions.pop(session.id, None)
         self._around.awake.add(self)
 
     # ---------------------------------------------------------------- a queue's work, by session

@@ -98,42 +98,72 @@ def _encode_long(value: int) -> bytes:
     return b"\x55" + _I8.pack(value) if -128 <= value < 128 else b"\x81" + _I64.pack(value)
 
 
-def _wide(layout: struct.Struct) -> Callable[[Value], bytes]:
-    return layout.pack
+# Elements of an array share one constructor, so each is written at its widest.
 
 
 def _wide_text(value: str) -> bytes:
-    content = value.encode()
+    return _wide_bytes(value.encode())
+
+
+def _wide_bytes(content: bytes) -> bytes:
     return _U32.pack(len(content)) + content
 
 
-# The widest constructor of each type, for all elements of an array to share.
+def _wide_compound(count: int, body: bytes) -> bytes:
+    return _U32_PAIR.pack(len(body) + 4, count) + body
+
+
+def _wide_list(value: list[Value]) -> bytes:
+    return _wide_compound(len(value), b"".join(map(encode, value)))
+
+
+def _wide_map(value: dict[Value, Value]) -> bytes:
+    parts = [encode(part) for item in value.items() for part in item]
+    return _wide_compound(len(parts), b"".join(parts))
+
+
+def _wide_array(value: Array) -> bytes:
+    constructor, write = _array_elements(value)
+    return _wide_compound(len(value), constructor + b"".join(map(write, value)))
+
+
 _ARRAY_ELEMENTS: dict[type, tuple[bytes, Callable[[Value], bytes]]] = {
-    UByte: (b"\x50", _wide(_U8)),
-    UShort: (b"\x60", _wide(_U16)),
-    UInt: (b"\x70", _wide(_U32)),
-    ULong: (b"\x80", _wide(_U64)),
-    Byte: (b"\x51", _wide(_I8)),
-    Short: (b"\x61", _wide(_I16)),
-    Int: (b"\x71", _wide(_I32)),
-    int: (b"\x81", _wide(_I64)),
-    Timestamp: (b"\x83", _wide(_I64)),
-    Float: (b"\x72", _wide(_F32)),
-    float: (b"\x82", _wide(_F64)),
-    bool: (b"\x56", _wide(_U8)),
+    type(None): (NULL, lambda _: b""),
+    bool: (b"\x56", _U8.pack),
+    UByte: (b"\x50", _U8.pack),
+    UShort: (b"\x60", _U16.pack),
+    UInt: (b"\x70", _U32.pack),
+    ULong: (b"\x80", _U64.pack),
+    Byte: (b"\x51", _I8.pack),
+    Short: (b"\x61", _I16.pack),
+    Int: (b"\x71", _I32.pack),
+    int: (b"\x81", _I64.pack),
+    Timestamp: (b"\x83", _I64.pack),
+    Float: (b"\x72", _F32.pack),
+    float: (b"\x82", _F64.pack),
+    Char: (b"\x73", lambda value: _U32.pack(ord(value))),
     uuid.UUID: (b"\x98", lambda value: value.bytes),
-    bytes: (b"\xb0", lambda value: _U32.pack(len(value)) + value),
+    bytes: (b"\xb0", _wide_bytes),
     str: (b"\xb1", _wide_text),
     Symbol: (b"\xb3", _wide_text),
+    list: (b"\xd0", _wide_list),
+    dict: (b"\xd1", _wide_map),
+    Array: (b"\xf0", _wide_array),
 }
+_DECIMALS = {4: b"\x74", 8: b"\x84", 16: b"\x94"}
 
 
-def _encode_array(value: Array) -> bytes:
+def _array_elements(value: list[Value]) -> tuple[bytes, Callable[[Value], bytes]]:
+    """The constructor that all elements share, and how each is written after it."""
     if not value:
-        return b"\xe0\x02\x00\x40"
-    constructor, write = _ARRAY_ELEMENTS[type(value[0])]
-    body = constructor + b"".join([write(item) for item in value])
-    return b"\xf0" + _U32_PAIR.pack(len(body) + 4, len(value)) + body
+        return NULL, lambda _: b""
+    first = value[0]
+    if isinstance(first, Described):
+        constructor, write = _array_elements([first.value])
+        return b"\x00" + encode(first.descriptor) + constructor, lambda item: write(item.value)
+    if isinstance(first, Decimal):
+        return _DECIMALS[len(first)], bytes
+    return _ARRAY_ELEMENTS[type(first)]
 
 
 _WRITERS: dict[type, Callable[[Value], bytes]] = {
@@ -150,7 +180,7 @@ _WRITERS: dict[type, Callable[[Value], bytes]] = {
     Timestamp: lambda value: b"\x83" + _I64.pack(value),
     Float: lambda value: b"\x72" + _F32.pack(value),
     float: lambda value: b"\x82" + _F64.pack(value),
-    Decimal: lambda value: {4: b"\x74", 8: b"\x84", 16: b"\x94"}[len(value)] + value,
+    Decimal: lambda value: _DECIMALS[len(value)] + value,
     Char: lambda value: b"\x73" + _U32.pack(ord(value)),
     uuid.UUID: lambda value: b"\x98" + value.bytes,
     bytes: lambda value: _variable_bytes(0xA0, value),
@@ -158,6 +188,6 @@ _WRITERS: dict[type, Callable[[Value], bytes]] = {
     Symbol: lambda value: _variable_bytes(0xA3, value.encode()),
     list: lambda value: encode_list(map(encode, value)),
     dict: lambda value: encode_map(encode(part) for item in value.items() for part in item),
-    Array: _encode_array,
+    Array: lambda value: b"\xf0" + _wide_array(value),
     Described: lambda value: b"\x00" + encode(value.descriptor) + encode(value.value),
 }

@@ -69,8 +69,16 @@ class Channel:
                 link = self.links.pop(performative.handle, None)
                 if link is not None:
                     link.closed_by_client(performative)
+                    self._forget(link)
             case _:
                 pass  # a sender's word on its own deliveries changes nothing here
+
+    def _forget(self, link: Link) -> None:
+        """Nothing is delivered or settled any more over a link that is closed."""
+        self._pending = deque(item for item in self._pending if item.link is not link)
+        for number, (owner, _) in list(self._unsettled.items()):
+            if owner is link:
+                del self._unsettled[number]
 
     # ---------------------------------------------------------------- to the client
 
@@ -129,9 +137,10 @@ class Channel:
         # The range is the client's word: walk what is known, not what it may span.
         known = [first] if first == last else [n for n in self._unsettled if first <= n <= last]
         for number in known:
-            link, token = self._unsettled.pop(number, (None, None))
+            link, token = self._unsettled.get(number, (None, None))
             if link is not None and token is not None:
-                link.settle(number, token, disposition)
+                if link.settle(number, token, disposition):
+                    del self._unsettled[number]
             elif not disposition.settled:
                 self.settled(number, p.outcome(p.REJECTED, _unknown_delivery()))
 

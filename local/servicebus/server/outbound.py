@@ -83,8 +83,10 @@ class Outbound(Link):
         wait_ms = (self.attach.properties or {}).get(
             "com.microsoft:timeout", _DEFAULT_SESSION_WAIT_MS
         )
+        if not isinstance(wait_ms, int):
+            raise DecodeError("the time to wait for a session is no number")
         queue.wait_for_session(self)
-        self._wait = self.server.loop.call_later(int(wait_ms) / 1000, self._waited_enough, queue)
+        self._wait = self.server.loop.call_later(wait_ms / 1000, self._waited_enough, queue)
 
     def _waited_enough(self, queue: SessionQueue) -> None:
         queue.stop_waiting(self)
@@ -152,14 +154,18 @@ class Outbound(Link):
 
     # ---------------------------------------------------------------- settlement
 
-    def settle(self, number: int, token: uuid.UUID, disposition: p.Disposition) -> None:
-        """Do what the client decided about a delivery, and confirm it if it waits for that."""
+    def settle(self, number: int, token: uuid.UUID, disposition: p.Disposition) -> bool:
+        """Do what the client decided about a delivery, and confirm it if it waits for that.
+
+        Returns whether the delivery is done with; a client may ask again if it is not.
+        """
         fault = self.server.faults.draw(Operation.SETTLE, self.path)
         if fault and fault.kind == Kind.DROP:
             self.channel.connection.abort()
-            return
+            return False
+        busy = fault is not None and fault.kind == Kind.BUSY
         try:
-            if fault and fault.kind == Kind.BUSY:
+            if busy:
                 raise ServerBusyError("The request was terminated because the entity is busy.")
             outcome = self._apply(token, disposition.state or p.outcome(p.ACCEPTED))
         except ServiceBusError as refusal:
@@ -168,6 +174,7 @@ class Outbound(Link):
             self.server.after(
                 fault, self.channel.connection, lambda: self.channel.settled(number, outcome)
             )
+        return not busy
 
     def _apply(self, token: uuid.UUID, state: Described) -> Described:
         """Settle by the client's outcome; returns the outcome that confirms it."""

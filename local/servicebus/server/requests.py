@@ -63,7 +63,7 @@ def answer(link: "Inbound", data: bytes) -> None:
 
 
 def _entity(link: "Inbound") -> str:
-    return link.path.removesuffix(link.path[-len(MANAGEMENT_SUFFIX) :])
+    return link.path[: -len(MANAGEMENT_SUFFIX)]
 
 
 def _parse(data: bytes) -> Request:
