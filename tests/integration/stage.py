@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 from azure.servicebus import ServiceBusMessage
-from azure.servicebus.aio import ServiceBusClient
+from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusError
 from azure.storage.blob.aio import BlobServiceClient
 
@@ -90,6 +90,11 @@ class Told:
         """The job as the event tells of it."""
         return self.event.data
 
+    @property
+    def last(self) -> bool:
+        """Whether nothing comes after it."""
+        return self.event.type in LAST_EVENTS
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -143,6 +148,8 @@ class Stage:
     settings: Mapping[str, str]
     told: list[Told] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    listening: "asyncio.Task[None] | None" = None
+    _sender: ServiceBusSender | None = None
 
     # -- doors
 
@@ -161,9 +168,9 @@ class Stage:
 
     async def send(self, body: Any, **fields: Any) -> None:
         """Put a message on the queue `jobs`."""
-        message = ServiceBusMessage(orjson.dumps(body), **fields)
-        async with self.bus.get_queue_sender("jobs") as sender:
-            await sender.send_messages(message)
+        if self._sender is None:
+            self._sender = self.bus.get_queue_sender("jobs")
+        await self._sender.send_messages(ServiceBusMessage(orjson.dumps(body), **fields))
 
     async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         """A request to a host: the status and, where there is one, the JSON body."""
@@ -201,6 +208,8 @@ class Stage:
         try:
             return await until(condition, what, seconds)
         except AssertionError as error:
+            if self.listening is not None and self.listening.done():
+                self.listening.result()
             for line in self.log[-80:]:
                 error.add_note(line)
             for told in self.told[-10:]:
@@ -348,8 +357,8 @@ async def stage(
         )
         for name in CONTAINERS:
             await made.storage.create_container(name)
-        listening = asyncio.create_task(made.listen())
-        stack.push_async_callback(_cancelled, listening)
+        made.listening = asyncio.create_task(made.listen())
+        stack.push_async_callback(_cancelled, made.listening)
         running.give(given)
         # Stopped before what they depend on, so that they can hand back their work.
         stack.push_async_callback(running.stop)
