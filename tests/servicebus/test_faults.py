@@ -101,9 +101,7 @@ async def test_a_busy_service_is_asked_again(server: Server, bus: Bus) -> None:
     assert await nothing(receiver)
 
 
-async def test_a_settlement_that_met_a_busy_service_is_asked_again(
-    server: Server, bus: Bus
-) -> None:
+async def test_a_busy_settlement_is_asked_for_again(server: Server, bus: Bus) -> None:
     sender, receiver = await bus.sender("busy-settle"), await bus.receiver("busy-settle")
     await sender.send_messages(message("m"))
     [held] = await take(receiver, 1)

@@ -17,7 +17,7 @@ from .sql import sql_rule
 _DURATION = re.compile(
     r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE
 )
-_UNSUPPORTED = ("ForwardTo", "ForwardDeadLetteredMessagesTo", "UserMetadata")
+_UNSUPPORTED = ("ForwardTo", "ForwardDeadLetteredMessagesTo")
 
 
 class ConfigurationError(ValueError):

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Protocol
 from uuid import UUID
 
 from ..codec.values import Value
 from .configuration import QueueSettings
+from .consumers import Consumer
 from .entity import Entity, Surroundings
 from .errors import MessageLockLostError, MessageNotFoundError, NotAllowedError
 from .index import PriorityIndex
@@ -15,25 +15,11 @@ from .message import Message, State
 DEAD_LETTER_SUFFIX = "/$DeadLetterQueue"
 
 
-class Consumer(Protocol):
-    """Where a queue hands its messages to.
-
-    `credit` is how many more it takes, which `deliver` lowers; with `deletes_on_receive` a message
-    is gone once it is handed over, otherwise it is locked until it is settled.
-    """
-
-    credit: int
-    deletes_on_receive: bool
-
-    def deliver(self, message: Message) -> None:
-        """Take a message."""
-
-
 class Queue(Entity):
     """Messages in the order of their numbers, each with at most one consumer at a time.
 
-    A message is in one of five places: scheduled, ready, locked, deferred, or (in the dead-letter
-    queue of a queue) set aside.
+    A message is in one of four places: scheduled, ready, locked or deferred. It leaves by being
+    completed, by expiring, or for the queue of dead letters.
     """
 
     def __init__(

@@ -3,11 +3,12 @@
 from typing import Protocol
 
 from .configuration import QueueSettings
+from .consumers import Consumer
 from .entity import Surroundings
 from .errors import NotAllowedError, SessionCannotBeLockedError, SessionLockLostError
 from .index import PriorityIndex
 from .message import Message
-from .queues import Consumer, Queue
+from .queues import Queue
 
 
 class SessionConsumer(Consumer, Protocol):
