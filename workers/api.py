@@ -69,7 +69,8 @@ class Api:
         def acted(state: JobState | None, again: bool) -> Change:
             nonlocal done
             change = _act(state, action, again)
-            done = done or change.state is not None or _stands(state, action)
+            # The last look counts: an earlier change may have lost against somebody else's.
+            done = change.state is not None or _stands(state, action)
             return change
 
         await self._steps.take(job, acted)
@@ -102,10 +103,12 @@ def _act(state: JobState | None, action: str, again: bool) -> Change:
 
 def _stands(state: JobState | None, action: str) -> bool:
     """Whether what is asked for is so already."""
-    if state is None or state.state != "in_progress":
+    if state is None:
         return False
     if action == "cancel":
         return state.ending == "cancelled"
+    if state.state != "in_progress":
+        return False
     return state.paused if action == "pause" else not state.paused and state.ending is None
 
 

@@ -48,8 +48,8 @@ class Attempt:
     journal: Journal
     past: Past
     results: Spool
-    ending: Ending | None
-    reason: Reason | None
+    ending: Ending | None = None
+    reason: Reason | None = None
     rows: Sequence[Row] = ()
     pending: list[bytes] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Attends to an attempt while its rows are asked: keeps its lease and journal, watches its job."""
+"""Attends to an attempt while its rows are asked: keeps its journal and watches its job."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,6 @@ from schemas.jobs import Job, JobState, Waiting
 from workers.attempt import Attempt
 from workers.core import lifecycle
 from workers.errors import Draining, Unavailable, first_of
-from workers.lease import RENEW_SECONDS
 from workers.records import Records
 from workers.steps import Steps
 
@@ -39,29 +38,17 @@ class Attendance:
         """Run `asked` to its end. Raises Draining, with all journaled, where a drain stopped it."""
         try:
             async with asyncio.TaskGroup() as group:
-                attendants = [
-                    group.create_task(self._keep_lease(attempt)),
-                    group.create_task(self._keep_journal(attempt)),
-                ]
+                attendant = group.create_task(self._keep_journal(attempt))
                 work = group.create_task(asked)
                 self.asking.add(work)
                 work.add_done_callback(self.asking.discard)
                 await asyncio.wait([work])
-                for attendant in attendants:
-                    attendant.cancel()
+                attendant.cancel()
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
         if work.cancelled():
             await attempt.flush(end=True)
             raise Draining
-
-    async def _keep_lease(self, attempt: Attempt) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            if not await attempt.lease.renew():
-                attempt.gate.close("lease")
-                return
-            attempt.gate.until = attempt.lease.until
 
     async def _keep_journal(self, attempt: Attempt) -> None:
         while True:

@@ -15,7 +15,7 @@ import orjson
 from schemas.jobs import SCHEMA_VERSION
 from schemas.results import Attempt
 from workers.core.lines import from_journal, spent_from_journal
-from workers.errors import BlobExists, BlobFull, NewerVersion
+from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.spool import Spool
 
@@ -36,6 +36,8 @@ class Journal:
         self._attempt = attempt
         self._rolled = 0
         self._torn = False
+        self._used = False
+        self._opened = False
 
     @property
     def _ref(self) -> BlobRef:
@@ -47,6 +49,7 @@ class Journal:
         with contextlib.suppress(BlobExists):
             await self._blobs.create_append(self._ref)
         await self._blobs.append(self._ref, _HEADER)
+        self._opened = True
 
     async def write(self, journal_lines: Iterable[bytes]) -> None:
         """Add lines. One written twice, by a repeated append, is harmless: readers keep one."""
@@ -64,10 +67,18 @@ class Journal:
         await self._append(orjson.dumps({"begin": row}) + b"\n")
 
     async def end(self) -> None:
-        """Say that this attempt did not crash."""
-        await self._append(_END)
+        """Say that this attempt did not crash.
+
+        One that has nothing else to say leaves nothing: a job that waits for its quota for a day
+        would have hundreds of journals to read at each attempt.
+        """
+        if self._used:
+            await self._append(_END)
+        else:
+            await self._blobs.delete(self._ref)
 
     async def _append(self, data: bytes) -> None:
+        self._used = True
         # A line longer than one append goes in pieces; a crash between them leaves a torn line.
         for start in range(0, len(data), MAX_APPEND):
             piece = data[start : start + MAX_APPEND]
@@ -75,13 +86,18 @@ class Journal:
                 piece = b"\n" + piece  # what the lost append left is a line of its own
             self._torn = True
             try:
-                await self._blobs.append(self._ref, piece)
+                await self._append_piece(piece)
             except BlobFull:
                 # The full blob cannot take its end mark: the next one's existence stands for it.
                 self._rolled += 1
-                await self.open()
-                await self._blobs.append(self._ref, piece)
+                self._opened = False
+                await self._append_piece(piece)
             self._torn = False
+
+    async def _append_piece(self, piece: bytes) -> None:
+        if not self._opened:
+            await self.open()
+        await self._blobs.append(self._ref, piece)
 
 
 @dataclass(slots=True)
@@ -113,8 +129,11 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
         name = info.ref.name.rsplit("/", 1)[-1]
         attempt = attempts.setdefault(_attempt_of(name), _Attempt())
         attempt.ended = False  # a rolled journal is judged by its last blob
-        async for line in _lines(blobs, info):
-            _note(line, attempt, past, results)
+        try:
+            async for line in _lines(blobs, info):
+                _note(line, attempt, past, results)
+        except BlobMissing:
+            attempt.ended = True  # a late one ended just now and had nothing to say
     past.crashes = sum(not attempt.ended for attempt in attempts.values())
     past.given_up = given_up(list(attempts.values()))
     return past
@@ -139,9 +158,14 @@ def _attempt_of(name: str) -> str:
     return name[: len("000000-") + 36]
 
 
-def attempt_name(earlier: int, attempt: str) -> str:
-    """A journal's name: attempts sort by how many journals stood before them."""
-    return f"{earlier:06d}-{attempt}"
+def attempt_name(ordinal: int, attempt: str) -> str:
+    """A journal's name."""
+    return f"{ordinal:06d}-{attempt}"
+
+
+def next_ordinal(earlier: Sequence[BlobInfo]) -> int:
+    """What makes a journal's name sort after those that stood before it, `earlier` in order."""
+    return int(earlier[-1].ref.name.rsplit("/", 1)[-1][:6]) + 1 if earlier else 0
 
 
 def _note(line: Mapping[str, Any], attempt: _Attempt, past: Past, results: Spool) -> None:
@@ -161,9 +185,10 @@ def _note(line: Mapping[str, Any], attempt: _Attempt, past: Past, results: Spool
 
 async def _lines(blobs: Blobs, info: BlobInfo) -> AsyncIterator[Mapping[str, Any]]:
     """The whole lines of a journal; what a crash tore is passed over."""
-    offset, rest = 0, b""
-    while piece := await blobs.read_range(info.ref, offset, MAX_APPEND):
-        offset += len(piece)
+    offset, rest, piece = 0, b"", b""
+    while offset == 0 or len(piece) == MAX_APPEND:
+        piece = await blobs.read_range(info.ref, offset, MAX_APPEND)
+        offset += MAX_APPEND
         *whole, rest = (rest + piece).split(b"\n")
         for line in whole:
             with contextlib.suppress(orjson.JSONDecodeError):

@@ -1,10 +1,13 @@
 """A shard's lease: held while it runs, renewed in time, given back at the end."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from typing import Final
 
-from workers.errors import LeaseHeld, LeaseLost, Unavailable
+from workers.errors import LeaseHeld, LeaseLost, Unavailable, first_of
+from workers.gate import Gate
 from workers.ports import BlobRef, Blobs
 
 SECONDS: Final = 30
@@ -33,6 +36,33 @@ class Lease:
             return False
         self.until = start + SAFE_SECONDS
         return True
+
+    @contextlib.asynccontextmanager
+    async def kept(self, gate: Gate) -> AsyncIterator[None]:
+        """Renewed while the block runs, and given back after it; `gate` hears of it.
+
+        From the first moment on: what earlier attempts left may take longer to read than a lease
+        lasts, and an attempt that begins without one leaves only more to read.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self._keep(gate))
+                try:
+                    yield
+                finally:
+                    keeper.cancel()
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        finally:
+            await self.release()
+
+    async def _keep(self, gate: Gate) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if not await self.renew():
+                gate.close("lease")
+                return
+            gate.until = self.until
 
     async def renew(self) -> bool:
         """Prolong it; False where it is lost. A renewal without an answer counts as none."""

@@ -76,8 +76,13 @@ class Records:
         return BlobRef(self.state_container, f"open/{job}")
 
     async def open(self, announcement: Announcement) -> None:
-        """Mark a job as open, with what it takes to announce it again."""
-        await self._create_document(self._marker(announcement.job), announcement)
+        """Mark a job as open, with what it takes to announce it again.
+
+        Whose marker stands does not matter, and by now it may be gone: the job may just have ended.
+        """
+        await self.create_once(
+            self._marker(announcement.job), _dump(announcement), content_type="application/json"
+        )
 
     async def announcement(self, job: str) -> Announcement | None:
         """The announcement in a job's open marker; None when the job is not open."""

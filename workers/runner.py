@@ -6,6 +6,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol, cast, get_args
 
 from schemas.jobs import Job, JobState, Reason, Waiting
@@ -18,7 +19,7 @@ from workers.core import lifecycle
 from workers.core.packing import Limits
 from workers.errors import BlobChanged, BlobMissing, Draining, HandBack, Unavailable
 from workers.gate import Gate
-from workers.journal import Journal, attempt_name, read_journals
+from workers.journal import Journal, attempt_name, next_ordinal, read_journals
 from workers.lease import Lease
 from workers.records import Records
 from workers.scanning import rules_of
@@ -113,37 +114,39 @@ class Runner:
         self._holding += 1
         self._idle.clear()
         results = Spool()
+        gate = Gate(until=lease.until, deadline=inf)
         try:
-            attempt = await self._begin(job, message, held.state, lease, results)
-            receipt = await self._bring_on(attempt, message)
-            if receipt is not None:
-                await self._advance(job, receipt, again)
+            async with lease.kept(gate):
+                attempt = await self._begin(job, message.shard, lease, gate, results)
+                attempt.ending, attempt.reason = held.state.ending, held.state.reason
+                receipt = await self._bring_on(attempt, message)
+                if receipt is not None:
+                    await self._advance(job, receipt, again)
         finally:
             results.close()
-            await lease.release()
             self._holding -= 1
             if not self._holding:
                 self._idle.set()
 
     async def _begin(
-        self, job: Job, message: ShardMessage, state: JobState, lease: Lease, results: Spool
+        self, job: Job, shard: int, lease: Lease, gate: Gate, results: Spool
     ) -> Attempt:
         """Open the own journal and read what earlier attempts left."""
-        earlier = await self._records.journals(job.id, message.shard)
-        folder = self._records.ref(job.id, "journal", str(message.shard), "")
-        journal = Journal(self._blobs, folder, attempt_name(len(earlier), lease.attempt))
+        earlier = await self._records.journals(job.id, shard)
+        folder = self._records.ref(job.id, "journal", str(shard), "")
+        journal = Journal(self._blobs, folder, attempt_name(next_ordinal(earlier), lease.attempt))
         await journal.open()
-        deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
+        planned = await self._records.planned(job.id, shard)
+        past = await read_journals(self._blobs, earlier, results)
+        gate.deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
         return Attempt(
             job=job,
-            planned=await self._records.planned(job.id, message.shard),
-            gate=Gate(until=lease.until, deadline=deadline),
+            planned=planned,
+            gate=gate,
             lease=lease,
             journal=journal,
-            past=await read_journals(self._blobs, earlier, results),
+            past=past,
             results=results,
-            ending=state.ending,
-            reason=state.reason,
         )
 
     async def _bring_on(self, attempt: Attempt, message: ShardMessage) -> Receipt | None:
