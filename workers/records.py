@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from schemas.jobs import SCHEMA_VERSION, Job, JobState, PlannedShard, Reason
 from schemas.messages import Announcement
 from schemas.results import Receipt
+from workers.clock import ServiceClock
 from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, first_of
-from workers.ports import BlobInfo, BlobRef, Blobs
+from workers.ports import BlobInfo, BlobRef, Blobs, Stored
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
 PLAN_WIDTH: Final = 160
@@ -35,10 +36,21 @@ class Held:
 
 
 class Records:
-    """The documents of all jobs. Errors are those of the blob primitives, and `NewerVersion`."""
+    """The documents of all jobs. Errors are those of the blob primitives, and `NewerVersion`.
 
-    def __init__(self, blobs: Blobs, *, state_container: str, results_container: str) -> None:
+    The clock hears the service's time with each document that is read.
+    """
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        *,
+        state_container: str,
+        results_container: str,
+        clock: ServiceClock | None = None,
+    ) -> None:
         self.blobs = blobs
+        self._clock = clock
         self.state_container = state_container
         self.results_container = results_container
         self._jobs: dict[str, Job] = {}
@@ -50,6 +62,14 @@ class Records:
     def result(self, job: Job, name: str) -> BlobRef:
         """A file among a job's results."""
         return BlobRef(self.results_container, f"{job.results}/{name}")
+
+    async def _read(self, ref: BlobRef) -> Stored:
+        if self._clock is None:
+            return await self.blobs.read(ref)
+        asked = self._clock()
+        stored = await self.blobs.read(ref)
+        self._clock.heard(stored.server_time, asked)
+        return stored
 
     async def create_once(
         self, ref: BlobRef, data: bytes | IO[bytes], *, content_type: str
@@ -68,7 +88,7 @@ class Records:
         """Write a document once; gives the one that stands, one's own or an earlier one."""
         if await self.create_once(ref, _dump(document), content_type="application/json"):
             return document
-        return _load(type(document), (await self.blobs.read(ref)).data)
+        return _load(type(document), (await self._read(ref)).data)
 
     # -- open markers
 
@@ -87,7 +107,7 @@ class Records:
     async def announcement(self, job: str) -> Announcement | None:
         """The announcement in a job's open marker; None when the job is not open."""
         try:
-            return _load(Announcement, (await self.blobs.read(self._marker(job))).data)
+            return _load(Announcement, (await self._read(self._marker(job))).data)
         except BlobMissing:
             return None
 
@@ -119,7 +139,7 @@ class Records:
         if job in self._jobs:
             return self._jobs[job]
         try:
-            stored = await self.blobs.read(self.ref(job, "job.json"))
+            stored = await self._read(self.ref(job, "job.json"))
         except BlobMissing:
             return None
         if len(self._jobs) >= _KEPT_JOBS:
@@ -140,7 +160,7 @@ class Records:
     async def plan_totals(self, job: str) -> tuple[int, int] | None:
         """(shards, rows) of the plan that stands; None before there is one."""
         try:
-            data = (await self.blobs.read(self.ref(job, "plan.jsonl"))).data
+            data = (await self._read(self.ref(job, "plan.jsonl"))).data
         except BlobMissing:
             return None
         rows = sum(orjson.loads(line)["rows"] for line in data.splitlines())
@@ -153,7 +173,7 @@ class Records:
     async def verdict(self, job: str) -> Reason | None:
         """Why the job has to fail, if planning found so."""
         try:
-            return _load(Reason, (await self.blobs.read(self.ref(job, "verdict.json"))).data)
+            return _load(Reason, (await self._read(self.ref(job, "verdict.json"))).data)
         except BlobMissing:
             return None
 
@@ -186,7 +206,7 @@ class Records:
     async def state(self, job: str) -> Held | None:
         """A job's state, or None before there is one."""
         try:
-            stored = await self.blobs.read(self.ref(job, "state.json"))
+            stored = await self._read(self.ref(job, "state.json"))
         except BlobMissing:
             return None
         return Held(_load(JobState, stored.data), stored.etag, stored.last_modified)
@@ -213,7 +233,7 @@ class Records:
     async def receipt(self, job: str, shard: int) -> Receipt | None:
         """A shard's receipt: it is done when this exists."""
         try:
-            return _load(Receipt, (await self.blobs.read(self._receipt(job, shard))).data)
+            return _load(Receipt, (await self._read(self._receipt(job, shard))).data)
         except BlobMissing:
             return None
 
@@ -229,7 +249,7 @@ class Records:
 
         async def read(shard: int) -> Receipt:
             async with room:
-                return _load(Receipt, (await self.blobs.read(self._receipt(job, shard))).data)
+                return _load(Receipt, (await self._read(self._receipt(job, shard))).data)
 
         try:
             async with asyncio.TaskGroup() as group:

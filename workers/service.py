@@ -18,6 +18,7 @@ from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import connect_bus
 from workers.adapters.endpoints import connect
 from workers.api import Api
+from workers.clock import ServiceClock
 from workers.dispatcher import Dispatcher
 from workers.finisher import Finisher
 from workers.inbox import Inbox
@@ -80,7 +81,7 @@ class Keys:
 async def start(environment: Mapping[str, str] = os.environ) -> Service:
     """Make the parts. Connects to nothing yet. Raises SettingsError that says what to mend."""
     settings = read_settings(environment)
-    rng, clock = random.SystemRandom(), time.time
+    rng, clock = random.SystemRandom(), ServiceClock(time.time)
     async with AsyncExitStack() as stack:
         identity = None
         if not (environment.get(BLOBS) and environment.get(BUS)):
@@ -105,11 +106,13 @@ async def start(environment: Mapping[str, str] = os.environ) -> Service:
             rng=rng,
             ledger=Ledger(blobs, settings.state_container, rng=rng),
             routes=settings.routes,
+            wall=clock,
         )
         records = Records(
             blobs,
             state_container=settings.state_container,
             results_container=settings.results_container,
+            clock=clock,
         )
         steps = Steps(records, bus, clock=clock, rng=rng)
         intake = Intake(records, steps, dispatcher, settings, clock=clock)
