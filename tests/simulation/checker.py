@@ -193,7 +193,7 @@ class _Job:
         yield f"row {line.line} ({row.kind}) failed for no reason: {line.held['error']}"
 
     def _written_off(self, row: Row, line: int) -> Iterator[str]:
-        """A row that a journal had when its receipt's writer began has its answer in the results."""
+        """A row that a journal had when its receipt's writer began has its answer."""
         for shard in range(len(self.plan)):
             if row not in self.world.rows_of(self.job, shard):
                 continue

@@ -15,13 +15,14 @@ from tests.doubles.faults import TRIES, FaultyBlobs, ProcessKilled
 from tests.simulation.billing import RUN, lease_of
 from tests.simulation.endpoint import Poisoned
 from workers.api import Api
+from workers.clock import ServiceClock
 from workers.dispatcher import Dispatcher
 from workers.errors import Unavailable, WorkerError
 from workers.finisher import Finisher
 from workers.inbox import Inbox
 from workers.intake import Intake
 from workers.ledger import Ledger
-from workers.ports import BlobRef, EndpointInfo, OutMessage
+from workers.ports import BlobRef, EndpointInfo, OutMessage, Received
 from workers.records import Records
 from workers.runner import Runner
 from workers.steps import Steps
@@ -47,9 +48,7 @@ class Process:
         self._awake.set()
         self._tasks: dict[asyncio.Task[Any], None] = {}
 
-        def clock() -> float:
-            return EPOCH + world.now + skew
-
+        clock = ServiceClock(lambda: EPOCH + world.now + skew)
         settings = world.settings
         blobs, bus = ProcessBlobs(self), ProcessBus(self)
         limited = world.scenario.requests_per_minute is not None
@@ -64,6 +63,7 @@ class Process:
             blobs,
             state_container=settings.state_container,
             results_container=settings.results_container,
+            clock=clock,
         )
         steps = Steps(records, bus, clock=clock, rng=rng)
         self.intake = Intake(records, steps, self.dispatcher, settings, clock=clock)
@@ -203,6 +203,13 @@ class ProcessBus:
                 f"{entity} {message.message_id}",
                 lambda: self._process.world.sent(entity, message),  # noqa: B023 - called at once
             )
+
+    async def take_dead(
+        self, queue: str, handle: Callable[[Received], Awaitable[None]], most: int
+    ) -> int:
+        return await self._process.call(
+            "take_dead", queue, lambda: self._process.world.bus.take_dead(queue, handle, most)
+        )
 
 
 class ProcessEndpoint:

@@ -200,7 +200,7 @@ def scenario(seed: int) -> Scenario:
         max_deliveries=rng.choice((2, 4, 10)),
         max_concurrency=rng.choice((None, 1, 2, 4)),
         requests_per_minute=rng.choice((None, None, None, None, 30.0, 600.0)),
-        append_blocks=rng.choice((3, 50_000, 50_000, 50_000)),
+        append_blocks=rng.choice((5, 50_000, 50_000, 50_000)),
         latency=rng.choice((0.1, 1.0, 1.0, 4.0)),
         skews=tuple(rng.uniform(-skew, skew) for _ in range(3)),
         doings=tuple(_doings(rng, len(files))),

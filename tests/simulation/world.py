@@ -392,6 +392,7 @@ class World:
     async def _stop(self, process: Process, gently: bool) -> None:
         if gently and not process.frozen:
             process.draining = True
+            self._break(process)
             process.spawn(process.runner.drain())
             self._later(2.0, self.kill, process)
         else:
