@@ -1,0 +1,188 @@
+"""Is a shared quota used to the full, and hardly ever exceeded, by 1 to 8 real workers?
+
+    python -m benchmarks.quota [--workers 1 2 4 8] [--seconds 240] [--kinds requests tokens]
+
+Each run starts storage, Service Bus, the function hosts and an endpoint that judges as Azure does:
+requests in windows of one second, floored; tokens at admission, by the minute. Quotas are raised
+to 6,000 requests or 1,200,000 tokens a minute, so that two cores can play eight workers; latencies
+are log-normal around a second. Printed: the time from the first call to the last against the lower
+bound, refusals and calls per row, and Jain's index of the shares once all hold one. The quota used
+over time goes to docs/quota.svg (or --plot FILE).
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from benchmarks.whole_job import Finished, site
+
+Kind = Literal["requests", "tokens"]
+REQUESTS, TOKENS = 6_000, 1_200_000
+LATENCY = 1.0
+DEPLOYMENT = "phi-3-mini"
+LEAST, MOST_REFUSED, MOST_SENT = 0.95, 0.015, 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One line of the table. `bound` and `took` are seconds."""
+
+    kind: Kind
+    workers: int
+    rows: int
+    bound: float
+    took: float
+    refused: float
+    sent: float
+    fairness: float
+    whole: float
+    used: Sequence[float]
+
+    @property
+    def efficiency(self) -> float:
+        return self.bound / self.took
+
+    @property
+    def good(self) -> bool:
+        return self.efficiency >= LEAST and self.refused <= MOST_REFUSED and self.sent <= MOST_SENT
+
+
+def limits(kind: Kind) -> dict[str, Any]:
+    quota = {"requests_per_minute": REQUESTS, "tokens_per_minute": 0}
+    if kind == "tokens":
+        quota = {"requests_per_minute": REQUESTS, "tokens_per_minute": TOKENS}
+    return quota | {"window": 1, "latency": LATENCY, "latency_sigma": 0.5}
+
+
+def file(kind: Kind, seconds: float, rng: Random) -> list[bytes]:
+    """Rows for so many seconds of quota. Sizes are log-normal where tokens are what is scarce."""
+    if kind == "requests":
+        return [_row(n, 20, 16) for n in range(int(REQUESTS / 60 * seconds))]
+    lines: list[bytes] = []
+    left = TOKENS / 60 * seconds
+    while left > 0:
+        words = max(10, int(min(1500, rng.lognormvariate(5.3, 0.7))))
+        output = max(16, int(min(1500, rng.lognormvariate(5.0, 0.5))))
+        lines.append(_row(len(lines), words, output))
+        left -= words * 1.05 + output + 10
+    return lines
+
+
+def _row(number: int, words: int, output: int) -> bytes:
+    content = f"Row {number}: " + "tell me " * (words // 2)
+    row = {"messages": [{"role": "user", "content": content}], "max_tokens": output}
+    return json.dumps(row).encode() + b"\n"
+
+
+def bound(kind: Kind, rows: int, tokens: int) -> float:
+    """Seconds that nobody can undercut: all windows before the last are full; the last call's
+    second is counted, as `Finished.calling` counts it."""
+    seconds = math.ceil(rows / (REQUESTS // 60))
+    if kind == "tokens":
+        seconds = max(seconds, (math.ceil(tokens / TOKENS) - 1) * 60)
+    return float(seconds)
+
+
+def jain(figures: Sequence[float]) -> float:
+    return sum(figures) ** 2 / (len(figures) * sum(each * each for each in figures))
+
+
+def fairness(done: Finished, workers: int) -> float:
+    """Jain's index of the shares, averaged over the seconds in which all workers held one."""
+    full = [
+        jain(list(shares.values()))
+        for shares in done.shares
+        if len(shares) == workers and any(shares.values())
+    ]
+    return statistics.mean(full) if full else 0.0
+
+
+async def measure(kind: Kind, workers: int, seconds: float) -> Run:
+    lines = file(kind, seconds, Random(1))
+    async with site(workers, "serverless", limits(kind)) as running:
+        done = await running.do(f"quota-{kind}-{workers}.jsonl", lines, DEPLOYMENT)
+    stats = done.stats
+    rejected = sum(stats["rejected"].values())
+    column, quota = (1, REQUESTS / 60) if kind == "requests" else (2, TOKENS / 60)
+    return Run(
+        kind=kind,
+        workers=workers,
+        rows=len(lines),
+        bound=bound(kind, len(lines), stats["tokens_admitted"]),
+        took=done.calling,
+        refused=rejected / len(lines),
+        sent=stats["received"] / len(lines),
+        fairness=fairness(done, workers),
+        whole=done.whole,
+        used=[row[column] / quota for row in sorted(stats["seconds"])],
+    )
+
+
+def plot(runs: Sequence[Run], path: Path) -> None:
+    """Used quota over time, smoothed over ten seconds: request windows are judged one by one, but
+    tokens come in sizes."""
+    import matplotlib as mpl  # noqa: PLC0415 - only here, and slow to load
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    kinds = list(dict.fromkeys(run.kind for run in runs))
+    figure, axes = plt.subplots(len(kinds), 1, figsize=(9, 3.2 * len(kinds)), squeeze=False)
+    for axis, kind in zip(axes[:, 0], kinds, strict=True):
+        for run in (each for each in runs if each.kind == kind):
+            smooth = [
+                statistics.mean(run.used[max(0, at - 9) : at + 1]) for at in range(len(run.used))
+            ]
+            axis.plot(smooth, label=f"{run.workers} worker{'s' * (run.workers > 1)}", lw=1.2)
+        axis.axhline(1.0, color="grey", lw=0.8, ls="--")
+        axis.set(ylim=(0, 1.1), xlabel="seconds", ylabel=f"part of the {kind} used")
+        axis.legend(loc="lower center", ncols=4, fontsize="small")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def show(runs: Sequence[Run]) -> None:
+    print(
+        f"{'quota':9}{'workers':>8}{'rows':>8}{'bound':>9}{'took':>9}{'bound/took':>12}"
+        f"{'429 a row':>11}{'calls a row':>13}{'Jain':>7}{'whole job':>11}"
+    )
+    for run in runs:
+        print(
+            f"{run.kind:9}{run.workers:8}{run.rows:8}{run.bound:8.1f}s{run.took:8.1f}s"
+            f"{run.efficiency:12.3f}{run.refused:11.4f}{run.sent:13.4f}{run.fairness:7.3f}"
+            f"{run.whole:10.1f}s{'' if run.good else '  missed'}",
+            flush=True,
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, default=243.0)
+    parser.add_argument("--kinds", nargs="+", default=["requests", "tokens"])
+    parser.add_argument("--plot", type=Path, default=Path("docs/quota.svg"))
+    given = parser.parse_args()
+    runs = []
+    for kind in given.kinds:
+        for workers in given.workers:
+            runs.append(asyncio.run(measure(kind, workers, given.seconds)))
+            show(runs[-1:])
+    print()
+    show(runs)
+    plot(runs, given.plot)
+    return int(not all(run.good for run in runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""How fast is the calling part, and does memory grow with the file?
+
+    python -m benchmarks.throughput [--rounds 5] [--large 100000] [--no-job]
+
+An unlimited endpoint answers after 50 ms, in a process of its own. 5,000 rows with 500 in flight:
+rounds of a bare aiohttp loop and of the dispatcher with its endpoint client take turns, and the
+medians are compared. Then the whole job with one worker, from the drop to the results, at 5,000
+and at 100,000 rows, with the worker's peak memory. Ends with status 1 if the calling part takes
+more than 1.3 times as long, or the memory at 100,000 rows is more than 1.25 times that at 5,000.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from random import Random
+from typing import Any
+
+import aiohttp
+import orjson
+
+from benchmarks.whole_job import Finished, site
+from schemas.deployments import Deployment
+from workers.adapters.endpoints import connect
+from workers.dispatcher import Call, Dispatcher, Gate
+
+ROWS, IN_FLIGHT, LATENCY = 5_000, 500, 0.05
+MOST_TIME, MOST_MEMORY = 1.3, 1.25
+MODEL = "Phi-3-mini-4k-instruct"
+
+
+def body(row: int) -> dict[str, Any]:
+    content = f"Row {row}: say in one sentence what the capital of France is known for."
+    return {"messages": [{"role": "user", "content": content}], "max_tokens": 64}
+
+
+@contextmanager
+def endpoint() -> Iterator[str]:
+    """The simulator as a process of its own; gives its address."""
+    command = [sys.executable, "-m", "local.endpoint", "--profile", "openai"]
+    command += ["--latency", str(LATENCY)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            if process.stdout is None:
+                raise SystemExit("the simulator has no output")
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+async def bare(url: str) -> float:
+    """Seconds that a plain loop takes: a session, 500 tasks, a JSON body each way."""
+    rows = iter(range(ROWS))
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def worker() -> None:
+            for row in rows:
+                data = orjson.dumps(body(row) | {"model": MODEL})
+                target = f"{url}/v1/chat/completions"
+                async with session.post(target, data=data, headers=headers) as response:
+                    answer = orjson.loads(await response.read())
+                    if response.status != 200 or "choices" not in answer:
+                        raise SystemExit(f"the endpoint failed: {response.status}")
+
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(IN_FLIGHT):
+                group.create_task(worker())
+        return time.perf_counter() - began
+
+
+async def dispatched(url: str) -> float:
+    """Seconds that the production way takes: 10 shards of 500 rows, each row a task of its own."""
+    deployment = Deployment(
+        name="phi",
+        kind="openai",
+        url=f"{url}/v1",
+        model=MODEL,
+        auth="none",
+        max_concurrency=IN_FLIGHT,
+    )
+    async with connect([deployment]) as endpoints:
+        dispatcher = Dispatcher([deployment], endpoints, rng=Random(1))
+
+        async def row(number: int, gate: Gate) -> None:
+            call = Call("chat", MODEL, body(number))
+            answer = await dispatcher.ask(call, job="job", weight=1.0, gate=gate)
+            if answer.outcome.kind != "ok":
+                raise SystemExit(f"the endpoint failed: {answer.outcome}")
+
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for first in range(0, ROWS, 500):
+                gate = Gate(inf, inf)
+                for number in range(first, first + 500):
+                    group.create_task(row(number, gate))
+        return time.perf_counter() - began
+
+
+async def job(rows: int) -> Finished:
+    async with site(1, "openai", {"latency": LATENCY}) as running:
+        lines = (json.dumps(body(row)).encode() + b"\n" for row in range(rows))
+        return await running.do(f"throughput-{rows}.jsonl", lines, "phi-3-mini")
+
+
+def calling(rounds: int) -> float:
+    """The ratio of the medians."""
+    plain: list[float] = []
+    ours: list[float] = []
+    with endpoint() as url:
+        for _ in range(rounds):
+            plain.append(asyncio.run(bare(url)))
+            ours.append(asyncio.run(dispatched(url)))
+    ratio = statistics.median(ours) / statistics.median(plain)
+    print(f"{ROWS:,} rows, {LATENCY * 1000:.0f} ms, {IN_FLIGHT} in flight, {rounds} rounds:")
+    print(f"  bare aiohttp   {statistics.median(plain):6.2f} s (best {min(plain):.2f})")
+    print(f"  calling part   {statistics.median(ours):6.2f} s (best {min(ours):.2f})")
+    print(f"  ratio          {ratio:6.2f}", flush=True)
+    return ratio
+
+
+def whole(large: int) -> float:
+    """The ratio of the peak memories."""
+    memory = []
+    for rows in (ROWS, large):
+        done = asyncio.run(job(rows))
+        memory.append(done.memory)
+        print(
+            f"whole job of {rows:,} rows, one worker: {done.whole:.1f} s from drop to results, "
+            f"calls within {done.calling:.0f} s, peak memory {done.memory / 2**20:.0f} MiB",
+            flush=True,
+        )
+    return memory[1] / memory[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large", type=int, default=100_000)
+    parser.add_argument("--no-job", action="store_true", help="the calling part only")
+    given = parser.parse_args()
+    missed = calling(given.rounds) > MOST_TIME
+    if not given.no_job:
+        missed |= whole(given.large) > MOST_MEMORY
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""One job through real function hosts, storage, Service Bus and a simulated endpoint."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import psutil
+from azure.storage.blob.aio import BlobServiceClient
+
+from local.endpoint.profiles import ProfileName
+from local.following import events
+from local.stack import Stack, StackOptions, stack
+from schemas.jobs import JobStatus
+from workers.core.shares import Book
+
+CONTAINER, STATE = "prompts", "state"
+LOOK_EVERY = 1.0
+
+
+@dataclass
+class Finished:
+    """What a job came to. Times are seconds; `seconds` of the simulator are [second, admitted,
+    tokens, rejected]; `shares` are the ledger's, second by second; `memory` is the hosts' peak."""
+
+    status: JobStatus | None = None
+    whole: float = 0.0
+    stats: dict[str, Any] = field(default_factory=dict)
+    shares: list[dict[str, float]] = field(default_factory=list)
+    memory: int = 0
+
+    @property
+    def calling(self) -> float:
+        """From the first call's second to the last one's, both counted."""
+        seconds = [row[0] for row in self.stats["seconds"]]
+        return float(max(seconds) - min(seconds) + 1)
+
+
+@dataclass
+class Site:
+    """Everything that runs, and the job that is followed."""
+
+    running: Stack
+    storage: BlobServiceClient
+    session: aiohttp.ClientSession
+
+    async def do(self, name: str, lines: Iterable[bytes], deployment: str) -> Finished:
+        """Drop a file and wait for the end of its job."""
+        container = self.storage.get_container_client(CONTAINER)
+        async with events(self.running.bus, f"{CONTAINER}/{name}") as arriving:
+            await self._post("reset")
+            looking = asyncio.create_task(self._look(deployment, seen := Finished()))
+            began = time.monotonic()
+            await container.upload_blob(name, b"".join(lines))
+            try:
+                async for arrived in arriving:
+                    if arrived.last:
+                        seen.status = arrived.event.data
+            finally:
+                looking.cancel()
+            seen.whole = time.monotonic() - began
+        seen.stats = await self._stats()
+        if seen.status is None or seen.status.state != "completed":
+            raise SystemExit(f"the job did not complete: {seen.status}")
+        return seen
+
+    async def _look(self, deployment: str, seen: Finished) -> None:
+        """Once a second: who holds which share, and how much memory the hosts have."""
+        blob = self.storage.get_blob_client(STATE, f"quota/{deployment}.json")
+        while True:
+            if await blob.exists():
+                book = Book.load(await (await blob.download_blob()).readall())
+                seen.shares.append({name: held.share for name, held in book.holders.items()})
+            resident = (
+                psutil.Process(process.pid).memory_info().rss
+                for process in self.running.hosts.processes.values()
+                if process.returncode is None
+            )
+            seen.memory = max(seen.memory, *resident)
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _stats(self) -> dict[str, Any]:
+        async with self.session.get(f"{self._simulator}/simulator/stats") as response:
+            stats: dict[str, Any] = await response.json()
+        return stats
+
+    async def _post(self, what: str) -> None:
+        async with self.session.post(f"{self._simulator}/simulator/{what}") as response:
+            response.raise_for_status()
+
+    @property
+    def _simulator(self) -> str:
+        parts = urlsplit(self.running.endpoint or "")
+        return f"{parts.scheme}://{parts.netloc}"
+
+
+@asynccontextmanager
+async def site(
+    workers: int, profile: ProfileName, simulator: Mapping[str, Any]
+) -> AsyncIterator[Site]:
+    """Start everything; stop it at the end."""
+    options = StackOptions(workers=workers, profile=profile, simulator=simulator)
+    # The stack ends in a group of errors where its hosts failed; what they said goes to stderr.
+    async with (
+        stack(options, _tell) as running,
+        BlobServiceClient.from_connection_string(running.storage) as storage,
+        aiohttp.ClientSession() as session,
+    ):
+        await _all_up(running, workers)
+        yield Site(running, storage, session)
+
+
+async def _all_up(running: Stack, workers: int) -> None:
+    async with asyncio.timeout(120):
+        await running.hosts.up()
+        while True:
+            if len(running.hosts.addresses) == workers:
+                return
+            await asyncio.sleep(0.1)
+
+
+def _tell(line: str) -> None:
+    if "rror" in line:
+        print(line[:300], file=sys.stderr)
+
+
+def folder() -> Path:
+    """Where benchmarks leave what they made (not tracked)."""
+    path = Path("out") / "benchmarks"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
