@@ -22,6 +22,12 @@ State = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelled"
 ]
 Ending = Literal["cancelled", "expired", "failed"]
+ShownState = State | Literal["cancelling", "expiring", "failing", "paused"]
+_SHOWN_ENDING: dict[Ending, ShownState] = {
+    "cancelled": "cancelling",
+    "expired": "expiring",
+    "failed": "failing",
+}
 TERMINAL: frozenset[State] = frozenset({"completed", "failed", "expired", "cancelled"})
 Priority = Literal["high", "normal", "low"]
 Door = Literal["drop", "queue", "nightly"]
@@ -52,17 +58,38 @@ def window_seconds(window: str) -> int:
 
 
 class JobOptions(BaseModel):
-    """What a job may be told. Parameters are defaults: a row's own value wins."""
+    """What a job may be told. Parameters are defaults: a row's own value wins.
+
+    Unknown options are refused. In a blob's metadata they stand under the key `options` as
+    base64url JSON; beside a file `name.jsonl` they are `name.options.json`, uploaded before it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    model: Annotated[str, Field(min_length=1)] | None = None
-    system_prompt: str | None = None
-    template: dict[str, JsonValue] | None = None
-    completion_window: str = "24h"
-    on_invalid: Literal["skip", "fail"] = "skip"
-    priority: Priority | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    model: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="model of rows that name none: a deployment's, or a route"
+    )
+    system_prompt: str | None = Field(
+        default=None, description="system turn of conversations that have none"
+    )
+    template: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="the request that a row of no known dialect becomes: {field} in a string is "
+        "the row's field, a string that is nothing else takes its type, {{ and }} are braces",
+    )
+    completion_window: str = Field(
+        default="24h",
+        description="time from creation to the end: a number and s, m, h or d, at most 30d",
+    )
+    on_invalid: Literal["skip", "fail"] = Field(
+        default="skip", description="whether a row that cannot be asked fails the whole job"
+    )
+    priority: Priority | None = Field(
+        default=None, description="normal, but low for files of the nightly container"
+    )
+    metadata: Metadata = Field(
+        default_factory=dict, description="told again in every event, for subscriptions to filter"
+    )
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -71,8 +98,12 @@ class JobOptions(BaseModel):
     seed: int | None = None
     stop: str | list[str] | None = None
     response_format: JsonValue | None = None
-    dimensions: Annotated[int, Field(ge=1)] | None = None
-    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="of embeddings"
+    )
+    parameters: dict[str, JsonValue] = Field(
+        default_factory=dict, description="defaults for parameters that have no option of their own"
+    )
 
     @field_validator("completion_window")
     @classmethod
@@ -120,8 +151,8 @@ class Reason(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    code: str
-    message: str
+    code: str = Field(description="stable, for programs")
+    message: str = Field(description="what happened and what to do, for people")
 
     @field_validator("message")
     @classmethod
@@ -217,14 +248,12 @@ class JobState(BaseModel):
         return self.state in TERMINAL
 
     @property
-    def shown(self) -> str:
+    def shown(self) -> ShownState:
         """The state as users see it: `cancelling` while an ending runs, `paused` while paused."""
         if self.terminal:
             return self.state
         if self.ending:
-            return {"cancelled": "cancelling", "expired": "expiring", "failed": "failing"}[
-                self.ending
-            ]
+            return _SHOWN_ENDING[self.ending]
         return "paused" if self.paused else self.state
 
 
@@ -237,23 +266,29 @@ class JobStatus(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
-    job: str | None = None
-    state: str | None = None
+    job: str | None = Field(default=None, description="the job's id; absent in a rejection")
+    state: ShownState | None = None
     input: str | None = Field(default=None, description="container/name")
-    door: Door | None = None
+    door: Door | None = Field(default=None, description="how the job came")
     priority: Priority | None = None
-    counts: Counts | None = None
+    counts: Counts | None = Field(default=None, description="absent before the file is read")
     tokens: Tokens | None = None
     rate: float | None = Field(default=None, description="rows per second, lately")
-    seconds_left: float | None = None
+    seconds_left: float | None = Field(
+        default=None, description="until the last row, at that rate; 0 at the end"
+    )
     waiting: dict[str, str] | None = Field(
         default=None, description="reason, deployment, since and until, while it waits"
     )
     results: str | None = Field(default=None, description="container/folder of the results")
-    reason: Reason | None = None
+    reason: Reason | None = Field(default=None, description="why it failed or was rejected")
     created: str | None = None
-    started: str | None = None
+    started: str | None = Field(default=None, description="when its plan stood")
     ended: str | None = None
     message_id: str | None = Field(default=None, description="MessageId of the asking message")
-    correlation_id: str | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)
+    correlation_id: str | None = Field(
+        default=None, description="CorrelationId of the asking message"
+    )
+    metadata: dict[str, str] = Field(
+        default_factory=dict, description="the asking message's properties and the job's metadata"
+    )

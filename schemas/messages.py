@@ -18,13 +18,20 @@ class _Message(BaseModel):
 
 
 class JobRequest(_Message):
-    """Run a file that lies in an input container (sent by back ends to `jobs`)."""
+    """Run a file that lies in an input container (sent by back ends to `jobs`).
+
+    The message's MessageId, CorrelationId and application properties come back in every event.
+    """
 
     type: Literal["request"] = "request"
     container: ContainerName
     name: BlobName
-    etag: ETag | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    etag: ETag | None = Field(
+        default=None, description="the file is run only if this is still its ETag"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="as in job-options.schema.json"
+    )
 
 
 class Announcement(_Message):
@@ -94,7 +101,7 @@ class StatusEvent(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     specversion: Literal["1.0"] = "1.0"
-    id: str
+    id: str = Field(description="the same for each copy of an event; also its MessageId")
     source: str = "phi3-batch-worker"
     type: EventType
     subject: str | None = Field(default=None, description="the job; not there where there is none")

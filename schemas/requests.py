@@ -120,8 +120,10 @@ class BatchRow(BaseModel):
 
     custom_id: CustomId | StrictInt | None = None
     method: Literal["POST"] = "POST"
-    url: str
-    body: dict[str, Any]
+    url: str = Field(description="a path of the OpenAI API", examples=sorted(TASK_OF_URL))
+    body: dict[str, Any] = Field(
+        description="ChatBody, CompletionBody, EmbeddingBody or ImageEmbeddingBody, by the url"
+    )
 
 
 class ScoringInput(_Open):
@@ -142,6 +144,28 @@ class PromptRow(_Open):
 
     prompt: Annotated[str, Field(min_length=1)]
 
+
+class RepeatedRow(_Open):
+    """A line of errors.jsonl: its request is asked again, or else its raw line read again."""
+
+    error: dict[str, Any]
+    custom_id: str | None = None
+    request: dict[str, Any] | None = None
+    raw: str | None = None
+
+
+# A line of an input file. Chat, embedding and image rows carry `custom_id`, `id` or `prompt_id`
+# beside the fields of their bodies; what is none of these becomes one by the job's template.
+InputRow = (
+    BatchRow
+    | RepeatedRow
+    | ChatBody
+    | PromptRow
+    | CompletionBody
+    | EmbeddingBody
+    | ImageEmbeddingBody
+    | ScoringRow
+)
 
 Dialect = Literal["batch", "error", "messages", "prompt", "input", "scoring", "other"]
 

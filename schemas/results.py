@@ -29,7 +29,10 @@ class _Frozen(BaseModel):
 
 
 class Counts(_Frozen):
-    """Rows by what became of them."""
+    """Rows by what became of them: `total` is the sum of the others once a job has ended.
+
+    `failed` were asked in vain, `invalid` could not be asked, `cancelled` and `expired` were not.
+    """
 
     total: int = 0
     succeeded: int = 0
@@ -79,13 +82,17 @@ class Tokens(_Frozen):
 
 
 class DeploymentUse(_Frozen):
-    """The attempts at one deployment, summed up. Seconds are of all rows together."""
+    """The attempts at one deployment, summed up. Seconds are of all calls together."""
 
     calls: int = 0
-    outcomes: dict[str, int] = Field(default_factory=dict)
+    outcomes: dict[str, int] = Field(
+        default_factory=dict, description="calls by what became of them"
+    )
     tokens: int = 0
-    seconds: float = 0.0
-    waited: dict[str, float] = Field(default_factory=dict)
+    seconds: float = Field(default=0.0, description="time in calls")
+    waited: dict[str, float] = Field(
+        default_factory=dict, description="seconds before calls, by what they waited for"
+    )
 
 
 class Part(_Frozen):
@@ -124,7 +131,7 @@ class ManifestFile(_Frozen):
     """A result file and its parts, in order and without gaps."""
 
     name: str
-    length: int
+    length: int = Field(description="bytes")
     rows: int
     parts: list[ManifestPart]
 
@@ -135,16 +142,16 @@ class Manifest(_Frozen):
     schema_version: int = 1
     job: str
     state: Literal["completed", "failed", "expired", "cancelled"]
-    reason: dict[str, str] | None = None
-    input: dict[str, Any]
-    options: dict[str, Any]
+    reason: dict[str, str] | None = Field(default=None, description="code and message")
+    input: dict[str, Any] = Field(description="container, name, etag and size of the file")
+    options: dict[str, Any] = Field(description="as the job was given them")
     counts: Counts
     tokens: Tokens
     created: str
     started: str | None
     finished: str
-    seconds: float
-    use: dict[str, DeploymentUse]
+    seconds: float = Field(description="from created to finished")
+    use: dict[str, DeploymentUse] = Field(description="by deployment")
     output: ManifestFile
     errors: ManifestFile
 
@@ -153,8 +160,8 @@ class RowResponse(_Frozen):
     """`response` of an output row (OpenAI Batch API)."""
 
     status_code: int
-    request_id: str | None
-    body: Any
+    request_id: str | None = Field(description="as the endpoint gave it, for its support")
+    body: Any = Field(description="the answer in OpenAI's shape, with `usage`")
 
 
 class RowError(_Frozen):
@@ -167,11 +174,11 @@ class RowError(_Frozen):
 class OutputRow(_Frozen):
     """A line of output.jsonl (OpenAI Batch API output), with the attempts made for it."""
 
-    id: str
-    custom_id: str
+    id: str = Field(description="the job's id and the row's line number")
+    custom_id: str = Field(description="the row's custom_id, id, prompt_id or line number")
     response: RowResponse
     error: None = None
-    attempts: list[dict[str, Any]] = Field(default_factory=list)
+    attempts: list[Attempt] = Field(default_factory=list)
 
 
 class ErrorRow(_Frozen):
@@ -184,6 +191,8 @@ class ErrorRow(_Frozen):
     )
     response: RowResponse | None = None
     error: RowError
-    request: dict[str, Any] | None = None
+    request: dict[str, Any] | None = Field(
+        default=None, description="the request as a batch row, template and defaults applied"
+    )
     raw: str | None = Field(default=None, description="first 64 KiB of a line that is no request")
-    attempts: list[dict[str, Any]] = Field(default_factory=list)
+    attempts: list[Attempt] = Field(default_factory=list)

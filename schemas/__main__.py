@@ -1,0 +1,57 @@
+"""`python -m schemas [FOLDER]`: writes the contracts as JSON Schemas, else to docs/schemas."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from schemas.deployments import Deployment
+from schemas.jobs import JobOptions, JobStatus
+from schemas.messages import JobRequest, JobsMessage, ShardMessage, StatusEvent
+from schemas.requests import InputRow
+from schemas.results import ErrorRow, Manifest, OutputRow
+
+FOLDER: Final = Path(__file__).parent.parent / "docs/schemas"
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+CONTRACTS: Final[dict[str, Any]] = {
+    "input-row": InputRow,
+    "output-row": OutputRow,
+    "error-row": ErrorRow,
+    "job-request": JobRequest,
+    "job-options": JobOptions,
+    "job-status": JobStatus,
+    "status-event": StatusEvent,
+    "manifest": Manifest,
+    "deployments": tuple[Deployment, ...],
+    "jobs-message": JobsMessage,
+    "shard-message": ShardMessage,
+}
+
+
+def exported() -> dict[str, str]:
+    """The text of each schema by its file name."""
+    return {f"{name}.schema.json": _text(name, kind) for name, kind in CONTRACTS.items()}
+
+
+def _text(name: str, kind: Any) -> str:
+    schema = TypeAdapter(kind).json_schema()
+    head = {"$schema": DIALECT, "$id": f"{name}.schema.json", "title": name}
+    return json.dumps({**head, **schema}, indent=2, ensure_ascii=False) + "\n"
+
+
+def main(folder: Path) -> None:
+    """Write all schemas; what lies there and is none any more is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = exported()
+    for old in folder.glob("*.schema.json"):
+        if old.name not in texts:
+            old.unlink()
+    for name, text in texts.items():
+        (folder / name).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
