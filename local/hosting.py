@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    # The SDKs tell of each broken connection at length; the host says it in a line.
+    logging.getLogger("azure").setLevel(logging.ERROR)
     if given.verbose:
         logging.getLogger("local.host").setLevel(logging.DEBUG)
     if given.settings_from_stdin:

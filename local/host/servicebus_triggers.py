@@ -26,6 +26,8 @@ logger = logging.getLogger("local.host")
 
 # The longest that a receive call goes without looking whether the host stops. Seconds.
 RECEIVE_WAIT = 0.5
+# The same when the connection is to be opened again within it, which takes its time.
+REOPEN_WAIT = 10.0
 REOPEN_SECONDS = 1.0
 DEAD_LETTERS = "/$deadletterqueue"
 
@@ -47,6 +49,7 @@ class ServiceBusListener:
         self._slots = asyncio.Semaphore(options.max_concurrent_calls)
         self._unsettled: dict[asyncio.Task[None], ServiceBusReceivedMessage] = {}
         self._stopping = asyncio.Event()
+        self._wait = RECEIVE_WAIT
 
     async def run(self) -> None:
         """Receive until `stop`, then wait for the calls that run.
@@ -67,7 +70,8 @@ class ServiceBusListener:
         ):
             try:
                 await self._receive(receiver, renewer)
-                await asyncio.gather(*self._unsettled)
+                if self._unsettled:
+                    await asyncio.wait(self._unsettled)
             finally:
                 await self._abandon_all(receiver)
 
@@ -90,12 +94,16 @@ class ServiceBusListener:
             task.add_done_callback(self._handled)
 
     async def _receive_one(self, receiver: ServiceBusReceiver) -> list[ServiceBusReceivedMessage]:
+        """At most one message; none, too, when Service Bus is away."""
         try:
-            return await receiver.receive_messages(max_message_count=1, max_wait_time=RECEIVE_WAIT)
+            messages = await receiver.receive_messages(1, max_wait_time=self._wait)
         except ServiceBusError as error:
             logger.warning("'%s' cannot receive, trying again: %s", self._function.name, error)
             await asyncio.sleep(RECEIVE_WAIT)
+            self._wait = REOPEN_WAIT
             return []
+        self._wait = RECEIVE_WAIT
+        return messages
 
     def _handled(self, task: asyncio.Task[None]) -> None:
         self._unsettled.pop(task, None)
@@ -112,6 +120,9 @@ class ServiceBusListener:
                 reason="(null)",
                 trace_parent=_trace_parent(message),
             )
+        except UnicodeDecodeError:
+            logger.exception("'%s' takes texts, a message is none", self._function.name)
+            await self._settle(receiver.abandon_message(message), "abandon")
         except InvocationFailedError:
             await self._settle(receiver.abandon_message(message), "abandon")
         else:
