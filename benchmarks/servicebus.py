@@ -44,6 +44,10 @@ class Broker:
     connection_string: str
     process: psutil.Process
 
+    def cpu_seconds(self) -> float:
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
 
 @asynccontextmanager
 async def running_broker(data: Path | None) -> AsyncIterator[Broker]:
@@ -105,30 +109,39 @@ async def receive_and_delete(receiver: ServiceBusReceiver, count: int) -> None:
         received += len(messages)
 
 
-async def timed(name: str, count: int, work: Awaitable[None]) -> None:
-    start = time.perf_counter()
+async def timed(name: str, count: int, broker: Broker, work: Awaitable[None]) -> None:
+    """Print the rate, and what each message cost the broker, which other load does not change."""
+    start, spent = time.perf_counter(), broker.cpu_seconds()
     await work
-    seconds = time.perf_counter() - start
-    print(
-        f"{name:38s} {count / seconds:8.0f} messages/s   ({count} in {seconds:.2f} s)", flush=True
+    seconds, spent = time.perf_counter() - start, broker.cpu_seconds() - spent
+    rate, cost = (
+        f"{count / seconds:8.0f} messages/s",
+        f"{spent / count * 1e6:5.0f} us of broker CPU",
     )
+    print(f"{name:36s} {rate} {cost} each   ({count} in {seconds:.2f} s)", flush=True)
 
 
-async def rates(client: ServiceBusClient, count: int) -> None:
+async def rates(client: ServiceBusClient, broker: Broker, count: int) -> None:
     single = count // 4
     async with client.get_queue_sender(QUEUE) as sender:
-        await timed("send, one by one", single, send_singly(sender, single))
-        await timed("send, batches of 500", count * 2, send_batches(sender, count * 2))
+        await timed("send, one by one", single, broker, send_singly(sender, single))
+        await timed("send, batches of 500", count * 2, broker, send_batches(sender, count * 2))
     async with client.get_queue_receiver(QUEUE) as receiver:
         await timed(
-            "receive and complete, one by one", single, receive_and_complete(receiver, single, 1)
+            "receive and complete, one by one",
+            single,
+            broker,
+            receive_and_complete(receiver, single, 1),
         )
         await timed(
-            "receive and complete, 100 together", count, receive_and_complete(receiver, count, 100)
+            "receive and complete, 100 together",
+            count,
+            broker,
+            receive_and_complete(receiver, count, 100),
         )
     mode = ServiceBusReceiveMode.RECEIVE_AND_DELETE
     async with client.get_queue_receiver(QUEUE, receive_mode=mode) as receiver:
-        await timed("receive and delete", count, receive_and_delete(receiver, count))
+        await timed("receive and delete", count, broker, receive_and_delete(receiver, count))
 
 
 async def memory(client: ServiceBusClient, broker: Broker) -> None:
@@ -160,7 +173,7 @@ async def main() -> None:
         if arguments.memory:
             await memory(client, broker)
         else:
-            await rates(client, arguments.messages)
+            await rates(client, broker, arguments.messages)
 
 
 if __name__ == "__main__":
