@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import orjson
+from azure.core.exceptions import ResourceNotFoundError
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from azure.servicebus.exceptions import ServiceBusError
@@ -188,7 +189,21 @@ class Stage:
             about = (told for told in self.told if told.status.input == source)
             return next((told for told in about if told.event.type in wanted), None)
 
-        return await self.until(found, f"{' or '.join(sorted(wanted))} of {source}", seconds)
+        told: Told = await self.until(found, f"{' or '.join(wanted)} of {source}", seconds)
+        return told
+
+    async def quiet(self, seconds: float = 2.0) -> None:
+        """Wait until nothing was asked of the endpoint for so long, and nothing is in flight."""
+        received, since = -1, time.monotonic()
+
+        def still() -> bool:
+            nonlocal received, since
+            stats = self.endpoint.stats()
+            if stats["received"] != received or stats["in_flight"]:
+                received, since = stats["received"], time.monotonic()
+            return time.monotonic() - since >= seconds
+
+        await self.until(still, "the endpoint is left alone")
 
     async def run(
         self, name: str, data: bytes, options: Mapping[str, Any], *, seconds: float = 25
@@ -200,10 +215,10 @@ class Stage:
 
     async def until(
         self,
-        condition: Callable[[], Held | None] | Callable[[], Awaitable[Held | None]],
+        condition: Callable[[], Any],
         what: str,
         seconds: float = 30,
-    ) -> Held:
+    ) -> Any:
         """As `until`; when it is late, it also tells what the hosts said and the last events."""
         try:
             return await until(condition, what, seconds)
@@ -237,7 +252,10 @@ class Stage:
         container = self.storage.get_container_client("state")
         found = {}
         async for blob in container.list_blobs(f"jobs/{job}/journal/"):
-            data = await (await container.download_blob(blob.name)).readall()
+            try:
+                data = await (await container.download_blob(blob.name)).readall()
+            except ResourceNotFoundError:
+                continue
             lines = data.split(b"\n")[:-1]
             found[blob.name] = [orjson.loads(line) for line in lines if line.strip()]
         return found
@@ -290,18 +308,18 @@ def _bytes_of(path: Path) -> bytes:
 
 
 async def until(
-    condition: Callable[[], Held | None] | Callable[[], Awaitable[Held | None]],
+    condition: Callable[[], Any],
     what: str,
     seconds: float = 30,
-) -> Held:
-    """Wait until a condition holds; gives what it gave. Fails, naming `what`, when it is late."""
+) -> Any:
+    """Wait until a condition, async or not, holds; gives what it gave. Fails when it is late."""
     deadline = time.monotonic() + seconds
     while True:
-        held: Any = condition()
+        held = condition()
         if isinstance(held, Awaitable):
             held = await held
         if held:
-            return held  # type: ignore[no-any-return]
+            return held
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
         await asyncio.sleep(POLL_SECONDS)

@@ -246,7 +246,7 @@ async def test_a_job_is_paused_and_resumed_over_http(running: Stage) -> None:
     assert (await act(running, job, "pause"))[0] == 202
     await running.job("prompts/paused.jsonl", "job.paused")
 
-    await quiet(running)
+    await running.quiet()
     code, told = await running.ask("GET", f"/api/jobs/{job}", headers=KEYED)
     assert (code, told["state"], told["counts"]["total"]) == (200, "paused", rows)
     assert told["counts"]["succeeded"] < rows
@@ -261,18 +261,6 @@ async def test_a_job_is_paused_and_resumed_over_http(running: Stage) -> None:
     for action in ("pause", "resume", "cancel"):
         code, told = await act(running, job, action)
         assert (code, told["error"]["code"]) == (409, "not_possible")
-
-
-async def quiet(running: Stage) -> None:
-    """Wait until nothing was asked for two seconds, at 40 calls a second before."""
-    seen: list[int] = []
-
-    def still() -> bool:
-        stats = running.endpoint.stats()
-        seen.append(stats["received"])
-        return len(seen) > 40 and seen[-40] == seen[-1] and stats["in_flight"] == 0
-
-    await running.until(still, "the endpoint is left alone")
 
 
 async def test_a_cancelled_job_keeps_what_is_done(running: Stage) -> None:

@@ -1,0 +1,192 @@
+"""What a whole job makes of an endpoint's faults, and of a worker that is told to stop."""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from local.endpoint import Rule, Settings, When, completion, embedding, row_key
+from tests.integration.stage import (
+    CHAT_MODEL,
+    EMBED_MODEL,
+    Stage,
+    chat,
+    chats,
+    in_one_task,
+    jsonl,
+    stage,
+    usual_deployments,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MOST_TOKENS = 4_096
+MOST_BYTES = 64 * 1024
+PACED_MODEL = "Phi-3-small-8k-instruct"
+AT_ONCE = 8
+LATENCY = 0.1
+BOASTING_MODEL = "Phi-3-small-128k-instruct"
+
+
+def deployments(url: str) -> list[dict[str, Any]]:
+    """One with a limit for each request, one that takes few calls at once, and one that boasts."""
+    chat_model, embed = usual_deployments(url)
+    paced = {"name": "paced", "kind": "openai", "model": PACED_MODEL, "url": f"{url}/v1"}
+    boasting = {"name": "boasting", "kind": "model-inference", "model": BOASTING_MODEL}
+    return [
+        chat_model | {"max_tokens_per_request": MOST_TOKENS},
+        embed,
+        paced | {"max_concurrency": AT_ONCE},
+        # It says of itself that it chats, whatever the setting claims.
+        boasting | {"url": f"{url}/endpoints/{BOASTING_MODEL}", "tasks": ["chat", "embeddings"]},
+    ]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    context = stage(
+        tmp_path_factory.mktemp("stage"),
+        simulator=Settings(profile="openai", latency=LATENCY, mean_tokens=8),
+        deployments=deployments,
+        settings={"MAX_LINE_BYTES": str(MOST_BYTES), "JOURNAL_SECONDS": "1"},
+    )
+    async with in_one_task(context) as made:
+        yield made
+        made.endpoint.set_faults()
+
+
+def question(row: dict[str, Any]) -> str:
+    content: str = row["messages"][-1]["content"]
+    return content
+
+
+def expected(row: dict[str, Any], model: str = CHAT_MODEL) -> str:
+    return completion(
+        0, model, row["messages"], max_tokens=row.get("max_tokens"), mean_tokens=8
+    ).text
+
+
+async def test_bad_rows_among_a_thousand_good_ones_cost_nobody_else_anything(
+    running: Stage,
+) -> None:
+    good = chats(1_000, "good", model=CHAT_MODEL, max_tokens=16)
+    bad = {
+        101: ("content_filter", chat("filtered", "something forbidden")),
+        301: ("request_too_large", chat("oversize", "much too long", max_tokens=9_000)),
+        501: ("line_too_long", chat("overlong", "x" * MOST_BYTES)),
+        701: ("invalid_row", chat("ill-typed", "hot?", temperature="hot")),
+        801: ("no_deployment", {"custom_id": "disowned", "input": "?", "model": BOASTING_MODEL}),
+        901: ("http_422", chat("refused", "a bad request to the endpoint")),
+    }
+    rows = list(good)
+    for line, (_, row) in bad.items():
+        rows.insert(line - 1, {"model": CHAT_MODEL, **row})
+    running.endpoint.set_faults(
+        Rule(fault="content_filter_400", when=When(contains="forbidden")),
+        Rule(fault="http_422", when=When(contains="a bad request to")),
+    )
+    began = running.endpoint.stats()
+    status, results = await running.run("few-bad.jsonl", jsonl(rows), {})
+    ended = running.endpoint.stats()
+
+    assert status.state == "completed"
+    results.check(len(rows))
+    codes = results.codes()
+    assert {line: codes[line] for line in bad if line != 901} == {
+        line: code for line, (code, _) in bad.items() if line != 901
+    }
+    assert sorted(codes) == sorted(bad)
+    assert results.answers() == {row["custom_id"]: expected(row) for row in good}
+    # Nobody was asked twice, waited for another's fault, or was refused with it.
+    billed = running.billed()
+    assert all(billed[row_key(question(row))] == 1 for row in good)
+    assert {len(line["attempts"]) for line in results.output} == {1}
+    assert {line["attempts"][0]["waited_for"] for line in results.output} <= {None, "concurrency"}
+    assert ended["received"] - began["received"] == len(good) + 2
+
+
+async def test_an_outage_in_mid_job_fails_no_row(running: Stage) -> None:
+    rows = chats(600, "outage", model=PACED_MODEL, max_tokens=16)
+    running.endpoint.set_faults()
+    before = running.endpoint.stats()
+    await running.drop("outage.jsonl", jsonl(rows), {})
+    await running.until(
+        lambda: running.endpoint.stats()["answered"] > before["answered"] + 100, "first rows"
+    )
+    running.endpoint.set_faults(Rule(fault="http_503"))
+    await running.until(
+        lambda: running.endpoint.stats()["faults"].get("http_503", 0) >= AT_ONCE, "failures"
+    )
+    await running.quiet()  # the breaker is open: nobody's attempts are burnt meanwhile
+    assert running.endpoint.stats()["faults"]["http_503"] <= 4 * AT_ONCE
+    running.endpoint.set_faults()
+    ended = await running.job("prompts/outage.jsonl", seconds=60)
+    results = await running.results(ended.status)
+    results.check(len(rows))
+    assert results.errors == []
+    assert results.answers() == {row["custom_id"]: expected(row, PACED_MODEL) for row in rows}
+    billed = running.billed()
+    assert Counter(billed[row_key(question(row))] for row in rows) == {1: len(rows)}
+
+
+async def test_short_embedding_inputs_share_calls_and_keep_their_vectors(running: Stage) -> None:
+    rows = [{"custom_id": f"e{number}", "input": f"input {number}"} for number in range(3_000)]
+    before = running.endpoint.stats()["calls"].get("embeddings", 0)
+    _, results = await running.run("embeddings.jsonl", jsonl(rows), {"model": EMBED_MODEL})
+    calls = running.endpoint.stats()["calls"]["embeddings"] - before
+    results.check(len(rows))
+    assert calls * 5 <= len(rows)
+    assert results.answers() == {
+        row["custom_id"]: [embedding(0, EMBED_MODEL, row["input"])] for row in rows
+    }
+    assert sum(use.calls for use in results.manifest.use.values()) == calls
+
+
+async def test_a_worker_told_to_stop_journals_at_once_and_nothing_of_it_is_asked_again(
+    running: Stage,
+) -> None:
+    rows = chats(400, "stopped", model=PACED_MODEL, max_tokens=16)
+    lines = {row["custom_id"]: row_key(question(row)) for row in rows}
+    await running.drop("stopped.jsonl", jsonl(rows), {})
+    job = (await running.job("prompts/stopped.jsonl", "job.in_progress")).status.job
+    assert job is not None
+    await running.until(
+        lambda: len(running.billed().keys() & lines.values()) > 60, "rows of the job are done"
+    )
+
+    async def handed_back() -> bool:
+        journals = await running.journaled(job)
+        return bool(journals) and all(each[-1] == {"end": True} for each in journals.values())
+
+    assert not await handed_back()
+    process = running.hosts.processes[1]
+    process.send_signal(signal.SIGTERM)
+    stopped = time.monotonic()
+    await running.until(handed_back, "every journal has its end mark", 10)
+    took = time.monotonic() - stopped
+    # The next worker takes seconds to come up: what is billed and kept by now is the first one's.
+    billed = running.billed().keys() & lines.values()
+    kept = {
+        lines[line["text"]["custom_id"]]
+        for journal in (await running.journaled(job)).values()
+        for line in journal
+        if "row" in line
+    }
+    async with asyncio.timeout(10):
+        await process.wait()
+    assert took < 2.0
+    assert len(kept) > 60 - AT_ONCE
+    assert len(billed - kept) <= AT_ONCE
+
+    ended = await running.job("prompts/stopped.jsonl", seconds=60)
+    results = await running.results(ended.status)
+    results.check(len(rows))
+    assert results.answers() == {row["custom_id"]: expected(row, PACED_MODEL) for row in rows}
+    times = running.billed()
+    assert {times[key] for key in kept} == {1}
+    assert {key for key in lines.values() if times[key] > 1} <= billed - kept
