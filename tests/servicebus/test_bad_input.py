@@ -150,6 +150,7 @@ async def test_a_handle_or_a_request_that_makes_no_sense() -> None:
             "com.microsoft:update-disposition": {"disposition-status": 1},
             "com.microsoft:get-session-state": {"session-id": "S"},
             "com.microsoft:schedule-message": {"messages": [{"message": encoded(bytes(1000))}]},
+            "schedule-message": {"messages": [{"message": b"none"}]},
             "com.microsoft:add-rule": {},
             "nonsense": "no map",
         }

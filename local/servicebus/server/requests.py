@@ -59,6 +59,8 @@ def answer(link: "Inbound", data: bytes) -> None:
         reply = _put_token(link, request) if is_cbs else _manage(link, request)
     except ServiceBusError as refusal:
         reply = Reply(refusal.status, str(refusal), refusal.condition)
+    except DecodeError as error:
+        reply = Reply(400, str(error), "amqp:decode-error")
     link.server.after(fault, link.channel.connection, lambda: _send(link, request, reply))
 
 
