@@ -21,6 +21,17 @@ class HostsFailedError(Exception):
     """The function hosts do not come up. The message holds what the last one said."""
 
 
+def failure_in(group: BaseExceptionGroup[BaseException]) -> HostsFailedError | None:
+    """The hosts' failure, where it is all that an exception group is about."""
+    failed, others = group.split(HostsFailedError)
+    if failed is None or others is not None:
+        return None
+    first: BaseException = failed
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return cast("HostsFailedError", first)
+
+
 class Hosts:
     """Made by `hosts`. `addresses` are those of the hosts that serve HTTP now, by number."""
 

@@ -61,7 +61,7 @@ def display(console: Console) -> Iterator[Display]:
 
 def describe(status: JobStatus) -> str:
     """One line: state, rows done of all, succeeded, failed, rows/s, tokens, time left."""
-    parts = [status.state or "rejected"]
+    parts: list[str] = [status.state or "rejected"]
     if (counts := status.counts) is not None and counts.total:
         parts.append(f"{counts.done:,} of {counts.total:,} rows")
         parts.append(f"{counts.succeeded:,} succeeded")

@@ -16,7 +16,7 @@ from rich.console import Console
 from local import results
 from local.dropping import drop
 from local.following import Arrived, Events, events, status_of
-from local.hosts import Hosts, HostsFailedError
+from local.hosts import Hosts, failure_in
 from local.progress import Display, describe, display
 from local.stack import Stack, StackOptions, stack
 from local.usage import Parser, add_stack_arguments, simulator_of
@@ -35,10 +35,10 @@ def main(arguments: list[str]) -> int:
     try:
         status = asyncio.run(_run(given, console))
     except BaseExceptionGroup as group:
-        failed, others = group.split(HostsFailedError)
-        if failed is None or others is not None:
+        failed = failure_in(group)
+        if failed is None:
             raise
-        print(f"error: {failed.exceptions[0]}", file=sys.stderr)
+        print(f"error: {failed}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted: everything that was started is stopped", file=sys.stderr)

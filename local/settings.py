@@ -41,7 +41,7 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def _section(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = document.get(name) or {}
+    section = document.get(name, {})
     if not isinstance(section, dict):
         raise SettingsError(f"{FILE}: {name} must be an object of texts")
     return section

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.hosts import HostsFailedError
+from local.hosts import failure_in
 from local.stack import PROJECT, Stack, StackOptions, stack
 from local.usage import Parser, add_stack_arguments, simulator_of
 
@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> int:
     try:
         asyncio.run(_stay(given))
     except BaseExceptionGroup as group:
-        failed, others = group.split(HostsFailedError)
-        if failed is None or others is not None:
+        failed = failure_in(group)
+        if failed is None:
             raise
-        print(f"error: {failed.exceptions[0]}", file=sys.stderr)
+        print(f"error: {failed}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,0 +1,175 @@
+"""What the commands do with arguments, options, results: the parts that start nothing."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import results, verifying
+from local.__main__ import main
+from local.dropping import MAX_METADATA, metadata_for
+from local.progress import describe
+from schemas.jobs import JobStatus
+from schemas.results import Counts, Manifest, Tokens
+from workers.doors import metadata_options
+
+SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no command given, known are run, up, host, verify"),
+        (["walk"], "'walk' given"),
+        (["run"], "FILE"),
+        (["run", "no-such.jsonl"], "no-such.jsonl is not a file"),
+        (["run", SAMPLE, "--options", "{"], "not JSON"),
+        (["run", SAMPLE, "--options", "[]"], "have to be a JSON object"),
+        (["run", SAMPLE, "--options", '{"max_token": 5}'], "max_tokens"),
+        (["run", SAMPLE, "--workers", "0"], "must be 1 to 64"),
+        (["run", SAMPLE, "--profile", "unknown"], "invalid choice"),
+        (["verify", "no-such-folder"], "no-such-folder has no manifest.json"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status: Any = main(arguments)
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert captured.out == ""
+
+
+def test_options_travel_in_metadata_the_way_the_service_reads_them() -> None:
+    options = {"template": {"prompt": "{q} ÿ>?"}, "max_tokens": 5}
+    metadata = metadata_for(options)
+    assert metadata is not None
+    assert metadata_options(metadata) == options
+    assert metadata_for({}) == {}
+    assert metadata_for({"system_prompt": "x" * MAX_METADATA}) is None
+
+
+def test_a_status_is_described_in_one_line() -> None:
+    status = JobStatus(
+        job="j",
+        state="in_progress",
+        counts=Counts(total=1319, succeeded=700, failed=4, invalid=1),
+        tokens=Tokens(prompt=60_000, completion=1_234),
+        rate=16.04,
+        seconds_left=38.4,
+        waiting={"reason": "quota", "since": "now"},
+    )
+    assert describe(status) == (
+        "in_progress · 705 of 1,319 rows · 700 succeeded · 5 failed · 16.0 rows/s · "
+        "61,234 tokens · 0:00:38 left · waiting for quota"
+    )
+    assert describe(JobStatus(job=None, state=None)) == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ({"choices": [{"message": {"content": "hello"}}]}, "hello"),
+        ({"choices": [{"text": "there"}]}, "there"),
+        (
+            {"data": [{"embedding": [0.1, 0.2]}, {"embedding": [0.3, 0.4]}]},
+            "an embedding of 2 numbers, 2 in this row",
+        ),
+    ],
+)
+def test_answers_are_shown_whatever_their_kind(body: dict[str, Any], shown: str) -> None:
+    assert results.answer_of(body) == shown
+
+
+def test_long_answers_are_shortened_to_one_line() -> None:
+    short = results.shortened("a\n" * 500)
+    assert len(short) == results.SHOWN_CHARACTERS
+    assert "\n" not in short
+
+
+def write_results(folder: Path) -> Manifest:
+    """Two shards with three answers and one error, as a job leaves them."""
+    first, second, error = b'{"n":1}\n{"n":2}\n', b'{"n":3}\n', b'{"error":1}\n'
+    (folder / "output.jsonl").write_bytes(first + second)
+    (folder / "errors.jsonl").write_bytes(error)
+
+    def part(shard: int, offset: int, data: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(data).hexdigest()
+        rows = data.count(b"\n")
+        length = len(data)
+        return {
+            "shard": shard,
+            "offset": offset,
+            "length": length,
+            "rows": rows,
+            "sha256": digest,
+        }
+
+    document = {
+        "job": "j",
+        "state": "completed",
+        "input": {},
+        "options": {},
+        "counts": {"total": 4, "succeeded": 3, "invalid": 1},
+        "tokens": {},
+        "created": "2026-01-01T00:00:00Z",
+        "started": None,
+        "finished": "2026-01-01T00:00:01Z",
+        "seconds": 1.0,
+        "use": {},
+        "output": {
+            "name": "output.jsonl",
+            "length": len(first + second),
+            "rows": 3,
+            "parts": [part(0, 0, first), part(1, len(first), second)],
+        },
+        "errors": {
+            "name": "errors.jsonl",
+            "length": len(error),
+            "rows": 1,
+            "parts": [part(1, 0, error)],
+        },
+    }
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return Manifest.model_validate(document)
+
+
+def test_verify_accepts_what_the_manifest_describes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path)
+    assert main(["verify", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("verified: 4 rows, 3 in output.jsonl and 1 in")
+
+
+def test_verify_names_each_difference(tmp_path: Path) -> None:
+    manifest = write_results(tmp_path)
+    (tmp_path / "output.jsonl").write_bytes(b'{"n":1}\n{"n":2}\n{"n":4}\n')
+    assert verifying.verify(manifest, tmp_path) == [
+        "output.jsonl: the bytes of shard 1 are not those that were written"
+    ]
+    (tmp_path / "errors.jsonl").unlink()
+    assert "errors.jsonl is missing" in verifying.verify(manifest, tmp_path)
+    (tmp_path / "output.jsonl").write_bytes(b'{"n":1}\n')
+    assert "output.jsonl has 8 bytes, not 24" in verifying.verify(manifest, tmp_path)
+
+
+def test_verify_checks_that_counts_reconcile(tmp_path: Path) -> None:
+    manifest = write_results(tmp_path)
+    lost = manifest.model_copy(update={"counts": Counts(total=5, succeeded=3, invalid=1)})
+    assert verifying.verify(lost, tmp_path) == ["manifest.json counts 4 rows done of 5"]
+
+
+def test_verify_fails_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path)
+    (tmp_path / "errors.jsonl").write_bytes(b'{"error":2}\n')
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "shard 1" in capsys.readouterr().err

@@ -1,0 +1,150 @@
+"""`python -m local run`, as a user starts it: what it prints, writes, returns and leaves behind."""
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local.__main__ import main
+from local.hosts import failure_in, hosts
+
+from .conftest import APP, clean
+
+PROJECT = Path(__file__).parents[2]
+SAMPLE = PROJECT / "samples" / "every-dialect.jsonl"
+DEADLINE = 60.0
+UNLIMITED = ("--requests-per-minute", "0", "--tokens-per-minute", "0")
+
+
+@asynccontextmanager
+async def running(*arguments: str) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "local", "run", *arguments, stdout=PIPE, stderr=PIPE, env=clean()
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def run(*arguments: str) -> tuple[int, str, str]:
+    async with running(*arguments) as process:
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+async def children_of(process: Process, count: int) -> list[psutil.Process]:
+    """Its children, once there are so many."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that are still there after a while."""
+    alive: list[psutil.Process]
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 15)
+    return alive
+
+
+async def test_two_runs_at_once_come_back_complete_and_verified(tmp_path: Path) -> None:
+    ended = await asyncio.gather(
+        run(str(SAMPLE), *UNLIMITED, "--out", str(tmp_path / "0"), "--workers", "2"),
+        run(str(SAMPLE), *UNLIMITED, "--out", str(tmp_path / "1"), "--options", '{"max_tokens":9}'),
+    )
+    for folder, (status, out, err) in zip((tmp_path / "0", tmp_path / "1"), ended, strict=True):
+        assert (status, err) == (0, "")
+        assert "16 of 16 rows · 16 succeeded · 0 failed" in out
+        assert f"results in {folder}/" in out
+        assert "batch-chat: [simulated]" in out
+        assert main(["verify", str(folder)]) == 0
+        lines = (folder / "events.jsonl").read_text().splitlines()
+        types = [json.loads(line)["type"] for line in lines]
+        assert types[-1] == "job.completed"
+        assert [each for each in types if each in out] == types
+        rows = [json.loads(line) for line in (folder / "output.jsonl").read_text().splitlines()]
+        assert [row["custom_id"] for row in rows[:3]] == [
+            "batch-chat",
+            "azure-batch-chat",
+            "multi-turn",
+        ]
+
+
+async def test_rejected_file_is_status_1_and_one_line(tmp_path: Path) -> None:
+    wrong = tmp_path / "prompts.txt"
+    wrong.write_text('{"prompt": "hello"}\n')
+    status, _, err = await run(str(wrong), "--out", str(tmp_path / "out"))
+    assert status == 1
+    (line,) = err.strip().splitlines()
+    assert line.startswith("error: the job was rejected: ")
+    assert "job.rejected" in (tmp_path / "out" / "events.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
+async def test_nothing_is_left_running(tmp_path: Path, number: int, status: int) -> None:
+    async with running(str(SAMPLE), "--out", str(tmp_path), "--latency", "30") as process:
+        children = await children_of(process, 2)
+        assert process.stdout is not None
+        async with asyncio.timeout(DEADLINE):
+            while b"dropped" not in await process.stdout.readline():
+                pass
+        process.send_signal(number)
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE)
+        assert process.returncode == status
+        assert await gone(children) == []
+    if status == 130:
+        assert err.decode().strip().splitlines() == [
+            "interrupted: everything that was started is stopped"
+        ]
+
+
+async def test_host_that_dies_is_started_again() -> None:
+    said: list[str] = []
+    async with hosts(1, APP, said.append) as kept:
+        kept.give(HOST_SETTINGS)
+        first = await asyncio.wait_for(kept.up(), DEADLINE)
+        dead = kept.processes[1]
+        dead.kill()
+        async with asyncio.timeout(DEADLINE):
+            while kept.addresses.get(1) in (None, first):  # noqa: ASYNC110 - a process, no task
+                await asyncio.sleep(0.05)
+        assert kept.processes[1].pid != dead.pid
+        assert "function host 1 ended with status -9: starting it again" in said
+    assert kept.processes[1].returncode is not None
+
+
+HOST_SETTINGS = {
+    "AzureWebJobsStorage": "UseDevelopmentStorage=true;BlobEndpoint=http://127.0.0.1:1/none",
+    "ServiceBusConnection": "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=n;"
+    "SharedAccessKey=k;UseDevelopmentEmulator=true;",
+    "JOBS_QUEUE": "jobs",
+    "TIMER_SCHEDULE": "0 0 0 1 1 *",
+    "RECORDER": "http://127.0.0.1:1/",
+}
+
+
+async def test_hosts_that_do_not_come_up_say_why(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text("raise RuntimeError('broken on purpose')\n")
+    failed = None
+    try:
+        async with hosts(1, tmp_path, lambda _: None) as kept:
+            kept.give({})
+            await asyncio.wait_for(kept.up(), DEADLINE)
+    except BaseExceptionGroup as group:
+        failed = failure_in(group)
+    assert "broken on purpose" in str(failed)
