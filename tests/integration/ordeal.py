@@ -1,0 +1,134 @@
+"""What is done to a running job, and what may have been billed twice for it.
+
+The promise: per crash at most the rows in flight and those of one journal interval. A worker has
+at most `AT_ONCE` calls in flight, each of which takes at least `LATENCY`, so the bound is a number.
+"""
+
+import json
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from local.endpoint import Settings, completion, row_key
+from tests.integration.stage import CHAT_MODEL, CONFIG, Results, Stage, chats, usual_deployments
+
+AT_ONCE = 16
+LATENCY = 0.25
+JOURNAL_SECONDS = 1.0
+# What reading the state and appending to many journals take on a machine that is busy.
+JOURNALING_SECONDS = 1.0
+PER_CRASH = round(AT_ONCE + AT_ONCE / LATENCY * (JOURNAL_SECONDS + JOURNALING_SECONDS))
+LOCK = "PT10S"
+
+SIMULATOR = Settings(profile="openai", latency=LATENCY, mean_tokens=8)
+SETTINGS = {"JOURNAL_SECONDS": str(JOURNAL_SECONDS)}
+
+
+def config() -> dict[str, Any]:
+    """Config.json with short locks, so that what a killed worker held comes back sooner."""
+    given: dict[str, Any] = json.loads(CONFIG.read_text())
+    for queue in given["UserConfig"]["Namespaces"][0]["Queues"]:
+        queue["Properties"]["LockDuration"] = LOCK
+    return given
+
+
+def deployments(url: str) -> list[dict[str, Any]]:
+    """The usual ones, with few calls at once."""
+    return [each | {"max_concurrency": AT_ONCE} for each in usual_deployments(url)]
+
+
+def rows_of(count: int) -> list[dict[str, Any]]:
+    """Rows of which no two ask the same."""
+    return chats(count, "ordeal", model=CHAT_MODEL, max_tokens=16)
+
+
+def keys_of(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The key under which the endpoint counts each row, by custom_id."""
+    return {row["custom_id"]: row_key(row["messages"][0]["content"]) for row in rows}
+
+
+@dataclass
+class Ordeal:
+    """One job on a stage, and the harm that was done to its workers."""
+
+    stage: Stage
+    job: str
+    keys: Mapping[str, str]
+    crashes: int = 0
+    safe: dict[str, int] = field(default_factory=dict)
+
+    async def kill(self, worker: int) -> None:
+        """SIGKILL: no hand-back, no goodbye. It is started again."""
+        self.stage.hosts.processes[worker].kill()
+        self.crashes += 1
+        await self._note_what_is_safe()
+
+    async def stop(self, worker: int) -> None:
+        """SIGSTOP: it holds what it holds, until others take it for dead."""
+        self.stage.hosts.processes[worker].send_signal(signal.SIGSTOP)
+        self.crashes += 1
+        await self._note_what_is_safe()
+
+    def resume(self, worker: int) -> None:
+        """SIGCONT: it wakes up and knows of nothing."""
+        self.stage.hosts.processes[worker].send_signal(signal.SIGCONT)
+
+    async def restart_storage(self) -> None:
+        """Azurite ends, as on a machine that is shut down, and is back with what it had."""
+        await self.stage.azurite.stop()
+        await self.stage.azurite.start()
+
+    async def restart_bus(self) -> None:
+        """The broker is killed, and is back with what it had promised to keep."""
+        await self.stage.broker.kill()
+        await self.stage.broker.start()
+
+    async def _note_what_is_safe(self) -> None:
+        """Rows in a journal now, and how often each was billed: it must stay at that."""
+        journals = await self.stage.journaled(self.job)
+        lines = [line for journal in journals.values() for line in journal if "row" in line]
+        safe = [self.keys[line["text"]["custom_id"]] for line in lines]
+        billed = self.stage.billed()
+        for key in safe:
+            self.safe.setdefault(key, billed[key])
+
+    async def leases_held(self) -> int:
+        """How many shards somebody has a lease on now."""
+        container = self.stage.storage.get_container_client("state")
+        found = container.list_blobs(f"jobs/{self.job}/leases/")
+        return len([blob async for blob in found if blob.lease.state == "leased"])
+
+    def billed_twice(self) -> int:
+        """How many calls were billed beyond one for each row."""
+        billed = self.stage.billed()
+        return sum(billed[key] - 1 for key in self.keys.values())
+
+    def check(self, results: Results, rows: list[dict[str, Any]]) -> None:
+        """Every row once and in order, rightly answered; billed twice within the bound."""
+        results.check(len(rows))
+        assert results.errors == []
+        assert results.answers() == {
+            row["custom_id"]: completion(
+                SIMULATOR.seed, CHAT_MODEL, row["messages"], max_tokens=16, mean_tokens=8
+            ).text
+            for row in rows
+        }
+        billed = self.stage.billed()
+        assert billed.keys() >= set(self.keys.values())
+        again = [key for key, times in self.safe.items() if billed[key] > times]
+        assert again == [], "rows were asked again though a journal had them"
+        assert self.billed_twice() <= self.crashes * PER_CRASH
+
+
+async def job_of(stage: Stage, source: str) -> str:
+    """The job of an input, once it is planned."""
+    job = (await stage.job(source, "job.in_progress", "job.progress")).status.job
+    assert job is not None
+    return job
+
+
+def answered(stage: Stage) -> int:
+    """How many calls were answered so far."""
+    count: int = stage.endpoint.stats()["answered"]
+    return count

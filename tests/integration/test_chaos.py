@@ -1,0 +1,50 @@
+"""A job of 5,000 rows whose workers are killed and frozen, and whose storage and bus go away."""
+
+import time
+from pathlib import Path
+
+from tests.integration import ordeal
+from tests.integration.ordeal import Ordeal, answered, job_of, keys_of
+from tests.integration.stage import jsonl, stage
+
+ROWS = 5_000
+LEASE_SECONDS = 30.0
+
+
+async def test_nothing_is_lost_or_doubled_whoever_is_killed(tmp_path: Path) -> None:
+    rows = ordeal.rows_of(ROWS)
+    async with stage(
+        tmp_path,
+        workers=3,
+        simulator=ordeal.SIMULATOR,
+        deployments=ordeal.deployments,
+        settings=ordeal.SETTINGS,
+        config=ordeal.config(),
+    ) as running:
+        await running.drop("ordeal.jsonl", jsonl(rows))
+        harm = Ordeal(running, await job_of(running, "prompts/ordeal.jsonl"), keys_of(rows))
+
+        async def after(count: int) -> None:
+            await running.until(lambda: answered(running) >= count, f"{count} answers", 60)
+
+        await after(300)
+        await harm.kill(1)
+        await after(700)
+        await harm.stop(2)
+        frozen = time.monotonic()
+        await after(1_000)
+        await harm.restart_bus()
+        await after(1_400)
+        await harm.kill(3)
+        await after(1_700)
+        await harm.restart_storage()
+        await after(2_300)
+        await harm.kill(1)
+        await running.until(
+            lambda: time.monotonic() > frozen + LEASE_SECONDS + 2, "its leases have run out", 60
+        )
+        harm.resume(2)
+
+        ended = await running.job("prompts/ordeal.jsonl", seconds=90)
+        harm.check(await running.results(ended.status), rows)
+        print(f"billed twice: {harm.billed_twice()}, {harm.crashes} crashes")
