@@ -23,6 +23,7 @@ from random import Random
 from typing import Any, Literal
 
 from benchmarks.whole_job import Finished, site
+from local.endpoint.answers import count_message_tokens
 
 Kind = Literal["requests", "tokens"]
 REQUESTS, TOKENS = 6_000, 1_200_000
@@ -65,19 +66,23 @@ def limits(kind: Kind) -> dict[str, Any]:
 def file(kind: Kind, seconds: float, rng: Random) -> list[bytes]:
     """Rows for so many seconds of quota. Sizes are log-normal where tokens are what is scarce."""
     if kind == "requests":
-        return [_row(n, 20, 16) for n in range(int(REQUESTS / 60 * seconds))]
+        return [_row(_content(n, 20), 16) for n in range(int(REQUESTS / 60 * seconds))]
     lines: list[bytes] = []
     left = TOKENS / 60 * seconds
     while left > 0:
         words = max(10, int(min(1500, rng.lognormvariate(5.3, 0.7))))
         output = max(16, int(min(1500, rng.lognormvariate(5.0, 0.5))))
-        lines.append(_row(len(lines), words, output))
-        left -= words * 1.05 + output + 10
+        content = _content(len(lines), words)
+        lines.append(_row(content, output))
+        left -= count_message_tokens([content]) + output
     return lines
 
 
-def _row(number: int, words: int, output: int) -> bytes:
-    content = f"Row {number}: " + "tell me " * (words // 2)
+def _content(number: int, words: int) -> str:
+    return f"Row {number}: " + "tell me " * (words // 2)
+
+
+def _row(content: str, output: int) -> bytes:
     row = {"messages": [{"role": "user", "content": content}], "max_tokens": output}
     return json.dumps(row).encode() + b"\n"
 
@@ -169,6 +174,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    # Just past four whole minutes, where the bound of whole minutes is a tight one.
     parser.add_argument("--seconds", type=float, default=243.0)
     parser.add_argument("--kinds", nargs="+", default=["requests", "tokens"])
     parser.add_argument("--plot", type=Path, default=Path("docs/quota.svg"))

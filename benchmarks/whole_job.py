@@ -75,7 +75,7 @@ class Site:
         blob = self.storage.get_blob_client(STATE, f"quota/{deployment}.json")
         while True:
             if await blob.exists():
-                book = Book.load(await (await blob.download_blob()).readall())
+                book = Book.load(await (await blob.download_blob()).readall()) or Book()
                 seen.shares.append({name: held.share for name, held in book.holders.items()})
             resident = (
                 psutil.Process(process.pid).memory_info().rss

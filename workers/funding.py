@@ -9,13 +9,15 @@ import logging
 from collections.abc import Callable
 
 from workers.core.lane import DAY, Grant, Lane
-from workers.errors import StorageError, Unavailable
+from workers.errors import WorkerError
 from workers.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
 LINGER = 2.0
 """Seconds without work after which a share is given back."""
+PAUSE = 5.0
+"""Seconds after a fault that nobody expected."""
 LOOK = 0.5
 """Seconds between looks at whether there is still work."""
 
@@ -67,6 +69,12 @@ class Funding:
             await busy.wait()
             try:
                 await self._hold(lane)
+            except Exception:
+                # Whatever is wrong with one ledger must not end the others' rounds.
+                log.exception("the rounds for %s failed", lane.name)
+                lane.ledger_lost(asyncio.get_running_loop().time())
+                self._pump(lane)
+                await asyncio.sleep(PAUSE)
             finally:
                 await self._give_back(lane)
             # No await between the last look at the lane and this: no call can be overlooked.
@@ -89,7 +97,7 @@ class Funding:
             done = await self._ledger.renew(
                 lane.name, wish, lambda share: lane.lower(share, loop.time())
             )
-        except (Unavailable, StorageError) as error:
+        except WorkerError as error:
             log.warning("no share of %s from the ledger: %s", lane.name, error)
             lane.ledger_lost(loop.time())
             self._pump(lane)
@@ -106,7 +114,7 @@ class Funding:
         lane.released()
         try:
             await self._ledger.leave(lane.name, wish)
-        except (Unavailable, StorageError) as error:
+        except WorkerError as error:
             log.info("the share of %s runs out by itself: %s", lane.name, error)
 
     def _has_work(self, lane: Lane) -> bool:

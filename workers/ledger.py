@@ -27,8 +27,8 @@ from workers.core.shares import (
     seated,
     weighted_max_min,
 )
-from workers.errors import BlobChanged, BlobExists, BlobMissing, Unavailable
-from workers.ports import BlobRef, Blobs
+from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unavailable
+from workers.ports import BlobRef, Blobs, Stored
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Ledger:
     async def renew(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
         """Ask for a share. `lower` is called before a smaller share is written.
 
-        Raises Unavailable when the ledger cannot be read or written in time; what was held stays
-        held until it runs out.
+        Raises Unavailable when the ledger cannot be read or written in time, NewerVersion when it
+        is of a later version; what was held stays held until it runs out.
         """
         try:
             async with asyncio.timeout(ROUND):
@@ -91,7 +91,7 @@ class Ledger:
         for turn in range(TRIES):
             try:
                 stored = await self._blobs.read(ref)
-                book = Book.load(stored.data)
+                book = _book(ref, stored)
                 if self.holder not in book.holders:
                     # Also when a conflict was about our own earlier success: never return twice.
                     return
@@ -116,7 +116,7 @@ class Ledger:
                 # The service's clock is not known before there is a blob to read.
                 await self._create(ref)
                 continue
-            book, now = Book.load(stored.data), stored.server_time
+            book, now = _book(ref, stored), stored.server_time
             fresh, given = renew(book, self.holder, wish, now)
             mine = fresh.holders[self.holder]
             if self._stands(deployment, book, mine, given, began):
@@ -177,3 +177,10 @@ class Ledger:
 
     def _ref(self, deployment: str) -> BlobRef:
         return BlobRef(self._container, f"quota/{deployment}.json")
+
+
+def _book(ref: BlobRef, stored: Stored) -> Book:
+    book = Book.load(stored.data)
+    if book is None:
+        raise NewerVersion(f"the ledger {ref.name}", "above 1")
+    return book

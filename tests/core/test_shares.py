@@ -63,7 +63,20 @@ def test_a_book_survives_storage() -> None:
     assert Book.load(book.dump()) == book
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"holders": 3}', b'{"holders": {"a": 1}}'])
+def test_a_ledger_of_a_newer_version_is_left_alone() -> None:
+    assert Book.load(Book().dump().replace(b'"version":1', b'"version":2')) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"version": 1, "holders": 3}',
+        b'{"version": 1, "holders": {"a": 1}, "requests": 1, "tokens": 1, "day": {}}',
+    ],
+)
 def test_a_ledger_that_cannot_be_read_counts_as_empty(data: bytes) -> None:
     assert Book.load(data) == Book()
 

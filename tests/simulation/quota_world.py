@@ -187,7 +187,7 @@ class Storage(MemoryBlobs):
     async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
         await self._travel()
         fresh = await super().replace(ref, data, etag)
-        self.watch(Book.load(data))
+        self.watch(Book.load(data) or Book())
         if self.rng.random() < self.lost:
             raise Unavailable
         return fresh
@@ -387,4 +387,4 @@ class World:
     def book(self) -> Book:
         """The ledger as it is stored."""
         blob = self.storage.blobs.get(BlobRef("state", f"quota/{NAME}.json"))
-        return Book.load(bytes(blob.data)) if blob else Book()
+        return (Book.load(bytes(blob.data)) if blob else None) or Book()

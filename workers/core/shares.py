@@ -16,6 +16,7 @@ import orjson
 
 from .pacing import Headroom, clamp
 
+VERSION = 1
 LEASE = 13.0
 """Seconds for which an entry counts after it was written."""
 MARGIN = 3.5
@@ -64,18 +65,23 @@ class Book:
 
     def dump(self) -> bytes:
         """As stored."""
-        return orjson.dumps({"version": 1, **_plain(self)})
+        return orjson.dumps({"version": VERSION, **_plain(self)})
 
     @classmethod
-    def load(cls, data: bytes) -> "Book":
-        """As read; what cannot be understood counts as empty: leases heal it within LEASE."""
+    def load(cls, data: bytes) -> "Book | None":
+        """As read. None: written by a newer version, which must not be overwritten.
+
+        What cannot be understood otherwise counts as empty: leases heal that within LEASE.
+        """
         try:
             raw: dict[str, Any] = orjson.loads(data)
+            if raw["version"] != VERSION:
+                return None
             return cls(
-                {name: Holder(**entry) for name, entry in raw["holders"].items()},
+                {name: _holder(entry) for name, entry in raw["holders"].items()},
                 float(raw["requests"]),
                 float(raw["tokens"]),
-                Day(**raw["day"]),
+                Day(int(raw["day"]["date"]), int(raw["day"]["given"])),
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -196,6 +202,17 @@ def _deal(day: Day, wish: Wish, now: float) -> tuple[Day, int]:
     given = max(0, day.given - wish.back) if day.date == today else 0
     more = max(0, min(wish.day, wish.per_day - given))
     return Day(today, given + more), more
+
+
+def _holder(entry: Mapping[str, Any]) -> Holder:
+    return Holder(
+        weight=float(entry["weight"]),
+        wants=float(entry["wants"]),
+        share=float(entry["share"]),
+        since=float(entry["since"]),
+        expires=float(entry["expires"]),
+        seated=bool(entry["seated"]),
+    )
 
 
 def _plain(book: Book) -> dict[str, Any]:
