@@ -97,6 +97,19 @@ def test_what_was_refused_goes_first_again() -> None:
     assert flow.head == ("a", 1)
 
 
+def test_the_last_row_of_a_shard_goes_before_the_next_shard_when_it_comes_back() -> None:
+    queue: Queue = FairQueue()
+    queue.push("job", 1.0, "shard 1", ("job", 1))
+    queue.push("job", 1.0, "shard 2", ("job", 2))
+    refused = queue.select(everything)
+    assert refused is not None
+    assert queue.take(refused, 1.0) == ("job", 1)
+    queue.push("job", 1.0, "shard 1", ("job", 1), first=True)
+    again = queue.select(everything)
+    assert again is not None
+    assert again.head == ("job", 1)
+
+
 @given(st.integers(0, 2**32))
 def test_nothing_is_lost_or_left_behind(seed: int) -> None:
     rng = Random(seed)

@@ -47,7 +47,7 @@ class FairQueue(Generic[K, T]):
 
     def __init__(self) -> None:
         self.waiting = 0
-        self._flows: dict[tuple[str, K], Flow[K, T]] = {}
+        self._flows: OrderedDict[tuple[str, K], Flow[K, T]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
         self._reached = 0.0
 
@@ -63,6 +63,10 @@ class FairQueue(Generic[K, T]):
         if flow is None:
             flow = self._flows[job, key] = Flow(job, key, turn)
             turn.flows += 1
+            if first:
+                # Its flow had gone before the others: a shard is not to wait for its last rows
+                # behind all rows of the next ones.
+                self._flows.move_to_end((job, key), last=False)
         flow.items[item] = None
         if first:
             flow.items.move_to_end(item, last=False)
