@@ -86,7 +86,8 @@ def _blob_created(raw: Mapping[str, Any]) -> BlobCreated | None:
     data = raw.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("url"), str):
         raise InputError("invalid_message", "a BlobCreated event without data.url")
-    if data.get("api") not in _WRITES:
+    api = data.get("api")
+    if not isinstance(api, str) or api not in _WRITES:
         return None
     container, name = _place(data["url"], str(raw.get("subject") or ""))
     etag = data.get("eTag")

@@ -158,6 +158,11 @@ class Bench:
             await handlers[delivery.queue](_received(delivery))
             self.bus.complete(delivery)
 
+    async def deliver(self, queue: str, body: bytes) -> None:
+        """One message to a handler, past the queue."""
+        handler = self.inbox.jobs if queue == JOBS else self.inbox.shards
+        await handler(Received(body, message_id="m"))
+
     # -- what is to be seen
 
     @property
