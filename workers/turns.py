@@ -192,6 +192,8 @@ class Turns:
             at = lane.ready(tokens, now)
             if at > now:
                 self._wake(lane, at)
+                if waiter.gate.deadline < at < inf:
+                    self.hand_back(lane)
                 return
             queue.take(flow, tokens)
             if not waiter.ended:
@@ -215,7 +217,7 @@ class Turns:
 
     def _watch(self, gate: Gate) -> None:
         """See to it that the gate's deadline is noticed."""
-        if gate.timer is None:
+        if gate.timer is None and gate.deadline < inf:
             loop = asyncio.get_running_loop()
             gate.timer = loop.call_at(gate.deadline, self._overdue, gate)
 

@@ -1,6 +1,7 @@
 """Shares of a quota: never more than all of it, fair, live, and back soon after a crash."""
 
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 
 import pytest
@@ -89,18 +90,18 @@ def test_no_seat_is_thinner_than_two_requests_a_second(per_minute: float) -> Non
 
 @given(st.integers(0, 2**32), st.integers(9, 40))
 @settings(max_examples=10, deadline=None)
-def test_seats_go_round_and_no_more_are_taken_than_there_are(seed: int, count: int) -> None:
+def test_seats_go_round_and_no_more_are_taken_than_there_are(seed: int, many: int) -> None:
     """Each comes every four seconds, in an order that changes."""
     rng = Random(seed)
-    book, seated, now = Book(), dict.fromkeys(range(count), 0), 0.0
+    book, seated, now = Book(), dict.fromkeys(range(many), 0), 0.0
     for _ in range(75):
-        for who in rng.sample(range(count), count):
-            now += 4.0 / count
+        for who in rng.sample(range(many), many):
+            now += 4.0 / many
             book, _ = renew(book, str(who), Wish(1.0, 1.0, seats=8), now)
             assert sum(each.seated for each in book.holders.values()) <= 8
             assert sum(each.share for each in book.holders.values()) <= 1.0 + 1e-9
             seated[who] += book.holders[str(who)].seated
-    assert min(seated.values()) > 0.4 * 75 * 8 / count
+    assert min(seated.values()) > 0.4 * 75 * 8 / many
 
 
 def test_a_day_is_dealt_out_once() -> None:
@@ -157,7 +158,11 @@ class Walk:
         self.rng = rng
         self.now = 1e6
         self.book = Book()
-        self.processes = [Process(f"p{n}", rng.uniform(-1e5, 1e5)) for n in range(6)]
+        self.names = map(str, count())
+        self.processes = [self.process() for _ in range(6)]
+
+    def process(self) -> Process:
+        return Process(next(self.names), self.rng.uniform(-1e5, 1e5))
 
     def step(self) -> None:
         rng = self.rng
@@ -165,8 +170,7 @@ class Walk:
         if rng.random() < 0.02:
             self.now += rng.uniform(LEASE - 5.0, LEASE + 1.0)
         if rng.random() < 0.02:
-            dead = rng.randrange(len(self.processes))
-            self.processes[dead] = Process(f"n{self.now}", rng.uniform(-1e5, 1e5))
+            self.processes[rng.randrange(len(self.processes))] = self.process()
         self.round(rng.choice(self.processes))
 
     def round(self, process: Process) -> None:
