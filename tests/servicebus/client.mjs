@@ -50,7 +50,7 @@ async function queues() {
   await letters.completeMessage(letter);
   report("nothing left", bodies(await receiver.peekMessages(5)));
 
-  const soon = new Date(Date.now() + 500);
+  const soon = new Date(Date.now() + 1500);
   const [kept, cancelled] = await sender.scheduleMessages([message("kept"), message("cancelled")], soon);
   await sender.cancelScheduledMessages(cancelled);
   report("scheduled", [kept.lessThan(cancelled), bodies(await take(receiver, 1)), Date.now() >= soon.getTime()]);

@@ -14,7 +14,7 @@ from local.servicebus.codec import values as v
 from .support import namespace, queue
 
 CONFIG = namespace(queue("q"), queue("sessions", RequiresSession=True))
-LIMITS = Limits(max_message=1000, handshake_seconds=5)
+LIMITS = Limits(max_message=1000, handshake_seconds=15)
 HANDSHAKE = b"".join(
     (
         p.SASL_HEADER,
@@ -39,7 +39,7 @@ class Peer:
 
     async def shake_hands(self) -> None:
         self.raw(HANDSHAKE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await self.reader.readexactly(8)
             await self._frame()
             await self._frame()
@@ -65,7 +65,7 @@ class Peer:
 
     async def expect(self, kind: Any) -> Any:
         """The next frame of a kind; flows and heartbeats may come before it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while True:
                 body = await self._frame()
                 if body and isinstance(found := p.decode_performative(body)[0], kind):
@@ -78,7 +78,7 @@ class Peer:
 
     async def closed(self) -> bool:
         """Whether the server closes the connection in time."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while await self.reader.read(65536):
                 pass
         return True

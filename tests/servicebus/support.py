@@ -175,7 +175,7 @@ async def connect(connection_string: str, **options: Any) -> AsyncIterator[Bus]:
 
 
 async def take(
-    receiver: ServiceBusReceiver, count: int, seconds: float = 10
+    receiver: ServiceBusReceiver, count: int, seconds: float = 20
 ) -> list[ServiceBusReceivedMessage]:
     """Exactly this many messages, received within the time."""
     messages: list[ServiceBusReceivedMessage] = []

@@ -73,14 +73,15 @@ async def test_messages_and_locks_outlive_a_killed_broker(config: str, tmp_path:
         [waiting] = await take(receiver, 1)
         assert str(waiting) == "waiting"
         await receiver.complete_message(waiting)
-        again, scheduled = await take(receiver, 2)
+        [again] = await take(receiver, 1)
+        await receiver.complete_message(again)
         assert (str(again), locked.delivery_count, again.delivery_count) == ("locked", 0, 1)
         assert again.sequence_number == locked.sequence_number
         assert locked.locked_until_utc is not None
         assert datetime.now(UTC) >= locked.locked_until_utc
+        [scheduled] = await take(receiver, 1)
+        await receiver.complete_message(scheduled)
         assert str(scheduled) == "later"
-        for message in (again, scheduled):
-            await receiver.complete_message(message)
         assert await nothing(receiver)
         [letter] = await take(await bus.receiver("jobs", sub_queue="deadletter"), 1)
         assert (str(letter), letter.dead_letter_reason) == ("dead", "bad")

@@ -32,7 +32,7 @@ NAMES = (
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[Server]:
-    config = namespace(*(queue(name, LockDuration="PT2S") for name in NAMES))
+    config = namespace(*(queue(name) for name in NAMES))
     async with serve(config, faults=Faults()) as running:
         yield running
 
@@ -78,7 +78,7 @@ async def test_a_settlement_may_be_done_though_its_answer_is_lost(server: Server
 async def test_an_acknowledgement_may_come_late(server: Server, bus: Bus) -> None:
     sender, receiver = await bus.sender("delay"), await bus.receiver("delay")
     server.faults.rules = [
-        Fault(Kind.DELAY_ACK, Operation.SEND, "delay", times=1, delay=0.5),
+        Fault(Kind.DELAY_ACK, Operation.SEND, "delay", times=1, delay=1.5),
         Fault(Kind.DELAY_ACK, Operation.SETTLE, "delay", times=1, delay=0.5),
     ]
     sending = asyncio.create_task(sender.send_messages(message("m")))
