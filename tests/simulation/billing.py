@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from tests.simulation.endpoint import Call
@@ -32,6 +33,7 @@ class Run:
     calls: list[Call] = field(default_factory=list)
     exposed: set[str] = field(default_factory=set)
     broken_at: float | None = None
+    lost_at: float | None = None
     troubled: bool = False
     done: bool = False
 
@@ -50,8 +52,10 @@ class Billing:
     def took_lease(self, run: Run, job: str, shard: int, attempt: str) -> None:
         """A run may ask from now on; whoever had the lease before has lost it."""
         for other in self.runs:
-            if other.job == job and other.shard == shard and not other.done:
-                self.broke(other)
+            if other.job == job and other.shard == shard and other.lost_at is None:
+                other.lost_at = self._world.now
+                if not other.done:
+                    self.broke(other)
         run.job, run.shard, run.attempt = job, shard, attempt
         run.known = frozenset(self._journaled(job, shard))
         self.runs.append(run)
@@ -109,6 +113,9 @@ class Billing:
             found.append(f"asked although a journal had it: {again} by {where}")
         if twice := sorted(prompt for prompt, times in billed.items() if times > 1):
             found.append(f"asked twice in one attempt: {twice} by {where}")
+        lost_at = inf if run.lost_at is None else run.lost_at
+        if late := [call.prompts for call in run.calls if call.asked > lost_at]:
+            found.append(f"asked after another had taken the lease: {late} by {where}")
         kept = self._journaled(run.job, run.shard, run.attempt)
         if run.broken_at is None:
             if (lost := sorted(set(billed) - kept)) and not run.troubled:

@@ -23,10 +23,14 @@ class Poisoned(Exception):
 
 @dataclass(slots=True)
 class Call:
-    """One billed call: the rows' prompts, who made it, when, and whether its answer arrived."""
+    """One billed call: the rows' prompts, who made it, and whether its answer arrived.
+
+    It was `asked` when its process let it go, and `begun` when the service had it.
+    """
 
     prompts: tuple[str, ...]
     run: "Run | None"
+    asked: float
     begun: float
     answered: float | None = None
     lost: bool = False
@@ -41,7 +45,7 @@ class Service:
         self.calls: list[Call] = []
 
     async def ask(
-        self, task: Task, body: Mapping[str, Any], run: "Run | None"
+        self, task: Task, body: Mapping[str, Any], run: "Run | None", asked: float
     ) -> tuple[Outcome, Call | None]:
         """Answer a call; the billed call comes with the outcome. Raises Poisoned."""
         loop = asyncio.get_running_loop()
@@ -49,7 +53,7 @@ class Service:
         refusal = await self._refused(prompts)
         if refusal is not None:
             return refusal, None
-        call = Call(prompts, run, loop.time())
+        call = Call(prompts, run, asked, loop.time())
         self.calls.append(call)
         if run is not None:
             run.calls.append(call)

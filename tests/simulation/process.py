@@ -220,12 +220,13 @@ class ProcessEndpoint:
 
     async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
         process, world = self._process, self._process.world
+        asked = world.now
         await process.alive()
         fault = world.faults(process, "ask", task)
         await process._befall(fault, "before", "ask", task)
         run = RUN.get()
         try:
-            outcome, call = await world.service.ask(task, body, run)
+            outcome, call = await world.service.ask(task, body, run, asked)
         except Poisoned:
             world.trace(process.name, "ask", task, "poisoned")
             world.kill(process)

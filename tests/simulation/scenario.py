@@ -183,6 +183,7 @@ def scenario(seed: int) -> Scenario:
         for at, count in enumerate(counts)
     )
     rate = rng.choice((0.0, 0.3, 1.0, 1.0, 2.0))
+    zombies = 6.0 if rng.random() < 0.15 else 1.0
     skew = rng.choice((0.0, 0.0, 5.0, 120.0))
     return Scenario(
         seed=seed,
@@ -206,7 +207,7 @@ def scenario(seed: int) -> Scenario:
         doings=tuple(_doings(rng, len(files))),
         faults_until=rng.choice((60.0, 400.0, 900.0)),
         kill=0.004 * rate,
-        freeze=0.004 * rate,
+        freeze=0.004 * rate * zombies,
         lose=0.008 * rate,
         repeat=0.02 * rate,
         unlock=0.03 * rate,

@@ -12,8 +12,10 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
+from typing import Any
 
 from schemas.deployments import Deployment
+from schemas.jobs import TERMINAL
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, LockLost, MemoryBus, QueueRules
 from tests.doubles.faults import EFFECTS, ProcessKilled
@@ -36,6 +38,8 @@ DROPS = "drops"
 DEAD = "/$deadletterqueue"
 QUEUES = ("jobs", "shards", DROPS, "jobs" + DEAD, "shards" + DEAD)
 PATIENCE = 6 * 3600.0
+MOST_DELIVERIES = 5_000
+MOST_LIVES = 60
 
 
 class World:
@@ -52,7 +56,8 @@ class World:
         self.settings = settings_of(scenario)
         self.blobs = MemoryBlobs(self._wall, append_blocks=scenario.append_blocks)
         rules = QueueRules(scenario.lock_seconds, scenario.max_deliveries)
-        self.bus = MemoryBus(self._wall, {"jobs": rules, "shards": rules, DROPS: rules})
+        events = QueueRules(scenario.lock_seconds, 1_000)
+        self.bus = MemoryBus(self._wall, {"jobs": rules, "shards": rules, DROPS: events})
         self.service = Service(scenario, rng)
         self.billing = Billing(self)
         self.found: list[str] = []
@@ -63,6 +68,7 @@ class World:
         self.kills = self.freezes = self.injected = self.ended_at = 0
         self.slowest = 4.0 * max(1.0, scenario.latency)
         self._lives = 0
+        self._deliveries = 0
         self._pending = 0
         self._handling: dict[tuple[str, int, int], tuple[Process, Run]] = {}
         self._moved = asyncio.Event()
@@ -142,9 +148,18 @@ class World:
                     at,
                     message.content_type,
                 )
+        if entity == "job-status":
+            self._check_told(json.loads(message.body))
         for _ in range(times):
             await self.bus.send(entity, [message])
         self._moved.set()
+
+    def _check_told(self, event: dict[str, Any]) -> None:
+        told = event["data"]
+        if event["type"].removeprefix("job.") in TERMINAL:
+            folder = told["results"].removeprefix("results/")
+            if self.stored("results", f"{folder}/manifest.json") is None:
+                self.fault_found(f"{event['type']} was told before the manifest stood")
 
     # -- processes
 
@@ -201,6 +216,8 @@ class World:
     # -- the host: messages
 
     def _deliver(self) -> None:
+        for queue in QUEUES:
+            self.bus.waiting(queue)  # so that what has been tried too often is dead by now
         while self._deliver_one():
             pass
 
@@ -223,6 +240,7 @@ class World:
 
     def _handle(self, process: Process, delivery: Delivery) -> None:
         process.busy[delivery.queue] = process.busy.get(delivery.queue, 0) + 1
+        self._deliveries += 1
         run = Run(process.name)
         self._handling[_key(delivery)] = (process, run)
         self._keep_lock(delivery)
@@ -457,6 +475,9 @@ class World:
         end = PATIENCE + 86_400 + self.scenario.faults_until
         while self.now < end:
             self._deliver()
+            if self._deliveries > MOST_DELIVERIES or self._lives > MOST_LIVES:
+                self.fault_found("messages go round, or workers die, without end")
+                break
             if self._quiet():
                 break
             await self._change(end)

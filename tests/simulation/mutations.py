@@ -1,0 +1,375 @@
+"""Each rule of the protocol, broken: what is worth testing is that the checker can fail.
+
+A mutation changes production code while its world lives. Its seed is a world that catches it; where
+a change of the worlds has made it harmless there, `find` looks for another one.
+"""
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import orjson
+
+from schemas.jobs import Ending, Job, JobState, Reason
+from schemas.messages import Announcement
+from schemas.results import Receipt
+from tests.simulation.checker import check
+from tests.simulation.scenario import scenario
+from tests.simulation.world import live
+from workers import attempt, finisher, runner
+from workers.attempt import Attempt
+from workers.core import lifecycle
+from workers.core.lifecycle import NOTHING, Change
+from workers.errors import BlobExists, BlobMissing
+from workers.finisher import Finisher
+from workers.journal import Journal, Past
+from workers.lease import Lease
+from workers.ports import BlobRef
+from workers.records import Held, Records
+from workers.steps import Steps, Transition
+from workers.sweeper import Sweeper
+
+Patch = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A broken rule, and a seed whose world shows it."""
+
+    name: str
+    rule: str
+    patch: Patch
+    seed: int
+
+
+@contextmanager
+def _instead(place: object, name: str, other: object) -> Iterator[None]:
+    before = getattr(place, name)
+    setattr(place, name, other)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing at all."""
+
+
+async def _put(records: Records, ref: BlobRef, data: bytes) -> None:
+    """Write a blob over whatever is there."""
+    with contextlib.suppress(BlobMissing):
+        await records.blobs.delete(ref)
+    with contextlib.suppress(BlobExists):
+        await records.blobs.create(ref, data)
+
+
+# -- receipts and state
+
+
+def receipt_overwritten() -> AbstractContextManager[None]:
+    async def create_receipt(records: Records, job: str, receipt: Receipt) -> Receipt:
+        await _put(
+            records, records._receipt(job, receipt.shard), orjson.dumps(receipt.model_dump())
+        )
+        return receipt
+
+    return _instead(Records, "create_receipt", create_receipt)
+
+
+def own_counts() -> AbstractContextManager[None]:
+    created = Records.create_receipt
+
+    async def create_receipt(records: Records, job: str, receipt: Receipt) -> Receipt:
+        await created(records, job, receipt)
+        return receipt
+
+    return _instead(Records, "create_receipt", create_receipt)
+
+
+def swap_without_if_match() -> AbstractContextManager[None]:
+    async def swap(records: Records, job: str, before: Held | None, after: JobState) -> bool:
+        await _put(records, records.ref(job, "state.json"), orjson.dumps(after.model_dump()))
+        return True
+
+    return _instead(Records, "swap", swap)
+
+
+def counted_again() -> AbstractContextManager[None]:
+    def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Change:
+        change = advanced(state, receipt, again=again, now=now)
+        if state.terminal or change.state is not None:
+            return change
+        counts = state.counts.plus(receipt.counts)
+        return Change(state.model_copy(update={"counts": counts, "revision": state.revision + 1}))
+
+    advanced = lifecycle.advance
+    return _instead(lifecycle, "advance", advance)
+
+
+def finished_early() -> AbstractContextManager[None]:
+    def nothing_left(state: JobState) -> bool:
+        return state.next >= state.shards and state.state == "in_progress"
+
+    return _instead(lifecycle, "_nothing_left", nothing_left)
+
+
+def last_ending_wins() -> AbstractContextManager[None]:
+    ended = lifecycle.end
+
+    def end(
+        state: JobState | None, ending: Ending, reason: Reason | None, *, again: bool = False
+    ) -> Change:
+        if state is not None and state.state == "in_progress" and state.ending != ending:
+            state = state.model_copy(update={"ending": None})
+        return ended(state, ending, reason, again=again)
+
+    return _instead(lifecycle, "end", end)
+
+
+def window_ignored() -> AbstractContextManager[None]:
+    ended = lifecycle.end
+
+    def end(
+        state: JobState | None, ending: Ending, reason: Reason | None, *, again: bool = False
+    ) -> Change:
+        return NOTHING if ending == "expired" else ended(state, ending, reason, again=again)
+
+    return _instead(lifecycle, "end", end)
+
+
+def sent_before_swap() -> AbstractContextManager[None]:
+    swapped = Steps._swap
+
+    async def swap(
+        steps: Steps, job: Job, transition: Transition, again: bool
+    ) -> tuple[JobState | None, JobState | None, Change, bool]:
+        held = await steps.records.state(job.id)
+        change = transition(held.state if held else None, again)
+        gen = change.state.gen if change.state else 0
+        await steps.send_shards(job.id, change.shards, gen)
+        before, after, change, again = await swapped(steps, job, transition, again)
+        return before, after, Change(change.state, (), change.finish), again
+
+    return _instead(Steps, "_swap", swap)
+
+
+def copies_breed() -> AbstractContextManager[None]:
+    advanced = lifecycle.advance
+
+    def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Change:
+        return advanced(state, receipt, again=True, now=now)
+
+    return _instead(lifecycle, "advance", advance)
+
+
+def gen_ignored() -> AbstractContextManager[None]:
+    def runs(state: JobState, gen: int) -> bool:
+        return state.state == "in_progress" and not state.paused
+
+    return _instead(lifecycle, "runs", runs)
+
+
+# -- attempts
+
+
+def journals_not_read() -> AbstractContextManager[None]:
+    async def read_journals(*_: object) -> Past:
+        return Past()
+
+    return _instead(runner, "read_journals", read_journals)
+
+
+def journal_only_at_the_end() -> AbstractContextManager[None]:
+    flushed = Attempt.flush
+
+    async def flush(attempted: Attempt, *, end: bool = False) -> None:
+        if end:
+            await flushed(attempted, end=end)
+
+    return _instead(Attempt, "flush", flush)
+
+
+def lease_ignored() -> AbstractContextManager[None]:
+    async def acquire(lease: Lease) -> bool:
+        with contextlib.suppress(Exception):
+            await lease._blobs.acquire_lease(lease._ref, lease.attempt, 30)
+        lease.until = inf
+        return True
+
+    return _instead(Lease, "acquire", acquire)
+
+
+def lease_believed_for_ever() -> AbstractContextManager[None]:
+    acquired = Lease.acquire
+
+    async def acquire(lease: Lease) -> bool:
+        held = await acquired(lease)
+        lease.until = inf
+        return held
+
+    async def renew(lease: Lease) -> bool:
+        return True
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with _instead(Lease, "acquire", acquire), _instead(Lease, "renew", renew):
+            yield
+
+    return both()
+
+
+def ending_drops_rows() -> AbstractContextManager[None]:
+    def write_off(attempted: Attempt, ending: Ending) -> None:
+        attempted.planned = attempted.planned.model_copy(update={"rows": len(attempted.results)})
+
+    return _instead(Attempt, "write_off", write_off)
+
+
+def never_suspect() -> AbstractContextManager[None]:
+    return _instead(Past, "suspect", property(lambda _: False))
+
+
+def begun_not_journaled() -> AbstractContextManager[None]:
+    return _instead(Journal, "begin", _nothing)
+
+
+def etag_ignored() -> AbstractContextManager[None]:
+    read = attempt.read_rows
+
+    async def read_rows(records: Records, job: Job, *rest: Any) -> list[Any]:
+        info = await records.blobs.head(BlobRef(job.container, job.name))
+        return await read(records, job.model_copy(update={"etag": info.etag}), *rest)
+
+    return _instead(runner, "read_rows", read_rows)
+
+
+# -- the beginning and the end of a job
+
+
+def no_marker() -> AbstractContextManager[None]:
+    async def opened(records: Records, announcement: Announcement) -> None:
+        """Tell nobody."""
+
+    return _instead(Records, "open", opened)
+
+
+def no_sweeper() -> AbstractContextManager[None]:
+    return _instead(Sweeper, "run", _nothing)
+
+
+def marker_deleted_first() -> AbstractContextManager[None]:
+    assembled = Finisher._assemble
+
+    async def assemble(finishing: Finisher, job: Job, state: JobState) -> None:
+        await finishing._records.close(job.id)
+        await assembled(finishing, job, state)
+
+    return _instead(Finisher, "_assemble", assemble)
+
+
+def end_told_once() -> AbstractContextManager[None]:
+    async def tell_end(steps: Steps, job: Job, state: JobState) -> None:
+        await steps.records.close(job.id)
+
+    return _instead(Steps, "tell_end", tell_end)
+
+
+def ended_before_the_manifest() -> AbstractContextManager[None]:
+    assembled = Finisher._assemble
+
+    async def assemble(finishing: Finisher, job: Job, state: JobState) -> None:
+        def closed(now: JobState | None, _again: bool) -> Change:
+            return NOTHING if now is None else lifecycle.close(now, now=finishing._clock())
+
+        await finishing._steps.take(job, closed)
+        await assembled(finishing, job, state)
+
+    return _instead(Finisher, "_assemble", assemble)
+
+
+class _SomebodyElses(Exception):
+    """What exists was taken to be another finisher's."""
+
+
+def conflict_is_somebody_elses() -> AbstractContextManager[None]:
+    ran, committed = Finisher.run, Finisher._commit
+
+    async def commit(finishing: Finisher, job: Job, state: JobState, *rest: Any) -> None:
+        with contextlib.suppress(BlobMissing):
+            await finishing._blobs.head(finishing._target(job, rest[0]))
+            raise _SomebodyElses
+        await committed(finishing, job, state, *rest)
+
+    async def run(finishing: Finisher, job: str, *, again: bool) -> None:
+        with contextlib.suppress(_SomebodyElses):
+            await ran(finishing, job, again=again)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with _instead(Finisher, "run", run), _instead(Finisher, "_commit", commit):
+            yield
+
+    return both()
+
+
+def block_ids_random() -> AbstractContextManager[None]:
+    serial = itertools.count()
+    return _instead(finisher, "_block_id", lambda shard: f"{shard:04d}{next(serial):04d}")
+
+
+def parts_in_any_order() -> AbstractContextManager[None]:
+    ordered = Finisher._receipts
+
+    async def receipts(finishing: Finisher, job: Job, shards: int) -> AsyncIterator[Receipt]:
+        for receipt in reversed([each async for each in ordered(finishing, job, shards)]):
+            yield receipt
+
+    return _instead(Finisher, "_receipts", receipts)
+
+
+MUTATIONS: Sequence[Mutation] = (
+    Mutation("receipt_overwritten", "a receipt is created once", receipt_overwritten, 0),
+    Mutation("own_counts", "count the receipt that stands, not one's own", own_counts, 0),
+    Mutation(
+        "swap_without_if_match", "state changes by compare-and-swap", swap_without_if_match, 0
+    ),
+    Mutation("counted_again", "a shard that is not out is not counted", counted_again, 0),
+    Mutation("finished_early", "finish when nothing is out", finished_early, 0),
+    Mutation("last_ending_wins", "the first ending wins", last_ending_wins, 0),
+    Mutation("window_ignored", "a completion window ends the job", window_ignored, 0),
+    Mutation("sent_before_swap", "swap, then send", sent_before_swap, 0),
+    Mutation("copies_breed", "a left-over copy sends nothing", copies_breed, 0),
+    Mutation("gen_ignored", "older copies die", gen_ignored, 0),
+    Mutation("journals_not_read", "keep what earlier attempts journaled", journals_not_read, 0),
+    Mutation("journal_only_at_the_end", "journal every interval", journal_only_at_the_end, 0),
+    Mutation("lease_ignored", "one attempt at a time asks", lease_ignored, 0),
+    Mutation("lease_believed_for_ever", "no call without a lease", lease_believed_for_ever, 0),
+    Mutation("ending_drops_rows", "an ending gives each row its line", ending_drops_rows, 0),
+    Mutation("never_suspect", "after two crashes rows are asked one by one", never_suspect, 0),
+    Mutation("begun_not_journaled", "a suspect row is journaled as begun", begun_not_journaled, 0),
+    Mutation("etag_ignored", "the input is what was planned", etag_ignored, 0),
+    Mutation("no_marker", "an open marker stands before the job", no_marker, 0),
+    Mutation("no_sweeper", "jobs that do not move are helped", no_sweeper, 0),
+    Mutation("marker_deleted_first", "the marker goes last", marker_deleted_first, 0),
+    Mutation("end_told_once", "the last event is told until it is sure", end_told_once, 0),
+    Mutation("ended_before_the_manifest", "manifest, then the end", ended_before_the_manifest, 0),
+    Mutation("conflict_is_somebody_elses", "a 409 may be one's own", conflict_is_somebody_elses, 0),
+    Mutation("block_ids_random", "block ids are the same for everybody", block_ids_random, 0),
+    Mutation("parts_in_any_order", "parts stand in plan order", parts_in_any_order, 0),
+)
+
+
+def caught(mutation: Mutation, seed: int | None = None) -> list[str]:
+    """What the checker finds in a world whose workers break this rule."""
+    with mutation.patch():
+        return check(live(scenario(mutation.seed if seed is None else seed)))
+
+
+def find(mutation: Mutation, seeds: Sequence[int]) -> int | None:
+    """The first of these seeds that catches a mutation."""
+    return next((seed for seed in seeds if caught(mutation, seed)), None)
