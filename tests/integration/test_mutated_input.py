@@ -20,11 +20,12 @@ from schemas.jobs import JobOptions, parse_options
 from tests.doubles.service import MODEL, Bench, Ended, bench
 from workers.adapters.blobs import connect_blobs
 from workers.core.rows import Refusal, Request, RowRules, read_row, split_lines
+from workers.ports import BlobRef
 
 SEED = 20_240_613
 FILES, ROWS, MESSAGES, OPTIONS = 800, 6_500, 2_000, 1_500
 AT_ONCE = 8
-THROUGH_AZURITE = 200
+FILES_THROUGH_AZURITE, MESSAGES_THROUGH_AZURITE = 64, 136
 HANG = 30.0
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
@@ -130,9 +131,11 @@ async def test_mutated_files_in_memory() -> None:
                 await mutated_job(service, number, rng)
 
 
-async def test_mutated_files_through_azurite(azurite: Azurite) -> None:
+async def test_mutated_files_and_messages_through_azurite(azurite: Azurite) -> None:
     async with connect_blobs(azurite.connection_string, None, None) as blobs:
         await blobs.ensure_containers(["fuzz-state", "fuzz-results", "fuzz-prompts"])
+
+        await blobs.create(BlobRef("fuzz-prompts", "in.jsonl"), GOOD[0])
 
         async def some(turn: int) -> None:
             rng = Random(SEED + 100 + turn)
@@ -142,7 +145,10 @@ async def test_mutated_files_through_azurite(azurite: Azurite) -> None:
                 state_container="fuzz-state",
                 results_container="fuzz-results",
             ) as service:
-                for number in range(THROUGH_AZURITE // AT_ONCE):
+                for number in range(MESSAGES_THROUGH_AZURITE // AT_ONCE):
+                    seed = rng.choice(MESSAGE_SEEDS)
+                    await _mutated_message(service, seed, number, rng, "fuzz-prompts")
+                for number in range(FILES_THROUGH_AZURITE // AT_ONCE):
                     data, good = mutated_file(rng)
                     async with asyncio.timeout(HANG):
                         ended = await service.run(
@@ -213,25 +219,18 @@ ANNOUNCEMENT = {
     "asked": {"message_id": "m", "metadata": {"a": "b"}},
 }
 STEPS = [{"type": "finish", "job": "j-1"}, {"type": "expire", "job": "j-1"}]
+MESSAGE_SEEDS: list[Any] = [REQUEST, REQUEST, ANNOUNCEMENT, BLOB_EVENT, GRID_EVENT, [GRID_EVENT]]
+MESSAGE_SEEDS += STEPS
 SHARD = {"type": "shard", "job": "j-1", "shard": 0, "gen": 0}
 
 
 async def test_mutated_messages() -> None:
     rng = Random(SEED + 3)
-    seeds: list[Any] = [
-        REQUEST,
-        REQUEST,
-        ANNOUNCEMENT,
-        BLOB_EVENT,
-        GRID_EVENT,
-        [GRID_EVENT],
-        *STEPS,
-    ]
     for start in range(0, MESSAGES, 250):
         async with bench() as service:
             await service.drop(GOOD[0])
             for number in range(start, start + 250):
-                await _mutated_message(service, rng.choice(seeds), number, rng)
+                await _mutated_message(service, rng.choice(MESSAGE_SEEDS), number, rng)
             for event in service.events:
                 if event["type"] in ("job.rejected", "job.refused"):
                     assert event["data"]["reason"]["code"]
@@ -239,8 +238,11 @@ async def test_mutated_messages() -> None:
             assert (await service.run(GOOD[1], "after.jsonl")).state == "completed"
 
 
-async def _mutated_message(service: Bench, seed: Any, number: int, rng: Random) -> None:
-    body = json.dumps(warped(seed, rng) if number % 2 else seed).encode()
+async def _mutated_message(
+    service: Bench, seed: Any, number: int, rng: Random, container: str = "prompts"
+) -> None:
+    text = json.dumps(warped(seed, rng) if number % 2 else seed)
+    body = text.replace('"prompts"', f'"{container}"').encode()
     if number % 2 == 0:
         body = mutated(body, rng)
     async with asyncio.timeout(HANG):
@@ -319,3 +321,4 @@ def _refusal(options: object) -> str | None:
 
 def test_there_are_ten_thousand() -> None:
     assert FILES + ROWS + MESSAGES + OPTIONS + 2 * OPTIONS // 10 >= 10_000
+    assert FILES_THROUGH_AZURITE + MESSAGES_THROUGH_AZURITE >= 200
