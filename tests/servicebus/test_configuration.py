@@ -14,10 +14,10 @@ def test_the_project_configuration() -> None:
     space = load(ROOT / "Config.json")
     assert set(space.queues) == {"jobs", "shards"}
     assert space.queues["jobs"].lock_ms == 60_000
-    assert space.queues["jobs"].default_ttl_ms == 14 * 86_400_000
+    assert space.queues["jobs"].default_ttl_ms == 3_600_000
     assert space.queues["jobs"].dead_letter_on_expiration
     status = space.topics["job-status"]
-    assert status.duplicate_window_ms == 600_000
+    assert status.duplicate_window_ms == 300_000
     [ended] = status.subscriptions["ended"].rules
     assert ended(Facts({}, {"state": "completed"}))
     assert not ended(Facts({}, {"state": "in_progress"}))
