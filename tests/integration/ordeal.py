@@ -14,7 +14,7 @@ from local.endpoint import Settings, completion, row_key
 from tests.integration.stage import CHAT_MODEL, CONFIG, Results, Stage, chats, usual_deployments
 
 AT_ONCE = 16
-LATENCY = 0.25
+LATENCY = 0.2
 JOURNAL_SECONDS = 1.0
 # What reading the state and appending to many journals take on a machine that is busy.
 JOURNALING_SECONDS = 1.0
