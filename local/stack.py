@@ -63,7 +63,7 @@ async def stack(options: StackOptions, tell: Callable[[str], None]) -> AsyncIter
         hosts(options.workers, options.app, tell, verbose=options.verbose) as running,
         azurite(options.data and options.data / "azurite", options.storage_port) as storage,
         _bus(options) as bus,
-        _endpoint(options, given) as (endpoint, deployments),
+        endpoint_for(options, given) as (endpoint, deployments),
     ):
         await _create_containers(storage.connection_string, given | deployments)
         running.give({STORAGE: storage.connection_string, BUS: bus} | deployments)
@@ -83,7 +83,7 @@ async def _bus(options: StackOptions) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _endpoint(
+async def endpoint_for(
     options: StackOptions, given: Mapping[str, str]
 ) -> AsyncIterator[tuple[str | None, dict[str, str]]]:
     """The simulator and the settings that lead to it; none where DEPLOYMENTS is set."""
