@@ -267,12 +267,14 @@ class Stage:
     # -- running
 
     @asynccontextmanager
-    async def more_workers(self, count: int) -> AsyncIterator[Hosts]:
-        """Scale out while the context lasts."""
-        async with hosts(count, PROJECT, self.log.append) as more:
+    async def more_workers(self, count: int) -> AsyncIterator[list[str]]:
+        """Scale out while the context lasts; gives what the new hosts log."""
+        log: list[str] = []
+        async with hosts(count, PROJECT, log.append, verbose=True) as more:
             more.give(self.settings)
             await until(lambda: len(more.addresses) == count, f"{count} more workers")
-            yield more
+            yield log
+        self.log += log
 
     async def listen(self) -> None:
         """Keep every event that arrives, over restarts of the broker, until cancelled."""

@@ -91,8 +91,9 @@ async def test_gsm8k_gives_the_same_results_with_one_and_with_three_workers(
     data, asked = GSM8K.read_bytes(), questions()
     status, alone = await running.run("alone/gsm8k.jsonl", data, OPTIONS)
     assert status.state == "completed"
-    async with running.more_workers(2):
+    async with running.more_workers(2) as others:
         status, together = await running.run("together/gsm8k.jsonl", data, OPTIONS)
+    assert len([line for line in others if "Executed 'Functions.shards' (Succ" in line]) > 2
     assert status.state == "completed"
 
     for results in (alone, together):

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from local.endpoint import Rule, Settings, When, completion, embedding, row_key
+from local.endpoint import (
+    Rule,
+    Settings,
+    When,
+    completion,
+    embedding,
+    read_rules,
+    row_key,
+)
 from tests.integration.stage import (
     CHAT_MODEL,
     EMBED_MODEL,
@@ -26,6 +34,7 @@ from tests.integration.stage import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MOST_TOKENS = 4_096
+CALL_TIMEOUT = 3.0
 MOST_BYTES = 64 * 1024
 PACED_MODEL = "Phi-3-small-8k-instruct"
 AT_ONCE = 8
@@ -39,7 +48,7 @@ def deployments(url: str) -> list[dict[str, Any]]:
     paced = {"name": "paced", "kind": "openai", "model": PACED_MODEL, "url": f"{url}/v1"}
     boasting = {"name": "boasting", "kind": "model-inference", "model": BOASTING_MODEL}
     return [
-        chat_model | {"max_tokens_per_request": MOST_TOKENS},
+        chat_model | {"max_tokens_per_request": MOST_TOKENS, "timeout": CALL_TIMEOUT},
         embed,
         paced | {"max_concurrency": AT_ONCE},
         # It says of itself that it chats, whatever the setting claims.
@@ -108,6 +117,71 @@ async def test_bad_rows_among_a_thousand_good_ones_cost_nobody_else_anything(
     assert {len(line["attempts"]) for line in results.output} == {1}
     assert {line["attempts"][0]["waited_for"] for line in results.output} <= {None, "concurrency"}
     assert ended["received"] - began["received"] == len(good) + 2
+
+
+# What strikes each row's first call: the outcome of that call, and the row's error if it is final.
+STRUCK: dict[str, tuple[str, str | None]] = {
+    "http_400": ("bad_request", "bad_request"),
+    "http_408": ("transient", None),
+    "http_413": ("bad_request", "request_too_large"),
+    "http_422": ("bad_request", "unprocessable"),
+    "http_424": ("transient", None),
+    "http_429": ("throttled", None),
+    "http_500": ("transient", None),
+    "http_502": ("transient", None),
+    "http_503": ("transient", None),
+    "http_504": ("transient", None),
+    "html_200": ("transient", None),
+    "reset_before": ("transient", None),
+    "reset_after": ("transient", None),
+    "truncated_body": ("transient", None),
+    "truncated_stream": ("transient", None),
+    "stream_error": ("transient", None),
+    "empty_choices": ("transient", None),
+    "content_filter_400": ("content_filter", "content_filter"),
+    "content_filter_200": ("content_filter", "content_filter"),
+    "drip": ("timeout", None),
+    "hang": ("timeout", None),
+}
+HARMLESS = ("missing_usage",)
+
+
+async def test_each_fault_strikes_its_own_row_only_and_most_are_mended(running: Stage) -> None:
+    good = chats(400, "unharmed", model=CHAT_MODEL, max_tokens=16)
+    struck = [
+        chat(fault, f"struck by <{fault}>", model=CHAT_MODEL, max_tokens=16)
+        | ({"stream": True} if "stream" in fault else {})
+        for fault in (*STRUCK, *HARMLESS)
+    ]
+    rows = list(good)
+    for place, row in enumerate(struck):
+        rows.insert(15 * (place + 1), row)
+    running.endpoint.set_faults(
+        *read_rules(
+            [
+                {"fault": row["custom_id"], "times_per_row": 1, "lasts": 30}
+                | {"when": {"contains": f"<{row['custom_id']}>"}}
+                for row in struck
+            ]
+        )
+    )
+    status, results = await running.run("every-fault.jsonl", jsonl(rows), {}, seconds=60)
+    running.endpoint.set_faults()
+    assert status.state == "completed"
+    results.check(len(rows))
+
+    final = {fault: code for fault, (_, code) in STRUCK.items() if code is not None}
+    assert {line["custom_id"]: line["error"]["code"] for line in results.errors} == final
+    assert results.answers() == {
+        row["custom_id"]: expected(row) for row in rows if row["custom_id"] not in final
+    }
+    lines = {line["custom_id"]: line for line in (*results.output, *results.errors)}
+    kinds = {name: [each["kind"] for each in line["attempts"]] for name, line in lines.items()}
+    assert {fault: kinds[fault] for fault in STRUCK} == {
+        fault: [kind] if fault in final else [kind, "ok"] for fault, (kind, _) in STRUCK.items()
+    }
+    assert all(kinds[row["custom_id"]] == ["ok"] for row in good)
+    assert kinds["missing_usage"] == ["ok"]
 
 
 async def test_an_outage_in_mid_job_fails_no_row(running: Stage) -> None:
