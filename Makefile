@@ -45,7 +45,7 @@ setup: .venv/.installed node_modules/.installed
 node_modules/.installed: package.json package-lock.json
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || { echo "error: Node >= 20 is needed: install it" >&2; exit 1; }
 	@echo "installing Azurite into node_modules"
-	@npm ci --silent --no-audit --no-fund
+	@npm ci --loglevel=error --no-audit --no-fund
 	@touch $@
 
 clean:
