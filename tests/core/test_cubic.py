@@ -1,0 +1,62 @@
+"""Without the ledger: a safe start, a climb that takes minutes, a fall at every refusal."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.core.cubic import BETA, RECOVERY, Cubic
+
+
+def test_it_starts_from_the_safe_share_and_climbs_within_minutes() -> None:
+    cubic = Cubic(0.1, 0.0)
+    assert cubic.share == 0.1
+    cubic.passed(RECOVERY / 2)
+    assert cubic.share <= 0.11
+    cubic.passed(5 * RECOVERY)
+    assert cubic.share == 1.0
+
+
+def test_a_refusal_costs_a_part_that_comes_back_in_a_minute() -> None:
+    cubic = Cubic(0.2, 0.0)
+    cubic.refused(sent=1.0, now=2.0)
+    assert cubic.share == pytest.approx(0.2 * BETA)
+    cubic.passed(2.0 + RECOVERY)
+    assert cubic.share == pytest.approx(0.2)
+    cubic.passed(2.0 + 1.5 * RECOVERY)
+    assert 0.2 < cubic.share < 0.22
+
+
+def test_refusals_of_one_flight_count_once() -> None:
+    cubic = Cubic(0.2, 0.0)
+    for _ in range(50):
+        cubic.refused(sent=1.0, now=2.0)
+    assert cubic.share == pytest.approx(0.2 * BETA)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 100.0)), max_size=200))
+def test_the_share_stays_between_a_trickle_and_all(events: list[tuple[bool, float]]) -> None:
+    cubic, now = Cubic(0.1, 0.0), 0.0
+    for good, seconds in events:
+        now += seconds
+        if good:
+            cubic.passed(now)
+        else:
+            cubic.refused(now, now)
+        assert 0.01 <= cubic.share <= 1.0
+
+
+def test_uncoordinated_processes_meet_few_refusals() -> None:
+    """Eight of them at one quota, for an hour, each refused when all together exceed it."""
+    processes = [Cubic(0.1, 0.0) for _ in range(8)]
+    sent = refused = 0.0
+    for now in range(3600):
+        total = sum(each.share for each in processes)
+        for number, each in enumerate(processes):
+            sent += each.share
+            if total > 1.0 and now % 8 == number:
+                refused += total - 1.0
+                each.refused(now, now)
+            else:
+                each.passed(now)
+    assert refused / sent < 0.03
+    assert sent / 3600 > 0.7
