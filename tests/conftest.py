@@ -10,6 +10,9 @@ import pytest_asyncio
 
 from local.azurite import Azurite
 from local.azurite import azurite as running_azurite
+from tests.leaks import log_watch, no_leaks
+
+__all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
 ROOT = Path(__file__).parent.parent
 

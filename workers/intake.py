@@ -290,7 +290,9 @@ class Intake:
         """What is wrong with a row that cannot be asked; None where all can."""
         survey = planned.survey
         if survey.first_invalid is not None:
-            return f"{survey.first_invalid.message} ({survey.invalid} rows cannot be read)"
+            # Not the row's own message: this one goes into events, and templates hold prompts.
+            bad = survey.first_invalid
+            return f"line {bad.line} is wrong: {bad.code}; errors.jsonl says more"
         if planned.duplicates:
             return f"line {planned.duplicates[0]}: {DUPLICATE}"
         for task, model in survey.asked:

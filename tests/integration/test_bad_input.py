@@ -156,7 +156,7 @@ async def test_a_file_that_is_no_text_at_all() -> None:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (b"{", "line 2: not JSON"),
+        (b"{", "line 2 is wrong: invalid_json"),
         (chat(1), "line 2: its custom_id stood earlier"),
         (chat(2, model="gpt-7"), "no deployment serves the model 'gpt-7'"),
     ],
