@@ -542,6 +542,7 @@ def small(scenario: Scenario) -> Iterator[None]:
     """Plans, windows and slices of a size that lets twenty rows meet what millions meet."""
     names = {
         (planning, "MAX_ROWS"): scenario.shard_rows,
+        (planning, "FEW_ROWS"): scenario.shard_rows,
         (intake, "WINDOW"): dict.fromkeys(intake.WINDOW, scenario.window),
         (finisher, "_BATCH"): 1,
     }
