@@ -16,8 +16,9 @@ from schemas.deployments import Deployment, Task
 from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
 from schemas.results import Attempt, WaitReason
+from workers.core.allowance import DAY
 from workers.core.estimating import measure
-from workers.core.lane import DAY, Lane, Ticket
+from workers.core.lane import Lane, Ticket
 from workers.core.retrying import ATTEMPTS, backoff, step
 from workers.errors import HandBack
 from workers.funding import Funding

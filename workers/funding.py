@@ -8,7 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from workers.core.lane import DAY, Grant, Lane
+from workers.core.allowance import DAY, Grant
+from workers.core.lane import Lane
 from workers.errors import WorkerError
 from workers.ledger import Ledger
 

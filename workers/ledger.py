@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from uuid import UUID
 
-from workers.core.lane import Grant
+from workers.core.allowance import Grant
 from workers.core.pacing import clamp
 from workers.core.shares import (
     LEASE,

@@ -13,7 +13,8 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.simulation.quota_world import EPOCH, deployment
 from tests.simulation.virtual_time import run
-from workers.core.lane import Grant, Lane
+from workers.core.allowance import Grant
+from workers.core.lane import Lane
 from workers.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.errors import HandBack
 from workers.ports import EndpointInfo

@@ -13,11 +13,11 @@ from schemas.deployments import Deployment
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
 
+from .allowance import Allowance, Grant
 from .breaking import Breaker
-from .cubic import Cubic
 from .estimating import Estimator, Size
 from .guarding import START, Guard
-from .pacing import Headroom, Pacer, Quota, clamp
+from .pacing import Headroom, Pacer, Quota
 from .retrying import Budget, hint
 from .shares import Wish, seats
 
@@ -29,12 +29,6 @@ PACED = 512
 """Calls in flight from which the guard starts where a quota paces them."""
 JOBS = 256
 """Jobs whose token ratios are remembered."""
-DAY = 86_400.0
-HORIZON = 5.0
-"""Seconds within which what waits should be served, if the quota allows."""
-LEAST_WANTS = 0.05
-AHEAD = 20.0
-"""Seconds of work for which requests of the day are drawn from the ledger in advance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +38,6 @@ class Ticket:
     tokens: float
     sent: float
     probe: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What the ledger gave: a share until a time of the own clock, and what others have learned."""
-
-    share: float
-    until: float
-    requests: float = Headroom.START
-    tokens: float = Headroom.START
-    day: int = 0
-    day_over: bool = False
-    holders: int = 1
-    short: bool = False
-    """Less than is fair: others have yet to give back."""
 
 
 class Lane:
@@ -89,18 +68,7 @@ class Lane:
         self._paused_until = -inf
         self._paused_for: WaitReason = "throttled"
         self._refusals = 0
-        self._safe_share = safe_share
-        self._share = 0.0
-        self._share_until = -inf
-        self._cubic: Cubic | None = None
-        self._midnight = midnight
-        self._day_left = 0
-        self._day_over = False
-        self._day_own = False
-        self._starved = True
-        self._asked_at = now
-        self._sent: tuple[int, float] = (0, 0.0)
-        self._each = 500.0
+        self._allowance = Allowance(self.quota, safe_share=safe_share, midnight=midnight, now=now)
 
     # -- may a call go? ---------------------------------------------------------------------
 
@@ -137,10 +105,8 @@ class Lane:
             return self.breaker.open_until, "outage"
         if self._paused_until > now:
             return self._paused_until, self._paused_for
-        if self.quota.requests_per_day is not None:
-            self._turn_day(now)
-            if self._day_over and self._day_left <= 0:
-                return self._midnight, "day"
+        if self._allowance.day_over(now):
+            return self._allowance.midnight, "day"
         return now, "quota"
 
     def admit(self, tokens: float, now: float) -> Ticket:
@@ -149,8 +115,7 @@ class Lane:
         self.used_at = now
         if self.quota.limited:
             self._pacer.spend(tokens, now)
-            self._day_left = max(0, self._day_left - 1)
-            self._sent = (self._sent[0] + 1, self._sent[1] + tokens)
+            self._allowance.spend(tokens)
         return Ticket(tokens, now, self.breaker.admitted())
 
     # -- what became of it ------------------------------------------------------------------
@@ -192,8 +157,7 @@ class Lane:
     def _passed(self, now: float) -> None:
         for room in self._rooms.values():
             room.passed()
-        if self._cubic is not None:
-            self._cubic.passed(now)
+        self._allowance.passed(now)
         self._apply(now)
 
     def _throttled(self, ticket: Ticket, outcome: Outcome, now: float) -> float:
@@ -213,8 +177,7 @@ class Lane:
         for name, room in self._rooms.items():
             if limit is None or limit == name:
                 room.refused(ticket.sent, now)
-        if self._cubic is not None:
-            self._cubic.refused(ticket.sent, now)
+        self._allowance.refused(ticket.sent, now)
         self._apply(now)
         if limit == "tokens" or wait > SHORT + 0.25 or self._refusals >= STREAK:
             self._pause(now + wait, "throttled")
@@ -230,109 +193,57 @@ class Lane:
 
     def own(self, now: float) -> None:
         """There is nobody to share with: the whole quota is this process's."""
-        self._share, self._share_until, self._day_own = 1.0, inf, True
-        self._day_left = self.quota.requests_per_day or 0
+        self._allowance.own()
         self._apply(now)
 
     def fund(self, grant: Grant, told: Wish, midnight: float, now: float) -> None:
         """The ledger has granted; `told` is what it was told; `midnight` is by its clock."""
-        self._cubic = None
-        self._midnight = midnight
-        self._share, self._share_until = grant.share, grant.until
+        self._allowance.fund(grant, midnight)
         self._rooms["requests"].learned(grant.requests, told.requests)
         self._rooms["tokens"].learned(grant.tokens, told.tokens)
-        self._day_left += grant.day
-        self._day_over = grant.day_over
         self._apply(now)
 
     def lower(self, share: float, now: float) -> None:
         """About to write a smaller share: keep to it from before the write on."""
-        self._share = min(self._share, share)
+        self._allowance.lower(share)
         self._apply(now)
 
     def ledger_lost(self, now: float) -> None:
         """The ledger did not answer: once the share has run out, go on alone and carefully."""
-        if now >= self._share_until and self._cubic is None:
-            self._cubic = Cubic(self._safe_share, now)
-            self._apply(now)
+        self._allowance.ledger_lost(now)
+        self._apply(now)
 
     def wish(self, weight: float, queued: int, now: float, *, leaving: bool = False) -> Wish:
         """What to ask of the ledger while `queued` calls wait; `leaving` returns the day's rest."""
-        per_day = self.quota.requests_per_day
-        want = 0
-        self._turn_day(now)
-        if per_day is not None:
-            rate = self._pacer.request_rate
-            ahead = min(rate * AHEAD, per_day / 20) if rate > 0 else per_day / 20
-            want = max(0, int(max(1.0, ahead)) - self._day_left)
         return Wish(
             weight=weight,
-            wants=self._wants(queued, now),
+            wants=self._allowance.wants(queued, now),
             seats=seats(self.quota.requests_per_minute),
             requests=self._rooms["requests"].factor,
             tokens=self._rooms["tokens"].factor,
-            day=want,
-            back=max(0, self._day_left) if leaving and per_day is not None else 0,
-            per_day=per_day,
+            day=self._allowance.day_wanted(self._pacer.request_rate, now),
+            back=self._allowance.day_left if leaving else 0,
+            per_day=self.quota.requests_per_day,
         )
 
     def released(self) -> None:
         """The share was given back."""
-        self._share_until = -inf
-        self._share = 0.0
-        self._cubic = None
-        self._day_left = 0
-        self._starved = True
-
-    def _wants(self, queued: int, now: float) -> float:
-        """The part of the quota it could use: what it used and half as much again; while the quota
-        holds calls up also what would serve them within HORIZON."""
-        seconds = max(now - self._asked_at, 0.1)
-        requests, tokens = self._sent
-        each = tokens / requests if requests else self._each
-        self._each = each
-        wants = 1.5 * self._part(requests, tokens, seconds)
-        if self._starved:
-            wants = max(wants, self._part(queued, queued * each, HORIZON))
-        self._starved = False
-        self._asked_at, self._sent = now, (0, 0.0)
-        return clamp(wants, LEAST_WANTS, 1.0)
-
-    def _part(self, requests: float, tokens: float, seconds: float) -> float:
-        """Which part of the quota so much in so many seconds is."""
-        part = 0.0
-        if self.quota.requests_per_minute:
-            part = requests / seconds * 60.0 / self.quota.requests_per_minute
-        if self.quota.tokens_per_minute:
-            part = max(part, tokens / seconds * 60.0 / self.quota.tokens_per_minute)
-        return part
+        self._allowance.release()
 
     def _apply(self, now: float) -> None:
-        share = self._cubic.share if self._cubic is not None else self._share
-        self._pacer.grant(share, self._rooms["requests"].value, self._rooms["tokens"].value, now)
+        rooms = self._rooms
+        share = self._allowance.share
+        self._pacer.grant(share, rooms["requests"].value, rooms["tokens"].value, now)
 
     def _quota_ready(self, tokens: float, now: float) -> float:
-        self.why = "quota"
-        if self._cubic is None and now >= self._share_until:
-            return inf
-        if self.quota.requests_per_day is not None:
-            self._turn_day(now)
-            if self._day_left <= 0:
-                self._starved = True
-                self.why = "day" if self._day_over else "quota"
-                return self._midnight if self._day_over else inf
+        at = self._allowance.ready(now)
+        self.why = "day" if now < at < inf else "quota"
+        if at > now:
+            return at
         at = self._pacer.ready(tokens, now)
         if at > now:
-            self._starved = True
+            self._allowance.starve()
         return at
-
-    def _turn_day(self, now: float) -> None:
-        if now < self._midnight:
-            self._day_over = self._day_over or (self._day_own and self._day_left <= 0)
-            return
-        self._midnight += DAY * (1 + (now - self._midnight) // DAY)
-        self._day_over = False
-        self._day_left = (self.quota.requests_per_day or 0) if self._day_own else 0
 
     def _estimator(self, job: str) -> Estimator:
         found = self._estimators.get(job)
