@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas.deployments import Task
 from schemas.jobs import PlannedShard
-from workers.core.rows import RAW_BYTES, Refusal, Request, RowRules, line_content, read_row
+from workers.core.rows import BLANK, RAW_BYTES, Refusal, Request, RowRules, line_content, read_row
 
 MAX_ROWS = 500
 MAX_BYTES = 8 * 1024 * 1024
@@ -33,14 +33,11 @@ class Survey:
         if isinstance(row, Refusal):
             self.invalid += 1
             self.first_invalid = self.first_invalid or row
-            return
-        kind = (row.task, row.model)
-        try:
+        elif (kind := (row.task, row.model)) in self.asked:
             self.asked[kind] += 1
-        except KeyError:
+        elif len(self.asked) < MOST_KINDS:
             # Bounded, whatever the file claims: beyond this nobody reads the list.
-            if len(self.asked) < MOST_KINDS:
-                self.asked[kind] = 1
+            self.asked[kind] = 1
 
 
 class DuplicateFinder:
@@ -125,7 +122,8 @@ class Scanner:
         )
         for line in lines:
             length = len(line)
-            if content := line_content(line, number, longest):
+            # As `line_content`: the first line of a file never comes here.
+            if content := line.strip(BLANK) if length <= longest else line:
                 yield start, length, read_row(number, content, rules)
             number += 1
             start += length + 1

@@ -26,7 +26,7 @@ from schemas.requests import (
 RAW_BYTES = 64 * 1024
 NO_MODEL = "the row names no model, nor does the job: set the option model"
 _BOM = b"\xef\xbb\xbf"
-_BLANK = b" \t\r"
+BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
 _DEEPEST = 100
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -143,7 +143,7 @@ def line_content(line: bytes, number: int, longest: int) -> bytes:
         return line
     if number == 1:
         line = line.removeprefix(_BOM)
-    return line.strip(_BLANK)
+    return line.strip(BLANK)
 
 
 def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
@@ -157,6 +157,8 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
     custom_id: str | None = None
     try:
         row = _parse(data)
+        if not rules.alters and (usual := _usual(line, row)) is not None:
+            return usual
         if "error" in row and dialect_of(row) == "error":
             _refuse_deep(row, data)
             custom_id = _custom_id({"custom_id": row.get("custom_id")})
@@ -168,6 +170,24 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
         return _request(line, custom_id, row, data, rules)
     except _Wrong as wrong:
         return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
+
+
+def _usual(line: int, row: dict[str, Any]) -> Request | None:
+    """A plain chat in a batch row, as most are: a third of the time of the long way, same end."""
+    custom_id, url, body = row.get("custom_id"), row.get("url"), row.get("body")
+    if (
+        type(custom_id) is str
+        and 1 <= len(custom_id) <= 512
+        and type(url) is str
+        and TASK_OF_URL.get(url) == "chat"
+        and type(body) is dict
+        and type(body.get("model")) is str
+        and row.get("method", "POST") == "POST"
+        and "error" not in row
+        and plain_chat(body)
+    ):
+        return Request(line, custom_id, "chat", body["model"], body)
+    return None
 
 
 def raw_text(data: bytes) -> str:
@@ -323,17 +343,14 @@ def plain_chat(body: Mapping[str, Any]) -> bool:
 
     What it accepts is a `ChatBody`; the rest is for the model to judge.
     """
-    for name in body:
-        if name not in _PLAIN:
-            return False
     messages = body.get("messages")
-    if type(messages) is not list or not messages:
+    if not _PLAIN.issuperset(body) or type(messages) is not list or not messages:
         return False
     for turn in messages:
-        if type(turn) is not dict or len(turn) != 2:
+        if type(turn) is not dict or len(turn) != 2 or type(turn.get("content")) is not str:
             return False
         role = turn.get("role")
-        if type(role) is not str or role not in _ROLES or type(turn.get("content")) is not str:
+        if type(role) is not str or role not in _ROLES:
             return False
     model, most = body.get("model", "?"), body.get("max_tokens", 1)
     temperature = body.get("temperature", 0)

@@ -1,0 +1,222 @@
+"""How fast, and in how much memory, does a file of 1 GB become a plan?
+
+    python -m benchmarks.planning [--megabytes 1000]
+
+Generates GSM8K questions as OpenAI batch rows, about 490 bytes each, into an Azurite of its own on
+disk. Intake then plans the file in a process of its own, over real storage, from the event to the
+first messages: it reads, parses and validates every row, and looks for duplicates. Beside it, in
+the same run, stands what nobody can do without: reading the same ranges and counting newlines.
+Both take turns; of each the best round counts. Ends with status 1 below 100 MB/s or from 250 MB.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from azure.storage.blob.aio import BlobServiceClient
+
+from local.azurite import azurite
+from schemas.deployments import Deployment, Task
+from schemas.jobs import Job, JobOptions
+from workers.adapters.blobs import connect_blobs
+from workers.intake import Intake
+from workers.ports import BlobRef, Blobs, OutMessage
+from workers.records import Records
+from workers.scanning import pieces_of
+from workers.settings import Settings
+from workers.steps import Steps
+
+LEAST_RATE = 100.0
+MOST_MEMORY = 250.0
+ROUNDS = 3
+QUESTIONS = Path(__file__).parent.parent / "samples/gsm8k-test.jsonl"
+FILE = BlobRef("prompts", "large.jsonl")
+MODEL = "Phi-3-mini-4k-instruct"
+
+
+def rows(size: int) -> Iterator[bytes]:
+    """Blocks of rows, `size` bytes in all or a little more."""
+    asked = [orjson.loads(line)["question"] for line in QUESTIONS.read_bytes().splitlines()]
+    written = number = 0
+    while written < size:
+        block = bytearray()
+        for question in asked:
+            number += 1
+            block += orjson.dumps(_row(number, question), option=orjson.OPT_APPEND_NEWLINE)
+        written += len(block)
+        yield bytes(block)
+
+
+def _row(number: int, question: str) -> dict[str, Any]:
+    system = {"role": "system", "content": "Answer with the number alone."}
+    body = {
+        "model": MODEL,
+        "messages": [system, {"role": "user", "content": question}],
+        "max_tokens": 256,
+        "temperature": 0,
+    }
+    return {
+        "custom_id": f"gsm8k-{number}",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": body,
+    }
+
+
+class Anywhere:
+    """Routes on which every model is served."""
+
+    def cannot(self, task: Task, model: str) -> str | None:
+        return None
+
+    async def preflight(self, task: Task, model: str) -> str | None:
+        return None
+
+
+class Counted:
+    """A bus that counts its messages."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def send(self, entity: str, messages: Any) -> None:
+        assert all(isinstance(message, OutMessage) for message in messages)
+        self.sent += len(messages)
+
+    async def take_dead(self, queue: str, handle: Any, most: int) -> int:
+        return 0
+
+
+async def plan(blobs: Blobs, turn: int) -> int:
+    """Intake, from the event to the first messages; gives the number of rows planned."""
+    deployment = Deployment(
+        name="p", kind="openai", url="http://127.0.0.1", model=MODEL, auth="none"
+    )
+    settings = Settings(deployments=(deployment,), state_container=f"state{turn}")
+    records = Records(
+        blobs,
+        state_container=settings.state_container,
+        results_container=settings.results_container,
+    )
+    bus = Counted()
+    steps = Steps(records, bus, clock=time.time, rng=random.Random(0))
+    intake = Intake(records, steps, Anywhere(), settings, clock=time.time)
+    await intake.dropped(*FILE, again=False)
+    (job,) = [job async for job in records.jobs()]
+    held = await records.state(job)
+    assert held is not None
+    assert held.state.state == "in_progress"
+    assert bus.sent >= held.state.window
+    return held.state.counts.total
+
+
+async def count(blobs: Blobs, turn: int) -> int:
+    """The reference: the same ranges, and their newlines."""
+    info = await blobs.head(FILE)
+    job = Job(
+        id="reference",
+        door="drop",
+        container=FILE.container,
+        name=FILE.name,
+        etag=info.etag,
+        size=info.size,
+        options=JobOptions(),
+        priority="normal",
+        created=0.0,
+        expires=0.0,
+        window=1,
+        max_line_bytes=1024,
+        results="none",
+    )
+    return sum([piece.count(b"\n") async for piece in pieces_of(blobs, job)])
+
+
+async def measured(what: str, connection: str, turn: int) -> dict[str, float]:
+    """One round, in this process."""
+    async with connect_blobs(connection, None, None) as blobs:
+        await blobs.ensure_containers([f"state{turn}"])
+        size = (await blobs.head(FILE)).size
+        start, cpu = time.perf_counter(), time.process_time()
+        found = await (plan if what == "plan" else count)(blobs, turn)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {
+        "rows": found,
+        "rate": size / seconds / 1e6,
+        "cpu_rate": size / cpu / 1e6,
+        "rows_rate": found / seconds,
+        "peak": peak_bytes() / 1e6,
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process had at a time, as Linux counts it.
+
+    Not ru_maxrss: that begins with what the parent had.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmHWM in /proc/self/status: measure on Linux")
+
+
+def round_of(what: str, connection: str, turn: int) -> dict[str, float]:
+    """One round, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.planning", "--round", what, connection, str(turn)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    print(
+        f"{what:5} {result['rate']:6.0f} MB/s   {result['cpu_rate']:6.0f} MB per CPU second   "
+        f"{result['rows_rate']:9,.0f} rows/s   peak {result['peak']:4.0f} MB",
+        flush=True,
+    )
+    return result
+
+
+async def upload(connection: str, size: int) -> None:
+    async with BlobServiceClient.from_connection_string(
+        connection, max_block_size=32 * 1024 * 1024, max_single_put_size=32 * 1024 * 1024
+    ) as service:
+        for name in (FILE.container, "results"):
+            await service.create_container(name)
+        await service.get_blob_client(*FILE).upload_blob(rows(size))
+
+
+async def main(megabytes: int) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        async with azurite(Path(folder)) as emulator:
+            connection = emulator.connection_string
+            await upload(connection, megabytes * 1_000_000)
+            reads, plans = [], []
+            for turn in range(ROUNDS):
+                reads.append(await asyncio.to_thread(round_of, "count", connection, turn))
+                plans.append(await asyncio.to_thread(round_of, "plan", connection, turn))
+    rate = max(each["rate"] for each in plans)
+    peak = max(each["peak"] for each in plans)
+    reference = max(each["rate"] for each in reads)
+    print(
+        f"planned {megabytes:,} MB, {plans[0]['rows']:,.0f} rows: {rate:.0f} MB/s, "
+        f"{rate / reference:.2f} of reading and counting newlines ({reference:.0f} MB/s), "
+        f"peak {peak:.0f} MB"
+    )
+    return 0 if rate >= LEAST_RATE and peak < MOST_MEMORY else 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--round", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.round:
+        what, connection, turn = given.round
+        print(json.dumps(asyncio.run(measured(what, connection, int(turn)))))
+    else:
+        sys.exit(asyncio.run(main(given.megabytes)))
