@@ -89,6 +89,19 @@ async def test_a_lost_answer_can_double_an_append(
     assert (await blobs.read(ref)).data == b"line\nline\n"
 
 
+@pytest.mark.parametrize("mishap", ["lose", "cut", BUSY])
+async def test_a_read_that_was_repeated_still_tells_the_service_s_time(
+    blobs: AzureBlobs, proxy: Lossy, container: str, mishap: Mishap
+) -> None:
+    ref = BlobRef(container, "state.json")
+    await blobs.create(ref, b"mine")
+    usual = await blobs.read(ref)
+    proxy.plan.append(mishap)
+    repeated = await blobs.read(ref)
+    assert (repeated.data, repeated.etag) == (usual.data, usual.etag)
+    assert 0 <= repeated.server_time - usual.server_time < 60
+
+
 async def test_leases_survive_lost_answers(blobs: AzureBlobs, proxy: Lossy, container: str) -> None:
     ref, lease = BlobRef(container, "lease"), str(uuid.uuid4())
     await blobs.create(ref, b"")
