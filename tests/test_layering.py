@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("workers.core",),
     ("workers.ports", "workers.errors"),
     (
+        "workers.clock",
         "workers.settings",
         "workers.records",
         "workers.spool",
