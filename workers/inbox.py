@@ -16,7 +16,7 @@ from workers.core import lifecycle, telling
 from workers.errors import InputError, NewerVersion, Unavailable
 from workers.finisher import Finisher
 from workers.intake import Intake
-from workers.ports import OutMessage, Received
+from workers.ports import AGAIN, OutMessage, Received
 from workers.records import Records
 from workers.runner import Runner
 from workers.steps import JOBS, SHARDS, Steps
@@ -132,11 +132,14 @@ class Inbox:
             return
         if isinstance(message, Finish | Expire) or message is None:
             return  # the job has its marker: the sweeper's
-        if isinstance(message, Announcement):
-            if await self._records.job(message.job) is not None:
-                return
-            await self._records.close(message.job)
         failed = InputError("not_processed", "the request failed every time: see the worker's log")
+        try:
+            if isinstance(message, JobRequest):
+                message = await self._intake.announced(message, asked)
+        except InputError as error:
+            failed = error
+        if isinstance(message, Announcement) and not await self._records.withdraw(message):
+            return  # an earlier delivery made it a job: the sweeper's
         await self._intake.reject(_name(received), failed, asked)
 
     async def dead_shards(self, received: Received) -> None:
@@ -166,7 +169,7 @@ class Inbox:
     # -- both
 
     async def _send_again(self, received: Received, delay: float, tries: int) -> None:
-        properties = {**_own(received), _TRIES: str(tries)}
+        properties = {**_own(received), _TRIES: str(tries), AGAIN: "true"}
         message = OutMessage(
             received.body,
             message_id=received.message_id or _name(received),
@@ -207,7 +210,7 @@ def _read_shard(body: bytes) -> ShardMessage:
 
 def _own(received: Received) -> dict[str, str]:
     """The sender's properties, without what the journey added."""
-    added = (_TRIES, "DeadLetterReason", "DeadLetterErrorDescription", "Diagnostic-Id")
+    added = (_TRIES, AGAIN, "DeadLetterReason", "DeadLetterErrorDescription", "Diagnostic-Id")
     return {name: value for name, value in received.properties.items() if name not in added}
 
 

@@ -103,6 +103,10 @@ class Intake:
 
     async def requested(self, request: JobRequest, asked: Asked, *, again: bool) -> None:
         """A back end asks for a file to be run. Raises InputError."""
+        await self.run(await self.announced(request, asked), again=again)
+
+    async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
+        """What a request announces, as the file is now. Raises InputError."""
         doors.check_place(request.container, request.name, self._settings.input_containers)
         try:
             parse_options(request.options)
@@ -116,7 +120,7 @@ class Intake:
             ) from None
         if request.etag is not None and info.etag != doors.unquoted(request.etag):
             raise InputError("file_changed", "the file is not the one with the given etag")
-        await self.run(doors.announce(info, "queue", asked, request.options), again=again)
+        return doors.announce(info, "queue", asked, request.options)
 
     async def nightly(self) -> int:
         """Announce every file of the nightly container; one that has not changed is known."""
@@ -179,7 +183,8 @@ class Intake:
         """job.json, with the options as they are now. None: the file is not that file any more."""
         info = await self._current(announcement)
         if info is None:
-            await self._records.close(announcement.job)
+            if not await self._records.withdraw(announcement):
+                return await self._records.job(announcement.job)
             if announcement.door == "queue":
                 gone = InputError("file_changed", "the file was changed or deleted meanwhile")
                 source = f"{announcement.container}/{announcement.name}"
@@ -198,7 +203,10 @@ class Intake:
                 message=f"the file has {info.size:,} bytes, the limit is "
                 f"{self._settings.max_file_bytes:,}: split it, or raise MAX_FILE_BYTES",
             )
-        return await self._records.create_job(self._job(announcement, info, options, failure))
+        job = await self._records.create_job(self._job(announcement, info, options, failure))
+        # Somebody who found the file changed may have withdrawn the marker meanwhile.
+        await self._records.open(announcement)
+        return job
 
     async def _current(self, announcement: Announcement) -> BlobInfo | None:
         try:

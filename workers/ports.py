@@ -132,6 +132,10 @@ class OutMessage:
     content_type: str = "application/json"
 
 
+AGAIN = "again"
+"""The property of a message that takes the place of one whose handling broke off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """A message as it came. `deliveries` counts this one; `properties` are the sender's."""
@@ -144,8 +148,8 @@ class Received:
 
     @property
     def again(self) -> bool:
-        """Whether somebody may have died over it."""
-        return self.deliveries > 1
+        """Whether somebody may have died, or given up, over it between a change and its sends."""
+        return self.deliveries > 1 or self.properties.get(AGAIN) == "true"
 
 
 class Bus(Protocol):

@@ -123,6 +123,17 @@ class Records:
         """The last event is out: forget the marker."""
         await self.blobs.delete(self._marker(job))
 
+    async def withdraw(self, announcement: Announcement) -> bool:
+        """Forget the marker of what becomes no job. False: it has become one, and stays marked.
+
+        Whoever pins the job marks it again after that, so one of both sees the other.
+        """
+        await self.close(announcement.job)
+        if await self.job(announcement.job) is None:
+            return True
+        await self.open(announcement)
+        return False
+
     async def open_jobs(self) -> AsyncIterator[tuple[str, float]]:
         """(job, when it was marked) of every open job."""
         async for info in self.blobs.list(self.state_container, "open/"):

@@ -88,7 +88,7 @@ class Runner:
         except Unavailable as error:
             # Without a delay the queue would hand the shard out again at once, until it is dead.
             log.warning("shard %s of %s waits: %s", message.shard, message.job, error)
-            await self._send_copy(message, OUTAGE_RETRY_SECONDS)
+            await self._send_copy(message, OUTAGE_RETRY_SECONDS, again=True)
 
     async def _run(self, message: ShardMessage, again: bool) -> None:
         job = await self._records.job(message.job)
@@ -162,6 +162,9 @@ class Runner:
             spent=attempt.past.spent,
             pack_limits=PACK_LIMITS,
         )
+        if self._draining:
+            await attempt.flush(end=True)
+            raise Draining
         if attempt.ending is None and attempt.left():
             await self._attendance.attend(attempt, self._ask(attempt, asking))
         if attempt.ending is not None:
@@ -221,14 +224,14 @@ class Runner:
 
         await self._steps.take(job, advanced, again=again)
 
-    async def _send_copy(self, message: ShardMessage, delay: float) -> None:
+    async def _send_copy(self, message: ShardMessage, delay: float, *, again: bool = False) -> None:
         gen = message.gen
         # Out of reach, the message's own will do: were it too old, the sweeper sends a newer one.
         with contextlib.suppress(Unavailable):
             held = await self._records.state(message.job)
             gen = gen if held is None else held.state.gen
         at = self._clock() + min(delay, LONGEST_DELAY_SECONDS) if delay > 0 else None
-        await self._steps.send_shards(message.job, [message.shard], gen, at=at)
+        await self._steps.send_shards(message.job, [message.shard], gen, at=at, again=again)
 
     async def drain(self) -> None:
         """Stop asking at once and journal what is there: the process is about to end."""

@@ -14,7 +14,7 @@ from schemas.messages import Announcement, EventType, Expire, Finish, ShardMessa
 from workers.core import lifecycle, telling
 from workers.core.lifecycle import Change
 from workers.errors import Unavailable
-from workers.ports import Bus, OutMessage
+from workers.ports import AGAIN, Bus, OutMessage
 from workers.records import Records
 
 JOBS: Final = "jobs"
@@ -129,11 +129,18 @@ class Steps:
         await self.bus.send(STATUS, [message])
 
     async def send_shards(
-        self, job: str, shards: Sequence[int], gen: int, *, at: float | None = None
+        self,
+        job: str,
+        shards: Sequence[int],
+        gen: int,
+        *,
+        at: float | None = None,
+        again: bool = False,
     ) -> None:
-        """Put shards on their queue, now or at a time."""
+        """Put shards on their queue, now or at a time; `again` as in `Received`."""
         messages = [
-            self._message(ShardMessage(job=job, shard=shard, gen=gen), at) for shard in shards
+            self._message(ShardMessage(job=job, shard=shard, gen=gen), at, again=again)
+            for shard in shards
         ]
         if messages:
             await self.bus.send(SHARDS, messages)
@@ -145,13 +152,18 @@ class Steps:
         await self.bus.send(JOBS, [self._message(message, at)])
 
     def _message(
-        self, message: ShardMessage | Announcement | Finish | Expire, at: float | None
+        self,
+        message: ShardMessage | Announcement | Finish | Expire,
+        at: float | None,
+        *,
+        again: bool = False,
     ) -> OutMessage:
         unique = uuid.UUID(int=self._rng.getrandbits(128), version=4)
         body = orjson.dumps(message.model_dump(mode="json"))
         return OutMessage(
             body=body,
             message_id=f"{message.job}:{message.type}:{unique}",
+            properties={AGAIN: "true"} if again else {},
             at=at,
             correlation_id=message.job,
         )

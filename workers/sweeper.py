@@ -7,7 +7,7 @@ from typing import Final
 from schemas.jobs import Job, JobState
 from schemas.messages import Finish
 from workers.core import lifecycle
-from workers.errors import Unavailable
+from workers.errors import WorkerError
 from workers.intake import Intake
 from workers.records import Held, Records
 from workers.steps import Steps
@@ -40,7 +40,7 @@ class Sweeper:
         async for job, marked in self._records.open_jobs():
             try:
                 await self._look(job, marked)
-            except Unavailable as error:
+            except WorkerError as error:
                 log.warning("job %s could not be looked at: %s", job, error)
 
     async def _look(self, job_id: str, marked: float) -> None:
