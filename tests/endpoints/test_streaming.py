@@ -14,6 +14,11 @@ from workers.adapters.endpoints.streaming import EventLines, Fold, Malformed
 DONE = b"data: [DONE]\n\n"
 
 
+NAMES = st.sampled_from(
+    ["content", "role", "tool_calls", "function", "name", "arguments", "index", "id", "text"]
+)
+
+
 def chunk(index: int = 0, finish: str | None = None, **delta: Any) -> dict[str, Any]:
     choice = {"index": index, "delta": delta, "finish_reason": finish}
     return {
@@ -79,6 +84,14 @@ def test_a_server_that_sends_no_done_is_whole_when_all_its_choices_ended() -> No
     assert not fold(wire(*HELLO, chunk(index=1, content="x"), end=b"")).whole
 
 
+def test_without_done_a_choice_that_never_began_is_missed() -> None:
+    folding = Fold(expected=2)
+    folding.feed(wire(*HELLO, end=b""))
+    assert not folding.whole
+    folding.feed(wire(chunk(index=1, content="x"), chunk(index=1, finish="stop"), end=b""))
+    assert folding.whole
+
+
 def test_done_alone_is_no_answer() -> None:
     assert not fold(DONE).whole
 
@@ -117,6 +130,23 @@ def test_tool_calls_are_put_together() -> None:
     ]
 
 
+def test_names_that_are_empty_in_later_chunks_are_kept() -> None:
+    call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "f"}}
+    later = {"index": 0, "id": "", "function": {"name": None, "arguments": "{}"}}
+    pieces = (chunk(role="assistant", tool_calls=[call]), chunk(role="", tool_calls=[later]))
+    message = fold(wire(*pieces, chunk(finish="tool_calls"))).body()["choices"][0]["message"]
+    assert message["role"] == "assistant"
+    whole = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert message["tool_calls"] == [whole]
+
+
+def test_content_that_comes_as_lists_of_parts_stays_a_list() -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}], [{"type": "text", "text": "hi"}]
+    pieces = (chunk(content=""), chunk(content=parts[0]), chunk(content=parts[1]))
+    folded = fold(wire(*pieces, chunk(finish="stop")))
+    assert folded.body()["choices"][0]["message"]["content"] == [*parts[0], *parts[1]]
+
+
 def test_log_probabilities_grow() -> None:
     pieces = [chunk(content=token) for token in "ab"]
     for piece, token in zip(pieces, "ab", strict=True):
@@ -147,6 +177,30 @@ def test_an_endless_line_is_given_up() -> None:
         assert not list(lines.feed(megabyte))
     with pytest.raises(Malformed):
         list(lines.feed(megabyte))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=8,
+)
+tool_calls = st.fixed_dictionaries({}, optional={"index": anything, "function": anything})
+deltas = anything | st.fixed_dictionaries(
+    {}, optional={"content": anything, "role": anything, "tool_calls": st.lists(tool_calls)}
+)
+choices = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("index", "text", "logprobs", "message"), anything)
+)
+
+
+@given(st.lists(st.tuples(choices, deltas), max_size=4))
+def test_chunks_of_any_types_are_folded_or_malformed(pieces: list[tuple[Any, Any]]) -> None:
+    try:
+        folded = fold(wire(*({"choices": [choice | {"delta": delta}]} for choice, delta in pieces)))
+    except Malformed:
+        return
+    orjson.dumps(folded.body())
+    assert folded.whole == bool(pieces)
 
 
 @given(st.binary())

@@ -55,6 +55,13 @@ def inputs_of(task: Task, body: Mapping[str, Any]) -> int | None:
     return count_inputs(body.get("input")) if task in ("embeddings", "image-embeddings") else None
 
 
+def choices_of(body: Mapping[str, Any]) -> int:
+    """How many choices a request asks for: `n` for each of its prompts."""
+    n, prompt = body.get("n"), body.get("prompt")
+    each = n if type(n) is int and n > 0 else 1
+    return each * (len(prompt) if isinstance(prompt, list) else 1)
+
+
 def usage_of(body: Mapping[str, Any]) -> Usage | None:
     """Tokens as the endpoint counted them; None if it did not, or not in numbers."""
     usage = body.get("usage")

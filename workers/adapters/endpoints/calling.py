@@ -22,7 +22,7 @@ from azure.core.rest import AsyncHttpResponse, HttpRequest
 
 from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome
-from workers.adapters.endpoints.answers import answer, inputs_of, unusable
+from workers.adapters.endpoints.answers import answer, choices_of, inputs_of, unusable
 from workers.adapters.endpoints.contract import Contract, Unsupported
 from workers.adapters.endpoints.refusals import (
     NO_SUCH_PATH,
@@ -167,7 +167,7 @@ class HttpEndpoint:
             return refusal(status, headers, await _error_in(response), self._clock())
         try:
             if _is_stream(headers):
-                return await _folded(task, response)
+                return await _folded(task, body, response)
             parsed = _parsed(await _read(response))
         except _TooLarge:
             what = f"The answer is larger than {LARGEST_ANSWER >> 20} MiB"
@@ -189,10 +189,10 @@ def _is_stream(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
-async def _folded(task: Task, response: AsyncHttpResponse) -> Outcome:
+async def _folded(task: Task, body: Mapping[str, Any], response: AsyncHttpResponse) -> Outcome:
     """The outcome of a stream of server-sent events."""
     status, headers = response.status_code, response.headers
-    fold = Fold()
+    fold = Fold(choices_of(body))
     try:
         async for piece in _pieces(response):
             fold.feed(piece)

@@ -1,8 +1,8 @@
 """What do the pieces of a streamed completion make together, and did it end? No I/O.
 
 Server-sent events as the WHATWG HTML standard defines them, with the chunks of the OpenAI API.
-A stream is whole when `[DONE]` came, or when each choice it began has a finish_reason: some
-servers send no `[DONE]`. Anything else was cut off.
+A stream is whole when `[DONE]` came, or when each choice that was asked for has a finish_reason:
+some servers send no `[DONE]`. Anything else was cut off.
 """
 
 from collections.abc import Iterator
@@ -52,9 +52,13 @@ class EventLines:
 
 
 class Fold:
-    """Chunks of one completion, folded into the answer that would have come in one piece."""
+    """Chunks of one completion, folded into the answer that would have come in one piece.
 
-    def __init__(self) -> None:
+    `expected` is how many choices were asked for.
+    """
+
+    def __init__(self, expected: int = 1) -> None:
+        self._expected = expected
         self._events = EventLines()
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
@@ -77,8 +81,10 @@ class Fold:
     @property
     def whole(self) -> bool:
         """Whether the completion came to its end."""
-        ended = all(each.get("finish_reason") for each in self._choices.values())
-        return bool(self._choices) and (self._done or ended)
+        ended = sum(bool(each.get("finish_reason")) for each in self._choices.values())
+        return bool(self._choices) and (
+            self._done or ended >= max(self._expected, len(self._choices))
+        )
 
     def body(self) -> dict[str, Any]:
         """The folded answer, `chat.completion` or `text_completion`."""
@@ -120,30 +126,53 @@ class Fold:
             _add(self._choices.setdefault(index, {"index": index}), piece)
 
 
+class _Pieces(list[str]):
+    """A text that is still coming, told from lists that servers send."""
+
+
 def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
     for name, value in piece.items():
         if name == "delta" and isinstance(value, dict):
             _add_delta(choice.setdefault("message", {"role": "assistant", "content": None}), value)
         elif name == "text" and isinstance(value, str):
-            choice.setdefault("text", []).append(value)
+            _join(choice, name, value)
         elif name == "logprobs":
             _add_logprobs(choice, value)
-        elif name not in ("index", "delta") and value is not None:
+        elif name not in ("index", "delta", "message", "text") and value is not None:
             choice[name] = value
     choice.setdefault("finish_reason", None)
 
 
 def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
     for name, value in delta.items():
-        if name in _JOINED and isinstance(value, str):
-            if not isinstance(message.get(name), list):
-                message[name] = []
-            message[name].append(value)
-        elif name == "tool_calls" and isinstance(value, list):
-            for call in value:
-                _add_tool_call(message.setdefault("tool_calls", {}), call)
-        elif value is not None:
+        if name == "tool_calls":
+            for call in value if isinstance(value, list) else ():
+                _add_tool_call(message.setdefault(name, {}), call)
+        elif name in _JOINED and isinstance(value, str):
+            _join(message, name, value)
+        elif name in _JOINED and isinstance(value, list):
+            _extend(message, name, value)
+        elif value not in (None, ""):
             message[name] = value
+
+
+def _join(into: dict[str, Any], name: str, text: str) -> None:
+    known = into.get(name)
+    if isinstance(known, _Pieces):
+        known.append(text)
+    elif isinstance(known, list):
+        raise Malformed  # texts and lists of parts, in one answer
+    else:
+        into[name] = _Pieces([text])
+
+
+def _extend(into: dict[str, Any], name: str, entries: list[Any]) -> None:
+    known = into.get(name)
+    if isinstance(known, _Pieces) and not any(known):
+        known = None  # an empty text opens many streams
+    if known is not None and (isinstance(known, _Pieces) or not isinstance(known, list)):
+        raise Malformed
+    into[name] = [*(known or []), *entries]
 
 
 def _add_tool_call(calls: dict[int, dict[str, Any]], piece: Any) -> None:
@@ -151,11 +180,14 @@ def _add_tool_call(calls: dict[int, dict[str, Any]], piece: Any) -> None:
         raise Malformed
     call = calls.setdefault(piece.get("index", 0), {})
     for name, value in piece.items():
-        if name == "function" and isinstance(value, dict):
-            function = call.setdefault("function", {"name": "", "arguments": ""})
-            for part in ("name", "arguments"):
-                function[part] += value.get(part) or ""
-        elif name != "index" and value is not None:
+        if name == "function":
+            function = call.setdefault(name, {"name": "", "arguments": ""})
+            for part in ("name", "arguments") if isinstance(value, dict) else ():
+                text = value.get(part) or ""
+                if not isinstance(text, str):
+                    raise Malformed
+                function[part] += text
+        elif name != "index" and value not in (None, ""):
             call[name] = value
 
 
@@ -168,23 +200,22 @@ def _add_logprobs(choice: dict[str, Any], value: Any) -> None:
         known = choice["logprobs"] = {}
     for name, entries in value.items():
         if isinstance(entries, list):
-            known[name] = [*(known.get(name) or []), *entries]
+            _extend(known, name, entries)
         else:
             known.setdefault(name, entries)
 
 
 def _plain(choice: dict[str, Any]) -> dict[str, Any]:
-    """Lists of pieces become texts; tool calls become a list."""
-    plain = dict(choice)
-    if "text" in plain:
-        plain["text"] = "".join(plain["text"])
+    """Pieces become texts; tool calls become a list."""
+    plain = {name: _text(value) for name, value in choice.items()}
     if "message" in plain:
-        message = dict(plain["message"])
-        for name in _JOINED:
-            if isinstance(message.get(name), list):
-                message[name] = "".join(message[name])
+        message = {name: _text(value) for name, value in plain["message"].items()}
         if "tool_calls" in message:
             calls = message["tool_calls"]
             message["tool_calls"] = [calls[index] for index in sorted(calls)]
         plain["message"] = message
     return plain
+
+
+def _text(value: Any) -> Any:
+    return "".join(value) if isinstance(value, _Pieces) else value
