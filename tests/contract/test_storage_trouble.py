@@ -89,14 +89,15 @@ async def test_a_lost_answer_can_double_an_append(
     assert (await blobs.read(ref)).data == b"line\nline\n"
 
 
-@pytest.mark.parametrize("mishap", ["lose", "cut", BUSY])
+# aiohttp makes up for the first answer that is lost; the second one is the SDK's to repeat.
+@pytest.mark.parametrize("mishaps", [["lose", "lose"], ["cut"], [BUSY]])
 async def test_a_read_that_was_repeated_still_tells_the_service_s_time(
-    blobs: AzureBlobs, proxy: Lossy, container: str, mishap: Mishap
+    blobs: AzureBlobs, proxy: Lossy, container: str, mishaps: list[Mishap]
 ) -> None:
     ref = BlobRef(container, "state.json")
     await blobs.create(ref, b"mine")
     usual = await blobs.read(ref)
-    proxy.plan.append(mishap)
+    proxy.plan.extend(mishaps)
     repeated = await blobs.read(ref)
     assert (repeated.data, repeated.etag) == (usual.data, usual.etag)
     assert 0 <= repeated.server_time - usual.server_time < 60
