@@ -7,6 +7,7 @@ verify DIR  check downloaded results against their manifest
 """
 
 import importlib
+import logging
 import sys
 
 from workers.errors import SettingsError
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> int:
         said = repr(arguments[0]) if arguments else "no command"
         print(f"error: {said} given, known are {known}", file=sys.stderr)
         return 2
+    # The SDKs tell of each broken connection at length, where the commands say it in a line.
+    logging.getLogger("azure").setLevel(logging.ERROR)
     # Only the command's own module: each process starts as fast as it can.
     command = importlib.import_module(COMMANDS[arguments[0]])
     try:

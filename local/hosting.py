@@ -28,16 +28,16 @@ def main(arguments: list[str]) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    # The SDKs tell of each broken connection at length; the host says it in a line.
-    logging.getLogger("azure").setLevel(logging.ERROR)
     if given.verbose:
         logging.getLogger("local.host").setLevel(logging.DEBUG)
+    # Imported while what the settings point to still starts; an app reads nothing at its import.
+    app = import_app(given.app)
     if given.settings_from_stdin:
         os.environ.update(_settings_from(sys.stdin.readline()))
     settings.apply(given.app)
     os.environ.setdefault("NIGHTLY_SCHEDULE", NIGHTLY)
     try:
-        host = Host(import_app(given.app), given.app)
+        host = Host(app, given.app)
     except LoadError as error:
         raise SettingsError(str(error)) from error
     asyncio.run(_serve(host, given))

@@ -64,6 +64,9 @@ class Hosts:
                 tasks.create_task(self._keep_one(number))
 
     async def _keep_one(self, number: int) -> None:
+        if number > 1:
+            # Loading takes a core: the first host is up soonest when it is alone.
+            await self._up.wait()
         soon = 0
         while not self._stopping:
             began = time.monotonic()

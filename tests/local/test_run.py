@@ -88,8 +88,9 @@ async def test_rejected_file_is_status_1_and_one_line(tmp_path: Path) -> None:
     wrong.write_text('{"prompt": "hello"}\n')
     status, _, err = await run(str(wrong), "--out", str(tmp_path / "out"))
     assert status == 1
-    (line,) = err.strip().splitlines()
-    assert line.startswith("error: the job was rejected: ")
+    assert err.strip().splitlines() == [
+        "error: the job was rejected: only files named .jsonl or .ndjson are run when dropped"
+    ]
     assert "job.rejected" in (tmp_path / "out" / "events.jsonl").read_text()
 
 
