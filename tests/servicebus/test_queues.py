@@ -201,6 +201,26 @@ def test_deferred_messages_wait_for_their_number() -> None:
     assert number not in world.queue.messages
 
 
+def test_a_number_asked_for_twice_is_one_message() -> None:
+    world = World(LockDuration="PT1M")
+    taker = world.taker()
+    [number] = world.send(b"deferred")
+    world.queue.defer(token(taker.messages[0]))
+    [message] = world.queue.receive_deferred([number, number], delete=False)
+    world.queue.complete(token(message))
+    world.pass_time(2 * MINUTE)
+    assert world.queue.messages == {}
+    assert len(taker.messages) == 1
+
+
+def test_what_expired_since_the_last_look_is_not_handed_out() -> None:
+    world = World(DeadLetteringOnMessageExpiration=True)
+    world.send(b"late", ttl_ms=MINUTE)
+    world.clock.now += MINUTE
+    assert world.taker().bodies() == []
+    assert [body_of(letter) for letter in world.dead_letters.messages.values()] == [b"late"]
+
+
 def test_receive_and_delete_leaves_nothing() -> None:
     world = World()
     world.send(b"m", ttl_ms=MINUTE)

@@ -175,3 +175,21 @@ def test_abandon_dead_letter_and_expiry_work_within_a_session() -> None:
     assert world.queue.sessions_with_messages() == []
     [letter] = world.broker.queue("q/$DeadLetterQueue").messages.values()
     assert letter.session_id == "A"
+
+
+def test_deferred_messages_are_received_in_their_session_only() -> None:
+    world = World()
+    world.send(("A", b"a"))
+    taker = world.take("A")
+    [message] = taker.messages
+    assert message.lock_token is not None
+    world.queue.defer(message.lock_token)
+    world.queue.leave(taker)
+    with pytest.raises(SessionLockLostError):
+        world.queue.receive_deferred([message.sequence], delete=False)
+    other = world.take("A")
+    [deferred] = world.queue.receive_deferred([message.sequence], delete=False)
+    assert deferred.lock_token is not None
+    world.pass_time(MINUTE)
+    assert other.lost
+    assert message.lock_token is None

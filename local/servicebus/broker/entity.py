@@ -2,6 +2,7 @@
 
 import uuid
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -43,11 +44,18 @@ class Entity(ABC):
         self._duplicate_window_ms = duplicate_window_ms
         self._next_sequence = 1
         self._scheduled = PriorityIndex()
-        self._seen: dict[bytes, int] = {}  # message id -> when it is forgotten, in that order
+        # Message id -> when it is forgotten, in that order. An OrderedDict finds its oldest entry
+        # at once; a dict would look at the places of all that were removed before it.
+        self._seen: OrderedDict[bytes, int] = OrderedDict()
 
     @abstractmethod
     def check(self, message: Message) -> None:
-        """Raise the ServiceBusError with which this entity refuses the message, if it does."""
+        """Raise what this entity refuses the message with, if it does.
+
+        Raises:
+            ServiceBusError: it has no place here.
+            DecodeError: it cannot be read as far as this entity has to.
+        """
 
     @abstractmethod
     def _activate(self, message: Message) -> None:

@@ -1,5 +1,6 @@
 """A queue, the queue of a subscription, or a dead-letter sub-queue: locks and settlement."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from uuid import UUID
@@ -48,7 +49,7 @@ class Queue(Entity):
         self._expiring = PriorityIndex()
         # All locks last equally long and a renewed lock moves to the end, so that the order of
         # the dictionary is the order in which they expire.
-        self._locked: dict[UUID, Message] = {}
+        self._locked: OrderedDict[UUID, Message] = OrderedDict()
         self._turn = 0
 
     # ---------------------------------------------------------------- coming in
@@ -91,7 +92,8 @@ class Queue(Entity):
 
     def restored(self) -> None:
         """All messages of an earlier process are in their places."""
-        self._locked = dict(sorted(self._locked.items(), key=lambda item: item[1].locked_until_ms))
+        in_order = sorted(self._locked.items(), key=lambda item: item[1].locked_until_ms)
+        self._locked = OrderedDict(in_order)
 
     # ---------------------------------------------------------------- going out
 
@@ -114,6 +116,9 @@ class Queue(Entity):
         return None
 
     def _hand_over(self, message: Message, consumer: Consumer) -> None:
+        if self._has_expired(message):  # since the last tick
+            self._expire(message)
+            return
         if consumer.deletes_on_receive:
             self._remove(message)
         else:
@@ -127,7 +132,7 @@ class Queue(Entity):
             MessageNotFoundError: one of them is not deferred or is locked.
         """
         messages = []
-        for sequence in sequences:
+        for sequence in dict.fromkeys(sequences):
             message = self.messages.get(sequence)
             if message is None or message.state != State.DEFERRED or message.lock_token:
                 raise MessageNotFoundError(f"no deferred message has the number {sequence}")
@@ -180,7 +185,7 @@ class Queue(Entity):
         """
         message = self._held(token)
         message.locked_until_ms = self._around.now() + self.settings.lock_ms
-        self._locked[token] = self._locked.pop(token)
+        self._locked.move_to_end(token)
         self._around.journal.changed(self.path, message)
         return message.locked_until_ms
 
@@ -195,7 +200,7 @@ class Queue(Entity):
                 "MaxDeliveryCountExceeded",
                 f"Message could not be consumed after {message.delivery_count} delivery attempts.",
             )
-        elif message.expires_ms and message.expires_ms <= self._around.now():
+        elif self._has_expired(message):
             self._expire(message)
         else:
             self._around.journal.changed(self.path, message)
@@ -284,6 +289,9 @@ class Queue(Entity):
                 return
             del self._locked[token]
             self._release(message, counted=True)
+
+    def _has_expired(self, message: Message) -> bool:
+        return 0 < message.expires_ms <= self._around.now()
 
     def _expire(self, message: Message) -> None:
         if self.settings.dead_letter_on_expiration and self.dead_letters is not None:

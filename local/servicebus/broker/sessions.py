@@ -1,5 +1,6 @@
 """A queue whose messages are received by session: one consumer a session, in order."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from .configuration import QueueSettings
@@ -121,6 +122,18 @@ class SessionQueue(Queue):
         """Keep a state with the session; raises SessionLockLostError where nobody holds it."""
         self._held_session(session_id).state = state
         self._around.journal.session(self.path, session_id, state)
+
+    def receive_deferred(self, sequences: Iterable[int], *, delete: bool) -> list[Message]:
+        """As of any queue, but only of sessions that are held: their locks end with the session's.
+
+        Raises:
+            SessionLockLostError: nobody holds the session of one of them.
+        """
+        numbers = list(sequences)
+        for number in numbers:
+            if (message := self.messages.get(number)) is not None:
+                self._held_session(message.session_id or "")
+        return super().receive_deferred(numbers, delete=delete)
 
     def restore_session(self, session_id: str, state: bytes) -> None:
         """Put a session's state of an earlier process in its place."""
