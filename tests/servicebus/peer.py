@@ -11,9 +11,13 @@ from local.servicebus import Limits, Server, serve
 from local.servicebus.codec import performatives as p
 from local.servicebus.codec import values as v
 
-from .support import namespace, queue
+from .support import namespace, queue, subscription, topic
 
-CONFIG = namespace(queue("q"), queue("sessions", RequiresSession=True))
+CONFIG = namespace(
+    queue("q"),
+    queue("sessions", RequiresSession=True),
+    topics=(topic("t", subscription("s")),),
+)
 LIMITS = Limits(max_message=1000, handshake_seconds=15)
 HANDSHAKE = b"".join(
     (

@@ -5,6 +5,7 @@ import logging
 import random
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,10 +16,12 @@ from local.servicebus.broker.message import Message
 from local.servicebus.codec import performatives as p
 from local.servicebus.codec import sections
 from local.servicebus.codec import values as v
-from local.servicebus.codec.writing import encode
+from local.servicebus.codec.writing import encode, encode_entries
 
 from .peer import HANDSHAKE, condition_of, peer, running
 from .support import encoded, until
+
+SCHEDULED = v.Symbol("x-opt-scheduled-enqueue-time")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,83 @@ async def test_a_message_that_is_none_is_refused_and_the_link_goes_on() -> None:
         assert len(server.broker.queue("q").messages) == 1
 
 
+def message_with(code: int, value: v.Value) -> bytes:
+    """A message with one section of this value before its body."""
+    return sections.section(code, encode(value)) + sections.section(sections.DATA, encode(b"m"))
+
+
+@pytest.mark.parametrize("path", ["q", "t"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        message_with(sections.HEADER, [None, None, v.ULong(2**64 - 1)]),
+        message_with(sections.MESSAGE_ANNOTATIONS, {SCHEDULED: v.ULong(2**64 - 1)}),
+        message_with(sections.MESSAGE_ANNOTATIONS, {SCHEDULED: v.Timestamp(-1)}),
+        message_with(sections.APPLICATION_PROPERTIES, ["no map"]),
+    ],
+)
+async def test_what_the_broker_could_not_work_with_later_is_refused_at_once(
+    data: bytes, path: str, tmp_path: Path
+) -> None:
+    """No time may be beyond what a clock and a database hold, nor dead-lettering fail."""
+    async with running(data=tmp_path / "data.sqlite") as server, peer(server) as sender:
+        await sender.authorize(server)
+        await sender.attach(path, receiver=False)
+        batch = b"".join(
+            sections.section(sections.DATA, encode(one)) for one in (encoded(b"good"), data)
+        )
+        for number, (body, form, outcome) in enumerate(
+            (
+                (data, 0, p.REJECTED),
+                (batch, sections.BATCH_FORMAT, p.REJECTED),
+                (encoded(b"good"), 0, p.ACCEPTED),
+            )
+        ):
+            sender.send(p.Transfer(0, number, b"t", form), body)
+            disposition = await sender.expect(p.Disposition)
+            assert disposition.state.descriptor == outcome
+        kept = server.broker.queue("q" if path == "q" else "t/Subscriptions/s").messages
+        assert len(kept) == 1
+        assert not server.failed.done()
+
+
+async def test_a_batch_to_a_topic_whose_properties_cannot_be_read_is_refused_whole() -> None:
+    broken = encode("x")[:-1] + b"\xff"  # no UTF-8: only who decodes the value sees it
+    bad = sections.section(
+        sections.APPLICATION_PROPERTIES, encode_entries([encode("state") + broken])
+    )
+    async with running() as server, peer(server) as sender:
+        await sender.authorize(server)
+        await sender.attach("t", receiver=False)
+        batch = b"".join(
+            sections.section(sections.DATA, encode(one)) for one in (encoded(b"good"), bad)
+        )
+        sender.send(p.Transfer(0, 0, b"t", sections.BATCH_FORMAT), batch)
+        disposition = await sender.expect(p.Disposition)
+        assert condition_of(disposition.state.value[0]) == "amqp:decode-error"
+        assert server.broker.queue("t/Subscriptions/s").messages == {}
+
+
+async def test_a_client_that_does_not_read_is_not_served_without_end() -> None:
+    async with running(Limits(max_message=256 * 1024)) as server, peer(server) as client:
+        await client.authorize(server)
+        for _ in range(8):
+            server.broker.entity("q").accept(Message.parse(encoded(bytes(200_000))))
+        await client.attach("q/$management", receiver=True, handle=0)
+        await client.attach("q/$management", receiver=False, handle=1)
+        client.send(p.Flow(None, 2**31 - 1, 0, 100, 0, 0, 2**31 - 1))
+        operation = {"operation": "com.microsoft:peek-message"}
+        body = {"from-sequence-number": 1, "message-count": 2**31 - 1}
+        peek = sections.encode_value_message(None, operation, body)
+        [connection] = server.connections
+        request = p.encode_performative(p.Transfer(1, 0, b"t", 0)) + peek
+        client.raw(p.frame(0, request) * 100)  # each is answered with a megabyte
+        await until(lambda: connection._paused)
+        assert connection._transport.get_write_buffer_size() < 5_000_000
+        replies = [await client.expect(p.Transfer) for _ in range(100)]
+        assert replies[0].more
+
+
 async def test_a_batch_with_one_bad_message_is_refused_whole() -> None:
     async with running() as server, peer(server) as sender:
         await sender.authorize(server)
@@ -148,6 +228,12 @@ async def test_a_handle_or_a_request_that_makes_no_sense() -> None:
             "com.microsoft:peek-message": {},
             "com.microsoft:renew-lock": {"lock-tokens": ["no uuid"]},
             "com.microsoft:update-disposition": {"disposition-status": 1},
+            "update-disposition": {
+                "disposition-status": "abandoned",
+                "lock-tokens": [],
+                "properties-to-modify": "no map",
+            },
+            "peek-message": {"from-sequence-number": 1, "message-count": -1},
             "com.microsoft:get-session-state": {"session-id": "S"},
             "com.microsoft:schedule-message": {"messages": [{"message": encoded(bytes(1000))}]},
             "schedule-message": {"messages": [{"message": b"none"}]},
@@ -174,6 +260,13 @@ async def test_a_link_may_not_take_the_handle_of_another() -> None:
         client.send(p.Attach("another", 0, True))
         assert condition_of((await client.expect(p.Close)).error) == "amqp:session:handle-in-use"
         await until(lambda: server.broker.queue("q").consumers == [])
+
+
+async def test_a_session_has_no_more_links_than_it_was_told() -> None:
+    async with running() as server, peer(server) as client:
+        client.send(p.Attach("far", 256, True))
+        close = await client.expect(p.Close)
+        assert condition_of(close.error) == "amqp:connection:framing-error"
 
 
 def corrupt(data: bytes, rng: random.Random) -> bytes:

@@ -127,11 +127,13 @@ def test_corrupted_bytes_are_a_value_or_an_error(value: Any, data: st.DataObject
     "data",
     [
         b"\xf0\x00\x00\x00\x05\xff\xff\xff\xff\x40",  # an array of 2^32 - 1 nulls
+        b"\xf0\x00\x00\x00\x05\x00\x00\x10\x00\x40",  # of 4096: a frame holds 100,000 such arrays
         b"\xd0\x00\x00\x00\x04\xff\xff\xff\xff",  # a list of as many elements
         b"\xb0\xff\xff\xff\xff",  # a binary of 4 GiB
         b"\xc1\x03\x02\xc0\x00",  # a map whose key is a list
         b"\xc1\x02\x01\x40",  # a map with half an entry
         b"\xa1\x01\xff",  # a string that is not UTF-8
+        b"\x73\x00\x00\xd8\x00",  # half of a surrogate pair
         b"\x73\xff\xff\xff\xff",  # a character beyond Unicode
         b"\x00" * 100_000,  # a description of a description...
         b"\xc0\xff" * 50_000,  # a list in a list...

@@ -148,7 +148,10 @@ async def test_rules_are_read_from_text() -> None:
     fault = Fault.parse("delay-ack:settle,entity=jobs,probability=0.25,skip=3,times=7,delay=1.5")
     assert fault == Fault(Kind.DELAY_ACK, Operation.SETTLE, "jobs", 0.25, 3, 7, 1.5)
     assert Fault.parse("drop:send") == Fault(Kind.DROP, Operation.SEND)
-    for wrong in ("", "drop", "drop:lunch", "crash:send", "twice:send", "drop:send,colour=red"):
+    for wrong in (
+        *("", "drop", "drop:lunch", "crash:send", "twice:send", "drop:send,colour=red"),
+        *("drop:send,probability=2", "drop:send,times=-1", "drop:send,skip=some"),
+    ):
         with pytest.raises(ValueError, match=r"."):
             Fault.parse(wrong)
 

@@ -10,7 +10,7 @@ from local.servicebus.broker.message import Message
 from local.servicebus.codec import performatives as p
 
 from .peer import HANDSHAKE, condition_of, peer, running
-from .support import encoded
+from .support import encoded, until
 
 
 async def test_a_message_may_come_in_parts_or_be_given_up() -> None:
@@ -151,3 +151,16 @@ async def send_to_a_broken_store(data: Path) -> None:
 async def test_what_cannot_be_stored_is_not_acknowledged(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.Error):
         await send_to_a_broken_store(tmp_path / "data.sqlite")
+
+
+async def test_nothing_happens_after_the_end(tmp_path: Path) -> None:
+    """A test's event loop lives on after its broker: no timer may find the store closed."""
+    async with running(data=tmp_path / "data.sqlite") as server:
+        server.broker.entity("q").accept(Message.parse(encoded(b"m", ttl_ms=200)))
+        server.wake()
+        await until(lambda: server._timer is not None)
+    due = server.broker.next_due()
+    assert due is not None
+    await until(lambda: server.now() > due + 50)
+    assert len(server.broker.queue("q").messages) == 1
+    assert not server.failed.done()

@@ -23,6 +23,7 @@ _PROPERTY_FIELDS = {
 }
 
 _MAX_TTL_ON_WIRE_MS = 2**32 - 1
+_LAST_TIME_MS = 253_402_300_799_999  # the end of the year 9999, as in .NET
 
 
 class State(IntEnum):
@@ -105,6 +106,8 @@ class Message:
                 message._read_properties(decode(data, part.value)[0])
             elif part.code == sections.APPLICATION_PROPERTIES:
                 message.application_properties = data[part.start : part.end]
+                for _ in map_entries(data, part.value):
+                    pass  # that it is a map, before the broker has to add to it
             elif part.code != sections.DELIVERY_ANNOTATIONS:
                 body.append(data[part.start : part.end])
         message.body = b"".join(body)
@@ -114,8 +117,8 @@ class Message:
         if not isinstance(header, list):
             raise DecodeError("a header is no list")
         self.durable, self.priority, ttl = ([*header, None, None, None])[:3]
-        if not isinstance(ttl, int | None):
-            raise DecodeError("a time to live is no number")
+        if not isinstance(ttl, UInt | None):
+            raise DecodeError("a time to live is no uint")
         self.ttl_ms = ttl or 0
 
     def _read_annotations(self, data: bytes, position: int) -> None:
@@ -123,7 +126,7 @@ class Message:
             self.annotations[str(key)] = entry
             if key == "x-opt-scheduled-enqueue-time":
                 scheduled = decode(entry, skip(entry, 0))[0]
-                if not isinstance(scheduled, int | None):
+                if not (scheduled is None or _is_time(scheduled)):
                     raise DecodeError("a scheduled time is no timestamp")
                 self.scheduled_ms = scheduled or 0
 
@@ -206,3 +209,7 @@ class Message:
                 self.body,
             )
         )
+
+
+def _is_time(value: Value) -> bool:
+    return isinstance(value, int) and 0 <= value <= _LAST_TIME_MS

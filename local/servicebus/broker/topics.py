@@ -26,7 +26,12 @@ class Topic(Entity):
         }
 
     def check(self, message: Message) -> None:
-        """Every message is welcome."""
+        """Every message is welcome whose properties the rules can read.
+
+        Raises:
+            DecodeError: they cannot.
+        """
+        message.facts()
 
     def _activate(self, message: Message) -> None:
         self._number(message)

@@ -42,10 +42,12 @@ class DecodeError(ValueError):
 _Reader = Callable[[bytes, int], tuple[Value, int]]
 
 # An array of a type without content (null, true, uint0...) takes no bytes however many elements
-# it claims to have, so the count cannot be checked against the bytes that are there.
-_MAX_EMPTY_ELEMENTS = 4096
+# it claims to have, so the count cannot be checked against the bytes that are there. Small enough
+# that a frame full of such arrays takes no more memory than one full of any other values.
+_MAX_EMPTY_ELEMENTS = 16
 
-
+# An index beyond the end, an unknown constructor, an unhashable map key, broken UTF-8, or nesting
+# that no honest peer sends.
 _MALFORMED = (LookupError, TypeError, ValueError, OverflowError, RecursionError, struct.error)
 
 
@@ -59,16 +61,7 @@ def decode(data: bytes, position: int = 0) -> tuple[Value, int]:
         return _read(data, position)
     except DecodeError:
         raise
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-        struct.error,
-    ) as error:
-        # An index beyond the end, an unknown constructor, an unhashable map key, broken UTF-8,
-        # or nesting that no honest peer sends.
+    except _MALFORMED as error:
         raise DecodeError(f"malformed AMQP value: {error!r}") from error
 
 
@@ -162,6 +155,12 @@ def _array(data: bytes, position: int, count: int) -> tuple[Array, int]:
     return items, position
 
 
+def _char(code: int) -> Char:
+    if 0xD800 <= code < 0xE000:
+        raise DecodeError("half of a surrogate pair is no character")
+    return Char(chr(code))
+
+
 def _described(data: bytes, position: int) -> tuple[Described, int]:
     descriptor, position = _read(data, position)
     value, position = _read(data, position)
@@ -188,7 +187,7 @@ _READERS: dict[int, _Reader] = {
     0x70: _fixed(_U32, UInt),
     0x71: _fixed(_I32, Int),
     0x72: _fixed(_F32, Float),
-    0x73: _fixed(_U32, lambda code: Char(chr(code))),
+    0x73: _fixed(_U32, _char),
     0x74: _raw(4, Decimal),
     0x80: _fixed(_U64, ULong),
     0x81: _fixed(_I64),

@@ -19,6 +19,7 @@ from .outbound import Delivery, Outbound
 if TYPE_CHECKING:
     from .connection import Connection
 
+HANDLE_MAX = 255
 _WINDOW = 2**31 - 1
 _SERIAL = 2**32
 
@@ -63,6 +64,8 @@ class Channel:
                 self._flow(performative)
             case p.Attach(handle=handle) if handle in self.links:
                 raise ProtocolError("amqp:session:handle-in-use", f"handle {handle} is in use")
+            case p.Attach(handle=handle) if handle > HANDLE_MAX:
+                raise ProtocolError("amqp:connection:framing-error", f"no handle may be {handle}")
             case p.Attach():
                 self.links[performative.handle] = open_link(self, performative)
             case p.Detach():

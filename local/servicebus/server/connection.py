@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from ..codec import performatives as p
 from ..codec.reading import DecodeError
 from ..codec.values import Array, Symbol
-from .channel import Channel
+from .channel import HANDLE_MAX, Channel
 from .errors import ProtocolError
 from .outbound import Outbound
 
@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _MECHANISMS = Array([Symbol("ANONYMOUS"), Symbol("MSSBCBS"), Symbol("PLAIN"), Symbol("EXTERNAL")])
 _CHANNEL_MAX = 255
+_MAX_UNSENT = 1024 * 1024  # bytes of answers, beyond which they are written before others are made
+_CLOSING_SECONDS = 10.0  # for a client to read what was written before the connection is closed
 _SASL_OK = 0
 _WINDOW = 2**31 - 1
 
@@ -45,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.HEADER
         self._incoming, self._outgoing = bytearray(), bytearray()
         self._heartbeat: asyncio.TimerHandle | None = None
-        self._heard = False
+        self._heard = self._paused = self._held_back = False
 
     # ---------------------------------------------------------------- the socket
 
@@ -68,10 +70,24 @@ class Connection(asyncio.Protocol):
         self._channels.clear()
         self.server.wake()
 
+    def pause_writing(self) -> None:
+        """The client does not read its answers: no more of its questions are heard till it does."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has read them."""
+        self._paused = False
+        self._transport.resume_reading()
+        self._read()
+
     def data_received(self, data: bytes) -> None:
         """Work through what has arrived in whole."""
         self._heard = True
         self._incoming += data
+        self._read()
+
+    def _read(self) -> None:
         try:
             self._work()
         except ProtocolError as error:
@@ -106,6 +122,8 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.CLOSED
         self._incoming.clear()
         self._queue(b"")
+        self._watch.cancel()
+        self._watch = self.server.loop.call_later(_CLOSING_SECONDS, self._transport.abort)
 
     def abort(self) -> None:
         """Break the connection at once, as a failing network would."""
@@ -131,6 +149,8 @@ class Connection(asyncio.Protocol):
         self._outgoing.clear()
         if self._phase == Phase.CLOSED:
             self._transport.close()
+        elif self._held_back and not self._paused:
+            self.server.loop.call_soon(self._read)
 
     def _beat(self, seconds: float) -> None:
         self._queue(p.frame(0, b""))
@@ -141,6 +161,9 @@ class Connection(asyncio.Protocol):
     def _work(self) -> None:
         position = 0
         while self._phase != Phase.CLOSED:
+            self._held_back = self._paused or len(self._outgoing) > _MAX_UNSENT
+            if self._held_back:
+                break
             headers = (Phase.HEADER, Phase.AMQP_HEADER)
             size = self._header(position) if self._phase in headers else self._frame(position)
             if size == 0:
@@ -219,7 +242,7 @@ class Connection(asyncio.Protocol):
         if number in self._channels or number > _CHANNEL_MAX:
             raise ProtocolError("amqp:not-allowed", f"channel {number} cannot be begun")
         channel = self._channels[number] = Channel(self, number, client)
-        self.send(number, p.Begin(number, channel.next_outgoing, _WINDOW, _WINDOW, 255))
+        self.send(number, p.Begin(number, channel.next_outgoing, _WINDOW, _WINDOW, HANDLE_MAX))
 
     def reply_link(self, node: str | None, address: object, channel: Channel) -> Outbound | None:
         """The client's receiver on a request-response node that a reply is meant for."""

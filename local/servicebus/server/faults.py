@@ -4,10 +4,11 @@ Source of what really happens: the retry guidance of Service Bus on Microsoft Le
 drawn once for each operation that could meet it; the first rule that applies wins.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+from typing import Any
 
 
 class Kind(StrEnum):
@@ -39,6 +40,16 @@ _POSSIBLE = {
 }
 
 
+# How the settings of a rule are read from text.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "entity": str,
+    "probability": float,
+    "skip": int,
+    "times": int,
+    "delay": float,
+}
+
+
 @dataclass
 class Fault:
     """One rule: `kind` befalls `on` at `entity` (None: any), after `skip` have been spared.
@@ -59,6 +70,8 @@ class Fault:
         self.kind, self.on = Kind(self.kind), Operation(self.on)
         if self.on not in _POSSIBLE[self.kind]:
             raise ValueError(f"{self.kind} cannot befall {self.on}")
+        if not 0 <= self.probability <= 1 or min(self.skip, self.delay, self.times or 0) < 0:
+            raise ValueError("a probability is 0 to 1, and skip, times and delay are not negative")
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
@@ -70,14 +83,10 @@ class Fault:
         head, *settings = text.split(",")
         kind, _, operation = head.partition(":")
         values = dict(item.partition("=")[::2] for item in settings)
-        fault = cls(Kind(kind), Operation(operation), values.pop("entity", None))
-        fault.probability = float(values.pop("probability", 1.0))
-        fault.skip = int(values.pop("skip", 0))
-        fault.times = int(values.pop("times")) if "times" in values else None
-        fault.delay = float(values.pop("delay", 1.0))
-        if values:
-            raise ValueError(f"a fault knows no {', '.join(sorted(values))}")
-        return fault
+        if unknown := values.keys() - _READERS.keys():
+            raise ValueError(f"a fault knows no {', '.join(sorted(unknown))}")
+        settings_read = {name: _READERS[name](value) for name, value in values.items()}
+        return cls(Kind(kind), Operation(operation), **settings_read)
 
     def _applies(self, operation: Operation, path: str) -> bool:
         return (

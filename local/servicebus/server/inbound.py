@@ -25,6 +25,7 @@ class Inbound(Link):
 
     def __init__(self, channel: "Channel", client: p.Attach, path: str) -> None:
         super().__init__(channel, client, path)
+        self.delivery_count = client.initial_delivery_count or 0
         self.entity: Entity | None = None
         self._first: p.Transfer | None = None
         self._data = bytearray()

@@ -24,6 +24,7 @@ Kind = TypeVar("Kind")
 
 _PREFIX = "com.microsoft:"
 _RECEIVE_AND_DELETE = 0
+_PEEKED_BYTES = 1024 * 1024
 
 
 def manage(entity: Entity, operation: str, body: Body, max_message: int) -> Body | None:
@@ -64,6 +65,13 @@ def _list_of(body: Body, name: str, kind: type[Kind]) -> list[Kind]:
     return values
 
 
+def _count(body: Body, name: str) -> int:
+    value = _field(body, name, int)
+    if value < 0:
+        raise InvalidFieldError(f"the field {name} is negative")
+    return value
+
+
 def _integers(body: Body, name: str) -> list[int]:
     return _list_of(body, name, int)
 
@@ -88,10 +96,15 @@ def _renew_lock(queue: Queue, body: Body) -> Body:
 
 
 def _peek(queue: Queue, body: Body) -> Body | None:
-    start, count = _field(body, "from-sequence-number", int), _field(body, "message-count", int)
+    start, count = _field(body, "from-sequence-number", int), _count(body, "message-count")
     session = body.get("session-id")
-    messages = queue.peek(start, count, None if session is None else str(session))
-    return {"messages": [{"message": m.wire()} for m in messages]} if messages else None
+    encoded, size = [], 0
+    for message in queue.peek(start, count, None if session is None else str(session)):
+        encoded.append(message.wire())
+        size += len(encoded[-1])
+        if size > _PEEKED_BYTES:  # a client that wants more asks from the next number on
+            break
+    return {"messages": [{"message": data} for data in encoded]} if encoded else None
 
 
 def _receive_deferred(queue: Queue, body: Body) -> Body:
@@ -103,6 +116,8 @@ def _receive_deferred(queue: Queue, body: Body) -> Body:
 def _update_disposition(queue: Queue, body: Body) -> Body:
     status = _field(body, "disposition-status", str)
     changes = body.get("properties-to-modify") or {}
+    if not isinstance(changes, dict):
+        raise InvalidFieldError("the field properties-to-modify is no dict")
     properties = {str(key): value for key, value in changes.items()}
     for token in _list_of(body, "lock-tokens", UUID):
         match status:
@@ -140,7 +155,7 @@ def _set_state(queue: SessionQueue, body: Body) -> Body:
 
 
 def _list_sessions(queue: SessionQueue, body: Body) -> Body | None:
-    skip, top = _field(body, "skip", int), _field(body, "top", int)
+    skip, top = _count(body, "skip"), _count(body, "top")
     ids = queue.sessions_with_messages()[skip : skip + top]
     return {"skip": Int(skip), "sessions-ids": Array(ids)} if ids else None
 

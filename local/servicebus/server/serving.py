@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -60,7 +59,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.answering: set[Connection] = set()
         self._store = store
-        self._turn_is_due = False
+        self._turn_is_due = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0
         self.loop = asyncio.get_running_loop()
@@ -76,20 +75,20 @@ class Server:
 
     def wake(self) -> None:
         """Ask for a turn after what is being done now."""
-        if not self._turn_is_due:
+        if not (self._turn_is_due or self._stopped):
             self._turn_is_due = True
             self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """Hand out messages, make all changes durable, and only then tell the clients."""
         self._turn_is_due = False
-        if self.failed.done():
+        if self.failed.done() or self._stopped:
             return
         self.broker.pump()
         try:
             if self._store is not None:
                 self._store.commit()
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - the top of the loop over turns
             # What cannot be kept must not be promised: nobody gets an answer any more.
             _log.exception("the store failed; the broker stops")
             for connection in list(self.connections):
@@ -114,6 +113,14 @@ class Server:
         self._timer = None
         self.broker.tick()
         self.wake()
+
+    def stop(self) -> None:
+        """Do nothing more: neither a timer nor a late answer may find the store closed."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self.connections):
+            connection.abort()
 
     def after(
         self, fault: Fault | None, connection: Connection, confirm: Callable[[], None]
@@ -160,8 +167,7 @@ async def serve(
             yield server
         finally:
             listener.close()
-            for connection in list(server.connections):
-                connection.abort()
+            server.stop()
             await asyncio.sleep(0)  # let the connections take note
     finally:
         if store is not None:

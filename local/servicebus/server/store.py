@@ -119,8 +119,13 @@ class Store:
         """
         if not self._dirty:
             return
+        self._database.execute("BEGIN")
+        with self._database:  # commits, or rolls back
+            self._write()
+        self._clear()
+
+    def _write(self) -> None:
         run, many = self._database.execute, self._database.executemany
-        run("BEGIN")
         many(
             "INSERT INTO entity (path, next_sequence) VALUES (?, ?)"
             " ON CONFLICT (path) DO UPDATE SET next_sequence = excluded.next_sequence",
@@ -142,8 +147,6 @@ class Store:
             ),
         )
         self._write_small_tables()
-        run("COMMIT")
-        self._clear()
 
     def _write_small_tables(self) -> None:
         many = self._database.executemany
