@@ -14,6 +14,13 @@ from .server.serving import serve
 from .server.store import StoreInUseError
 
 
+def _fault(text: str) -> Fault:
+    try:
+        return Fault.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error} (see docs/servicebus.md)") from error
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local.servicebus", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("Config.json"))
@@ -21,7 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="keep messages in this SQLite file")
     parser.add_argument(
         "--fault",
-        type=Fault.parse,
+        type=_fault,
         action="append",
         default=[],
         metavar="KIND:OPERATION[,NAME=VALUE...]",

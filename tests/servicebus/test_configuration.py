@@ -1,5 +1,6 @@
 """Reading the configuration of Microsoft's emulator."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,11 @@ def test_what_is_no_duration(text: str) -> None:
         {"UserConfig": {"Namespaces": [{"Queues": [{"Properties": {}}]}]}},
         namespace(queue("q", ForwardTo="elsewhere")),
         namespace(queue("q", LockDuration="soon")),
+        namespace(queue("q", LockDuraton="PT1M")),
+        namespace(queue("q", MaxDeliveryCount="many")),
+        namespace(topics=(topic("t", RequiresSession=True),)),
+        namespace(topics=(topic("t", subscription("s", sql("state ="))),)),
+        namespace(topics=(topic("t", subscription("s", correlation(Colour="red"))),)),
         namespace(topics=(topic("t", subscription("s", {"FilterType": "Magic"})),)),
         namespace(
             topics=(topic("t", subscription("s", sql("1=1") | {"Action": {"SqlExpression": "x"}})),)
@@ -70,7 +76,13 @@ def test_what_cannot_be_used_is_refused(content: dict[str, Any]) -> None:
         load(content)
 
 
-def test_a_wrong_filter_is_refused_when_it_is_read() -> None:
-    for wrong in (sql("state ="), correlation(Colour="red")):
-        with pytest.raises(ValueError, match=r"expected|Colour"):
-            load(namespace(topics=(topic("t", subscription("s", wrong)),)))
+def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "Config.json"
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="JSONDecodeError"):
+        load(path)
+
+
+def test_a_wrong_name_is_told_with_the_right_ones() -> None:
+    with pytest.raises(ConfigurationError, match=r"jobs: no LockDuraton; .*LockDuration"):
+        load(namespace(queue("jobs", LockDuraton="PT1M")))

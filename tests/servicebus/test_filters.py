@@ -19,14 +19,16 @@ FACTS = Facts(
     [
         "state = 'failed'",
         "user.state = 'failed'",
-        "STATE IS NULL",  # names of properties keep their case
+        "State = 'failed' AND user.SHARD = 3",  # names of properties have no case, values do
         "[two words] = 'x' AND \"two words\" = 'x'",
         "sys.Label = 'audit' and SYS.messageid LIKE 'm-_'",
         "state IN ('completed', 'failed', 'expired', 'cancelled')",
         "state NOT IN ('completed')",
         "state <> 'completed' AND state != 'expired'",
         "shard > 2 AND shard >= 3 AND shard < 4 AND shard <= 3.0",
-        "shard + 1 = 4 AND shard - 1 = 2 AND shard * 2 = 6 AND shard / 2 = 1.5 AND shard % 2 = 1",
+        "shard + 1 = 4 AND shard - 1 = 2 AND shard * 2 = 6",
+        "shard / 2 = 1 AND -shard / 2 = -1 AND shard / 2.0 = 1.5 AND cost / 2 = 0.25",
+        "shard % 2 = 1 AND -shard % 2 = -1 AND 3.5 % 2 = 1.5",
         "-shard = -3 AND +shard = 3",
         "2 + 3 * 2 = 8 AND (2 + 3) * 2 = 10",
         "cost = .5 AND cost = 5e-1",
@@ -60,6 +62,8 @@ def test_an_expression_that_is_true(expression: str) -> None:
         "shard = '3'",  # a number is no text
         "last = 1",  # nor a truth value a number
         "shard / 0 = 1",
+        "shard % 0 = 1",
+        "'%s' % state = 'failed'",  # no arithmetic with texts
         "state < 3",
         "state LIKE 'F%'",
         "state LIKE 'fail'",

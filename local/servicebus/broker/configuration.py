@@ -18,6 +18,19 @@ _DURATION = re.compile(
     r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.IGNORECASE
 )
 _UNSUPPORTED = ("ForwardTo", "ForwardDeadLetteredMessagesTo")
+_TOPIC_PROPERTIES = {
+    "DefaultMessageTimeToLive",
+    "DuplicateDetectionHistoryTimeWindow",
+    "RequiresDuplicateDetection",
+}
+_QUEUE_PROPERTIES = {
+    *_TOPIC_PROPERTIES,
+    *_UNSUPPORTED,
+    "DeadLetteringOnMessageExpiration",
+    "LockDuration",
+    "MaxDeliveryCount",
+    "RequiresSession",
+}
 
 
 class ConfigurationError(ValueError):
@@ -67,12 +80,12 @@ def load(source: str | Path | Mapping[str, Any]) -> Namespace:
     Raises:
         ConfigurationError: it is not in the emulator's format, or asks for what is not there.
     """
-    content = (
-        json.loads(Path(source).read_text(encoding="utf-8-sig"))
-        if isinstance(source, str | Path)
-        else source
-    )
     try:
+        content = (
+            json.loads(Path(source).read_text(encoding="utf-8-sig"))
+            if isinstance(source, str | Path)
+            else source
+        )
         namespaces = content["UserConfig"]["Namespaces"]
         queues = [item for namespace in namespaces for item in namespace.get("Queues") or ()]
         topics = [item for namespace in namespaces for item in namespace.get("Topics") or ()]
@@ -80,7 +93,9 @@ def load(source: str | Path | Mapping[str, Any]) -> Namespace:
             {item["Name"]: _queue(item["Name"], item.get("Properties") or {}) for item in queues},
             {item["Name"]: _topic(item["Name"], item) for item in topics},
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except ConfigurationError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"not in the format of the emulator: {error!r}") from error
 
 
@@ -93,7 +108,15 @@ def duration_ms(text: str) -> int:
     return round((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000)
 
 
+def _check_names(name: str, properties: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := properties.keys() - known:
+        raise ConfigurationError(
+            f"{name}: no {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
+
+
 def _queue(name: str, properties: Mapping[str, Any]) -> QueueSettings:
+    _check_names(name, properties, _QUEUE_PROPERTIES)
     for key in _UNSUPPORTED:
         if properties.get(key):
             raise ConfigurationError(f"{name}: {key} is not supported by this broker")
@@ -110,6 +133,7 @@ def _queue(name: str, properties: Mapping[str, Any]) -> QueueSettings:
 
 def _topic(name: str, item: Mapping[str, Any]) -> TopicSettings:
     properties = item.get("Properties") or {}
+    _check_names(name, properties, _TOPIC_PROPERTIES)
     return TopicSettings(
         default_ttl_ms=_duration(properties, "DefaultMessageTimeToLive"),
         duplicate_window_ms=_duplicate_window(properties),

@@ -51,12 +51,29 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+
+
+def _quotient(a: float, b: float) -> float:
+    """As C# divides: two integers without a rest."""
+    return _times(a, b) if isinstance(a, int) and isinstance(b, int) else a / b
+
+
+def _remainder(a: float, b: float) -> float:
+    """As in C#: of the sign of what is divided."""
+    return a - b * _times(a, b)
+
+
+def _times(a: float, b: float) -> float:
+    """How often `b` goes into `a`, towards zero."""
+    return (abs(a) // abs(b)) * (1 if (a < 0) == (b < 0) else -1)
+
+
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
-    "/": operator.truediv,
-    "%": operator.mod,
+    "/": _quotient,
+    "%": _remainder,
 }
 _RESERVED = {"AND", "OR", "NOT", "IN", "LIKE", "ESCAPE", "IS", "NULL", "EXISTS", "TRUE", "FALSE"}
 
@@ -220,11 +237,18 @@ class _Parser:
         if self._take("sign", "."):
             scope, name = name.lower(), self._expect("name")
         if scope == "user":
-            return lambda facts: facts.application.get(name)
+            return _application_property(name.lower())
         known = _SYSTEM_SCOPE.get(name.lower())
         if scope != "sys" or known is None:
             raise SqlError(f"there is no property {scope}.{name}")
         return lambda facts: facts.system.get(known)
+
+
+def _application_property(lowered: str) -> Expression:
+    """The value of the application property of this name, whatever its case."""
+    return lambda facts: next(
+        (value for key, value in facts.application.items() if str(key).lower() == lowered), None
+    )
 
 
 def _literal(value: Value) -> Expression:
@@ -238,7 +262,7 @@ def _binary(apply: Callable[[Any, Any], Any], left: Expression, right: Expressio
             return None
         try:
             return apply(a, b)
-        except (TypeError, ZeroDivisionError):
+        except (TypeError, ValueError, ArithmeticError):
             return None
 
     return evaluate
