@@ -213,9 +213,14 @@ class _Job:
             if ref.container == "state" and ref.name.startswith(folder):
                 attempt = ref.name.removeprefix(folder)[:43]
                 journals.setdefault(attempt, []).extend(_parsed(bytes(blob.data)))
-        # Of a zombie that wakes up after its row was given up, the end mark comes too late.
-        begun = [lines for lines in journals.values() if {"begin": at} in lines]
-        return sum(not any("end" in line for line in lines) for lines in begun) >= 3
+        # A zombie's end mark may come after its row was given up.
+        broken = {run.attempt for run in self.world.billing.runs if run.broken_at is not None}
+        crashed = [
+            attempt[7:] in broken or not any("end" in line for line in lines)
+            for attempt, lines in journals.items()
+            if {"begin": at} in lines
+        ]
+        return sum(crashed) >= 3
 
     def _row(self, line: _Line) -> Row | None:
         return next((row for row in self.rows if row.line == line.line), None)
@@ -255,12 +260,12 @@ class _Job:
 def _undisturbed(scenario: Scenario) -> bool:
     """Whether nothing went wrong, and nobody had a job wait."""
     rates = (scenario.kill, scenario.freeze, scenario.lose, scenario.repeat, scenario.unlock)
-    spans = (scenario.storms, scenario.outages, scenario.storage_out, scenario.bus_out)
+    outages = (scenario.outages, scenario.storage_out, scenario.bus_out, scenario.no_runs)
     poisoned = any(row.kind == "poison" for file in scenario.files for row in file.rows)
     slow = scenario.requests_per_minute is not None
     disturbing = ("kill", "drain", "pause", "resume")
     done = any(doing.act in disturbing for doing in scenario.doings)
-    return not (any(rates) or any(spans) or poisoned or slow or done)
+    return not (any(rates) or scenario.storms or any(outages) or poisoned or slow or done)
 
 
 _CODES = {

@@ -18,7 +18,7 @@ from schemas.jobs import Ending, Job, JobState, Reason
 from schemas.messages import Announcement
 from schemas.results import Receipt
 from tests.simulation.checker import check
-from tests.simulation.scenario import scenario
+from tests.simulation.scenario import Scenario, Span, scenario, version
 from tests.simulation.world import live
 from workers import attempt, finisher, runner
 from workers.attempt import Attempt
@@ -38,12 +38,17 @@ Patch = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """A broken rule, and a seed whose world shows it."""
+    """A broken rule, and the world that shows it: mostly a seed's."""
 
     name: str
     rule: str
     patch: Patch
-    seed: int
+    world: int | Scenario
+
+    @property
+    def scenario(self) -> Scenario:
+        """The world that shows it: a seed's, or one made for it."""
+        return scenario(self.world) if isinstance(self.world, int) else self.world
 
 
 @contextmanager
@@ -332,6 +337,29 @@ def parts_in_any_order() -> AbstractContextManager[None]:
     return _instead(Finisher, "_receipts", receipts)
 
 
+# How many copies of a message there are shows in no result: each is delivered for nothing.
+DOUBLED = Scenario(
+    files=(version("a.jsonl", 1, ("chat",) * 20),),
+    shard_rows=2,
+    window=3,
+    workers=2,
+    latency=30.0,
+    max_concurrency=1,
+    double=1.0,
+    faults_until=4000.0,
+    most_deliveries=1_000,
+)
+NOBODY_RUNS = Scenario(
+    files=(version("a.jsonl", 1, ("chat",) * 20),),
+    shard_rows=10,
+    window=2,
+    workers=2,
+    latency=30.0,
+    max_concurrency=1,
+    no_runs=(Span(0.0, 6 * 3600.0),),
+    most_deliveries=100,
+)
+
 MUTATIONS: Sequence[Mutation] = (
     Mutation("receipt_overwritten", "a receipt is created once", receipt_overwritten, 0),
     Mutation("own_counts", "count the receipt that stands, not one's own", own_counts, 0),
@@ -343,8 +371,8 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("last_ending_wins", "the first ending wins", last_ending_wins, 0),
     Mutation("window_ignored", "a completion window ends the job", window_ignored, 0),
     Mutation("sent_before_swap", "swap, then send", sent_before_swap, 0),
-    Mutation("copies_breed", "a left-over copy sends nothing", copies_breed, 0),
-    Mutation("gen_ignored", "older copies die", gen_ignored, 0),
+    Mutation("copies_breed", "a left-over copy sends nothing", copies_breed, DOUBLED),
+    Mutation("gen_ignored", "older copies die", gen_ignored, NOBODY_RUNS),
     Mutation("journals_not_read", "keep what earlier attempts journaled", journals_not_read, 0),
     Mutation("journal_only_at_the_end", "journal every interval", journal_only_at_the_end, 0),
     Mutation("lease_ignored", "one attempt at a time asks", lease_ignored, 0),
@@ -367,7 +395,7 @@ MUTATIONS: Sequence[Mutation] = (
 def caught(mutation: Mutation, seed: int | None = None) -> list[str]:
     """What the checker finds in a world whose workers break this rule."""
     with mutation.patch():
-        return check(live(scenario(mutation.seed if seed is None else seed)))
+        return check(live(mutation.scenario if seed is None else scenario(seed)))
 
 
 def find(mutation: Mutation, seeds: Sequence[int]) -> int | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
@@ -125,8 +125,8 @@ class Scenario:
     outages: tuple[Span, ...] = ()
     storage_out: tuple[Span, ...] = ()
     bus_out: tuple[Span, ...] = ()
-    looks: bool = True
-    notes: dict[str, object] = field(default_factory=dict)
+    no_runs: tuple[Span, ...] = ()
+    most_deliveries: int = 5_000
 
 
 _USUAL: Sequence[RowKind] = ("chat",) * 12 + ("embedding",) * 4

@@ -38,7 +38,6 @@ DROPS = "drops"
 DEAD = "/$deadletterqueue"
 QUEUES = ("jobs", "shards", DROPS, "jobs" + DEAD, "shards" + DEAD)
 PATIENCE = 6 * 3600.0
-MOST_DELIVERIES = 5_000
 MOST_LIVES = 60
 
 
@@ -133,7 +132,9 @@ class World:
         times, scenario = 1, self.scenario
         if self.faulty and entity in ("jobs", "shards"):
             chance = self.rng.random()
-            if chance < scenario.drop:
+            # Until a job is marked as open, a request lives in its message alone.
+            marked = json.loads(message.body).get("type") in ("shard", "finish", "expire")
+            if chance < scenario.drop and marked:
                 self.trace("bus", "loses", message.message_id)
                 return
             if chance < scenario.drop + scenario.double:
@@ -227,6 +228,7 @@ class World:
             for process in self.processes
             if not process.dead and not process.frozen and not process.draining
             for queue in QUEUES
+            if queue != "shards" or not any(self.now in span for span in self.scenario.no_runs)
             if process.busy.get(queue, 0) < self.scenario.slots
         ]
         while ready:
@@ -344,7 +346,7 @@ class World:
     def _tick(self) -> None:
         marked = any(ref.name.startswith("open/") for ref in self.blobs.blobs)
         able = [p for p in self.processes if not p.dead and not p.frozen and not p.draining]
-        if marked and able and self.scenario.looks:
+        if marked and able:
             process = able[self.rng.randrange(len(able))]
             process.spawn(self._swept(process))
         self._loop.call_later(LOOK_SECONDS, self._tick)
@@ -471,11 +473,13 @@ class World:
         for doing in self.scenario.doings:
             self._loop.call_later(doing.at, self._do, doing)
             self._pending += 1
+        for span in self.scenario.no_runs:
+            self._loop.call_at(span.end, self._moved.set)
         self._loop.call_later(LOOK_SECONDS * self.rng.random(), self._tick)
         end = PATIENCE + 86_400 + self.scenario.faults_until
         while self.now < end:
             self._deliver()
-            if self._deliveries > MOST_DELIVERIES or self._lives > MOST_LIVES:
+            if self._deliveries > self.scenario.most_deliveries or self._lives > MOST_LIVES:
                 self.fault_found("messages go round, or workers die, without end")
                 break
             if self._quiet():

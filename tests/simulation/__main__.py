@@ -1,0 +1,76 @@
+"""Simulated worlds on the command line.
+
+python -m tests.simulation --seeds 100000 [--start S]    many worlds; prints each that is wrong
+python -m tests.simulation --seed K [--trace]            one world, and all that happened in it
+python -m tests.simulation --mutations [--seeds N]       break each rule: which seed notices?
+"""
+
+import argparse
+import os
+import sys
+import time
+
+from tests.simulation.checker import check
+from tests.simulation.mutations import MUTATIONS, caught, find
+from tests.simulation.scenario import scenario
+from tests.simulation.seeds import see_all
+from tests.simulation.world import live
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--mutations", action="store_true")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    asked = parser.parse_args()
+    if asked.seed is not None:
+        return one(asked.seed, trace=asked.trace)
+    seeds = range(asked.start, asked.start + asked.seeds)
+    return mutated(seeds) if asked.mutations else many(seeds, asked.workers)
+
+
+def one(seed: int, *, trace: bool) -> int:
+    world = live(scenario(seed), keep=trace)
+    for line in world.log or ():
+        print(line)
+    faults = check(world)
+    print(world.scenario)
+    print(f"seed {seed}: digest {world.digest.hexdigest()}, {world.kills} kills, ", end="")
+    print(f"{world.freezes} freezes, {world.injected} faults at calls")
+    for fault in faults:
+        print(f"  WRONG: {fault}")
+    return 1 if faults else 0
+
+
+def many(seeds: range, workers: int) -> int:
+    began, wrong, mishaps, jobs = time.monotonic(), 0, 0, 0
+    for seen in see_all(seeds, workers=workers):
+        mishaps += seen.mishaps
+        jobs += seen.jobs
+        if seen.faults:
+            wrong += 1
+            print(f"seed {seen.seed}:", *seen.faults, sep="\n  ", flush=True)
+    seconds = time.monotonic() - began
+    print(f"{len(seeds)} worlds, {jobs} jobs, {mishaps} mishaps, {seconds:.1f} s: {wrong} wrong")
+    return 1 if wrong else 0
+
+
+def mutated(seeds: range) -> int:
+    missed = 0
+    for mutation in MUTATIONS:
+        place: object = mutation.world if isinstance(mutation.world, int) else "its own"
+        faults = caught(mutation)
+        if not faults and (seed := find(mutation, seeds)) is not None:
+            place, faults = seed, caught(mutation, seed)
+        missed += not faults
+        print(
+            f"{mutation.name}: world {place}: {faults[0] if faults else 'NOT CAUGHT'}", flush=True
+        )
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

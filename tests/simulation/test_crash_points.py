@@ -1,0 +1,150 @@
+"""A crash at every durable operation of whole jobs, before it and after it.
+
+One worker runs a job; it is killed at its n-th effect on storage, bus or endpoint, and others take
+over with redelivery and the sweeper, until nothing moves. n walks over every effect.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import pytest
+
+from schemas.jobs import TERMINAL
+from tests.doubles.faults import EFFECTS
+from tests.simulation.checker import check
+from tests.simulation.process import Process
+from tests.simulation.scenario import Doing, RowKind, Scenario, Span, version
+from tests.simulation.world import World, live
+
+Phase = Literal["before", "after"]
+
+ROWS: Sequence[RowKind] = (
+    "chat",
+    "embedding",
+    "invalid",
+    "embedding",
+    "chat",
+    "duplicate",
+    "filtered",
+    "chat",
+)
+PLAIN = Scenario(
+    files=(version("a.jsonl", 1, ROWS, gaps=(3,)),),
+    workers=1,
+    shard_rows=3,
+    window=2,
+    journal_seconds=1.0,
+    slice_seconds=0.001,
+    latency=0.1,
+)
+
+
+def _like(scenario: Scenario = PLAIN, **changes: Any) -> Scenario:
+    return dataclasses.replace(scenario, **changes)
+
+
+# The storm has the shards handed back; slow services leave room for whoever acts meanwhile.
+STORM = (Span(0.0, 20.0),)
+SLOW = _like(latency=2.0, window=1)
+JOBS = {
+    "errors, hand-backs and slices": _like(shard_seconds=10.0, storms=STORM),
+    "queued, one call at a time": _like(queued=True, max_concurrency=1),
+    "cancel": _like(SLOW, doings=(Doing(5.0, "cancel"),)),
+    "cancel before there is a plan": _like(SLOW, doings=(Doing(1.36, "cancel"),)),
+    "expiry": _like(SLOW, completion_window="4s"),
+    "pause and resume": _like(SLOW, doings=(Doing(5.0, "pause"), Doing(30.0, "resume"))),
+    "overwritten while it runs": _like(SLOW, doings=(Doing(8.0, "overwrite"),)),
+    "announced twice": _like(doings=(Doing(0.0, "announce"), Doing(0.3, "announce"))),
+}
+ENDS = {
+    "cancel": ["job.cancelled"],
+    "cancel before there is a plan": ["job.cancelled"],
+    "expiry": ["job.expired"],
+    "overwritten while it runs": ["job.completed", "job.failed"],
+}
+
+
+class CrashPoint:
+    """Kills the process that makes the n-th durable effect, before or after it, once."""
+
+    def __init__(self, nth: int, phase: Phase) -> None:
+        self.nth = nth
+        self.phase = phase
+        self.count = 0
+
+    def __call__(self, process: Process, kind: str, name: str) -> str | None:
+        if kind not in EFFECTS and kind != "ask":
+            return None
+        self.count += 1
+        return f"kill {self.phase}" if self.count == self.nth else None
+
+
+def crashed(job: str, nth: int, phase: Phase) -> World:
+    """A job's world with a crash at one effect."""
+    return live(JOBS[job], faults=lambda: CrashPoint(nth, phase))
+
+
+def effects(job: str) -> int:
+    """How many durable effects a job has that nothing befalls."""
+    point = CrashPoint(0, "before")
+    world = live(JOBS[job], faults=lambda: point)
+    assert check(world) == []
+    assert world.kills == 0
+    return point.count
+
+
+def walk(job: str) -> tuple[int, list[str]]:
+    """Crash at each effect of a job, before and after; gives how many points, and what is wrong."""
+    wrong, points = [], 0
+    for nth in range(1, effects(job) + 1):
+        phases: tuple[Phase, ...] = ("before", "after")
+        for phase in phases:
+            world = crashed(job, nth, phase)
+            points += 1
+            if world.kills != 1:
+                wrong.append(f"{phase} effect {nth}: nobody crashed")
+            wrong += [f"{phase} effect {nth}: {fault}" for fault in check(world)]
+    return points, wrong
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_crash_point_of_a_job_ends_with_every_row_once(job: str) -> None:
+    points, wrong = walk(job)
+    assert wrong == []
+    assert points > 100
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_without_a_crash_the_jobs_are_what_they_are_called(job: str) -> None:
+    world = live(JOBS[job])
+    told = [json.loads(message.body)["type"] for message in world.bus.published["job-status"]]
+    ends = sorted(kind for kind in told if kind.removeprefix("job.") in TERMINAL)
+    assert ends == ENDS.get(job, ["job.completed"])
+    assert ("job.paused" in told) == ("pause" in job)
+    unplanned = [json.loads(m.body)["data"] for m in world.bus.published["job-status"]]
+    assert any(data["counts"]["total"] == 0 for data in unplanned) == ("before" in job)
+
+
+def test_the_walk_goes_through_every_kind_of_effect() -> None:
+    seen: set[str] = set()
+
+    def noting(job: str) -> Callable[[Process, str, str], str | None]:
+        def note(process: Process, kind: str, name: str) -> str | None:
+            seen.add(kind)
+            return None
+
+        return note
+
+    for job, scenario in JOBS.items():
+        live(scenario, faults=lambda: noting(job))  # noqa: B023 - called at once
+    assert seen >= EFFECTS - {"renew_lease"}
+    assert "ask" in seen
+
+
+if __name__ == "__main__":
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        for job, (points, wrong) in zip(JOBS, pool.map(walk, JOBS), strict=True):
+            print(f"{job}: {points} points", *wrong, sep="\n  ")
