@@ -85,9 +85,15 @@ class Ordeal:
         await self.stage.broker.start()
 
     async def _note_what_is_safe(self) -> None:
-        """Rows in a journal now, and how often each was billed: it must stay at that."""
-        journals = await self.stage.journaled(self.job)
-        lines = [line for journal in journals.values() for line in journal if "row" in line]
+        """Rows in a journal now, and how often each was billed: it must stay at that.
+
+        Only each shard's latest attempt: one that was frozen may journal after its successor has
+        read, and what it says so late is paid twice.
+        """
+        latest: dict[str, list[dict[str, Any]]] = {}
+        for name, journal in sorted((await self.stage.journaled(self.job)).items()):
+            latest[name.rpartition("/")[0]] = journal
+        lines = [line for journal in latest.values() for line in journal if "row" in line]
         safe = [self.keys[line["text"]["custom_id"]] for line in lines]
         billed = self.stage.billed()
         for key in safe:
