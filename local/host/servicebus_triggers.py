@@ -131,7 +131,7 @@ class ServiceBusListener:
     async def _settle(self, settlement: Any, what: str) -> None:
         try:
             await settlement
-        except ServiceBusError as error:
+        except (ServiceBusError, ValueError) as error:  # ValueError: its receiver is closed
             logger.warning("'%s' could not %s a message: %s", self._function.name, what, error)
 
     async def _abandon_all(self, receiver: ServiceBusReceiver) -> None:
