@@ -28,6 +28,7 @@ from local import results
 from local.azurite import Azurite, azurite
 from local.dropping import metadata_for
 from local.endpoint import Endpoint, Settings, simulate
+from local.endpoint.answers import LABEL
 from local.following import LAST_EVENTS
 from local.hosts import Hosts, hosts
 from local.stack import BUS, PROJECT, STORAGE
@@ -40,6 +41,8 @@ CONFIG = PROJECT / "Config.json"
 CHAT_MODEL = "Phi-3-mini-4k-instruct"
 EMBED_MODEL = "simulated-embed"
 KEY_SETTING = "ENDPOINT_KEY"
+# Words of each prompt that `chats` makes.
+PROMPT = "what about number"
 CONTAINERS = ("prompts", "nightly", "inputs", "results", "state")
 POLL_SECONDS = 0.05
 
@@ -288,6 +291,13 @@ class Stage:
             except ServiceBusError:
                 await asyncio.sleep(POLL_SECONDS)
 
+    def check_discretion(self, key: str) -> None:
+        """No log line and no event holds a key, a prompt or an answer."""
+        events = (told.event.model_dump_json() for told in self.told)
+        for text in (*self.log, *events):
+            for secret in (key, PROMPT, LABEL):
+                assert secret not in text, f"{secret!r} was told to everybody"
+
 
 def told_by(message: Any) -> Told:
     """The status event in a received message."""
@@ -384,6 +394,7 @@ async def stage(
         stack.push_async_callback(running.stop)
         await until(lambda: len(running.addresses) == workers, f"{workers} workers")
         yield made
+    made.check_discretion(key)
 
 
 def usual_deployments(url: str) -> list[dict[str, Any]]:
@@ -453,6 +464,6 @@ def chat(custom_id: str, content: str, **parameters: Any) -> dict[str, Any]:
 def chats(count: int, about: str, **parameters: Any) -> list[dict[str, Any]]:
     """Rows that each ask another thing."""
     return [
-        chat(f"row-{number}", f"{about}: what about number {number}?", **parameters)
+        chat(f"row-{number}", f"{about}: {PROMPT} {number}?", **parameters)
         for number in range(1, count + 1)
     ]
