@@ -183,8 +183,10 @@ class Finisher:
 
 
 def _staged(staged: int) -> Callable[[JobState | None, bool], lifecycle.Change]:
-    def moved(state: JobState | None, _again: bool) -> lifecycle.Change:
-        return lifecycle.NOTHING if state is None else lifecycle.stage(state, staged)
+    def moved(state: JobState | None, again: bool) -> lifecycle.Change:
+        if state is None:
+            return lifecycle.NOTHING
+        return lifecycle.stage(state, staged, again=again)
 
     return moved
 

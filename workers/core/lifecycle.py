@@ -141,10 +141,12 @@ def finalize(state: JobState) -> Change:
     return Change(_moved(state, state="finalizing")) if _nothing_left(state) else NOTHING
 
 
-def stage(state: JobState, staged: int) -> Change:
+def stage(state: JobState, staged: int, *, again: bool = False) -> Change:
     """The parts of the first `staged` shards are staged; the next slice goes on from there."""
-    if state.state != "finalizing" or staged <= state.staged:
+    if state.state != "finalizing":
         return NOTHING
+    if staged <= state.staged:
+        return Change(finish=again)
     return Change(_moved(state, staged=staged), finish=True)
 
 
