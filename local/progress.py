@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from schemas.jobs import JobStatus
 
@@ -54,7 +55,10 @@ def display(console: Console) -> Iterator[Display]:
     if not console.is_terminal:
         yield Display(console, None)
         return
-    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+    # Wrapped where a terminal is narrow: every figure is wanted.
+    wrapped = Column(no_wrap=False, overflow="fold")
+    text = TextColumn("{task.description}", markup=False, table_column=wrapped)
+    columns = (BarColumn(bar_width=16), text)
     with Progress(*columns, console=console, transient=True) as live:
         yield Display(console, live)
 
