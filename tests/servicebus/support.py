@@ -1,12 +1,14 @@
 """What the tests of the broker share: configurations, a clock, and clients that close together."""
 
 import asyncio
+import inspect
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver, ServiceBusSender
 
@@ -21,6 +23,53 @@ from local.servicebus.codec.values import UInt
 from local.servicebus.codec.writing import encode
 
 ROOT = Path(__file__).parents[2]
+
+Scenario = Callable[..., Coroutine[Any, Any, None]]
+Runs = dict[str, asyncio.Task[None]]
+
+_AT_ONCE = 12
+_scenarios: dict[tuple[str, str], Scenario] = {}
+
+
+def together(scenario: Scenario) -> Callable[[Runs], Coroutine[Any, Any, None]]:
+    """A test that runs at the same time as the others of its module, as it mostly waits.
+
+    It is still a test of its own, which shows its own failure; its module has a fixture `runs`,
+    made of `run_together`. Scenarios share the clients of the module, so each has its own entities.
+    """
+
+    async def test(runs: Runs) -> None:
+        await runs[scenario.__name__]
+
+    _scenarios[scenario.__module__, scenario.__name__] = scenario
+    test.__name__ = test.__qualname__ = scenario.__name__
+    test.__module__, test.__doc__ = scenario.__module__, scenario.__doc__
+    return test
+
+
+@asynccontextmanager
+async def run_together(request: pytest.FixtureRequest, **arguments: Any) -> AsyncIterator[Runs]:
+    """Start the scenarios of a module that were selected, with those arguments that they name."""
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(scenario: Scenario) -> None:
+        wanted = {name: arguments[name] for name in inspect.signature(scenario).parameters}
+        async with at_once:
+            await scenario(**wanted)
+
+    module = request.module.__name__
+    selected = {item.name for item in request.session.items}
+    runs = {
+        name: asyncio.create_task(run(scenario))
+        for (where, name), scenario in _scenarios.items()
+        if where == module and name in selected
+    }
+    try:
+        yield runs
+    finally:
+        for task in runs.values():
+            task.cancel()
+        await asyncio.gather(*runs.values(), return_exceptions=True)
 
 
 def queue(name: str, **properties: Any) -> dict[str, Any]:

@@ -25,14 +25,17 @@ from local.servicebus import Server, serve
 
 from .support import (
     Bus,
+    Runs,
     connect,
     correlation,
     namespace,
     nothing,
     queue,
+    run_together,
     sql,
     subscription,
     take,
+    together,
     topic,
 )
 
@@ -90,6 +93,12 @@ async def bus(server: Server) -> AsyncIterator[Bus]:
         yield clients
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def runs(request: pytest.FixtureRequest, server: Server, bus: Bus) -> AsyncIterator[Runs]:
+    async with run_together(request, server=server, bus=bus) as started:
+        yield started
+
+
 async def send(bus: Bus, name: str, *messages: Any, is_topic: bool = False) -> None:
     sender = await bus.sender(name, is_topic=is_topic)
     for message in messages:
@@ -108,6 +117,7 @@ def properties(message: ServiceBusReceivedMessage) -> dict[str, Any]:
     return {text(key): text(value) for key, value in (message.application_properties or {}).items()}
 
 
+@together
 async def test_properties_and_application_properties_arrive_as_they_were(bus: Bus) -> None:
     application: dict[str | bytes, Any] = {
         "s": "x",
@@ -150,6 +160,7 @@ async def test_properties_and_application_properties_arrive_as_they_were(bus: Bu
     assert timedelta(seconds=50) < got.locked_until_utc - before < timedelta(seconds=65)
 
 
+@together
 async def test_a_batch_arrives_in_order(bus: Bus) -> None:
     sender = await bus.sender("batch")
     batch = await sender.create_message_batch()
@@ -163,6 +174,7 @@ async def test_a_batch_arrives_in_order(bus: Bus) -> None:
     assert [message.sequence_number for message in got] == list(range(1, 53))
 
 
+@together
 async def test_complete_removes_and_abandon_counts(bus: Bus) -> None:
     await send(bus, "abandon", ServiceBusMessage("a"))
     receiver = await bus.receiver("abandon")
@@ -176,6 +188,7 @@ async def test_complete_removes_and_abandon_counts(bus: Bus) -> None:
     assert await receiver.peek_messages(1) == []
 
 
+@together
 async def test_an_abandoned_message_keeps_its_place(bus: Bus) -> None:
     await send(bus, "order", [ServiceBusMessage(str(number)) for number in range(3)])
     receiver = await bus.receiver("order")
@@ -185,6 +198,7 @@ async def test_an_abandoned_message_keeps_its_place(bus: Bus) -> None:
     assert [str(message) for message in await take(receiver, 2)] == ["0", "2"]
 
 
+@together
 async def test_dead_letters_say_why_and_can_be_received(bus: Bus) -> None:
     await send(bus, "dead-letter", ServiceBusMessage("d", application_properties={"k": "v"}))
     receiver = await bus.receiver("dead-letter")
@@ -202,6 +216,7 @@ async def test_dead_letters_say_why_and_can_be_received(bus: Bus) -> None:
     assert await nothing(receiver)
 
 
+@together
 async def test_max_delivery_count_sends_to_the_dead_letter_queue(bus: Bus) -> None:
     await send(bus, "max-delivery", ServiceBusMessage("m"))
     receiver = await bus.receiver("max-delivery")
@@ -215,6 +230,7 @@ async def test_max_delivery_count_sends_to_the_dead_letter_queue(bus: Bus) -> No
     assert letter.delivery_count == 3
 
 
+@together
 async def test_renewal_prolongs_a_lock(bus: Bus) -> None:
     await send(bus, "renew", ServiceBusMessage("r"))
     receiver = await bus.receiver("renew")
@@ -227,6 +243,7 @@ async def test_renewal_prolongs_a_lock(bus: Bus) -> None:
     await receiver.complete_message(message)
 
 
+@together
 async def test_the_auto_renewer_holds_a_lock_beyond_its_duration(bus: Bus) -> None:
     await send(bus, "auto-renew", ServiceBusMessage("r"))
     # The renewer of the SDK looks after its locks every second.
@@ -238,6 +255,7 @@ async def test_the_auto_renewer_holds_a_lock_beyond_its_duration(bus: Bus) -> No
     assert await receiver.peek_messages(1) == []
 
 
+@together
 async def test_an_expired_lock_redelivers_and_a_late_settlement_fails(bus: Bus) -> None:
     await send(bus, "expiry", ServiceBusMessage("e"))
     late, second = await bus.receiver("expiry"), await bus.receiver("expiry")
@@ -251,6 +269,7 @@ async def test_an_expired_lock_redelivers_and_a_late_settlement_fails(bus: Bus) 
             await settle(held)
 
 
+@together
 async def test_a_deferred_message_is_received_by_its_number(bus: Bus) -> None:
     await send(bus, "defer", ServiceBusMessage("d"))
     receiver = await bus.receiver("defer")
@@ -265,6 +284,7 @@ async def test_a_deferred_message_is_received_by_its_number(bus: Bus) -> None:
         await receiver.receive_deferred_messages([message.sequence_number])
 
 
+@together
 async def test_peek_shows_without_locking(bus: Bus) -> None:
     later = ServiceBusMessage("later", scheduled_enqueue_time_utc=in_future(3600))
     await send(bus, "peek", ServiceBusMessage("1"), ServiceBusMessage("2"), later)
@@ -276,6 +296,7 @@ async def test_peek_shows_without_locking(bus: Bus) -> None:
     assert len(await take(receiver, 2)) == 2
 
 
+@together
 async def test_scheduled_messages_wait_and_can_be_cancelled(bus: Bus) -> None:
     sender, receiver = await bus.sender("schedule"), await bus.receiver("schedule")
     start = time.monotonic()
@@ -295,6 +316,7 @@ async def test_scheduled_messages_wait_and_can_be_cancelled(bus: Bus) -> None:
     assert await nothing(receiver)
 
 
+@together
 async def test_a_topic_schedules_and_cancels_for_its_subscriptions(bus: Bus) -> None:
     sender = await bus.sender("later", is_topic=True)
     receiver = await bus.receiver("readers", "later")
@@ -308,6 +330,7 @@ async def test_a_topic_schedules_and_cancels_for_its_subscriptions(bus: Bus) -> 
     assert await nothing(receiver)
 
 
+@together
 async def test_a_topic_fans_out_by_its_rules(bus: Bus) -> None:
     await send(
         bus,
@@ -331,6 +354,7 @@ async def test_a_topic_fans_out_by_its_rules(bus: Bus) -> None:
         assert await nothing(receiver, 0.1), name
 
 
+@together
 async def test_a_subscription_has_a_dead_letter_queue(bus: Bus) -> None:
     await send(bus, "news", ServiceBusMessage("n"), is_topic=True)
     receiver = await bus.receiver("readers", "news")
@@ -340,15 +364,17 @@ async def test_a_subscription_has_a_dead_letter_queue(bus: Bus) -> None:
     assert (str(letter), letter.dead_letter_reason) == ("n", "unreadable")
 
 
-@pytest.mark.parametrize(("name", "topic_name"), [("duplicates", None), ("readers", "once")])
-async def test_duplicates_are_taken_once(bus: Bus, name: str, topic_name: str | None) -> None:
-    messages = [ServiceBusMessage(body, message_id=body[0]) for body in ("a", "a again", "b")]
-    await send(bus, topic_name or name, *messages, is_topic=topic_name is not None)
-    receiver = await bus.receiver(name, topic_name)
-    assert [str(message) for message in await take(receiver, 2)] == ["a", "b"]
-    assert await nothing(receiver)
+@together
+async def test_duplicates_are_taken_once(bus: Bus) -> None:
+    for name, topic_name in (("duplicates", None), ("readers", "once")):
+        messages = [ServiceBusMessage(body, message_id=body[0]) for body in ("a", "a again", "b")]
+        await send(bus, topic_name or name, *messages, is_topic=topic_name is not None)
+        receiver = await bus.receiver(name, topic_name)
+        assert [str(message) for message in await take(receiver, 2)] == ["a", "b"], name
+        assert await nothing(receiver), name
 
 
+@together
 async def test_a_session_has_one_receiver_an_order_and_a_state(bus: Bus) -> None:
     sessions = [ServiceBusMessage(f"{s}{n}", session_id=s) for n in range(3) for s in "AB"]
     await send(bus, "sessions", *sessions)
@@ -373,6 +399,7 @@ async def test_a_session_has_one_receiver_an_order_and_a_state(bus: Bus) -> None
         await bus.receiver("sessions", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=1)
 
 
+@together
 async def test_a_receiver_that_waits_gets_the_next_session(bus: Bus) -> None:
     waiting = asyncio.create_task(
         bus.receiver("session-order", session_id=NEXT_AVAILABLE_SESSION, max_wait_time=10)
@@ -383,6 +410,7 @@ async def test_a_receiver_that_waits_gets_the_next_session(bus: Bus) -> None:
     assert [str(message) for message in await take(receiver, 1)] == ["s"]
 
 
+@together
 async def test_a_lost_session_comes_again(bus: Bus) -> None:
     await send(bus, "session-expiry", ServiceBusMessage("s", session_id="S"))
     receiver = await bus.receiver("session-expiry", session_id="S")
@@ -397,9 +425,10 @@ async def test_a_lost_session_comes_again(bus: Bus) -> None:
         await receiver.complete_message(held)
 
 
+@together
 async def test_an_expired_message_goes_where_the_queue_says(bus: Bus) -> None:
     short = timedelta(seconds=1)  # the SDK sends whole seconds
-    for name in ("ttl", "ttl-drop"):
+    for name in ("ttl-drop", "ttl"):  # what is dropped is gone before the letter comes
         await send(bus, name, ServiceBusMessage(name, time_to_live=short))
     dead, dropped = await bus.receiver("ttl", **DEAD_LETTERS), await bus.receiver("ttl-drop")
     [letter] = await take(dead, 1)
@@ -408,6 +437,7 @@ async def test_an_expired_message_goes_where_the_queue_says(bus: Bus) -> None:
     await dead.complete_message(letter)
 
 
+@together
 async def test_receive_and_delete_needs_no_settlement(bus: Bus) -> None:
     await send(bus, "delete", ServiceBusMessage("1"), ServiceBusMessage("2"))
     receiver = await bus.receiver("delete", **DELETE)
@@ -415,6 +445,7 @@ async def test_receive_and_delete_needs_no_settlement(bus: Bus) -> None:
     assert await receiver.peek_messages(1) == []
 
 
+@together
 async def test_prefetch_fetches_ahead(bus: Bus) -> None:
     await send(bus, "prefetch", [ServiceBusMessage(str(number)) for number in range(100)])
     eager = await bus.receiver("prefetch", prefetch_count=50)
@@ -428,6 +459,7 @@ async def test_prefetch_fetches_ahead(bus: Bus) -> None:
     await asyncio.gather(*(eager.complete_message(message) for message in (first, *got)))
 
 
+@together
 async def test_competing_receivers_share_the_messages(bus: Bus) -> None:
     first, second = await bus.receiver("competing"), await bus.receiver("competing")
     await send(bus, "competing", [ServiceBusMessage(str(number)) for number in range(40)])
@@ -436,6 +468,7 @@ async def test_competing_receivers_share_the_messages(bus: Bus) -> None:
     assert bodies == list(range(40))
 
 
+@together
 async def test_an_iterator_ends_when_nothing_comes(bus: Bus) -> None:
     await send(bus, "iterate", ServiceBusMessage("1"), ServiceBusMessage("2"))
     receiver = await bus.receiver("iterate", max_wait_time=1)
@@ -446,6 +479,7 @@ async def test_an_iterator_ends_when_nothing_comes(bus: Bus) -> None:
     assert got == ["1", "2"]
 
 
+@together
 async def test_value_and_sequence_bodies_pass(bus: Bus) -> None:
     await send(
         bus,
@@ -459,6 +493,7 @@ async def test_value_and_sequence_bodies_pass(bus: Bus) -> None:
     assert list(sequence.body) == [[1, 2], [b"three"]]
 
 
+@together
 async def test_a_large_message_passes_and_an_oversize_one_is_refused(bus: Bus) -> None:
     sender, receiver = await bus.sender("big"), await bus.receiver("big")
     assert sender._max_message_size_on_link == 256 * 1024
@@ -474,6 +509,7 @@ async def test_a_large_message_passes_and_an_oversize_one_is_refused(bus: Bus) -
     assert str(message) == "the link still works"
 
 
+@together
 async def test_an_unknown_entity_is_not_found(bus: Bus) -> None:
     with pytest.raises(errors.MessagingEntityNotFoundError):
         await bus.sender("nowhere")
@@ -481,6 +517,7 @@ async def test_an_unknown_entity_is_not_found(bus: Bus) -> None:
         await bus.receiver("nobody", "events")
 
 
+@together
 async def test_a_session_queue_refuses_what_has_no_session(bus: Bus) -> None:
     with pytest.raises(errors.ServiceBusError, match="SessionId was not set"):
         await send(bus, "sessions", ServiceBusMessage("no session"))
@@ -490,22 +527,21 @@ async def test_a_session_queue_refuses_what_has_no_session(bus: Bus) -> None:
         await bus.receiver("late", session_id="S")
 
 
+@together
 async def test_a_topic_cannot_be_received_from(bus: Bus) -> None:
     with pytest.raises(errors.ServiceBusError, match="subscriptions"):
         await bus.receiver("events")
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
+@together
+async def test_a_wrong_key_is_refused(server: Server) -> None:
+    for right, wrong in (
         ("SharedAccessKey=SAS_KEY_VALUE", "SharedAccessKey=WRONG"),
         ("SharedAccessKeyName=RootManageSharedAccessKey", "SharedAccessKeyName=Nobody"),
-    ],
-)
-async def test_a_wrong_key_is_refused(server: Server, right: str, wrong: str) -> None:
-    connection_string = server.connection_string.replace(right, wrong)
-    async with connect(connection_string, retry_total=0) as stranger:
-        with pytest.raises(
-            (errors.ServiceBusAuthenticationError, errors.ServiceBusAuthorizationError)
-        ):
-            await stranger.sender("properties")
+    ):
+        connection_string = server.connection_string.replace(right, wrong)
+        async with connect(connection_string, retry_total=0) as stranger:
+            with pytest.raises(
+                (errors.ServiceBusAuthenticationError, errors.ServiceBusAuthorizationError)
+            ):
+                await stranger.sender("properties")
