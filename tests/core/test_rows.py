@@ -167,6 +167,19 @@ DIALECTS: list[tuple[str, Any, str, str, dict[str, Any]]] = [
         CHAT,
     ),
     (
+        "a line of errors.jsonl that says more than it has to",
+        {
+            "custom_id": "x",
+            "url": "/v1/chat/completions",
+            "body": CHAT,
+            "error": {"code": "timeout", "message": ""},
+            "request": {"url": "/v1/embeddings", "body": {"input": "i", "model": "phi"}},
+        },
+        "x",
+        "embeddings",
+        {"input": "i", "model": "phi"},
+    ),
+    (
         "a line of errors.jsonl that was no request",
         {
             "id": "job-4",

@@ -165,25 +165,26 @@ class Planner:
 
     def add(self, offset: int, length: int, line: int) -> PlannedShard | None:
         """One row; gives the shard that ends before it, if one does."""
-        done, end = None, offset + length
-        if self._rows and (
-            end - self._offset > MAX_BYTES or (self._rows >= FEW_ROWS and self._enough())
+        done, end, rows = None, offset + length, self._rows
+        held = self._end - self._offset
+        if rows and (
+            end - self._offset > MAX_BYTES
+            or (
+                held >= self._least
+                and (rows >= MAX_ROWS or (rows >= FEW_ROWS and held >= self._target))
+            )
         ):
-            done = self._cut()
-        if not self._rows:
+            done, rows = self._cut(), 0
+        if not rows:
             self._offset, self._line = offset, line
         self._end = end
         self._last = line
-        self._rows += 1
+        self._rows = rows + 1
         return done
 
     def close(self) -> PlannedShard | None:
         """The last shard, if there is one."""
         return self._cut() if self._rows else None
-
-    def _enough(self) -> bool:
-        held = self._end - self._offset
-        return held >= self._least and (self._rows >= MAX_ROWS or held >= self._target)
 
     def _cut(self) -> PlannedShard:
         shard = PlannedShard(
