@@ -15,6 +15,9 @@ from workers.api import Reply
 from workers.inbox import Received
 from workers.service import BLOBS, BUS, Service, start
 
+# Bodies are other people's: as text, one that is not UTF-8 would fail before it is read here.
+BINARY = func.DataType.BINARY
+
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 
@@ -49,25 +52,25 @@ async def prompts(file: blob.BlobClient) -> None:
     await running.intake.announce(file.container_name, file.blob_name)
 
 
-@app.service_bus_queue_trigger("message", queue_name="jobs", connection=BUS)
+@app.service_bus_queue_trigger("message", BUS, "jobs", data_type=BINARY)
 async def jobs(message: func.ServiceBusMessage) -> None:
     """A job request, a BlobCreated event, or a step of a job."""
     await (await service()).inbox.jobs(_received(message))
 
 
-@app.service_bus_queue_trigger("message", queue_name="shards", connection=BUS)
+@app.service_bus_queue_trigger("message", BUS, "shards", data_type=BINARY)
 async def shards(message: func.ServiceBusMessage) -> None:
     """A shard to run."""
     await (await service()).inbox.shards(_received(message))
 
 
-@app.service_bus_queue_trigger("message", queue_name="jobs/$DeadLetterQueue", connection=BUS)
+@app.service_bus_queue_trigger("message", BUS, "jobs/$DeadLetterQueue", data_type=BINARY)
 async def dead_jobs(message: func.ServiceBusMessage) -> None:
     """A message that `jobs` gave up."""
     await (await service()).inbox.dead_jobs(_received(message))
 
 
-@app.service_bus_queue_trigger("message", queue_name="shards/$DeadLetterQueue", connection=BUS)
+@app.service_bus_queue_trigger("message", BUS, "shards/$DeadLetterQueue", data_type=BINARY)
 async def dead_shards(message: func.ServiceBusMessage) -> None:
     """A message that `shards` gave up."""
     await (await service()).inbox.dead_shards(_received(message))

@@ -15,7 +15,7 @@ from typing import Final
 from azure.identity.aio import DefaultAzureCredential
 
 from workers.adapters.blobs import connect_blobs
-from workers.adapters.bus import connect_bus
+from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
 from workers.api import Api
 from workers.clock import ServiceClock
@@ -27,7 +27,7 @@ from workers.ledger import Ledger
 from workers.records import Records
 from workers.runner import Runner
 from workers.settings import read_settings
-from workers.steps import Steps
+from workers.steps import JOBS, SHARDS, STATUS, Steps
 from workers.sweeper import Sweeper
 
 # The names of the connections, as the triggers use them: a connection string in the setting of
@@ -70,16 +70,20 @@ class Keys:
 
     def __call__(self, name: str) -> str | None:
         """The value of a setting; read afresh from the file when it is asked for again."""
-        if name in self._given and self._file.exists():
-            values = json.loads(self._file.read_text(encoding="utf-8-sig")).get("Values", {})
-            if isinstance(values.get(name), str):
-                return str(values[name])
+        fresh = self._in_file(name) if name in self._given else None
         self._given.add(name)
-        return self._environment.get(name)
+        return self._environment.get(name) if fresh is None else fresh
+
+    def _in_file(self, name: str) -> str | None:
+        try:
+            value = json.loads(self._file.read_text(encoding="utf-8-sig"))["Values"][name]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None  # not there, or just being written
+        return value if isinstance(value, str) else None
 
 
 async def start(environment: Mapping[str, str] = os.environ) -> Service:
-    """Make the parts. Connects to nothing yet. Raises SettingsError that says what to mend."""
+    """Make the parts, and begin to connect. Raises SettingsError that says what to mend."""
     settings = read_settings(environment)
     rng, clock = random.SystemRandom(), ServiceClock(time.time)
     async with AsyncExitStack() as stack:
@@ -125,5 +129,11 @@ async def start(environment: Mapping[str, str] = os.environ) -> Service:
             sweeper=Sweeper(records, steps, intake, clock=clock),
             api=Api(records, steps, clock=clock),
             open=stack.pop_all(),
-            background=asyncio.create_task(dispatcher.run(), name="quota shares"),
+            background=asyncio.create_task(_attend(dispatcher, bus), name="shares and links"),
         )
+
+
+async def _attend(dispatcher: Dispatcher, bus: ServiceBus) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bus.open((JOBS, SHARDS, STATUS)))
+        group.create_task(dispatcher.run())

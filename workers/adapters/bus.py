@@ -7,7 +7,7 @@ batches: whoever gets the entity's turn sends for everybody who waits.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -138,6 +138,16 @@ class ServiceBus:
         finally:
             await _quietly(receiver.close())
 
+    async def open(self, entities: Iterable[str]) -> None:
+        """Open the ways to some entities together, before the first message has to wait for one.
+
+        What cannot be opened now is opened by the first send, which tells what is wrong.
+        """
+        async with asyncio.TaskGroup() as group:
+            for entity in entities:
+                lane = self._lanes.setdefault(entity, _Lane(self._client, entity))
+                group.create_task(lane.open())
+
     async def close(self) -> None:
         """Close the senders; those in use fail."""
         async with asyncio.TaskGroup() as group:
@@ -176,6 +186,14 @@ class _Lane:
                 self._waiting.remove(load)
         if load.error is not None:
             raise load.error
+
+    async def open(self) -> None:
+        async with self._turn:
+            try:
+                async with asyncio.timeout(BATCH_SECONDS):
+                    await _batch(await self._opened())
+            except (AzureError, OSError):  # TimeoutError is an OSError
+                self._retire()
 
     async def close(self) -> None:
         for sender in (self._sender, self._broken):
