@@ -167,6 +167,7 @@ class Turns:
             del pending[waiter]
             if not pending:
                 del self._pending[waiter.job]
+            self._unwatch(waiter.gate)
         if isinstance(result, HandBack):
             raise result
         return result
@@ -220,6 +221,12 @@ class Turns:
         if gate.timer is None and gate.deadline < inf:
             loop = asyncio.get_running_loop()
             gate.timer = loop.call_at(gate.deadline, self._overdue, gate)
+
+    def _unwatch(self, gate: Gate) -> None:
+        """A timer would keep the gate of a shard that is long done."""
+        if gate.timer is not None and not gate.waiters:
+            gate.timer.cancel()
+            gate.timer = None
 
     def _overdue(self, gate: Gate) -> None:
         gate.timer = None
