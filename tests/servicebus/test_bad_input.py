@@ -67,9 +67,8 @@ async def test_another_protocol_is_told_what_is_spoken_here(data: bytes) -> None
 async def test_a_connection_that_stays_silent_is_closed() -> None:
     limits = Limits(handshake_seconds=1, idle_ms=100)
     async with running(limits) as server:
-        async with peer(server, shaken=False) as silent:
+        async with peer(server, shaken=False) as silent, peer(server) as idle:
             assert await silent.closed()
-        async with peer(server) as idle:
             close = await idle.expect(p.Close)
             assert condition_of(close.error) == "amqp:resource-limit-exceeded"
         await until(lambda: not server.connections)

@@ -4,27 +4,59 @@ import asyncio
 import json
 import signal
 import socket
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus import exceptions as errors
 
-from .support import command, connect, namespace, nothing, queue, take
+from .support import (
+    Runs,
+    command,
+    connect,
+    namespace,
+    nothing,
+    queue,
+    run_together,
+    take,
+    together,
+)
 
 CONFIG = namespace(queue("jobs", LockDuration="PT3S"))
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> str:
-    path = tmp_path / "Config.json"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("command")
+
+
+@pytest.fixture(scope="module")
+def config(directory: Path) -> str:
+    path = directory / "Config.json"
     path.write_text(json.dumps(CONFIG), encoding="utf-8")
     return str(path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_it_prints_one_line_and_stops_when_told(how: signal.Signals) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def runs(request: pytest.FixtureRequest, directory: Path, config: str) -> AsyncIterator[Runs]:
+    async with run_together(request, directory=directory, config=config) as started:
+        yield started
+
+
+@together
+async def test_it_prints_one_line_and_stops_when_told() -> None:
+    async with asyncio.TaskGroup() as both:
+        both.create_task(start_and_stop(signal.SIGTERM))
+        both.create_task(start_and_stop(signal.SIGINT))
+
+
+async def start_and_stop(how: signal.Signals) -> None:
     async with command("--config", "Config.json", "--port", "0") as (process, line):
         assert line.startswith("Endpoint=sb://127.0.0.1:")
         assert line.endswith("UseDevelopmentEmulator=true;")
@@ -36,25 +68,29 @@ async def test_it_prints_one_line_and_stops_when_told(how: signal.Signals) -> No
         assert (process.returncode, rest) == (0, b"")
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"), [("{}", "ConfigurationError"), (json.dumps(CONFIG), "OSError")]
-)
-async def test_it_says_why_it_cannot_start(tmp_path: Path, content: str, complaint: str) -> None:
-    path = tmp_path / "Config.json"
-    path.write_text(content, encoding="utf-8")
+@together
+async def test_it_says_why_it_cannot_start(directory: Path, config: str) -> None:
+    wrong = directory / "wrong.json"
+    wrong.write_text("{}", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        async with command("--config", str(path), "--port", port, errors=True) as (process, line):
-            assert line == ""
-            async with asyncio.timeout(10):
-                _, problem = await process.communicate()
-    assert process.returncode == 1
-    assert problem.decode().startswith(complaint)
-    assert len(problem.splitlines()) == 1
+        for arguments, code, complaint in (
+            (("--config", str(wrong), "--port", "0"), 1, "ConfigurationError: "),
+            (("--config", config, "--port", port), 1, "OSError: "),
+            (("--fault", "crash:send"), 2, "'crash' is not a valid Kind"),
+        ):
+            async with command(*arguments, errors=True) as (process, line):
+                assert line == ""
+                async with asyncio.timeout(10):
+                    _, problem = await process.communicate()
+            assert process.returncode == code
+            assert complaint in problem.decode().splitlines()[-1]
+            assert b"Traceback" not in problem
 
 
-async def test_messages_and_locks_outlive_a_killed_broker(config: str, tmp_path: Path) -> None:
-    arguments = ("--config", config, "--data", str(tmp_path / "data.sqlite"), "--port", "0")
+@together
+async def test_messages_and_locks_outlive_a_killed_broker(config: str, directory: Path) -> None:
+    arguments = ("--config", config, "--data", str(directory / "data.sqlite"), "--port", "0")
     async with command(*arguments) as (process, line), connect(line, retry_total=0) as bus:
         sender, receiver = await bus.sender("jobs"), await bus.receiver("jobs")
         await sender.send_messages([ServiceBusMessage(body) for body in ("locked", "done", "dead")])
@@ -87,6 +123,7 @@ async def test_messages_and_locks_outlive_a_killed_broker(config: str, tmp_path:
         assert (str(letter), letter.dead_letter_reason) == ("dead", "bad")
 
 
+@together
 async def test_faults_are_asked_for_on_the_command_line(config: str) -> None:
     busy = "busy:send,entity=jobs,times=1"
     async with (

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -18,7 +17,18 @@ from azure.servicebus import (
 )
 from azure.servicebus import exceptions as errors
 
-from .support import ROOT, command, namespace, queue, sql, subscription, topic
+from .support import (
+    ROOT,
+    Runs,
+    command,
+    namespace,
+    queue,
+    run_together,
+    sql,
+    subscription,
+    together,
+    topic,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,6 +55,12 @@ async def connection_string(tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     path.write_text(json.dumps(CONFIG), encoding="utf-8")
     async with command("--config", str(path), "--port", "0") as (_, line):
         yield line
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def runs(request: pytest.FixtureRequest, connection_string: str) -> AsyncIterator[Runs]:
+    async with run_together(request, connection_string=connection_string) as started:
+        yield started
 
 
 def take(receiver: ServiceBusReceiver, count: int) -> list[ServiceBusReceivedMessage]:
@@ -95,10 +111,24 @@ def use_session(client: ServiceBusClient) -> None:
         assert receiver.session.get_state() == b"state"
 
 
-@pytest.mark.parametrize("use", [use_queue, use_topic, use_session])
-async def test_the_sync_client(connection_string: str, use: Any) -> None:
+async def use(connection_string: str, how: Callable[[ServiceBusClient], None]) -> None:
     with ServiceBusClient.from_connection_string(connection_string) as client:
-        await asyncio.to_thread(use, client)
+        await asyncio.to_thread(how, client)
+
+
+@together
+async def test_the_sync_client_and_a_queue(connection_string: str) -> None:
+    await use(connection_string, use_queue)
+
+
+@together
+async def test_the_sync_client_and_a_topic(connection_string: str) -> None:
+    await use(connection_string, use_topic)
+
+
+@together
+async def test_the_sync_client_and_a_session(connection_string: str) -> None:
+    await use(connection_string, use_session)
 
 
 JAVASCRIPT_SAW = {
@@ -123,6 +153,7 @@ JAVASCRIPT_SAW = {
 }
 
 
+@together
 async def test_the_javascript_client(connection_string: str) -> None:
     node = shutil.which("node")
     assert node is not None, "node is needed: npm ci installs the client"

@@ -104,7 +104,7 @@ class Soak:
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(120):
             while not condition():  # noqa: ASYNC110 - other processes send no event
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)  # each look reads all notes
 
     def notes(self, word: str) -> Counter[str]:
         lines = [

@@ -182,7 +182,7 @@ def test_two_brokers_do_not_share_a_file(world: World) -> None:
     world.send("q", b"m")
     world.store.commit()
     with pytest.raises(StoreInUseError):
-        Store(world.path)
+        Store(world.path, patience=0.0)
 
 
 def test_a_failing_disk_is_an_error_not_a_promise(world: World) -> None:

@@ -45,8 +45,9 @@ class StoreInUseError(RuntimeError):
 class Store:
     """A `Journal` in a file; see `broker.journal.Journal` for what the methods are told."""
 
-    def __init__(self, path: str | Path) -> None:
-        self._database = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+    def __init__(self, path: str | Path, patience: float = 2.0) -> None:
+        """Open the file, which another broker may take up to `patience` seconds to let go of."""
+        self._database = sqlite3.connect(path, timeout=patience, isolation_level=None)
         try:
             self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode=WAL")
