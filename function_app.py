@@ -4,16 +4,14 @@ Nothing is read or connected at import, so that the host can index it anywhere; 
 process are made at its first invocation and live as long as it does.
 """
 
-import asyncio
 import json
-from functools import cache
 
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
 from workers.api import Reply
 from workers.inbox import Received
-from workers.service import BLOBS, BUS, Service, start
+from workers.service import BLOBS, BUS, OneService
 
 # Bodies are other people's: as text, one that is not UTF-8 would fail before it is read here.
 BINARY = func.DataType.BINARY
@@ -21,26 +19,8 @@ BINARY = func.DataType.BINARY
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 
-@cache
-def _starting() -> "asyncio.Task[Service]":
-    return asyncio.create_task(start(), name="start")
-
-
-async def service() -> Service:
-    """The process's one service. A start that failed is tried again with the next invocation."""
-    starting = _starting()
-    try:
-        return await asyncio.shield(starting)
-    except Exception:
-        _starting.cache_clear()
-        raise
-
-
-async def drain() -> None:
-    """Journal what is there: for hosts that say when they stop."""
-    if _starting.cache_info().currsize:
-        running = await service()
-        await running.runner.drain()
+service = OneService()
+drain = service.drain
 
 
 @app.blob_trigger(

@@ -137,3 +137,22 @@ async def _attend(dispatcher: Dispatcher, bus: ServiceBus) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(bus.open((JOBS, SHARDS, STATUS)))
         group.create_task(dispatcher.run())
+
+
+class OneService:
+    """A process's one service, made at its first use."""
+
+    def __init__(self) -> None:
+        self._starting: asyncio.Task[Service] | None = None
+
+    async def __call__(self) -> Service:
+        """The service. A start that failed is tried again at the next use."""
+        if self._starting is None or (self._starting.done() and self._starting.exception()):
+            self._starting = asyncio.create_task(start(), name="start")
+        # One caller's end is not to take the start from the others.
+        return await asyncio.shield(self._starting)
+
+    async def drain(self) -> None:
+        """Journal what is there: for hosts that say when they stop."""
+        if self._starting is not None:
+            await (await self()).runner.drain()
