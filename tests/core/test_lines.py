@@ -93,6 +93,20 @@ def test_the_words_of_an_endpoint_come_first() -> None:
     assert row.response.body == {"e": 1}
 
 
+@pytest.mark.parametrize("levels", [10, 200, 5000])
+def test_an_answer_that_cannot_be_written_fails_its_row_alone(levels: int) -> None:
+    deep: Any = "x"
+    for _ in range(levels):
+        deep = [deep]
+    result = answered(Outcome("ok", 200, {"deep": deep}, Usage(7, 5)), attempt())
+    assert result.kind == ("succeeded" if levels < 250 else "failed")
+    assert result.usage == Usage(7, 5)
+    torn = answered(Outcome("ok", 200, {"content": "\ud800"}, Usage(7, 5)), attempt())
+    row = ErrorRow.model_validate_json(torn.text)
+    assert row.error.code == "unwritable_answer"
+    assert row.request == REQUEST.as_batch_row()
+
+
 def test_a_refusal_keeps_the_line_or_the_request() -> None:
     raw = Refusal(4, None, "invalid_json", "line 4: not JSON", raw="{")
     row = ErrorRow.model_validate_json(lines.refused("j", 0, raw).text)

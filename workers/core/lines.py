@@ -1,7 +1,7 @@
 """The line that each row gets in the results, and what it adds to the sums."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
@@ -25,6 +25,11 @@ _ADVICE: Mapping[OutcomeKind, str] = {
     "gone": "the deployment does not exist: mend DEPLOYMENTS, then drop this row again",
     "ok": "",
 }
+
+
+_UNWRITABLE = (
+    "the answer is no JSON that could be written: change the prompt, or mend the deployment"
+)
 
 
 class RowResult(NamedTuple):
@@ -76,12 +81,17 @@ def answered(
             "request": request.as_batch_row(),
         }
     line["attempts"] = [asdict(attempt) for attempt in attempts]
+    try:
+        text = orjson.dumps(line)
+    except orjson.JSONEncodeError:
+        # Nested deeper than can be written, or half a surrogate pair: the row's fault or the
+        # server's, but nobody else's.
+        unwritable = replace(
+            outcome, kind="transient", body=None, code="unwritable_answer", message=_UNWRITABLE
+        )
+        return answered(job, row, request, unwritable, attempts=attempts, use=use)
     return RowResult(
-        row,
-        "succeeded" if ok else "failed",
-        outcome.usage or Usage(),
-        orjson.dumps(line),
-        tuple(use),
+        row, "succeeded" if ok else "failed", outcome.usage or Usage(), text, tuple(use)
     )
 
 
