@@ -253,7 +253,7 @@ class _Job:
         paused = any(doing.act == "pause" for doing in scenario.doings)
         if state.state == "expired" and scenario.completion_window == "24h" and not paused:
             yield "a whole day was not enough"
-        if _undisturbed(scenario) and state.gen != (state.ending is not None):
+        if _undisturbed(scenario) and state.gen > (state.ending is not None):
             yield "the sweeper had to help where nothing went wrong"
 
 
@@ -265,7 +265,9 @@ def _undisturbed(scenario: Scenario) -> bool:
     slow = scenario.requests_per_minute is not None
     disturbing = ("kill", "drain", "pause", "resume")
     done = any(doing.act in disturbing for doing in scenario.doings)
-    return not (any(rates) or scenario.storms or any(outages) or poisoned or slow or done)
+    return not (
+        any(rates) or scenario.script or scenario.storms or any(outages) or poisoned or slow or done
+    )
 
 
 _CODES = {

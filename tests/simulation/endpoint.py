@@ -49,7 +49,7 @@ class Service:
     ) -> tuple[Outcome, Call | None]:
         """Answer a call; the billed call comes with the outcome. Raises Poisoned."""
         loop = asyncio.get_running_loop()
-        prompts = _prompts(task, body)
+        prompts = prompts_of(task, body)
         refusal = await self._refused(prompts)
         if refusal is not None:
             return refusal, None
@@ -83,7 +83,8 @@ class Service:
         return None
 
 
-def _prompts(task: Task, body: Mapping[str, Any]) -> tuple[str, ...]:
+def prompts_of(task: Task, body: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a call asks, row by row."""
     if task == "embeddings":
         given = body["input"]
         return tuple(given) if isinstance(given, list) else (given,)

@@ -13,7 +13,7 @@ from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from tests.doubles.faults import TRIES, FaultyBlobs, ProcessKilled
 from tests.simulation.billing import RUN, lease_of
-from tests.simulation.endpoint import Poisoned
+from tests.simulation.endpoint import Poisoned, prompts_of
 from workers.api import Api
 from workers.clock import ServiceClock
 from workers.dispatcher import Dispatcher
@@ -222,19 +222,20 @@ class ProcessEndpoint:
         process, world = self._process, self._process.world
         asked = world.now
         await process.alive()
-        fault = world.faults(process, "ask", task)
-        await process._befall(fault, "before", "ask", task)
+        name = " ".join(prompts_of(task, body))
+        fault = world.faults(process, "ask", name)
+        await process._befall(fault, "before", "ask", name)
         run = RUN.get()
         try:
             outcome, call = await world.service.ask(task, body, run, asked)
         except Poisoned:
-            world.trace(process.name, "ask", task, "poisoned")
+            world.trace(process.name, "ask", name, "poisoned")
             world.kill(process)
             raise ProcessKilled from None
-        await process._befall(fault, "after", "ask", task)
+        await process._befall(fault, "after", "ask", name)
         if call is not None:
             call.answered = world.now
-        world.trace(process.name, "ask", task, outcome.kind)
+        world.trace(process.name, "ask", name, outcome.kind)
         return outcome
 
     async def info(self) -> EndpointInfo | None:

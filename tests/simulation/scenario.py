@@ -89,6 +89,16 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Scripted:
+    """A fault at the first call of a kind with this in its name; a freeze lasts for `seconds`."""
+
+    kind: str
+    name: str
+    fault: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """All that is decided before a world begins. Rates are chances for one call."""
 
@@ -127,6 +137,7 @@ class Scenario:
     bus_out: tuple[Span, ...] = ()
     no_runs: tuple[Span, ...] = ()
     most_deliveries: int = 5_000
+    script: tuple[Scripted, ...] = ()
 
 
 _USUAL: Sequence[RowKind] = ("chat",) * 12 + ("embedding",) * 4

@@ -1,9 +1,9 @@
 """A thousand small worlds in which everything goes wrong that can, and every row comes out once."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ SEEDS = range(1000)
 
 @pytest.mark.timeout(180)
 def test_every_row_comes_out_once_in_a_thousand_worlds() -> None:
-    began = time.process_time()
+    began = _processor_seconds()
     worlds = list(see_all(SEEDS))
     wrong = {seen.seed: seen.faults for seen in worlds if seen.faults}
     assert wrong == {}, "python -m tests.simulation --seed K --trace shows what happened"
@@ -27,7 +27,12 @@ def test_every_row_comes_out_once_in_a_thousand_worlds() -> None:
     assert sum(seen.mishaps for seen in worlds) > 5 * len(worlds)
     assert sum(seen.jobs for seen in worlds) > len(worlds)
     assert sum(seen.shards for seen in worlds) > 1.5 * len(worlds)
-    assert time.process_time() - began < 60.0
+    assert _processor_seconds() - began < 60.0
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize("seed", [5, 69, 118, 496])

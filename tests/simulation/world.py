@@ -49,7 +49,8 @@ class World:
     ) -> None:
         self.scenario = scenario
         self.rng = rng
-        self.faults: Faults = faults or self._random_fault
+        self.faults: Faults = faults or self._fault
+        self._script = list(scenario.script)
         self.log: list[str] | None = [] if keep else None
         self.digest = hashlib.blake2b(digest_size=16)
         self.settings = settings_of(scenario)
@@ -67,6 +68,7 @@ class World:
         self.kills = self.freezes = self.injected = self.ended_at = 0
         self.slowest = 4.0 * max(1.0, scenario.latency)
         self._lives = 0
+        self._freeze_for: dict[str, float] = {}
         self._deliveries = 0
         self._pending = 0
         self._handling: dict[tuple[str, int, int], tuple[Process, Run]] = {}
@@ -109,6 +111,14 @@ class World:
     def unreachable(self, kind: str) -> bool:
         spans = self.scenario.bus_out if kind == "send" else self.scenario.storage_out
         return any(self.now in span for span in spans)
+
+    def _fault(self, process: Process, kind: str, name: str) -> str | None:
+        for scripted in self._script:
+            if scripted.kind == kind and scripted.name in name:
+                self._script.remove(scripted)
+                self._freeze_for[process.name] = scripted.seconds
+                return scripted.fault
+        return self._random_fault(process, kind, name)
 
     def _random_fault(self, process: Process, kind: str, name: str) -> str | None:
         if not self.faulty:
@@ -193,7 +203,9 @@ class World:
         self.trace("freeze", process.name)
         self._break(process)
         process.freeze()
-        self._later(self.rng.choice((10.0, 35.0, 70.0, 200.0)), self._wake, process)
+        some = self.rng.choice((10.0, 35.0, 70.0, 200.0))
+        seconds = self._freeze_for.pop(process.name, some)
+        self._later(seconds, self._wake, process)
 
     def _wake(self, process: Process) -> None:
         process.wake()
