@@ -59,7 +59,7 @@ def test_texts(text: str, wait: float | None) -> None:
         ("11000", 11_000),
         ("86400", 86_400),
         ("9999999", LONGEST),
-        ("-5", 0),
+        ("-5", None),
         (formatdate(NOW + 30, usegmt=True), 30),
         (formatdate(NOW - 30, usegmt=True), 0),
         ("soon", None),

@@ -48,6 +48,8 @@ def retry_after(
 ) -> float | None:
     """Seconds until the service wants to be asked again, 0 to LONGEST; None if it does not say.
 
+    Negative numbers stand for unknown; a date that is past means now.
+
     `now` is seconds since the epoch; `limit`, where known, picks the reset header that counts.
     """
     found = _first_hint(headers, message, now, limit)
@@ -58,7 +60,8 @@ def _first_hint(
     headers: Mapping[str, str], message: str, now: float, limit: Limit | None
 ) -> float | None:
     for name in _MILLISECONDS:
-        if (value := _number(headers.get(name))) is not None:
+        value = _number(headers.get(name))
+        if value is not None and value >= 0:
             return value / 1000
     if (value := _seconds_or_date(headers.get("retry-after"), now)) is not None:
         return value
@@ -78,8 +81,10 @@ def _number(text: str | None) -> float | None:
 
 def _seconds_or_date(text: str | None, now: float) -> float | None:
     value = _number(text)
-    if value is not None or not text:
-        return value
+    if value is not None:
+        return value if value >= 0 else None
+    if not text:
+        return None
     try:
         return parsedate_to_datetime(text).timestamp() - now
     except (ValueError, OverflowError):
