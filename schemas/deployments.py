@@ -26,6 +26,12 @@ TASKS_OF_KIND: dict[Kind, tuple[Task, ...]] = {
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
+_FORMS = {
+    "name": "1 to 63 letters, digits, '.', '_', '-', the first a letter or digit",
+    "scope": "a scope of Entra ID, such as https://cognitiveservices.azure.com/.default",
+    "api_version": "a version as in the service's documentation, such as 2024-10-21",
+}
+
 _APPENDED = ("/chat/completions", "/completions", "/images/embeddings", "/embeddings")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,7 +42,9 @@ class Deployment(BaseModel):
 
     `url` is what the portal or the server shows: the base of a `model-inference` endpoint, of an
     `openai` server (usually ending in /v1), of an `azure-openai` resource, or the whole scoring
-    URL of an `aml-score` endpoint. `timeout` is seconds for one call as a whole.
+    URL of an `aml-score` endpoint. `scope` is the Entra scope where the kind's own does not fit.
+    `max_inputs_per_request` bounds a packed embeddings call. `timeout` is seconds for one call as a
+    whole.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -54,8 +62,10 @@ class Deployment(BaseModel):
     tokens_per_minute: Positive | None = None
     requests_per_day: int | None = Field(default=None, gt=0)
     max_tokens_per_request: int | None = Field(default=None, gt=0)
+    max_inputs_per_request: int | None = Field(default=None, gt=0)
     max_concurrency: int | None = Field(default=None, gt=0)
     weight: Positive = 1.0
+    scope: str | None = Field(default=None, pattern=r"^(https|api)://[A-Za-z0-9./-]+/\.default$")
     api_version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,40}$")
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     timeout: float = Field(default=120.0, gt=0, le=180)
@@ -90,6 +100,8 @@ class Deployment(BaseModel):
             raise ValueError("auth 'key' needs key_setting, the name of the setting with the key")
         if self.auth != "key" and self.key_setting:
             raise ValueError(f"key_setting is not used with auth {self.auth!r}: drop one of them")
+        if self.scope and self.auth != "entra":
+            raise ValueError(f"scope is not used with auth {self.auth!r}: drop it or use 'entra'")
         unable = [task for task in self.tasks if task not in TASKS_OF_KIND[self.kind]]
         if unable:
             raise ValueError(f"tasks: kind {self.kind!r} cannot do {', '.join(unable)}")
@@ -198,6 +210,8 @@ def _mistakes(where: str, error: ValidationError) -> list[str]:
             text = f"is not a field of a deployment{_nearest(field, Deployment.model_fields)}"
         elif item["type"] == "missing":
             text = "is required"
+        elif item["type"] == "string_pattern_mismatch" and field in _FORMS:
+            text = f"must be {_FORMS[field]}"
         elif field == "key_setting":
             text = "must be the name of a setting (letters, digits, _), not the key itself"
         lines.append(f"{where}, field {field!r}: {text}")

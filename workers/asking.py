@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
+from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.outcomes import Outcome
 from schemas.results import Attempt
@@ -18,6 +19,8 @@ from workers.errors import HandBack
 
 WEIGHT_OF_PRIORITY = {"high": 4.0, "normal": 1.0, "low": 0.1}
 
+PACKED: tuple[Task, ...] = ("embeddings", "image-embeddings")
+
 Asked = tuple[int, Request]
 Attempts = tuple[Attempt, ...]
 Collect = Callable[[RowResult], None]
@@ -28,6 +31,9 @@ class Dispatch(Protocol):
 
     async def ask(self, call: Call, *, job: str, weight: float, gate: Gate) -> Answer:
         """One call, when its turn comes. Raises HandBack where that is not in time."""
+
+    def pack_limits(self, task: Task, model: str) -> Limits:
+        """What a packed call may hold."""
 
 
 class Asking:
@@ -46,7 +52,6 @@ class Asking:
         *,
         spend: Callable[[int, Attempts], None],
         spent: Mapping[int, Attempts],
-        pack_limits: Limits,
     ) -> None:
         self._job = job
         self._dispatch = dispatch
@@ -54,7 +59,6 @@ class Asking:
         self._collect = collect
         self._spend = spend
         self._spent = spent
-        self._limits = pack_limits
         self._weight = WEIGHT_OF_PRIORITY[job.priority]
         self.handed_back: list[HandBack] = []
 
@@ -63,15 +67,10 @@ class Asking:
         by_row = dict(rows)
         async with asyncio.TaskGroup() as group:
             for row, request in rows:
-                if request.task not in ("embeddings", "image-embeddings"):
+                if request.task not in PACKED:
                     group.create_task(self._alone(row, request))
-            for task in ("embeddings", "image-embeddings"):
-                packable = [
-                    Packable(row, request.model or "", request.body)
-                    for row, request in rows
-                    if request.task == task
-                ]
-                for packed in pack(packable, self._limits):
+            for (task, model), packable in _packable(rows).items():
+                for packed in pack(packable, self._dispatch.pack_limits(task, model)):
                     group.create_task(self._packed(packed, by_row))
 
     async def one_by_one(
@@ -111,9 +110,11 @@ class Asking:
         wasted = (*wasted, *answer.attempts)
         outcomes = _outcomes(packed, answer.outcome)
         if outcomes is None:
-            for half in packed.halve():
-                await self._packed(half, by_row, wasted)
-                wasted = ()
+            # At the same time: an answer to one half tells that the other's failure is its own.
+            async with asyncio.TaskGroup() as group:
+                for half in packed.halve():
+                    group.create_task(self._packed(half, by_row, wasted))
+                    wasted = ()
             return
         for row in rows:
             earlier = self._spent.get(row, ())
@@ -138,6 +139,16 @@ class Asking:
             if vain := (*wasted, *wait.attempts):
                 self._spend(row, vain)
             return None
+
+
+def _packable(rows: Sequence[Asked]) -> Mapping[tuple[Task, str], Sequence[Packable]]:
+    """The rows that may share calls, by task and model."""
+    found: dict[tuple[Task, str], list[Packable]] = {}
+    for row, request in rows:
+        if request.task in PACKED:
+            model = request.model or ""
+            found.setdefault((request.task, model), []).append(Packable(row, model, request.body))
+    return found
 
 
 def _outcomes(packed: Pack, outcome: Outcome) -> dict[int, Outcome] | None:

@@ -19,6 +19,7 @@ from schemas.results import Attempt, WaitReason
 from workers.core.allowance import DAY
 from workers.core.estimating import measure
 from workers.core.lane import Lane, Ticket
+from workers.core.packing import Limits
 from workers.core.retrying import ATTEMPTS, backoff, step
 from workers.errors import HandBack
 from workers.funding import Funding
@@ -86,6 +87,10 @@ class Dispatcher:
     def cannot(self, task: Task, model: str) -> str | None:
         """Why no deployment can do this, as a message for the row; None if one can."""
         return self._routing.cannot(task, model)
+
+    def pack_limits(self, task: Task, model: str) -> Limits:
+        """What a packed call may hold, whichever deployment gets it."""
+        return self._routing.pack_limits(task, model)
 
     async def preflight(self, task: Task, model: str) -> str | None:
         """Why the endpoints themselves say that they cannot do a task; None if one can."""

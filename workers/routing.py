@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from schemas.deployments import Deployment, Task
+from workers.core.packing import Limits
 from workers.ports import Endpoint, EndpointInfo
 
 INFO_DEADLINE = 20.0
@@ -48,6 +49,15 @@ class Routing:
         able = sorted({each for name in names for each in self._deployments[name].serves})
         return f"the deployments of {model!r} do not do {task}; they do: {', '.join(able)}"
 
+    def pack_limits(self, task: Task, model: str) -> Limits:
+        """What a packed call may hold: what each deployment that may get it takes."""
+        usual = Limits()
+        taken = [
+            self._deployments[name].max_inputs_per_request or usual.inputs
+            for name in self._serving(task, model)
+        ]
+        return Limits(inputs=min(taken, default=usual.inputs), size=usual.size)
+
     async def preflight(self, task: Task, model: str) -> str | None:
         """Why the endpoints themselves say that they cannot do a task; None if one can.
 
@@ -56,8 +66,9 @@ class Routing:
         refused = self.cannot(task, model)
         if refused is not None:
             return refused
-        for name in self._serving(task, model):
-            await self._ask(name)
+        async with asyncio.TaskGroup() as group:
+            for name in self._serving(task, model):
+                group.create_task(self._ask(name))
         return self.heard(task, model)
 
     def heard(self, task: Task, model: str) -> str | None:

@@ -16,7 +16,6 @@ from workers.asking import Asking, Dispatch
 from workers.attempt import Attempt, Routes, read_rows
 from workers.attending import WORTH_TELLING_SECONDS, Attendance
 from workers.core import lifecycle
-from workers.core.packing import Limits
 from workers.errors import BlobChanged, BlobMissing, Draining, HandBack, Unavailable
 from workers.gate import Gate
 from workers.journal import Journal, attempt_name, next_ordinal, read_journals
@@ -30,7 +29,6 @@ from workers.steps import Steps
 HELD_RETRY_SECONDS: Final = 20.0
 OUTAGE_RETRY_SECONDS: Final = 30.0
 LONGEST_DELAY_SECONDS: Final = 3600.0
-PACK_LIMITS: Final = Limits()
 CHANGED: Final = Reason(
     code="input_changed",
     message="the file was overwritten or deleted while it ran: drop it again",
@@ -160,7 +158,6 @@ class Runner:
             attempt.collect,
             spend=attempt.spend,
             spent=attempt.past.spent,
-            pack_limits=PACK_LIMITS,
         )
         if self._draining:
             await attempt.flush(end=True)

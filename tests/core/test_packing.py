@@ -147,9 +147,18 @@ def test_a_pack_of_one_is_not_halved() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "blamed"),
-    [("bad_request", True), ("content_filter", True), ("throttled", False), ("ok", False)],
+    [
+        ("bad_request", True),
+        ("content_filter", True),
+        ("transient", True),
+        ("timeout", True),
+        ("throttled", False),
+        ("auth", False),
+        ("gone", False),
+        ("ok", False),
+    ],
 )
-def test_only_refusals_for_their_content_are_halved(kind: OutcomeKind, blamed: bool) -> None:
+def test_only_what_a_row_may_have_caused_is_halved(kind: OutcomeKind, blamed: bool) -> None:
     outcome = Outcome(kind)
     assert blames_a_row(packed("a", "b"), outcome) is blamed
     assert not blames_a_row(packed("a"), outcome)

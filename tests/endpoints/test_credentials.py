@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -14,6 +15,7 @@ from schemas.deployments import Kind
 from tests.endpoints.clients import KEY, KINDS, asking, deployment, json_answer, recorded, recorder
 from workers.adapters.endpoints import connect
 from workers.errors import SettingsError
+from workers.service import Keys
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 GOOD = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}}]}
@@ -75,6 +77,32 @@ async def test_an_unchanged_key_is_not_tried_twice() -> None:
             outcome = await endpoints[each.name].ask("chat", CHAT)
     assert (outcome.kind, outcome.billed) == ("auth", False)
     assert len(server.seen) == 1
+
+
+async def test_deployments_that_share_a_setting_start_with_the_same_key() -> None:
+    reads = keys("first")
+    async with recorder(lambda request: key_must_be("first", request)) as server:
+        both = [deployment("openai", server.url, name=name) for name in ("east", "west")]
+        async with connect(both, lambda _: next(reads)) as endpoints:
+            outcomes = [await endpoints[each.name].ask("chat", CHAT) for each in both]
+    assert [outcome.kind for outcome in outcomes] == ["ok", "ok"]
+
+
+def settings_file(folder: Path, text: str) -> None:
+    (folder / "local.settings.json").write_text(text, "utf-8")
+
+
+def test_the_settings_file_is_asked_only_for_a_newer_key(tmp_path: Path) -> None:
+    settings_file(tmp_path, '{"Values": {"A": "newer", "B": 7}}')
+    given = Keys({"A": "given", "B": "given"}, tmp_path)
+    assert [given(name) for name in "AABBC"] == ["given", "newer", "given", "given", None]
+
+
+@pytest.mark.parametrize("text", ['{"Values": {"A": "ne', "[]", '{"Values": []}', "{}", "\xff"])
+def test_a_settings_file_that_is_being_written_leaves_the_key(text: str, tmp_path: Path) -> None:
+    settings_file(tmp_path, text)
+    given = Keys({"A": "given"}, tmp_path)
+    assert [given("A"), given("A")] == ["given", "given"]
 
 
 async def test_many_calls_refused_at_once_all_get_the_new_key() -> None:
@@ -150,6 +178,16 @@ async def test_entra_tokens_are_asked_for_once_in_the_services_scope(
     assert identity.scopes == [(scope,)]
     carried = {"authorization": "Bearer token-1"}
     assert [credentials_in(seen.headers) for seen in server.seen] == [carried] * 3
+
+
+async def test_a_scope_that_is_named_replaces_the_kinds_own() -> None:
+    identity, scope = Identity(), "https://cognitiveservices.azure.us/.default"
+    async with recorder(json_answer(GOOD)) as server:
+        fields = {"auth": "entra", "key_setting": None, "scope": scope}
+        each = deployment("model-inference", server.url, **fields)
+        async with connect([each], credential=identity) as endpoints:
+            assert (await endpoints[each.name].ask("chat", CHAT)).kind == "ok"
+    assert identity.scopes == [(scope,)]
 
 
 async def test_no_token_stops_the_deployment_and_tells_no_details() -> None:

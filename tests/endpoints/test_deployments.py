@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "tokens_per_minute": 200000,
     "requests_per_day": 10000,
     "max_tokens_per_request": 4096,
+    "max_inputs_per_request": 32,
     "max_concurrency": 64,
     "weight": 2,
     "api_version": "2024-05-01-preview",
@@ -38,8 +39,8 @@ def mistake(*entries: Any) -> str:
 def test_every_field_is_taken() -> None:
     (parsed,) = parse_deployments(json.dumps([GOOD]))
     taken = parsed.model_dump(mode="json")
-    assert taken == GOOD | {"url": GOOD["url"].rstrip("/")}
-    assert GOOD.keys() == Deployment.model_fields.keys()
+    assert taken == GOOD | {"url": GOOD["url"].rstrip("/"), "scope": None}
+    assert GOOD.keys() | {"scope"} == Deployment.model_fields.keys()
 
 
 def test_what_is_absent_is_unlimited_and_all_that_the_kind_can_do() -> None:
@@ -54,7 +55,10 @@ def test_what_is_absent_is_unlimited_and_all_that_the_kind_can_do() -> None:
     ("change", "said"),
     [
         ({"kind": "azure"}, "field 'kind'"),
-        ({"name": "has space"}, "field 'name'"),
+        ({"name": "has space"}, "field 'name': must be 1 to 63 letters, digits"),
+        ({"scope": "cognitiveservices"}, "field 'scope': must be a scope of Entra ID"),
+        ({"scope": "https://ai.azure.com/.default"}, "scope is not used with auth 'key'"),
+        ({"max_inputs_per_request": 0}, "field 'max_inputs_per_request'"),
         ({"weight": 0}, "field 'weight'"),
         ({"timeout": 181}, "field 'timeout'"),
         ({"requests_per_minute": -1}, "field 'requests_per_minute'"),

@@ -2,7 +2,7 @@
 
 Servers take a list of inputs in one embeddings call and answer with one vector for each, so that
 thousands of short rows need a fraction of the calls. Only requests of one model with equal
-parameters share a call. A refused call is halved until the row that is wrong stands alone.
+parameters share a call. A call that fails is halved until the row that is wrong stands alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,8 @@ from typing import Any, Self
 import orjson
 
 from schemas.outcomes import Outcome, Usage
+
+_OF_A_ROW = frozenset({"bad_request", "content_filter", "transient", "timeout"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,12 @@ class Pack:
 
 
 def blames_a_row(pack: Pack, outcome: Outcome) -> bool:
-    """Whether the call was refused for something that only one of its rows may be guilty of."""
-    return len(pack.requests) > 1 and outcome.kind in ("bad_request", "content_filter")
+    """Whether the call failed for something that only one of its rows may be guilty of.
+
+    `outcome` is final: a failure that may pass has come again while others were answered, and one
+    row that a server chokes on must not take its whole call with it.
+    """
+    return len(pack.requests) > 1 and outcome.kind in _OF_A_ROW
 
 
 def pack(requests: Iterable[Request], limits: Limits) -> list[Pack]:

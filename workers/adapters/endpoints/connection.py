@@ -5,6 +5,7 @@ retries, redirects, logging and tracing: retries are the dispatcher's, and redir
 keys elsewhere. Replacing it touches `_client` only.
 """
 
+import functools
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -55,12 +56,16 @@ async def connect(
 ) -> AsyncIterator[Mapping[str, Endpoint]]:
     """The deployments' endpoints by name, usable until the context ends.
 
-    `key_of` gives the value of a setting; it is asked once here, and again after a 401.
+    `key_of` gives the value of a setting; it is asked once for each here, and again after a 401.
     `credential` is for `auth: entra` (default: azure-identity's DefaultAzureCredential).
     `env_proxies` lets HTTP_PROXY and its like decide the way. Opens no connection.
     Errors: `SettingsError` if a key is missing.
     """
-    keys = {each.name: _Key(each, CONTRACTS[each.kind](each), key_of) for each in deployments}
+    # Deployments may share a setting, and whoever asks a second time is given a newer key.
+    first = functools.cache(key_of)
+    keys = {
+        each.name: _Key(each, CONTRACTS[each.kind](each), first, key_of) for each in deployments
+    }
     missing = [key.problem for key in keys.values() if key.problem]
     if missing:
         raise SettingsError("\n".join(missing))
@@ -81,16 +86,18 @@ async def connect(
 class _Key:
     """A deployment's key as headers, read from its setting."""
 
-    def __init__(self, deployment: Deployment, contract: Contract, key_of: KeyOf) -> None:
+    def __init__(
+        self, deployment: Deployment, contract: Contract, first: KeyOf, again: KeyOf
+    ) -> None:
         self.contract = contract
         self._setting = deployment.key_setting if deployment.auth == "key" else None
-        self._key_of = key_of
+        self._again = again
         self._headers: Mapping[str, str] = {}
         self.problem: str | None = None
-        if self._setting is not None and not self._read():
+        if self._setting is not None and not self._read(first):
             self.problem = (
-                f"deployment {deployment.name!r}: the setting that key_setting names is empty, "
-                "or holds what no HTTP header can carry"
+                f"DEPLOYMENTS, deployment {deployment.name!r}, field 'key_setting': the setting "
+                "that it names is missing, empty, or holds what no HTTP header can carry"
             )
 
     def headers(self) -> Mapping[str, str]:
@@ -100,11 +107,11 @@ class _Key:
     def renew(self, refused: Mapping[str, str]) -> bool:
         """Read the key again, unless another call has done so since `refused` was sent."""
         if self._headers is refused and self._setting is not None:
-            self._read()
+            self._read(self._again)
         return self._headers != refused
 
-    def _read(self) -> bool:
-        key = (self._key_of(self._setting or "") or "").strip()
+    def _read(self, key_of: KeyOf) -> bool:
+        key = (key_of(self._setting or "") or "").strip()
         if not key or not (key.isascii() and key.isprintable()):
             return False
         self._headers = self.contract.key_headers(key)
@@ -141,7 +148,8 @@ def _client(
     )
     policies: list[Any] = []
     if deployment.auth == "entra" and credential is not None:
-        policies.append(AsyncBearerTokenCredentialPolicy(credential, contract.scope))
+        scope = deployment.scope or contract.scope
+        policies.append(AsyncBearerTokenCredentialPolicy(credential, scope))
     if deployment.kind == "model-inference":
         # It insists on a credential, and with policies of our own it never looks at it.
         unused = AzureKeyCredential("unused")

@@ -1,0 +1,82 @@
+"""Rows of a shard, asked of a real dispatcher and a simulated endpoint: what shares a call."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Any
+
+from local.endpoint import Settings, simulate
+from local.endpoint.faults import Rule, When
+from local.endpoint.server import Endpoint as Simulated
+from schemas.jobs import Job, JobOptions
+from tests.endpoints.clients import EMBED, KEY, SEED, deployment
+from workers.adapters.endpoints import connect
+from workers.asking import Asking
+from workers.core.lines import RowResult
+from workers.core.rows import Request
+from workers.dispatcher import Dispatcher, Gate
+
+JOB = Job(
+    id="20260101T000000Z-0000000000000000",
+    door="drop",
+    container="prompts",
+    name="a.jsonl",
+    etag="e",
+    size=1,
+    options=JobOptions(),
+    priority="normal",
+    created=0.0,
+    expires=1e10,
+    window=16,
+    max_line_bytes=1024,
+    results="a/b",
+)
+
+
+def texts(count: int) -> Sequence[tuple[int, Request]]:
+    bodies = [{"input": f"text {n:03}", "model": EMBED} for n in range(count)]
+    return [(n, Request(n + 1, str(n), "embeddings", EMBED, body)) for n, body in enumerate(bodies)]
+
+
+@asynccontextmanager
+async def asking(
+    rules: Sequence[Rule] = (), *fields: dict[str, Any]
+) -> AsyncIterator[tuple[Asking, dict[int, RowResult], Simulated]]:
+    """Asks deployments with these fields, all of one simulator; the results by row."""
+    results: dict[int, RowResult] = {}
+    settings = Settings(profile="openai", seed=SEED, key=KEY, faults=tuple(rules))
+    async with simulate(settings) as simulator:
+        each = [
+            deployment("openai", simulator.url, name=f"d{n}", model=EMBED, **given)
+            for n, given in enumerate(fields or [{}])
+        ]
+        async with connect(each, lambda _: KEY) as endpoints:
+            asked = Asking(
+                JOB,
+                Dispatcher(each, endpoints, rng=random.Random(1)),
+                Gate(until=inf, deadline=inf),
+                lambda result: results.update({result.row: result}),
+                spend=lambda _row, _attempts: None,
+                spent={},
+            )
+            yield asked, results, simulator
+
+
+async def test_a_row_that_the_server_chokes_on_takes_no_other_with_it() -> None:
+    choking = Rule(fault="http_500", when=When(contains="text 000"))
+    async with asking([choking]) as (asked, results, _):
+        await asked.all_at_once(texts(3))
+    failed = [row for row, result in results.items() if result.kind != "succeeded"]
+    assert (len(results), failed) == (3, [0])
+    assert json.loads(results[0].text)["error"]["code"] == "InternalServerError"
+
+
+async def test_a_call_holds_no_more_inputs_than_each_deployment_of_its_model_takes() -> None:
+    small, large = {"max_inputs_per_request": 8}, {"max_inputs_per_request": 2048}
+    for fields, calls in (([large], 1), ([{}], 3), ([large, small], 25), ([{}, small], 25)):
+        async with asking((), *fields) as (asked, results, simulator):
+            await asked.all_at_once(texts(200))
+            assert {result.kind for result in results.values()} == {"succeeded"}
+            assert simulator.stats()["admitted"] == calls
