@@ -355,6 +355,15 @@ def test_errors_dropped_again_and_again_stay_what_they_were(row: bytes) -> None:
         first = again
 
 
+@pytest.mark.parametrize("row", [b'{"prompt": "\xff"}', b'{"prompt": "' + b"x" * MAX_LINE + b'"}'])
+def test_what_was_not_kept_whole_is_never_asked(row: bytes) -> None:
+    first = refused(row)
+    again = first
+    for _ in range(3):
+        again = refused(lines.refused("job", 0, again).text)
+        assert (again.code, again.raw) == ("raw_incomplete", first.raw)
+
+
 def test_a_failed_request_that_is_refused_when_asked_again_keeps_the_request() -> None:
     request = {"custom_id": "a", "url": "/v1/chat/completions", "body": {"messages": []}}
     refusal = refused({"error": {"code": "x"}, "custom_id": "a", "request": request})
