@@ -2,8 +2,8 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from schemas.deployments import Task
 from schemas.jobs import Job
@@ -20,6 +20,9 @@ from workers.errors import HandBack
 WEIGHT_OF_PRIORITY = {"high": 4.0, "normal": 1.0, "low": 0.1}
 
 PACKED: tuple[Task, ...] = ("embeddings", "image-embeddings")
+
+# A shard's calls that wait or are in flight: with 16 shards of a job out, two thousand.
+AT_ONCE = 128
 
 Asked = tuple[int, Request]
 Attempts = tuple[Attempt, ...]
@@ -63,15 +66,21 @@ class Asking:
         self.handed_back: list[HandBack] = []
 
     async def all_at_once(self, rows: Sequence[Asked]) -> None:
-        """Ask all rows; the dispatcher bounds what is in flight."""
-        by_row = dict(rows)
+        """Ask all rows; the dispatcher bounds what is in flight, this what waits for it."""
+        room = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
-            for row, request in rows:
-                if request.task not in PACKED:
-                    group.create_task(self._alone(row, request))
-            for (task, model), packable in _packable(rows).items():
-                for packed in pack(packable, self._dispatch.pack_limits(task, model)):
-                    group.create_task(self._packed(packed, by_row))
+            for call in self._calls(rows):
+                await room.acquire()
+                group.create_task(call).add_done_callback(lambda _: room.release())
+
+    def _calls(self, rows: Sequence[Asked]) -> Iterator[Coroutine[Any, Any, None]]:
+        by_row = dict(rows)
+        for row, request in rows:
+            if request.task not in PACKED:
+                yield self._alone(row, request)
+        for (task, model), packable in _packable(rows).items():
+            for packed in pack(packable, self._dispatch.pack_limits(task, model)):
+                yield self._packed(packed, by_row)
 
     async def one_by_one(
         self,
