@@ -107,6 +107,16 @@ async def test_duplicate_custom_ids_answer_the_first() -> None:
     assert ended.error(3)["request"]["custom_id"] == "c1"
 
 
+async def test_duplicates_are_found_across_shards() -> None:
+    ids = [number % 130 if number % 3 else 1000 + number for number in range(400)]
+    ended = await run(b"\n".join(chat(number) for number in ids))
+    twice = [line for line, number in enumerate(ids, 1) if number in ids[: line - 1]]
+    assert len(twice) > 100
+    assert len(ended.manifest["errors"]["parts"]) > 1
+    assert [row["line"] for row in ended.errors] == twice
+    assert {row["error"]["code"] for row in ended.errors} == {"duplicate_custom_id"}
+
+
 async def test_a_row_that_lacks_a_field_of_the_template() -> None:
     template = {"messages": [{"role": "user", "content": "{question}"}]}
     data = b'{"question": "q"}\n{"answer": "a"}\n{"question": "r"}'
