@@ -62,6 +62,8 @@ def test_what_is_no_duration(text: str) -> None:
         namespace(queue("q", LockDuration="soon")),
         namespace(queue("q", LockDuraton="PT1M")),
         namespace(queue("q", MaxDeliveryCount="many")),
+        namespace(queue("q"), queue("Q")),
+        namespace(queue("q"), topics=(topic("q"),)),
         namespace(topics=(topic("t", RequiresSession=True),)),
         namespace(topics=(topic("t", subscription("s", sql("state ="))),)),
         namespace(topics=(topic("t", subscription("s", correlation(Colour="red"))),)),

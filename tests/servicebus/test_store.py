@@ -178,6 +178,21 @@ def test_what_came_and_went_between_commits_costs_no_row(world: World) -> None:
     assert list(world.store._database.execute("SELECT * FROM message")) == []
 
 
+def test_what_is_written_otherwise_is_another_entity(world: World) -> None:
+    """Or a completed message would come back: it is kept under the path that it was sent to."""
+    world.send("q", b"old")
+    world.store.close()
+    assert world.revive(namespace(queue("Q"))) == 0
+    world.send("Q", b"new")
+    [message] = world.take("Q")
+    assert message.lock_token is not None
+    world.broker.queue("Q").complete(message.lock_token)
+    world.store.close()
+    assert world.revive(namespace(queue("Q"))) == 0
+    world.store.close()
+    assert world.revive() == 1
+
+
 def test_two_brokers_do_not_share_a_file(world: World) -> None:
     world.send("q", b"m")
     world.store.commit()

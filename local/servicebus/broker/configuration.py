@@ -6,6 +6,7 @@ does not do is refused when the file is read, not ignored when a message depends
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ def load(source: str | Path | Mapping[str, Any]) -> Namespace:
         namespaces = content["UserConfig"]["Namespaces"]
         queues = [item for namespace in namespaces for item in namespace.get("Queues") or ()]
         topics = [item for namespace in namespaces for item in namespace.get("Topics") or ()]
+        _check_unique([item["Name"] for item in (*queues, *topics)])
         return Namespace(
             {item["Name"]: _queue(item["Name"], item.get("Properties") or {}) for item in queues},
             {item["Name"]: _topic(item["Name"], item) for item in topics},
@@ -106,6 +108,12 @@ def duration_ms(text: str) -> int:
         raise ConfigurationError(f"{text!r} is no ISO 8601 duration such as PT1M")
     days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return round((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000)
+
+
+def _check_unique(names: list[str]) -> None:
+    for name, times in Counter(name.lower() for name in names).items():
+        if times > 1:
+            raise ConfigurationError(f"{name}: {times} queues or topics have this name")
 
 
 def _check_names(name: str, properties: Mapping[str, Any], known: set[str]) -> None:

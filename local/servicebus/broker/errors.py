@@ -96,3 +96,6 @@ class ServerBusyError(ServiceBusError):
 
     condition = "com.microsoft:server-busy"
     status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The request was terminated because the entity is busy.")

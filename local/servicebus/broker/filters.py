@@ -7,21 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..codec.values import Value
-from .message import Facts
+from .message import PROPERTY_FIELDS, Facts
 
 Rule = Callable[[Facts], bool]
-
-# The names in the configuration file that are not properties of their own right.
-_SYSTEM_NAMES = (
-    "ContentType",
-    "CorrelationId",
-    "Label",
-    "MessageId",
-    "ReplyTo",
-    "ReplyToSessionId",
-    "SessionId",
-    "To",
-)
 
 
 def accept_all(_facts: Facts) -> bool:
@@ -37,7 +25,7 @@ def correlation_rule(settings: Mapping[str, Any]) -> Rule:
     """
     settings = {"Label" if key == "Subject" else key: value for key, value in settings.items()}
     application: dict[str, Value] = dict(settings.pop("Properties", None) or {})
-    unknown = settings.keys() - set(_SYSTEM_NAMES)
+    unknown = settings.keys() - PROPERTY_FIELDS.keys()
     if unknown:
         raise ValueError(f"a correlation filter knows no {', '.join(sorted(unknown))}")
     system = {key: value for key, value in settings.items() if value is not None}

@@ -10,8 +10,9 @@ from ..codec.reading import DecodeError, decode, map_entries, skip
 from ..codec.values import Int, Symbol, Timestamp, UInt, Value
 from ..codec.writing import encode, encode_entries
 
-# The places of the fields in the properties section (AMQP 1.0, part 3, 3.2.4).
-_PROPERTY_FIELDS = {
+# The properties that filters can ask about, as Service Bus names them, and the places of their
+# fields in the properties section (AMQP 1.0, part 3, 3.2.4).
+PROPERTY_FIELDS = {
     "MessageId": 0,
     "To": 2,
     "Label": 3,
@@ -153,7 +154,7 @@ class Message:
             part = next(sections.split(self.properties))
             fields = decode(self.properties, part.value)[0]
         system = {
-            name: fields[place] for name, place in _PROPERTY_FIELDS.items() if place < len(fields)
+            name: fields[place] for name, place in PROPERTY_FIELDS.items() if place < len(fields)
         }
         application: dict[str, Value] = {}
         if self.application_properties:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..codec.values import Value
 from .filters import Rule
-from .message import Facts
+from .message import PROPERTY_FIELDS, Facts
 
 Expression = Callable[[Facts], Value]
 
@@ -29,19 +29,7 @@ _TOKENS = re.compile(
     )""",
     re.VERBOSE,
 )
-_SYSTEM_SCOPE = {
-    name.lower(): name
-    for name in (
-        "ContentType",
-        "CorrelationId",
-        "Label",
-        "MessageId",
-        "ReplyTo",
-        "ReplyToSessionId",
-        "SessionId",
-        "To",
-    )
-}
+_SYSTEM_SCOPE = {name.lower(): name for name in PROPERTY_FIELDS}
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "<>": operator.ne,

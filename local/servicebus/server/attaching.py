@@ -32,7 +32,7 @@ def open_link(channel: "Channel", client: p.Attach) -> Inbound | Outbound:
         return link
     try:
         if fault:
-            raise ServerBusyError("The request was terminated because the entity is busy.")
+            raise ServerBusyError
         _connect(link, path)
         link.open()
     except ServiceBusError as refusal:

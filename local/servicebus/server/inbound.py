@@ -77,7 +77,7 @@ class Inbound(Link):
             return
         try:
             if fault and fault.kind == Kind.BUSY:
-                raise ServerBusyError("The request was terminated because the entity is busy.")
+                raise ServerBusyError
             if len(data) > self._limit():
                 raise MessageTooLargeError(
                     f"The received message is larger than the limit of {self._limit()} bytes."

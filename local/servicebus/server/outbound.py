@@ -166,7 +166,7 @@ class Outbound(Link):
         busy = fault is not None and fault.kind == Kind.BUSY
         try:
             if busy:
-                raise ServerBusyError("The request was terminated because the entity is busy.")
+                raise ServerBusyError
             outcome = self._apply(token, disposition.state or p.outcome(p.ACCEPTED))
         except ServiceBusError as refusal:
             outcome = p.outcome(p.REJECTED, p.error(refusal.condition, str(refusal)))

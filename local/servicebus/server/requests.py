@@ -55,7 +55,7 @@ def answer(link: "Inbound", data: bytes) -> None:
         return
     try:
         if fault and fault.kind == Kind.BUSY:
-            raise ServerBusyError("The request was terminated because the entity is busy.")
+            raise ServerBusyError
         reply = _put_token(link, request) if is_cbs else _manage(link, request)
     except ServiceBusError as refusal:
         reply = Reply(refusal.status, str(refusal), refusal.condition)

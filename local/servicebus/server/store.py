@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from ..broker.broker import Broker
+from ..broker.entity import Entity
 from ..broker.message import Message, State
 from ..broker.sessions import SessionQueue
 
@@ -176,7 +177,7 @@ class Store:
         """
         by_id = {}
         for row in self._database.execute("SELECT id, path, next_sequence FROM entity"):
-            entity = broker.entities.get(row[1].lower())
+            entity = _entity(broker, row[1])
             if entity is not None:
                 by_id[row[0]] = entity
                 entity.restore_next_sequence(row[2])
@@ -189,10 +190,10 @@ class Store:
         for path, message_id, until_ms in self._database.execute(
             "SELECT path, message_id, until_ms FROM seen ORDER BY until_ms"
         ):
-            if (entity := broker.entities.get(path.lower())) is not None:
+            if (entity := _entity(broker, path)) is not None:
                 entity.restore_id(message_id, until_ms)
         for path, session_id, state in self._database.execute("SELECT * FROM session"):
-            if isinstance(queue := broker.entities.get(path.lower()), SessionQueue):
+            if isinstance(queue := _entity(broker, path), SessionQueue):
                 queue.restore_session(session_id, state)
         broker.restored()
         return count
@@ -221,6 +222,12 @@ class Store:
             message.dead_letter_source,
             message.content(),
         )
+
+
+def _entity(broker: Broker, path: str) -> Entity | None:
+    """The entity that the file knows by this path; written otherwise, it is another one there."""
+    entity = broker.entities.get(path.lower())
+    return entity if entity is not None and entity.path == path else None
 
 
 def _token(message: Message) -> bytes | None:
