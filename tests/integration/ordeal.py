@@ -122,9 +122,13 @@ class Ordeal:
         }
         billed = self.stage.billed()
         assert billed.keys() >= set(self.keys.values())
-        again = [key for key, times in self.safe.items() if billed[key] > times]
-        assert again == [], "rows were asked again though a journal had them"
-        assert self.billed_twice() <= self.crashes * PER_CRASH
+        again = {
+            name: (self.safe[key], billed[key])
+            for name, key in self.keys.items()
+            if billed[key] > self.safe.get(key, billed[key])
+        }
+        assert not again, f"rows were asked again though a journal had them: {again}"
+        assert self.billed_twice() <= self.crashes * PER_CRASH, f"{self.crashes} crashes"
 
 
 async def job_of(stage: Stage, source: str) -> str:
