@@ -59,6 +59,8 @@ async def stack(options: StackOptions, tell: Callable[[str], None]) -> AsyncIter
     `tell` gets what the hosts log. Errors: `SettingsError`; in a group, `HostsFailedError`.
     """
     given = settings.read(options.app) | dict(os.environ)
+    if given.get("DEPLOYMENTS"):
+        read_settings(given)  # a mistake is told before anything is started
     async with (
         hosts(options.workers, options.app, tell, verbose=options.verbose) as running,
         azurite(options.data and options.data / "azurite", options.storage_port) as storage,

@@ -102,7 +102,12 @@ async def start(environment: Mapping[str, str] = os.environ) -> Service:
         )
         keys = Keys(environment, Path(__file__).parent.parent)
         endpoints = await stack.enter_async_context(
-            connect(settings.deployments, keys, credential=identity)
+            connect(
+                settings.deployments,
+                keys,
+                credential=identity,
+                env_proxies=settings.environment_proxies,
+            )
         )
         dispatcher = Dispatcher(
             settings.deployments,

@@ -30,6 +30,7 @@ class Settings(BaseModel):
     completion_window: str = "24h"
     shard_seconds: float = Field(default=120.0, gt=0, le=300)
     journal_seconds: float = Field(default=3.0, gt=0, le=60)
+    environment_proxies: bool = False
 
     @cached_property
     def default_models(self) -> Mapping[Task, str]:
@@ -51,6 +52,7 @@ _NAMES = {
     "COMPLETION_WINDOW": "completion_window",
     "SHARD_SECONDS": "shard_seconds",
     "JOURNAL_SECONDS": "journal_seconds",
+    "ENVIRONMENT_PROXIES": "environment_proxies",
 }
 
 
@@ -76,6 +78,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     except (ValueError, json.JSONDecodeError) as error:
         raise SettingsError(str(error)) from None
     _refuse_loops(settings)
+    _refuse_missing_keys(settings, environment)
     return settings
 
 
@@ -86,3 +89,15 @@ def _refuse_loops(settings: Settings) -> None:
             f"container {looped.pop()!r} is both for input and for the service's own blobs: "
             "its results would become jobs; choose different containers"
         )
+
+
+def _refuse_missing_keys(settings: Settings, environment: Mapping[str, str]) -> None:
+    # The setting is not named: a key may have been pasted in its place.
+    missing = [
+        f"DEPLOYMENTS[{at}] ({each.name!r}), field 'key_setting': the setting that it names is "
+        "missing or empty: put the key there"
+        for at, each in enumerate(settings.deployments)
+        if each.key_setting and not environment.get(each.key_setting, "").strip()
+    ]
+    if missing:
+        raise SettingsError("\n".join(missing))

@@ -1,6 +1,7 @@
 """What is started, and what the function app is told of it."""
 
 import asyncio
+import json
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -10,6 +11,7 @@ import aiohttp
 import pytest
 
 from local import simulated
+from local.__main__ import main
 from local.endpoint.profiles import LIMITS, PROFILES, ProfileName
 from local.stack import StackOptions, endpoint_for
 from workers.settings import read_settings
@@ -59,3 +61,16 @@ async def test_up_says_where_everything_is_until_it_is_stopped(tmp_path: Path) -
     assert process.returncode == 0
     assert (tmp_path / "data" / "servicebus.sqlite").exists()
     assert (tmp_path / "data" / "azurite").is_dir()
+
+
+def test_a_mistake_in_deployments_is_told_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "hello"}\n')
+    entry = {"name": "east", "kind": "openai", "url": "http://h/v1", "model": "m"}
+    monkeypatch.setenv("DEPLOYMENTS", json.dumps([entry | {"key_setting": "NOT_THERE"}]))
+    assert main(["run", str(file), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: DEPLOYMENTS[0] ('east'), field 'key_setting': the setting")
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ Whatever the endpoint does, the answer is an `Outcome`; only cancellation and bu
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -34,7 +35,11 @@ from workers.adapters.endpoints.refusals import (
 from workers.adapters.endpoints.streaming import Fold, Malformed
 from workers.ports import EndpointInfo
 
+log = logging.getLogger(__name__)
+
 USER_AGENT = "phi3-batch-worker"
+
+CONNECT_FAILED = "connect_failed"
 
 INFO_TIMEOUT = 10.0
 """Seconds that an endpoint has to say what it is."""
@@ -93,6 +98,7 @@ class HttpEndpoint:
         self._options = dict(options or {})
         self._clock = clock
         self._done: set[Task] = set()
+        self._stopped_by: str | None = None
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -110,7 +116,18 @@ class HttpEndpoint:
         elif outcome.code == NO_SUCH_PATH and self._done and task not in self._done:
             # Servers are set up for chat and no more: that must not stop their chat.
             outcome = task_unsupported(outcome)
+        self._warn(outcome)
         return replace(outcome, latency=time.monotonic() - started)
+
+    def _warn(self, outcome: Outcome) -> None:
+        """Tell the operator, once, of what rows wait for and no row's error will ever name."""
+        stops = outcome.kind in ("auth", "gone") or outcome.code == CONNECT_FAILED
+        if stops and outcome.code != self._stopped_by:
+            log.warning("deployment %s cannot be used: %s", self._deployment.name, outcome.message)
+        elif outcome.kind == "ok" and self._stopped_by:
+            log.info("deployment %s can be used again", self._deployment.name)
+        if stops or outcome.kind == "ok":
+            self._stopped_by = outcome.code
 
     async def info(self) -> EndpointInfo | None:
         """What the endpoint says of itself; None where it cannot or will not say."""
@@ -256,7 +273,7 @@ def _failure(error: BaseException) -> Outcome:
         inner, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
     ):
         what = "The endpoint could not be reached: check the url and the network"
-        return Outcome("transient", code="connect_failed", message=what, billed=False)
+        return Outcome("transient", code=CONNECT_FAILED, message=what, billed=False)
     if isinstance(error, TimeoutError | ServiceResponseTimeoutError):
         what = "No whole answer came in time: ask the row again or raise the timeout"
         return Outcome("timeout", code="deadline", message=what, billed=True)
