@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from local.servicebus import Limits, Server, serve
+from local.servicebus.broker.message import Message
 from local.servicebus.codec import performatives as p
 from local.servicebus.codec import values as v
 
@@ -74,6 +75,15 @@ class Peer:
                 body = await self._frame()
                 if body and isinstance(found := p.decode_performative(body)[0], kind):
                     return found
+
+    async def expect_status(self) -> tuple[int, str]:
+        """The status and the error condition of the next reply of a management node."""
+        async with asyncio.timeout(15):
+            while True:
+                body = await self._frame()
+                if body and isinstance((found := p.decode_performative(body))[0], p.Transfer):
+                    said = Message.parse(found[1]).facts().application
+                    return said["statusCode"], said["errorCondition"]
 
     async def _frame(self) -> bytes:
         header = await self.reader.readexactly(8)

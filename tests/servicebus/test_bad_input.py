@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import struct
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -223,26 +224,30 @@ async def test_a_handle_or_a_request_that_makes_no_sense() -> None:
         await client.attach("q/$management", receiver=True, handle=0)
         await client.attach("q/$management", receiver=False, handle=1)
         client.send(p.Flow(None, 100, 0, 100, 0, 0, 10))
-        requests = {
-            "com.microsoft:peek-message": {},
-            "com.microsoft:renew-lock": {"lock-tokens": ["no uuid"]},
-            "com.microsoft:update-disposition": {"disposition-status": 1},
-            "update-disposition": {
-                "disposition-status": "abandoned",
-                "lock-tokens": [],
-                "properties-to-modify": "no map",
-            },
-            "peek-message": {"from-sequence-number": 1, "message-count": -1},
-            "com.microsoft:get-session-state": {"session-id": "S"},
-            "com.microsoft:schedule-message": {"messages": [{"message": encoded(bytes(1000))}]},
-            "schedule-message": {"messages": [{"message": b"none"}]},
-            "com.microsoft:add-rule": {},
-            "nonsense": "no map",
-        }
-        for number, (operation, body) in enumerate(requests.items()):
+        argument = (400, "com.microsoft:argument-error")
+        abandon = {"disposition-status": "abandoned", "lock-tokens": []}
+        too_large = {"messages": [{"message": encoded(bytes(1000))}]}
+        requests: list[tuple[str, object, tuple[int, str]]] = [
+            ("com.microsoft:peek-message", {}, argument),
+            ("peek-message", {"from-sequence-number": 1, "message-count": -1}, argument),
+            ("renew-lock", {"lock-tokens": ["no uuid"]}, argument),
+            (
+                "renew-lock",
+                {"lock-tokens": [uuid.UUID(int=1)]},
+                (410, "com.microsoft:message-lock-lost"),
+            ),
+            ("update-disposition", {"disposition-status": 1}, argument),
+            ("update-disposition", abandon | {"properties-to-modify": "no map"}, argument),
+            ("get-session-state", {"session-id": "S"}, (400, "amqp:not-allowed")),
+            ("schedule-message", too_large, (413, "amqp:link:message-size-exceeded")),
+            ("schedule-message", {"messages": [{"message": b"none"}]}, (400, "amqp:decode-error")),
+            ("com.microsoft:add-rule", {}, (501, "amqp:not-implemented")),
+            ("nonsense", "no map", argument),
+        ]
+        for number, (operation, body, expected) in enumerate(requests):
             data = sections.encode_value_message(None, {"operation": operation}, body)
             client.send(p.Transfer(1, number, b"t", 0), data)
-            assert isinstance(await client.expect(p.Transfer), p.Transfer)
+            assert await client.expect_status() == expected, operation
         client.send(p.Transfer(77, 99, b"t", 0), b"nobody is there")
         client.send(p.Detach(77, True))
         client.send(p.Flow(0, 100, 0, 100, echo=True))
