@@ -9,7 +9,7 @@ from typing import Any
 
 from schemas.jobs import TERMINAL, JobState
 from schemas.results import Manifest, ManifestFile
-from tests.simulation.scenario import Row, Scenario
+from tests.simulation.scenario import Row
 from tests.simulation.world import QUEUES, World
 
 RANK = {"validating": 0, "in_progress": 1, "finalizing": 2} | dict.fromkeys(TERMINAL, 3)
@@ -253,21 +253,21 @@ class _Job:
         paused = any(doing.act == "pause" for doing in scenario.doings)
         if state.state == "expired" and scenario.completion_window == "24h" and not paused:
             yield "a whole day was not enough"
-        if _undisturbed(scenario) and state.gen > (state.ending is not None):
+        if _undisturbed(self.world) and state.gen > (state.ending is not None):
             yield "the sweeper had to help where nothing went wrong"
 
 
-def _undisturbed(scenario: Scenario) -> bool:
+def _undisturbed(world: World) -> bool:
     """Whether nothing went wrong, and nobody had a job wait."""
+    scenario = world.scenario
     rates = (scenario.kill, scenario.freeze, scenario.lose, scenario.repeat, scenario.unlock)
     outages = (scenario.outages, scenario.storage_out, scenario.bus_out, scenario.no_runs)
     poisoned = any(row.kind == "poison" for file in scenario.files for row in file.rows)
     slow = scenario.requests_per_minute is not None
     disturbing = ("kill", "drain", "pause", "resume")
     done = any(doing.act in disturbing for doing in scenario.doings)
-    return not (
-        any(rates) or scenario.script or scenario.storms or any(outages) or poisoned or slow or done
-    )
+    mishaps = world.kills or any(rates) or any(outages) or scenario.storms or scenario.script
+    return not (mishaps or poisoned or slow or done)
 
 
 _CODES = {
