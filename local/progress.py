@@ -77,5 +77,6 @@ def describe(status: JobStatus) -> str:
     if status.seconds_left is not None and status.state == "in_progress":
         parts.append(f"{timedelta(seconds=round(status.seconds_left))} left")
     if status.waiting is not None:
-        parts.append(f"waiting for {status.waiting['reason']}")
+        whose = f" of {status.waiting['deployment']}" if "deployment" in status.waiting else ""
+        parts.append(f"waiting for {status.waiting['reason']}{whose}")
     return " · ".join(parts)

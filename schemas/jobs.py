@@ -211,6 +211,7 @@ class Waiting(BaseModel):
 
     reason: WaitReason
     deployment: str | None = None
+    message: str | None = Field(default=None, description="of an outage: what is to be mended")
     since: float
     until: float | None = None
 
@@ -278,7 +279,7 @@ class JobStatus(BaseModel):
         default=None, description="until the last row, at that rate; 0 at the end"
     )
     waiting: dict[str, str] | None = Field(
-        default=None, description="reason, deployment, since and until, while it waits"
+        default=None, description="reason, deployment, message, since and until, while it waits"
     )
     results: str | None = Field(default=None, description="container/folder of the results")
     reason: Reason | None = Field(default=None, description="why it failed or was rejected")

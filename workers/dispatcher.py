@@ -106,7 +106,14 @@ class Dispatcher:
 
     def waiting(self, job: str) -> Waiting | None:
         """What a job waits for now; None if nothing of it waits but for answers."""
-        return self._turns.waiting(job, self._wall())
+        found = self._turns.waiting(job, self._wall())
+        if found is None or found.reason != "outage":
+            return found
+        return found.model_copy(update={"message": self._said(found.deployment)})
+
+    def _said(self, deployment: str | None) -> str | None:
+        lane = self._lanes.get(deployment or "")
+        return None if lane is None else lane.breaker.said
 
     async def ask(self, call: Call, *, job: str, weight: float, gate: Gate) -> Answer:
         """Make a call when its turn has come, again where that helps; the last outcome is final.
@@ -144,6 +151,7 @@ class Dispatcher:
             # One HandBack may send many calls away: each has attempts of its own.
             own = HandBack(wait.reason, wait.delay, wait.deployment)
             own.attempts = tuple(attempts)
+            own.said = self._said(wait.deployment) if wait.reason == "outage" else None
             raise own from None
         return Answer(outcome, tuple(attempts))
 

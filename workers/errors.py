@@ -82,7 +82,8 @@ class HandBack(WorkerError):
     """The call cannot be made in time: the rest of the shard goes back to the queue.
 
     `reason` is what it waits for; `delay` is seconds from now until another try makes sense;
-    `attempts` are the calls that were made for it until then.
+    `attempts` are the calls that were made for it until then; `said` is what a deployment that is
+    out of order said last.
     """
 
     def __init__(self, reason: str, delay: float, deployment: str | None = None) -> None:
@@ -90,6 +91,7 @@ class HandBack(WorkerError):
         self.delay = delay
         self.deployment = deployment
         self.attempts: tuple[Attempt, ...] = ()
+        self.said: str | None = None
         super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
 
 

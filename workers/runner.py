@@ -246,6 +246,7 @@ def _waiting(wait: HandBack, now: float) -> Waiting | None:
     return Waiting(
         reason=cast("WaitReason", wait.reason),
         deployment=wait.deployment,
+        message=wait.said,
         since=now,
         until=now + wait.delay,
     )

@@ -44,7 +44,9 @@ def test_a_status_has_counts_rate_and_time_left() -> None:
         tokens=Tokens(prompt=9, completion=3),
         started=NOW - 10,
         marks=((NOW - 10, 0), (NOW, 40)),
-        waiting=Waiting(reason="quota", deployment="phi", since=NOW - 1, until=NOW + 5),
+        waiting=Waiting(
+            reason="quota", deployment="phi", message="mend it", since=NOW - 1, until=NOW + 5
+        ),
     )
     told = telling.status(asked_job(), state, "results", NOW)
     assert told.state == "in_progress"
@@ -53,6 +55,7 @@ def test_a_status_has_counts_rate_and_time_left() -> None:
     assert told.waiting == {
         "reason": "quota",
         "deployment": "phi",
+        "message": "mend it",
         "since": telling.iso(NOW - 1),
         "until": telling.iso(NOW + 5),
     }

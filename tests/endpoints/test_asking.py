@@ -1,11 +1,14 @@
 """Rows of a shard, asked of a real dispatcher and a simulated endpoint: what shares a call."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
+
+import pytest
 
 from local.endpoint import Settings, simulate
 from local.endpoint.faults import Rule, When
@@ -16,7 +19,8 @@ from workers.adapters.endpoints import connect
 from workers.asking import Asking
 from workers.core.lines import RowResult
 from workers.core.rows import Request
-from workers.dispatcher import Dispatcher, Gate
+from workers.dispatcher import Call, Dispatcher, Gate
+from workers.errors import HandBack
 
 JOB = Job(
     id="20260101T000000Z-0000000000000000",
@@ -33,6 +37,10 @@ JOB = Job(
     max_line_bytes=1024,
     results="a/b",
 )
+
+
+def loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def texts(count: int) -> Sequence[tuple[int, Request]]:
@@ -80,3 +88,24 @@ async def test_a_call_holds_no_more_inputs_than_each_deployment_of_its_model_tak
             await asked.all_at_once(texts(200))
             assert {result.kind for result in results.values()} == {"succeeded"}
             assert simulator.stats()["admitted"] == calls
+
+
+async def test_a_call_that_waits_for_a_deployment_out_of_order_knows_why() -> None:
+    """In the status while it waits, and in the hand-back."""
+    async with simulate(Settings(profile="openai", key=KEY)) as simulator:
+        each = deployment("openai", simulator.url, name="east")
+        async with connect([each], lambda _: "wrong") as endpoints:
+            dispatcher = Dispatcher([each], endpoints, rng=random.Random(1))
+            call = Call("chat", each.model, {"messages": [{"role": "user", "content": "hi"}]})
+            patient, hasty = Gate(inf, deadline=inf), Gate(inf, deadline=loop_time() + 10.0)
+            with pytest.raises(HandBack) as caught:
+                await dispatcher.ask(call, job="j", weight=1.0, gate=hasty)
+            asked = asyncio.create_task(dispatcher.ask(call, job="j", weight=1.0, gate=patient))
+            await asyncio.sleep(0)
+            waiting = dispatcher.waiting("j")
+            asked.cancel()
+    assert waiting is not None
+    assert (waiting.reason, waiting.deployment) == ("outage", "east")
+    assert waiting.message is not None
+    assert "check the deployment's key or role" in waiting.message
+    assert caught.value.said == waiting.message

@@ -65,11 +65,11 @@ def test_a_status_is_described_in_one_line() -> None:
         tokens=Tokens(prompt=60_000, completion=1_234),
         rate=16.04,
         seconds_left=38.4,
-        waiting={"reason": "quota", "since": "now"},
+        waiting={"reason": "quota", "deployment": "east", "since": "now"},
     )
     assert describe(status) == (
         "in_progress · 705 of 1,319 rows · 700 succeeded · 5 failed · 16.0 rows/s · "
-        "61,234 tokens · 0:00:38 left · waiting for quota"
+        "61,234 tokens · 0:00:38 left · waiting for quota of east"
     )
     assert describe(JobStatus(job=None, state=None)) == "rejected"
 

@@ -51,6 +51,8 @@ def _waiting(state: JobState) -> dict[str, str] | None:
     told = {"reason": str(state.waiting.reason), "since": iso(state.waiting.since)}
     if state.waiting.deployment is not None:
         told["deployment"] = state.waiting.deployment
+    if state.waiting.message is not None:
+        told["message"] = state.waiting.message
     if state.waiting.until is not None:
         told["until"] = iso(state.waiting.until)
     return told
