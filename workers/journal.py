@@ -118,6 +118,7 @@ class Past:
 class _Attempt:
     begun: list[int] = field(default_factory=list)
     done: set[int] = field(default_factory=set)
+    spent: set[int] = field(default_factory=set)
     ended: bool = False
 
 
@@ -176,7 +177,9 @@ def _note(line: Mapping[str, Any], attempt: _Attempt, past: Past, results: Spool
         results.add(from_journal(line))
     elif "spent" in line:
         row, calls = spent_from_journal(line)
-        past.spent[row] = (*past.spent.get(row, ()), *calls)
+        if row not in attempt.spent:  # an attempt says it once, but its append may be repeated
+            attempt.spent.add(row)
+            past.spent[row] = (*past.spent.get(row, ()), *calls)
     elif "begin" in line:
         attempt.begun.append(line["begin"])
     elif "end" in line:

@@ -1,0 +1,154 @@
+"""Journals under repeats, refusals and losses; the lease while they are read; the clock."""
+
+import asyncio
+from random import Random
+from typing import Literal
+
+import pytest
+
+from schemas.results import Attempt
+from tests.doubles import AnswerLost, FaultyBlobs, MemoryBlobs
+from tests.simulation import virtual_time
+from workers.clock import TOLERANCE_SECONDS, ServiceClock
+from workers.core.lines import spent_line
+from workers.errors import Unavailable
+from workers.gate import Gate
+from workers.journal import Journal, attempt_name, next_ordinal, read_journals
+from workers.lease import SECONDS, Lease
+from workers.ports import BlobInfo, BlobRef
+from workers.spool import Spool
+
+FOLDER = BlobRef("state", "jobs/j/journal/0/")
+FIRST = attempt_name(0, "00000000-0000-4000-8000-000000000000")
+CALL = Attempt("phi", "transient", 503, 0.0, None, 1.0, 0, billed=False)
+
+
+async def listed(blobs: MemoryBlobs) -> list[BlobInfo]:
+    return [info async for info in blobs.list(FOLDER.container, FOLDER.name)]
+
+
+async def test_an_attempt_with_nothing_to_say_leaves_nothing() -> None:
+    blobs = MemoryBlobs(lambda: 0.0)
+    journal = Journal(blobs, FOLDER, FIRST)
+    await journal.open()
+    assert len(await listed(blobs)) == 1
+    await journal.end()
+    assert await listed(blobs) == []
+
+
+async def test_a_crash_with_nothing_to_say_is_a_crash() -> None:
+    blobs = MemoryBlobs(lambda: 0.0)
+    await Journal(blobs, FOLDER, FIRST).open()
+    assert (await read_journals(blobs, await listed(blobs), Spool())).crashes == 1
+
+
+async def test_a_journal_that_is_gone_when_it_is_read_was_no_crash() -> None:
+    blobs = MemoryBlobs(lambda: 0.0)
+    late = Journal(blobs, FOLDER, FIRST)
+    await late.open()
+    earlier = await listed(blobs)
+    await late.end()
+    assert (await read_journals(blobs, earlier, Spool())).crashes == 0
+
+
+async def test_calls_in_vain_count_once_though_their_append_is_repeated() -> None:
+    def repeats(kind: str, _name: str, phase: Literal["before", "after"]) -> None:
+        if kind == "append" and phase == "after" and not lost:
+            lost.append(kind)
+            raise AnswerLost
+
+    blobs, lost = MemoryBlobs(lambda: 0.0), ["not yet"]
+    journal = Journal(FaultyBlobs(blobs, repeats), FOLDER, FIRST)
+    await journal.open()
+    lost.clear()
+    await journal.write([spent_line(3, (CALL,))])
+    assert lost == ["append"]
+    past = await read_journals(blobs, await listed(blobs), Spool())
+    assert past.spent == {3: (CALL,)}
+
+
+async def test_a_roll_whose_blob_could_not_be_created_is_created_with_the_next_append() -> None:
+    def fails(kind: str, _name: str, phase: Literal["before", "after"]) -> None:
+        if kind == "create_append" and phase == "before" and failing:
+            failing.clear()
+            raise Unavailable
+
+    blobs, failing = MemoryBlobs(lambda: 0.0, append_blocks=2), list[str]()
+    journal = Journal(FaultyBlobs(blobs, fails), FOLDER, FIRST)
+    await journal.open()
+    await journal.write([spent_line(1, (CALL,))])
+    failing.append("the roll")
+    with pytest.raises(Unavailable):
+        await journal.write([spent_line(2, (CALL,))])
+    await journal.write([spent_line(2, (CALL,))])
+    assert set((await read_journals(blobs, await listed(blobs), Spool())).spent) == {1, 2}
+
+
+async def test_an_attempt_sorts_after_those_before_it_though_some_are_gone() -> None:
+    blobs = MemoryBlobs(lambda: 0.0)
+    for ordinal in (0, 7, 12):
+        name = attempt_name(ordinal, "f" * 36)
+        await Journal(blobs, FOLDER, name).open()
+    assert next_ordinal(await listed(blobs)) == 13
+    assert next_ordinal([]) == 0
+
+
+def test_a_lease_is_kept_from_the_first_moment_on() -> None:
+    async def main(_rng: Random) -> None:
+        clock = asyncio.get_running_loop().time
+        blobs, ref = MemoryBlobs(clock), BlobRef("state", "lease")
+        await blobs.create(ref, b"")
+        lease = Lease(blobs, ref, "00000000-0000-4000-8000-000000000000")
+        assert await lease.acquire()
+        gate = Gate(until=lease.until, deadline=1e9)
+        async with lease.kept(gate):
+            await asyncio.sleep(10 * SECONDS)
+            assert gate.until > clock()
+            assert not await Lease(blobs, ref, "00000000-0000-4000-8000-000000000001").acquire()
+        assert await Lease(blobs, ref, "00000000-0000-4000-8000-000000000002").acquire()
+
+    virtual_time.run(main)
+
+
+def test_an_error_under_a_lease_stays_itself_and_gives_the_lease_back() -> None:
+    async def main(_rng: Random) -> None:
+        blobs, ref = MemoryBlobs(asyncio.get_running_loop().time), BlobRef("state", "lease")
+        await blobs.create(ref, b"")
+        lease = Lease(blobs, ref, "00000000-0000-4000-8000-000000000000")
+        await lease.acquire()
+        with pytest.raises(Unavailable):
+            async with lease.kept(Gate(until=lease.until, deadline=1e9)):
+                raise Unavailable
+        assert await Lease(blobs, ref, "00000000-0000-4000-8000-000000000001").acquire()
+
+    virtual_time.run(main)
+
+
+class Clocks:
+    def __init__(self, behind: float) -> None:
+        self.now = 1000.0
+        self.behind = behind
+        self.clock = ServiceClock(lambda: self.now - behind)
+
+    def read(self, *, answer_read_after: float = 0.0) -> None:
+        asked, served = self.clock(), self.now
+        self.now += answer_read_after
+        self.clock.heard(float(int(served)), asked)
+
+
+def test_a_clock_that_is_wrong_is_set_by_the_service() -> None:
+    clocks = Clocks(behind=120.0)
+    clocks.read()
+    assert abs(clocks.clock() - clocks.now) <= 1.0
+
+
+def test_a_clock_that_is_nearly_right_is_left_alone() -> None:
+    clocks = Clocks(behind=TOLERANCE_SECONDS - 2.0)
+    clocks.read()
+    assert clocks.clock() == clocks.now - clocks.behind
+
+
+def test_an_answer_that_was_slept_over_sets_nothing() -> None:
+    clocks = Clocks(behind=0.0)
+    clocks.read(answer_read_after=200.0)
+    assert clocks.clock() == clocks.now
