@@ -82,7 +82,7 @@ class Inbox:
             case Expire(job=job):
                 await self._expire(job, again)
             case doors.BlobCreated(container=container, name=name, etag=etag):
-                await self._intake.dropped(container, name, etag=etag, again=again)
+                await self._intake.dropped(container, name, etag=etag, asked=asked, again=again)
             case None:
                 return
 

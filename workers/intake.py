@@ -30,6 +30,8 @@ from workers.steps import Steps
 
 WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
 
+NOBODY: Final = Asked()
+
 log = logging.getLogger(__name__)
 
 
@@ -68,23 +70,29 @@ class Intake:
         """A blob trigger saw a file: announce it on `jobs`, which a blob trigger has no like of:
         a lock, a delivery count, dead letters.
         """
-        announcement = await self._announcement(container, name, None)
+        announcement = await self._announcement(container, name, None, NOBODY)
         if announcement is not None:
             await self._steps.send_jobs(announcement)
 
     async def dropped(
-        self, container: str, name: str, *, etag: str | None = None, again: bool
+        self,
+        container: str,
+        name: str,
+        *,
+        etag: str | None = None,
+        asked: Asked = NOBODY,
+        again: bool,
     ) -> None:
         """A BlobCreated event came on `jobs`."""
-        announcement = await self._announcement(container, name, etag)
+        announcement = await self._announcement(container, name, etag, asked)
         if announcement is not None:
             await self.run(announcement, again=again)
 
     async def _announcement(
-        self, container: str, name: str, etag: str | None
+        self, container: str, name: str, etag: str | None, asked: Asked
     ) -> Announcement | None:
         """A dropped file's announcement; None for what makes no job."""
-        asked, source = Asked(), f"{container}/{name[:1024]}"
+        source = f"{container}/{name[:1024]}"
         try:
             doors.check_place(container, name, self._settings.input_containers)
             if not doors.check_dropped(name):

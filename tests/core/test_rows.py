@@ -12,15 +12,8 @@ from pydantic import ValidationError
 from schemas.jobs import JobOptions
 from schemas.requests import BODY_OF_TASK, TASK_OF_URL, URL_OF_TASK, ChatBody
 from workers.core import lines
-from workers.core.rows import (
-    RAW_BYTES,
-    Refusal,
-    Request,
-    RowRules,
-    plain_chat,
-    read_row,
-    split_lines,
-)
+from workers.core.dialects import plain_chat
+from workers.core.rows import RAW_BYTES, Refusal, Request, RowRules, read_row, split_lines
 
 MAX_LINE = 256 * 1024
 USER = {"role": "user", "content": "How many eggs?"}

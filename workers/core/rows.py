@@ -1,27 +1,16 @@
 """What a line of input asks for: from bytes to a request with template and defaults applied."""
 
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import ValidationError
 
 from schemas.deployments import Task
 from schemas.jobs import JobOptions
-from schemas.requests import (
-    BODY_OF_TASK,
-    TASK_OF_URL,
-    URL_OF_TASK,
-    BatchRow,
-    Dialect,
-    PromptRow,
-    ScoringRow,
-    deeper_than,
-    dialect_of,
-)
+from schemas.requests import TASK_OF_URL, URL_OF_TASK, deeper_than, dialect_of
+from workers.core.dialects import IDS, WrongRow, check_body, plain_chat, task_and_body
+from workers.core.templating import FieldMissing, Template, compile_template
 
 RAW_BYTES = 64 * 1024
 _LOST = "\ufffd".encode()
@@ -30,12 +19,6 @@ _BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
 _DEEPEST = 100
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
-_PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
-_NUMBERS = (int, float)
-_IDS = ("custom_id", "id", "prompt_id")
 
 _SAMPLING = (
     "max_tokens",
@@ -85,9 +68,6 @@ class Refusal:
     raw: str | None = None
 
 
-Template = Callable[[Mapping[str, Any]], Any]
-
-
 @dataclass(frozen=True, slots=True)
 class RowRules:
     """How a job's rows are read: its options, prepared once."""
@@ -117,14 +97,6 @@ class RowRules:
 def _defaults(options: JobOptions, names: Iterable[str]) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in names}
     return options.parameters | {k: v for k, v in given.items() if v is not None}
-
-
-class _Wrong(Exception):
-    """Why a row cannot be asked."""
-
-    def __init__(self, code: str, message: str) -> None:
-        self.code = code
-        super().__init__(message)
 
 
 def split_lines(data: bytes, first_line: int, longest: int) -> Iterator[tuple[int, bytes]]:
@@ -171,7 +143,7 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
             row = _parse(data)
         custom_id = _custom_id(row) or custom_id
         return _request(line, custom_id, row, data, rules)
-    except _Wrong as wrong:
+    except WrongRow as wrong:
         return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
 
 
@@ -202,15 +174,15 @@ def _parse(data: bytes) -> dict[str, Any]:
     try:
         row = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise _Wrong("invalid_json", _why_not_json(data, error)) from None
+        raise WrongRow("invalid_json", _why_not_json(data, error)) from None
     if not isinstance(row, dict):
-        raise _Wrong("invalid_row", "a row has to be a JSON object")
+        raise WrongRow("invalid_row", "a row has to be a JSON object")
     return row
 
 
 def _refuse_deep(row: dict[str, Any], data: bytes) -> None:
     if data.count(b"{") + data.count(b"[") > _DEEPEST and deeper_than(row, _DEEPEST):
-        raise _Wrong("invalid_json", f"nested deeper than {_DEEPEST} levels")
+        raise WrongRow("invalid_json", f"nested deeper than {_DEEPEST} levels")
 
 
 def _why_not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
@@ -228,27 +200,27 @@ def _failed(row: Mapping[str, Any]) -> bytes:
     if isinstance(request, dict):
         return orjson.dumps(request)
     if not isinstance(raw, str):
-        raise _Wrong("invalid_row", "an error row without a request cannot be asked again")
+        raise WrongRow("invalid_row", "an error row without a request cannot be asked again")
     return raw.encode()
 
 
 def _refuse_incomplete(raw: bytes) -> None:
     """What was lost when a line was kept must not be asked without it."""
     if len(raw) >= RAW_BYTES or _LOST in raw:
-        raise _Wrong("raw_incomplete", "not all of it was kept: take it from the first file")
+        raise WrongRow("raw_incomplete", "not all of it was kept: take it from the first file")
 
 
 def _custom_id(row: Mapping[str, Any]) -> str | None:
-    for name in _IDS:
+    for name in IDS:
         value = row.get(name)
         if type(value) is str and 1 <= len(value) <= 512:
             return value
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise _Wrong("invalid_row", f"{name} has to be a string")
+            raise WrongRow("invalid_row", f"{name} has to be a string")
         if isinstance(value, str):
-            raise _Wrong("invalid_row", f"{name} has to have 1 to 512 characters")
+            raise WrongRow("invalid_row", f"{name} has to have 1 to 512 characters")
         return str(value)
     return None
 
@@ -262,7 +234,7 @@ def _request(
         row = _apply_template(row, rules)
         dialect = dialect_of(row)
         custom_id = custom_id or _custom_id(row)
-    task, body = _batch(row) if dialect == "batch" else _task_and_body(row, dialect)
+    task, body = task_and_body(row, dialect)
     if rules.alters:
         body = _with_defaults(task, body, rules)
     model = body.get("model")
@@ -272,62 +244,25 @@ def _request(
             body["model"] = model
     if not (task == "chat" and plain_chat(body)):
         _refuse_deep(row, data)
-        _check(BODY_OF_TASK[task], body, "body")
+        check_body(task, body)
     return Request(line, custom_id or str(line), task, model, body)
 
 
 def _apply_template(row: dict[str, Any], rules: RowRules) -> dict[str, Any]:
     if rules.template is None:
-        raise _Wrong(
+        raise WrongRow(
             "unknown_row",
             "none of url and body, messages, prompt, input, input_data: "
             "the job needs the option template to make a request of it",
         )
-    filled = rules.template(row)
+    try:
+        filled = rules.template(row)
+    except FieldMissing as missing:
+        name = missing.args[0]
+        raise WrongRow("template_field", f"the row lacks the template's field {name!r}") from None
     if not isinstance(filled, dict) or dialect_of(filled) == "other":
-        raise _Wrong("unknown_row", "the template makes no request of it")
+        raise WrongRow("unknown_row", "the template makes no request of it")
     return filled
-
-
-def _batch(row: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
-    url, body = row.get("url"), row.get("body")
-    if type(url) is not str or type(body) is not dict:
-        _check(BatchRow, row, "row")
-        raise _Wrong("invalid_row", "url has to be a string, body an object")
-    if row.get("method", "POST") != "POST":
-        raise _Wrong("invalid_row", "method has to be POST")
-    task = TASK_OF_URL.get(url)
-    if task is None:
-        known = ", ".join(TASK_OF_URL)
-        raise _Wrong("unknown_url", f"unknown url, known are {known}")
-    return task, body
-
-
-def _task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
-    bare = {k: v for k, v in row.items() if k not in _IDS}
-    match dialect:
-        case "scoring":
-            _check(ScoringRow, row, "row")
-            given = row["input_data"]
-            parameters = dict(given.get("parameters") or {})
-            if "max_new_tokens" in parameters:
-                parameters.setdefault("max_tokens", parameters.pop("max_new_tokens"))
-            named = {"model": row["model"]} if "model" in row else {}
-            return "chat", {"messages": given["input_string"], **parameters, **named}
-        case "prompt":
-            _check(PromptRow, row, "row")
-            bare.pop("messages", None)
-            messages = [{"role": "user", "content": bare.pop("prompt")}]
-            return "chat", {"messages": messages, **bare}
-        case "messages":
-            return "chat", bare
-        case "input":
-            images = isinstance(row["input"], list) and any(
-                isinstance(item, dict) for item in row["input"]
-            )
-            return ("image-embeddings" if images else "embeddings"), bare
-        case _:
-            raise _Wrong("unknown_row", "not a request in any known dialect")
 
 
 def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[str, Any]:
@@ -341,94 +276,3 @@ def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[st
         ):
             body["messages"] = [{"role": "system", "content": system_prompt}, *messages]
     return body
-
-
-def plain_chat(body: Mapping[str, Any]) -> bool:
-    """Whether a chat is of plain turns, as most are: pydantic takes 3 us to see it, this 0.5.
-
-    What it accepts is a `ChatBody`; the rest is for the model to judge.
-    """
-    messages = body.get("messages")
-    if not _PLAIN.issuperset(body) or type(messages) is not list or not messages:
-        return False
-    for turn in messages:
-        if type(turn) is not dict or len(turn) != 2 or type(turn.get("content")) is not str:
-            return False
-        role = turn.get("role")
-        if type(role) is not str or role not in _ROLES:
-            return False
-    model, most = body.get("model", "?"), body.get("max_tokens", 1)
-    temperature = body.get("temperature", 0)
-    return (
-        type(model) is str
-        and model != ""
-        and type(most) is int
-        and most >= 1
-        and type(temperature) in _NUMBERS
-        and 0 <= temperature < math.inf
-    )
-
-
-def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:
-    if model.__pydantic_validator__.isinstance_python(value):
-        return
-    try:
-        model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or what
-        raise _Wrong("invalid_row", f"{where}: {first['msg']}") from None
-
-
-def compile_template(template: Any, where: str = "template") -> Template:
-    """A function that fills a row's fields into a template.
-
-    `{field}` in any string is the row's field; a string that is nothing but `{field}` becomes the
-    field's value with its type; `{{` and `}}` are braces. Raises ValueError where a brace is left
-    alone; it names the place and quotes nothing, for a template holds prompts.
-    """
-    if isinstance(template, str):
-        return _compile_text(template, where)
-    if isinstance(template, list):
-        items = [compile_template(item, f"{where}.{at}") for at, item in enumerate(template)]
-        return lambda row: [item(row) for item in items]
-    if isinstance(template, dict):
-        fields = {
-            name: compile_template(value, f"{where}.{name}") for name, value in template.items()
-        }
-        return lambda row: {name: value(row) for name, value in fields.items()}
-    return lambda row: template
-
-
-def _compile_text(text: str, where: str) -> Template:
-    parts: list[str | tuple[str]] = []
-    end = 0
-    for match in _PLACEHOLDER.finditer(text):
-        parts.append(text[end : match.start()])
-        end = match.end()
-        if match[0] in ("{{", "}}"):
-            parts.append(match[0][0])
-        elif match[1]:
-            parts.append((match[1],))
-        else:
-            place = f"{where}, character {match.start() + 1}"
-            raise ValueError(f"{place}: {match[0]!r} names no field: write a brace twice")
-    parts.append(text[end:])
-    parts = [part for part in parts if part != ""]
-    if len(parts) == 1 and isinstance(parts[0], tuple):
-        name = parts[0][0]
-        return lambda row: _field(row, name)
-    return lambda row: "".join(
-        part if isinstance(part, str) else _as_text(_field(row, part[0])) for part in parts
-    )
-
-
-def _field(row: Mapping[str, Any], name: str) -> Any:
-    try:
-        return row[name]
-    except KeyError:
-        raise _Wrong("template_field", f"the row lacks the template's field {name!r}") from None
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()

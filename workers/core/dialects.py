@@ -1,0 +1,118 @@
+"""Which task and body a row in any dialect means, and whether the body is one."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.deployments import Task
+from schemas.requests import (
+    BODY_OF_TASK,
+    TASK_OF_URL,
+    BatchRow,
+    Dialect,
+    PromptRow,
+    ScoringRow,
+)
+
+IDS = ("custom_id", "id", "prompt_id")
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
+_NUMBERS = (int, float)
+
+
+class WrongRow(Exception):
+    """Why a row cannot be asked."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+def task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
+    """What a row asks for, its body in OpenAI's shape. Raises WrongRow."""
+    return _batch(row) if dialect == "batch" else _bare(row, dialect)
+
+
+def check_body(task: Task, body: Mapping[str, Any]) -> None:
+    """Hold a body to its task's model. Raises WrongRow."""
+    _check(BODY_OF_TASK[task], body, "body")
+
+
+def _batch(row: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
+    url, body = row.get("url"), row.get("body")
+    if type(url) is not str or type(body) is not dict:
+        _check(BatchRow, row, "row")
+        raise WrongRow("invalid_row", "url has to be a string, body an object")
+    if row.get("method", "POST") != "POST":
+        raise WrongRow("invalid_row", "method has to be POST")
+    task = TASK_OF_URL.get(url)
+    if task is None:
+        known = ", ".join(TASK_OF_URL)
+        raise WrongRow("unknown_url", f"unknown url, known are {known}")
+    return task, body
+
+
+def _bare(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
+    bare = {k: v for k, v in row.items() if k not in IDS}
+    match dialect:
+        case "scoring":
+            _check(ScoringRow, row, "row")
+            given = row["input_data"]
+            parameters = dict(given.get("parameters") or {})
+            if "max_new_tokens" in parameters:
+                parameters.setdefault("max_tokens", parameters.pop("max_new_tokens"))
+            named = {"model": row["model"]} if "model" in row else {}
+            return "chat", {"messages": given["input_string"], **parameters, **named}
+        case "prompt":
+            _check(PromptRow, row, "row")
+            bare.pop("messages", None)
+            messages = [{"role": "user", "content": bare.pop("prompt")}]
+            return "chat", {"messages": messages, **bare}
+        case "messages":
+            return "chat", bare
+        case "input":
+            images = isinstance(row["input"], list) and any(
+                isinstance(item, dict) for item in row["input"]
+            )
+            return ("image-embeddings" if images else "embeddings"), bare
+        case _:
+            raise WrongRow("unknown_row", "not a request in any known dialect")
+
+
+def plain_chat(body: Mapping[str, Any]) -> bool:
+    """Whether a chat is of plain turns, as most are: pydantic takes 3 us to see it, this 0.5.
+
+    What it accepts is a `ChatBody`; the rest is for the model to judge.
+    """
+    messages = body.get("messages")
+    if not _PLAIN.issuperset(body) or type(messages) is not list or not messages:
+        return False
+    for turn in messages:
+        if type(turn) is not dict or len(turn) != 2 or type(turn.get("content")) is not str:
+            return False
+        role = turn.get("role")
+        if type(role) is not str or role not in _ROLES:
+            return False
+    model, most = body.get("model", "?"), body.get("max_tokens", 1)
+    temperature = body.get("temperature", 0)
+    return (
+        type(model) is str
+        and model != ""
+        and type(most) is int
+        and most >= 1
+        and type(temperature) in _NUMBERS
+        and 0 <= temperature < math.inf
+    )
+
+
+def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:
+    if model.__pydantic_validator__.isinstance_python(value):
+        return
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or what
+        raise WrongRow("invalid_row", f"{where}: {first['msg']}") from None
