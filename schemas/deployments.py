@@ -170,7 +170,7 @@ def parse_routes(text: str, deployments: Iterable[Deployment]) -> dict[str, tupl
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        _ = parts.port, (parts.hostname or "").encode("idna")  # both raise late, at a first call
     except ValueError:
         raise ValueError("must be an http or https URL") from None
     if any(char.isspace() for char in url):

@@ -58,6 +58,8 @@ def test_what_is_absent_is_unlimited_and_all_that_the_kind_can_do() -> None:
         ({"name": "has space"}, "field 'name': must be 1 to 63 letters, digits"),
         ({"scope": "cognitiveservices"}, "field 'scope': must be a scope of Entra ID"),
         ({"scope": "https://ai.azure.com/.default"}, "scope is not used with auth 'key'"),
+        ({"url": "http://two..dots/v1"}, "field 'url': must be an http or https URL"),
+        ({"url": f"http://{'a' * 70}.com/v1"}, "field 'url': must be an http or https URL"),
         ({"max_inputs_per_request": 0}, "field 'max_inputs_per_request'"),
         ({"weight": 0}, "field 'weight'"),
         ({"timeout": 181}, "field 'timeout'"),

@@ -6,8 +6,6 @@ from typing import Any, Protocol
 from schemas.deployments import Task
 from workers.ports import EndpointInfo
 
-Auth = Mapping[str, str]
-
 
 class Unsupported(Exception):
     """A row asks for something that the contract cannot carry. The message names no values."""
