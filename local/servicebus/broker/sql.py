@@ -1,8 +1,7 @@
 """SQL filters: an expression in Service Bus's subset of SQL-92, compiled to a predicate.
 
-Source: "Subscription rule SQL filter syntax", Microsoft Learn. Logic has three values: a comparison
-with a missing property, or of values that cannot be compared, is unknown (None here), and a
-message matches only where the whole expression is true.
+Source: "Subscription rule SQL filter syntax", Microsoft Learn. A message matches only where the
+whole expression is true, not where it is unknown (see `operators`).
 
     expression := and-term {OR and-term}        predicate := sum [comparison | IN | LIKE | IS NULL]
     and-term   := factor {AND factor}           sum       := product {(+|-) product}
@@ -11,14 +10,20 @@ message matches only where the whole expression is true.
 
 import operator
 import re
-from collections.abc import Callable
-from typing import Any
 
-from ..codec.values import Value
 from .filters import Rule
 from .message import PROPERTY_FIELDS, Facts
-
-Expression = Callable[[Facts], Value]
+from .operators import (
+    ARITHMETIC,
+    COMPARISONS,
+    Expression,
+    binary,
+    both,
+    either,
+    like,
+    literal,
+    negation,
+)
 
 _TOKENS = re.compile(
     r"""\s*(?:
@@ -30,39 +35,6 @@ _TOKENS = re.compile(
     re.VERBOSE,
 )
 _SYSTEM_SCOPE = {name.lower(): name for name in PROPERTY_FIELDS}
-_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "<>": operator.ne,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-
-def _quotient(a: float, b: float) -> float:
-    """As C# divides: two integers without a rest."""
-    return _times(a, b) if isinstance(a, int) and isinstance(b, int) else a / b
-
-
-def _remainder(a: float, b: float) -> float:
-    """As in C#: of the sign of what is divided."""
-    return a - b * _times(a, b)
-
-
-def _times(a: float, b: float) -> float:
-    """How often `b` goes into `a`, towards zero."""
-    return (abs(a) // abs(b)) * (1 if (a < 0) == (b < 0) else -1)
-
-
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": _quotient,
-    "%": _remainder,
-}
 _RESERVED = {"AND", "OR", "NOT", "IN", "LIKE", "ESCAPE", "IS", "NULL", "EXISTS", "TRUE", "FALSE"}
 
 
@@ -127,24 +99,24 @@ class _Parser:
     def disjunction(self) -> Expression:
         left = self._conjunction()
         while self._take("word", "OR"):
-            left = _either(left, self._conjunction())
+            left = either(left, self._conjunction())
         return left
 
     def _conjunction(self) -> Expression:
         left = self._factor()
         while self._take("word", "AND"):
-            left = _both(left, self._factor())
+            left = both(left, self._factor())
         return left
 
     def _factor(self) -> Expression:
         if self._take("word", "NOT"):
-            return _negation(self._factor())
+            return negation(self._factor())
         return self._predicate()
 
     def _predicate(self) -> Expression:
         left = self._sum()
-        if sign := self._take("sign", *_COMPARISONS):
-            return _binary(_COMPARISONS[sign], left, self._sum())
+        if sign := self._take("sign", *COMPARISONS):
+            return binary(COMPARISONS[sign], left, self._sum())
         if self._take("word", "IS"):
             negated = self._take("word", "NOT")
             self._expect("word", "NULL")
@@ -158,23 +130,23 @@ class _Parser:
             raise SqlError(f"NOT must be followed by IN or LIKE in {self._text!r}")
         else:
             return left
-        return _negation(test) if negated else test
+        return negation(test) if negated else test
 
     def _membership(self, left: Expression) -> Expression:
         self._expect("sign", "(")
-        tests = [_binary(operator.eq, left, self._sum())]
+        tests = [binary(operator.eq, left, self._sum())]
         while self._take("sign", ","):
-            tests.append(_binary(operator.eq, left, self._sum()))
+            tests.append(binary(operator.eq, left, self._sum()))
         self._expect("sign", ")")
         found = tests[0]
         for test in tests[1:]:
-            found = _either(found, test)
+            found = either(found, test)
         return found
 
     def _likeness(self, left: Expression) -> Expression:
         pattern = self._expect("string")
         escape = self._expect("string") if self._take("word", "ESCAPE") else ""
-        compiled = _like(pattern, escape)
+        compiled = like(pattern, escape)
 
         def test(facts: Facts) -> bool | None:
             value = left(facts)
@@ -185,18 +157,18 @@ class _Parser:
     def _sum(self) -> Expression:
         left = self._product()
         while sign := self._take("sign", "+", "-"):
-            left = _binary(_ARITHMETIC[sign], left, self._product())
+            left = binary(ARITHMETIC[sign], left, self._product())
         return left
 
     def _product(self) -> Expression:
         left = self._unary()
         while sign := self._take("sign", "*", "/", "%"):
-            left = _binary(_ARITHMETIC[sign], left, self._unary())
+            left = binary(ARITHMETIC[sign], left, self._unary())
         return left
 
     def _unary(self) -> Expression:
         if self._take("sign", "-"):
-            return _binary(operator.sub, _literal(0), self._unary())
+            return binary(operator.sub, literal(0), self._unary())
         if self._take("sign", "+"):
             return self._unary()
         if self._take("sign", "("):
@@ -207,11 +179,11 @@ class _Parser:
 
     def _operand(self) -> Expression:
         if (text := self._take("string")) is not None:
-            return _literal(text)
+            return literal(text)
         if number := self._take("number"):
-            return _literal(float(number) if re.search(r"[.eE]", number) else int(number))
+            return literal(float(number) if re.search(r"[.eE]", number) else int(number))
         if word := self._take("word", "TRUE", "FALSE", "NULL"):
-            return _literal({"TRUE": True, "FALSE": False, "NULL": None}[word])
+            return literal({"TRUE": True, "FALSE": False, "NULL": None}[word])
         if self._take("word", "EXISTS"):
             self._expect("sign", "(")
             inner = self._property()
@@ -237,67 +209,3 @@ def _application_property(lowered: str) -> Expression:
     return lambda facts: next(
         (value for key, value in facts.application.items() if str(key).lower() == lowered), None
     )
-
-
-def _literal(value: Value) -> Expression:
-    return lambda _facts: value
-
-
-def _binary(apply: Callable[[Any, Any], Any], left: Expression, right: Expression) -> Expression:
-    def evaluate(facts: Facts) -> Value:
-        a, b = left(facts), right(facts)
-        if a is None or b is None or _kind(a) != _kind(b):
-            return None
-        try:
-            return apply(a, b)
-        except (TypeError, ValueError, ArithmeticError):
-            return None
-
-    return evaluate
-
-
-def _kind(value: Value) -> type:
-    """The family of values that can be compared with each other."""
-    for family in (bool, str):
-        if isinstance(value, family):
-            return family
-    return float if isinstance(value, int | float) else type(value)
-
-
-def _either(left: Expression, right: Expression) -> Expression:
-    def evaluate(facts: Facts) -> bool | None:
-        values = (left(facts), right(facts))
-        if True in values:
-            return True
-        return None if None in values else False
-
-    return evaluate
-
-
-def _both(left: Expression, right: Expression) -> Expression:
-    def evaluate(facts: Facts) -> bool | None:
-        values = (left(facts), right(facts))
-        if False in values:
-            return False
-        return None if None in values else True
-
-    return evaluate
-
-
-def _negation(inner: Expression) -> Expression:
-    def evaluate(facts: Facts) -> bool | None:
-        value = inner(facts)
-        return None if value is None else not value
-
-    return evaluate
-
-
-def _like(pattern: str, escape: str) -> re.Pattern[str]:
-    """The regular expression of a LIKE pattern: % any text, _ any character."""
-    parts, characters = [], iter(pattern)
-    for character in characters:
-        if character == escape:
-            parts.append(re.escape(next(characters, escape)))
-        else:
-            parts.append({"%": ".*", "_": "."}.get(character) or re.escape(character))
-    return re.compile("".join(parts), re.DOTALL)
