@@ -437,10 +437,10 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("withdrawn_blindly", "a job keeps its marker", withdrawn_blindly, WITHDRAWN),
     Mutation("no_sweeper", "jobs that do not move are helped", no_sweeper, 11),
     Mutation("marker_deleted_first", "the marker goes last", marker_deleted_first, 13),
-    Mutation("end_told_once", "the last event is told until it is sure", end_told_once, 52),
+    Mutation("end_told_once", "the last event is told until it is sure", end_told_once, 100),
     Mutation("ended_before_the_manifest", "manifest, then the end", ended_before_the_manifest, 0),
     Mutation(
-        "conflict_is_somebody_elses", "a 409 may be one's own", conflict_is_somebody_elses, 52
+        "conflict_is_somebody_elses", "a 409 may be one's own", conflict_is_somebody_elses, 55
     ),
     Mutation("block_ids_random", "block ids are the same for everybody", block_ids_random, 0),
     Mutation("parts_in_any_order", "parts stand in plan order", parts_in_any_order, 0),

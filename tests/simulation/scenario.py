@@ -90,12 +90,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Scripted:
-    """A fault at the first call of a kind with this in its name; a freeze lasts for `seconds`."""
+    """A fault at the first call of a kind with this in its name; a freeze lasts for `seconds`.
+
+    Or what a user does at that moment.
+    """
 
     kind: str
     name: str
-    fault: str
+    fault: str = "nothing"
     seconds: float = 0.0
+    act: Act | None = None
 
 
 @dataclass(frozen=True, slots=True)

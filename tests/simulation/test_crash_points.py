@@ -16,7 +16,7 @@ from schemas.jobs import TERMINAL
 from tests.doubles.faults import EFFECTS
 from tests.simulation.checker import check
 from tests.simulation.process import Process
-from tests.simulation.scenario import Doing, RowKind, Scenario, Span, version
+from tests.simulation.scenario import Act, Doing, RowKind, Scenario, Scripted, Span, version
 from tests.simulation.world import World, live
 
 Phase = Literal["before", "after"]
@@ -46,17 +46,25 @@ def _like(scenario: Scenario = PLAIN, **changes: Any) -> Scenario:
     return dataclasses.replace(scenario, **changes)
 
 
+def _when_asked(scenario: Scenario, act: Act) -> Scenario:
+    return _like(scenario, script=(Scripted("ask", "a.jsonl/1/1/", act=act),))
+
+
 # The storm has the shards handed back; slow services leave room for whoever acts meanwhile.
 STORM = (Span(0.0, 20.0),)
+# Twice, because a crash may put off the pause.
+RESUMED = (Doing(30.0, "resume"), Doing(900.0, "resume"))
 SLOW = _like(latency=2.0, window=1)
 JOBS = {
     "errors, hand-backs and slices": _like(shard_seconds=10.0, storms=STORM),
     "queued, one call at a time": _like(queued=True, max_concurrency=1),
-    "cancel": _like(SLOW, doings=(Doing(5.0, "cancel"),)),
-    "cancel before there is a plan": _like(SLOW, doings=(Doing(1.36, "cancel"),)),
+    "cancel": _when_asked(SLOW, "cancel"),
+    "cancel before there is a plan": _like(
+        SLOW, script=(Scripted("create", "/plan.jsonl", act="cancel"),)
+    ),
     "expiry": _like(SLOW, completion_window="4s"),
-    "pause and resume": _like(SLOW, doings=(Doing(5.0, "pause"), Doing(30.0, "resume"))),
-    "overwritten while it runs": _like(SLOW, doings=(Doing(8.0, "overwrite"),)),
+    "pause and resume": _when_asked(_like(SLOW, doings=RESUMED), "pause"),
+    "overwritten while it runs": _when_asked(SLOW, "overwrite"),
     "announced twice": _like(doings=(Doing(0.0, "announce"), Doing(0.3, "announce"))),
 }
 ENDS = {

@@ -49,7 +49,8 @@ class World:
     ) -> None:
         self.scenario = scenario
         self.rng = rng
-        self.faults: Faults = faults or self._fault
+        self.faults: Faults = self._scripted
+        self._other_faults: Faults = faults or self._random_fault
         self._script = list(scenario.script)
         self.log: list[str] | None = [] if keep else None
         self.digest = hashlib.blake2b(digest_size=16)
@@ -69,6 +70,7 @@ class World:
         self.slowest = 4.0 * max(1.0, scenario.latency)
         self._lives = 0
         self._freeze_for: dict[str, float] = {}
+        self._acting: set[asyncio.Task[None]] = set()
         self._deliveries = 0
         self._pending = 0
         self._handling: dict[tuple[str, int, int], tuple[Process, Run]] = {}
@@ -112,13 +114,17 @@ class World:
         spans = self.scenario.bus_out if kind == "send" else self.scenario.storage_out
         return any(self.now in span for span in spans)
 
-    def _fault(self, process: Process, kind: str, name: str) -> str | None:
+    def _scripted(self, process: Process, kind: str, name: str) -> str | None:
         for scripted in self._script:
             if scripted.kind == kind and scripted.name in name:
                 self._script.remove(scripted)
+                if scripted.act is not None:
+                    self._pending += 1
+                    self._do(Doing(self.now, scripted.act))
+                    break
                 self._freeze_for[process.name] = scripted.seconds
                 return scripted.fault
-        return self._random_fault(process, kind, name)
+        return self._other_faults(process, kind, name)
 
     def _random_fault(self, process: Process, kind: str, name: str) -> str | None:
         if not self.faulty:
@@ -367,6 +373,7 @@ class World:
         self.trace(process.name, "sweeps")
         try:
             await process.sweeper.run()
+            await process.inbox.drain_dead()
         except Unavailable:
             self.trace(process.name, "sweep fails")
         except (ProcessKilled, BaseExceptionGroup):
@@ -508,7 +515,9 @@ class World:
             self._pending -= 1
             self._moved.set()
 
-        self._doing = self._loop.create_task(act())
+        task = self._loop.create_task(act())
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
 
     def _quiet(self) -> bool:
         return not (
