@@ -28,6 +28,7 @@ from workers.steps import Steps
 
 HELD_RETRY_SECONDS: Final = 20.0
 OUTAGE_RETRY_SECONDS: Final = 30.0
+STORAGE_PATIENCE_SECONDS: Final = 600.0
 LONGEST_DELAY_SECONDS: Final = 3600.0
 CHANGED: Final = Reason(
     code="input_changed",
@@ -166,13 +167,30 @@ class Runner:
             await self._attendance.attend(attempt, self._ask(attempt, asking))
         if attempt.ending is not None:
             attempt.write_off(attempt.ending)
-        await attempt.flush(end=True)
+        await self._journal_rest(attempt)
         if not attempt.complete:
             await self._hand_back(attempt, message, asking)
             return None
         return await self._records.create_receipt(
             attempt.job.id, await attempt.write(self._records)
         )
+
+    async def _journal_rest(self, attempt: Attempt) -> None:
+        """Journal what is not yet, with the end mark.
+
+        It is paid for, and an outage of storage is no crash: it is tried again for long.
+        """
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + STORAGE_PATIENCE_SECONDS
+        while True:
+            try:
+                await attempt.flush(end=True)
+            except Unavailable:
+                if self._draining or loop.time() >= patience:
+                    raise
+                await asyncio.sleep(self._rng.uniform(1.0, 3.0))
+            else:
+                return
 
     async def _read(self, attempt: Attempt) -> None:
         rules = rules_of(attempt.job, self._settings)
