@@ -82,7 +82,9 @@ class Sweeper:
             return
         seen = held.state.revision
 
-        def nudged(state: JobState | None, _again: bool) -> lifecycle.Change:
-            return lifecycle.NOTHING if state is None else lifecycle.nudge(state, seen)
+        def nudged(state: JobState | None, again: bool) -> lifecycle.Change:
+            if state is None:
+                return lifecycle.NOTHING
+            return lifecycle.nudge(state, seen, again=again)
 
         await self._steps.take(job, nudged)

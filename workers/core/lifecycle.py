@@ -157,8 +157,10 @@ def close(state: JobState, *, now: float) -> Change:
     return Change(_moved(state, state=state.ending or "completed", ended=now))
 
 
-def nudge(state: JobState, seen_revision: int) -> Change:
+def nudge(state: JobState, seen_revision: int, *, again: bool = False) -> Change:
     """The sweeper's: nothing has moved, so send again; older copies die at their next delivery."""
+    if again and state.nudges and state.revision == seen_revision + 1 and not state.paused:
+        return Change(None, state.out)
     if state.revision != seen_revision or state.paused or state.state != "in_progress":
         return NOTHING
     if _nothing_left(state):
