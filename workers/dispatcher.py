@@ -167,8 +167,11 @@ class Dispatcher:
             if what == "retry":
                 failures += 1
                 blamed += lane.breaker.blames_row(outcome, row, ticket.sent)
+                delay = backoff(failures, self._rng)
                 now = asyncio.get_running_loop().time()
-                delay = max(backoff(failures, self._rng), lane.budget.wait(now))
+                # The budget spares a deployment retries; those that may go elsewhere need none.
+                if not any(o is not lane and o.blocked(now)[0] <= now for o in group.lanes):
+                    delay = max(delay, lane.budget.wait(now))
             if what == "final" or blamed >= ATTEMPTS:
                 return outcome
             if delay > 0.0:

@@ -74,13 +74,15 @@ class Invoker:
     """Calls functions, each with its own id, and gives up the process where one never ends.
 
     `timeout` is host.json's functionTimeout in seconds; None is unbounded. As in Azure, a call
-    that takes longer is not cancelled: the process ends, other invocations with it.
+    that takes longer is not cancelled: the process ends, other invocations with it. `stopping` is
+    to be set when the host ends.
     """
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._local = threading.local()
         self.running: set[asyncio.Task[Any]] = set()
+        self.stopping = False
 
     async def invoke(
         self,
@@ -104,7 +106,11 @@ class Invoker:
             result = await self._call(function, arguments)
         except Exception as error:
             self._log_end(function, invocation_id, began, "Failed")
-            logger.exception("Function '%s' failed", function.name)
+            if self.stopping:
+                # The app gives back what it cannot end in time: that is how it should stop.
+                logger.info("Function '%s' gave its work back: %s", function.name, error)
+            else:
+                logger.exception("Function '%s' failed", function.name)
             raise InvocationFailedError(function.name) from error
         except asyncio.CancelledError:
             self._log_end(function, invocation_id, began, "Cancelled")

@@ -103,6 +103,7 @@ class Host:
 
     async def _stop(self, queues: list[asyncio.Task[None]], rest: asyncio.Task[None]) -> None:
         logger.info("stopping: receiving no more, %d calls running", len(self._invoker.running))
+        self._invoker.stopping = True
         for queue in self._queues:
             queue.stop()
         with suppress(TimeoutError):
