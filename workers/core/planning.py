@@ -44,14 +44,13 @@ class DuplicateFinder:
     """Finds requests whose custom_id stood earlier, in 8 bytes a request.
 
     A first scan keeps a 64-bit hash of each custom_id; requests whose hash stands twice are
-    candidates, and a second scan tells by another 64 bits whether they are the same.
+    candidates, and a second scan tells by another 64 bits whether they are the same. Only what
+    stands twice costs more than its hash.
     """
 
     def __init__(self) -> None:
         self._hashes = array("q")
-        self._candidates: np.ndarray[tuple[int], np.dtype[np.intp]] | None = None
-        self._next = 0
-        self._position = 0
+        self._twice: frozenset[int] | None = None
         self._seen: set[tuple[int, bytes]] = set()
         self._found: list[int] = []
 
@@ -60,27 +59,21 @@ class DuplicateFinder:
         self._hashes.append(hash(custom_id))
 
     def candidates(self) -> int:
-        """How many requests the second scan has to look at; ends the first scan."""
+        """How many hashes the second scan has to look at; ends the first scan."""
         hashes = np.frombuffer(self._hashes, dtype=np.int64)
-        order = np.argsort(hashes, kind="stable")
-        same = hashes[order[1:]] == hashes[order[:-1]]
-        twice = np.zeros(len(hashes), dtype=bool)
-        twice[order[1:][same]] = True
-        twice[order[:-1][same]] = True
-        self._candidates = np.flatnonzero(twice)
+        hashes.sort()
+        self._twice = frozenset(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
         self._hashes = array("q")
-        return len(self._candidates)
+        return len(self._twice)
 
     def confirm(self, line: int, custom_id: str) -> None:
-        """A request of the second scan, in the order of the first."""
-        if self._candidates is None:
+        """A request of the second scan, in the order of the file."""
+        if self._twice is None:
             raise RuntimeError("the first scan has not ended")
-        position, self._position = self._position, self._position + 1
-        if self._next == len(self._candidates) or self._candidates[self._next] != position:
+        if (hashed := hash(custom_id)) not in self._twice:
             return
-        self._next += 1
         digest = hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=8)
-        key = (hash(custom_id), digest.digest())
+        key = (hashed, digest.digest())
         if key in self._seen:
             self._found.append(line)
         self._seen.add(key)
