@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from schemas.deployments import Task
@@ -71,16 +72,17 @@ class Asking:
         async with asyncio.TaskGroup() as group:
             for call in self._calls(rows):
                 await room.acquire()
-                group.create_task(call).add_done_callback(lambda _: room.release())
+                group.create_task(call()).add_done_callback(lambda _: room.release())
 
-    def _calls(self, rows: Sequence[Asked]) -> Iterator[Coroutine[Any, Any, None]]:
+    def _calls(self, rows: Sequence[Asked]) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+        """What begins each call: a drain may come while the next one waits for room."""
         by_row = dict(rows)
         for row, request in rows:
             if request.task not in PACKED:
-                yield self._alone(row, request)
+                yield partial(self._alone, row, request)
         for (task, model), packable in _packable(rows).items():
             for packed in pack(packable, self._dispatch.pack_limits(task, model)):
-                yield self._packed(packed, by_row)
+                yield partial(self._packed, packed, by_row)
 
     async def one_by_one(
         self,
