@@ -64,7 +64,7 @@ class Inbox:
         except InputError as error:
             await self._intake.reject(_name(received), error, asked)
         except NewerVersion as error:
-            await self.refuse(received, error)
+            await self._refuse(received, error)
         except Unavailable as error:
             log.warning("a message on jobs waits: %s", error)
             await self._send_again(received, RETRY_SECONDS, _tries(received))
@@ -108,31 +108,42 @@ class Inbox:
         try:
             await self._runner.run(message, again=received.again)
         except NewerVersion as error:
-            await self.refuse(received, error)
+            await self._refuse(received, error)
 
     async def _shard(self, received: Received) -> ShardMessage | None:
         try:
             return _read_shard(received.body)
         except (InputError, NewerVersion) as error:
-            await self.refuse(received, error)
+            await self._refuse(received, error)
         return None
 
     # -- dead letters
 
     async def dead_jobs(self, received: Received) -> None:
         """Deliver again a few times; then it is rejected, or the sweeper's."""
-        if _tries(received) < DEAD_TRIES:
-            await self._send_again(received, DEAD_RETRY_SECONDS, _tries(received) + 1)
+        tries = _tries(received)
+        if tries < DEAD_TRIES:
+            await self._send_again(received, DEAD_RETRY_SECONDS, tries + 1)
             return
+        try:
+            await self._give_up(received)
+        except NewerVersion as error:
+            await self._refuse(received, error)
+        except Unavailable as error:
+            # Without a delay the dead letter would come back at once, and for ever.
+            log.warning("a dead message of jobs waits: %s", error)
+            await self._send_again(received, DEAD_RETRY_SECONDS, tries)
+
+    async def _give_up(self, received: Received) -> None:
         asked = _asked(received)
+        failed = InputError("not_processed", "the request failed every time: see the worker's log")
         try:
             message = doors.read_jobs_message(received.body)
-        except (InputError, NewerVersion) as error:
-            await self.refuse(received, error)
+        except InputError as error:
+            await self._refuse(received, error)
             return
         if isinstance(message, Finish | Expire) or message is None:
             return  # the job has its marker: the sweeper's
-        failed = InputError("not_processed", "the request failed every time: see the worker's log")
         try:
             if isinstance(message, JobRequest):
                 message = await self._intake.announced(message, asked)
@@ -143,21 +154,13 @@ class Inbox:
         await self._intake.reject(_name(received), failed, asked)
 
     async def dead_shards(self, received: Received) -> None:
-        """Only journals or the completion window make error rows, never a delivery count."""
+        """Deliver again, as a repeat: what stands by then decides, and never a delivery count."""
         message = await self._shard(received)
-        if message is None:
-            return
-        job = await self._records.job(message.job)
-        held = await self._records.state(message.job) if job else None
-        if job is None or held is None:
-            return
-        receipt = await self._records.receipt(job.id, message.shard)
-        if held.state.terminal or receipt is not None:
-            await self._runner.run(message, again=True)
-            return
-        await self._steps.send_shards(
-            job.id, [message.shard], held.state.gen, at=self._clock() + DEAD_RETRY_SECONDS
-        )
+        if message is not None:
+            at = self._clock() + DEAD_RETRY_SECONDS
+            await self._steps.send_shards(
+                message.job, [message.shard], message.gen, at=at, again=True
+            )
 
     async def drain_dead(self) -> None:
         """Handle dead letters that no trigger has come for: they do not scale by themselves."""
@@ -179,7 +182,7 @@ class Inbox:
         )
         await self._steps.bus.send(JOBS, [message])
 
-    async def refuse(self, received: Received, error: InputError | NewerVersion) -> None:
+    async def _refuse(self, received: Received, error: InputError | NewerVersion) -> None:
         """Keep a message that this version cannot read, and tell so."""
         code = error.code if isinstance(error, InputError) else "newer_version"
         kept = await self._records.refuse(_name(received), received.body)
