@@ -1,5 +1,6 @@
 """From a file at a door to a planned job: open marker, job, duplicates, plan, state, messages."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -21,12 +22,15 @@ from workers.core import lifecycle, telling
 from workers.core.lines import DUPLICATE
 from workers.core.planning import Survey
 from workers.core.rows import NO_MODEL, RowRules
-from workers.errors import BlobChanged, BlobMissing, InputError
+from workers.errors import BlobChanged, BlobMissing, InputError, Unavailable
 from workers.ports import BlobInfo, BlobRef
 from workers.records import Records
 from workers.scanning import Planned, rules_of, scan
 from workers.settings import Settings
 from workers.steps import Steps
+
+NIGHTLY_PATIENCE_SECONDS: Final = 1200.0
+NIGHTLY_RETRY_SECONDS: Final = 30.0
 
 WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
 
@@ -72,7 +76,18 @@ class Intake:
         """
         announcement = await self._announcement(container, name, None, NOBODY)
         if announcement is not None:
-            await self._steps.send_jobs(announcement)
+            await self.send(announcement)
+
+    async def send(self, announcement: Announcement, *, again: bool = False) -> None:
+        """Put an announcement on `jobs`; where the bus is out of reach, leave it to the sweeper.
+
+        Neither a blob trigger nor a timer comes again for as long as an outage may last.
+        """
+        try:
+            await self._steps.send_jobs(announcement, again=again)
+        except Unavailable as error:
+            log.warning("%s waits for the sweeper: %s", announcement.job, error)
+            await self._records.open(announcement)
 
     async def dropped(
         self,
@@ -131,13 +146,27 @@ class Intake:
         return doors.announce(info, "queue", asked, request.options)
 
     async def nightly(self) -> int:
-        """Announce every file of the nightly container; one that has not changed is known."""
+        """Announce every file of the nightly container; one that has not changed is known.
+
+        A timer that fails comes again a day later: an outage of storage is waited out.
+        """
+        patience = asyncio.get_running_loop().time() + NIGHTLY_PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._announce_nightly()
+            except Unavailable as error:
+                if asyncio.get_running_loop().time() >= patience:
+                    raise
+                log.warning("the nightly files wait: %s", error)
+                await asyncio.sleep(NIGHTLY_RETRY_SECONDS)
+
+    async def _announce_nightly(self) -> int:
         container, found = self._settings.nightly_container, 0
         async for info in self._blobs.list(container):
             if info.ref.name.lower().endswith((".jsonl", ".ndjson")):
                 found += 1
                 # Others plan what one worker could not plan in the time that a timer has.
-                await self._steps.send_jobs(doors.announce(info, "nightly", Asked()))
+                await self.send(doors.announce(info, "nightly", NOBODY))
         return found
 
     async def reject(

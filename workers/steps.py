@@ -146,10 +146,14 @@ class Steps:
             await self.bus.send(SHARDS, messages)
 
     async def send_jobs(
-        self, message: Announcement | Finish | Expire, *, at: float | None = None
+        self,
+        message: Announcement | Finish | Expire,
+        *,
+        at: float | None = None,
+        again: bool = False,
     ) -> None:
-        """Put a job or a step of one on the queue `jobs`, now or at a time."""
-        await self.bus.send(JOBS, [self._message(message, at)])
+        """Put a job or a step of one on the queue `jobs`, now or at a time; `again` as above."""
+        await self.bus.send(JOBS, [self._message(message, at, again=again)])
 
     def _message(
         self,
