@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "workers.doors",
         "workers.scanning",
+        "workers.judging",
         "workers.asking",
         "workers.attempt",
         "workers.attending",

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import orjson
 from pydantic import ValidationError
 
-from schemas.jobs import SCHEMA_VERSION, Asked, Door
+from schemas.jobs import SCHEMA_VERSION, Asked, Door, parse_options
 from schemas.messages import JOBS_MESSAGE, Announcement, JobsMessage
 from schemas.requests import deeper_than
 from workers.errors import InputError, NewerVersion
@@ -188,15 +188,28 @@ def metadata_options(metadata: Mapping[str, str]) -> object | None:
     return options_json(data)
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Whether a message's options are ones, and no longer than a file's may be. Raises ValueError.
+
+    They go into the marker, and from there into a message again, with all else that it says.
+    """
+    _refuse_long(len(orjson.dumps(options)))
+    parse_options(options)
+
+
 def options_json(data: bytes) -> object:
     """Parsed options. Raises ValueError."""
-    if len(data) > MAX_OPTIONS_BYTES:
-        raise ValueError(f"the options have more than {MAX_OPTIONS_BYTES:,} bytes")
+    _refuse_long(len(data))
     try:
         parsed: object = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         raise ValueError(f"options are not JSON: {error.msg} at character {error.pos}") from None
     return parsed
+
+
+def _refuse_long(length: int) -> None:
+    if length > MAX_OPTIONS_BYTES:
+        raise ValueError(f"the options have more than {MAX_OPTIONS_BYTES:,} bytes: shorten them")
 
 
 def results_folder(name: str, job: str) -> str:

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
-from schemas.deployments import Task
 from schemas.jobs import (
     Asked,
     Job,
@@ -19,13 +18,13 @@ from schemas.jobs import (
 from schemas.messages import Announcement, Expire, JobRequest
 from workers import doors
 from workers.core import lifecycle, telling
-from workers.core.lines import DUPLICATE
 from workers.core.planning import Survey
-from workers.core.rows import NO_MODEL, RowRules
+from workers.core.rows import RowRules
 from workers.errors import BlobChanged, BlobMissing, InputError, Unavailable
+from workers.judging import Routes, judged
 from workers.ports import BlobInfo, BlobRef
 from workers.records import Records
-from workers.scanning import Planned, rules_of, scan
+from workers.scanning import PIECE_BYTES, Planned, rules_of, scan
 from workers.settings import Settings
 from workers.steps import Steps
 
@@ -34,19 +33,17 @@ NIGHTLY_RETRY_SECONDS: Final = 30.0
 
 WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
 
+LARGE_AT_ONCE: Final = 2
+LATEST_PLAN_SECONDS: Final = 4 * 3600.0
+NOT_PLANNED: Final = Reason(
+    code="not_planned",
+    message="the file could not be planned within its completion window, however often it was "
+    "tried: see the workers' log, split the file, and drop it again",
+)
+
 NOBODY: Final = Asked()
 
 log = logging.getLogger(__name__)
-
-
-class Routes(Protocol):
-    """What intake asks of the dispatcher before it plans."""
-
-    def cannot(self, task: Task, model: str) -> str | None:
-        """Why no deployment serves a model's task; None where one does."""
-
-    async def preflight(self, task: Task, model: str) -> str | None:
-        """Why the deployments themselves say that they cannot; None where one can."""
 
 
 class Intake:
@@ -67,6 +64,8 @@ class Intake:
         self._routes = routes
         self._settings = settings
         self._clock = clock
+        # One process reads a file as fast as two: more at once would only take memory.
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     # -- doors
 
@@ -132,7 +131,7 @@ class Intake:
         """What a request announces, as the file is now. Raises InputError."""
         doors.check_place(request.container, request.name, self._settings.input_containers)
         try:
-            parse_options(request.options)
+            doors.check_options(request.options)
         except ValueError as error:
             raise InputError("invalid_options", str(error)) from None
         try:
@@ -302,10 +301,12 @@ class Intake:
     async def _plan(self, job: Job) -> None:
         """Scan the file; write duplicates, the verdict where the job has to fail, and the plan."""
         planned, reason = Planned([], Survey(), []), job.failure
+        if reason is None and self._clock() >= job.expires + LATEST_PLAN_SECONDS:
+            reason = NOT_PLANNED
         if reason is None:
             try:
-                planned = await scan(self._blobs, job, rules_of(job, self._settings))
-                reason = await self._judge(job, planned)
+                planned = await self._scanned(job)
+                reason = await judged(job, planned, self._routes)
             except (BlobMissing, BlobChanged):
                 planned = Planned([], Survey(), [])
                 reason = Reason(
@@ -317,37 +318,9 @@ class Intake:
             await self._records.create_verdict(job.id, reason)
         await self._records.create_plan(job.id, planned.shards)
 
-    async def _judge(self, job: Job, planned: Planned) -> Reason | None:
-        """Why a whole job cannot be run, though its file can be read; None where it can."""
-        survey = planned.survey
-        if job.options.on_invalid == "fail" and (bad := self._invalid(planned)) is not None:
-            return Reason(code="invalid_rows", message=f"on_invalid is fail, and {bad}")
-        if not survey.asked:
-            return None
-        refused = [await self._unserved(task, model) for task, model in survey.asked]
-        if all(refused):
-            return Reason(
-                code="no_deployment", message="; ".join(dict.fromkeys(filter(None, refused)))
-            )
-        return None
-
-    def _invalid(self, planned: Planned) -> str | None:
-        """What is wrong with a row that cannot be asked; None where all can."""
-        survey = planned.survey
-        if survey.first_invalid is not None:
-            # Not the row's own message: this one goes into events, and templates hold prompts.
-            bad = survey.first_invalid
-            return f"line {bad.line} is wrong: {bad.code}; errors.jsonl says more"
-        if planned.duplicates:
-            return f"line {planned.duplicates[0]}: {DUPLICATE}"
-        for task, model in survey.asked:
-            cannot = NO_MODEL if model is None else self._routes.cannot(task, model)
-            if cannot is not None:
-                return cannot
-        return None
-
-    async def _unserved(self, task: Task, model: str | None) -> str | None:
-        """Only what the deployments say of themselves: an unknown model is its row's error."""
-        if model is None or self._routes.cannot(task, model) is not None:
-            return None
-        return await self._routes.preflight(task, model)
+    async def _scanned(self, job: Job) -> Planned:
+        rules = rules_of(job, self._settings)
+        if job.size <= PIECE_BYTES:
+            return await scan(self._blobs, job, rules)
+        async with self._large:
+            return await scan(self._blobs, job, rules)
