@@ -137,8 +137,10 @@ def wait(state: JobState, waiting: Waiting) -> Change:
 
 
 def finalize(state: JobState) -> Change:
-    """Every shard has its receipt: assemble."""
-    return Change(_moved(state, state="finalizing")) if _nothing_left(state) else NOTHING
+    """Every shard has its receipt: assemble, paused or not, for there is nothing left to ask."""
+    if not _nothing_left(state):
+        return NOTHING
+    return Change(_moved(state, state="finalizing", paused=False))
 
 
 def stage(state: JobState, staged: int, *, again: bool = False) -> Change:
@@ -161,10 +163,12 @@ def nudge(state: JobState, seen_revision: int, *, again: bool = False) -> Change
     """The sweeper's: nothing has moved, so send again; older copies die at their next delivery."""
     if again and state.nudges and state.revision == seen_revision + 1 and not state.paused:
         return Change(None, state.out)
-    if state.revision != seen_revision or state.paused or state.state != "in_progress":
+    if state.revision != seen_revision or state.state != "in_progress":
         return NOTHING
     if _nothing_left(state):
         return Change(finish=True)
+    if state.paused:
+        return NOTHING
     nudged = _moved(state, gen=state.gen + 1, nudges=state.nudges + 1)
     return Change(nudged, nudged.out)
 
