@@ -65,7 +65,8 @@ class Sweeper:
     async def _announce_again(self, job_id: str) -> None:
         announcement = await self._records.announcement(job_id)
         if announcement is not None:
-            await self._intake.run(announcement, again=True)
+            # Not planned here: that takes minutes, and others wait to be looked at.
+            await self._intake.send(announcement, again=True)
 
     async def _expired(self, job: Job, held: Held) -> Held:
         def expired(state: JobState | None, again: bool) -> lifecycle.Change:
