@@ -163,6 +163,12 @@ class Reason(BaseModel):
         return message[: _REASON_CHARACTERS - 1] + "…"
 
 
+class Verdict(Reason):
+    """`jobs/{job}/verdict.json`: why planning found that the job has to fail."""
+
+    schema_version: int = SCHEMA_VERSION
+
+
 class Job(BaseModel):
     """`jobs/{job}/job.json`: created once, never changed. Times are seconds since the epoch."""
 
@@ -193,6 +199,7 @@ class PlannedShard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    schema_version: int = SCHEMA_VERSION
     shard: int
     offset: int
     length: int

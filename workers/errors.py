@@ -6,6 +6,7 @@ WorkerError
 ├── StorageError
 │   ├── BlobMissing    ├── BlobExists   ├── BlobChanged   ├── BlobFull
 │   └── LeaseHeld      └── LeaseLost
+├── Unreadable         a stored document is not what this service writes
 ├── NewerVersion       a document or message of a version that this one cannot read
 ├── Unavailable        a service could not be reached; the effect is unknown
 └── HandBack           the rest of a shard has to wait: not an error of anybody's
@@ -66,6 +67,10 @@ class LeaseLost(StorageError):
 
 class Unavailable(WorkerError):
     """A service could not be reached in time; whether the call had its effect is unknown."""
+
+
+class Unreadable(WorkerError):
+    """A stored document is not what this service writes."""
 
 
 class NewerVersion(WorkerError):

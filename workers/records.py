@@ -11,11 +11,11 @@ from typing import IO, Any, Final, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from schemas.jobs import SCHEMA_VERSION, Job, JobState, PlannedShard, Reason
+from schemas.jobs import SCHEMA_VERSION, Job, JobState, PlannedShard, Reason, Verdict
 from schemas.messages import Announcement
 from schemas.results import Receipt
 from workers.clock import ServiceClock
-from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, first_of
+from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unreadable, first_of
 from workers.ports import BlobInfo, BlobRef, Blobs, Stored
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
@@ -179,21 +179,23 @@ class Records:
 
     async def create_verdict(self, job: str, reason: Reason) -> None:
         """Why planning found that the job has to fail; stands before the plan does."""
-        await self._create_document(self.ref(job, "verdict.json"), reason)
+        verdict = Verdict(code=reason.code, message=reason.message)
+        await self._create_document(self.ref(job, "verdict.json"), verdict)
 
     async def verdict(self, job: str) -> Reason | None:
         """Why the job has to fail, if planning found so."""
         try:
-            return _load(Reason, (await self._read(self.ref(job, "verdict.json"))).data)
+            found = _load(Verdict, (await self._read(self.ref(job, "verdict.json"))).data)
         except BlobMissing:
             return None
+        return Reason(code=found.code, message=found.message)
 
     async def planned(self, job: str, shard: int) -> PlannedShard:
         """One line of the plan."""
         data = await self.blobs.read_range(
             self.ref(job, "plan.jsonl"), shard * PLAN_WIDTH, PLAN_WIDTH
         )
-        return PlannedShard.model_validate_json(data)
+        return _load(PlannedShard, data)
 
     async def create_duplicates(self, job: str, lines: Iterable[int]) -> None:
         """Keep the line numbers whose custom_id stood earlier: 4 bytes each, in order."""
@@ -299,8 +301,12 @@ def _dump(document: BaseModel) -> bytes:
 
 
 def _load(model: type[Document], data: bytes) -> Document:
-    raw: Any = orjson.loads(data)
-    version = raw.get("schema_version", SCHEMA_VERSION)
-    if version > SCHEMA_VERSION:
-        raise NewerVersion(model.__name__, version)
-    return model.model_validate(raw)
+    try:
+        raw: Any = orjson.loads(data)
+        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise NewerVersion(model.__name__, version)
+        return model.model_validate(raw)
+    except ValueError:
+        # Not chained: what is quoted may be a prompt of the options.
+        raise Unreadable(f"a {model.__name__} is not what this service writes") from None
