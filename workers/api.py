@@ -1,6 +1,8 @@
 """What the HTTP doors answer: a status code and JSON."""
 
+import asyncio
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,6 +10,7 @@ from typing import Any, Final
 from schemas.jobs import Job, JobState
 from workers.core import lifecycle, telling
 from workers.core.lifecycle import Change
+from workers.errors import first_of
 from workers.records import Records
 from workers.steps import Steps
 
@@ -38,16 +41,22 @@ class Api:
         count = 20 if limit is None else int(limit) if _LIMIT.fullmatch(limit) else 0
         if not 1 <= count <= MOST_JOBS:
             return _problem(400, "invalid_limit", f"limit has to be 1 to {MOST_JOBS}")
-        ids = [job async for job in self._records.jobs()]
-        ids.reverse()
-        if after is not None:
-            ids = [job for job in ids if job < after]
-        page = [await self._status(job) for job in ids[:count]]
+        # Listed oldest first, and only the end of the list is wanted: it alone is held.
+        newest: deque[str] = deque(maxlen=count + 1)
+        async for job in self._records.jobs():
+            if after is None or job < after:
+                newest.append(job)
+        ids = list(reversed(newest))
+        try:
+            async with asyncio.TaskGroup() as group:
+                page = [group.create_task(self._status(job)) for job in ids[:count]]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
         return Reply(
             200,
             {
                 "object": "list",
-                "data": [told for told in page if told is not None],
+                "data": [told for task in page if (told := task.result()) is not None],
                 "has_more": len(ids) > count,
             },
         )
