@@ -108,7 +108,7 @@ class Intake:
         """A dropped file's announcement; None for what makes no job."""
         source = f"{container}/{name[:1024]}"
         try:
-            doors.check_place(container, name, self._settings.input_containers)
+            doors.check_place(container, name, self._settings.all_input_containers)
             if not doors.check_dropped(name):
                 return None
         except InputError as error:
@@ -129,7 +129,7 @@ class Intake:
 
     async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
         """What a request announces, as the file is now. Raises InputError."""
-        doors.check_place(request.container, request.name, self._settings.input_containers)
+        doors.check_place(request.container, request.name, self._settings.all_input_containers)
         try:
             doors.check_options(request.options)
         except ValueError as error:
@@ -185,7 +185,7 @@ class Intake:
     async def run(self, announcement: Announcement, *, again: bool) -> None:
         """Walk all steps from the first; each stands once, whoever walked it before."""
         doors.check_place(
-            announcement.container, announcement.name, self._settings.input_containers
+            announcement.container, announcement.name, self._settings.all_input_containers
         )
         job = await self._records.job(announcement.job)
         if job is not None:

@@ -32,6 +32,11 @@ class Settings(BaseModel):
     journal_seconds: float = Field(default=3.0, gt=0, le=60)
     environment_proxies: bool = False
 
+    @property
+    def all_input_containers(self) -> tuple[str, ...]:
+        """The containers that files may come from: the nightly one needs no second mention."""
+        return tuple(dict.fromkeys((*self.input_containers, self.nightly_container)))
+
     @cached_property
     def default_models(self) -> Mapping[Task, str]:
         """The model of a row that names none: where only one model does its task."""
@@ -84,10 +89,15 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 def _refuse_loops(settings: Settings) -> None:
     own = {settings.results_container, settings.state_container}
-    if looped := own & {*settings.input_containers, settings.nightly_container}:
+    if looped := own.intersection(settings.all_input_containers):
         raise SettingsError(
             f"container {looped.pop()!r} is both for input and for the service's own blobs: "
             "its results would become jobs; choose different containers"
+        )
+    if len(own) == 1:
+        raise SettingsError(
+            f"container {own.pop()!r} is both for results and for state: a file's name could "
+            "make its results look like documents of the service; choose different containers"
         )
 
 
