@@ -10,14 +10,13 @@ import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
 from workers.api import Reply
-from workers.inbox import Received
+from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
 
 # Bodies are other people's: as text, one that is not UTF-8 would fail before it is read here.
 BINARY = func.DataType.BINARY
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
-
 
 service = OneService()
 drain = service.drain
@@ -109,4 +108,4 @@ def _received(message: func.ServiceBusMessage) -> Received:
 
 
 def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -316,7 +316,7 @@ def _received(message: ServiceBusReceivedMessage) -> Received:
 
 
 def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _unavailable(entity: str, error: Exception) -> Unavailable:
