@@ -242,6 +242,9 @@ class Intake:
         job = await self._records.create_job(self._job(announcement, info, options, failure))
         # Somebody who found the file changed may have withdrawn the marker meanwhile.
         await self._records.open(announcement)
+        # Reading a large file takes minutes; who asked may want the job's id before that.
+        results, now = self._records.results_container, self._clock()
+        await self._steps.publish(telling.event("job.validating", job, None, results, now))
         return job
 
     async def _current(self, announcement: Announcement) -> BlobInfo | None:

@@ -120,10 +120,11 @@ class Process:
         world = self.world
         for _ in range(TRIES):
             await self.alive()
-            fault = world.faults(self, kind, name)
             delay = world.latency()
             if delay:
                 await asyncio.sleep(delay)
+            # Not before: who asks may be called off on the way, and then nothing befalls it.
+            fault = world.faults(self, kind, name)
             await self._befall(fault, "before", kind, name)
             if fault == "lose before" or world.unreachable(kind):
                 await asyncio.sleep(world.rng.uniform(0.5, 5.0))
