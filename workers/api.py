@@ -1,21 +1,23 @@
 """What the HTTP doors answer: a status code and JSON."""
 
 import asyncio
+import functools
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, ParamSpec
 
 from schemas.jobs import Job, JobState
 from workers.core import lifecycle, telling
 from workers.core.lifecycle import Change
-from workers.errors import first_of
+from workers.errors import Unavailable, first_of
 from workers.records import Records
 from workers.steps import Steps
 
 _ACTIONS: Final = ("cancel", "pause", "resume")
 _JOB_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+Asking = ParamSpec("Asking")
 _LIMIT: Final = re.compile(r"[0-9]{1,3}")
 MOST_JOBS: Final = 100
 
@@ -28,6 +30,19 @@ class Reply:
     body: dict[str, Any]
 
 
+def _reachable(
+    answer: Callable[Asking, Awaitable[Reply]],
+) -> Callable[Asking, Coroutine[Any, Any, Reply]]:
+    @functools.wraps(answer)
+    async def answered(*args: Asking.args, **kwargs: Asking.kwargs) -> Reply:
+        try:
+            return await answer(*args, **kwargs)
+        except Unavailable:
+            return _problem(503, "unavailable", "storage or bus is out of reach: ask again")
+
+    return answered
+
+
 class Api:
     """Reads jobs, and lets people cancel, pause and resume them."""
 
@@ -36,6 +51,7 @@ class Api:
         self._steps = steps
         self._clock = clock
 
+    @_reachable
     async def jobs(self, limit: str | None, after: str | None) -> Reply:
         """The newest jobs first, `limit` of them (1 to 100, 20 by default), after job `after`."""
         count = 20 if limit is None else int(limit) if _LIMIT.fullmatch(limit) else 0
@@ -61,11 +77,13 @@ class Api:
             },
         )
 
+    @_reachable
     async def job(self, job_id: str) -> Reply:
         """One job's state, counts, tokens, rate, time left and where its results are."""
         told = await self._status(job_id)
         return _unknown() if told is None else Reply(200, told)
 
+    @_reachable
     async def act(self, job_id: str, action: str) -> Reply:
         """Cancel, pause or resume. 409 where the job's state does not allow it."""
         if action not in _ACTIONS:

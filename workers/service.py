@@ -20,6 +20,7 @@ from workers.adapters.endpoints import connect
 from workers.api import Api
 from workers.clock import ServiceClock
 from workers.dispatcher import Dispatcher
+from workers.errors import WorkerError
 from workers.finisher import Finisher
 from workers.inbox import Inbox
 from workers.intake import Intake
@@ -34,6 +35,8 @@ from workers.sweeper import Sweeper
 # that name, or an identity where `{name}__...` says where the service is.
 BLOBS: Final = "AzureWebJobsStorage"
 BUS: Final = "ServiceBusConnection"
+
+START_RETRY_SECONDS: Final = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +147,17 @@ async def _attend(dispatcher: Dispatcher, bus: ServiceBus) -> None:
         group.create_task(dispatcher.run())
 
 
+async def _started() -> Service:
+    try:
+        return await start()
+    except WorkerError as error:
+        # A message whose handler fails comes back at once, and a dead letter for ever: until the
+        # settings are mended, nobody is to be asked as fast as the bus can.
+        log.error("the service does not start: %s", error)  # noqa: TRY400 - it says what to mend
+        await asyncio.sleep(START_RETRY_SECONDS)
+        raise
+
+
 class OneService:
     """A process's one service, made at its first use."""
 
@@ -153,7 +167,7 @@ class OneService:
     async def __call__(self) -> Service:
         """The service. A start that failed is tried again at the next use."""
         if self._starting is None or (self._starting.done() and self._starting.exception()):
-            self._starting = asyncio.create_task(start(), name="start")
+            self._starting = asyncio.create_task(_started(), name="start")
         # One caller's end is not to take the start from the others.
         return await asyncio.shield(self._starting)
 

@@ -123,6 +123,16 @@ async def killed(*_: object) -> None:
     raise Killed
 
 
+async def test_http_says_when_storage_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object) -> None:
+        raise Unavailable
+
+    async with bench() as service:
+        monkeypatch.setattr(MemoryBlobs, "read", away)
+        for reply in (await service.api.job("a"), await service.api.act("a", "cancel")):
+            assert (reply.code, reply.body["error"]["code"]) == (503, "unavailable")
+
+
 def test_a_dead_shard_waits_and_comes_again_as_a_repeat() -> None:
     async def story(_: Random) -> None:
         async with bench() as service:
