@@ -143,6 +143,9 @@ class Asked(BaseModel):
 
     message_id: str | None = None
     correlation_id: str | None = None
+    traceparent: str | None = Field(
+        default=None, description="the asking message's trace (W3C Trace Context)"
+    )
     metadata: Metadata = Field(default_factory=dict)
 
 

@@ -107,5 +107,8 @@ class StatusEvent(BaseModel):
     subject: str | None = Field(default=None, description="the job; not there where there is none")
     time: str
     datacontenttype: Literal["application/json"] = "application/json"
+    traceparent: str | None = Field(
+        default=None, description="the asking message's trace (CloudEvents distributed tracing)"
+    )
     sequence: str = Field(description="the state's revision, zero-padded so that it sorts as text")
     data: JobStatus

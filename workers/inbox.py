@@ -16,7 +16,7 @@ from workers.core import lifecycle, telling
 from workers.errors import InputError, NewerVersion, Unavailable
 from workers.finisher import Finisher
 from workers.intake import Intake
-from workers.ports import AGAIN, OutMessage, Received
+from workers.ports import AGAIN, TRACE, OutMessage, Received
 from workers.records import Records
 from workers.runner import Runner
 from workers.steps import JOBS, SHARDS, Steps
@@ -26,6 +26,8 @@ DEAD_RETRY_SECONDS: Final = 60.0
 DEAD_TRIES: Final = 3
 MOST_DEAD: Final = 200
 _TRIES: Final = "tries"
+_TRACES: Final = ("traceparent", TRACE)
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _COUNT: Final = re.compile(r"[0-9]{1,6}")
 
 __all__ = ["Inbox", "Received"]
@@ -172,7 +174,8 @@ class Inbox:
     # -- both
 
     async def _send_again(self, received: Received, delay: float, tries: int) -> None:
-        properties = {**_own(received), _TRIES: str(tries), AGAIN: "true"}
+        kept = {name: received.properties[name] for name in _TRACES if name in received.properties}
+        properties = {**_own(received), **kept, _TRIES: str(tries), AGAIN: "true"}
         message = OutMessage(
             received.body,
             message_id=received.message_id or _name(received),
@@ -213,7 +216,7 @@ def _read_shard(body: bytes) -> ShardMessage:
 
 def _own(received: Received) -> dict[str, str]:
     """The sender's properties, without what the journey added."""
-    added = (_TRIES, AGAIN, "DeadLetterReason", "DeadLetterErrorDescription", "Diagnostic-Id")
+    added = (_TRIES, AGAIN, "DeadLetterReason", "DeadLetterErrorDescription", *_TRACES)
     return {name: value for name, value in received.properties.items() if name not in added}
 
 
@@ -234,8 +237,10 @@ def _name(received: Received) -> str:
 def _asked(received: Received) -> Asked:
     # Bounded, because it travels with every event of the job.
     told = {name: value[:512] for name, value in _own(received).items() if 0 < len(name) <= 64}
+    traces = [received.properties.get(name, "") for name in _TRACES]
     return Asked(
         message_id=received.message_id,
         correlation_id=received.correlation_id,
+        traceparent=next((trace for trace in traces if _TRACE.fullmatch(trace)), None),
         metadata=dict(list(told.items())[:16]),
     )

@@ -83,7 +83,8 @@ class Intake:
         Neither a blob trigger nor a timer comes again for as long as an outage may last.
         """
         try:
-            await self._steps.send_jobs(announcement, again=again)
+            trace = announcement.asked.traceparent
+            await self._steps.send_jobs(announcement, again=again, trace=trace)
         except Unavailable as error:
             log.warning("%s waits for the sweeper: %s", announcement.job, error)
             await self._records.open(announcement)
@@ -206,7 +207,8 @@ class Intake:
         reason = await self._records.verdict(job.id)
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
-        await self._steps.send_jobs(Expire(job=job.id), at=job.expires)
+        trace = job.asked.traceparent
+        await self._steps.send_jobs(Expire(job=job.id), at=job.expires, trace=trace)
 
         def begun(state: JobState | None, _again: bool) -> lifecycle.Change:
             return lifecycle.begin(

@@ -132,6 +132,9 @@ class OutMessage:
     content_type: str = "application/json"
 
 
+TRACE = "Diagnostic-Id"
+"""The property in which Service Bus's clients and the Functions host carry a trace."""
+
 AGAIN = "again"
 """The property of a message that takes the place of one whose handling broke off."""
 

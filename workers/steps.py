@@ -14,7 +14,7 @@ from schemas.messages import Announcement, EventType, Expire, Finish, ShardMessa
 from workers.core import lifecycle, telling
 from workers.core.lifecycle import Change
 from workers.errors import Unavailable
-from workers.ports import AGAIN, Bus, OutMessage
+from workers.ports import AGAIN, TRACE, Bus, OutMessage
 from workers.records import Records
 
 JOBS: Final = "jobs"
@@ -59,9 +59,10 @@ class Steps:
         if after.terminal and change.state is None:
             await self.tell_end(job, after)
             return after
-        await self.send_shards(job.id, change.shards, after.gen)
+        trace = job.asked.traceparent
+        await self.send_shards(job.id, change.shards, after.gen, trace=trace)
         if change.finish:
-            await self.send_jobs(Finish(job=job.id))
+            await self.send_jobs(Finish(job=job.id), trace=trace)
         if change.state is not None:
             await self._tell(job, lifecycle.event_type(before, after), after)
         elif again:
@@ -118,6 +119,7 @@ class Steps:
             "state": told.state or "",
             "input": told.input or "",
             **{f"metadata_{name}": value for name, value in told.metadata.items()},
+            **_traced(event.traceparent),
         }
         message = OutMessage(
             body=orjson.dumps(event.model_dump(mode="json", exclude_none=True)),
@@ -136,10 +138,11 @@ class Steps:
         *,
         at: float | None = None,
         again: bool = False,
+        trace: str | None = None,
     ) -> None:
         """Put shards on their queue, now or at a time; `again` as in `Received`."""
         messages = [
-            self._message(ShardMessage(job=job, shard=shard, gen=gen), at, again=again)
+            self._message(ShardMessage(job=job, shard=shard, gen=gen), at, again=again, trace=trace)
             for shard in shards
         ]
         if messages:
@@ -151,23 +154,29 @@ class Steps:
         *,
         at: float | None = None,
         again: bool = False,
+        trace: str | None = None,
     ) -> None:
         """Put a job or a step of one on the queue `jobs`, now or at a time; `again` as above."""
-        await self.bus.send(JOBS, [self._message(message, at, again=again)])
+        await self.bus.send(JOBS, [self._message(message, at, again=again, trace=trace)])
 
     def _message(
         self,
         message: ShardMessage | Announcement | Finish | Expire,
         at: float | None,
         *,
-        again: bool = False,
+        again: bool,
+        trace: str | None,
     ) -> OutMessage:
         unique = uuid.UUID(int=self._rng.getrandbits(128), version=4)
         body = orjson.dumps(message.model_dump(mode="json"))
         return OutMessage(
             body=body,
             message_id=f"{message.job}:{message.type}:{unique}",
-            properties={AGAIN: "true"} if again else {},
+            properties=({AGAIN: "true"} if again else {}) | _traced(trace),
             at=at,
             correlation_id=message.job,
         )
+
+
+def _traced(trace: str | None) -> dict[str, str]:
+    return {} if trace is None else {TRACE: trace}

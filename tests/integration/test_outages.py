@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from tests.doubles.blobs import MemoryBlobs
-from tests.doubles.bus import MemoryBus
+from tests.doubles.bus import Delivery, MemoryBus
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
 from workers import intake
@@ -151,6 +151,33 @@ def test_a_dead_shard_waits_and_comes_again_as_a_repeat() -> None:
             assert copy.message.body == dead.message.body
 
     run(story)
+
+
+async def test_a_trace_goes_with_the_messages_and_events_of_its_job() -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    async with bench() as service:
+        assert isinstance(service.bus, MemoryBus)
+        await service.drop(ROWS)
+        request = {"container": "prompts", "name": "in.jsonl"}
+        await service.say(request, **{"Diagnostic-Id": trace, "team": "search"})
+        sent: list[str | None] = []
+
+        def note(delivery: Delivery) -> bool:
+            sent.append(delivery.message.properties.get("Diagnostic-Id"))
+            return False
+
+        await service.settle(note)
+        assert len(sent) == 3  # the request, its shard, finish
+        assert {*sent, *(event["traceparent"] for event in service.events)} == {trace}
+        assert (await service.ended()).event["data"]["metadata"] == {"team": "search"}
+
+
+async def test_what_is_no_trace_is_not_carried() -> None:
+    async with bench() as service:
+        await service.say({"container": "prompts", "name": "gone.jsonl"}, traceparent="x" * 999)
+        await service.settle()
+        (event,) = service.events
+        assert "traceparent" not in event
 
 
 async def test_options_of_a_message_are_bounded_as_those_of_a_file() -> None:

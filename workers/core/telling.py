@@ -68,6 +68,7 @@ def event(
         type=kind,
         subject=job.id,
         time=iso(now),
+        traceparent=job.asked.traceparent,
         sequence=f"{sequence:010d}",
         data=status(job, state, results_container, now),
     )
@@ -82,6 +83,7 @@ def rejection(
         type=kind,
         subject=None,
         time=iso(now),
+        traceparent=asked.traceparent,
         sequence=f"{0:010d}",
         data=JobStatus(
             job=None,
