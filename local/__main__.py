@@ -32,13 +32,16 @@ def main(arguments: list[str]) -> int:
         return 2
     # The SDKs tell of each broken connection at length, where the commands say it in a line.
     logging.getLogger("azure").setLevel(logging.ERROR)
-    # Only the command's own module: each process starts as fast as it can.
-    command = importlib.import_module(COMMANDS[arguments[0]])
     try:
+        # Only the command's own module: each process starts as fast as it can.
+        command = importlib.import_module(COMMANDS[arguments[0]])
         return int(command.main(arguments[1:]))
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -10,9 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+from local.servicebus.server.store import StoreInUseError
+from workers.errors import SettingsError
+
 # A host that ends so soon after its start, so often in a row, will not come up at all.
 SOON_SECONDS = 10.0
 GIVE_UP_AFTER = 3
+# A host's exit status where it would end so every time.
+WRONG_SETTINGS = 2
 # Longer than a host's own drain and the closing of its clients.
 STOP_SECONDS = 8.0
 
@@ -21,22 +26,28 @@ class HostsFailedError(Exception):
     """The function hosts do not come up. The message holds what the last one said."""
 
 
-def failure_in(group: BaseExceptionGroup[BaseException]) -> HostsFailedError | None:
-    """The hosts' failure, where it is all that an exception group is about."""
-    failed, others = group.split(HostsFailedError)
+def failure_in(group: BaseExceptionGroup[BaseException]) -> Exception | None:
+    """What people can mend, where it is all that an exception group is about."""
+    failed, others = group.split((HostsFailedError, SettingsError, StoreInUseError))
     if failed is None or others is not None:
         return None
     first: BaseException = failed
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    return cast("HostsFailedError", first)
+    return cast("Exception", first)
 
 
 class Hosts:
     """Made by `hosts`. `addresses` are those of the hosts that serve HTTP now, by number."""
 
     def __init__(
-        self, count: int, app: Path, tell: Callable[[str], None], *, verbose: bool
+        self,
+        count: int,
+        app: Path,
+        tell: Callable[[str], None],
+        *,
+        http_port: int = 0,
+        verbose: bool = False,
     ) -> None:
         self._count = count
         self._tell = tell
@@ -44,6 +55,8 @@ class Hosts:
         self._command += ["--settings-from-stdin", *(["--verbose"] if verbose else [])]
         self._settings: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        # By number: a host that is started again serves where people's tools expect it.
+        self._ports = {1: http_port}
         self._up = asyncio.Event()
         self.addresses: dict[int, str] = {}
         self.processes: dict[int, Process] = {}
@@ -58,7 +71,7 @@ class Hosts:
         return next(iter(self.addresses.values()))
 
     async def keep(self) -> None:
-        """Keep all hosts running until cancelled. Errors: `HostsFailedError`."""
+        """Keep all hosts running until cancelled. Errors: `HostsFailedError`, `SettingsError`."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(1, self._count + 1):
                 tasks.create_task(self._keep_one(number))
@@ -73,6 +86,8 @@ class Hosts:
             status, said = await self._run_one(number)
             if self._stopping:
                 return
+            if status == WRONG_SETTINGS and said:
+                raise SettingsError(said[-1].removeprefix("error: "))
             soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 1
             if soon >= GIVE_UP_AFTER:
                 last = said[-1] if said else "it said nothing"
@@ -84,7 +99,11 @@ class Hosts:
         # A session of its own, so that Ctrl-C reaches the parent only, which then stops the hosts
         # before what they depend on.
         process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+            *(*self._command, "--port", str(self._ports.get(number, 0))),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
         )
         self.processes[number] = process
         said: list[str] = []
@@ -94,7 +113,8 @@ class Hosts:
                 tasks.create_task(self._listen(process, said))
             return await process.wait(), said
         finally:
-            self.addresses.pop(number, None)
+            if self.addresses.pop(number, None) is None:
+                self._ports.pop(number, None)  # somebody else may have it by now
             if process.returncode is None and not self._stopping:
                 process.kill()
 
@@ -104,6 +124,7 @@ class Hosts:
         stdin.write((await asyncio.shield(self._settings)).encode())
         if address := (await stdout.readline()).decode().strip():
             self.addresses[number] = address
+            self._ports[number] = int(address.rpartition(":")[2])
             self._up.set()
 
     async def _listen(self, process: Process, said: list[str]) -> None:
@@ -128,14 +149,20 @@ class Hosts:
 
 @asynccontextmanager
 async def hosts(
-    count: int, app: Path, tell: Callable[[str], None], *, verbose: bool = False
+    count: int,
+    app: Path,
+    tell: Callable[[str], None],
+    *,
+    http_port: int = 0,
+    verbose: bool = False,
 ) -> AsyncIterator[Hosts]:
     """Start `count` hosts of the app in a folder; stop them at the end.
 
-    They load at once and begin when they are given settings. `tell` gets what they log. Errors, in
-    a group: `HostsFailedError`.
+    They load at once and begin when they are given settings. `tell` gets what they log. The first
+    serves HTTP on `http_port`; 0 takes a free one. Errors, in a group: `HostsFailedError`,
+    `SettingsError`.
     """
-    running = Hosts(count, app, tell, verbose=verbose)
+    running = Hosts(count, app, tell, http_port=http_port, verbose=verbose)
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(running.keep())
         try:

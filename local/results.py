@@ -14,6 +14,12 @@ OUTPUT, ERRORS, MANIFEST, EVENTS = "output.jsonl", "errors.jsonl", "manifest.jso
 SHOWN_CHARACTERS = 160
 
 
+def clear(folder: Path) -> None:
+    """Remove an earlier job's result files: what lies there afterwards is this job's."""
+    for name in (OUTPUT, ERRORS, MANIFEST):
+        (folder / name).unlink(missing_ok=True)
+
+
 async def download(storage: BlobServiceClient, results: str, folder: Path) -> None:
     """Copy a job's result files into a folder that exists; `results` is container/folder.
 

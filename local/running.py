@@ -16,13 +16,14 @@ from rich.console import Console
 from local import results
 from local.dropping import drop
 from local.following import Arrived, Events, events, status_of
-from local.hosts import Hosts, failure_in
+from local.hosts import Hosts
 from local.progress import Display, describe, display
-from local.stack import Stack, StackOptions, stack
+from local.stack import Stack, StackOptions, failed, stack
 from local.usage import Parser, add_stack_arguments, simulator_of
-from schemas.jobs import JobStatus, parse_options
+from schemas.jobs import TERMINAL, JobStatus, parse_options
 
 CONTAINER = "prompts"
+OUT = Path("out")
 ASK_EVERY = 0.5
 ANSWERS_SHOWN = 2
 INTERRUPTED = 130
@@ -35,11 +36,7 @@ def main(arguments: list[str]) -> int:
     try:
         status = asyncio.run(_run(given, console))
     except BaseExceptionGroup as group:
-        failed = failure_in(group)
-        if failed is None:
-            raise
-        print(f"error: {failed}", file=sys.stderr)
-        return 1
+        return failed(group)
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted: everything that was started is stopped", file=sys.stderr)
         return INTERRUPTED
@@ -57,7 +54,9 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     add("--options", type=_options, default={}, metavar="JSON", help="the job's options")
     add("--out", type=Path, metavar="DIR", help="where results go (default: out/JOB)")
     add_stack_arguments(parser)
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    parser.writable(given.out or OUT)
+    return given
 
 
 def _file(text: str) -> Path:
@@ -92,8 +91,13 @@ async def _run(given: argparse.Namespace, console: Console) -> JobStatus:
         simulator=simulator_of(given),
         verbose=given.verbose,
     )
-    tell(f"starting storage, Service Bus, the endpoint and {given.workers} function host(s)")
+    tell(f"starting storage, Service Bus and {given.workers} function host(s)")
     async with stack(options, tell) as running:
+        tell(
+            "asking the endpoints that DEPLOYMENTS names"
+            if running.endpoint is None
+            else "asking a simulated endpoint: set DEPLOYMENTS to ask real ones"
+        )
         return await _job(given, running, console)
 
 
@@ -109,8 +113,9 @@ async def _job(given: argparse.Namespace, running: Stack, console: Console) -> J
             shown.tell(f"dropped {file.name} into the container {CONTAINER}")
             last = await _follow(arriving, running.hosts, shown)
         status = last.event.data
-        folder = given.out or Path("out") / (status.job or "rejected")
+        folder = given.out or OUT / (status.job or "rejected")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        results.clear(folder)
         if status.results:
             await results.download(storage, status.results, folder)
         results.write_events([each.raw for each in arriving.arrived], folder)
@@ -123,11 +128,11 @@ async def _follow(arriving: Events, hosts: Hosts, shown: Display) -> Arrived:
     asking: asyncio.Task[None] | None = None
     try:
         async for arrived in arriving:
+            if arrived.last:
+                return arrived
             shown.show(arrived.event.data)
             if asking is None and arrived.event.data.job:
                 asking = asyncio.create_task(_ask(arrived.event.data.job, hosts, shown))
-            if arrived.last:
-                return arrived
     finally:
         if asking is not None:
             asking.cancel()
@@ -141,7 +146,9 @@ async def _ask(job: str, hosts: Hosts, shown: Display) -> None:
     async with aiohttp.ClientSession(timeout=timeout) as session:
         while True:
             for address in list(hosts.addresses.values())[:1]:
-                if (status := await status_of(session, address, job)) is not None:
+                status = await status_of(session, address, job)
+                # How it ended is told once, by its last event.
+                if status is not None and status.state not in TERMINAL:
                     shown.show(status)
             await asyncio.sleep(ASK_EVERY)
 
@@ -152,9 +159,8 @@ def _report(console: Console, status: JobStatus, arriving: Events, folder: Path)
 
     tell(f"{describe(status)} · {arriving.arrived[-1].after:.1f} s")
     tell()
-    tell(
-        f"results in {folder}/" + (f" and in the blobs {status.results}/" if status.results else "")
-    )
+    source = f", from the blobs {status.results}/" if status.results else ""
+    tell(f"results in {folder}/{source}")
     for custom_id, answer in results.first_answers(folder, ANSWERS_SHOWN):
         tell(f"  {custom_id}: {answer}")
     tell()

@@ -5,6 +5,7 @@ with it however it ends.
 """
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from local.azurite import azurite
 from local.endpoint.profiles import ProfileName
 from local.endpoint.server import simulate
 from local.endpoint.settings import Settings
-from local.hosts import Hosts, hosts
+from local.hosts import Hosts, failure_in, hosts
 from local.servicebus import serve
+from workers.errors import SettingsError
 from workers.settings import read_settings
 
 PROJECT = Path(__file__).parent.parent
@@ -37,6 +39,7 @@ class StackOptions:
     data: Path | None = None
     storage_port: int = 0
     bus_port: int = 0
+    http_port: int = 0
     profile: ProfileName = "serverless"
     simulator: Mapping[str, Any] = field(default_factory=dict)
     verbose: bool = False
@@ -56,15 +59,21 @@ class Stack:
 async def stack(options: StackOptions, tell: Callable[[str], None]) -> AsyncIterator[Stack]:
     """Start everything, at once where nothing has to wait; stop it all at the end.
 
-    `tell` gets what the hosts log. Errors: `SettingsError`; in a group, `HostsFailedError`.
+    `tell` gets what the hosts log. Errors: `SettingsError`; in a group also `HostsFailedError` and
+    `StoreInUseError`.
     """
     given = settings.read(options.app) | dict(os.environ)
-    if given.get("DEPLOYMENTS"):
-        read_settings(given)  # a mistake is told before anything is started
+    _check(given, options)
     async with (
-        hosts(options.workers, options.app, tell, verbose=options.verbose) as running,
+        hosts(
+            options.workers,
+            options.app,
+            tell,
+            http_port=options.http_port,
+            verbose=options.verbose,
+        ) as running,
+        _bus(options) as bus,  # before storage: it notices that the data are in use
         azurite(options.data and options.data / "azurite", options.storage_port) as storage,
-        _bus(options) as bus,
         endpoint_for(options, given) as (endpoint, deployments),
     ):
         await _create_containers(storage.connection_string, given | deployments)
@@ -75,6 +84,14 @@ async def stack(options: StackOptions, tell: Callable[[str], None]) -> AsyncIter
             # Started first, because loading takes them longest; stopped first as well, while what
             # they hand back their work to is still there.
             await running.stop()
+
+
+def _check(given: Mapping[str, str], options: StackOptions) -> None:
+    """A mistake is told before anything is started. Errors: `SettingsError`."""
+    if not given.get("DEPLOYMENTS"):
+        limits = Settings(profile=options.profile, **options.simulator).limits
+        given = {**given, **simulated.settings_for(options.profile, limits, "http://h", "key")}
+    read_settings(given)
 
 
 @asynccontextmanager
@@ -111,3 +128,12 @@ async def _create_containers(storage: str, given: Mapping[str, str]) -> None:
         for name in sorted({*chosen.input_containers} | own):
             with suppress(ResourceExistsError):
                 await client.create_container(name)
+
+
+def failed(group: BaseExceptionGroup[BaseException]) -> int:
+    """Tell why what was started cannot go on: the exit status. Others' errors are raised again."""
+    failure = failure_in(group)
+    if failure is None:
+        raise group
+    print(f"error: {failure}", file=sys.stderr)
+    return 2 if isinstance(failure, SettingsError) else 1

@@ -3,14 +3,12 @@
 import argparse
 import asyncio
 import signal
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from local.hosts import failure_in
-from local.stack import PROJECT, Stack, StackOptions, stack
-from local.usage import Parser, add_stack_arguments, simulator_of
+from local.stack import PROJECT, Stack, StackOptions, failed, stack
+from local.usage import Parser, add_stack_arguments, port, simulator_of
 
 GUIDE = """\
 storage       {storage}
@@ -26,29 +24,36 @@ or:
   from azure.storage.blob import BlobClient
   BlobClient.from_connection_string("{storage}",
                                     "prompts", "my.jsonl").upload_blob(open("my.jsonl", "rb"))
-Look at its job:
+Enqueue a file that lies in an input container:
+  from azure.servicebus import ServiceBusClient, ServiceBusMessage
+  with ServiceBusClient.from_connection_string("{bus}") as client:
+      with client.get_queue_sender("jobs") as sender:
+          sender.send_messages(ServiceBusMessage('{{"container": "inputs", "name": "my.jsonl"}}'))
+Run the files in `nightly` now:
+  curl -X POST -H "Content-Type: application/json" -d "{{}}" {http}/admin/functions/nightly
+Look at the jobs; cancel, pause or resume one:
   curl {http}/api/jobs
+  curl -X POST {http}/api/jobs/JOB/cancel
+Status events are in the subscriptions `all` and `ended` of the topic `job-status`.
 
 Ctrl-C stops everything; what is in the queues and containers stays for the next time."""
 
 
 def main(arguments: list[str]) -> int:
-    """0 when stopped by Ctrl-C or SIGTERM, 1 when the hosts do not come up."""
+    """0 when stopped by Ctrl-C or SIGTERM, 1 when it cannot run, 2 for wrong usage."""
     parser = Parser(prog="python -m local up", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=PROJECT / ".local", help="where it is kept (default .local)")
-    add("--storage-port", type=int, default=0, help="of Azurite; 0 (default) takes a free one")
-    add("--bus-port", type=int, default=0, help="of Service Bus; 0 (default) takes a free one")
+    for name, whose in (("storage", "Azurite"), ("bus", "Service Bus"), ("http", "the first host")):
+        text = f"of {whose}; 0 (default) takes a free one"
+        add(f"--{name}-port", type=port, default=0, metavar="PORT", help=text)
     add_stack_arguments(parser)
     given = parser.parse_args(arguments)
+    parser.writable(given.data)
     try:
         asyncio.run(_stay(given))
     except BaseExceptionGroup as group:
-        failed = failure_in(group)
-        if failed is None:
-            raise
-        print(f"error: {failed}", file=sys.stderr)
-        return 1
+        return failed(group)
     return 0
 
 
@@ -61,6 +66,7 @@ async def _stay(given: argparse.Namespace) -> None:
         data=given.data,
         storage_port=given.storage_port,
         bus_port=given.bus_port,
+        http_port=given.http_port,
         profile=given.profile,
         simulator=simulator_of(given),
         verbose=given.verbose,

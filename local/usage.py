@@ -1,7 +1,11 @@
 """Arguments of a command: wrong ones end it with status 2 and one clear line."""
 
 import argparse
+import math
+import socket
 import sys
+import tempfile
+from pathlib import Path
 from typing import NoReturn
 
 from local.endpoint.profiles import PROFILES
@@ -15,13 +19,50 @@ class Parser(argparse.ArgumentParser):
         print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
+    def writable(self, folder: Path) -> Path:
+        """The folder, made if needed: told now where that fails, not once a job has run."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError as error:
+            self.error(f"cannot write into {folder}: {error.strerror}")
+
 
 def workers(text: str) -> int:
     """A number of function hosts."""
-    count = int(text)
-    if not 1 <= count <= 64:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
         raise argparse.ArgumentTypeError("must be 1 to 64")
-    return count
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A port that is free; 0 leaves the choice to the system."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("must be 0 to 65535")
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", int(text)))
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"port {text}: {error.strerror}") from error
+    return int(text)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("must be a whole number; 0 means unlimited")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("must be 0 to 3600 seconds")
+    return seconds
 
 
 def add_stack_arguments(parser: Parser) -> None:
@@ -34,9 +75,9 @@ def add_stack_arguments(parser: Parser) -> None:
     )
     add = simulator.add_argument
     add("--profile", choices=PROFILES, default="serverless", help="the service that is played")
-    add("--requests-per-minute", type=int, metavar="N", help="0: unlimited; default: as it is")
-    add("--tokens-per-minute", type=int, metavar="N", help="0: unlimited; default: as it is")
-    add("--latency", type=float, metavar="S", help="mean seconds to an answer (default 0)")
+    add("--requests-per-minute", type=_limit, metavar="N", help="0: unlimited; default: as it is")
+    add("--tokens-per-minute", type=_limit, metavar="N", help="0: unlimited; default: as it is")
+    add("--latency", type=_seconds, metavar="S", help="mean seconds to an answer (default 0)")
 
 
 def simulator_of(given: argparse.Namespace) -> dict[str, object]:

@@ -20,8 +20,8 @@ def main(arguments: list[str]) -> int:
     folder: Path = parser.parse_args(arguments).folder
     try:
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
-    except FileNotFoundError:
-        parser.error(f"{folder} has no manifest.json")
+    except OSError as error:
+        parser.error(f"{folder} has no manifest.json that can be read: {error.strerror}")
     except ValidationError as error:
         parser.error(f"{folder}/manifest.json is no manifest: {error.errors()[0]['msg']}")
     wrong = verify(manifest, folder)

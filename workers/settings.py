@@ -74,7 +74,6 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         values["deployments"] = parse_deployments(environment.get("DEPLOYMENTS") or "[]")
         values["routes"] = parse_routes(environment.get("ROUTES") or "{}", values["deployments"])
         settings = Settings.model_validate(values)
-        window_seconds(settings.completion_window)
     except ValidationError as error:
         names = {field: name for name, field in _NAMES.items()}
         first = error.errors(include_input=False, include_url=False)[0]
@@ -82,6 +81,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         raise SettingsError(f"setting {name}: {first['msg']}") from None
     except (ValueError, json.JSONDecodeError) as error:
         raise SettingsError(str(error)) from None
+    try:
+        window_seconds(settings.completion_window)
+    except ValueError as error:
+        raise SettingsError(f"setting COMPLETION_WINDOW: {error}") from None
     _refuse_loops(settings)
     _refuse_missing_keys(settings, environment)
     return settings

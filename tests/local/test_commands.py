@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,15 @@ SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")
         (["run", SAMPLE, "--options", "[]"], "have to be a JSON object"),
         (["run", SAMPLE, "--options", '{"max_token": 5}'], "max_tokens"),
         (["run", SAMPLE, "--workers", "0"], "must be 1 to 64"),
+        (["run", SAMPLE, "--workers", "three"], "must be 1 to 64"),
+        (["run", SAMPLE, "--latency", "-1"], "must be 0 to 3600 seconds"),
+        (["run", SAMPLE, "--requests-per-minute", "-4"], "0 means unlimited"),
+        (["run", SAMPLE, "--out", SAMPLE], f"cannot write into {SAMPLE}: File exists"),
+        (["up", "--data", SAMPLE], f"cannot write into {SAMPLE}: File exists"),
+        (["up", "--bus-port", "65536"], "must be 0 to 65535"),
         (["run", SAMPLE, "--profile", "unknown"], "invalid choice"),
         (["verify", "no-such-folder"], "no-such-folder has no manifest.json"),
+        (["verify", SAMPLE], "has no manifest.json that can be read: Not a directory"),
     ],
 )
 def test_wrong_usage_is_status_2_and_one_line(
@@ -46,6 +54,24 @@ def test_wrong_usage_is_status_2_and_one_line(
     assert line.startswith("error: ")
     assert said in line
     assert captured.out == ""
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit) as ended:
+            main(["up", "--http-port", port])
+    assert ended.value.code == 2
+    assert f"port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_an_earlier_jobs_files_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    (tmp_path / "output.jsonl").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    results.clear(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_options_travel_in_metadata_the_way_the_service_reads_them() -> None:

@@ -102,8 +102,8 @@ async def test_nothing_is_left_running(tmp_path: Path, number: int, status: int)
         children = await children_of(process, 2)
         assert process.stdout is not None
         async with asyncio.timeout(DEADLINE):
-            while b"dropped" not in await process.stdout.readline():
-                pass
+            while b"dropped" not in (line := await process.stdout.readline()):
+                assert line, "it ended before it had dropped the file"
         process.send_signal(number)
         _, err = await asyncio.wait_for(process.communicate(), DEADLINE)
         assert process.returncode == status
@@ -122,9 +122,9 @@ async def test_host_that_dies_is_started_again() -> None:
         dead = kept.processes[1]
         dead.kill()
         async with asyncio.timeout(DEADLINE):
-            while kept.addresses.get(1) in (None, first):  # noqa: ASYNC110 - a process, no task
+            while kept.processes[1] is dead or 1 not in kept.addresses:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert kept.processes[1].pid != dead.pid
+        assert kept.addresses[1] == first, "tools know the first address"
         assert "function host 1 ended with status -9: starting it again" in said
     assert kept.processes[1].returncode is not None
 
@@ -137,6 +137,26 @@ HOST_SETTINGS = {
     "TIMER_SCHEDULE": "0 0 0 1 1 *",
     "RECORDER": "http://127.0.0.1:1/",
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SHARD_SECONDS", "-3", "setting SHARD_SECONDS: "),
+        ("COMPLETION_WINDOW", "3x", "setting COMPLETION_WINDOW: not a completion window"),
+        ("ROUTES", '{"m": ["nobody"]}', "no deployment is named 'nobody'"),
+        ("NIGHTLY_SCHEDULE", "daily", "schedule 'daily' is not NCRONTAB"),
+    ],
+)
+async def test_a_wrong_setting_is_status_2_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    status, _, err = await run(str(SAMPLE), "--out", str(tmp_path))
+    (line,) = err.strip().splitlines()
+    assert status == 2
+    assert line.startswith("error: ")
+    assert said in line
 
 
 async def test_hosts_that_do_not_come_up_say_why(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_a_mistake_in_deployments_is_told_before_anything_is_started(
     entry = {"name": "east", "kind": "openai", "url": "http://h/v1", "model": "m"}
     monkeypatch.setenv("DEPLOYMENTS", json.dumps([entry | {"key_setting": "NOT_THERE"}]))
     assert main(["run", str(file), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: DEPLOYMENTS[0] ('east'), field 'key_setting': the setting")
-    assert not (tmp_path / "out").exists()
+    told = capsys.readouterr()
+    assert told.err.startswith("error: DEPLOYMENTS[0] ('east'), field 'key_setting': the setting")
+    assert "asking" not in told.out
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,6 +1,7 @@
 """Which task and body a row in any dialect means, and whether the body is one."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ IDS = ("custom_id", "id", "prompt_id")
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
 _NUMBERS = (int, float)
+# How pydantic names the forms of a union in the place of a mistake; people know only fields.
+_FORM = re.compile(r"(constrained-)?str|list\[.*\]")
 
 
 class WrongRow(Exception):
@@ -113,6 +116,9 @@ def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:
     try:
         model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or what
+        mistakes = error.errors(include_input=False, include_url=False)
+        # Of the forms that a value may have, the one that it comes nearest to says what is wrong.
+        first = min(mistakes, key=lambda each: (each["type"].endswith("_type"), -len(each["loc"])))
+        names = [str(part) for part in first["loc"] if not _FORM.fullmatch(str(part))]
+        where = ".".join(names) or what
         raise WrongRow("invalid_row", f"{where}: {first['msg']}") from None
