@@ -327,6 +327,24 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(row: object, code: str) -
     assert refused(row).code == code
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"input": ""}, "input: String should have at least 1 character"),
+        ({"input": []}, "input: List should have at least 1 item after validation, not 0"),
+        ({"input": ["a", 3]}, "input.1: Input should be a valid string"),
+        (
+            {"messages": [{"role": "user", "content": 4}]},
+            "messages.0.content: Input should be a valid string",
+        ),
+    ],
+)
+def test_a_mistake_is_told_by_the_field_and_the_form_it_comes_nearest_to(
+    row: object, said: str
+) -> None:
+    assert refused(row).message == f"line 7: {said}"
+
+
 def test_a_line_over_the_limit_is_refused_and_its_beginning_kept() -> None:
     long = b'{"prompt": "' + b"x" * MAX_LINE + b'"}'
     refusal = refused(long)
