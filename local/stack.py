@@ -22,6 +22,7 @@ from local.endpoint.server import simulate
 from local.endpoint.settings import Settings
 from local.hosts import Hosts, failure_in, hosts
 from local.servicebus import serve
+from local.servicebus.server.store import StoreInUseError
 from workers.errors import SettingsError
 from workers.settings import read_settings
 
@@ -135,5 +136,7 @@ def failed(group: BaseExceptionGroup[BaseException]) -> int:
     failure = failure_in(group)
     if failure is None:
         raise group
-    print(f"error: {failure}", file=sys.stderr)
+    hint = ": is another `up` running? name another folder with --data"
+    in_use = isinstance(failure, StoreInUseError)
+    print(f"error: {failure}{hint if in_use else ''}", file=sys.stderr)
     return 2 if isinstance(failure, SettingsError) else 1
