@@ -61,12 +61,13 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     """
     survey, finder, planner = Survey(), DuplicateFinder(), Planner(job.size)
     shards: list[PlannedShard] = []
+    note, remember, plan = survey.note, finder.add, planner.add  # looked up once, not for each row
     async for rows in _scanned(blobs, job, rules):
         for offset, length, row in rows:
-            survey.note(row)
-            if isinstance(row, Request):
-                finder.add(row.custom_id)
-            if done := planner.add(offset, length, row.line):
+            note(row)
+            if type(row) is Request:
+                remember(row.custom_id)
+            if done := plan(offset, length, row.line):
                 shards.append(done)
     if last := planner.close():
         shards.append(last)

@@ -99,15 +99,12 @@ def plain_chat(body: Mapping[str, Any]) -> bool:
         if type(role) is not str or role not in _ROLES:
             return False
     model, most = body.get("model", "?"), body.get("max_tokens", 1)
-    temperature = body.get("temperature", 0)
-    return (
-        type(model) is str
-        and model != ""
-        and type(most) is int
-        and most >= 1
-        and type(temperature) in _NUMBERS
-        and 0 <= temperature < math.inf
-    )
+    if type(model) is not str or not model or type(most) is not int or most < 1:
+        return False
+    if "temperature" not in body:
+        return True
+    temperature = body["temperature"]
+    return type(temperature) in _NUMBERS and 0 <= temperature < math.inf
 
 
 def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:

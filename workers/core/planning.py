@@ -33,11 +33,13 @@ class Survey:
         if isinstance(row, Refusal):
             self.invalid += 1
             self.first_invalid = self.first_invalid or row
-        elif (kind := (row.task, row.model)) in self.asked:
-            self.asked[kind] += 1
-        elif len(self.asked) < MOST_KINDS:
+            return
+        asked, kind = self.asked, (row.task, row.model)
+        if kind in asked:
+            asked[kind] += 1
+        elif len(asked) < MOST_KINDS:
             # Bounded, whatever the file claims: beyond this nobody reads the list.
-            self.asked[kind] = 1
+            asked[kind] = 1
 
 
 class DuplicateFinder:
@@ -159,14 +161,7 @@ class Planner:
     def add(self, offset: int, length: int, line: int) -> PlannedShard | None:
         """One row; gives the shard that ends before it, if one does."""
         done, end, rows = None, offset + length, self._rows
-        held = self._end - self._offset
-        if rows and (
-            end - self._offset > MAX_BYTES
-            or (
-                held >= self._least
-                and (rows >= MAX_ROWS or (rows >= FEW_ROWS and held >= self._target))
-            )
-        ):
+        if rows and (end - self._offset > MAX_BYTES or (rows >= FEW_ROWS and self._full(rows))):
             done, rows = self._cut(), 0
         if not rows:
             self._offset, self._line = offset, line
@@ -178,6 +173,10 @@ class Planner:
     def close(self) -> PlannedShard | None:
         """The last shard, if there is one."""
         return self._cut() if self._rows else None
+
+    def _full(self, rows: int) -> bool:
+        held = self._end - self._offset
+        return held >= self._least and (rows >= MAX_ROWS or held >= self._target)
 
     def _cut(self) -> PlannedShard:
         shard = PlannedShard(

@@ -19,6 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
 _DEEPEST = 100
+_USUAL = {"custom_id", "method", "url", "body"}
 
 _SAMPLING = (
     "max_tokens",
@@ -130,7 +131,7 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
     custom_id: str | None = None
     try:
         row = _parse(data)
-        if not rules.alters and (usual := _usual(line, row)) is not None:
+        if not rules.alters and row.keys() == _USUAL and (usual := _usual(line, row)) is not None:
             return usual
         if "error" in row and dialect_of(row) == "error":
             _refuse_deep(row, data)
@@ -149,16 +150,15 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
 
 def _usual(line: int, row: dict[str, Any]) -> Request | None:
     """A plain chat in a batch row, as most are: a short way to the same end. None: no such row."""
-    custom_id, url, body = row.get("custom_id"), row.get("url"), row.get("body")
+    custom_id, url, body = row["custom_id"], row["url"], row["body"]
     if (
         type(custom_id) is str
         and 1 <= len(custom_id) <= 512
         and type(url) is str
         and TASK_OF_URL.get(url) == "chat"
         and type(body) is dict
-        and type(body.get("model")) is str
-        and row.get("method", "POST") == "POST"
-        and "error" not in row
+        and "model" in body
+        and row["method"] == "POST"
         and plain_chat(body)
     ):
         return Request(line, custom_id, "chat", body["model"], body)
