@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.jobs import Job, PlannedShard
-from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Survey
-from workers.core.rows import Request, RowRules
+from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey
+from workers.core.rows import RowRules
 from workers.ports import BlobRef, Blobs
 from workers.settings import Settings
 
@@ -65,7 +65,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     async for rows in _scanned(blobs, job, rules):
         for offset, length, row in rows:
             note(row)
-            if type(row) is Request:
+            if isinstance(row, Seen):
                 remember(row.custom_id)
             if done := plan(offset, length, row.line):
                 shards.append(done)
@@ -74,7 +74,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     if finder.candidates():
         async for rows in _scanned(blobs, job, rules):
             for _, _, row in rows:
-                if isinstance(row, Request):
+                if isinstance(row, Seen):
                     finder.confirm(row.line, row.custom_id)
     return Planned(_with_duplicates(shards, finder.duplicates), survey, finder.duplicates)
 

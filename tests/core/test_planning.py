@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions, PlannedShard
 from workers.core import planning
-from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Survey
+from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey, seen
 from workers.core.rows import Refusal, Request, RowRules, read_row, split_lines
 
 MAX_LINE = 70_000
@@ -81,7 +81,7 @@ def test_rows_are_the_same_whatever_the_pieces(data: bytes, sizes: list[int]) ->
 def _told(rows: list[Row]) -> list[Any]:
     """Rows without the text of over-long ones, of which a scan keeps only the beginning."""
     return [
-        (offset, length, row if isinstance(row, Request) else (row.line, row.code))
+        (offset, length, row if isinstance(row, Seen) else (row.line, row.code))
         for offset, length, row in rows
     ]
 
@@ -93,7 +93,7 @@ def test_a_runner_sees_the_rows_that_were_planned(data: bytes, sizes: list[int])
     shards = planned(data, sizes)
     assert shards == planned(data)
     expected = [row for _, _, row in scanned(data)]
-    run = [row for shard in shards for row in as_run(data, shard)]
+    run = [seen(row) for shard in shards for row in as_run(data, shard)]
     assert [(row.line, type(row), row.custom_id) for row in run] == [
         (row.line, type(row), row.custom_id) for row in expected
     ]
@@ -159,7 +159,7 @@ def test_a_line_of_any_length_costs_no_more_memory_than_the_limit() -> None:
     assert (offset, length, after) == (0, 100_000_000, 100_000_001)
     assert isinstance(row, Refusal)
     assert row.code == "line_too_long"
-    assert isinstance(other, Request)
+    assert isinstance(other, Seen)
     assert other.line == 2
 
 
@@ -206,7 +206,7 @@ def test_a_survey_counts_what_is_asked_and_keeps_the_first_refusal() -> None:
     survey = Survey()
     rows = [{"prompt": "p"}, {}, {"input": "i"}, {"prompt": "p"}, {"prompt": ""}]
     for number, row in enumerate(rows, 1):
-        survey.note(read_row(number, json.dumps(row).encode(), RULES))
+        survey.note(seen(read_row(number, json.dumps(row).encode(), RULES)))
     assert survey.asked == {("chat", "phi"): 2, ("embeddings", None): 1}
     assert survey.invalid == 2
     assert survey.first_invalid is not None
@@ -216,5 +216,5 @@ def test_a_survey_counts_what_is_asked_and_keeps_the_first_refusal() -> None:
 def test_a_survey_is_bounded_whatever_a_file_asks() -> None:
     survey = Survey()
     for number in range(2 * planning.MOST_KINDS):
-        survey.note(Request(number, str(number), "chat", f"model-{number}", {}))
+        survey.note(Seen(number, str(number), "chat", f"model-{number}"))
     assert len(survey.asked) == planning.MOST_KINDS

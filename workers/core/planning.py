@@ -4,12 +4,14 @@ import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from schemas.deployments import Task
 from schemas.jobs import PlannedShard
 from workers.core.rows import BLANK, RAW_BYTES, Refusal, Request, RowRules, line_content, read_row
+from workers.core.usual import read_usual
 
 MAX_ROWS = 500
 MAX_BYTES = 8 * 1024 * 1024
@@ -28,7 +30,7 @@ class Survey:
     first_invalid: Refusal | None = None
     asked: dict[tuple[Task, str | None], int] = field(default_factory=dict)
 
-    def note(self, row: Request | Refusal) -> None:
+    def note(self, row: "Seen | Refusal") -> None:
         """Count one row."""
         if isinstance(row, Refusal):
             self.invalid += 1
@@ -86,7 +88,16 @@ class DuplicateFinder:
         return self._found
 
 
-Row = tuple[int, int, Request | Refusal]
+class Seen(NamedTuple):
+    """What a scan keeps of a request."""
+
+    line: int
+    custom_id: str
+    task: Task
+    model: str | None
+
+
+Row = tuple[int, int, Seen | Refusal]
 
 
 class Scanner:
@@ -109,17 +120,17 @@ class Scanner:
             return
         rest = lines.pop()
         yield from self._end_line()
-        rules, longest, number, start = (
-            self._rules,
-            self._rules.max_line_bytes,
-            self._line,
-            self._start,
-        )
+        rules, longest = self._rules, self._rules.max_line_bytes
+        plain, number, start = not rules.alters, self._line, self._start
         for line in lines:
             length = len(line)
             # As `line_content`: the first line of a file never comes here.
             if content := line.strip(BLANK) if length <= longest else line:
-                yield start, length, read_row(number, content, rules)
+                if plain and length <= longest and (usual := read_usual(content)):
+                    row = Seen(number, usual.custom_id, "chat", usual.body.model)
+                    yield start, length, row
+                else:
+                    yield start, length, seen(read_row(number, content, rules))
             number += 1
             start += length + 1
         self._line, self._start = number, start
@@ -143,7 +154,12 @@ class Scanner:
         self._line += 1
         self._start += length + 1
         if content := line_content(line, number, self._rules.max_line_bytes):
-            yield start, length, read_row(number, content, self._rules)
+            yield start, length, seen(read_row(number, content, self._rules))
+
+
+def seen(row: Request | Refusal) -> Seen | Refusal:
+    """What a scan keeps of a row."""
+    return row if isinstance(row, Refusal) else Seen(*row[:4])
 
 
 class Planner:

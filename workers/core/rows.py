@@ -8,7 +8,7 @@ import orjson
 
 from schemas.deployments import Task
 from schemas.jobs import JobOptions
-from schemas.requests import TASK_OF_URL, URL_OF_TASK, deeper_than, dialect_of
+from schemas.requests import URL_OF_TASK, deeper_than, dialect_of
 from workers.core.dialects import IDS, WrongRow, check_body, plain_chat, task_and_body
 from workers.core.templating import FieldMissing, Template, compile_template
 
@@ -19,7 +19,6 @@ _BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
 _DEEPEST = 100
-_USUAL = {"custom_id", "method", "url", "body"}
 
 _SAMPLING = (
     "max_tokens",
@@ -131,8 +130,6 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
     custom_id: str | None = None
     try:
         row = _parse(data)
-        if not rules.alters and row.keys() == _USUAL and (usual := _usual(line, row)) is not None:
-            return usual
         if "error" in row and dialect_of(row) == "error":
             _refuse_deep(row, data)
             custom_id = _custom_id({"custom_id": row.get("custom_id")})
@@ -146,23 +143,6 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
         return _request(line, custom_id, row, data, rules)
     except WrongRow as wrong:
         return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
-
-
-def _usual(line: int, row: dict[str, Any]) -> Request | None:
-    """A plain chat in a batch row, as most are: a short way to the same end. None: no such row."""
-    custom_id, url, body = row["custom_id"], row["url"], row["body"]
-    if (
-        type(custom_id) is str
-        and 1 <= len(custom_id) <= 512
-        and type(url) is str
-        and TASK_OF_URL.get(url) == "chat"
-        and type(body) is dict
-        and "model" in body
-        and row["method"] == "POST"
-        and plain_chat(body)
-    ):
-        return Request(line, custom_id, "chat", body["model"], body)
-    return None
 
 
 def raw_text(data: bytes) -> str:
