@@ -54,7 +54,7 @@ OF_ADAPTERS = ("schemas", "workers.ports", "workers.errors", "workers.core.packi
 _PURE = """
 __future__ abc array base64 bisect collections collections.abc dataclasses datetime difflib enum
 functools hashlib heapq itertools json math operator re statistics struct typing urllib.parse
-msgspec orjson numpy pydantic random
+msgspec msgspec.json orjson numpy pydantic random
 """
 PURE = frozenset(_PURE.split())
 IMPURE_CALLS = frozenset({"now", "utcnow", "today", "open", "print", "input", "uuid4", "sleep"})
