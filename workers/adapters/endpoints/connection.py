@@ -18,7 +18,6 @@ from azure.core import AsyncPipelineClient
 from azure.core.credentials import AzureKeyCredential
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
-from azure.core.pipeline.transport import AioHttpTransport
 
 from schemas.deployments import LOOPBACK, Deployment, Kind
 from workers.adapters.endpoints.aml_score import AmlScore
@@ -27,6 +26,7 @@ from workers.adapters.endpoints.calling import Client, HttpEndpoint
 from workers.adapters.endpoints.contract import Contract
 from workers.adapters.endpoints.model_inference import ModelInference
 from workers.adapters.endpoints.openai import OpenAI
+from workers.adapters.endpoints.transport import PlainTransport
 from workers.errors import SettingsError
 from workers.ports import Endpoint
 
@@ -140,12 +140,7 @@ def _client(
     session: aiohttp.ClientSession,
     credential: AsyncTokenCredential | None,
 ) -> Client:
-    transport = AioHttpTransport(
-        session=session,
-        session_owner=False,
-        connection_timeout=CONNECT_TIMEOUT,
-        read_timeout=None,  # the deadline of a call covers all of it
-    )
+    transport = PlainTransport(session, CONNECT_TIMEOUT)
     policies: list[Any] = []
     if deployment.auth == "entra" and credential is not None:
         scope = deployment.scope or contract.scope
