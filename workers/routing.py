@@ -26,6 +26,7 @@ class Routing:
         self._deployments = {each.name: each for each in deployments}
         self._endpoints = endpoints
         self._infos: dict[str, EndpointInfo | None] = {}
+        self._able: dict[tuple[Task, str], tuple[str, ...]] = {}
         self._asking: dict[str, asyncio.Lock] = {each.name: asyncio.Lock() for each in deployments}
         named = {each.name: (each.name,) for each in deployments}
         models: dict[str, tuple[str, ...]] = {}
@@ -36,7 +37,12 @@ class Routing:
 
     def able(self, task: Task, model: str) -> tuple[str, ...]:
         """The deployments that can do it, by configuration and by what `preflight` has heard."""
-        return tuple(name for name in self._serving(task, model) if self._hears(name, task))
+        known = self._able.get((task, model))
+        if known is None:
+            known = tuple(name for name in self._serving(task, model) if self._hears(name, task))
+            if known:  # bounded by what is configured, not by what rows name
+                self._able[task, model] = known
+        return known
 
     def cannot(self, task: Task, model: str) -> str | None:
         """Why no deployment can do this, as a message for the row; None if one can."""
@@ -73,8 +79,10 @@ class Routing:
 
     def heard(self, task: Task, model: str) -> str | None:
         """Why no endpoint can do a task, as far as `preflight` has asked them; None if one can."""
+        if self.able(task, model):
+            return None
         names = self._serving(task, model)
-        if not names or self.able(task, model):
+        if not names:
             return None
         said = [f"{name} says it does {self._says(name)}" for name in names]
         return f"no deployment of {model!r} can do {task}: {'; '.join(said)}"
@@ -88,6 +96,7 @@ class Routing:
                     self._infos[name] = await self._endpoints[name].info()
             except TimeoutError:
                 self._infos[name] = None
+            self._able.clear()
 
     def _serving(self, task: Task, model: str) -> tuple[str, ...]:
         names = self.names.get(model, ())
