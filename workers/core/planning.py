@@ -13,7 +13,7 @@ from schemas.jobs import PlannedShard
 from workers.core.rows import BLANK, RAW_BYTES, Refusal, Request, RowRules, line_content, read_row
 from workers.core.usual import read_usual
 
-MAX_ROWS = 500
+MAX_ROWS = 200
 MAX_BYTES = 8 * 1024 * 1024
 MAX_SHARDS = 40_000
 # A file of few rows is still cut into several shards, so that workers share it and progress shows.
@@ -163,9 +163,9 @@ def seen(row: Request | Refusal) -> Seen | Refusal:
 
 
 class Planner:
-    """Cuts newline-aligned shards: at most 500 rows and 8 MiB; an over-long line stands alone.
+    """Cuts newline-aligned shards: at most 200 rows and 8 MiB; an over-long line stands alone.
 
-    Files of more than 20 million rows get bigger shards, so that a plan stays below 40,000.
+    Files of more than 8 million rows get bigger shards, so that a plan stays below 40,000.
     """
 
     def __init__(self, file_size: int) -> None:
