@@ -157,7 +157,7 @@ async def warm_up(base: str) -> None:
     async with connect([each]) as endpoints:
         body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
         outcome = await endpoints[each.name].ask("chat", body)
-    print(f"one call: {outcome.kind}, {outcome.usage}, {outcome.latency:.2f} s")
+    print(f"one call: {outcome.kind}, {outcome.usage}")
 
 
 def main() -> int:

@@ -36,8 +36,8 @@ class Outcome:
 
     `body` is the answer in OpenAI's shape (chat.completion, text_completion or list of embeddings),
     whatever the contract. `code` and `message` say what went wrong and what to do, without keys or
-    prompts. `billed` tells whether the service may have charged for the call. `retry_after` and
-    `latency` are seconds. `limit` names the limit behind a `throttled`.
+    prompts. `billed` tells whether the service may have charged for the call. `retry_after` is
+    seconds. `limit` names the limit behind a `throttled`.
     """
 
     kind: OutcomeKind
@@ -50,6 +50,5 @@ class Outcome:
     retry_after: float | None = None
     limit: Limit | None = None
     billed: bool = False
-    latency: float = 0.0
     remaining_requests: int | None = None
     remaining_tokens: int | None = None

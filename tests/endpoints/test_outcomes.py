@@ -66,7 +66,6 @@ async def test_each_fault_gives_its_outcome_in_each_contract(
     assert got.code
     assert got.message
     assert got.body is None
-    assert got.latency > 0
 
 
 @pytest.mark.parametrize("kind", ["model-inference", "openai", "azure-openai"])
@@ -110,9 +109,11 @@ async def test_an_error_within_a_stream_is_not_a_result() -> None:
 @pytest.mark.parametrize("body", [CHAT, STREAMED])
 async def test_no_call_outlives_its_deadline(fault: Fault, body: dict[str, Any]) -> None:
     async with simulated("openai", faulty(fault), timeout=0.2) as (endpoint, _):
+        began = asyncio.get_running_loop().time()
         got = await asyncio.wait_for(endpoint.ask("chat", body), 10)
+        took = asyncio.get_running_loop().time() - began
     assert (got.kind, got.code, got.billed) == ("timeout", "deadline", True)
-    assert 0.2 <= got.latency < 5
+    assert 0.2 <= took < 5
 
 
 async def test_what_could_not_be_reached_was_not_billed() -> None:

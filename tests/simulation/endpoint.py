@@ -64,7 +64,7 @@ class Service:
         faulty = loop.time() < self._scenario.faults_until
         if faulty and self._rng.random() < self._scenario.lost_answer:
             call.lost = True
-            return Outcome(kind="transient", billed=True, code="connection", latency=latency), call
+            return Outcome(kind="transient", billed=True, code="connection"), call
         usage = Usage(len(prompts), 1)
         return Outcome("ok", 200, _answer(task, prompts), usage, billed=True), call
 
