@@ -18,7 +18,7 @@ from azure.core.exceptions import (
     ServiceRequestTimeoutError,
     ServiceResponseTimeoutError,
 )
-from azure.core.rest import AsyncHttpResponse, HttpRequest
+from azure.core.rest import AsyncHttpResponse
 
 from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome
@@ -51,7 +51,7 @@ class Client(Protocol):
     """What sends a request: an azure-ai-inference client, or the azure-core pipeline it is of."""
 
     def send_request(
-        self, request: HttpRequest, *, stream: bool = False, **kwargs: Any
+        self, request: Any, *, stream: bool = False, **kwargs: Any
     ) -> Awaitable[AsyncHttpResponse]:
         """One request without retries; the body is read by the caller if `stream`."""
 
@@ -66,10 +66,28 @@ class Credentials(Protocol):
         """Look for a newer key after a 401 to `refused`; whether there is one to try."""
 
 
-class _Request(HttpRequest):
-    """A request that is sent once. azure-ai-inference copies requests before it formats them."""
+class Request:
+    """A request that is sent once: what of azure-core's requests the pipeline and we use.
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "_Request":
+    The pipeline is generic in its request; azure-core's own looks for a body of any kind.
+    """
+
+    __slots__ = ("content", "headers", "method", "url")
+    multipart_mixed_info = None
+
+    def __init__(
+        self, method: str, url: str, content: bytes | None, headers: dict[str, str]
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.content = content
+        self.headers = headers
+
+    def prepare_multipart_body(self) -> None:
+        """The pipeline asks every request for it."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "Request":
+        # azure-ai-inference copies a request before it makes its URL whole.
         return self
 
 
@@ -171,7 +189,7 @@ class HttpEndpoint:
     async def _send_with(
         self, keys: Mapping[str, str], method: str, url: str, content: bytes | None
     ) -> AsyncHttpResponse:
-        request = _Request(method, url, content=content, headers={**self._headers, **keys})
+        request = Request(method, url, content, {**self._headers, **keys})
         return await self._client.send_request(request, stream=True, **self._options)
 
     async def _outcome(
