@@ -18,21 +18,19 @@ from local.endpoint.profiles import ProfileName
 from local.following import events
 from local.stack import Stack, StackOptions, stack
 from schemas.jobs import JobStatus
-from workers.core.shares import Book
 
-CONTAINER, STATE = "prompts", "state"
+CONTAINER = "prompts"
 LOOK_EVERY = 1.0
 
 
 @dataclass
 class Finished:
     """What a job came to. Times are seconds; `seconds` of the simulator are [second, admitted,
-    tokens, rejected]; `shares` are the ledger's, second by second; `memory` is the hosts' peak."""
+    tokens, rejected], its `callers` [admitted, tokens]; `memory` is the hosts' peak in bytes."""
 
     status: JobStatus | None = None
     whole: float = 0.0
     stats: dict[str, Any] = field(default_factory=dict)
-    shares: list[dict[str, float]] = field(default_factory=list)
     memory: int = 0
 
     @property
@@ -50,12 +48,12 @@ class Site:
     storage: BlobServiceClient
     session: aiohttp.ClientSession
 
-    async def do(self, name: str, lines: Iterable[bytes], deployment: str) -> Finished:
+    async def do(self, name: str, lines: Iterable[bytes]) -> Finished:
         """Drop a file and wait for the end of its job."""
         container = self.storage.get_container_client(CONTAINER)
         async with events(self.running.bus, f"{CONTAINER}/{name}") as arriving:
             await self._post("reset")
-            looking = asyncio.create_task(self._look(deployment, seen := Finished()))
+            looking = asyncio.create_task(self._look(seen := Finished()))
             began = time.monotonic()
             await container.upload_blob(name, b"".join(lines))
             try:
@@ -70,13 +68,9 @@ class Site:
             raise SystemExit(f"the job did not complete: {seen.status}")
         return seen
 
-    async def _look(self, deployment: str, seen: Finished) -> None:
-        """Once a second: who holds which share, and how much memory the hosts have."""
-        blob = self.storage.get_blob_client(STATE, f"quota/{deployment}.json")
+    async def _look(self, seen: Finished) -> None:
+        """Once a second: how much memory the hosts have."""
         while True:
-            if await blob.exists():
-                book = Book.load(await (await blob.download_blob()).readall()) or Book()
-                seen.shares.append({name: held.share for name, held in book.holders.items()})
             resident = (
                 psutil.Process(process.pid).memory_info().rss
                 for process in self.running.hosts.processes.values()

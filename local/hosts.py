@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -104,6 +105,8 @@ class Hosts:
             stdout=PIPE,
             stderr=PIPE,
             start_new_session=True,
+            # The Azure SDKs, and our client, tell the services who of the hosts it is.
+            env={"AZURE_HTTP_USER_AGENT": f"host/{number}"} | os.environ,
         )
         self.processes[number] = process
         said: list[str] = []

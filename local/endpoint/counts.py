@@ -33,6 +33,7 @@ class Stats(TypedDict):
     rejected: dict[str, int]
     faults: dict[str, int]
     calls: dict[str, int]
+    callers: dict[str, list[int]]
     tokens_admitted: int
     tokens_billed: int
     seconds: list[list[int]]
@@ -79,6 +80,7 @@ class Counts:
         self._rejected: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
+        self._callers: dict[str, list[int]] = {}
         self._seconds: dict[int, list[int]] = {}
         self._billed: dict[str, int] = {}
         self._unanswered: dict[str, int] = {}  # kept small: a row leaves it with its answer
@@ -97,14 +99,14 @@ class Counts:
         """A rule made something go wrong."""
         self._faults[name] += 1
 
-    def admit(self, elapsed: float, ask: Ask) -> None:
-        """A request passed its quota."""
+    def admit(self, elapsed: float, ask: Ask, caller: str) -> None:
+        """A request passed its quota; `caller` is its User-Agent."""
         self._admitted += 1
         self._calls[ask.task] += 1
         self._tokens_admitted += ask.tokens
-        second = self._second(elapsed)
-        second[0] += 1
-        second[1] += ask.tokens
+        for counted in (self._second(elapsed), self._callers.setdefault(caller, [0, 0])):
+            counted[0] += 1
+            counted[1] += ask.tokens
         self._in_flight += 1
         self._peak = max(self._peak, self._in_flight)
 
@@ -132,7 +134,8 @@ class Counts:
         self._in_flight -= 1
 
     def stats(self) -> Stats:
-        """The report; `seconds` rows are [second, admitted, tokens admitted, rejected]."""
+        """The report; `seconds` rows are [second, admitted, tokens admitted, rejected], and each of
+        `callers` is [admitted, tokens admitted]."""
         return Stats(
             simulator=True,
             received=self.received,
@@ -144,6 +147,7 @@ class Counts:
             rejected=dict(self._rejected),
             faults=dict(self._faults),
             calls=dict(self._calls),
+            callers={caller: list(counted) for caller, counted in self._callers.items()},
             tokens_admitted=self._tokens_admitted,
             tokens_billed=self._tokens_billed,
             seconds=[[second, *counted] for second, counted in self._seconds.items()],

@@ -111,7 +111,7 @@ class Simulator:
         if exceeded is not None:
             judge = refusals.too_large if exceeded.cause == "size" else throttles.throttled
             return self._refuse(judge(self.settings.profile, ask, exceeded), exceeded.cause)
-        counts.admit(elapsed, ask)
+        counts.admit(elapsed, ask, request.headers.get("user-agent", ""))
         self._plan.settle(call.rule, call.rows[0])
         if call.rule is not None:
             counts.fault(call.rule.fault)

@@ -37,7 +37,17 @@ async def test_a_key_goes_where_the_contract_wants_it(kind: Kind) -> None:
     async with recorded(kind, json_answer(GOOD)) as (endpoint, seen):
         await endpoint.ask("chat", CHAT)
     assert credentials_in(seen[0].headers) == CARRIED[kind]
-    assert seen[0].headers["user-agent"].startswith("phi3-batch-worker")
+    assert seen[0].headers["user-agent"] == "phi3-batch-worker"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_endpoint_is_told_which_of_many_workers_asks(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_HTTP_USER_AGENT", "host/3")
+    async with recorded(kind, json_answer(GOOD)) as (endpoint, seen):
+        await endpoint.ask("chat", CHAT)
+    assert seen[0].headers["user-agent"] == "phi3-batch-worker host/3"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -44,6 +44,20 @@ async def test_rows_are_counted_by_what_they_ask() -> None:
         assert "twice" not in str(stats)
 
 
+async def test_what_was_admitted_is_told_for_each_caller() -> None:
+    async with asking(Settings(profile="openai")) as asker:
+        body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 8}
+        for caller in ("client host/1", "client host/2", "client host/1"):
+            await asker.post("/chat/completions", body, {"User-Agent": caller})
+        refused = {**body, "temperature": 9}
+        await asker.post("/chat/completions", refused, {"User-Agent": "client host/2"})
+        each = 8 + 5  # max_tokens and the estimate of the prompt
+        assert asker.endpoint.stats()["callers"] == {
+            "client host/1": [2, 2 * each],
+            "client host/2": [1, each],
+        }
+
+
 async def test_a_row_may_bring_its_own_name() -> None:
     async with asking(Settings(profile="openai")) as asker:
         await asker.chat("same", user="row-1")

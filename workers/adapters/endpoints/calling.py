@@ -18,6 +18,7 @@ from azure.core.exceptions import (
     ServiceRequestTimeoutError,
     ServiceResponseTimeoutError,
 )
+from azure.core.pipeline.policies import UserAgentPolicy
 from azure.core.rest import AsyncHttpResponse
 
 from schemas.deployments import Deployment, Task
@@ -119,7 +120,8 @@ class HttpEndpoint:
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
-            "User-Agent": USER_AGENT,
+            # With what AZURE_HTTP_USER_AGENT adds: who of many it was, in the endpoint's own logs.
+            "User-Agent": UserAgentPolicy(USER_AGENT).user_agent,
             **contract.headers,
             **deployment.headers,
         }
