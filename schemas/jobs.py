@@ -219,7 +219,7 @@ class Waiting(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    reason: WaitReason
+    reason: WaitReason | Literal["latency"]
     deployment: str | None = None
     message: str | None = Field(default=None, description="of an outage: what is to be mended")
     since: float

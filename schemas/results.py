@@ -12,7 +12,10 @@ WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call made for a row. Times are seconds; `waited` is the time before it was admitted."""
+    """One call made for a row. Times are seconds; `waited` is the time before it was admitted.
+
+    `counted`: as one of the three that a row may fail by its own fault.
+    """
 
     deployment: str
     kind: OutcomeKind
@@ -22,6 +25,7 @@ class Attempt:
     seconds: float
     tokens: int
     billed: bool
+    counted: bool = False
 
 
 class _Frozen(BaseModel):

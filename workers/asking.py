@@ -100,10 +100,13 @@ class Asking:
 
     async def _alone(self, row: int, request: Request, wasted: Attempts = ()) -> None:
         """Ask one row; `wasted` are packed calls that were refused on the way to it."""
-        call = Call(request.task, request.model or "", request.body)
+        earlier = self._spent.get(row, ())
+        call = Call(
+            request.task, request.model or "", request.body, line=request.line, earlier=earlier
+        )
         answer = await self._ask(call, row, wasted)
         if answer is not None:
-            attempts = (*self._spent.get(row, ()), *answer.attempts)
+            attempts = (*earlier, *answer.attempts)
             self._answered(row, request, answer.outcome, attempts, (*wasted, *attempts))
 
     async def _packed(
@@ -114,7 +117,14 @@ class Asking:
         if len(rows) == 1:
             await self._alone(rows[0], first, wasted)
             return
-        call = Call(first.task, packed.model, packed.body, rows=len(rows))
+        call = Call(
+            first.task,
+            packed.model,
+            packed.body,
+            rows=len(rows),
+            line=first.line,
+            earlier=self._spent.get(rows[0], ()),
+        )
         answer = await self._ask(call, rows[0], wasted)
         if answer is None:
             return

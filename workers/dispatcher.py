@@ -7,8 +7,8 @@ shard has one deadline.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -17,10 +17,11 @@ from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
 from schemas.results import Attempt, WaitReason
 from workers.core.allowance import DAY
+from workers.core.breaking import Failure
 from workers.core.estimating import measure
 from workers.core.lane import Lane, Ticket
 from workers.core.packing import Limits
-from workers.core.retrying import ATTEMPTS, backoff, step
+from workers.core.retrying import ATTEMPTS, Budget, backoff, step
 from workers.errors import HandBack
 from workers.funding import Funding
 from workers.gate import Gate, Waiter
@@ -34,12 +35,18 @@ __all__ = ["Answer", "Call", "Dispatcher", "Gate"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call to make. `rows` > 1: packed embeddings, `body["input"]` is a list."""
+    """One call to make. `rows` > 1: packed embeddings, `body["input"]` is a list.
+
+    `line` is the row's in its job's file: what fails again is known by it. `earlier` are attempts
+    that were made before the row was handed back.
+    """
 
     task: Task
     model: str
     body: Mapping[str, Any]
     rows: int = 1
+    line: int | None = None
+    earlier: Sequence[Attempt] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,30 @@ class Answer:
 
     outcome: Outcome
     attempts: tuple[Attempt, ...]
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What has been tried for one call. `counted` were so before it was handed back."""
+
+    row: Hashable
+    counted: int
+    made: list[tuple[Attempt, Failure | None]] = field(default_factory=list)
+    failed: Outcome | None = None
+    """The last failure that counts, or may yet."""
+
+    @property
+    def final(self) -> Outcome | None:
+        """The last failure, once the row has failed by its own fault as often as it may."""
+        failures = sum(failure is not None and failure.counts for _, failure in self.made)
+        return self.failed if self.counted + failures >= ATTEMPTS else None
+
+    def attempts(self) -> tuple[Attempt, ...]:
+        """As they are recorded: which of them count is known only later."""
+        return tuple(
+            replace(attempt, counted=True) if failure is not None and failure.counts else attempt
+            for attempt, failure in self.made
+        )
 
 
 class Dispatcher:
@@ -82,7 +113,8 @@ class Dispatcher:
         )
         self._lanes: dict[str, Lane] = {}
         self._groups: dict[tuple[Lane, ...], Group] = {}
-        self._rows = 0
+        self._calls = 0
+        self._in_flight: dict[str, dict[Ticket, Lane]] = {}
 
     def cannot(self, task: Task, model: str) -> str | None:
         """Why no deployment can do this, as a message for the row; None if one can."""
@@ -105,11 +137,22 @@ class Dispatcher:
             await asyncio.Event().wait()
 
     def waiting(self, job: str) -> Waiting | None:
-        """What a job waits for now; None if nothing of it waits but for answers."""
+        """What a job waits for now; None if nothing of it is here."""
         found = self._turns.waiting(job, self._wall())
-        if found is None or found.reason != "outage":
+        if found is None:
+            return self._latency(job)
+        if found.reason != "outage":
             return found
         return found.model_copy(update={"message": self._said(found.deployment)})
+
+    def _latency(self, job: str) -> Waiting | None:
+        """All of a job's calls are on their way: it waits for their answers."""
+        asked = self._in_flight.get(job)
+        if not asked:
+            return None
+        ticket, lane = next(iter(asked.items()))
+        since = self._wall() - (asyncio.get_running_loop().time() - ticket.sent)
+        return Waiting(reason="latency", deployment=lane.name, since=since)
 
     def _said(self, deployment: str | None) -> str | None:
         lane = self._lanes.get(deployment or "")
@@ -143,68 +186,79 @@ class Dispatcher:
                 del jobs[job]
 
     async def _asked(self, call: Call, group: Group, waiter: Waiter) -> Answer:
-        self._rows += 1
-        attempts: list[Attempt] = []
+        self._calls += 1
+        row = self._calls if call.line is None else (waiter.job, call.line)
+        tries = _Tries(row, sum(attempt.counted for attempt in call.earlier))
         try:
-            outcome = await self._last(call, group, waiter, row=self._rows, attempts=attempts)
+            outcome = await self._last(call, group, waiter, tries)
         except HandBack as wait:
             # One HandBack may send many calls away: each has attempts of its own.
             own = HandBack(wait.reason, wait.delay, wait.deployment)
-            own.attempts = tuple(attempts)
+            own.attempts = tries.attempts()
             own.said = self._said(wait.deployment) if wait.reason == "outage" else None
             raise own from None
-        return Answer(outcome, tuple(attempts))
+        return Answer(outcome, tries.attempts())
 
-    async def _last(
-        self, call: Call, group: Group, waiter: Waiter, *, row: int, attempts: list[Attempt]
-    ) -> Outcome:
-        """Try until an outcome is final; every try is added to `attempts`."""
-        failures = blamed = 0
+    async def _last(self, call: Call, group: Group, waiter: Waiter, tries: _Tries) -> Outcome:
+        """Try until an outcome is final; every try is noted in `tries`."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        budget: Budget | None = None
         while True:
             lane, ticket = await self._turns.admitted(group, waiter)
-            outcome, delay = await self._try(lane, ticket, call, waiter, row=row, attempts=attempts)
+            outcome, rest = await self._try(lane, ticket, call, waiter, tries)
             what = step(outcome)
+            if budget is not None and what != "retry":
+                budget.give_back()
+            budget = None
+            if what == "final":
+                return outcome
+            reason: WaitReason = "throttled"
             if what == "retry":
                 failures += 1
-                blamed += lane.breaker.blames_row(outcome, row, ticket.sent)
-                delay = backoff(failures, self._rng)
-                now = asyncio.get_running_loop().time()
-                # The budget spares a deployment retries; those that may go elsewhere need none.
-                if not any(o is not lane and o.blocked(now)[0] <= now for o in group.lanes):
-                    delay = max(delay, lane.budget.wait(now))
-            if what == "final" or blamed >= ATTEMPTS:
-                return outcome
-            if delay > 0.0:
-                reason: WaitReason = "outage" if what == "retry" else "throttled"
-                await self._turns.rest(group, waiter, delay, reason, lane.name)
+                reason, rest = "outage", backoff(failures, self._rng, outcome.retry_after)
+            # The budget spares a deployment retries; those that may go elsewhere need none.
+            alone = all(o is lane or o.blocked(loop.time())[0] > loop.time() for o in group.lanes)
+            while tries.final is None and rest > 0.0:
+                await self._turns.rest(group, waiter, rest, reason, lane.name)
+                rest = 0.0
+                if what == "retry" and alone and lane.budget.wait(loop.time()) > 0.0:
+                    failures += 1
+                    rest = max(lane.budget.wait(loop.time()), backoff(failures, self._rng))
+            if tries.final is not None:
+                return tries.final
+            if what == "retry" and alone:
+                budget = lane.budget
+                budget.spend()
 
     async def _try(
-        self,
-        lane: Lane,
-        ticket: Ticket,
-        call: Call,
-        waiter: Waiter,
-        *,
-        row: int,
-        attempts: list[Attempt],
+        self, lane: Lane, ticket: Ticket, call: Call, waiter: Waiter, tries: _Tries
     ) -> tuple[Outcome, float]:
         """Make one call. Gives its outcome, and the seconds for which its row should rest."""
         loop = asyncio.get_running_loop()
+        asked = self._in_flight.setdefault(waiter.job, {})
+        asked[ticket] = lane
         outcome: Outcome | None = None
         try:
             outcome = await self._endpoints[lane.name].ask(call.task, call.body)
         finally:
+            del asked[ticket]
+            if not asked:
+                self._in_flight.pop(waiter.job, None)
             if outcome is None:
                 lane.abandon(ticket, loop.time())
                 self._turns.pump(lane)
         now = loop.time()
-        attempts.append(_attempt(lane, ticket, outcome, waiter, now))
+        job, size = waiter.job, waiter.size
+        verdict = lane.settle(ticket, outcome, job=job, size=size, row=tries.row, now=now)
+        tries.made.append((_attempt(lane, ticket, outcome, waiter, now), verdict.failure))
+        if verdict.failure is not None:
+            tries.failed = outcome if outcome.kind != "throttled" else _too_large((lane,))
         waiter.tried(now)
-        delay = lane.settle(ticket, outcome, job=waiter.job, size=waiter.size, row=row, now=now)
         if step(outcome) != "final":
             self._turns.hand_back(lane)
         self._turns.pump(lane)
-        return outcome, delay
+        return outcome, verdict.rest
 
     # -- lanes ------------------------------------------------------------------------------
 
@@ -276,11 +330,11 @@ def _attempt(lane: Lane, ticket: Ticket, outcome: Outcome, waiter: Waiter, now: 
 
 
 def _too_large(lanes: Sequence[Lane]) -> Outcome:
-    most = max(lane.deployment.max_tokens_per_request or 0 for lane in lanes)
+    most = max(lane.most_tokens for lane in lanes)
     return Outcome(
         kind="bad_request",
         code="request_too_large",
-        message=f"prompt and max_tokens together exceed the {most} tokens that "
-        f"{', '.join(lane.name for lane in lanes)} may be asked for in one request: shorten the "
-        "prompt or lower max_tokens",
+        message=f"prompt and max_tokens together exceed the {most:.0f} tokens that "
+        f"{', '.join(lane.name for lane in lanes)} may be asked for in one request and minute: "
+        "shorten the prompt or lower max_tokens",
     )

@@ -70,8 +70,7 @@ class Turns:
             return None
         waiter, group = next(iter(pending.items()))
         now = asyncio.get_running_loop().time()
-        lane = group.lanes[0]
-        reason, name, until = lane.why, lane.name, lane.blocked(now)[0]
+        until, reason, name = _met(group, now)
         if waiter.resting is not None:
             (reason, name), until = waiter.resting, now
         return Waiting(
@@ -114,12 +113,12 @@ class Turns:
         queue, key = group.pool.queue, (waiter.gate, group)
         waiter.gate.hear[group.pool.moved] = None
         waiter.begin()
-        queue.push(waiter.job, waiter.weight, key, waiter, first=waiter.again)
+        queue.push(waiter.job, waiter.weight, key, waiter, servers=group.lanes, first=waiter.again)
         for lane in group.lanes:
             self._wanted(lane)
             self.pump(lane)
         if waiter.waited_for is None and not waiter.ended:
-            waiter.waited_for = group.lanes[0].why
+            waiter.waited_for = _met(group, asyncio.get_running_loop().time())[1]
         try:
             result = await self._ended(waiter, group)
         finally:
@@ -196,7 +195,7 @@ class Turns:
                 if waiter.gate.deadline < at < inf:
                     self.hand_back(lane)
                 return
-            queue.take(flow, tokens)
+            queue.take(flow, tokens, lane)
             if not waiter.ended:
                 waiter.end((lane, lane.admit(tokens, now)))
 
@@ -231,16 +230,16 @@ class Turns:
     def _overdue(self, gate: Gate) -> None:
         gate.timer = None
         loop = asyncio.get_running_loop()
-        if loop.time() < gate.deadline:
+        now = loop.time()
+        if now < gate.deadline:
             self._watch(gate)
             return
         for waiter in list(gate.waiters):
-            group = self._pending[waiter.job][waiter]
-            lane = group.lanes[0]
-            reason, name = waiter.resting or (lane.why, lane.name)
-            until, _ = lane.blocked(loop.time())
+            until, reason, name = _met(self._pending[waiter.job][waiter], now)
+            if waiter.resting is not None:
+                reason, name = waiter.resting
             soon = self._rng.uniform(LEAST_DELAY, MOST_DELAY)
-            waiter.end(HandBack(reason, max(soon, until - loop.time()), name))
+            waiter.end(HandBack(reason, max(soon, until - now), name))
 
     def hand_back(self, lane: Lane) -> None:
         """A lane may be blocked: send away those for whom it takes longer than they may wait."""
@@ -264,13 +263,20 @@ class Turns:
             until, reason, name = blocked
             raise HandBack(reason, until - now, name)
         if now >= gate.deadline:
-            lane = group.lanes[0]
-            delay = self._rng.uniform(LEAST_DELAY, MOST_DELAY)
-            raise HandBack(blocked[1] if blocked else lane.why, delay, lane.name)
+            _, reason, name = _met(group, now)
+            raise HandBack(reason, self._rng.uniform(LEAST_DELAY, MOST_DELAY), name)
 
     def _moved(self, pool: Pool) -> None:
         for lane in pool.lanes:
             self.pump(lane)
+
+
+def _met(group: Group, now: float) -> tuple[float, WaitReason, str]:
+    """What stands against a call now: until when, as far as time decides, why, and where."""
+    open_ = next((lane for lane in group.lanes if lane.blocked(now)[0] <= now), None)
+    if open_ is not None:
+        return now, open_.why, open_.name
+    return min((*lane.blocked(now), lane.name) for lane in group.lanes)
 
 
 def _blocked(group: Group, now: float) -> tuple[float, WaitReason, str] | None:

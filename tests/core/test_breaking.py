@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.outcomes import Outcome, OutcomeKind
-from workers.core.breaking import FIRST, LONGEST, REFUSED_FIRST, Breaker
+from workers.core.breaking import FIRST, GRACE, LONGEST, REFUSED_FIRST, Breaker, Failure
 
 
 def failed(status: int | None = 503, kind: OutcomeKind = "transient") -> Outcome:
@@ -17,14 +17,14 @@ def failed(status: int | None = 503, kind: OutcomeKind = "transient") -> Outcome
 
 def opened(breaker: Breaker, now: float = 0.0) -> Breaker:
     for row in range(20):
-        breaker.bad(failed(), row, False, now, Random(1))
+        breaker.bad(failed(), row, sent=now, probe=False, now=now, rng=Random(1))
     return breaker
 
 
 def test_a_run_of_failures_opens_it_and_some_do_not() -> None:
     breaker = Breaker()
     for row in range(5):
-        breaker.bad(failed(), row, False, 1.0, Random(1))
+        breaker.bad(failed(), row, sent=1.0, probe=False, now=1.0, rng=Random(1))
     assert breaker.state == "closed"
     assert opened(breaker, 2.0).state == "open"
     assert breaker.ready(2.0) >= 2.0 + 0.9 * FIRST
@@ -34,7 +34,9 @@ def test_a_third_of_failures_does_not_open_it() -> None:
     breaker = Breaker()
     for call in range(3000):
         if call % 3 == 0:
-            breaker.bad(failed(), call, False, float(call), Random(1))
+            breaker.bad(
+                failed(), call, sent=float(call), probe=False, now=float(call), rng=Random(1)
+            )
         else:
             breaker.good(float(call))
         assert breaker.state == "closed"
@@ -57,7 +59,7 @@ def test_failed_probes_wait_ever_longer_up_to_a_minute() -> None:
     for _ in range(8):
         now = breaker.open_until
         assert breaker.admitted()
-        breaker.bad(failed(), 1, True, now, rng)
+        breaker.bad(failed(), 1, sent=now, probe=True, now=now, rng=rng)
         waits.append(breaker.open_until - now)
     assert waits[0] == pytest.approx(2 * FIRST, rel=0.11)
     assert waits[-1] == pytest.approx(LONGEST, rel=0.11)
@@ -66,7 +68,7 @@ def test_failed_probes_wait_ever_longer_up_to_a_minute() -> None:
 def test_late_failures_of_the_same_flight_do_not_prolong_it() -> None:
     breaker = opened(Breaker())
     until = breaker.open_until
-    breaker.bad(failed(), 99, False, 1.0, Random(1))
+    breaker.bad(failed(), 99, sent=1.0, probe=False, now=1.0, rng=Random(1))
     assert breaker.open_until == until
 
 
@@ -81,39 +83,65 @@ def test_a_probe_that_is_given_up_lets_the_next_one_probe() -> None:
 @pytest.mark.parametrize("kind", ["auth", "gone"])
 def test_a_refused_key_or_a_missing_deployment_stops_it_at_once(kind: OutcomeKind) -> None:
     breaker = Breaker()
-    breaker.bad(failed(401, kind), 1, False, 0.0, Random(1))
+    breaker.bad(failed(401, kind), 1, sent=0.0, probe=False, now=0.0, rng=Random(1))
     assert breaker.ready(0.0) >= 0.9 * REFUSED_FIRST
     assert breaker.said == kind
+
+
+def fails(
+    breaker: Breaker, row: int, sent: float, at: float, outcome: Outcome | None = None
+) -> Failure:
+    return breaker.bad(outcome or failed(), row, sent=sent, probe=False, now=at, rng=Random(1))
 
 
 @given(st.integers(2, 50), st.sampled_from([None, 500, 502, 503, 504]))
 def test_an_outage_burns_nobodys_attempts(rows: int, status: int | None) -> None:
     breaker = Breaker()
     breaker.good(0.0)
-    for row in range(rows):
-        breaker.bad(failed(status), row, False, 2.0, Random(1))
-    for row in range(rows):
-        assert not breaker.blames_row(failed(status), row, sent=1.0)
+    first = fails(breaker, 0, 1.0, 2.0)
+    failures = [fails(breaker, row, 1.0, 2.0, failed(status)) for row in range(1, rows)]
+    for sent in (0.5, 0.9):
+        breaker.good(sent)  # sent before the outage, answered within it
+    breaker.home(1.5)  # a gateway's 429
+    breaker.good(2.0 + GRACE + 0.1)  # it is over
+    assert not any(failure.counts for failure in (first, *failures))
 
 
-def test_a_row_that_fails_while_others_pass_is_to_blame() -> None:
+def test_answers_of_the_time_before_do_not_close_it() -> None:
     breaker = Breaker()
-    breaker.bad(failed(503), 1, False, 2.0, Random(1))
-    breaker.good(1.5)
-    assert breaker.blames_row(failed(503), 1, sent=1.0)
+    for row in range(20):
+        fails(breaker, row, 10.0 + row / 100, 10.1 + row / 100)
+    for call in range(100):
+        breaker.good(call / 10)
+    assert breaker.ready(11.0) == breaker.open_until
+    assert breaker.admitted()
+    breaker.good(breaker.open_until)
+    assert not breaker.admitted()
+
+
+def test_a_row_that_fails_at_once_is_to_blame_when_slower_answers_come() -> None:
+    breaker = Breaker()
+    failure = fails(breaker, 1, 5.0, 5.1)
+    breaker.good(4.9)
+    assert not failure.counts
+    breaker.good(5.5)
+    assert failure.counts
+
+
+def test_a_row_that_fails_late_is_to_blame_when_others_were_answered_meanwhile() -> None:
+    breaker = Breaker()
+    breaker.good(50.0)
+    assert fails(breaker, 1, 5.0, 125.0).counts
 
 
 @pytest.mark.parametrize(
-    ("status", "blamed"), [(500, True), (424, True), (200, True), (503, False), (None, False)]
+    ("status", "counts"), [(500, True), (424, True), (200, True), (503, False), (None, False)]
 )
-def test_a_row_alone_is_to_blame_for_what_a_row_can_cause(status: int | None, blamed: bool) -> None:
+def test_a_row_alone_is_to_blame_for_what_a_row_can_cause(status: int | None, counts: bool) -> None:
     breaker = Breaker()
-    breaker.bad(failed(status), 1, False, 2.0, Random(1))
-    assert breaker.blames_row(failed(status), 1, sent=1.0) is blamed
+    for at in (1.0, 2.0, 3.0):
+        assert fails(breaker, 1, at, at, failed(status)).counts is counts
 
 
 def test_a_row_alone_that_times_out_is_to_blame() -> None:
-    breaker = Breaker()
-    late = failed(None, "timeout")
-    breaker.bad(late, 1, False, 2.0, Random(1))
-    assert breaker.blames_row(late, 1, sent=1.0)
+    assert fails(Breaker(), 1, 1.0, 2.0, failed(None, "timeout")).counts

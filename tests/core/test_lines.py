@@ -62,6 +62,7 @@ def test_an_answer_is_a_row_of_openai_batch_output() -> None:
                 "seconds": 0.25,
                 "tokens": 12,
                 "billed": True,
+                "counted": False,
             }
         ],
     }

@@ -77,28 +77,36 @@ def test_a_day_limit_may_ask_for_hours() -> None:
     assert hint(throttled("day", 1e7), 1, Random(0)) <= 86_400.0 + JITTER
 
 
-@given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 2.0)), max_size=300))
-def test_a_budget_allows_a_tenth_and_a_trickle(calls: list[tuple[bool, float]]) -> None:
-    budget, now, retried, good = Budget(), 0.0, 0, 0
-    for ok, pause in calls:
+@given(st.lists(st.tuples(st.sampled_from(["ok", "fails", "passes"]), st.floats(0.0, 2.0))))
+def test_retries_that_fail_are_a_tenth_and_a_trickle(calls: list[tuple[str, float]]) -> None:
+    budget, now, in_vain, good = Budget(), 0.0, 0, 0
+    for what, pause in calls:
         now += pause
-        if ok:
+        if what == "ok":
             budget.succeeded()
             good += 1
         elif budget.wait(now) == 0.0:
-            budget.failed(now)
-            retried += 1
-    assert retried <= 10 + Budget.RATIO * good + Budget.TRICKLE * now + 1
+            budget.spend()
+            if what == "passes":
+                budget.give_back()
+            else:
+                in_vain += 1
+    assert in_vain <= 10 + Budget.RATIO * good + Budget.TRICKLE * now + 1e-6
 
 
 def test_a_budget_that_is_spent_comes_back_by_success_or_time() -> None:
     budget = Budget()
-    for _ in range(20):
-        budget.failed(0.0)
-    assert budget.wait(0.0) == pytest.approx(10.0)
-    for _ in range(51):
+    for _ in range(10):
+        assert budget.wait(0.0) == 0.0
+        budget.spend()
+    assert budget.wait(0.0) == pytest.approx(2.0)
+    assert budget.wait(1.0) == pytest.approx(1.0)
+    for _ in range(6):
         budget.succeeded()
-    assert budget.wait(0.0) == 0.0
-    for _ in range(20):
-        budget.failed(0.0)
-    assert budget.wait(10.0) == 0.0
+    assert budget.wait(1.0) == 0.0
+
+
+def test_a_retry_waits_for_what_the_server_asks_if_that_makes_sense() -> None:
+    waits = [backoff(1, Random(seed), 30.0) for seed in range(50)]
+    assert 30.0 <= min(waits) <= max(waits) <= 30.0 + JITTER
+    assert backoff(1, Random(1), 86_400.0) == backoff(1, Random(1))

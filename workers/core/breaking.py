@@ -4,6 +4,9 @@ A circuit breaker on what cannot be the quota's doing: auth, gone, 5xx, time-out
 While it is open nothing is asked; then one call probes, and its answer closes or reopens it.
 """
 
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
 from math import inf
 from random import Random
 from typing import Literal
@@ -17,6 +20,11 @@ FIRST, LONGEST = 5.0, 60.0
 """Seconds it stays open: doubled with each probe that fails."""
 REFUSED_FIRST, REFUSED_LONGEST = 30.0, 600.0
 """The same for a key, role or deployment that is refused: somebody has to mend that first."""
+GRACE = 10.0
+"""Seconds after a failure within which another call must have been sent to tell, by its answer,
+that the deployment was in order at that time."""
+PATIENCE = 300.0
+"""Seconds for which such an answer is waited for: longer than any call may take."""
 
 Kind = Literal["closed", "open", "probing"]
 
@@ -24,8 +32,22 @@ _OF_THE_SERVICE = frozenset({None, 502, 503, 504})
 """Statuses (None: no answer at all) that speak of the service, never of one row."""
 
 
+@dataclass(slots=True, eq=False)
+class Failure:
+    """A call that failed. `counts`: as one of its row's attempts, as far as is known by now.
+
+    It does when a call that was sent after it, and soon, was answered well; or when nothing else
+    fails there and the fault is one that a row can cause. An outage burns nobody's attempts: an
+    answer to a call that was sent before it tells nothing of it.
+    """
+
+    sent: float
+    at: float
+    counts: bool
+
+
 class Breaker:
-    """The state of one deployment's health."""
+    """The state of one deployment's health. `row` is any mark of a row, the same at each try."""
 
     def __init__(self) -> None:
         self.state: Kind = "closed"
@@ -34,8 +56,10 @@ class Breaker:
         """What the last failure said, for people."""
         self._failures = 0.0
         self._open_for = 0.0
+        self._opened_at = -inf
+        self._failing: dict[Hashable, float] = {}
+        self._unexplained: deque[Failure] = deque()
         self._last_good = -inf
-        self._failing: set[int] = set()
 
     def ready(self, now: float) -> float:
         """When a call may go: now, when the pause ends, or inf while a probe is on its way."""
@@ -57,21 +81,45 @@ class Breaker:
         if self.state == "probing":
             self.state = "open"
 
-    def good(self, now: float) -> None:
-        """The deployment answered; 4xx about the row and 429 count too: somebody is at home."""
-        self._last_good = now
-        self._failing.clear()
-        self._failures *= 1.0 - SMOOTHING
+    def home(self, sent: float) -> None:
+        """A call was answered, if only with a 429: somebody is at home."""
         if self.state != "closed":
+            if sent < self._opened_at:
+                return  # of the time before
             self.state = "closed"
             self._failures = 0.0
+        self._failures *= 1.0 - SMOOTHING
         self._open_for = 0.0
 
-    def bad(self, outcome: Outcome, row: int, probe: bool, now: float, rng: Random) -> None:
-        """A call of `row` (any mark of it) failed with transient, timeout, auth or gone."""
+    def good(self, sent: float) -> None:
+        """A call was answered well, or with a 4xx about its row: the deployment is in order."""
+        self.home(sent)
+        self._last_good = max(self._last_good, sent)
+        if self._failing:
+            self._failing = {row: at for row, at in self._failing.items() if at > sent}
+        if self._unexplained:
+            for failure in self._unexplained:
+                failure.counts |= failure.sent <= sent <= failure.at + GRACE
+            self._unexplained = deque(each for each in self._unexplained if each.sent > sent)
+
+    def bad(
+        self, outcome: Outcome, row: Hashable, *, sent: float, probe: bool, now: float, rng: Random
+    ) -> Failure:
+        """A call of `row` failed with transient, timeout, auth or gone."""
         self.said = outcome.message or outcome.code or outcome.kind
-        if len(self._failing) < 8:
-            self._failing.add(row)
+        if row in self._failing or len(self._failing) < 8:
+            self._failing[row] = sent
+        self._trip(outcome, probe, now, rng)
+        alone = self._failing.keys() <= {row}
+        own = outcome.kind == "timeout" or outcome.status not in _OF_THE_SERVICE
+        failure = Failure(sent, now, counts=self._last_good >= sent or (alone and own))
+        while self._unexplained and self._unexplained[0].at < now - PATIENCE:
+            self._unexplained.popleft()
+        if not failure.counts:
+            self._unexplained.append(failure)
+        return failure
+
+    def _trip(self, outcome: Outcome, probe: bool, now: float, rng: Random) -> None:
         self._failures += SMOOTHING * (1.0 - self._failures)
         refused = outcome.kind in ("auth", "gone")
         if self.state == "open" and not refused:
@@ -81,15 +129,5 @@ class Breaker:
             if probe or self.state == "closed":
                 self._open_for = min(longest, max(first, 2.0 * self._open_for))
             self.state = "open"
+            self._opened_at = now
             self.open_until = now + self._open_for * rng.uniform(0.9, 1.1)
-
-    def blames_row(self, outcome: Outcome, row: int, sent: float) -> bool:
-        """Whether a failed call, sent at `sent`, counts as one of its row's attempts.
-
-        It does when the deployment answered others since, or when nothing else fails there and
-        the fault is one that a row can cause. An outage burns nobody's attempts.
-        """
-        if self._last_good >= sent:
-            return True
-        alone = not self._failing - {row}
-        return alone and (outcome.kind == "timeout" or outcome.status not in _OF_THE_SERVICE)

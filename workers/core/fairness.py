@@ -3,11 +3,13 @@
 Start-time fair queueing (Goyal, Vin and Cheng, 1996): each job has a tag that grows by
 tokens / weight with every call; the job with the smallest tag goes next, and one that comes new
 starts at the tag of those being served. It divides as deficit round-robin does, without the
-rounds: a small job behind a huge one is served with the very next call.
+rounds: a small job behind a huge one is served with the very next call. Where several servers
+serve one queue, each has reached a tag of its own: a fast one does not hold up those who wait for
+a slow one.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -17,12 +19,13 @@ T = TypeVar("T", bound=Hashable)
 class _Turn:
     """A job's place in the order."""
 
-    __slots__ = ("flows", "tag", "weight")
+    __slots__ = ("flows", "servers", "tag", "weight")
 
     def __init__(self, tag: float, weight: float) -> None:
         self.tag = tag
         self.weight = weight
         self.flows = 0
+        self.servers: Iterable[Hashable] = ()
 
 
 class Flow(Generic[K, T]):
@@ -49,15 +52,25 @@ class FairQueue(Generic[K, T]):
         self.waiting = 0
         self._flows: OrderedDict[tuple[str, K], Flow[K, T]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
-        self._reached = 0.0
+        self._reached: dict[Hashable, float] = {}
 
-    def push(self, job: str, weight: float, key: K, item: T, *, first: bool = False) -> None:
-        """Let a call wait; `first` puts one that was refused back to the front."""
+    def push(
+        self,
+        job: str,
+        weight: float,
+        key: K,
+        item: T,
+        *,
+        servers: Iterable[Hashable] = (None,),
+        first: bool = False,
+    ) -> None:
+        """Let a call wait for any of `servers`; `first` puts one that was refused to the front."""
         turn = self._turns.get(job)
         if turn is None:
-            turn = self._turns[job] = _Turn(self._reached, weight)
+            turn = self._turns[job] = _Turn(0.0, weight)
         if not turn.flows:
-            turn.tag = max(turn.tag, self._reached)
+            turn.servers = servers
+            turn.tag = max(turn.tag, self._reached_by(servers))
         turn.weight = weight
         flow = self._flows.get((job, key))
         if flow is None:
@@ -84,11 +97,11 @@ class FairQueue(Generic[K, T]):
         """All that have calls waiting, oldest first."""
         return list(self._flows.values())
 
-    def take(self, flow: Flow[K, T], cost: float) -> T:
-        """Take the head of a flow out: its job is served with `cost` tokens."""
+    def take(self, flow: Flow[K, T], cost: float, server: Hashable = None) -> T:
+        """Take the head of a flow out: `server` serves its job with `cost` tokens."""
         item = flow.head
         turn = flow.turn
-        self._reached = max(self._reached, turn.tag)
+        self._reached[server] = max(self._reached.get(server, 0.0), turn.tag)
         turn.tag += max(cost, 1.0) / turn.weight
         self.remove(flow.job, flow.key, item)
         return item
@@ -112,5 +125,8 @@ class FairQueue(Generic[K, T]):
         self._turns = {
             job: turn
             for job, turn in self._turns.items()
-            if turn.flows or (self.waiting and turn.tag > self._reached)
+            if turn.flows or (self.waiting and turn.tag > self._reached_by(turn.servers))
         }
+
+    def _reached_by(self, servers: Iterable[Hashable]) -> float:
+        return max((self._reached.get(server, 0.0) for server in servers), default=0.0)

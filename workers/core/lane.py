@@ -5,6 +5,7 @@ budget. It has no I/O and no clock: times are the event loop's seconds, handed i
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
 from random import Random
@@ -14,7 +15,7 @@ from schemas.outcomes import Outcome
 from schemas.results import WaitReason
 
 from .allowance import Allowance, Grant
-from .breaking import Breaker
+from .breaking import Breaker, Failure
 from .estimating import Estimator, Size
 from .guarding import START, Guard
 from .pacing import Headroom, Pacer, Quota
@@ -25,19 +26,32 @@ SHORT = 2.0
 """Seconds: a 429 that asks for less is about a window that others share; it delays its row, and
 only STREAK of them in a row stop the lane."""
 STREAK = 3
+CROWDED, CROWDED_LONGEST = 0.5, 10.0
+"""Seconds to wait where others hold all slots of a server: doubled each time, up to LONGEST."""
 PACED = 512
 """Calls in flight from which the guard starts where a quota paces them."""
 JOBS = 256
 """Jobs whose token ratios are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
     """A call that was let through."""
 
     tokens: float
     sent: float
     probe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an answer means for its row: seconds to rest if it is asked again, and what failed."""
+
+    rest: float = 0.0
+    failure: Failure | None = None
+
+
+NOTHING = Verdict()
 
 
 class Lane:
@@ -67,7 +81,7 @@ class Lane:
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
         self._paused_until = -inf
         self._paused_for: WaitReason = "throttled"
-        self._refusals = 0
+        self._refusals = self._crowded = 0
         self._allowance = Allowance(self.quota, safe_share=safe_share, midnight=midnight, now=now)
 
     # -- may a call go? ---------------------------------------------------------------------
@@ -77,9 +91,14 @@ class Lane:
         return self._estimator(job).total(size)
 
     def fits(self, job: str, size: Size) -> bool:
-        """Whether the call could pass the limit of tokens per request at all."""
-        most = self.deployment.max_tokens_per_request
-        return most is None or self._estimator(job).least(size) <= most
+        """Whether the call could pass the limits of tokens per request and minute at all."""
+        return self._estimator(job).least(size) <= self.most_tokens
+
+    @property
+    def most_tokens(self) -> float:
+        """Tokens that one call may have; more than a minute's are never admitted either."""
+        given = (self.deployment.max_tokens_per_request, self.deployment.tokens_per_minute)
+        return min((each for each in given if each), default=inf)
 
     def ready(self, tokens: float, now: float) -> float:
         """When a call of `tokens` may go, as far as time decides; inf: when something happens.
@@ -128,31 +147,34 @@ class Lane:
             self.breaker.abandoned()
 
     def settle(
-        self, ticket: Ticket, outcome: Outcome, *, job: str, size: Size, row: int, now: float
-    ) -> float:
-        """Learn from an answer. Gives the seconds its row should wait if it is asked again now."""
+        self, ticket: Ticket, outcome: Outcome, *, job: str, size: Size, row: Hashable, now: float
+    ) -> Verdict:
+        """Learn from an answer."""
         self.in_flight -= 1
         self.used_at = now
         if outcome.kind == "throttled":
-            self.breaker.good(now)
-            return self._throttled(ticket, outcome, now)
+            self.breaker.home(ticket.sent)
+            rest = self._throttled(ticket, outcome, now)
+            # Whether it can pass at all is a guess; the service has said no, alone or not.
+            large = outcome.limit == "tokens" and self.tokens(job, size) > self.most_tokens
+            return Verdict(rest, Failure(ticket.sent, now, counts=True) if large else None)
         if outcome.kind in ("transient", "timeout", "auth", "gone"):
-            self.breaker.bad(outcome, row, ticket.probe, now, self._rng)
             if outcome.kind == "timeout" or outcome.status in (408, 504):
                 self.guard.timed_out(ticket.sent, now)
-            if outcome.kind in ("transient", "timeout"):
-                self.budget.failed(now)
-            return 0.0
-        self.breaker.good(now)
+            failure = self.breaker.bad(
+                outcome, row, sent=ticket.sent, probe=ticket.probe, now=now, rng=self._rng
+            )
+            return Verdict(failure=failure)
+        self.breaker.good(ticket.sent)
         self.budget.succeeded()
         self.guard.answered(now)
-        self._refusals = 0
+        self._refusals = self._crowded = 0
         if self.quota.limited:
             self._passed(now)
         if outcome.usage is not None:
             surplus = self._estimator(job).learn(size, outcome.usage, ticket.tokens)
             self._pacer.correct(surplus, now)
-        return 0.0
+        return NOTHING
 
     def _passed(self, now: float) -> None:
         for room in self._rooms.values():
@@ -166,7 +188,7 @@ class Lane:
         told = outcome.retry_after or 0.0
         if limit == "concurrency" or (limit is None and not self.quota.limited and told < SHORT):
             self.guard.refused(self.in_flight, now)
-            return 0.0
+            return self._wait_for_slot(outcome, now)
         self._refusals += 1
         wait = hint(outcome, self._refusals, self._rng)
         if limit == "day":
@@ -183,6 +205,19 @@ class Lane:
             self._pause(now + wait, "throttled")
             return 0.0
         return wait
+
+    def _wait_for_slot(self, outcome: Outcome, now: float) -> float:
+        """Seconds for the row to rest: calls of our own that end tell when there is a slot again.
+
+        Where others hold them all nothing of ours tells, so the lane waits, ever longer.
+        """
+        told = hint(outcome, 1, self._rng) if outcome.retry_after else 0.0
+        if self.in_flight > 0:
+            return told
+        wait = min(CROWDED_LONGEST, CROWDED * 2.0 ** min(self._crowded, 10))
+        self._crowded += 1
+        self._pause(now + max(told, wait * self._rng.uniform(0.5, 1.0)), "concurrency")
+        return 0.0
 
     def _pause(self, until: float, reason: WaitReason) -> None:
         if until > self._paused_until:

@@ -133,6 +133,8 @@ def wait(state: JobState, waiting: Waiting) -> Change:
     known = state.waiting
     if known and (known.reason, known.deployment) == (waiting.reason, waiting.deployment):
         return NOTHING
+    if known and waiting.reason == "latency":
+        return NOTHING  # of one worker; others know of what can be mended
     return Change(_moved(state, waiting=waiting))
 
 

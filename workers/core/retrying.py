@@ -39,9 +39,15 @@ def step(outcome: Outcome) -> Step:
     return "retry"
 
 
-def backoff(failures: int, rng: Random) -> float:
-    """Seconds before try number `failures` + 1, with full jitter."""
-    return rng.uniform(0.0, min(LONGEST, BASE * 2.0 ** min(failures, 10)))
+def backoff(failures: int, rng: Random, told: float | None = None) -> float:
+    """Seconds before try number `failures` + 1, with full jitter; not before the server wants it.
+
+    `told` is what a failed call's Retry-After says, if it makes sense.
+    """
+    wait = rng.uniform(0.0, min(LONGEST, BASE * 2.0 ** min(failures, 10)))
+    if told is None or told > LONGEST_HINT:
+        return wait
+    return max(wait, told + rng.uniform(0.0, JITTER))
 
 
 def hint(outcome: Outcome, refusals: int, rng: Random) -> float:
@@ -59,10 +65,11 @@ def hint(outcome: Outcome, refusals: int, rng: Random) -> float:
 
 @dataclass(slots=True)
 class Budget:
-    """How many retries a deployment may be burdened with (gRPC A6, with Finagle's trickle).
+    """How many retries a deployment may be burdened with (Finagle's RetryBudget, gRPC's A6).
 
-    A failure takes 1, a success gives RATIO, time gives TRICKLE a second; below half nothing is
-    retried: a service in trouble is not asked twice for everything.
+    A retry takes 1, which comes back if it does not fail; a success gives RATIO, time gives TRICKLE
+    a second. So at most MOST + RATIO x successes + TRICKLE x seconds retries fail: a service in
+    trouble is not asked twice for everything, and one that is well again answers at full rate.
     """
 
     tokens: float = 10.0
@@ -72,19 +79,22 @@ class Budget:
     RATIO: ClassVar[float] = 0.1
     TRICKLE: ClassVar[float] = 0.5
 
-    def failed(self, now: float) -> None:
-        """A call failed and may want another try."""
-        self._refill(now)
-        self.tokens = max(0.0, self.tokens - 1.0)
+    def spend(self) -> None:
+        """A retry is made. It must be allowed."""
+        self.tokens -= 1.0
+
+    def give_back(self) -> None:
+        """A retry did not fail."""
+        self.tokens = min(self.MOST, self.tokens + 1.0)
 
     def succeeded(self) -> None:
         """A call was answered well."""
         self.tokens = min(self.MOST, self.tokens + self.RATIO)
 
     def wait(self, now: float) -> float:
-        """Seconds until a retry is allowed, as far as time alone decides."""
+        """Seconds until a retry is allowed, as far as time alone decides; 0: it is."""
         self._refill(now)
-        return max(0.0, self.MOST / 2.0 - self.tokens) / self.TRICKLE
+        return max(0.0, 1.0 - self.tokens) / self.TRICKLE
 
     def _refill(self, now: float) -> None:
         self.tokens = min(self.MOST, self.tokens + (now - self.at) * self.TRICKLE)
