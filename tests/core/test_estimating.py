@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from schemas.deployments import Task
 from schemas.outcomes import Usage
-from workers.core.estimating import FIRST_RATIO, IMAGE, PER_MESSAGE, Estimator, Size, measure
+from workers.core.estimating import (
+    FIRST_RATIO,
+    IMAGE,
+    PER_MESSAGE,
+    SURE_RATIO,
+    Estimator,
+    Size,
+    measure,
+)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,52 @@ def test_an_answer_without_a_limit_is_learned() -> None:
 
 def test_what_surely_does_not_fit_is_told_from_what_might() -> None:
     estimator = Estimator()
-    assert estimator.least(Size(100_000, 0, 100)) > 8_000
+    assert estimator.least(Size(130_000, 0, 100)) > 8_000
+    # Deeply indented or ruled, it may be pieces of 16 characters.
+    assert estimator.least(Size(100_000, 0, 100)) < 8_000
     assert estimator.least(Size(20_000, 0, 1_000)) < 8_000
     assert estimator.least(Size(0, 4, 9_000)) > 8_000
+    assert estimator.least(Size(0, 12 * IMAGE, 100)) < 8_000
+
+
+def test_short_prompts_of_which_most_is_template_do_not_make_a_long_row_too_large() -> None:
+    estimator = Estimator()
+    for _ in range(300):
+        estimator.learn(Size(4, PER_MESSAGE, 16), Usage(40, 10), 0.0)
+    assert estimator.prompt(Size(8_000)) > 8_000
+    assert estimator.least(Size(8_000, PER_MESSAGE, 100)) < 8_000
+    assert estimator.least(Size(8_000, PER_MESSAGE, 9_000)) > 8_000
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10_000), st.integers(0, 10_000), st.none() | st.integers(0, 10_000)
+        ),
+        max_size=50,
+    ),
+    st.integers(0, 1_000_000),
+    st.floats(SURE_RATIO, 4.0),
+    st.integers(0, 1_000),
+    st.none() | st.integers(0, 10_000),
+)
+def test_whatever_was_learned_a_row_that_fits_is_never_called_too_large(
+    learned: list[tuple[int, int, int | None]],
+    text: int,
+    ratio: float,
+    fixed: int,
+    output: int | None,
+) -> None:
+    estimator = Estimator()
+    for seen, tokens, limit in learned:
+        size = Size(seen, PER_MESSAGE, limit)
+        estimator.learn(size, Usage(tokens, 10), estimator.total(size))
+    assert estimator.least(Size(text, fixed, output)) <= text * ratio + (output or 0)
+
+
+def test_text_that_is_denser_than_sure_is_taken_as_it_was_seen() -> None:
+    estimator = Estimator()
+    estimator.learn(Size(100_000, 0, 100), Usage(2_000, 10), 0.0)
+    estimator.learn(Size(1_000, 0, 100), Usage(400, 10), 0.0)
+    assert estimator.least(Size(300_000, 0, 100)) <= 6_000 + 100
+    assert estimator.least(Size(500_000, 0, 100)) > 8_000

@@ -11,8 +11,10 @@ from workers.core.retrying import (
     BASE,
     JITTER,
     LONGEST,
+    LONGEST_DAY,
     LONGEST_HINT,
     LONGEST_UNTOLD,
+    UNTOLD,
     Budget,
     backoff,
     hint,
@@ -60,21 +62,47 @@ def test_a_hint_that_makes_sense_is_followed(limit: Limit | None, after: float) 
 
 
 @given(
-    st.sampled_from(["requests", "tokens", None]),
-    st.one_of(st.none(), st.floats(LONGEST_HINT + 1, 1e9)),
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["requests", "tokens", "concurrency"]),
+            st.none() | st.floats(LONGEST_HINT + 1, 1e9),
+        ),
+        st.tuples(st.none(), st.none() | st.floats(LONGEST_DAY + 1, 1e9)),
+    ),
     st.integers(1, 100),
 )
 def test_a_hint_that_is_missing_or_absurd_is_replaced(
-    limit: Limit | None, after: float | None, refusals: int
+    told: tuple[Limit | None, float | None], refusals: int
 ) -> None:
+    limit, after = told
     wait = hint(throttled(limit, after), refusals, Random(0))
     assert 1.0 <= wait <= LONGEST_UNTOLD + JITTER
     assert wait >= hint(throttled(limit, after), refusals - 1, Random(0)) - JITTER
 
 
+@given(st.floats(LONGEST_HINT + 1, LONGEST_DAY), st.integers(1, 100))
+def test_a_long_hint_for_no_limit_by_name_is_tried_and_never_believed_for_long(
+    after: float, refusals: int
+) -> None:
+    """It may be a mistake about a minute's quota, and it may be the truth about a day's."""
+    assert hint(throttled(None, after), 1, Random(0)) <= UNTOLD["requests"] + JITTER
+    wait = hint(throttled(None, after), refusals, Random(0))
+    assert wait <= min(after, UNTOLD["day"]) + JITTER
+    assert wait >= hint(throttled(None, after), refusals - 1, Random(0)) - JITTER
+    assert hint(throttled(None, after), 20, Random(0)) >= min(after, UNTOLD["day"])
+
+
 def test_a_day_limit_may_ask_for_hours() -> None:
     assert hint(throttled("day", 11_000.0), 1, Random(0)) >= 11_000.0
-    assert hint(throttled("day", 1e7), 1, Random(0)) <= 86_400.0 + JITTER
+
+
+@pytest.mark.parametrize("after", [None, LONGEST_DAY + 1, 1e7])
+def test_a_day_limit_without_a_hint_that_makes_sense_is_asked_every_quarter_of_an_hour(
+    after: float | None,
+) -> None:
+    for refusals in (1, 100):
+        wait = hint(throttled("day", after), refusals, Random(0))
+        assert UNTOLD["day"] <= wait <= UNTOLD["day"] + JITTER
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "fails", "passes"]), st.floats(0.0, 2.0))))

@@ -58,7 +58,9 @@ def test_texts(text: str, wait: float | None) -> None:
         ("0", 0),
         ("11000", 11_000),
         ("86400", 86_400),
-        ("9999999", LONGEST),
+        ("86401", None),
+        ("99999999", None),
+        (formatdate(NOW + 2 * LONGEST, usegmt=True), None),
         ("-5", None),
         (formatdate(NOW + 30, usegmt=True), 30),
         (formatdate(NOW - 30, usegmt=True), 0),
@@ -74,10 +76,35 @@ def test_retry_after_in_seconds_and_as_a_date(value: str, wait: float | None) ->
 
 @pytest.mark.parametrize(
     ("value", "wait"),
-    [("1m30s", 90), ("250ms", 0.25), (str(int(NOW) + 12), 12), ("7.5", 7.5), ("-1", None)],
+    [
+        ("1m30s", 90),
+        ("250ms", 0.25),
+        (str(int(NOW) + 12), 12),
+        ("7.5", 7.5),
+        ("-1", None),
+        ("1d", LONGEST),
+        ("1d1s", None),
+        ("9" * 400 + "h", None),
+        (str(int(NOW) + 100_000), None),
+    ],
 )
 def test_reset_headers_as_spans_and_points_in_time(value: str, wait: float | None) -> None:
     assert retry_after({"x-ratelimit-reset-requests": value}, "", now=NOW) == wait
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"retry-after-ms": "99999999999"},
+        {"retry-after": "99999999"},
+        {"x-ratelimit-timeremaining": "99999999"},
+    ],
+)
+def test_a_hint_that_cannot_be_true_leaves_the_word_to_the_next(absurd: dict[str, str]) -> None:
+    headers = absurd | {"x-ratelimit-reset-requests": "6"}
+    assert retry_after(headers, "", now=NOW) == 6
+    assert retry_after(absurd, "Please wait 9 seconds", now=NOW) == 9
+    assert retry_after(absurd, "Please wait 9999 hours", now=NOW) is None
 
 
 def test_the_reset_of_the_limit_that_struck_counts() -> None:

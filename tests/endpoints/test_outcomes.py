@@ -10,7 +10,7 @@ from local.endpoint.faults import Fault
 from local.endpoint.profiles import ProfileName
 from local.endpoint.throttles import Hint
 from schemas.deployments import Kind
-from schemas.outcomes import Limit, OutcomeKind
+from schemas.outcomes import Limit, Outcome, OutcomeKind
 from tests.endpoints.clients import EMBED, KINDS, SEED, asking, simulated
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
@@ -172,20 +172,35 @@ async def test_no_hint_is_none() -> None:
 @pytest.mark.parametrize("profile", ["serverless", "github-models", "azure-openai", "openai"])
 @pytest.mark.parametrize(
     ("quota", "limit"),
-    [
-        ({"requests_per_minute": 1}, "requests"),
-        ({"tokens_per_minute": 30}, "tokens"),
-        ({"requests_per_day": 1}, "day"),
-    ],
+    [({"requests_per_minute": 1}, "requests"), ({"tokens_per_minute": 30}, "tokens")],
 )
 async def test_the_limit_behind_a_429_is_named(
     profile: ProfileName, quota: dict[str, int], limit: Limit
 ) -> None:
+    got = await refused(profile, quota)
+    assert (got.kind, got.limit) == ("throttled", limit)
+
+
+@pytest.mark.parametrize(
+    ("profile", "limit"),
+    [
+        ("github-models", "day"),
+        ("openai", "day"),
+        # They speak of requests only, and a long wait alone is no proof of a day.
+        ("serverless", "requests"),
+        ("azure-openai", "requests"),
+    ],
+)
+async def test_a_days_limit_is_one_that_is_called_so(profile: ProfileName, limit: Limit) -> None:
+    got = await refused(profile, {"requests_per_day": 1})
+    assert (got.kind, got.limit) == ("throttled", limit)
+
+
+async def refused(profile: ProfileName, quota: dict[str, int]) -> Outcome:
     unlimited: dict[str, Any] = dict.fromkeys(Limits.__slots__, 0)
     settings = Settings(profile=profile, **(unlimited | {"window": 60} | quota))
     async with simulated("model-inference", settings) as (endpoint, _):
-        got = [await endpoint.ask("chat", CHAT) for _ in range(2)][-1]
-    assert (got.kind, got.limit) == ("throttled", limit)
+        return [await endpoint.ask("chat", CHAT) for _ in range(2)][-1]
 
 
 @pytest.mark.parametrize("profile", ["github-models", "managed-online"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.deployments import Task
-from schemas.outcomes import OutcomeKind
+from schemas.outcomes import Limit, OutcomeKind
 from workers.adapters.endpoints.answers import answer
 from workers.adapters.endpoints.refusals import refusal, reported
 
@@ -217,7 +217,24 @@ def test_what_may_have_been_billed(status: int, body: Any, billed: bool) -> None
     assert refusal(status, {}, body, NOW).billed is billed
 
 
-def test_a_wait_of_hours_is_a_daily_limit_whatever_it_is_called() -> None:
-    body = {"error": {"message": "Too many requests", "code": "429"}}
-    assert refusal(429, {"retry-after": "11000"}, body, NOW).limit == "day"
-    assert refusal(429, {"retry-after": "60"}, body, NOW).limit is None
+@pytest.mark.parametrize("wait", ["60", "11000", "86400", "99999999"])
+@pytest.mark.parametrize(
+    ("headers", "text", "limit"),
+    [
+        ({"x-ratelimit-type": "UserByModelByMinute"}, "", "requests"),
+        ({"x-ratelimit-type": "UserByModelByMinuteTokens"}, "", "tokens"),
+        ({"x-ratelimit-type": "UserConcurrentRequests"}, "", "concurrency"),
+        ({"x-ratelimit-type": "UserByModelByDay"}, "", "day"),
+        ({}, "Rate limit of requests is exceeded.", "requests"),
+        ({}, "Rate limit of tokens is exceeded.", "tokens"),
+        ({}, "Rate limit of 150 per 86400s exceeded.", "day"),
+        ({}, "Too many requests", None),
+    ],
+)
+def test_what_a_limit_is_called_counts_and_not_how_long_the_wait_is(
+    headers: dict[str, str], text: str, limit: Limit | None, wait: str
+) -> None:
+    body = {"error": {"message": text, "code": "429"}}
+    got = refusal(429, headers | {"retry-after": wait}, body, NOW)
+    assert (got.kind, got.limit) == ("throttled", limit)
+    assert got.retry_after == (None if wait == "99999999" else float(wait))

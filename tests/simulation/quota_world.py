@@ -15,8 +15,9 @@ from typing import Any
 
 from local.endpoint.limits import Limits, Quota
 from schemas.deployments import Deployment, Task
-from schemas.outcomes import Limit, Outcome, Usage
+from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
+from workers.adapters.endpoints.refusals import refusal
 from workers.core.shares import Book
 from workers.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.errors import HandBack, Unavailable
@@ -25,6 +26,13 @@ from workers.ports import BlobRef, EndpointInfo, Stored
 
 EPOCH = 86_400.0 * 20_000
 NAME = "phi"
+_TYPES = {
+    "requests": "UserByModelByMinute",
+    "tokens": "UserByModelByMinuteTokens",
+    "day": "UserByModelByDay",
+    "concurrency": "UserConcurrentRequests",
+}
+_BODY = {"error": {"code": "RateLimitReached", "message": "Rate limit reached."}}
 
 
 def deployment(name: str = NAME, **changes: Any) -> Deployment:
@@ -87,7 +95,8 @@ class Service:
 
     limits: Limits
     rng: Random
-    hints: str = "ceil"  # "ceil", "none", "absurd"
+    hints: str = "ceil"  # "ceil", "none", or the seconds that are always told
+    names: bool = True  # whether a refusal says which limit it is about
     slow: float = 1.0
     morning: float = 0.0  # seconds of the day that have passed when the run begins
     capacity: int | None = None  # calls served at a time without queueing
@@ -136,13 +145,12 @@ class Service:
         return Outcome(kind="ok", status=200, body={}, usage=usage, billed=True)
 
     def _refusal(self, cause: str, wait: float) -> Outcome:
-        told: float | None = max(1.0, math.ceil(wait)) if cause != "concurrency" else 0.0
-        if self.hints != "ceil":
-            told = None if self.hints == "none" else 86_400.0
-        limit: Limit = "requests"
-        if cause in ("tokens", "day", "concurrency"):
-            limit = cause  # type: ignore[assignment]
-        return Outcome(kind="throttled", status=429, retry_after=told, limit=limit)
+        """Read as the worker reads it, so that no test rests on an outcome that cannot be."""
+        headers = {"x-ratelimit-type": _TYPES[cause]} if self.names else {}
+        if self.hints != "none":
+            true = "0" if cause == "concurrency" else str(max(1, math.ceil(wait)))
+            headers["retry-after"] = true if self.hints == "ceil" else self.hints
+        return refusal(429, headers, _BODY, EPOCH)
 
 
 class Endpoint:

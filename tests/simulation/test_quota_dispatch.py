@@ -13,8 +13,10 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.simulation.quota_world import EPOCH, deployment
 from tests.simulation.virtual_time import run
+from workers.adapters.endpoints.refusals import refusal
 from workers.core.allowance import Grant
 from workers.core.lane import Lane
+from workers.core.retrying import UNTOLD
 from workers.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.errors import HandBack
 from workers.ports import EndpointInfo
@@ -299,6 +301,36 @@ def test_a_day_limit_that_the_server_tells_hands_back_too() -> None:
         assert back.reason == "day"
         assert back.delay == pytest.approx(11_000.0, abs=2.0)
         assert len(bench.calls) == 1
+
+    play(main)
+
+
+def test_a_limit_that_may_be_a_days_is_asked_ever_more_rarely_and_works_once_it_passes() -> None:
+    full = refusal(429, {"retry-after": "21600"}, None, EPOCH)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        bench = Bench({"phi": Scripted(lambda n, body: full if loop.time() < 21_600.0 else OK)})
+        answered = False
+        while not answered:
+            try:
+                await bench.ask(Gate(math.inf, loop.time() + 300.0))
+                answered = True
+            except HandBack as back:
+                await asyncio.sleep(back.delay)
+        assert len(bench.calls) <= 40
+        assert loop.time() <= 21_600.0 + UNTOLD["day"] + 5.0
+
+    play(main)
+
+
+def test_an_absurd_hint_for_no_limit_by_name_costs_a_second() -> None:
+    full = refusal(429, {"retry-after": "86400"}, None, EPOCH)
+
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(lambda n, body: full if n == 1 else OK)})
+        await bench.ask(Gate(math.inf, 300.0))
+        assert asyncio.get_running_loop().time() <= 5.0
 
     play(main)
 

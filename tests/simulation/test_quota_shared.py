@@ -203,11 +203,15 @@ def test_an_outage_of_ten_minutes_fails_no_row() -> None:
     assert took <= 660.0 + 2000 / FULL - 60.0 + 75.0
 
 
-@pytest.mark.parametrize("hints", ["none", "absurd"])
+@pytest.mark.parametrize("hints", ["none", "86400", "99999999"])
+@pytest.mark.parametrize("names", [True, False])
 @pytest.mark.parametrize("mean_tokens", [100, 400])
-def test_hints_that_are_missing_or_absurd_do_no_harm(hints: str, mean_tokens: float) -> None:
+def test_hints_that_are_missing_or_absurd_do_no_harm(
+    hints: str, names: bool, mean_tokens: float
+) -> None:
     def prepare(world: World) -> None:
         world.service.hints = hints
+        world.service.names = names
 
     world, work, took = measure(2, 2500, mean_tokens, prepare, workers=4)
     ideal = max(2500 / FULL, sum(row.tokens for row in work) / 200_000 * 60.0)

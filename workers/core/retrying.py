@@ -11,11 +11,13 @@ ATTEMPTS = 3
 BASE, LONGEST = 0.5, 20.0
 """Seconds of full-jitter backoff: uniform(0, min(LONGEST, BASE * 2**n)) (AWS architecture blog)."""
 LONGEST_HINT = 120.0
-"""Quotas turn every minute: a longer hint, unless it is about a day's, is a mistake and counts as
-none. Services have told clients to wait a day for a minute's quota."""
+"""Quotas turn every minute: a longer hint about one of them is a mistake and counts as none.
+Services have told clients to wait a day for a minute's quota."""
 LONGEST_DAY = 86_400.0
+"""A longer hint is a mistake even where the service says that the limit is a day's."""
 UNTOLD = {"day": 900.0, "tokens": 5.0, "requests": 1.0}
-"""Seconds to wait where the service does not say; doubled with each refusal in a row."""
+"""Seconds to wait where the service does not say; but for a day's, doubled with each refusal in a
+row."""
 LONGEST_UNTOLD = 60.0
 JITTER = 0.25
 
@@ -59,8 +61,20 @@ def hint(outcome: Outcome, refusals: int, rng: Random) -> float:
     told = outcome.retry_after
     if told is None or told > (LONGEST_DAY if day else LONGEST_HINT):
         first = UNTOLD.get(outcome.limit or "requests", 1.0)
-        told = first if day else min(LONGEST_UNTOLD, first * 2.0 ** min(max(refusals - 1, 0), 10))
+        told = first if day else min(_most(outcome), first * 2.0 ** min(max(refusals - 1, 0), 10))
     return told + rng.uniform(0.0, JITTER)
+
+
+def _most(outcome: Outcome) -> float:
+    """What the doubled waits end at.
+
+    A long hint for a limit without a name is a mistake about a minute's quota or the truth about a
+    day's. Only asking tells: soon at first, and, while it is refused, as rarely as a day's limit.
+    """
+    told = outcome.retry_after
+    if outcome.limit is not None or told is None or told > LONGEST_DAY:
+        return LONGEST_UNTOLD
+    return min(told, UNTOLD["day"])
 
 
 @dataclass(slots=True)

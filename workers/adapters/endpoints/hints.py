@@ -5,14 +5,14 @@ remaining-time headers, the message's text. Services send any of them, or none.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from math import isfinite
 
 from schemas.outcomes import Limit
 
 LONGEST = 86_400.0
-"""Seconds; no quota of any service resets later than a day from now, so more is a mistake."""
+"""Seconds; no quota of any service resets later than a day from now: what says so says nothing."""
 
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
 _RESETS_OF: dict[Limit | None, tuple[str, ...]] = {
@@ -52,23 +52,20 @@ def retry_after(
 
     `now` is seconds since the epoch; `limit`, where known, picks the reset header that counts.
     """
-    found = _first_hint(headers, message, now, limit)
-    return None if found is None else min(max(found, 0.0), LONGEST)
+    hints = _hints(headers, message, now, limit)
+    return next((max(hint, 0.0) for hint in hints if hint is not None and hint <= LONGEST), None)
 
 
-def _first_hint(
+def _hints(
     headers: Mapping[str, str], message: str, now: float, limit: Limit | None
-) -> float | None:
+) -> Iterator[float | None]:
     for name in _MILLISECONDS:
         value = _number(headers.get(name))
-        if value is not None and value >= 0:
-            return value / 1000
-    if (value := _seconds_or_date(headers.get("retry-after"), now)) is not None:
-        return value
+        yield value / 1000 if value is not None and value >= 0 else None
+    yield _seconds_or_date(headers.get("retry-after"), now)
     for name in (*_RESETS_OF.get(limit, ()), *_RESETS):
-        if (value := _span_or_time(headers.get(name), now)) is not None:
-            return value
-    return _in_text(message)
+        yield _span_or_time(headers.get(name), now)
+    yield _in_text(message)
 
 
 def _number(text: str | None) -> float | None:

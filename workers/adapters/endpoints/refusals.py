@@ -61,9 +61,6 @@ _CATEGORIES = frozenset(
     }
 )
 
-_LONGER_THAN_A_MINUTES_QUOTA = 3600.0
-"""Seconds; services that do not name a daily limit still tell it by how long one must wait."""
-
 _SAFE_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _SAFE_PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}(?:[.\[][A-Za-z0-9_]{1,40}\]?){0,6}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:|-]{1,100}")
@@ -100,16 +97,13 @@ def refusal(status: int, headers: Mapping[str, str], body: Any, now: float) -> O
     elif kind == "gone" and _is_about_the_path(status, code.lower(), text):
         code = NO_SUCH_PATH
     limit = limit_behind(headers, code, text) if kind == "throttled" else None
-    wait = retry_after(headers, text, now=now, limit=limit)
-    if kind == "throttled" and wait is not None and wait > _LONGER_THAN_A_MINUTES_QUOTA:
-        limit = "day"
     return Outcome(
         kind=kind,
         status=status,
         code=code or f"http_{status}",
         message=_message(kind, status, code, error, text),
         request_id=request_id(headers),
-        retry_after=wait,
+        retry_after=retry_after(headers, text, now=now, limit=limit),
         limit=limit,
         billed=_may_be_billed(kind, status, code.lower()),
         remaining_requests=remaining(headers, "requests"),
