@@ -81,7 +81,8 @@ class Lane:
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
         self._paused_until = -inf
         self._paused_for: WaitReason = "throttled"
-        self._refusals = self._crowded = 0
+        self._refusals = self._flights = self._crowded = 0
+        self._refused_at = -inf
         self._allowance = Allowance(self.quota, safe_share=safe_share, midnight=midnight, now=now)
 
     # -- may a call go? ---------------------------------------------------------------------
@@ -168,7 +169,7 @@ class Lane:
         self.breaker.good(ticket.sent)
         self.budget.succeeded()
         self.guard.answered(now)
-        self._refusals = self._crowded = 0
+        self._refusals = self._flights = self._crowded = 0
         if self.quota.limited:
             self._passed(now)
         if outcome.usage is not None:
@@ -190,7 +191,11 @@ class Lane:
             self.guard.refused(self.in_flight, now)
             return self._wait_for_slot(outcome, now)
         self._refusals += 1
-        wait = hint(outcome, self._refusals, self._rng)
+        if ticket.sent >= self._refused_at:
+            # Those of one flight know no more than its first.
+            self._flights += 1
+            self._refused_at = now
+        wait = hint(outcome, self._flights, self._rng)
         if limit == "day":
             self._pause(now + wait, "day")
             return 0.0
