@@ -69,15 +69,16 @@ class Funding:
         while True:
             await busy.wait()
             try:
-                await self._hold(lane)
+                try:
+                    await self._hold(lane)
+                finally:
+                    await self._give_back(lane)
             except Exception:
                 # Whatever is wrong with one ledger must not end the others' rounds.
                 log.exception("the rounds for %s failed", lane.name)
                 lane.ledger_lost(asyncio.get_running_loop().time())
                 self._pump(lane)
                 await asyncio.sleep(PAUSE)
-            finally:
-                await self._give_back(lane)
             # No await between the last look at the lane and this: no call can be overlooked.
             if not self._has_work(lane):
                 busy.clear()

@@ -1,16 +1,29 @@
 """Workers that share one quota, in a seeded world on virtual time, with the production code."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
 from local.endpoint.limits import Limits
 from schemas.outcomes import Outcome
-from tests.simulation.quota_world import Row, Worker, World, jain, lower_bound, rows
+from tests.simulation.quota_world import (
+    Endpoint,
+    Row,
+    Worker,
+    World,
+    deployment,
+    jain,
+    lower_bound,
+    rows,
+)
 from tests.simulation.virtual_time import run
-from workers.core.shares import SLOWEST_RECOVERY
+from workers.core.shares import SLOWEST_RECOVERY, Wish
+from workers.dispatcher import Call, Dispatcher, Gate
+from workers.ledger import Ledger, Round
 
 REQUESTS = Limits(requests_per_minute=1000, tokens_per_minute=200_000)
 FULL = 16.0
@@ -174,6 +187,52 @@ def test_without_a_ledger_workers_go_on_carefully_and_without_a_storm() -> None:
     assert world.refusals <= 0.05
     # And after it has come back the quota is shared as before.
     assert world.rate(220.0, took - 15.0) >= 0.93 * FULL
+
+
+def test_what_breaks_one_ledger_ends_no_others_rounds() -> None:
+    class Broken(Ledger):
+        async def renew(self, deployment: str, *args: Any) -> Round:
+            if deployment == "two":
+                raise ZeroDivisionError
+            return await super().renew(deployment, *args)
+
+        async def leave(self, deployment: str, wish: Wish) -> None:
+            if deployment == "two":
+                raise ZeroDivisionError
+            await super().leave(deployment, wish)
+
+    async def main(rng: Random) -> None:
+        world = World(1, REQUESTS, workers=0)
+        both = [
+            deployment(requests_per_minute=1000),
+            deployment("two", model="other", requests_per_minute=1000),
+        ]
+        service = Endpoint(world.service)
+        dispatcher = Dispatcher(
+            both,
+            {"phi": service, "two": service},
+            rng=rng,
+            ledger=Broken(world.storage, "state", rng=rng),
+        )
+        running = asyncio.create_task(dispatcher.run())
+
+        async def ask(model: str) -> str:
+            row = Row(300, 20, 1.0)
+            call = Call("chat", model, row.body | {"row": row})
+            gate = Gate(math.inf, asyncio.get_running_loop().time() + 30.0)
+            answer = await dispatcher.ask(call, job="job", weight=1.0, gate=gate)
+            return answer.outcome.kind
+
+        for _ in range(3):
+            kinds = await asyncio.gather(ask("phi-3"), ask("other"))
+            assert set(kinds) == {"ok"}
+            await asyncio.sleep(60.0)
+            assert not running.done()
+            # Of the lane in order the share has gone back: its rounds go on.
+            assert not world.book().holders
+        running.cancel()
+
+    run(main, 1)
 
 
 def test_a_ledger_that_never_answers_does_not_stop_the_work() -> None:
