@@ -189,6 +189,31 @@ def test_without_a_ledger_workers_go_on_carefully_and_without_a_storm() -> None:
     assert world.rate(220.0, took - 15.0) >= 0.93 * FULL
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_many_workers_that_lose_the_ledger_start_within_the_quota(seed: int) -> None:
+    """32 times the safe share of a tenth would be three times the quota."""
+
+    async def main(rng: Random) -> None:
+        world = World(seed, REQUESTS, workers=32, concurrency=60)
+        world.storage.out = lambda now: now >= 40.0
+        doing = asyncio.create_task(world.work(rows(100_000, 100, rng)))
+        await asyncio.sleep(200.0)
+        for begin, end, refused in [
+            (40, 45, 0.08),
+            (45, 50, 0.08),
+            (50, 55, 0.08),
+            (45, 200, 0.08),
+        ]:
+            sent = world.sent_between(begin, end)
+            assert 1.0 - world.rate(begin, end) / sent <= refused
+        assert world.rate(60.0, 200.0) >= 0.75 * FULL
+        doing.cancel()
+        for worker in world.workers:
+            await worker.stop()
+
+    run(main, seed)
+
+
 def test_what_breaks_one_ledger_ends_no_others_rounds() -> None:
     class Broken(Ledger):
         async def renew(self, deployment: str, *args: Any) -> Round:

@@ -41,6 +41,7 @@ class Allowance:
         self._safe_share = safe_share
         self._share = 0.0
         self._until = -inf
+        self._holders = 1
         self._cubic: Cubic | None = None
         self._alone = False
         self.midnight = midnight
@@ -97,6 +98,7 @@ class Allowance:
         """The ledger has granted."""
         self._cubic = None
         self._share, self._until = grant.share, grant.until
+        self._holders = grant.holders
         self.midnight = midnight
         self.day_left += grant.day
         self._day_over = grant.day_over
@@ -108,7 +110,8 @@ class Allowance:
     def ledger_lost(self, now: float) -> None:
         """The ledger did not answer: once the share has run out, go on alone and carefully."""
         if now >= self._until and self._cubic is None:
-            self._cubic = Cubic(self._safe_share, now)
+            # The others have lost it too: all together must not start above the quota.
+            self._cubic = Cubic(min(self._safe_share, 1.0 / self._holders), now)
 
     def release(self) -> None:
         """The share and the lot go back."""
