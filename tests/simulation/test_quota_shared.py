@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -161,19 +162,58 @@ def test_a_nightly_worker_yields_to_a_daytime_worker() -> None:
 # -- the ledger is slow, wrong about the time, fought over, or gone -----------------------------
 
 
+async def watched(world: World, used: list[float]) -> None:
+    """What all together may use, twenty times a second."""
+    while True:
+        used.append(world.in_use())
+        await asyncio.sleep(0.05)
+
+
+async def joined(world: World) -> None:
+    """Four more workers, one after the other: whoever is there has to give part of its share."""
+    for number in range(4):
+        await asyncio.sleep(15.0)
+        world.workers.append(Worker(world, f"late{number}"))
+        world.workers[-1].start(world.heap, 100)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whoever_comes_goes_dies_or_loses_the_ledger_all_use_at_most_all(seed: int) -> None:
+    async def main(rng: Random) -> None:
+        world = World(seed, REQUESTS, workers=8, concurrency=20)
+        world.storage.lost = 0.2
+        world.storage.skew = 1.0
+        world.storage.out = lambda now: now % 97.0 < 6.0
+        used: list[float] = []
+        world.strangers.append(partial(watched, world, used))
+        doing = asyncio.create_task(world.work(rows(100_000, 100, rng)))
+        for number in range(8):
+            await asyncio.sleep(30.0)
+            gone = world.workers[number]
+            await (gone.crash() if rng.random() < 0.5 else gone.stop())
+            world.workers.append(Worker(world, f"new{number}"))
+            world.workers[-1].start(world.heap, 20)
+        assert 0.9 <= max(used) <= 1.0 + 1e-9
+        doing.cancel()
+        for worker in world.workers:
+            await worker.stop()
+
+    run(main, seed)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_conflicts_lost_answers_and_skewed_clocks_cost_hardly_anything(seed: int) -> None:
-    sums: list[float] = []
+    used: list[float] = []
 
     def prepare(world: World) -> None:
         world.storage.lost = 0.1
         world.storage.skew = 1.0
-        world.storage.watch = lambda book: sums.append(
-            sum(held.share for held in book.holders.values())
-        )
+        world.strangers.append(partial(watched, world, used))
+        world.strangers.append(partial(joined, world))
 
-    world, work, took = measure(seed, 3000, 100, prepare, workers=8)
-    assert max(sums) <= 1.0 + 1e-9
+    world, work, took = measure(seed, 3000, 100, prepare, workers=4)
+    assert len(world.workers) == 8
+    assert 0.9 <= max(used) <= 1.0 + 1e-9
     assert lower_bound(work, REQUESTS) / took >= 0.90
     assert world.refusals <= 0.02
 

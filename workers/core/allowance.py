@@ -52,6 +52,10 @@ class Allowance:
         self._sent: tuple[int, float] = (0, 0.0)
         self._each = 500.0
 
+    def granted(self, now: float) -> float:
+        """The part of the quota that is this process's by the ledger, as long as it is."""
+        return self._share if self._cubic is None and now < self._until else 0.0
+
     @property
     def share(self) -> float:
         """The part of the quota to use, 0 to 1; it counts only while `ready`."""

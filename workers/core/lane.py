@@ -226,6 +226,10 @@ class Lane:
             per_day=self.quota.requests_per_day,
         )
 
+    def granted(self, now: float) -> float:
+        """The part of the quota that is this process's by the ledger, as long as it is."""
+        return self._allowance.granted(now)
+
     def released(self) -> None:
         """The share was given back."""
         self._allowance.release()
