@@ -243,6 +243,7 @@ class Worker:
         )
         self.rng = rng
         self.alive = True
+        self.errands: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, heap: deque[Row], concurrency: int) -> None:
@@ -292,9 +293,10 @@ class Worker:
         await self.stop()
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = self._tasks + self.errands
+        for task in tasks:
             task.cancel()
-        for task in self._tasks:
+        for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
 

@@ -23,7 +23,7 @@ from tests.simulation.quota_world import (
 )
 from tests.simulation.virtual_time import run
 from workers.core.shares import SLOWEST_RECOVERY, Wish
-from workers.dispatcher import Call, Dispatcher, Gate
+from workers.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.ledger import Ledger, Round
 
 REQUESTS = Limits(requests_per_minute=1000, tokens_per_minute=200_000)
@@ -157,6 +157,76 @@ def test_a_nightly_worker_yields_to_a_daytime_worker() -> None:
         await doing
 
     run(main, 6)
+
+
+async def crowd(world: World, hosts: list[int], weight: float, calls: int) -> list[Answer]:
+    """Beside the nightly job of all workers, which has run for a minute and a half: another one."""
+    for worker in world.workers:
+        worker.job, worker.weight = "nightly", 0.1
+    world.heap.extend(rows(30_000, 100, world.rng))
+    world.total = 10**9
+    for worker in world.workers:
+        worker.start(world.heap, world.concurrency)
+    await asyncio.sleep(90.0)
+    answers: list[Answer] = []
+
+    async def ask(host: Worker, row: Row) -> None:
+        gate = Gate(math.inf, math.inf)
+        answers.append(
+            await host.dispatcher.ask(host.call(row), job="day", weight=weight, gate=gate)
+        )
+
+    for number in hosts:
+        for row in rows(calls, 100, world.rng):
+            task = asyncio.create_task(ask(world.workers[number], row))
+            world.workers[number].errands.append(task)
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("workers", "hosts", "weight"),
+    [(8, [0], 1.0), (32, [0], 1.0), (32, [0], 0.1), (32, [0, 5], 0.2)],
+)
+def test_a_job_weighs_the_same_on_however_many_workers_it_is(
+    workers: int, hosts: list[int], weight: float
+) -> None:
+    async def main(rng: Random) -> None:
+        world = World(6, REQUESTS, workers=workers, concurrency=16)
+        day = await crowd(world, hosts, weight, 3000 // len(hosts))
+        await asyncio.sleep(25.0)
+        mark = len(day), len(world.results)
+        await asyncio.sleep(120.0)
+        daily, nightly = len(day) - mark[0], len(world.results) - mark[1]
+        assert daily / (daily + nightly) == pytest.approx(weight / (weight + 0.1), abs=0.09)
+        assert (daily + nightly) / 120.0 >= 0.88 * FULL
+        assert world.service.refused <= 0.02 * world.service.sent
+        for worker in world.workers:
+            await worker.stop()
+
+    run(main, 6)
+
+
+@pytest.mark.parametrize(("workers", "per_minute"), [(32, 1000), (4, 60), (32, 60)])
+@pytest.mark.parametrize("host", [0, 1, 3])
+def test_a_small_urgent_job_begins_within_seconds_whoever_asks(
+    workers: int, per_minute: int, host: int
+) -> None:
+    async def main(rng: Random) -> None:
+        limits = Limits(requests_per_minute=per_minute, tokens_per_minute=200_000)
+        world = World(host, limits, workers=workers, concurrency=16)
+        urgent = await crowd(world, [host], 4.0, 5)
+        await asyncio.sleep(1.5)
+        # Its process need not wait for the round that is due, which may be four seconds away.
+        assert urgent or any("day" in held.jobs for held in world.book().holders.values())
+        await asyncio.sleep(58.5)
+        waited = sorted(answer.attempts[0].waited for answer in urgent)
+        assert len(waited) == 5
+        assert waited[0] <= 10.0
+        assert waited[-1] <= 20.0
+        for worker in world.workers:
+            await worker.stop()
+
+    run(main, host)
 
 
 # -- the ledger is slow, wrong about the time, fought over, or gone -----------------------------
@@ -424,6 +494,25 @@ def test_what_a_day_allows_is_dealt_out_among_all_and_goes_on_the_next_day() -> 
         assert max(delays) <= 86_400.0
 
     run(main, 1)
+
+
+@pytest.mark.parametrize("lost", [0.05, 0.3])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_lost_answers_lose_nothing_of_a_day(lost: float, seed: int) -> None:
+    limits = Limits(requests_per_minute=600, requests_per_day=2000)
+
+    async def main(rng: Random) -> None:
+        world = World(seed, limits, workers=4, concurrency=20, within_day=True)
+        world.storage.lost = lost
+        doing = asyncio.create_task(world.work(rows(6000, 100, rng, latency=0.5), within=1e9))
+        await asyncio.sleep(3600.0)
+        assert 0.98 * 2000 <= world.service.sent <= 2000
+        assert world.book().day.given <= 2000
+        doing.cancel()
+        for worker in world.workers:
+            await worker.stop()
+
+    run(main, seed)
 
 
 def test_no_second_sees_more_than_the_quota_and_the_bursts() -> None:
