@@ -107,7 +107,7 @@ class Dispatcher:
         self._routing = Routing(deployments, endpoints, routes or {})
         self._turns = Turns(rng=rng, wanted=self._wanted)
         self._funding = (
-            Funding(ledger, pump=self._turns.pump, weight=self._weight, queued=self._queued)
+            Funding(ledger, pump=self._turns.pump, jobs=self._jobs, queued=self._queued)
             if ledger is not None
             else None
         )
@@ -177,7 +177,8 @@ class Dispatcher:
         jobs[job] = (weight, jobs.get(job, (weight, 0))[1] + 1)
         try:
             now = asyncio.get_running_loop().time()
-            return await self._asked(call, group, Waiter(job, weight, size, gate, now))
+            own = fitting[0].weight(job, weight)
+            return await self._asked(call, group, Waiter(job, own, size, gate, now))
         finally:
             left = jobs[job][1] - 1
             if left:
@@ -306,9 +307,9 @@ class Dispatcher:
         if self._funding is not None:
             self._funding.wanted(lane)
 
-    def _weight(self, lane: Lane) -> float:
-        """What the jobs of this process weigh together at a lane, for its share of the quota."""
-        return sum(weight for weight, _ in self._turns.pool(lane).jobs.values()) or 1.0
+    def _jobs(self, lane: Lane) -> dict[str, float]:
+        """The weights of the jobs that this process asks at a lane, for its share of the quota."""
+        return {job: weight for job, (weight, _) in self._turns.pool(lane).jobs.items()}
 
     def _queued(self, lane: Lane) -> int:
         return self._turns.pool(lane).queue.waiting

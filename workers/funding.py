@@ -6,7 +6,7 @@ the first round at once, rounds follow while there is work, and the share goes b
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from workers.core.allowance import DAY, Grant
 from workers.core.lane import Lane
@@ -31,14 +31,15 @@ class Funding:
         ledger: Ledger,
         *,
         pump: Callable[[Lane], None],
-        weight: Callable[[Lane], float],
+        jobs: Callable[[Lane], Mapping[str, float]],
         queued: Callable[[Lane], int],
     ) -> None:
         self._ledger = ledger
         self._pump = pump
-        self._weight = weight
+        self._jobs = jobs
         self._queued = queued
         self._lanes: dict[str, tuple[Lane, asyncio.Event]] = {}
+        self._asked: dict[str, Mapping[str, float]] = {}
         self._running = False
 
     def add(self, lane: Lane) -> None:
@@ -69,15 +70,16 @@ class Funding:
         while True:
             await busy.wait()
             try:
-                await self._hold(lane)
+                try:
+                    await self._hold(lane)
+                finally:
+                    await self._give_back(lane)
             except Exception:
                 # Whatever is wrong with one ledger must not end the others' rounds.
                 log.exception("the rounds for %s failed", lane.name)
                 lane.ledger_lost(asyncio.get_running_loop().time())
                 self._pump(lane)
                 await asyncio.sleep(PAUSE)
-            finally:
-                await self._give_back(lane)
             # No await between the last look at the lane and this: no call can be overlooked.
             if not self._has_work(lane):
                 busy.clear()
@@ -85,15 +87,24 @@ class Funding:
     async def _hold(self, lane: Lane) -> None:
         """One round after the other, while there is work."""
         while self._has_work(lane):
+            told = sum(self._asking(lane).values())
             grant = await self._round(lane)
             left = self._ledger.interval(grant)
             while left > 0.0 and self._has_work(lane):
                 await asyncio.sleep(min(LOOK, left))
-                left -= LOOK
+                # A job that weighs more than all before need not wait for the next round.
+                left = 0.0 if sum(self._asking(lane).values()) > 2.0 * told else left - LOOK
+
+    def _asking(self, lane: Lane) -> Mapping[str, float]:
+        """The jobs, by weight; between two calls those that were asked last."""
+        jobs = self._jobs(lane)
+        if jobs:
+            self._asked[lane.name] = jobs
+        return self._asked.get(lane.name, jobs)
 
     async def _round(self, lane: Lane) -> Grant | None:
         loop = asyncio.get_running_loop()
-        wish = lane.wish(self._weight(lane), self._queued(lane), loop.time())
+        wish = lane.wish(self._asking(lane), self._queued(lane), loop.time())
         try:
             done = await self._ledger.renew(
                 lane.name, wish, lambda share: lane.lower(share, loop.time())
@@ -111,7 +122,7 @@ class Funding:
 
     async def _give_back(self, lane: Lane) -> None:
         loop = asyncio.get_running_loop()
-        wish = lane.wish(self._weight(lane), self._queued(lane), loop.time(), leaving=True)
+        wish = lane.wish(self._asking(lane), self._queued(lane), loop.time(), leaving=True)
         lane.released()
         try:
             await self._ledger.leave(lane.name, wish)

@@ -24,8 +24,8 @@ from workers.core.shares import (
     Wish,
     leave,
     renew,
-    seated,
-    weighted_max_min,
+    short,
+    spread,
 )
 from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unavailable
 from workers.ports import BlobRef, Blobs, Stored
@@ -144,6 +144,7 @@ class Ledger:
             and mine.seated == held.seated
             and abs(mine.share - held.share) < 0.001
             and abs(mine.wants - held.wants) < 0.1
+            and mine.jobs == held.jobs
             and mine.weight == held.weight
         )
 
@@ -151,7 +152,6 @@ class Ledger:
         self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
     ) -> Round:
         per_day = told.per_day
-        fair = weighted_max_min(seated(book.holders))[self.holder] if mine.seated else 0.0
         over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
         grant = Grant(
             share=mine.share,
@@ -159,9 +159,11 @@ class Ledger:
             requests=book.requests,
             tokens=book.tokens,
             day=given,
+            date=book.day.date,
             day_over=over,
             holders=len(book.holders),
-            short=mine.seated and mine.share < 0.9 * fair,
+            short=short(book.holders, self.holder, now),
+            spread=spread(book.holders, self.holder),
         )
         return Round(grant, told, now)
 

@@ -1,10 +1,14 @@
 """Without the ledger: a safe start, a climb that takes minutes, a fall at every refusal."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.core.allowance import Allowance, Grant
 from workers.core.cubic import BETA, RECOVERY, Cubic
+from workers.core.pacing import Quota
 
 
 def test_it_starts_from_the_safe_share_and_climbs_within_minutes() -> None:
@@ -31,6 +35,22 @@ def test_refusals_of_one_flight_count_once() -> None:
     for _ in range(50):
         cubic.refused(sent=1.0, now=2.0)
     assert cubic.share == pytest.approx(0.2 * BETA)
+
+
+@pytest.mark.parametrize(("holders", "share"), [(1, 0.1), (8, 0.1), (32, 1 / 32)])
+def test_many_that_lose_the_ledger_together_start_within_the_quota(
+    holders: int, share: float
+) -> None:
+    mine = Allowance(Quota(1000.0, None, None), safe_share=0.1, midnight=inf, now=0.0)
+    mine.fund(Grant(1.0 / holders, until=9.5, holders=holders), inf)
+    mine.ledger_lost(9.0)
+    assert mine.share == 1.0 / holders
+    mine.ledger_lost(10.0)
+    assert mine.share == pytest.approx(share)
+    # Also those that had given their share back, or were waiting for a seat.
+    mine.release()
+    mine.ledger_lost(11.0)
+    assert mine.share == pytest.approx(share)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 100.0)), max_size=200))

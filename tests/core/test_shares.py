@@ -1,22 +1,32 @@
 """Shares of a quota: never more than all of it, fair, live, and back soon after a crash."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from math import inf
 from random import Random
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workers.core.allowance import Allowance, Grant
+from workers.core.pacing import Quota
 from workers.core.shares import (
+    JOBS,
     LEASE,
     MARGIN,
     Book,
+    Day,
     Holder,
     Wish,
+    effective,
     leave,
+    named,
     renew,
     seats,
+    short,
+    spread,
     weighted_max_min,
 )
 
@@ -59,8 +69,58 @@ def test_what_one_does_not_want_goes_to_those_who_do() -> None:
     assert shares["nightly"] == pytest.approx(0.95 / 11)
 
 
+some_jobs = st.sets(st.sampled_from("pqrstuv"), min_size=1)
+WEIGHTS = dict(zip("pqrstuv", (0.1, 0.1, 1.0, 1.0, 1.0, 4.0, 4.0), strict=True))
+
+
+@given(st.lists(some_jobs, min_size=1, max_size=12))
+def test_a_job_weighs_the_same_however_many_ask_it(asked: list[set[str]]) -> None:
+    held = {
+        str(number): replace(holder(weight=99.0), jobs={job: WEIGHTS[job] for job in jobs})
+        for number, jobs in enumerate(asked)
+    }
+    weights = effective(held)
+    distinct = set().union(*asked)
+    assert sum(weights.values()) == pytest.approx(sum(WEIGHTS[job] for job in distinct))
+    # Of one job, each of those who ask it has the same part.
+    alone = {name: replace(each, jobs={"q": 0.1}) for name, each in held.items()}
+    assert list(effective(alone).values()) == pytest.approx([0.1 / len(held)] * len(held))
+
+
+def test_a_nightly_job_on_all_yields_to_a_job_on_one() -> None:
+    held = {str(n): replace(holder(), jobs={"nightly": 0.1}) for n in range(31)}
+    held["day"] = replace(holder(), jobs={"nightly": 0.1, "day": 1.0})
+    shares = weighted_max_min(held)
+    assert shares["day"] == pytest.approx((1.0 + 0.1 / 32) / 1.1)
+    assert spread(held, "day") == {"nightly": 32, "day": 1}
+
+
+def test_an_entry_names_the_heaviest_jobs_and_counts_the_others_together() -> None:
+    jobs = {f"n{n:03}": 0.1 for n in range(200)} | {f"d{n}": 1.0 for n in range(10)}
+    kept = named(jobs)
+    assert len(kept) == JOBS + 1
+    assert sum(kept.values()) == pytest.approx(sum(jobs.values()))
+    assert {f"d{n}" for n in range(10)} < set(kept)
+    # Whatever the order in which they came, all processes name the same ones.
+    assert named(dict(reversed(jobs.items()))) == pytest.approx(kept)
+
+
+def test_entries_of_earlier_workers_count_by_their_weight() -> None:
+    old = orjson.loads(renew(Book(), "old", Wish(2.0, 1.0), 5.0)[0].dump())
+    for slot in ("jobs", "drawn"):
+        del old["holders"]["old"][slot]
+    book = Book.load(orjson.dumps(old))
+    assert book is not None
+    book, _ = renew(book, "new", Wish(1.0, 1.0, jobs={"day": 1.0}), 6.0)
+    assert effective(book.holders) == {"old": 2.0, "new": 1.0}
+    # And they find what they know in the new ones.
+    known = {"weight", "wants", "share", "since", "expires", "seated"}
+    assert known < set(orjson.loads(book.dump())["holders"]["new"])
+
+
 def test_a_book_survives_storage() -> None:
-    book, _ = renew(Book(), "a", Wish(2.0, 0.5, requests=0.99, per_day=150, day=10), 86_400.0 * 7)
+    wish = Wish(2.0, 0.5, requests=0.99, per_day=150, day=10, jobs={"a": 1.5, "b": 0.5})
+    book, _ = renew(Book(), "a", wish, 86_400.0 * 7)
     assert Book.load(book.dump()) == book
 
 
@@ -104,6 +164,67 @@ def test_seats_go_round_and_no_more_are_taken_than_there_are(seed: int, many: in
     assert min(seated.values()) > 0.4 * 75 * 8 / many
 
 
+def seating(
+    wishes: dict[str, Wish], seconds: float, rng: Random, at_once: int
+) -> dict[str, tuple[float, float]]:
+    """All come every four seconds, whoever is `short` every one: seated when first, how long."""
+    book, now, last = Book(), 0.0, 0.0
+    next_at = {name: rng.uniform(0.0, 4.0) for name in wishes}
+    first, held = dict.fromkeys(wishes, inf), dict.fromkeys(wishes, 0.0)
+    while now < seconds:
+        who = min(next_at, key=lambda name: next_at[name])
+        now = next_at[who]
+        for name, each in book.holders.items():
+            held[name] += (now - last) * each.seated
+        last = now
+        book, _ = renew(book, who, replace(wishes[who], seats=at_once), float(int(now)))
+        assert sum(each.seated for each in book.holders.values()) <= at_once
+        assert sum(each.share for each in book.holders.values()) <= 1.0 + 1e-9
+        if book.holders[who].seated:
+            first[who] = min(first[who], now)
+        soon = short(book.holders, who, float(int(now)))
+        next_at[who] = now + rng.uniform(0.9, 1.1) * (1.0 if soon else 4.0)
+    return {name: (first[name], held[name] / seconds) for name in wishes}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_a_heavy_one_keeps_a_seat_and_the_light_ones_share_the_rest(
+    seed: int, at_once: int
+) -> None:
+    light = {str(n): Wish(0.1, 1.0, jobs={"nightly": 0.1}) for n in range(31)}
+    heavy = Wish(1.0, 1.0, jobs={"day": 1.0})
+    seated = seating(light | {"heavy": heavy}, 3000.0, Random(seed), at_once)
+    first, part = seated.pop("heavy")
+    assert first <= 15.0
+    assert part >= 0.80 if at_once == 1 else part >= 0.99
+    # Each light one comes to its turn.
+    assert max(first for first, _ in seated.values()) < inf
+
+
+def test_a_heavy_newcomer_comes_before_light_ones_that_have_waited() -> None:
+    book, now = Book(), 1000.0
+    for who in "abcd":
+        book, _ = renew(book, who, Wish(0.1, 1.0, seats=1, jobs={"nightly": 0.1}), now)
+    book, _ = renew(book, "heavy", Wish(1.0, 1.0, seats=1, jobs={"day": 1.0}), now + 8.0)
+    assert [who for who in book.holders if short(book.holders, who, now + 8.0)] == ["heavy"]
+    # The one who is seated gives way at once, and the seat is for the heavy one, whoever asks.
+    for who in "abcd":
+        book, _ = renew(book, who, Wish(0.1, 1.0, seats=1, jobs={"nightly": 0.1}), now + 9.0)
+        assert not any(held.seated for held in book.holders.values())
+    book, _ = renew(book, "heavy", Wish(1.0, 1.0, seats=1, jobs={"day": 1.0}), now + 9.0)
+    assert book.holders["heavy"].share == 1.0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_light_one_is_seated_now_and_then_among_heavy_ones_in_need(seed: int) -> None:
+    wishes = {f"day{n}": Wish(1.0, 1.0, jobs={f"day{n}": 1.0}) for n in range(12)}
+    wishes["light"] = Wish(0.1, 1.0, jobs={"nightly": 0.1})
+    first, part = seating(wishes, 8000.0, Random(seed), 8)["light"]
+    assert first <= 600.0
+    assert 0.002 <= part <= 0.2
+
+
 def test_a_day_is_dealt_out_once() -> None:
     book, held = Book(), 0
     wish = Wish(1.0, 1.0, day=40, per_day=100)
@@ -111,12 +232,64 @@ def test_a_day_is_dealt_out_once() -> None:
         book, given_ = renew(book, who, wish, 1000.0)
         held += given_
     assert (held, book.day.given) == (100, 100)
-    book = leave(book, "a", Wish(1.0, 1.0, back=15, per_day=100), 1001.0)
+    book = leave(book, "a", Wish(1.0, 1.0, drawn=Day(0, 25), per_day=100), 1001.0)
     assert "a" not in book.holders
     book, given_ = renew(book, "d", wish, 1002.0)
     assert given_ == 15
     book, given_ = renew(book, "d", wish, 86_400.0)
     assert given_ == 40
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3, 0.7]))
+@settings(max_examples=50, deadline=None)
+def test_of_a_day_nothing_is_dealt_twice_and_nothing_is_lost(seed: int, lost: float) -> None:
+    """Writes are refused, and land though their answers are lost, those of leaving too."""
+    rng, per_day, now = Random(seed), 300, 86_400.0 * 7
+    quota = Quota(None, None, per_day)
+    processes = {name: Allowance(quota, safe_share=0.1, midnight=inf, now=0.0) for name in "abcd"}
+    book, used = Book(), 0
+    for _ in range(2000):
+        name, mine = rng.choice(list(processes.items()))
+        now += rng.uniform(0.0, 0.3)
+        fate = rng.random()
+        if rng.random() < 0.1:
+            wish = Wish(1.0, 1.0, drawn=mine.used, per_day=per_day)
+            mine.release()
+            if name in book.holders and (fate >= lost or rng.random() < 0.5):
+                book = leave(book, name, wish, now)
+            continue
+        wish = Wish(1.0, 1.0, day=mine.day_wanted(1.0, 0.0), drawn=mine.drawn, per_day=per_day)
+        fresh, given_ = renew(book, name, wish, now)
+        if fate >= lost or rng.random() < 0.5:
+            book = fresh
+        if fate >= lost:
+            mine.fund(Grant(1.0, inf, day=given_, date=book.day.date), inf)
+        if mine.day_left:
+            used += 1
+            mine.spend(1.0)
+        assert used + sum(each.day_left for each in processes.values()) <= book.day.given
+        assert book.day.given <= per_day
+    assert used == per_day
+
+
+def test_a_day_begins_once_though_front_ends_differ_about_midnight() -> None:
+    wish = Wish(1.0, 1.0, day=60, per_day=100)
+    book, first = renew(Book(), "a", wish, 86_399.0)
+    book, second = renew(book, "a", replace(wish, drawn=Day(0, first)), 86_401.0)
+    assert (first, second, book.holders["a"].drawn) == (60, 60, 60)
+    book, third = renew(book, "b", wish, 86_399.0)
+    assert (third, book.day) == (40, Day(1, 100))
+    book, again = renew(book, "a", replace(wish, day=0, drawn=Day(1, 60)), 86_402.0)
+    assert again == 0
+
+
+def test_a_lot_of_yesterday_is_worth_nothing_today() -> None:
+    mine = Allowance(Quota(None, None, 100), safe_share=0.1, midnight=10.0, now=0.0)
+    mine.fund(Grant(1.0, inf, day=5, date=7), 10.0)
+    mine.spend(1.0)
+    assert (mine.day_left, mine.used) == (4, Day(7, 1))
+    mine.fund(Grant(1.0, inf, day=3, date=8), 10.0 + 86_400.0)
+    assert (mine.day_left, mine.used) == (3, Day(8, 0))
 
 
 def test_the_headroom_of_all_is_what_each_has_learned() -> None:
@@ -177,7 +350,9 @@ class Walk:
         rng = self.rng
         began = self.now + process.offset
         shown = float(int(self.now + rng.uniform(-SKEW / 2, SKEW / 2)))
-        wish = Wish(rng.choice([0.1, 1.0, 4.0]), rng.uniform(0.05, 1.0), seats=4)
+        jobs = {job: WEIGHTS[job] for job in rng.sample("pqrstuv", rng.randrange(4))}
+        weight = sum(jobs.values()) or rng.choice([0.1, 1.0, 4.0])
+        wish = Wish(weight, rng.uniform(0.05, 1.0), seats=4, jobs=jobs)
         fresh, _ = renew(self.book, process.name, wish, shown)
         self.now += rng.choice([0.0, rng.uniform(0.0, 3.0)])
         share = fresh.holders[process.name].share

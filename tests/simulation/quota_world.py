@@ -250,6 +250,8 @@ class Worker:
             wall=lambda: EPOCH + world.morning + asyncio.get_running_loop().time(),
         )
         self.rng = rng
+        self.alive = True
+        self.errands: list[asyncio.Task[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, heap: deque[Row], concurrency: int) -> None:
@@ -294,13 +296,15 @@ class Worker:
 
     async def crash(self) -> None:
         """kill -9: nothing is given back."""
+        self.alive = False
         self._way.cut = True
         await self.stop()
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = self._tasks + self.errands
+        for task in tasks:
             task.cancel()
-        for task in self._tasks:
+        for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
 
@@ -391,6 +395,12 @@ class World:
     def sent_between(self, begin: float, end: float) -> float:
         """Requests per second that the workers sent."""
         return sum(begin <= at < end for at in self.service.sent_at) / (end - begin)
+
+    def in_use(self) -> float:
+        """The part of the quota that the workers may use at this moment by the ledger."""
+        now = asyncio.get_running_loop().time()
+        lanes = (each.dispatcher._lanes.get(NAME) for each in self.workers if each.alive)
+        return sum(lane.granted(now) for lane in lanes if lane is not None)
 
     def book(self) -> Book:
         """The ledger as it is stored."""

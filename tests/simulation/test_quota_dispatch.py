@@ -752,7 +752,7 @@ def test_a_process_that_slept_does_not_use_its_old_share() -> None:
         now=0.0,
         rng=Random(1),
     )
-    wish = lane.wish(1.0, 10, 0.0)
+    wish = lane.wish({}, 10, 0.0)
     lane.fund(Grant(1.0, until=9.5), wish, 86_400.0, 0.0)
     assert lane.ready(10.0, 0.0) == 0.0
     assert lane.ready(10.0, 9.4) == 9.4

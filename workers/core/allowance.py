@@ -4,11 +4,13 @@ The share comes from the ledger and ends by this process's own clock; without th
 small and feels its way (`Cubic`). Requests of the day are drawn in small lots.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf
 
 from .cubic import Cubic
 from .pacing import Headroom, Quota, clamp
+from .shares import REST, Day
 
 DAY = 86_400.0
 HORIZON = 5.0
@@ -27,10 +29,14 @@ class Grant:
     requests: float = Headroom.START
     tokens: float = Headroom.START
     day: int = 0
+    date: int = 0
+    """The day of which `day` requests were given."""
     day_over: bool = False
     holders: int = 1
     short: bool = False
-    """Less than is fair: others have yet to give back."""
+    """It pays to ask again soon."""
+    spread: Mapping[str, int] = field(default_factory=dict)
+    """By how many processes each job is asked that this one asks."""
 
 
 class Allowance:
@@ -41,15 +47,22 @@ class Allowance:
         self._safe_share = safe_share
         self._share = 0.0
         self._until = -inf
+        self._holders = 1
+        self._spread: Mapping[str, int] = {}
         self._cubic: Cubic | None = None
         self._alone = False
         self.midnight = midnight
         self.day_left = 0
+        self.drawn = Day()
         self._day_over = False
         self._starved = True
         self._asked_at = now
         self._sent: tuple[int, float] = (0, 0.0)
         self._each = 500.0
+
+    def granted(self, now: float) -> float:
+        """The part of the quota that is this process's by the ledger, as long as it is."""
+        return self._share if self._cubic is None and now < self._until else 0.0
 
     @property
     def share(self) -> float:
@@ -97,7 +110,12 @@ class Allowance:
         """The ledger has granted."""
         self._cubic = None
         self._share, self._until = grant.share, grant.until
+        self._holders = grant.holders
+        self._spread = grant.spread
         self.midnight = midnight
+        if grant.date != self.drawn.date:
+            self.drawn, self.day_left = Day(grant.date), 0
+        self.drawn = Day(grant.date, self.drawn.given + grant.day)
         self.day_left += grant.day
         self._day_over = grant.day_over
 
@@ -108,15 +126,26 @@ class Allowance:
     def ledger_lost(self, now: float) -> None:
         """The ledger did not answer: once the share has run out, go on alone and carefully."""
         if now >= self._until and self._cubic is None:
-            self._cubic = Cubic(self._safe_share, now)
+            # The others have lost it too: all together must not start above the quota.
+            self._cubic = Cubic(min(self._safe_share, 1.0 / self._holders), now)
 
     def release(self) -> None:
         """The share and the lot go back."""
         self._until = -inf
         self._share = 0.0
         self._cubic = None
+        self.drawn = self.used
         self.day_left = 0
         self._starved = True
+
+    def spread(self, job: str) -> int:
+        """By how many processes a job is asked, as far as is known."""
+        return self._spread.get(job) or self._spread.get(REST, 1)
+
+    @property
+    def used(self) -> Day:
+        """The requests of the day that were drawn and are not held any more."""
+        return Day(self.drawn.date, self.drawn.given - self.day_left)
 
     def day_wanted(self, rate: float, now: float) -> int:
         """How many requests of the day to draw for work at `rate` requests a second."""

@@ -5,7 +5,7 @@ budget. It has no I/O and no clock: times are the event loop's seconds, handed i
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import inf
 from random import Random
@@ -20,7 +20,7 @@ from .estimating import Estimator, Size
 from .guarding import START, Guard
 from .pacing import Headroom, Pacer, Quota
 from .retrying import Budget, hint
-from .shares import Wish, seats
+from .shares import Wish, named, seats
 
 SHORT = 2.0
 """Seconds: a 429 that asks for less is about a window that others share; it delays its row, and
@@ -253,18 +253,32 @@ class Lane:
         self._allowance.ledger_lost(now)
         self._apply(now)
 
-    def wish(self, weight: float, queued: int, now: float, *, leaving: bool = False) -> Wish:
-        """What to ask of the ledger while `queued` calls wait; `leaving` returns the day's rest."""
+    def wish(
+        self, jobs: Mapping[str, float], queued: int, now: float, *, leaving: bool = False
+    ) -> Wish:
+        """What to ask of the ledger for `jobs`, by weight, while `queued` calls wait.
+
+        `leaving` returns the day's rest.
+        """
         return Wish(
-            weight=weight,
+            weight=sum(jobs.values()) or 1.0,
+            jobs=named(jobs),
             wants=self._allowance.wants(queued, now),
             seats=seats(self.quota.requests_per_minute),
             requests=self._rooms["requests"].factor,
             tokens=self._rooms["tokens"].factor,
             day=self._allowance.day_wanted(self._pacer.request_rate, now),
-            back=self._allowance.day_left if leaving else 0,
+            drawn=self._allowance.used if leaving else self._allowance.drawn,
             per_day=self.quota.requests_per_day,
         )
+
+    def granted(self, now: float) -> float:
+        """The part of the quota that is this process's by the ledger, as long as it is."""
+        return self._allowance.granted(now)
+
+    def weight(self, job: str, weight: float) -> float:
+        """What a job weighs here: it counts once, however many processes ask it."""
+        return weight / self._allowance.spread(job)
 
     def released(self) -> None:
         """The share was given back."""

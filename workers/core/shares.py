@@ -4,12 +4,14 @@ Weighted max-min fair shares with leases (Doorman's FAIR_SHARE): every holder re
 takes min(its fair share, what the unexpired entries of others leave), so that the shares sum to at
 most 1 at any moment, whatever the order in which holders come, go and die. Where slices would get
 so thin that they collide in a service's one-second windows, only some holders are seated at a time
-and the seats go round. Times are seconds of the storage service's clock (HTTP `Date`).
+and the seats go round. A job weighs the same however many processes ask it. Times are seconds of
+the storage service's clock (HTTP `Date`).
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import floor
+from math import floor, inf
 from typing import Any
 
 import orjson
@@ -27,16 +29,28 @@ SLOWEST_ROUND = 4.0
 SLOWEST_RECOVERY = LEASE + 1.0 + 1.1 * SLOWEST_ROUND
 """Seconds within which the others have a dead holder's share: whole seconds of `Date` included."""
 TURN = 20.0
-"""Seconds a seat is kept while others wait for one."""
+"""Seconds a seat is kept while others of the same weight wait for one."""
+LEAST_TURN, MOST_TURN = 4.0, 120.0
+"""The same while much heavier or much lighter ones wait: a change costs a round or two, and even
+the lightest is to be seated now and then."""
+HEAVIER = 2.0
+"""From how many times the weight of another a holder goes before it, and not only more often."""
 QUEUE = 4
-"""How many of those who have waited longest may take one free seat, whoever comes first."""
+"""How many of those who come next may take one free seat, whoever asks first."""
+JOBS = 64
+"""Jobs that an entry names; the others count together as one, REST."""
+REST = ""
 SEAT_RATE = 2.0
 """Requests per second below which a share is too thin to be dealt out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """One process in the ledger. `wants` is the part of the quota it could use, 0 to 1."""
+    """One process in the ledger. `wants` is the part of the quota it could use, 0 to 1.
+
+    `jobs` are the weights of the jobs it asks; `weight`, their sum, counts where they are not
+    known. `drawn` is how many requests of the book's day it was given.
+    """
 
     weight: float
     wants: float
@@ -44,6 +58,8 @@ class Holder:
     since: float
     expires: float
     seated: bool = True
+    jobs: Mapping[str, float] = field(default_factory=dict)
+    drawn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +108,8 @@ class Wish:
     """What a process asks of the ledger.
 
     `requests` and `tokens` are the factors by which its headroom has changed since it last asked;
-    `day` is how many requests of the day it would like to hold, `back` how many it returns.
+    `day` is how many requests of the day it would like to be given, `drawn` how many it knows to
+    have been given (when it leaves: how many of them it has used).
     """
 
     weight: float
@@ -101,8 +118,9 @@ class Wish:
     requests: float = 1.0
     tokens: float = 1.0
     day: int = 0
-    back: int = 0
+    drawn: Day = Day()
     per_day: int | None = None
+    jobs: Mapping[str, float] = field(default_factory=dict)
 
 
 def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
@@ -114,14 +132,16 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
     others = {
         name: holder for name, holder in book.holders.items() if name != me and holder.expires > now
     }
-    mine = _seat(book.holders.get(me), others, wish, now)
+    mine = _seat(me, book.holders.get(me), others, wish, now)
     if mine.seated:
         fair = weighted_max_min(seated(others) | {me: mine})[me]
         free = max(0.0, 1.0 - sum(other.share for other in others.values()))
         mine = replace(mine, share=min(fair, free))
-    day, given = _deal(book.day, wish, now)
+    day, drawn, given = _deal(book, me, wish, now)
+    if day.date != book.day.date:
+        others = {name: replace(other, drawn=0) for name, other in others.items()}
     fresh = Book(
-        others | {me: mine},
+        others | {me: replace(mine, drawn=drawn)},
         clamp(book.requests * wish.requests, Headroom.FLOOR, Headroom.CEILING),
         clamp(book.tokens * wish.tokens, Headroom.FLOOR, Headroom.CEILING),
         day,
@@ -131,10 +151,36 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
 
 def leave(book: Book, me: str, wish: Wish, now: float) -> Book:
     """The ledger after `me` has given its share, and what is left of its day, back."""
-    fresh, _ = renew(book, me, replace(wish, day=0), now)
+    fresh, unused = renew(book, me, replace(wish, day=0), now)
     return replace(
-        fresh, holders={name: held for name, held in fresh.holders.items() if name != me}
+        fresh,
+        holders={name: held for name, held in fresh.holders.items() if name != me},
+        day=replace(fresh.day, given=max(0, fresh.day.given - unused)),
     )
+
+
+def named(jobs: Mapping[str, float]) -> dict[str, float]:
+    """The jobs as an entry holds them: the heaviest, the same ones in all processes."""
+    if len(jobs) <= JOBS:
+        return dict(jobs)
+    order = sorted(jobs, key=lambda job: (-jobs[job], job))
+    return {job: jobs[job] for job in order[:JOBS]} | {REST: sum(jobs[job] for job in order[JOBS:])}
+
+
+def effective(holders: Mapping[str, Holder]) -> dict[str, float]:
+    """What each holder weighs among these: of each of its jobs the part that falls to it."""
+    asking = Counter(job for holder in holders.values() for job in holder.jobs)
+    return {
+        name: sum(weight / asking[job] for job, weight in holder.jobs.items()) or holder.weight
+        for name, holder in holders.items()
+    }
+
+
+def spread(holders: Mapping[str, Holder], me: str) -> dict[str, int]:
+    """Among how many holders, of those that have a share as `me` has, each of its jobs counts."""
+    among = seated(holders) if holders[me].seated else holders
+    asking = Counter(job for holder in among.values() for job in holder.jobs)
+    return {job: asking[job] for job in holders[me].jobs}
 
 
 def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
@@ -143,27 +189,40 @@ def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
     What nobody says to want is divided too: wishes are guesses, and quota must not lie idle.
     """
     shares: dict[str, float] = {}
+    weights = effective(holders)
     left, open_ = 1.0, dict(holders)
     while open_:
-        weights = sum(holder.weight for holder in open_.values())
+        total = sum(weights[name] for name in open_)
         content = {
             name: holder.wants
             for name, holder in open_.items()
-            if holder.wants <= left * holder.weight / weights
+            if holder.wants <= left * weights[name] / total
         }
         if not content:
-            shares |= {name: left * h.weight / weights for name, h in open_.items()}
+            shares |= {name: left * weights[name] / total for name in open_}
             break
         shares |= content
         left = max(0.0, left - sum(content.values()))
         for name in content:
             del open_[name]
     else:
-        weights = sum(holder.weight for holder in holders.values())
-        shares = {
-            name: share + left * holders[name].weight / weights for name, share in shares.items()
-        }
+        total = sum(weights.values())
+        shares = {name: share + left * weights[name] / total for name, share in shares.items()}
     return shares
+
+
+def short(holders: Mapping[str, Holder], me: str, now: float) -> bool:
+    """Whether to ask again soon: others have yet to give back, or the next free seat is mine."""
+    mine = holders[me]
+    if mine.seated:
+        return mine.share < 0.9 * weighted_max_min(seated(holders))[me]
+    weights = effective(holders)
+    waiting = {
+        name: (_score(held, weights[name], now), name)
+        for name, held in holders.items()
+        if not held.seated
+    }
+    return waiting[me] == max(waiting.values())
 
 
 def seated(holders: Mapping[str, Holder]) -> dict[str, Holder]:
@@ -178,30 +237,79 @@ def seats(requests_per_minute: float | None) -> int:
     return max(1, min(64, floor(requests_per_minute / 60.0 / SEAT_RATE)))
 
 
-def _seat(before: Holder | None, others: Mapping[str, Holder], wish: Wish, now: float) -> Holder:
+def _seat(
+    me: str, before: Holder | None, others: Mapping[str, Holder], wish: Wish, now: float
+) -> Holder:
     """Keep, take, wait for or give up a seat. The entry's own share is yet to be reckoned."""
-    taken = len(seated(others))
-    waiting = [other.since for other in others.values() if not other.seated]
-    free = wish.seats - taken
+    free = wish.seats - len(seated(others))
     if before is None or before.expires <= now:
-        before = Holder(wish.weight, wish.wants, 0.0, now, now, seated=False)
-    mine = replace(before, weight=wish.weight, wants=wish.wants, expires=now + LEASE, share=0.0)
+        # As if it had waited: time counts by weight, and one without any would be the last.
+        before = Holder(wish.weight, wish.wants, 0.0, now - LEAST_TURN, now, seated=False)
+    mine = replace(
+        before,
+        weight=wish.weight,
+        jobs=wish.jobs,
+        wants=wish.wants,
+        expires=now + LEASE,
+        share=0.0,
+    )
+    everyone = {**others, me: mine}
+    weights = effective(everyone)
+    waiting = {name: other for name, other in others.items() if not other.seated}
     if before.seated:
-        turn_over = waiting and free <= 1 and now - before.since >= TURN
+        heaviest = max((weights[name] for name in waiting), default=0.0)
+        over = waiting and now - before.since >= _turn(everyone, me, heaviest, wish.seats)
+        turn_over = over and free <= 1
         return replace(mine, seated=False, since=now) if free <= 0 or turn_over else mine
-    # Only those who have waited longest: a free seat is found at once, and nobody starves.
-    ahead = sum(since < before.since for since in waiting)
+    # Only those who come next: a free seat is found at once, and nobody starves. One that is
+    # ahead and much heavier has a seat for itself, or it would race with the many light ones.
+    score = _score(mine, weights[me], now)
+    ahead = sum(
+        QUEUE if weights[name] >= HEAVIER * weights[me] else 1
+        for name, other in waiting.items()
+        if _score(other, weights[name], now) > score
+    )
     return replace(mine, seated=True, since=now) if ahead < QUEUE * free else mine
 
 
-def _deal(day: Day, wish: Wish, now: float) -> tuple[Day, int]:
+def _score(holder: Holder, weight: float, now: float) -> float:
+    """Who waits with the highest score comes next: the heavy soon, the light in the end."""
+    return (now - holder.since) * weight
+
+
+def _turn(holders: Mapping[str, Holder], me: str, heaviest: float, seats: int) -> float:
+    """Seconds for which one keeps its seat while others, the heaviest of them so heavy, wait."""
+    weight = effective(holders)[me]
+    if weight < HEAVIER * heaviest:
+        return max(LEAST_TURN, TURN * min(1.0, weight / heaviest))
+    # It comes back after one turn of a lighter one; so it has its part of the time.
+    wanting = {name: replace(each, wants=1.0 / seats) for name, each in holders.items()}
+    part = min(1.0, seats * weighted_max_min(wanting)[me])
+    if part > 1.0 - 1e-9:
+        return inf
+    lighter = max(LEAST_TURN, TURN * heaviest / weight)
+    return clamp(lighter * part / (1.0 - part), TURN, MOST_TURN)
+
+
+def _deal(book: Book, me: str, wish: Wish, now: float) -> tuple[Day, int, int]:
+    """The day, what `me` has drawn of it now, and how much of that `me` has yet to learn.
+
+    The entry may say more than its process knows: a write may land though its answer is lost.
+    """
     if wish.per_day is None:
-        return day, 0
+        return book.day, 0, 0
     today = int(now // 86_400)
-    # What is returned after midnight belongs to a day that is over.
-    given = max(0, day.given - wish.back) if day.date == today else 0
-    more = max(0, min(wish.day, wish.per_day - given))
-    return Day(today, given + more), more
+    if book.day.date == today + 1:
+        # One front end is past midnight, another not yet: what was dealt since stays dealt.
+        today += 1
+    before = book.holders.get(me)
+    known = wish.drawn.given if wish.drawn.date == today else 0
+    given, drawn = 0, known
+    if book.day.date == today:
+        given = book.day.given
+        drawn = max(known, before.drawn if before is not None else 0)
+    more = max(0, min(wish.day - (drawn - known), wish.per_day - given))
+    return Day(today, given + more), drawn + more, drawn + more - known
 
 
 def _holder(entry: Mapping[str, Any]) -> Holder:
@@ -212,6 +320,9 @@ def _holder(entry: Mapping[str, Any]) -> Holder:
         since=float(entry["since"]),
         expires=float(entry["expires"]),
         seated=bool(entry["seated"]),
+        # Earlier workers, who may write the same blob, do not know these.
+        jobs={str(job): float(weight) for job, weight in entry.get("jobs", {}).items()},
+        drawn=int(entry.get("drawn", 0)),
     )
 
 
