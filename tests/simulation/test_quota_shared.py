@@ -383,6 +383,21 @@ def test_a_ledger_that_never_answers_does_not_stop_the_work() -> None:
 # -- the service has its own life ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_an_outage_fails_no_row_while_answers_of_before_still_come(seed: int) -> None:
+    """Calls take half a minute: for as long, the deployment answers some and fails others."""
+    down = Outcome(kind="transient", status=503, code="unavailable")
+
+    async def main(rng: Random) -> None:
+        world = World(seed, REQUESTS, workers=2, concurrency=400)
+        world.service.fault = lambda now: down if 120.0 <= now < 720.0 else None
+        await world.work(rows(3000, 100, Random(seed), latency=30.0))
+        assert {answer.outcome.kind for answer in world.results} == {"ok"}
+        assert world.sent_between(120.0, 720.0) * 600.0 <= 150
+
+    run(main, seed)
+
+
 def test_an_outage_of_ten_minutes_fails_no_row() -> None:
     down = Outcome(kind="transient", status=503, code="unavailable")
 
@@ -465,6 +480,21 @@ def test_a_limit_on_concurrency_lowers_the_guard_and_not_the_rate() -> None:
         assert world.service.most_in_flight == 10
         assert world.refusals <= 0.04
         assert len(world.results) / world.service.admitted[-1] >= 0.9 * 10 / 0.515
+
+    run(main, 1)
+
+
+@pytest.mark.parametrize(("slots", "workers"), [(2, 4), (1, 2)])
+def test_a_server_whose_slots_others_hold_is_asked_ever_more_rarely(
+    slots: int, workers: int
+) -> None:
+    async def main(rng: Random) -> None:
+        world = World(1, Limits(max_concurrency=slots), workers=workers, concurrency=20)
+        await world.work([Row(300, 20, 5.0) for _ in range(100 * slots)])
+        took = asyncio.get_running_loop().time()
+        assert took <= 100 * 5.0 * 1.1
+        # Those without a slot ask every ten seconds; their limit is tried once in a while.
+        assert world.service.refused <= workers * (took / 5.0 + 10)
 
     run(main, 1)
 
