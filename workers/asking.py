@@ -122,8 +122,6 @@ class Asking:
             packed.model,
             packed.body,
             rows=len(rows),
-            line=first.line,
-            earlier=self._spent.get(rows[0], ()),
         )
         answer = await self._ask(call, rows[0], wasted)
         if answer is None:
@@ -157,9 +155,15 @@ class Asking:
             )
         except HandBack as wait:
             self.handed_back.append(wait)
-            if vain := (*wasted, *wait.attempts):
+            # What failed for several rows is held against none of them.
+            made = wait.attempts if call.rows == 1 else _uncounted(wait.attempts)
+            if vain := (*_uncounted(wasted), *made):
                 self._spend(row, vain)
             return None
+
+
+def _uncounted(attempts: Attempts) -> Attempts:
+    return tuple(dataclasses.replace(attempt, counted=False) for attempt in attempts)
 
 
 def _packable(rows: Sequence[Asked]) -> Mapping[tuple[Task, str], Sequence[Packable]]:

@@ -64,14 +64,12 @@ class _Tries:
     row: Hashable
     counted: int
     made: list[tuple[Attempt, Failure | None]] = field(default_factory=list)
-    failed: Outcome | None = None
-    """The last failure that counts, or may yet."""
 
     @property
-    def final(self) -> Outcome | None:
-        """The last failure, once the row has failed by its own fault as often as it may."""
-        failures = sum(failure is not None and failure.counts for _, failure in self.made)
-        return self.failed if self.counted + failures >= ATTEMPTS else None
+    def exhausted(self) -> bool:
+        """Whether the row has failed by its own fault as often as it may, and has just done so."""
+        counting = [failure is not None and failure.counts for _, failure in self.made]
+        return counting[-1] and self.counted + sum(counting) >= ATTEMPTS
 
     def attempts(self) -> tuple[Attempt, ...]:
         """As they are recorded: which of them count is known only later."""
@@ -169,7 +167,10 @@ class Dispatcher:
             return Answer(Outcome(kind="bad_request", code="no_deployment", message=refused), ())
         size = measure(call.task, call.body)
         lanes = self._able(call.task, call.model)
-        fitting = tuple(lane for lane in lanes if lane.fits(job, size))
+        # Some deployments may be too small: only where all seem to be is the service asked.
+        fitting = tuple(lane for lane in lanes if lane.suits(job, size)) or tuple(
+            lane for lane in lanes if lane.fits(job, size)
+        )
         if not fitting:
             return Answer(_too_large(lanes), ())
         group = self._groups.get(fitting) or self._group(fitting)
@@ -206,8 +207,13 @@ class Dispatcher:
         failures = 0
         budget: Budget | None = None
         while True:
-            lane, ticket = await self._turns.admitted(group, waiter)
-            outcome, rest = await self._try(lane, ticket, call, waiter, tries)
+            try:
+                lane, ticket = await self._turns.admitted(group, waiter)
+                outcome, rest = await self._try(lane, ticket, call, waiter, tries)
+            except BaseException:
+                if budget is not None:
+                    budget.give_back()
+                raise
             what = step(outcome)
             if budget is not None and what != "retry":
                 budget.give_back()
@@ -215,19 +221,21 @@ class Dispatcher:
             if what == "final":
                 return outcome
             reason: WaitReason = "throttled"
+            # What spares a deployment does not hold up those who may go elsewhere.
+            now = loop.time()
+            alone = all(other is lane or other.blocked(now)[0] > now for other in group.lanes)
             if what == "retry":
                 failures += 1
-                reason, rest = "outage", backoff(failures, self._rng, outcome.retry_after)
-            # The budget spares a deployment retries; those that may go elsewhere need none.
-            alone = all(o is lane or o.blocked(loop.time())[0] > loop.time() for o in group.lanes)
-            while tries.final is None and rest > 0.0:
+                told = outcome.retry_after if alone else None
+                reason, rest = "outage", backoff(failures, self._rng, told)
+            while rest > 0.0 and not tries.exhausted:
                 await self._turns.rest(group, waiter, rest, reason, lane.name)
                 rest = 0.0
                 if what == "retry" and alone and lane.budget.wait(loop.time()) > 0.0:
                     failures += 1
                     rest = max(lane.budget.wait(loop.time()), backoff(failures, self._rng))
-            if tries.final is not None:
-                return tries.final
+            if tries.exhausted:
+                return _too_large((lane,)) if what == "again" else outcome
             if what == "retry" and alone:
                 budget = lane.budget
                 budget.spend()
@@ -253,8 +261,6 @@ class Dispatcher:
         job, size = waiter.job, waiter.size
         verdict = lane.settle(ticket, outcome, job=job, size=size, row=tries.row, now=now)
         tries.made.append((_attempt(lane, ticket, outcome, waiter, now), verdict.failure))
-        if verdict.failure is not None:
-            tries.failed = outcome if outcome.kind != "throttled" else _too_large((lane,))
         waiter.tried(now)
         if step(outcome) != "final":
             self._turns.hand_back(lane)

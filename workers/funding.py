@@ -115,7 +115,9 @@ class Funding:
             self._pump(lane)
             return None
         now = loop.time()
-        midnight = now + DAY - done.server_time % DAY
+        # Where a front end is still before midnight, the ledger may be a day ahead of it.
+        date = max(done.server_time // DAY, done.grant.date)
+        midnight = now + (date + 1) * DAY - done.server_time
         lane.fund(done.grant, done.told, midnight, now)
         self._pump(lane)
         return done.grant

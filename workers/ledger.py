@@ -146,6 +146,7 @@ class Ledger:
             and abs(mine.wants - held.wants) < 0.1
             and mine.jobs == held.jobs
             and mine.weight == held.weight
+            and mine.drawn == held.drawn
         )
 
     def _round(

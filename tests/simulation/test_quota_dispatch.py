@@ -436,6 +436,42 @@ def test_a_refused_key_stops_the_deployment_and_not_the_row(kind: Any) -> None:
         assert (back.reason, back.deployment) == ("outage", "phi")
         assert back.delay >= 20.0
         assert len(bench.calls) == 1
+        # Nobody mends it for an hour, and the row is asked all the time.
+        back = await handed_back(bench.ask(Gate(math.inf, deadline=3600.0)))
+        assert len(back.attempts) >= 6
+        assert not any(attempt.counted for attempt in back.attempts)
+
+    play(main)
+
+
+@pytest.mark.parametrize("kind", ["auth", "gone"])
+def test_a_key_that_some_front_ends_refuse_fails_no_row(kind: Any) -> None:
+    """Roles take minutes to reach all of them."""
+    rng = Random(3)
+
+    async def main() -> None:
+        refused = Outcome(kind=kind, status=403)
+        bench = Bench({"phi": Scripted(lambda n, body: refused if rng.random() < 0.3 else OK)})
+        made = await asyncio.gather(*(bench.ask() for _ in range(300)))
+        assert {answer.outcome.kind for answer in made} == {"ok"}
+
+    play(main)
+
+
+def test_two_rows_that_always_fail_are_final_though_nothing_else_is_left() -> None:
+    def answer(n: int, body: Mapping[str, Any]) -> Outcome:
+        return failed(500) if body.get("bad") else OK
+
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(answer)})
+        bad = [
+            asyncio.create_task(bench.ask(call=Call("chat", "phi-3", BODY | {"bad": row})))
+            for row in (1, 2)
+        ]
+        await asyncio.gather(*(bench.ask() for _ in range(20)))
+        for asking in bad:
+            assert (await asking).outcome.status == 500
+        assert asyncio.get_running_loop().time() <= 300.0
 
     play(main)
 
@@ -554,6 +590,36 @@ def test_a_route_goes_round_a_deployment_that_is_down() -> None:
         answers = await asyncio.gather(*(bench.ask() for _ in range(500)))
         assert {answer.outcome.kind for answer in answers} == {"ok"}
         assert len(down.calls) <= 100
+
+    play(main)
+
+
+def test_a_row_does_not_wait_for_a_deployment_that_wants_to_be_left_alone_beside_another() -> None:
+    told = Outcome(kind="transient", status=503, retry_after=100.0)
+
+    async def main() -> None:
+        bench = Bench({"busy": Scripted(lambda n, body: told, seconds=0.1), "free": Scripted()})
+        answers = await asyncio.gather(*(bench.ask() for _ in range(20)))
+        assert {answer.outcome.kind for answer in answers} == {"ok"}
+        assert asyncio.get_running_loop().time() <= 60.0
+
+    play(main)
+
+
+def test_a_row_goes_to_a_deployment_that_is_large_enough_by_all_that_is_known() -> None:
+    async def main() -> None:
+        bench = Bench(
+            {"small": Scripted(), "large": Scripted()},
+            [deployment("small", max_tokens_per_request=4096), deployment("large")],
+        )
+        long = BODY | {"messages": [{"role": "user", "content": "word " * 4_000}]}
+        await asyncio.gather(
+            *(bench.ask(call=Call("chat", "phi-3", long)) for _ in range(20)),
+            *(bench.ask() for _ in range(60)),
+        )
+        assert len(bench.endpoints["large"].calls) >= 20 + 10
+        assert len(bench.endpoints["small"].calls) >= 10
+        assert len(bench.calls) == 80
 
     play(main)
 

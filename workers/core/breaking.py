@@ -4,7 +4,7 @@ A circuit breaker on what cannot be the quota's doing: auth, gone, 5xx, time-out
 While it is open nothing is asked; then one call probes, and its answer closes or reopens it.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
@@ -23,6 +23,8 @@ REFUSED_FIRST, REFUSED_LONGEST = 30.0, 600.0
 GRACE = 10.0
 """Seconds after a failure within which another call must have been sent to tell, by its answer,
 that the deployment was in order at that time."""
+GUILTY = 64
+"""Rows that are remembered to have failed by themselves."""
 PATIENCE = 300.0
 """Seconds for which such an answer is waited for: longer than any call may take."""
 
@@ -34,13 +36,14 @@ _OF_THE_SERVICE = frozenset({None, 502, 503, 504})
 
 @dataclass(slots=True, eq=False)
 class Failure:
-    """A call that failed. `counts`: as one of its row's attempts, as far as is known by now.
+    """A call of `row` that failed. `counts`: as one of its attempts, as far as is known by now.
 
     It does when a call that was sent after it, and soon, was answered well; or when nothing else
     fails there and the fault is one that a row can cause. An outage burns nobody's attempts: an
     answer to a call that was sent before it tells nothing of it.
     """
 
+    row: Hashable
     sent: float
     at: float
     counts: bool
@@ -59,6 +62,7 @@ class Breaker:
         self._opened_at = -inf
         self._failing: dict[Hashable, float] = {}
         self._unexplained: deque[Failure] = deque()
+        self._guilty: OrderedDict[Hashable, None] = OrderedDict()
         self._last_good = -inf
 
     def ready(self, now: float) -> float:
@@ -99,7 +103,8 @@ class Breaker:
             self._failing = {row: at for row, at in self._failing.items() if at > sent}
         if self._unexplained:
             for failure in self._unexplained:
-                failure.counts |= failure.sent <= sent <= failure.at + GRACE
+                if failure.sent <= sent <= failure.at + GRACE:
+                    self._blame(failure)
             self._unexplained = deque(each for each in self._unexplained if each.sent > sent)
 
     def bad(
@@ -110,14 +115,23 @@ class Breaker:
         if row in self._failing or len(self._failing) < 8:
             self._failing[row] = sent
         self._trip(outcome, probe, now, rng)
-        alone = self._failing.keys() <= {row}
+        alone = all(other == row or other in self._guilty for other in self._failing)
         own = outcome.kind == "timeout" or outcome.status not in _OF_THE_SERVICE
-        failure = Failure(sent, now, counts=self._last_good >= sent or (alone and own))
+        failure = Failure(row, sent, now, counts=alone and own)
         while self._unexplained and self._unexplained[0].at < now - PATIENCE:
             self._unexplained.popleft()
-        if not failure.counts:
+        if self._last_good >= sent:
+            self._blame(failure)
+        else:
             self._unexplained.append(failure)
         return failure
+
+    def _blame(self, failure: Failure) -> None:
+        """Others were answered: it is its row's fault, and from now on no sign of an outage."""
+        failure.counts = True
+        self._guilty[failure.row] = None
+        if len(self._guilty) > GUILTY:
+            self._guilty.popitem(last=False)
 
     def _trip(self, outcome: Outcome, probe: bool, now: float, rng: Random) -> None:
         self._failures += SMOOTHING * (1.0 - self._failures)

@@ -95,6 +95,10 @@ class Lane:
         """Whether the call could pass the limits of tokens per request and minute at all."""
         return self._estimator(job).least(size) <= self.most_tokens
 
+    def suits(self, job: str, size: Size) -> bool:
+        """Whether it will pass them, as far as can be told."""
+        return self.tokens(job, size) <= self.most_tokens
+
     @property
     def most_tokens(self) -> float:
         """Tokens that one call may have; more than a minute's are never admitted either."""
@@ -158,14 +162,16 @@ class Lane:
             rest = self._throttled(ticket, outcome, now)
             # Whether it can pass at all is a guess; the service has said no, alone or not.
             large = outcome.limit == "tokens" and self.tokens(job, size) > self.most_tokens
-            return Verdict(rest, Failure(ticket.sent, now, counts=True) if large else None)
+            return Verdict(rest, Failure(row, ticket.sent, now, counts=True) if large else None)
         if outcome.kind in ("transient", "timeout", "auth", "gone"):
             if outcome.kind == "timeout" or outcome.status in (408, 504):
                 self.guard.timed_out(ticket.sent, now)
             failure = self.breaker.bad(
                 outcome, row, sent=ticket.sent, probe=ticket.probe, now=now, rng=self._rng
             )
-            return Verdict(failure=failure)
+            # A refused key or a deployment that is not there is no row's fault, whoever passes.
+            own = outcome.kind in ("transient", "timeout")
+            return Verdict(failure=failure if own else None)
         self.breaker.good(ticket.sent)
         self.budget.succeeded()
         self.guard.answered(now)

@@ -83,7 +83,7 @@ class Budget:
 
     A retry takes 1, which comes back if it does not fail; a success gives RATIO, time gives TRICKLE
     a second. So at most MOST + RATIO x successes + TRICKLE x seconds retries fail: a service in
-    trouble is not asked twice for everything, and one that is well again answers at full rate.
+    trouble is not asked twice for everything, and one that is well again answers MOST at a time.
     """
 
     tokens: float = 10.0
