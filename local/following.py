@@ -45,7 +45,12 @@ class Events:
 
     async def __aiter__(self) -> AsyncIterator[Arrived]:
         """Each event once, the last one too."""
+        own = asyncio.current_task()
         while True:
+            if own is not None and own.cancelling():
+                # The SDK waits with asyncio.wait_for, which before Python 3.12 loses a cancellation
+                # that comes in the moment in which an answer does.
+                raise asyncio.CancelledError
             for message in await self._receiver.receive_messages(1, max_wait_time=5):
                 raw = json.loads(b"".join(message.body))
                 event = StatusEvent.model_validate(raw)

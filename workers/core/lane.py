@@ -67,6 +67,9 @@ class Lane:
             deployment.tokens_per_minute,
             deployment.requests_per_day,
         )
+        given = (deployment.max_tokens_per_request, deployment.tokens_per_minute)
+        self.most_tokens: float = min((each for each in given if each), default=inf)
+        """Tokens that one call may have: more than a minute's are never admitted either."""
         self.in_flight = 0
         # A quota holds calls back by itself, and slow answers may need hundreds in flight for it.
         paced = self.quota.requests_per_minute or self.quota.tokens_per_minute
@@ -97,22 +100,22 @@ class Lane:
 
     def suits(self, job: str, size: Size) -> bool:
         """Whether it will pass them, as far as can be told."""
-        return self.tokens(job, size) <= self.most_tokens
+        return self.most_tokens == inf or self.tokens(job, size) <= self.most_tokens
 
-    @property
-    def most_tokens(self) -> float:
-        """Tokens that one call may have; more than a minute's are never admitted either."""
-        given = (self.deployment.max_tokens_per_request, self.deployment.tokens_per_minute)
-        return min((each for each in given if each), default=inf)
+    def full(self) -> bool:
+        """Whether no call may go, however small, because a slot has to become free first."""
+        if self.in_flight < self.guard.limit:
+            return False
+        self.guard.full()
+        self.why = "concurrency"
+        return True
 
     def ready(self, tokens: float, now: float) -> float:
         """When a call of `tokens` may go, as far as time decides; inf: when something happens.
 
         Where that is later than now, `why` says what stands against it.
         """
-        if self.in_flight >= self.guard.limit:
-            self.guard.full()
-            self.why = "concurrency"
+        if self.full():
             return inf
         at = self.breaker.ready(now)
         if at > now:
