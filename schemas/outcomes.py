@@ -50,5 +50,3 @@ class Outcome:
     retry_after: float | None = None
     limit: Limit | None = None
     billed: bool = False
-    remaining_requests: int | None = None
-    remaining_tokens: int | None = None

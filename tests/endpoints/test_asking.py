@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
@@ -13,13 +13,16 @@ import pytest
 from local.endpoint import Settings, simulate
 from local.endpoint.faults import Rule, When
 from local.endpoint.server import Endpoint as Simulated
+from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
+from schemas.results import Attempt
 from tests.endpoints.clients import EMBED, KEY, SEED, deployment
 from workers.adapters.endpoints import connect
 from workers.asking import Asking
 from workers.core.lines import RowResult
+from workers.core.packing import Limits
 from workers.core.rows import Request
-from workers.dispatcher import Call, Dispatcher, Gate
+from workers.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.errors import HandBack
 
 JOB = Job(
@@ -109,3 +112,30 @@ async def test_a_call_that_waits_for_a_deployment_out_of_order_knows_why() -> No
     assert waiting.message is not None
     assert "check the deployment's key or role" in waiting.message
     assert caught.value.said == waiting.message
+
+
+async def test_what_failed_for_a_pack_is_held_against_none_of_its_rows() -> None:
+    made = Attempt("d0", "timeout", None, 0.0, None, 120.0, 0, billed=True, counted=True)
+
+    class HandsBack:
+        async def ask(self, call: Call, *, job: str, weight: float, gate: Gate) -> Answer:
+            assert not call.earlier or call.rows == 1
+            wait = HandBack("outage", 1.0)
+            wait.attempts = (made,)
+            raise wait
+
+        def pack_limits(self, task: Task, model: str) -> Limits:
+            return Limits()
+
+    async def spent_by(count: int) -> list[Attempt]:
+        spent: list[Attempt] = []
+        gate = Gate(inf, inf)
+        nobody: Callable[[RowResult], None] = lambda _: None  # noqa: E731
+        asked = Asking(
+            JOB, HandsBack(), gate, nobody, spend=lambda _, calls: spent.extend(calls), spent={}
+        )
+        await asked.all_at_once(texts(count))
+        return spent
+
+    assert [attempt.counted for attempt in await spent_by(8)] == [False]
+    assert [attempt.counted for attempt in await spent_by(1)] == [True]

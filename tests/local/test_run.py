@@ -6,13 +6,15 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from local.__main__ import main
+from local.following import Events
 from local.hosts import failure_in, hosts
 
 from .conftest import APP, clean
@@ -112,6 +114,24 @@ async def test_nothing_is_left_running(tmp_path: Path, number: int, status: int)
         assert err.decode().strip().splitlines() == [
             "interrupted: everything that was started is stopped"
         ]
+
+
+async def test_a_cancellation_that_the_sdk_loses_is_kept() -> None:
+    class Receiver:
+        async def receive_messages(self, _: int, *, max_wait_time: float) -> list[Any]:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(max_wait_time)
+            return []
+
+    async def follow() -> None:
+        async for _ in Events(cast("Any", Receiver()), "prompts/a.jsonl"):
+            raise AssertionError("nothing arrives")
+
+    following = asyncio.create_task(follow())
+    await asyncio.sleep(0)
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(following, DEADLINE)
 
 
 async def test_host_that_dies_is_started_again() -> None:

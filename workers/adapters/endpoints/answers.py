@@ -12,7 +12,6 @@ from schemas.outcomes import Outcome, Usage
 from workers.adapters.endpoints.refusals import (
     filter_categories,
     filtered_message,
-    remaining,
     reported,
     request_id,
 )
@@ -84,8 +83,6 @@ def _good(status: int, headers: Mapping[str, str], body: dict[str, Any]) -> Outc
         usage=usage_of(body),
         request_id=request_id(headers),
         billed=True,
-        remaining_requests=remaining(headers, "requests"),
-        remaining_tokens=remaining(headers, "tokens"),
     )
 
 
@@ -122,8 +119,6 @@ def _filtered(
         message=filtered_message(sorted(struck)),
         request_id=request_id(headers),
         billed=True,
-        remaining_requests=remaining(headers, "requests"),
-        remaining_tokens=remaining(headers, "tokens"),
     )
 
 

@@ -64,7 +64,6 @@ _CATEGORIES = frozenset(
 _SAFE_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _SAFE_PARAM = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}(?:[.\[][A-Za-z0-9_]{1,40}\]?){0,6}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:|-]{1,100}")
-_COUNT = re.compile(r"[0-9]{1,12}")
 _MOST_TOKENS = re.compile(r"(?:context length is|max size:|longer than) (\d{2,8}) tokens", re.I)
 
 _REQUEST_IDS = ("x-request-id", "apim-request-id", "x-ms-request-id", "request-id")
@@ -106,8 +105,6 @@ def refusal(status: int, headers: Mapping[str, str], body: Any, now: float) -> O
         retry_after=retry_after(headers, text, now=now, limit=limit),
         limit=limit,
         billed=_may_be_billed(kind, status, code.lower()),
-        remaining_requests=remaining(headers, "requests"),
-        remaining_tokens=remaining(headers, "tokens"),
     )
 
 
@@ -139,12 +136,6 @@ def request_id(headers: Mapping[str, str]) -> str | None:
         if value and _SAFE_ID.fullmatch(value):
             return value
     return None
-
-
-def remaining(headers: Mapping[str, str], what: str) -> int | None:
-    """What is left of a quota; services send -1 where they do not know."""
-    value = headers.get(f"x-ratelimit-remaining-{what}")
-    return int(value) if value is not None and _COUNT.fullmatch(value) else None
 
 
 def filter_categories(verdicts: Any) -> list[str]:
