@@ -28,7 +28,12 @@ UNLIMITED = ("--requests-per-minute", "0", "--tokens-per-minute", "0")
 @asynccontextmanager
 async def running(*arguments: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "local", "run", *arguments, stdout=PIPE, stderr=PIPE, env=clean()
+        *(sys.executable, "-m", "local", "run", *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        env=clean(),
+        # As from a terminal, also where the tests run in the background: shells ignore it there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process
