@@ -6,9 +6,8 @@ An unlimited endpoint answers after 50 ms, in a process of its own. 5,000 rows w
 rounds of a bare aiohttp loop and of the dispatcher with each kind of endpoint client (those of one
 pipeline, and azure-ai-inference's) take turns, and the medians are compared. Then the whole job
 with one worker, from the drop to the results, at 5,000 and at 100,000 rows, with the worker's peak
-memory. Ends with status 1 if the calling part takes more than 1.3 times as long with the pipeline,
-or the memory at 100,000 rows is more than 1.25 times that at 5,000; what azure-ai-inference adds is
-its own, and shown.
+memory. Ends with status 1 if the calling part takes more than 1.3 times as long with either, or the
+memory at 100,000 rows is more than 1.25 times that at 5,000.
 """
 
 import argparse
@@ -118,7 +117,7 @@ async def job(rows: int) -> Finished:
 
 
 def calling(rounds: int) -> float:
-    """The ratio of medians with the pipeline alone, the first of KINDS."""
+    """The greatest ratio of medians."""
     plain: list[float] = []
     ours: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     gc.set_threshold(*GC_THRESHOLD)  # as in a worker, and for all
@@ -137,7 +136,7 @@ def calling(rounds: int) -> float:
             f"ratio {ratios[-1]:.2f}",
             flush=True,
         )
-    return ratios[0]
+    return max(ratios)
 
 
 def whole(large: int) -> float:

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "workers.lease",
         "workers.steps",
         "workers.gate",
+        "workers.tries",
         "workers.routing",
         "workers.ledger",
         "workers.funding",

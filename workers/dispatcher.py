@@ -7,8 +7,8 @@ shard has one deadline.
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -17,17 +17,17 @@ from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
 from schemas.results import Attempt, WaitReason
 from workers.core.allowance import DAY
-from workers.core.breaking import Failure
 from workers.core.estimating import measure
 from workers.core.lane import Lane, Ticket
 from workers.core.packing import Limits
-from workers.core.retrying import ATTEMPTS, Budget, backoff, step
+from workers.core.retrying import Budget, backoff, step
 from workers.errors import HandBack
 from workers.funding import Funding
 from workers.gate import Gate, Waiter
 from workers.ledger import Ledger
 from workers.ports import Endpoint
 from workers.routing import Routing
+from workers.tries import Tries
 from workers.turns import Group, Pool, Turns
 
 __all__ = ["Answer", "Call", "Dispatcher", "Gate"]
@@ -55,28 +55,6 @@ class Answer:
 
     outcome: Outcome
     attempts: tuple[Attempt, ...]
-
-
-@dataclass(slots=True)
-class _Tries:
-    """What has been tried for one call. `counted` were so before it was handed back."""
-
-    row: Hashable
-    counted: int
-    made: list[tuple[Attempt, Failure | None]] = field(default_factory=list)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the row has failed by its own fault as often as it may, and has just done so."""
-        counting = [failure is not None and failure.counts for _, failure in self.made]
-        return counting[-1] and self.counted + sum(counting) >= ATTEMPTS
-
-    def attempts(self) -> tuple[Attempt, ...]:
-        """As they are recorded: which of them count is known only later."""
-        return tuple(
-            replace(attempt, counted=True) if failure is not None and failure.counts else attempt
-            for attempt, failure in self.made
-        )
 
 
 class Dispatcher:
@@ -190,18 +168,18 @@ class Dispatcher:
     async def _asked(self, call: Call, group: Group, waiter: Waiter) -> Answer:
         self._calls += 1
         row = self._calls if call.line is None else (waiter.job, call.line)
-        tries = _Tries(row, sum(attempt.counted for attempt in call.earlier))
+        tries = Tries(row, sum(attempt.counted for attempt in call.earlier))
         try:
             outcome = await self._last(call, group, waiter, tries)
         except HandBack as wait:
             # One HandBack may send many calls away: each has attempts of its own.
             own = HandBack(wait.reason, wait.delay, wait.deployment)
-            own.attempts = tries.attempts()
+            own.attempts = tries.attempts
             own.said = self._said(wait.deployment) if wait.reason == "outage" else None
             raise own from None
-        return Answer(outcome, tries.attempts())
+        return Answer(outcome, tries.attempts)
 
-    async def _last(self, call: Call, group: Group, waiter: Waiter, tries: _Tries) -> Outcome:
+    async def _last(self, call: Call, group: Group, waiter: Waiter, tries: Tries) -> Outcome:
         """Try until an outcome is final; every try is noted in `tries`."""
         loop = asyncio.get_running_loop()
         failures = 0
@@ -241,7 +219,7 @@ class Dispatcher:
                 budget.spend()
 
     async def _try(
-        self, lane: Lane, ticket: Ticket, call: Call, waiter: Waiter, tries: _Tries
+        self, lane: Lane, ticket: Ticket, call: Call, waiter: Waiter, tries: Tries
     ) -> tuple[Outcome, float]:
         """Make one call. Gives its outcome, and the seconds for which its row should rest."""
         loop = asyncio.get_running_loop()
@@ -260,7 +238,7 @@ class Dispatcher:
         now = loop.time()
         job, size = waiter.job, waiter.size
         verdict = lane.settle(ticket, outcome, job=job, size=size, row=tries.row, now=now)
-        tries.made.append((_attempt(lane, ticket, outcome, waiter, now), verdict.failure))
+        tries.note(lane, ticket, outcome, verdict.failure, waiter=waiter, now=now)
         waiter.tried(now)
         if step(outcome) != "final":
             self._turns.hand_back(lane)
@@ -319,21 +297,6 @@ class Dispatcher:
 
     def _queued(self, lane: Lane) -> int:
         return self._turns.pool(lane).queue.waiting
-
-
-def _attempt(lane: Lane, ticket: Ticket, outcome: Outcome, waiter: Waiter, now: float) -> Attempt:
-    waited = ticket.sent - waiter.since
-    used = outcome.usage.total_tokens if outcome.usage is not None else 0
-    return Attempt(
-        deployment=lane.name,
-        kind=outcome.kind,
-        status=outcome.status,
-        waited=round(waited, 3),
-        waited_for=waiter.waited_for if waited > 0.0 else None,
-        seconds=round(now - ticket.sent, 3),
-        tokens=used,
-        billed=outcome.billed,
-    )
 
 
 def _too_large(lanes: Sequence[Lane]) -> Outcome:

@@ -176,7 +176,7 @@ class Turns:
     def pump(self, lane: Lane) -> None:
         """Give a lane what waits for it, as far as it may take it; else wake it when it may."""
         queue = self._pools[lane.name].queue
-        if not queue.waiting or lane.full():
+        if not queue.waiting:
             return
         now = asyncio.get_running_loop().time()
 

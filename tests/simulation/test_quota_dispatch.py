@@ -497,6 +497,24 @@ def test_retries_in_vain_are_rationed() -> None:
     play(main)
 
 
+def test_a_retry_that_is_handed_back_costs_no_budget() -> None:
+    refused = Outcome(kind="auth", status=401)
+
+    async def main() -> None:
+        answers = Scripted(lambda n, body: failed(503) if n == 1 else refused, seconds=0.1)
+        bench = Bench({"phi": answers})
+        asking = asyncio.create_task(handed_back(bench.ask(Gate(math.inf, 20.0))))
+        await asyncio.sleep(0.05)
+        # While the first one rests, the key is refused: the deployment stops beyond its deadline.
+        other = asyncio.create_task(bench.ask(job="other"))
+        assert (await asking).reason == "outage"
+        assert len(bench.calls) == 2
+        assert bench.dispatcher._lanes["phi"].budget.tokens == pytest.approx(10.0)
+        other.cancel()
+
+    play(main)
+
+
 def test_after_a_blip_all_that_failed_is_asked_again_at_full_rate() -> None:
     async def main() -> None:
         now = asyncio.get_running_loop().time
@@ -729,7 +747,8 @@ def test_jobs_share_a_deployment_by_weight() -> None:
         await asyncio.sleep(60.0)
         total = sum(done.values())
         for job, weight in jobs.items():
-            assert done[job] / total == pytest.approx(weight / 5.1, rel=0.25)
+            part = weight / 5.1
+            assert done[job] / total == pytest.approx(part, abs=min(0.04, 0.25 * part))
         for task in working:
             task.cancel()
 

@@ -27,7 +27,7 @@ SHORT = 2.0
 only STREAK of them in a row stop the lane."""
 STREAK = 3
 CROWDED, CROWDED_LONGEST = 0.5, 10.0
-"""Seconds to wait where others hold all slots of a server: doubled each time, up to LONGEST."""
+"""Seconds to wait where others hold all slots of a server: doubled each time, up to the latter."""
 PACED = 512
 """Calls in flight from which the guard starts where a quota paces them."""
 JOBS = 256
@@ -102,20 +102,14 @@ class Lane:
         """Whether it will pass them, as far as can be told."""
         return self.most_tokens == inf or self.tokens(job, size) <= self.most_tokens
 
-    def full(self) -> bool:
-        """Whether no call may go, however small, because a slot has to become free first."""
-        if self.in_flight < self.guard.limit:
-            return False
-        self.guard.full()
-        self.why = "concurrency"
-        return True
-
     def ready(self, tokens: float, now: float) -> float:
         """When a call of `tokens` may go, as far as time decides; inf: when something happens.
 
         Where that is later than now, `why` says what stands against it.
         """
-        if self.full():
+        if self.in_flight >= self.guard.limit:
+            self.guard.full()
+            self.why = "concurrency"
             return inf
         at = self.breaker.ready(now)
         if at > now:
