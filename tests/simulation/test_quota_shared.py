@@ -12,8 +12,10 @@ import pytest
 from local.endpoint.limits import Limits
 from schemas.outcomes import Outcome
 from tests.simulation.quota_world import (
+    EPOCH,
     Endpoint,
     Row,
+    Storage,
     Worker,
     World,
     deployment,
@@ -22,9 +24,10 @@ from tests.simulation.quota_world import (
     rows,
 )
 from tests.simulation.virtual_time import run
-from workers.core.shares import SLOWEST_RECOVERY, Wish
+from workers.core.shares import SLOWEST_RECOVERY, Book, Day, Wish
 from workers.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.ledger import Ledger, Round
+from workers.ports import BlobRef
 
 REQUESTS = Limits(requests_per_minute=1000, tokens_per_minute=200_000)
 FULL = 16.0
@@ -558,3 +561,25 @@ def test_no_second_sees_more_than_the_quota_and_the_bursts() -> None:
         seconds = sent[last] - sent[first]
         # The burst of each of eight workers, and what the network holds back and lets go.
         assert FULL * 1.05 * (seconds + 0.02) + 8 * 1.2 >= 60
+
+
+def test_an_entry_of_yesterday_does_not_stand_after_midnight() -> None:
+    """Its lot would be used as today's, on top of today's."""
+
+    async def main(rng: Random) -> None:
+        storage = Storage(rng, EPOCH - 2.0)
+        ledger = Ledger(storage, "state", rng=rng)
+        wish = partial(Wish, 1.0, 1.0, per_day=1000)
+        before = await ledger.renew("phi", wish(day=10), lambda _: None)
+        today = before.grant.date
+        assert before.grant.day == 10
+        await asyncio.sleep(3.0)
+        held = wish(drawn=Day(today, 10))
+        after = await ledger.renew("phi", held, lambda _: None)
+        assert after.grant.date == today + 1
+        stored = await storage.read(BlobRef("state", "quota/phi.json"))
+        book = Book.load(stored.data)
+        assert book is not None
+        assert (book.day, book.holders[ledger.holder].drawn) == (Day(today + 1, 0), 0)
+
+    run(main, 1)
