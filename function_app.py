@@ -9,7 +9,7 @@ import json
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
-from workers.api import Reply
+from workers.api.jobs import Reply
 from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
 

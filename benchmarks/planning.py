@@ -28,12 +28,12 @@ from local.azurite import azurite
 from schemas.deployments import Deployment, Task
 from schemas.jobs import Job, JobOptions
 from workers.adapters.blobs import connect_blobs
-from workers.intake import Intake
+from workers.intake.intake import Intake
+from workers.intake.scanning import pieces_of
+from workers.jobs.store import Records
+from workers.jobs.transitions import Steps
 from workers.ports import BlobRef, Blobs, OutMessage
-from workers.records import Records
-from workers.scanning import pieces_of
 from workers.settings import Settings
-from workers.steps import Steps
 
 LEAST_RATE = 100.0
 MOST_MEMORY = 250.0

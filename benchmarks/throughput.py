@@ -30,8 +30,8 @@ import orjson
 from benchmarks.whole_job import Finished, site
 from schemas.deployments import Deployment, Kind
 from workers.adapters.endpoints import connect
-from workers.core.planning import MAX_ROWS
-from workers.dispatcher import Call, Dispatcher, Gate
+from workers.dispatch.dispatcher import Call, Dispatcher, Gate
+from workers.intake.planning import MAX_ROWS
 from workers.service import GC_THRESHOLD
 
 ROWS, IN_FLIGHT, LATENCY = 5_000, 500, 0.05

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from local.azurite import KEY as STORAGE_KEY
-from tests.endpoints.clients import KEY as ENDPOINT_KEY
+from tests.adapters.clients import KEY as ENDPOINT_KEY
 
 # For tests that want a key or a prompt of which no trace may be found.
 CANARY_KEY = "canary-key-3f0c62b1"

@@ -11,15 +11,15 @@ from pydantic import ValidationError
 
 from schemas.jobs import SCHEMA_VERSION, Asked, JobState, Reason
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage, ShardMessage
-from workers import doors
-from workers.core import lifecycle, telling
 from workers.errors import InputError, NewerVersion, Unavailable
-from workers.finisher import Finisher
-from workers.intake import Intake
+from workers.intake import announcements
+from workers.intake.intake import Intake
+from workers.jobs import events, lifecycle
+from workers.jobs.finisher import Finisher
+from workers.jobs.store import Records
+from workers.jobs.transitions import JOBS, SHARDS, Steps
 from workers.ports import AGAIN, TRACE, OutMessage, Received
-from workers.records import Records
-from workers.runner import Runner
-from workers.steps import JOBS, SHARDS, Steps
+from workers.shards.runner import Runner
 
 RETRY_SECONDS: Final = 30.0
 DEAD_RETRY_SECONDS: Final = 60.0
@@ -61,7 +61,7 @@ class Inbox:
         """A job request, a blob event, or a step of a job."""
         asked = _asked(received)
         try:
-            message = doors.read_jobs_message(received.body)
+            message = announcements.read_jobs_message(received.body)
             await self._do(message, asked, received.again)
         except InputError as error:
             await self._intake.reject(_name(received), error, asked)
@@ -72,7 +72,7 @@ class Inbox:
             await self._send_again(received, RETRY_SECONDS, _tries(received))
 
     async def _do(
-        self, message: JobsMessage | doors.BlobCreated | None, asked: Asked, again: bool
+        self, message: JobsMessage | announcements.BlobCreated | None, asked: Asked, again: bool
     ) -> None:
         match message:
             case JobRequest():
@@ -83,7 +83,7 @@ class Inbox:
                 await self._finisher.run(job, again=again)
             case Expire(job=job):
                 await self._expire(job, again)
-            case doors.BlobCreated(container=container, name=name, etag=etag):
+            case announcements.BlobCreated(container=container, name=name, etag=etag):
                 await self._intake.dropped(container, name, etag=etag, asked=asked, again=again)
             case None:
                 return
@@ -140,7 +140,7 @@ class Inbox:
         asked = _asked(received)
         failed = InputError("not_processed", "the request failed every time: see the worker's log")
         try:
-            message = doors.read_jobs_message(received.body)
+            message = announcements.read_jobs_message(received.body)
         except InputError as error:
             await self._refuse(received, error)
             return
@@ -192,7 +192,7 @@ class Inbox:
         reason = Reason(code=code, message=f"{error}; kept as {kept.container}/{kept.name}")
         log.warning("refused: %s", reason.message)
         await self._steps.publish(
-            telling.rejection(
+            events.rejection(
                 "job.refused",
                 _name(received),
                 reason,

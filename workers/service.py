@@ -18,18 +18,18 @@ from azure.identity.aio import DefaultAzureCredential
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
-from workers.api import Api
+from workers.api.jobs import Api
 from workers.clock import ServiceClock
-from workers.dispatcher import Dispatcher
+from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import WorkerError
-from workers.finisher import Finisher
 from workers.inbox import Inbox
-from workers.intake import Intake
-from workers.ledger import Ledger
-from workers.records import Records
-from workers.runner import Runner
+from workers.intake.intake import Intake
+from workers.jobs.finisher import Finisher
+from workers.jobs.store import Records
+from workers.jobs.transitions import JOBS, SHARDS, STATUS, Steps
+from workers.quota.ledger import Ledger
 from workers.settings import read_settings
-from workers.steps import JOBS, SHARDS, STATUS, Steps
+from workers.shards.runner import Runner
 from workers.sweeper import Sweeper
 
 # The names of the connections, as the triggers use them: a connection string in the setting of

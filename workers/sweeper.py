@@ -6,11 +6,11 @@ from typing import Final
 
 from schemas.jobs import Job, JobState
 from schemas.messages import Finish
-from workers.core import lifecycle
 from workers.errors import WorkerError
-from workers.intake import Intake
-from workers.records import Held, Records
-from workers.steps import Steps
+from workers.intake.intake import Intake
+from workers.jobs import lifecycle
+from workers.jobs.store import Held, Records
+from workers.jobs.transitions import Steps
 
 LOOK_SECONDS: Final = 300.0
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from schemas.deployments import Task
 from schemas.outcomes import OutcomeKind, Usage
-from tests.endpoints.clients import asking, json_answer, recorded
+from tests.adapters.clients import asking, json_answer, recorded
 from workers.adapters.endpoints import calling
 from workers.adapters.endpoints.answers import answer, usage_of
 

@@ -16,14 +16,14 @@ from local.endpoint.server import Endpoint as Simulated
 from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
 from schemas.results import Attempt
-from tests.endpoints.clients import EMBED, KEY, SEED, deployment
+from tests.adapters.clients import EMBED, KEY, SEED, deployment
 from workers.adapters.endpoints import connect
-from workers.asking import Asking
-from workers.core.lines import RowResult
-from workers.core.packing import Limits
-from workers.core.rows import Request
-from workers.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.errors import HandBack
+from workers.rows.packing import Limits
+from workers.rows.reading import Request
+from workers.rows.writing import RowResult
+from workers.shards.calls import Asking
 
 JOB = Job(
     id="20260101T000000Z-0000000000000000",

@@ -6,7 +6,7 @@ import pytest
 
 from local.endpoint import completion, embedding, image_content
 from schemas.deployments import TASKS_OF_KIND, Kind, Task
-from tests.endpoints.clients import (
+from tests.adapters.clients import (
     EMBED,
     KINDS,
     MODEL,

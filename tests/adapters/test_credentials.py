@@ -12,7 +12,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
 from schemas.deployments import Kind
-from tests.endpoints.clients import KEY, KINDS, asking, deployment, json_answer, recorded, recorder
+from tests.adapters.clients import KEY, KINDS, asking, deployment, json_answer, recorded, recorder
 from workers.adapters.endpoints import connect
 from workers.errors import SettingsError
 from workers.service import Keys

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from schemas.outcomes import OutcomeKind
-from tests.endpoints.clients import asking
+from tests.adapters.clients import asking
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -11,7 +11,7 @@ from local.endpoint.profiles import ProfileName
 from local.endpoint.throttles import Hint
 from schemas.deployments import Kind
 from schemas.outcomes import Limit, Outcome, OutcomeKind
-from tests.endpoints.clients import EMBED, KINDS, SEED, asking, simulated
+from tests.adapters.clients import EMBED, KINDS, SEED, asking, simulated
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
 STREAMED = CHAT | {"stream": True}

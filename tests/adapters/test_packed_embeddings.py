@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from local.endpoint import Rule, Settings, When, embedding
 from schemas.outcomes import OutcomeKind
-from tests.endpoints.clients import EMBED, SEED, simulated
-from workers.core.packing import Limits, Pack, Request, Share, blames_a_row, pack, unpack
+from tests.adapters.clients import EMBED, SEED, simulated
 from workers.ports import Endpoint
+from workers.rows.packing import Limits, Pack, Request, Share, blames_a_row, pack, unpack
 
 DIMENSIONS = 8
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.outcomes import Outcome, OutcomeKind
-from workers.core.breaking import FIRST, GRACE, LONGEST, REFUSED_FIRST, Breaker, Failure
+from workers.dispatch.breaker import FIRST, GRACE, LONGEST, REFUSED_FIRST, Breaker, Failure
 
 
 def failed(status: int | None = 503, kind: OutcomeKind = "transient") -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.core.guarding import START, Guard
+from workers.dispatch.concurrency import START, Guard
 
 
 class Server:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.core.fairness import FairQueue
+from workers.dispatch.fair_queue import FairQueue
 
 Queue = FairQueue[str, tuple[str, int]]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.outcomes import Limit, Outcome, OutcomeKind
-from workers.core.retrying import (
+from workers.dispatch.retries import (
     BASE,
     JITTER,
     LONGEST,

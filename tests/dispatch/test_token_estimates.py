@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.deployments import Task
 from schemas.outcomes import Usage
-from workers.core.estimating import (
+from workers.dispatch.token_estimates import (
     FIRST_RATIO,
     IMAGE,
     PER_MESSAGE,

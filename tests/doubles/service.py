@@ -17,16 +17,16 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
-from workers.api import Api
-from workers.dispatcher import Dispatcher
-from workers.finisher import Finisher
+from workers.api.jobs import Api
+from workers.dispatch.dispatcher import Dispatcher
 from workers.inbox import Inbox, Received
-from workers.intake import Intake
+from workers.intake.intake import Intake
+from workers.jobs.finisher import Finisher
+from workers.jobs.store import Records
+from workers.jobs.transitions import JOBS, SHARDS, STATUS, Steps
 from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage
-from workers.records import Records
-from workers.runner import Runner
 from workers.settings import Settings
-from workers.steps import JOBS, SHARDS, STATUS, Steps
+from workers.shards.runner import Runner
 from workers.sweeper import Sweeper
 
 EPOCH = 1_800_000_000.0

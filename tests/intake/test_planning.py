@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions, PlannedShard
-from workers.core import planning
-from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey, seen
-from workers.core.rows import Refusal, Request, RowRules, read_row, split_lines
+from workers.intake import planning
+from workers.intake.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey, seen
+from workers.rows.reading import Refusal, Request, RowRules, read_row, split_lines
 
 MAX_LINE = 70_000
 RULES = RowRules.of(JobOptions(), max_line_bytes=MAX_LINE, default_models={"chat": "phi"})

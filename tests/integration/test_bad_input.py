@@ -12,8 +12,8 @@ import pytest
 from tests.doubles import MemoryBlobs
 from tests.doubles.bus import Delivery
 from tests.doubles.service import MODEL, Bench, Ended, bench
+from workers.jobs.transitions import SHARDS
 from workers.ports import BlobRef
-from workers.steps import SHARDS
 
 GOOD = b'{"prompt": "a good one"}'
 PROMPTS = "prompts"

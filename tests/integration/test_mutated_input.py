@@ -19,8 +19,8 @@ from local.azurite import Azurite
 from schemas.jobs import JobOptions, parse_options
 from tests.doubles.service import MODEL, Bench, Ended, bench
 from workers.adapters.blobs import connect_blobs
-from workers.core.rows import Refusal, Request, RowRules, read_row, split_lines
 from workers.ports import BlobRef
+from workers.rows.reading import Refusal, Request, RowRules, read_row, split_lines
 
 SEED = 20_240_613
 FILES, ROWS, MESSAGES, OPTIONS = 800, 6_500, 2_000, 1_500

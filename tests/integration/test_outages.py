@@ -13,12 +13,12 @@ from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
-from workers import intake
-from workers.core import lifecycle
 from workers.errors import Unavailable
+from workers.intake import intake
+from workers.jobs import lifecycle
+from workers.jobs.store import Held, Records
+from workers.jobs.transitions import JOBS, SHARDS
 from workers.ports import BlobInfo, OutMessage, Received
-from workers.records import Held, Records
-from workers.steps import JOBS, SHARDS
 from workers.sweeper import LOOK_SECONDS
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'

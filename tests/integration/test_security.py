@@ -19,10 +19,10 @@ from schemas.deployments import Deployment
 from tests.doubles import MemoryBlobs
 from tests.doubles.service import EPOCH, MODEL, Answering, Bench, bench
 from tests.leaks import CANARY_KEY, CANARY_PROMPT, Watch, leaked
-from workers import doors
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.endpoints import connect
 from workers.errors import InputError
+from workers.intake import announcements
 from workers.ports import BlobRef, Endpoint, Stored
 
 GOOD = b'{"prompt": "p"}\n'
@@ -152,7 +152,7 @@ async def test_odd_names_through_azurite(azurite: Azurite) -> None:
             ]
             for name in ESCAPES:
                 with pytest.raises(InputError):
-                    doors.check_place("odd-prompts", name, containers[:1])
+                    announcements.check_place("odd-prompts", name, containers[:1])
         found = [f"odd-results/{info.ref.name}" async for info in blobs.list("odd-results")]
         assert len(found) == 3 * len(ODD)
         assert {path.rsplit("/", 1)[0] for path in found} == set(folders)
@@ -176,7 +176,7 @@ def inside_its_folder(folder: str, job: str) -> None:
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 @settings(max_examples=300, deadline=None)
 def test_no_name_leads_out_of_the_results(name: str) -> None:
-    inside_its_folder(f"results/{doors.results_folder(name, 'j-1')}", "j-1")
+    inside_its_folder(f"results/{announcements.results_folder(name, 'j-1')}", "j-1")
 
 
 @given(st.lists(st.sampled_from(["..", ".", "/", "\\", "a", " ", "%2e", ".jsonl"]), min_size=1))
@@ -354,7 +354,7 @@ async def test_sizes_are_bounded_before_anything_is_read() -> None:
         await service.drop(b"{" + b" " * 50_000_000 + b"}", "in.options.json")
         ended = await service.run(GOOD)
         assert ended.reason["code"] == "invalid_options"
-        assert blobs.longest <= doors.MAX_OPTIONS_BYTES + 1
+        assert blobs.longest <= announcements.MAX_OPTIONS_BYTES + 1
         assert not [ref for ref in blobs.whole if ref.container == "prompts"]
 
         ended = await service.run(GOOD + b"x" * 30_000_000 + b"\n" + GOOD, "long.jsonl")
@@ -370,16 +370,16 @@ async def test_a_file_beyond_the_limit_is_never_read() -> None:
         ended = await service.run(GOOD * 1000, options={})
         assert ended.reason["code"] == "file_too_large"
         assert ended.manifest["input"]["size"] == len(GOOD) * 1000
-        assert blobs.longest <= doors.MAX_OPTIONS_BYTES + 1
+        assert blobs.longest <= announcements.MAX_OPTIONS_BYTES + 1
 
 
-@pytest.mark.parametrize("size", [doors.MAX_MESSAGE_BYTES + 1, 5_000_000])
+@pytest.mark.parametrize("size", [announcements.MAX_MESSAGE_BYTES + 1, 5_000_000])
 def test_a_message_beyond_the_limit_is_never_parsed(size: int) -> None:
     with pytest.raises(InputError) as told:
-        doors.read_jobs_message(b"[" * size)
+        announcements.read_jobs_message(b"[" * size)
     assert told.value.code == "message_too_large"
 
 
 def test_options_beyond_the_limit_are_never_parsed() -> None:
     with pytest.raises(ValueError, match="more than"):
-        doors.options_json(b" " * (doors.MAX_OPTIONS_BYTES + 1))
+        announcements.options_json(b" " * (announcements.MAX_OPTIONS_BYTES + 1))

@@ -4,8 +4,8 @@ import pytest
 
 from schemas.jobs import Asked, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import Counts, Tokens
-from tests.core.test_lifecycle import job
-from workers.core import telling
+from tests.jobs.test_lifecycle import job
+from workers.jobs import events
 
 NOW = 1_800_000_000.0
 
@@ -21,12 +21,12 @@ def asked_job() -> Job:
 
 
 def test_times_are_utc_to_the_millisecond() -> None:
-    assert telling.iso(0.0) == "1970-01-01T00:00:00.000Z"
-    assert telling.iso(NOW + 0.1234) == "2027-01-15T08:00:00.123Z"
+    assert events.iso(0.0) == "1970-01-01T00:00:00.000Z"
+    assert events.iso(NOW + 0.1234) == "2027-01-15T08:00:00.123Z"
 
 
 def test_a_job_without_a_state_is_being_validated() -> None:
-    told = telling.status(asked_job(), None, "results", NOW)
+    told = events.status(asked_job(), None, "results", NOW)
     assert told.state == "validating"
     assert told.counts is None
     assert told.input == "prompts/in.jsonl"
@@ -48,7 +48,7 @@ def test_a_status_has_counts_rate_and_time_left() -> None:
             reason="quota", deployment="phi", message="mend it", since=NOW - 1, until=NOW + 5
         ),
     )
-    told = telling.status(asked_job(), state, "results", NOW)
+    told = events.status(asked_job(), state, "results", NOW)
     assert told.state == "in_progress"
     assert told.counts == state.counts
     assert (told.rate, told.seconds_left) == (4.0, 20.0)
@@ -56,10 +56,10 @@ def test_a_status_has_counts_rate_and_time_left() -> None:
         "reason": "quota",
         "deployment": "phi",
         "message": "mend it",
-        "since": telling.iso(NOW - 1),
-        "until": telling.iso(NOW + 5),
+        "since": events.iso(NOW - 1),
+        "until": events.iso(NOW + 5),
     }
-    assert told.started == telling.iso(NOW - 10)
+    assert told.started == events.iso(NOW - 10)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_status_has_counts_rate_and_time_left() -> None:
 )
 def test_states_are_shown_as_users_know_them(fields: dict[str, object], shown: str) -> None:
     state = JobState(revision=1, state="in_progress").model_copy(update=fields)
-    told = telling.status(asked_job(), state, "results", NOW)
+    told = events.status(asked_job(), state, "results", NOW)
     assert told.state == shown
     assert (told.ended is not None) == state.terminal
 
@@ -84,12 +84,12 @@ def test_states_are_shown_as_users_know_them(fields: dict[str, object], shown: s
 def test_an_ended_job_waits_for_nothing() -> None:
     waiting = Waiting(reason="quota", since=NOW)
     state = JobState(revision=9, state="completed", ended=NOW, waiting=waiting)
-    assert telling.status(asked_job(), state, "results", NOW).waiting is None
+    assert events.status(asked_job(), state, "results", NOW).waiting is None
 
 
 def test_an_event_is_a_cloud_event_in_the_order_of_revisions() -> None:
-    events = [
-        telling.event(
+    told = [
+        events.event(
             "job.progress",
             asked_job(),
             JobState(revision=revision, state="in_progress"),
@@ -98,18 +98,18 @@ def test_an_event_is_a_cloud_event_in_the_order_of_revisions() -> None:
         )
         for revision in (9, 10, 123_456)
     ]
-    assert [event.sequence for event in events] == sorted(event.sequence for event in events)
-    first = events[0]
+    assert [event.sequence for event in told] == sorted(event.sequence for event in told)
+    first = told[0]
     assert first.specversion == "1.0"
     assert first.id == "j:9:job.progress"
     assert first.subject == "j"
-    assert first.time == telling.iso(NOW)
+    assert first.time == events.iso(NOW)
 
 
 def test_a_rejection_is_the_same_event_however_often_it_is_told() -> None:
     reason = Reason(code="file_not_found", message="x" * 10_000)
     told = [
-        telling.rejection(
+        events.rejection(
             "job.rejected", "name", reason, source="prompts/x", asked=Asked(message_id="m"), now=now
         )
         for now in (NOW, NOW + 9)

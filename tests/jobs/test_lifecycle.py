@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import Counts, Receipt, Tokens
-from workers.core import lifecycle
-from workers.core.lifecycle import NOTHING, Change
+from workers.jobs import lifecycle
+from workers.jobs.lifecycle import NOTHING, Change
 
 ROWS = 3
 REASON = Reason(code="why", message="because")

@@ -14,7 +14,7 @@ from local.dropping import MAX_METADATA, metadata_for
 from local.progress import describe
 from schemas.jobs import JobStatus
 from schemas.results import Counts, Manifest, Tokens
-from workers.doors import metadata_options
+from workers.intake.announcements import metadata_options
 
 SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")
 

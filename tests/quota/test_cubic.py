@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.core.allowance import Allowance, Grant
-from workers.core.cubic import BETA, RECOVERY, Cubic
-from workers.core.pacing import Quota
+from workers.quota.allowance import Allowance, Grant
+from workers.quota.cubic import BETA, RECOVERY, Cubic
+from workers.quota.pacing import Quota
 
 
 def test_it_starts_from_the_safe_share_and_climbs_within_minutes() -> None:

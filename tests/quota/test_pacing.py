@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.core.pacing import LATENESS, TOKEN_BURST, Bucket, Headroom, Pacer, Quota
+from workers.quota.pacing import LATENESS, TOKEN_BURST, Bucket, Headroom, Pacer, Quota
 
 costs = st.lists(st.floats(0.1, 20.0), min_size=1, max_size=60)
 pauses = st.lists(st.floats(0.0, 5.0), min_size=60, max_size=60)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.core.allowance import Allowance, Grant
-from workers.core.pacing import Quota
-from workers.core.shares import (
+from workers.quota.allowance import Allowance, Grant
+from workers.quota.pacing import Quota
+from workers.quota.shares import (
     JOBS,
     LEASE,
     MARGIN,
@@ -356,7 +356,7 @@ class Walk:
         fresh, _ = renew(self.book, process.name, wish, shown)
         self.now += rng.choice([0.0, rng.uniform(0.0, 3.0)])
         share = fresh.holders[process.name].share
-        # As workers.ledger does: what is about to be given up is not used from before the write.
+        # As workers.quota.ledger does: what is about to be given up is not used any more.
         process.share = min(process.share, share)
         fate = rng.choice(["written", "written", "lost", "refused"])
         if fate != "refused":

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions
-from workers.core.rows import Request, RowRules, read_row
-from workers.core.usual import read_usual
+from workers.rows.fast_path import read_usual
+from workers.rows.reading import Request, RowRules, read_row
 
 RULES = RowRules.of(JobOptions(), max_line_bytes=1 << 20)
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.outcomes import Outcome, OutcomeKind, Usage
-from workers.core.packing import Limits, Pack, Request, blames_a_row, by_index, pack, unpack
+from workers.rows.packing import Limits, Pack, Request, blames_a_row, by_index, pack, unpack
 
 Input = str | list[str] | list[int] | list[list[int]] | list[dict[str, str]]
 

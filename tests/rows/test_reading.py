@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from schemas.jobs import JobOptions
 from schemas.requests import BODY_OF_TASK, TASK_OF_URL, URL_OF_TASK, ChatBody
-from workers.core import lines
-from workers.core.dialects import plain_chat
-from workers.core.rows import RAW_BYTES, Refusal, Request, RowRules, read_row, split_lines
+from workers.rows import writing
+from workers.rows.dialects import plain_chat
+from workers.rows.reading import RAW_BYTES, Refusal, Request, RowRules, read_row, split_lines
 
 MAX_LINE = 256 * 1024
 USER = {"role": "user", "content": "How many eggs?"}
@@ -358,10 +358,10 @@ def test_a_line_over_the_limit_is_refused_and_its_beginning_kept() -> None:
 @pytest.mark.parametrize("row", [b"{", b'{"prompt": ""}', b'{"question": 1}'])
 def test_errors_dropped_again_and_again_stay_what_they_were(row: bytes) -> None:
     refusal = refused(row)
-    first = lines.refused("job", 0, refusal)
+    first = writing.refused("job", 0, refusal)
     for _ in range(3):
         refusal = refused(first.text)
-        again = lines.refused("job", 0, refusal)
+        again = writing.refused("job", 0, refusal)
         assert again.text == first.text
         first = again
 
@@ -371,7 +371,7 @@ def test_what_was_not_kept_whole_is_never_asked(row: bytes) -> None:
     first = refused(row)
     again = first
     for _ in range(3):
-        again = refused(lines.refused("job", 0, again).text)
+        again = refused(writing.refused("job", 0, again).text)
         assert (again.code, again.raw) == ("raw_incomplete", first.raw)
 
 
@@ -506,7 +506,7 @@ def test_any_row_is_a_request_that_stands_or_a_refusal_that_can_be_written(
     result = read_row(9, data, given_rules)
     if isinstance(result, Refusal):
         assert result.message.startswith("line 9: ")
-        assert orjson.loads(lines.refused("job", 0, result).text)["line"] == 9
+        assert orjson.loads(writing.refused("job", 0, result).text)["line"] == 9
         return
     BODY_OF_TASK[result.task].model_validate(result.body)
     assert 1 <= len(result.custom_id) <= 512

@@ -20,12 +20,12 @@ from schemas.results import (
     WaitReason,
 )
 from tests.doubles import MemoryBlobs
-from workers.core import lines
-from workers.core.lines import RowResult
-from workers.core.rows import Refusal, Request
-from workers.journal import Journal, attempt_name, read_journals
 from workers.ports import BlobRef
-from workers.spool import Spool
+from workers.rows import writing
+from workers.rows.reading import Refusal, Request
+from workers.rows.writing import RowResult
+from workers.shards.journal import Journal, attempt_name, read_journals
+from workers.shards.spool import Spool
 
 REQUEST = Request(12, "row-12", "chat", "phi", {"messages": [{"role": "user", "content": "Hé?"}]})
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Ja."}}]}
@@ -39,7 +39,7 @@ def attempt(
 
 
 def answered(outcome: Outcome, *attempts: Attempt) -> RowResult:
-    return lines.answered("j", 3, REQUEST, outcome, attempts=attempts, use=attempts)
+    return writing.answered("j", 3, REQUEST, outcome, attempts=attempts, use=attempts)
 
 
 def test_an_answer_is_a_row_of_openai_batch_output() -> None:
@@ -110,10 +110,10 @@ def test_an_answer_that_cannot_be_written_fails_its_row_alone(levels: int) -> No
 
 def test_a_refusal_keeps_the_line_or_the_request() -> None:
     raw = Refusal(4, None, "invalid_json", "line 4: not JSON", raw="{")
-    row = ErrorRow.model_validate_json(lines.refused("j", 0, raw).text)
+    row = ErrorRow.model_validate_json(writing.refused("j", 0, raw).text)
     assert (row.raw, row.request, row.custom_id, row.line) == ("{", None, None, 4)
     known = Refusal(4, "x", "unknown_model", "line 4: none", request={"url": "/u"})
-    result = lines.refused("j", 0, known)
+    result = writing.refused("j", 0, known)
     row = ErrorRow.model_validate_json(result.text)
     assert (row.raw, row.request, row.custom_id) == (None, {"url": "/u"}, "x")
     assert (result.kind, result.usage, result.use) == ("invalid", Usage(), ())
@@ -121,14 +121,14 @@ def test_a_refusal_keeps_the_line_or_the_request() -> None:
 
 @pytest.mark.parametrize("ending", ["cancelled", "expired", "failed"])
 def test_what_was_not_done_says_why(ending: Any) -> None:
-    reason = lines.default_reason(ending)
-    known = lines.not_done("j", 3, 12, REQUEST, first_line=9, kind=ending, reason=reason)
+    reason = writing.default_reason(ending)
+    known = writing.not_done("j", 3, 12, REQUEST, first_line=9, kind=ending, reason=reason)
     row = ErrorRow.model_validate_json(known.text)
     assert known.kind == ending
     assert (row.id, row.line, row.custom_id) == ("j-12", 12, "row-12")
     assert row.error.model_dump() == reason.model_dump()
     assert row.request == REQUEST.as_batch_row()
-    unread = lines.not_done("j", 3, None, None, first_line=9, kind=ending, reason=reason)
+    unread = writing.not_done("j", 3, None, None, first_line=9, kind=ending, reason=reason)
     row = ErrorRow.model_validate_json(unread.text)
     assert (row.id, row.line, row.request) == ("j-9+3", None, None)
 
@@ -168,22 +168,22 @@ def alike(one: RowResult, other: RowResult) -> bool:
 @given(RESULTS)
 @settings(max_examples=150, deadline=None)
 def test_a_journal_gives_back_what_it_was_given(result: RowResult) -> None:
-    line = lines.journal_line(result)
+    line = writing.journal_line(result)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert alike(lines.from_journal(json.loads(line)), result)
+    assert alike(writing.from_journal(json.loads(line)), result)
 
 
 @given(st.lists(RESULTS, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_sums_add_up_however_they_are_parted(results: list[RowResult]) -> None:
-    whole = lines.sums_of(results)
-    parts = [lines.sums_of([result]) for result in results]
+    whole = writing.sums_of(results)
+    parts = [writing.sums_of([result]) for result in results]
     counts, tokens, use = Counts(), Tokens(), dict[str, DeploymentUse]()
     for part in parts:
         counts, tokens = counts.plus(part.counts), tokens.plus(part.tokens)
         for name, used in part.use.items():
-            use[name] = lines.add_use(use[name], used) if name in use else used
+            use[name] = writing.add_use(use[name], used) if name in use else used
     assert whole.counts == counts
     assert whole.counts.done == len(results)
     assert whole.tokens == tokens
@@ -203,7 +203,7 @@ def test_waits_are_summed_by_what_was_waited_for() -> None:
         attempt(),
     ]
     result = answered(Outcome("ok", 200, ANSWER, Usage(1, 1)), *waits)
-    assert lines.sums_of([result]).use["phi"] == DeploymentUse(
+    assert writing.sums_of([result]).use["phi"] == DeploymentUse(
         calls=4,
         outcomes={"ok": 3, "throttled": 1},
         tokens=48,
@@ -229,7 +229,7 @@ def name(ordinal: int) -> str:
 
 
 async def write(journal: Journal, results: Sequence[RowResult]) -> None:
-    await journal.write(lines.journal_line(result) for result in results)
+    await journal.write(writing.journal_line(result) for result in results)
 
 
 async def back(blobs: MemoryBlobs) -> tuple[Any, list[RowResult]]:

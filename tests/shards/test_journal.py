@@ -10,13 +10,13 @@ from schemas.results import Attempt
 from tests.doubles import AnswerLost, FaultyBlobs, MemoryBlobs
 from tests.simulation import virtual_time
 from workers.clock import TOLERANCE_SECONDS, ServiceClock
-from workers.core.lines import spent_line
+from workers.dispatch.admission import Gate
 from workers.errors import Unavailable
-from workers.gate import Gate
-from workers.journal import Journal, attempt_name, next_ordinal, read_journals
-from workers.lease import SECONDS, Lease
 from workers.ports import BlobInfo, BlobRef
-from workers.spool import Spool
+from workers.rows.writing import spent_line
+from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
+from workers.shards.lease import SECONDS, Lease
+from workers.shards.spool import Spool
 
 FOLDER = BlobRef("state", "jobs/j/journal/0/")
 FIRST = attempt_name(0, "00000000-0000-4000-8000-000000000000")

@@ -20,17 +20,17 @@ from schemas.results import Receipt
 from tests.simulation.checker import check
 from tests.simulation.scenario import Doing, Scenario, Scripted, Span, scenario, version
 from tests.simulation.world import live
-from workers import attempt, finisher, runner
-from workers.attempt import Attempt
-from workers.core import lifecycle
-from workers.core.lifecycle import NOTHING, Change
 from workers.errors import BlobChanged, BlobExists, BlobMissing
-from workers.finisher import Finisher
-from workers.journal import Journal, Past
-from workers.lease import Lease
+from workers.jobs import finisher, lifecycle
+from workers.jobs.finisher import Finisher
+from workers.jobs.lifecycle import NOTHING, Change
+from workers.jobs.store import Held, Records
+from workers.jobs.transitions import Steps, Transition
 from workers.ports import BlobRef
-from workers.records import Held, Records
-from workers.steps import Steps, Transition
+from workers.shards import attempt, runner
+from workers.shards.attempt import Attempt
+from workers.shards.journal import Journal, Past
+from workers.shards.lease import Lease
 from workers.sweeper import Sweeper
 
 Patch = Callable[[], AbstractContextManager[None]]

@@ -14,18 +14,18 @@ from schemas.outcomes import Outcome
 from tests.doubles.faults import TRIES, FaultyBlobs, ProcessKilled
 from tests.simulation.billing import RUN, lease_of
 from tests.simulation.endpoint import Poisoned, prompts_of
-from workers.api import Api
+from workers.api.jobs import Api
 from workers.clock import ServiceClock
-from workers.dispatcher import Dispatcher
+from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import Unavailable, WorkerError
-from workers.finisher import Finisher
 from workers.inbox import Inbox
-from workers.intake import Intake
-from workers.ledger import Ledger
+from workers.intake.intake import Intake
+from workers.jobs.finisher import Finisher
+from workers.jobs.store import Records
+from workers.jobs.transitions import Steps
 from workers.ports import BlobRef, EndpointInfo, OutMessage, Received
-from workers.records import Records
-from workers.runner import Runner
-from workers.steps import Steps
+from workers.quota.ledger import Ledger
+from workers.shards.runner import Runner
 from workers.sweeper import Sweeper
 
 if TYPE_CHECKING:

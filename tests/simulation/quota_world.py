@@ -18,11 +18,11 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from workers.adapters.endpoints.refusals import refusal
-from workers.core.shares import Book
-from workers.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.errors import HandBack, Unavailable
-from workers.ledger import Ledger
 from workers.ports import BlobRef, EndpointInfo, Stored
+from workers.quota.ledger import Ledger
+from workers.quota.shares import Book
 
 EPOCH = 86_400.0 * 20_000
 NAME = "phi"

@@ -15,12 +15,12 @@ from schemas.results import Attempt
 from tests.simulation.quota_world import EPOCH, deployment
 from tests.simulation.virtual_time import run
 from workers.adapters.endpoints.refusals import refusal
-from workers.core.allowance import Grant
-from workers.core.lane import Lane
-from workers.core.retrying import UNTOLD
-from workers.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.dispatch.lane import Lane
+from workers.dispatch.retries import UNTOLD
 from workers.errors import HandBack
 from workers.ports import EndpointInfo
+from workers.quota.allowance import Grant
 
 OK = Outcome(kind="ok", status=200, body={}, usage=Usage(20, 10), billed=True)
 BODY = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50}

@@ -24,10 +24,10 @@ from tests.simulation.quota_world import (
     rows,
 )
 from tests.simulation.virtual_time import run
-from workers.core.shares import SLOWEST_RECOVERY, Book, Day, Wish
-from workers.dispatcher import Answer, Call, Dispatcher, Gate
-from workers.ledger import Ledger, Round
+from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.ports import BlobRef
+from workers.quota.ledger import Ledger, Round
+from workers.quota.shares import SLOWEST_RECOVERY, Book, Day, Wish
 
 REQUESTS = Limits(requests_per_minute=1000, tokens_per_minute=200_000)
 FULL = 16.0

@@ -24,10 +24,10 @@ from tests.simulation.billing import RUN, Billing, Run
 from tests.simulation.endpoint import Service
 from tests.simulation.process import EPOCH, Process
 from tests.simulation.scenario import Doing, Row, Scenario, Version, version
-from workers import finisher, intake
-from workers.core import planning
 from workers.errors import Draining, Unavailable
 from workers.inbox import Received
+from workers.intake import intake, planning
+from workers.jobs import finisher
 from workers.ports import BlobRef, OutMessage
 from workers.settings import Settings
 from workers.sweeper import LOOK_SECONDS

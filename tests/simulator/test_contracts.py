@@ -17,7 +17,7 @@ from local.endpoint import Model, Settings, completion, embedding, image_content
 from local.endpoint.answers import count_message_tokens
 from local.endpoint.simulator import draw_latency
 
-from .simulator_asking import MODEL, Asker, asking
+from .asking import MODEL, Asker, asking
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

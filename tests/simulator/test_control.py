@@ -18,7 +18,7 @@ from local.endpoint.faults import Fault
 from local.endpoint.profiles import PROFILES
 from local.endpoint.throttles import Hint
 
-from .simulator_asking import MODEL, FakeClock, asking
+from .asking import MODEL, FakeClock, asking
 
 
 async def test_rows_are_counted_by_what_they_ask() -> None:

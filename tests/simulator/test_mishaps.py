@@ -11,7 +11,7 @@ import pytest
 from local.endpoint import Rule, Settings, When
 from local.endpoint.faults import AT_THE_DOOR, UNBILLED, Fault
 
-from .simulator_asking import Asker, asking
+from .asking import Asker, asking
 
 STATUSES: list[Fault] = [
     *("http_400", "http_401", "http_403", "http_404", "http_408", "http_410", "http_413"),

@@ -10,7 +10,7 @@ from local.endpoint import Rule, Settings
 from local.endpoint.profiles import LIMITS, PROFILES, ProfileName
 from local.endpoint.throttles import Hint, hinted
 
-from .simulator_asking import MODEL, UNLIMITED, FakeClock, Reply, asking
+from .asking import MODEL, UNLIMITED, FakeClock, Reply, asking
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50}
 

@@ -19,7 +19,7 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
 from local.endpoint import Endpoint, Rule, Settings, completion, embedding, image_content, simulate
 
-from .simulator_asking import MODEL, UNLIMITED
+from .asking import MODEL, UNLIMITED
 
 KEY = AzureKeyCredential("simulated-key")
 TURNS = [SystemMessage("Be brief."), UserMessage("How many eggs?")]

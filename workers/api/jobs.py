@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, ParamSpec
 
 from schemas.jobs import Job, JobState
-from workers.core import lifecycle, telling
-from workers.core.lifecycle import Change
 from workers.errors import Unavailable, first_of
-from workers.records import Records
-from workers.steps import Steps
+from workers.jobs import events, lifecycle
+from workers.jobs.lifecycle import Change
+from workers.jobs.store import Records
+from workers.jobs.transitions import Steps
 
 _ACTIONS: Final = ("cancel", "pause", "resume")
 _JOB_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -114,7 +114,7 @@ class Api:
         if job is None:
             return None
         held = await self._records.state(job_id)
-        told = telling.status(
+        told = events.status(
             job, held.state if held else None, self._records.results_container, self._clock()
         )
         return told.model_dump(mode="json", exclude_none=True)

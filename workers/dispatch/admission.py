@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from schemas.results import WaitReason
-from workers.core.estimating import Size
-from workers.core.lane import Lane, Ticket
+from workers.dispatch.lane import Lane, Ticket
+from workers.dispatch.token_estimates import Size
 from workers.errors import HandBack
 
 

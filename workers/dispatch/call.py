@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 from schemas.outcomes import Outcome
 from schemas.results import Attempt
-from workers.core.breaking import Failure
-from workers.core.lane import Lane, Ticket
-from workers.core.retrying import ATTEMPTS
-from workers.gate import Waiter
+from workers.dispatch.admission import Waiter
+from workers.dispatch.breaker import Failure
+from workers.dispatch.lane import Lane, Ticket
+from workers.dispatch.retries import ATTEMPTS
 
 
 @dataclass(slots=True)

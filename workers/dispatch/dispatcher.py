@@ -16,19 +16,19 @@ from schemas.deployments import Deployment, Task
 from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
 from schemas.results import Attempt, WaitReason
-from workers.core.allowance import DAY
-from workers.core.estimating import measure
-from workers.core.lane import Lane, Ticket
-from workers.core.packing import Limits
-from workers.core.retrying import Budget, backoff, step
+from workers.dispatch.admission import Gate, Waiter
+from workers.dispatch.call import Tries
+from workers.dispatch.lane import Lane, Ticket
+from workers.dispatch.retries import Budget, backoff, step
+from workers.dispatch.routing import Routing
+from workers.dispatch.token_estimates import measure
+from workers.dispatch.waiting import Group, Pool, Turns
 from workers.errors import HandBack
-from workers.funding import Funding
-from workers.gate import Gate, Waiter
-from workers.ledger import Ledger
 from workers.ports import Endpoint
-from workers.routing import Routing
-from workers.tries import Tries
-from workers.turns import Group, Pool, Turns
+from workers.quota.allowance import DAY
+from workers.quota.ledger import Ledger
+from workers.quota.rounds import Funding
+from workers.rows.packing import Limits
 
 __all__ = ["Answer", "Call", "Dispatcher", "Gate"]
 

@@ -13,14 +13,13 @@ from random import Random
 from schemas.deployments import Deployment
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
-
-from .allowance import Allowance, Grant
-from .breaking import Breaker, Failure
-from .estimating import Estimator, Size
-from .guarding import START, Guard
-from .pacing import Headroom, Pacer, Quota
-from .retrying import Budget, hint
-from .shares import Wish, named, seats
+from workers.dispatch.breaker import Breaker, Failure
+from workers.dispatch.concurrency import START, Guard
+from workers.dispatch.retries import Budget, hint
+from workers.dispatch.token_estimates import Estimator, Size
+from workers.quota.allowance import Allowance, Grant
+from workers.quota.pacing import Headroom, Pacer, Quota
+from workers.quota.shares import Wish, named, seats
 
 SHORT = 2.0
 """Seconds: a 429 that asks for less is about a window that others share; it delays its row, and

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from schemas.deployments import Deployment, Task
-from workers.core.packing import Limits
 from workers.ports import Endpoint, EndpointInfo
+from workers.rows.packing import Limits
 
 INFO_DEADLINE = 20.0
 

@@ -13,10 +13,10 @@ from random import Random
 
 from schemas.jobs import Waiting
 from schemas.results import WaitReason
-from workers.core.fairness import FairQueue
-from workers.core.lane import Lane, Ticket
+from workers.dispatch.admission import Gate, Waiter
+from workers.dispatch.fair_queue import FairQueue
+from workers.dispatch.lane import Lane, Ticket
 from workers.errors import HandBack
-from workers.gate import Gate, Waiter
 
 LEAST_DELAY, MOST_DELAY = 1.0, 5.0
 """Seconds after which a call that only queued too long is worth another try."""

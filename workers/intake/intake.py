@@ -16,17 +16,17 @@ from schemas.jobs import (
     window_seconds,
 )
 from schemas.messages import Announcement, Expire, JobRequest
-from workers import doors
-from workers.core import lifecycle, telling
-from workers.core.planning import Survey
-from workers.core.rows import RowRules
 from workers.errors import BlobChanged, BlobMissing, InputError, Unavailable
-from workers.judging import Routes, judged
+from workers.intake import announcements
+from workers.intake.planning import Survey
+from workers.intake.scanning import PIECE_BYTES, Planned, scan
+from workers.intake.verdicts import Routes, judged
+from workers.jobs import events, lifecycle
+from workers.jobs.store import Records
+from workers.jobs.transitions import Steps
 from workers.ports import BlobInfo, BlobRef
-from workers.records import Records
-from workers.scanning import PIECE_BYTES, Planned, rules_of, scan
+from workers.rows.reading import RowRules, rules_of
 from workers.settings import Settings
-from workers.steps import Steps
 
 NIGHTLY_PATIENCE_SECONDS: Final = 1200.0
 NIGHTLY_RETRY_SECONDS: Final = 30.0
@@ -109,11 +109,11 @@ class Intake:
         """A dropped file's announcement; None for what makes no job."""
         source = f"{container}/{name[:1024]}"
         try:
-            doors.check_place(container, name, self._settings.all_input_containers)
-            if not doors.check_dropped(name):
+            announcements.check_place(container, name, self._settings.all_input_containers)
+            if not announcements.check_dropped(name):
                 return None
         except InputError as error:
-            await self.reject(doors.place_id(container, name, etag), error, asked, source)
+            await self.reject(announcements.place_id(container, name, etag), error, asked, source)
             return None
         try:
             info = await self._blobs.head(BlobRef(container, name))
@@ -122,7 +122,7 @@ class Intake:
             return None
         if etag is not None and info.etag != etag:
             return None  # the file was written again; that write has an event of its own
-        return doors.announce(info, "drop", asked)
+        return announcements.announce(info, "drop", asked)
 
     async def requested(self, request: JobRequest, asked: Asked, *, again: bool) -> None:
         """A back end asks for a file to be run. Raises InputError."""
@@ -130,9 +130,11 @@ class Intake:
 
     async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
         """What a request announces, as the file is now. Raises InputError."""
-        doors.check_place(request.container, request.name, self._settings.all_input_containers)
+        announcements.check_place(
+            request.container, request.name, self._settings.all_input_containers
+        )
         try:
-            doors.check_options(request.options)
+            announcements.check_options(request.options)
         except ValueError as error:
             raise InputError("invalid_options", str(error)) from None
         try:
@@ -141,9 +143,9 @@ class Intake:
             raise InputError(
                 "file_not_found", f"{request.container}/{request.name} does not exist"
             ) from None
-        if request.etag is not None and info.etag != doors.unquoted(request.etag):
+        if request.etag is not None and info.etag != announcements.unquoted(request.etag):
             raise InputError("file_changed", "the file is not the one with the given etag")
-        return doors.announce(info, "queue", asked, request.options)
+        return announcements.announce(info, "queue", asked, request.options)
 
     async def nightly(self) -> int:
         """Announce every file of the nightly container; one that has not changed is known.
@@ -166,7 +168,7 @@ class Intake:
             if info.ref.name.lower().endswith((".jsonl", ".ndjson")):
                 found += 1
                 # Others plan what one worker could not plan in the time that a timer has.
-                await self.send(doors.announce(info, "nightly", NOBODY))
+                await self.send(announcements.announce(info, "nightly", NOBODY))
         return found
 
     async def reject(
@@ -176,7 +178,7 @@ class Intake:
         reason = Reason(code=error.code, message=str(error))
         log.warning("rejected: %s", error.code)
         await self._steps.publish(
-            telling.rejection(
+            events.rejection(
                 "job.rejected", what, reason, source=source, asked=asked, now=self._clock()
             )
         )
@@ -185,7 +187,7 @@ class Intake:
 
     async def run(self, announcement: Announcement, *, again: bool) -> None:
         """Walk all steps from the first; each stands once, whoever walked it before."""
-        doors.check_place(
+        announcements.check_place(
             announcement.container, announcement.name, self._settings.all_input_containers
         )
         job = await self._records.job(announcement.job)
@@ -246,7 +248,7 @@ class Intake:
         await self._records.open(announcement)
         # Reading a large file takes minutes; who asked may want the job's id before that.
         results, now = self._records.results_container, self._clock()
-        await self._steps.publish(telling.event("job.validating", job, None, results, now))
+        await self._steps.publish(events.event("job.validating", job, None, results, now))
         return job
 
     async def _current(self, announcement: Announcement) -> BlobInfo | None:
@@ -285,21 +287,21 @@ class Intake:
             max_line_bytes=self._settings.max_line_bytes,
             asked=announcement.asked,
             failure=failure,
-            results=doors.results_folder(announcement.name, announcement.job),
+            results=announcements.results_folder(announcement.name, announcement.job),
         )
 
     async def _options(self, announcement: Announcement, info: BlobInfo) -> JobOptions:
         """Options of the message, the blob's metadata or the file beside it. Raises ValueError."""
         if announcement.options is not None:
             return parse_options(announcement.options)
-        raw = doors.metadata_options(info.metadata)
+        raw = announcements.metadata_options(info.metadata)
         if raw is not None:
             return parse_options(raw)
         stem = announcement.name.rsplit(".", 1)[0]
-        beside = BlobRef(announcement.container, f"{stem}{doors.OPTIONS_SUFFIX}")
+        beside = BlobRef(announcement.container, f"{stem}{announcements.OPTIONS_SUFFIX}")
         try:
-            data = await self._blobs.read_range(beside, 0, doors.MAX_OPTIONS_BYTES + 1)
-            return parse_options(doors.options_json(data))
+            data = await self._blobs.read_range(beside, 0, announcements.MAX_OPTIONS_BYTES + 1)
+            return parse_options(announcements.options_json(data))
         except BlobMissing:
             return JobOptions()
 
@@ -324,7 +326,7 @@ class Intake:
         await self._records.create_plan(job.id, planned.shards)
 
     async def _scanned(self, job: Job) -> Planned:
-        rules = rules_of(job, self._settings)
+        rules = rules_of(job, self._settings.default_models)
         if job.size <= PIECE_BYTES:
             return await scan(self._blobs, job, rules)
         async with self._large:

@@ -10,11 +10,19 @@ import numpy as np
 
 from schemas.deployments import Task
 from schemas.jobs import PlannedShard
-from workers.core.rows import BLANK, RAW_BYTES, Refusal, Request, RowRules, line_content, read_row
-from workers.core.usual import read_usual
+from workers.rows.fast_path import read_usual
+from workers.rows.reading import (
+    BLANK,
+    MAX_BYTES,
+    RAW_BYTES,
+    Refusal,
+    Request,
+    RowRules,
+    line_content,
+    read_row,
+)
 
 MAX_ROWS = 200
-MAX_BYTES = 8 * 1024 * 1024
 MAX_SHARDS = 40_000
 # A file of few rows is still cut into several shards, so that workers share it and progress shows.
 FEW_ROWS = 50

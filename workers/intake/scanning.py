@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.jobs import Job, PlannedShard
-from workers.core.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey
-from workers.core.rows import RowRules
+from workers.intake.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey
 from workers.ports import BlobRef, Blobs
-from workers.settings import Settings
+from workers.rows.reading import RowRules
 
 PIECE_BYTES: Final = 8 * 1024 * 1024
 _SLICE_BYTES: Final = 256 * 1024
@@ -24,13 +23,6 @@ class Planned:
     shards: list[PlannedShard]
     survey: Survey
     duplicates: list[int]
-
-
-def rules_of(job: Job, settings: Settings) -> RowRules:
-    """How a job's rows are read."""
-    return RowRules.of(
-        job.options, max_line_bytes=job.max_line_bytes, default_models=settings.default_models
-    )
 
 
 async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:

@@ -4,9 +4,9 @@ from typing import Protocol
 
 from schemas.deployments import Task
 from schemas.jobs import Job, Reason
-from workers.core.lines import DUPLICATE
-from workers.core.rows import NO_MODEL
-from workers.scanning import Planned
+from workers.intake.scanning import Planned
+from workers.rows.reading import NO_MODEL
+from workers.rows.writing import DUPLICATE
 
 
 class Routes(Protocol):

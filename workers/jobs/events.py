@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
 from schemas.messages import EventType, StatusEvent
-from workers.core import lifecycle
+from workers.jobs import lifecycle
 
 
 def iso(seconds: float) -> str:

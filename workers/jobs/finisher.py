@@ -7,13 +7,13 @@ from typing import Any, Final, Literal
 
 from schemas.jobs import Job, JobState
 from schemas.results import DeploymentUse, Manifest, ManifestFile, ManifestPart, Part, Receipt
-from workers.core import lifecycle
-from workers.core.lines import add_use
-from workers.core.telling import iso
 from workers.errors import BlobExists, StorageError, first_of
+from workers.jobs import lifecycle
+from workers.jobs.events import iso
+from workers.jobs.store import Records
+from workers.jobs.transitions import Steps
 from workers.ports import BlobRef
-from workers.records import Records
-from workers.steps import Steps
+from workers.rows.writing import add_use
 
 Kind = Literal["output", "errors"]
 

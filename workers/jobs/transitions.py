@@ -11,11 +11,11 @@ import orjson
 
 from schemas.jobs import Job, JobState
 from schemas.messages import Announcement, EventType, Expire, Finish, ShardMessage, StatusEvent
-from workers.core import lifecycle, telling
-from workers.core.lifecycle import Change
 from workers.errors import Unavailable
+from workers.jobs import events, lifecycle
+from workers.jobs.lifecycle import Change
+from workers.jobs.store import Records
 from workers.ports import AGAIN, TRACE, Bus, OutMessage
-from workers.records import Records
 
 JOBS: Final = "jobs"
 SHARDS: Final = "shards"
@@ -108,7 +108,7 @@ class Steps:
         await self.publish(self._event(job, kind, state))
 
     def _event(self, job: Job, kind: EventType, state: JobState) -> StatusEvent:
-        return telling.event(kind, job, state, self.records.results_container, self.clock())
+        return events.event(kind, job, state, self.records.results_container, self.clock())
 
     async def publish(self, event: StatusEvent) -> None:
         """Send an event to the topic, with the properties that subscriptions filter on."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from .cubic import Cubic
-from .pacing import Headroom, Quota, clamp
-from .shares import REST, Day
+from workers.quota.cubic import Cubic
+from workers.quota.pacing import Headroom, Quota, clamp
+from workers.quota.shares import REST, Day
 
 DAY = 86_400.0
 HORIZON = 5.0

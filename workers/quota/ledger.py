@@ -1,7 +1,7 @@
 """How does a process keep its share of a quota? Rounds with the ledger blob in Blob Storage.
 
 One blob for each deployment, `quota/{deployment}.json` in the state container, changed by
-compare-and-swap with the pure rules of core/shares.py. Expiry of others is judged by the storage
+compare-and-swap with the pure rules of shares.py. Expiry of others is judged by the storage
 service's clock as it comes with each read; what this process holds ends by its own monotonic
 clock, counted from before the read.
 """
@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from random import Random
 from uuid import UUID
 
-from workers.core.allowance import Grant
-from workers.core.pacing import clamp
-from workers.core.shares import (
+from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unavailable
+from workers.ports import BlobRef, Blobs, Stored
+from workers.quota.allowance import Grant
+from workers.quota.pacing import clamp
+from workers.quota.shares import (
     LEASE,
     MARGIN,
     SLOWEST_ROUND,
@@ -27,8 +29,6 @@ from workers.core.shares import (
     short,
     spread,
 )
-from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unavailable
-from workers.ports import BlobRef, Blobs, Stored
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from workers.core.allowance import DAY, Grant
-from workers.core.lane import Lane
+from workers.dispatch.lane import Lane
 from workers.errors import WorkerError
-from workers.ledger import Ledger
+from workers.quota.allowance import DAY, Grant
+from workers.quota.ledger import Ledger
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from .pacing import Headroom, clamp
+from workers.quota.pacing import Headroom, clamp
 
 VERSION = 1
 LEASE = 13.0

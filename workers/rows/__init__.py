@@ -1,1 +1,1 @@
-"""Decisions: no I/O, no await, no clock, environment or randomness of their own."""
+"""From lines of input to requests, and from outcomes to lines of output: decisions without I/O."""

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.deployments import Task
-from schemas.jobs import JobOptions
+from schemas.jobs import Job, JobOptions
 from schemas.requests import URL_OF_TASK, deeper_than, dialect_of
-from workers.core.dialects import IDS, WrongRow, check_body, plain_chat, task_and_body
-from workers.core.templating import FieldMissing, Template, compile_template
+from workers.rows.dialects import IDS, WrongRow, check_body, plain_chat, task_and_body
+from workers.rows.templating import FieldMissing, Template, compile_template
 
 RAW_BYTES = 64 * 1024
+MAX_BYTES = 8 * 1024 * 1024
+"""Bytes of a shard; an over-long line stands alone in one."""
 _LOST = "\ufffd".encode()
 NO_MODEL = "the row names no model, nor does the job: set the option model"
 _BOM = b"\xef\xbb\xbf"
@@ -92,6 +94,13 @@ class RowRules:
         defaults = {task: _defaults(options, names) for task, names in _DEFAULTS.items()}
         alters = any(defaults.values()) or options.system_prompt is not None
         return cls(options, max_line_bytes, default_models or {}, defaults, template, alters)
+
+
+def rules_of(job: Job, default_models: Mapping[Task, str]) -> RowRules:
+    """How a job's rows are read."""
+    return RowRules.of(
+        job.options, max_line_bytes=job.max_line_bytes, default_models=default_models
+    )
 
 
 def _defaults(options: JobOptions, names: Iterable[str]) -> dict[str, Any]:

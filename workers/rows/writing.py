@@ -9,7 +9,7 @@ import orjson
 from schemas.jobs import Ending, Reason
 from schemas.outcomes import Outcome, OutcomeKind, Usage
 from schemas.results import Attempt, Counts, DeploymentUse, Tokens
-from workers.core.rows import Refusal, Request
+from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
 Kind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]

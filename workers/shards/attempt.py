@@ -8,10 +8,12 @@ from schemas.deployments import Task
 from schemas.jobs import Ending, Job, PlannedShard, Reason
 from schemas.results import Attempt as Call
 from schemas.results import Part, Receipt
-from workers.core import lines
-from workers.core.lines import RowResult
-from workers.core.planning import MAX_BYTES
-from workers.core.rows import (
+from workers.dispatch.admission import Gate
+from workers.jobs.store import Records
+from workers.ports import BlobRef
+from workers.rows import writing
+from workers.rows.reading import (
+    MAX_BYTES,
     NO_MODEL,
     RAW_BYTES,
     Refusal,
@@ -20,12 +22,10 @@ from workers.core.rows import (
     read_row,
     split_lines,
 )
-from workers.gate import Gate
-from workers.journal import Journal, Past
-from workers.lease import Lease
-from workers.ports import BlobRef
-from workers.records import Records
-from workers.spool import Spool
+from workers.rows.writing import RowResult
+from workers.shards.journal import Journal, Past
+from workers.shards.lease import Lease
+from workers.shards.spool import Spool
 
 Row = Request | Refusal
 
@@ -62,12 +62,12 @@ class Attempt:
         """A row is done; the next journal interval makes it durable."""
         if result.row not in self.results:
             self.results.add(result)
-            self.pending.append(lines.journal_line(result))
+            self.pending.append(writing.journal_line(result))
 
     def spend(self, row: int, attempts: tuple[Call, ...]) -> None:
         """Calls were made for a row that has to wait; its line will tell of them."""
         self.past.spent[row] = (*self.past.spent.get(row, ()), *attempts)
-        self.pending.append(lines.spent_line(row, attempts))
+        self.pending.append(writing.spent_line(row, attempts))
 
     def left(self) -> list[tuple[int, Request]]:
         """The rows that are still to be asked."""
@@ -81,23 +81,23 @@ class Attempt:
         """Give their results to rows that cannot be asked, or that crashed three workers."""
         for row, read in enumerate(self.rows):
             if isinstance(read, Refusal):
-                self.collect(lines.refused(self.job.id, row, read))
+                self.collect(writing.refused(self.job.id, row, read))
             elif row in self.past.given_up:
-                self.collect(self._not_done(row, "failed", lines.CRASHED))
+                self.collect(self._not_done(row, "failed", writing.CRASHED))
 
     def write_off(self, ending: Ending) -> None:
         """Give every row that was not answered the ending's reason."""
-        reason = self.reason or lines.default_reason(ending)
+        reason = self.reason or writing.default_reason(ending)
         for row in range(self.planned.rows):
             if row not in self.results:
                 self.results.add(self._not_done(row, ending, reason))
 
-    def _not_done(self, row: int, kind: lines.Kind, reason: Reason) -> RowResult:
+    def _not_done(self, row: int, kind: writing.Kind, reason: Reason) -> RowResult:
         read = self.rows[row] if row < len(self.rows) else None
         line = read.line if read else None
         if line is None and not self.planned.gaps:
             line = self.planned.line + row
-        return lines.not_done(
+        return writing.not_done(
             self.job.id,
             row,
             line,
@@ -122,7 +122,7 @@ class Attempt:
     async def write(self, records: Records) -> Receipt:
         """Write output and errors, in input order; gives the receipt that names them."""
         results = list(self.results.results())
-        sums = lines.sums_of(results)
+        sums = writing.sums_of(results)
         good = [result.row for result in results if result.kind == "succeeded"]
         bad = [result.row for result in results if result.kind != "succeeded"]
         return Receipt(
@@ -170,7 +170,7 @@ def _vetted(row: Row, duplicates: frozenset[int], routes: Routes) -> Row:
     if isinstance(row, Refusal):
         return row
     if row.line in duplicates:
-        return _refusal(row, "duplicate_custom_id", lines.DUPLICATE)
+        return _refusal(row, "duplicate_custom_id", writing.DUPLICATE)
     if row.model is None:
         return _refusal(row, "no_model", NO_MODEL)
     cannot = routes.cannot(row.task, row.model)

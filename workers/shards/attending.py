@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from schemas.jobs import Job, JobState, Waiting
-from workers.attempt import Attempt
-from workers.core import lifecycle
 from workers.errors import Draining, Unavailable, first_of
-from workers.records import Records
-from workers.steps import Steps
+from workers.jobs import lifecycle
+from workers.jobs.store import Records
+from workers.jobs.transitions import Steps
+from workers.shards.attempt import Attempt
 
 WORTH_TELLING_SECONDS: Final = 10.0
 

@@ -10,13 +10,13 @@ from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.outcomes import Outcome
 from schemas.results import Attempt
-from workers.core import lines
-from workers.core.lines import RowResult
-from workers.core.packing import Limits, Pack, blames_a_row, pack, unpack
-from workers.core.packing import Request as Packable
-from workers.core.rows import Request
-from workers.dispatcher import Answer, Call, Gate
+from workers.dispatch.dispatcher import Answer, Call, Gate
 from workers.errors import HandBack
+from workers.rows import writing
+from workers.rows.packing import Limits, Pack, blames_a_row, pack, unpack
+from workers.rows.packing import Request as Packable
+from workers.rows.reading import Request
+from workers.rows.writing import RowResult
 
 WEIGHT_OF_PRIORITY = {"high": 4.0, "normal": 1.0, "low": 0.1}
 
@@ -145,7 +145,7 @@ class Asking:
         self, row: int, request: Request, outcome: Outcome, attempts: Attempts, use: Attempts
     ) -> None:
         self._collect(
-            lines.answered(self._job.id, row, request, outcome, attempts=attempts, use=use)
+            writing.answered(self._job.id, row, request, outcome, attempts=attempts, use=use)
         )
 
     async def _ask(self, call: Call, row: int, wasted: Attempts) -> Answer | None:

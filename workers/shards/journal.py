@@ -14,10 +14,10 @@ import orjson
 
 from schemas.jobs import SCHEMA_VERSION
 from schemas.results import Attempt
-from workers.core.lines import from_journal, spent_from_journal
 from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
-from workers.spool import Spool
+from workers.rows.writing import from_journal, spent_from_journal
+from workers.shards.spool import Spool
 
 # One byte less than the service takes, for the newline that parts a torn line from the next.
 MAX_APPEND: Final = 4 * 1024 * 1024 - 1

@@ -6,8 +6,8 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
+from workers.dispatch.admission import Gate
 from workers.errors import LeaseHeld, LeaseLost, Unavailable, first_of
-from workers.gate import Gate
 from workers.ports import BlobRef, Blobs
 
 SECONDS: Final = 30

@@ -12,19 +12,19 @@ from typing import Final, Protocol, cast, get_args
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
 from schemas.results import Receipt, WaitReason
-from workers.asking import Asking, Dispatch
-from workers.attempt import Attempt, Routes, read_rows
-from workers.attending import WORTH_TELLING_SECONDS, Attendance
-from workers.core import lifecycle
+from workers.dispatch.admission import Gate
 from workers.errors import BlobChanged, BlobMissing, Draining, HandBack, Unavailable
-from workers.gate import Gate
-from workers.journal import Journal, attempt_name, next_ordinal, read_journals
-from workers.lease import Lease
-from workers.records import Records
-from workers.scanning import rules_of
+from workers.jobs import lifecycle
+from workers.jobs.store import Records
+from workers.jobs.transitions import Steps
+from workers.rows.reading import rules_of
 from workers.settings import Settings
-from workers.spool import Spool
-from workers.steps import Steps
+from workers.shards.attempt import Attempt, Routes, read_rows
+from workers.shards.attending import WORTH_TELLING_SECONDS, Attendance
+from workers.shards.calls import Asking, Dispatch
+from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
+from workers.shards.lease import Lease
+from workers.shards.spool import Spool
 
 HELD_RETRY_SECONDS: Final = 20.0
 OUTAGE_RETRY_SECONDS: Final = 30.0
@@ -193,7 +193,7 @@ class Runner:
                 return
 
     async def _read(self, attempt: Attempt) -> None:
-        rules = rules_of(attempt.job, self._settings)
+        rules = rules_of(attempt.job, self._settings.default_models)
         try:
             attempt.rows = await read_rows(
                 self._records, attempt.job, attempt.planned, rules, self._dispatcher

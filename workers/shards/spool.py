@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
 from typing import IO, Final
 
-from workers.core.lines import RowResult
+from workers.rows.writing import RowResult
 
 MEMORY_BYTES: Final = 16 * 1024 * 1024
 

@@ -15,7 +15,7 @@ from workers.adapters.endpoints.refusals import (
     reported,
     request_id,
 )
-from workers.core.packing import by_index, count_inputs
+from workers.rows.packing import by_index, count_inputs
 
 
 def answer(

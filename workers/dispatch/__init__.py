@@ -1,0 +1,1 @@
+"""From a call to the right deployment, at the right time."""

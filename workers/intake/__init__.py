@@ -1,0 +1,1 @@
+"""From a file that is announced to a planned job."""

@@ -1,0 +1,1 @@
+"""What is stored of a job, and the one way it changes."""

@@ -1,0 +1,1 @@
+"""One quota, shared by any number of processes."""

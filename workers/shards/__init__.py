@@ -1,0 +1,1 @@
+"""From a shard's message to its receipt."""
