@@ -9,7 +9,7 @@ import json
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
-from workers.api.jobs import Reply
+from workers.api.jobs import JsonReply
 from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
 
@@ -89,7 +89,7 @@ async def act(req: func.HttpRequest) -> func.HttpResponse:
     return _answer(await api.act(req.route_params["id"], req.route_params["action"]))
 
 
-def _answer(reply: Reply) -> func.HttpResponse:
+def _answer(reply: JsonReply) -> func.HttpResponse:
     return func.HttpResponse(
         json.dumps(reply.body), status_code=reply.code, mimetype="application/json"
     )

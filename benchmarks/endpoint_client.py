@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from schemas.deployments import Deployment, Kind
+from schemas.deployments import Deployment, EndpointKind
 from workers.adapters.endpoints import connect
 
 MOST_CPU = 2.5
@@ -103,7 +103,7 @@ def ours(endpoint: Any) -> Ask:
     return ask
 
 
-async def compare(url: str, kind: Kind, rounds: int, requests: int) -> tuple[float, float]:
+async def compare(url: str, kind: EndpointKind, rounds: int, requests: int) -> tuple[float, float]:
     """Ratios to raw aiohttp: CPU for each request, and the rate with 256 in flight.
 
     The best of many short rounds counts, for both: what else runs on the machine only slows.
@@ -148,7 +148,7 @@ def main() -> int:
         try:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            kinds: tuple[Kind, ...] = ("model-inference", "openai")
+            kinds: tuple[EndpointKind, ...] = ("model-inference", "openai")
             pairs = [
                 asyncio.run(compare(url, kind, options.rounds, options.requests)) for kind in kinds
             ]

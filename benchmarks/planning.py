@@ -30,8 +30,9 @@ from schemas.jobs import Job, JobOptions
 from workers.adapters.blobs import connect_blobs
 from workers.intake.intake import Intake
 from workers.intake.scanning import pieces_of
-from workers.jobs.store import Records
-from workers.jobs.transitions import Steps
+from workers.jobs.outbox import Outbox
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef, Blobs, OutMessage
 from workers.settings import Settings
 
@@ -102,17 +103,19 @@ async def plan(blobs: Blobs, turn: int) -> int:
         name="p", kind="openai", url="http://127.0.0.1", model=MODEL, auth="none"
     )
     settings = Settings(deployments=(deployment,), state_container=f"state{turn}")
-    records = Records(
+    store = JobStore(
         blobs,
         state_container=settings.state_container,
         results_container=settings.results_container,
     )
     bus = Counted()
-    steps = Steps(records, bus, clock=time.time, rng=random.Random(0))
-    intake = Intake(records, steps, Anywhere(), settings, clock=time.time)
-    await intake.dropped(*FILE, again=False)
-    (job,) = [job async for job in records.jobs()]
-    held = await records.state(job)
+    rng = random.Random(0)
+    outbox = Outbox(bus, results_container=settings.results_container, clock=time.time, rng=rng)
+    transitions = Transitions(store, outbox, rng=rng)
+    intake = Intake(store, transitions, outbox, Anywhere(), settings, clock=time.time)
+    await intake.dropped(*FILE, repeated=False)
+    (job,) = [job async for job in store.jobs()]
+    held = await store.state(job)
     assert held is not None
     assert held.state.state == "in_progress"
     assert bus.sent >= held.state.window

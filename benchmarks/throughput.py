@@ -28,7 +28,7 @@ import aiohttp
 import orjson
 
 from benchmarks.whole_job import Finished, site
-from schemas.deployments import Deployment, Kind
+from schemas.deployments import Deployment, EndpointKind
 from workers.adapters.endpoints import connect
 from workers.dispatch.dispatcher import Call, Dispatcher, Gate
 from workers.intake.planning import MAX_ROWS
@@ -37,7 +37,7 @@ from workers.service import GC_THRESHOLD
 ROWS, IN_FLIGHT, LATENCY = 5_000, 500, 0.05
 MOST_TIME, MOST_MEMORY = 1.3, 1.25
 MODEL = "Phi-3-mini-4k-instruct"
-KINDS: tuple[Kind, ...] = ("openai", "model-inference")
+KINDS: tuple[EndpointKind, ...] = ("openai", "model-inference")
 
 
 def body(row: int) -> dict[str, Any]:
@@ -82,7 +82,7 @@ async def bare(url: str) -> float:
         return time.perf_counter() - began
 
 
-async def dispatched(url: str, kind: Kind) -> float:
+async def dispatched(url: str, kind: EndpointKind) -> float:
     """Seconds that the production way takes: shards with a gate, each row a task of its own."""
     deployment = Deployment(
         name="phi",
@@ -119,7 +119,7 @@ async def job(rows: int) -> Finished:
 def calling(rounds: int) -> float:
     """The greatest ratio of medians."""
     plain: list[float] = []
-    ours: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
+    ours: dict[EndpointKind, list[float]] = {kind: [] for kind in KINDS}
     gc.set_threshold(*GC_THRESHOLD)  # as in a worker, and for all
     with endpoint() as url:
         for _ in range(rounds):

@@ -15,9 +15,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Task = Literal["chat", "completions", "embeddings", "image-embeddings"]
-Kind = Literal["model-inference", "openai", "azure-openai", "aml-score"]
+EndpointKind = Literal["model-inference", "openai", "azure-openai", "aml-score"]
 
-TASKS_OF_KIND: dict[Kind, tuple[Task, ...]] = {
+TASKS_OF_KIND: dict[EndpointKind, tuple[Task, ...]] = {
     "model-inference": ("chat", "completions", "embeddings", "image-embeddings"),
     "openai": ("chat", "completions", "embeddings"),
     "azure-openai": ("chat", "completions", "embeddings"),
@@ -50,7 +50,7 @@ class Deployment(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-    kind: Kind
+    kind: EndpointKind
     url: str
     model: str = Field(min_length=1)
     auth: Literal["key", "entra", "none"] = "key"

@@ -11,7 +11,7 @@ WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class CallRecord:
     """One call made for a row. Times are seconds; `waited` is the time before it was admitted.
 
     `counted`: as one of the three that a row may fail by its own fault.
@@ -182,7 +182,7 @@ class OutputRow(_Frozen):
     custom_id: str = Field(description="the row's custom_id, id, prompt_id or line number")
     response: RowResponse
     error: None = None
-    attempts: list[Attempt] = Field(default_factory=list)
+    attempts: list[CallRecord] = Field(default_factory=list)
 
 
 class ErrorRow(_Frozen):
@@ -199,4 +199,4 @@ class ErrorRow(_Frozen):
         default=None, description="the request as a batch row, template and defaults applied"
     )
     raw: str | None = Field(default=None, description="first 64 KiB of a line that is no request")
-    attempts: list[Attempt] = Field(default_factory=list)
+    attempts: list[CallRecord] = Field(default_factory=list)

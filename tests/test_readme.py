@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from local import running, staying
 from local.endpoint.faults import read_rules
-from schemas.deployments import Deployment, Kind, parse_deployments
+from schemas.deployments import Deployment, EndpointKind, parse_deployments
 from schemas.jobs import JobOptions, parse_options
 from schemas.messages import EventType, JobRequest
 from schemas.requests import TASK_OF_URL, InputRow, dialect_of
@@ -137,7 +137,7 @@ def test_the_fields_and_kinds_of_deployments_are_the_real_ones() -> None:
     fields = [name for row in table(section(ENDPOINTS, "DEPLOYMENTS")) for name in names(row[0])]
     assert sorted(fields) == sorted(Deployment.model_fields)
     kinds = {name for row in table(section(ENDPOINTS, "Kinds")) for name in names(row[0])}
-    assert kinds == set(get_args(Kind))
+    assert kinds == set(get_args(EndpointKind))
     (told,) = re.findall(r"^`kind` is (.+?)\.", README, re.MULTILINE)
     assert set(names(told)) == kinds
 

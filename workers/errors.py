@@ -14,7 +14,7 @@ WorkerError
 
 from typing import Any
 
-from schemas.results import Attempt
+from schemas.results import CallRecord
 
 
 class WorkerError(Exception):
@@ -95,7 +95,7 @@ class HandBack(WorkerError):
         self.reason = reason
         self.delay = delay
         self.deployment = deployment
-        self.attempts: tuple[Attempt, ...] = ()
+        self.attempts: tuple[CallRecord, ...] = ()
         self.said: str | None = None
         super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
 

@@ -14,11 +14,12 @@ from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessa
 from workers.errors import InputError, NewerVersion, Unavailable
 from workers.intake import announcements
 from workers.intake.intake import Intake
-from workers.jobs import events, lifecycle
+from workers.jobs import lifecycle
 from workers.jobs.finisher import Finisher
-from workers.jobs.store import Records
-from workers.jobs.transitions import JOBS, SHARDS, Steps
-from workers.ports import AGAIN, TRACE, OutMessage, Received
+from workers.jobs.outbox import JOBS, SHARDS, Outbox
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
+from workers.ports import REPEATED, TRACE, Bus, OutMessage, Received
 from workers.shards.runner import Runner
 
 RETRY_SECONDS: Final = 30.0
@@ -40,16 +41,20 @@ class Inbox:
 
     def __init__(
         self,
-        records: Records,
-        steps: Steps,
+        store: JobStore,
+        transitions: Transitions,
+        outbox: Outbox,
+        bus: Bus,
+        *,
         intake: Intake,
         runner: Runner,
         finisher: Finisher,
-        *,
         clock: Callable[[], float],
     ) -> None:
-        self._records = records
-        self._steps = steps
+        self._store = store
+        self._transitions = transitions
+        self._outbox = outbox
+        self._bus = bus
         self._intake = intake
         self._runner = runner
         self._finisher = finisher
@@ -62,7 +67,7 @@ class Inbox:
         asked = _asked(received)
         try:
             message = announcements.read_jobs_message(received.body)
-            await self._do(message, asked, received.again)
+            await self._do(message, asked, received.repeated)
         except InputError as error:
             await self._intake.reject(_name(received), error, asked)
         except NewerVersion as error:
@@ -72,33 +77,35 @@ class Inbox:
             await self._send_again(received, RETRY_SECONDS, _tries(received))
 
     async def _do(
-        self, message: JobsMessage | announcements.BlobCreated | None, asked: Asked, again: bool
+        self, message: JobsMessage | announcements.BlobCreated | None, asked: Asked, repeated: bool
     ) -> None:
         match message:
             case JobRequest():
-                await self._intake.requested(message, asked, again=again)
+                await self._intake.requested(message, asked, repeated=repeated)
             case Announcement():
-                await self._intake.run(message, again=again)
+                await self._intake.run(message, repeated=repeated)
             case Finish(job=job):
-                await self._finisher.run(job, again=again)
+                await self._finisher.run(job, repeated=repeated)
             case Expire(job=job):
-                await self._expire(job, again)
+                await self._expire(job, repeated)
             case announcements.BlobCreated(container=container, name=name, etag=etag):
-                await self._intake.dropped(container, name, etag=etag, asked=asked, again=again)
+                await self._intake.dropped(
+                    container, name, etag=etag, asked=asked, repeated=repeated
+                )
             case None:
                 return
 
-    async def _expire(self, job_id: str, again: bool) -> None:
-        job = await self._records.job(job_id)
+    async def _expire(self, job_id: str, repeated: bool) -> None:
+        job = await self._store.job(job_id)
         if job is None:
             return
 
         def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING  # the sweeper announces it again, then it expires
-            return lifecycle.end(state, "expired", None, again=repeated)
+            return lifecycle.end(state, "expired", None, repeated=repeated)
 
-        await self._steps.take(job, expired, again=again)
+        await self._transitions.take(job, expired, repeated=repeated)
 
     # -- the queue `shards`
 
@@ -108,7 +115,7 @@ class Inbox:
         if message is None:
             return
         try:
-            await self._runner.run(message, again=received.again)
+            await self._runner.run(message, repeated=received.repeated)
         except NewerVersion as error:
             await self._refuse(received, error)
 
@@ -151,7 +158,7 @@ class Inbox:
                 message = await self._intake.announced(message, asked)
         except InputError as error:
             failed = error
-        if isinstance(message, Announcement) and not await self._records.withdraw(message):
+        if isinstance(message, Announcement) and not await self._store.withdraw(message):
             return  # an earlier delivery made it a job: the sweeper's
         await self._intake.reject(_name(received), failed, asked)
 
@@ -160,14 +167,14 @@ class Inbox:
         message = await self._shard(received)
         if message is not None:
             at = self._clock() + DEAD_RETRY_SECONDS
-            await self._steps.send_shards(
-                message.job, [message.shard], message.gen, at=at, again=True
+            await self._outbox.send_shards(
+                message.job, [message.shard], message.gen, at=at, repeated=True
             )
 
     async def drain_dead(self) -> None:
         """Handle dead letters that no trigger has come for: they do not scale by themselves."""
         for queue, handle in ((JOBS, self.dead_jobs), (SHARDS, self.dead_shards)):
-            taken = await self._steps.bus.take_dead(queue, handle, MOST_DEAD)
+            taken = await self._bus.take_dead(queue, handle, MOST_DEAD)
             if taken:
                 log.warning("%s dead letters of %s were handled by the timer", taken, queue)
 
@@ -175,7 +182,7 @@ class Inbox:
 
     async def _send_again(self, received: Received, delay: float, tries: int) -> None:
         kept = {name: received.properties[name] for name in _TRACES if name in received.properties}
-        properties = {**_own(received), **kept, _TRIES: str(tries), AGAIN: "true"}
+        properties = {**_own(received), **kept, _TRIES: str(tries), REPEATED: "true"}
         message = OutMessage(
             received.body,
             message_id=received.message_id or _name(received),
@@ -183,24 +190,15 @@ class Inbox:
             properties=properties,
             at=self._clock() + delay,
         )
-        await self._steps.bus.send(JOBS, [message])
+        await self._bus.send(JOBS, [message])
 
     async def _refuse(self, received: Received, error: InputError | NewerVersion) -> None:
         """Keep a message that this version cannot read, and tell so."""
         code = error.code if isinstance(error, InputError) else "newer_version"
-        kept = await self._records.refuse(_name(received), received.body)
+        kept = await self._store.refuse(_name(received), received.body)
         reason = Reason(code=code, message=f"{error}; kept as {kept.container}/{kept.name}")
         log.warning("refused: %s", reason.message)
-        await self._steps.publish(
-            events.rejection(
-                "job.refused",
-                _name(received),
-                reason,
-                source=None,
-                asked=_asked(received),
-                now=self._clock(),
-            )
-        )
+        await self._outbox.tell_rejection("job.refused", _name(received), reason, _asked(received))
 
 
 def _read_shard(body: bytes) -> ShardMessage:
@@ -216,7 +214,7 @@ def _read_shard(body: bytes) -> ShardMessage:
 
 def _own(received: Received) -> dict[str, str]:
     """The sender's properties, without what the journey added."""
-    added = (_TRIES, AGAIN, "DeadLetterReason", "DeadLetterErrorDescription", *_TRACES)
+    added = (_TRIES, REPEATED, "DeadLetterReason", "DeadLetterErrorDescription", *_TRACES)
     return {name: value for name, value in received.properties.items() if name not in added}
 
 

@@ -135,7 +135,7 @@ class OutMessage:
 TRACE = "Diagnostic-Id"
 """The property in which Service Bus's clients and the Functions host carry a trace."""
 
-AGAIN = "again"
+REPEATED = "again"
 """The property of a message that takes the place of one whose handling broke off."""
 
 
@@ -150,9 +150,9 @@ class Received:
     properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def again(self) -> bool:
+    def repeated(self) -> bool:
         """Whether somebody may have died, or given up, over it between a change and its sends."""
-        return self.deliveries > 1 or self.properties.get(AGAIN) == "true"
+        return self.deliveries > 1 or self.properties.get(REPEATED) == "true"
 
 
 class Bus(Protocol):

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,13 @@ from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import WorkerError
 from workers.inbox import Inbox
 from workers.intake.intake import Intake
-from workers.jobs.finisher import Finisher
-from workers.jobs.store import Records
-from workers.jobs.transitions import JOBS, SHARDS, STATUS, Steps
+from workers.jobs.finisher import SLICE_SECONDS, Finisher
+from workers.jobs.outbox import JOBS, SHARDS, STATUS, Outbox
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
+from workers.ports import Blobs, Bus, Endpoint
 from workers.quota.ledger import Ledger
-from workers.settings import read_settings
+from workers.settings import Settings, read_settings
 from workers.shards.runner import Runner
 from workers.sweeper import Sweeper
 
@@ -48,20 +50,61 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the triggers hand their work to."""
+    """The parts of one process: what the triggers hand their work to."""
 
+    store: JobStore
+    dispatcher: Dispatcher
     intake: Intake
     inbox: Inbox
     runner: Runner
     sweeper: Sweeper
     api: Api
-    open: AsyncExitStack
-    background: asyncio.Task[None]
 
-    async def close(self) -> None:
-        """Close every connection."""
-        self.background.cancel()
-        await self.open.aclose()
+
+def compose(
+    settings: Settings,
+    blobs: Blobs,
+    bus: Bus,
+    endpoints: Mapping[str, Endpoint],
+    *,
+    ledger: Ledger | None,
+    clock: ServiceClock | Callable[[], float],
+    rng: random.Random,
+    slice_seconds: float = SLICE_SECONDS,
+) -> Service:
+    """Put the parts together over ports that are open. `ledger` as in `Dispatcher`."""
+    dispatcher = Dispatcher(
+        settings.deployments,
+        endpoints,
+        rng=rng,
+        ledger=ledger,
+        routes=settings.routes,
+        wall=clock,
+    )
+    store = JobStore(
+        blobs,
+        state_container=settings.state_container,
+        results_container=settings.results_container,
+        clock=clock if isinstance(clock, ServiceClock) else None,
+    )
+    outbox = Outbox(bus, results_container=settings.results_container, clock=clock, rng=rng)
+    transitions = Transitions(store, outbox, rng=rng)
+    intake = Intake(store, transitions, outbox, dispatcher, settings, clock=clock)
+    runner = Runner(store, transitions, outbox, dispatcher, clock=clock, rng=rng, settings=settings)
+    finisher = Finisher(store, transitions, clock=clock, slice_seconds=slice_seconds)
+    inbox = Inbox(
+        store,
+        transitions,
+        outbox,
+        bus,
+        intake=intake,
+        runner=runner,
+        finisher=finisher,
+        clock=clock,
+    )
+    sweeper = Sweeper(store, transitions, outbox, intake, clock=clock)
+    api = Api(store, transitions, clock=clock)
+    return Service(store, dispatcher, intake, inbox, runner, sweeper, api)
 
 
 class Keys:
@@ -90,7 +133,22 @@ class Keys:
         return value if isinstance(value, str) else None
 
 
-async def start(environment: Mapping[str, str] = os.environ) -> Service:
+class Running:
+    """A service with its connections, and what it does besides answering triggers."""
+
+    def __init__(self, service: Service, bus: ServiceBus, open_: AsyncExitStack) -> None:
+        self.service = service
+        self._bus = bus
+        self._open = open_
+        self._background = asyncio.create_task(self._attend(), name="shares and links")
+
+    async def _attend(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._bus.open((JOBS, SHARDS, STATUS)))
+            group.create_task(self.service.dispatcher.run())
+
+
+async def start(environment: Mapping[str, str] = os.environ) -> Running:
     """Make the parts, and begin to connect. Raises SettingsError that says what to mend."""
     settings = read_settings(environment)
     gc.set_threshold(*GC_THRESHOLD)
@@ -99,61 +157,25 @@ async def start(environment: Mapping[str, str] = os.environ) -> Service:
         identity = None
         if not (environment.get(BLOBS) and environment.get(BUS)):
             identity = await stack.enter_async_context(DefaultAzureCredential())
+        blob_uri = environment.get(f"{BLOBS}__blobServiceUri")
         blobs = await stack.enter_async_context(
-            connect_blobs(
-                environment.get(BLOBS), environment.get(f"{BLOBS}__blobServiceUri"), identity
-            )
+            connect_blobs(environment.get(BLOBS), blob_uri, identity)
         )
+        namespace = environment.get(f"{BUS}__fullyQualifiedNamespace")
         bus = await stack.enter_async_context(
-            connect_bus(
-                environment.get(BUS), environment.get(f"{BUS}__fullyQualifiedNamespace"), identity
-            )
+            connect_bus(environment.get(BUS), namespace, identity)
         )
         keys = Keys(environment, Path(__file__).parent.parent)
+        proxies = settings.environment_proxies
         endpoints = await stack.enter_async_context(
-            connect(
-                settings.deployments,
-                keys,
-                credential=identity,
-                env_proxies=settings.environment_proxies,
-            )
+            connect(settings.deployments, keys, credential=identity, env_proxies=proxies)
         )
-        dispatcher = Dispatcher(
-            settings.deployments,
-            endpoints,
-            rng=rng,
-            ledger=Ledger(blobs, settings.state_container, rng=rng),
-            routes=settings.routes,
-            wall=clock,
-        )
-        records = Records(
-            blobs,
-            state_container=settings.state_container,
-            results_container=settings.results_container,
-            clock=clock,
-        )
-        steps = Steps(records, bus, clock=clock, rng=rng)
-        intake = Intake(records, steps, dispatcher, settings, clock=clock)
-        runner = Runner(records, steps, dispatcher, clock=clock, rng=rng, settings=settings)
-        finisher = Finisher(records, steps, clock=clock)
-        return Service(
-            intake=intake,
-            inbox=Inbox(records, steps, intake, runner, finisher, clock=clock),
-            runner=runner,
-            sweeper=Sweeper(records, steps, intake, clock=clock),
-            api=Api(records, steps, clock=clock),
-            open=stack.pop_all(),
-            background=asyncio.create_task(_attend(dispatcher, bus), name="shares and links"),
-        )
+        ledger = Ledger(blobs, settings.state_container, rng=rng)
+        service = compose(settings, blobs, bus, endpoints, ledger=ledger, clock=clock, rng=rng)
+        return Running(service, bus, stack.pop_all())
 
 
-async def _attend(dispatcher: Dispatcher, bus: ServiceBus) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(bus.open((JOBS, SHARDS, STATUS)))
-        group.create_task(dispatcher.run())
-
-
-async def _started() -> Service:
+async def _started() -> Running:
     try:
         return await start()
     except WorkerError as error:
@@ -168,14 +190,14 @@ class OneService:
     """A process's one service, made at its first use."""
 
     def __init__(self) -> None:
-        self._starting: asyncio.Task[Service] | None = None
+        self._starting: asyncio.Task[Running] | None = None
 
     async def __call__(self) -> Service:
         """The service. A start that failed is tried again at the next use."""
         if self._starting is None or (self._starting.done() and self._starting.exception()):
             self._starting = asyncio.create_task(_started(), name="start")
         # One caller's end is not to take the start from the others.
-        return await asyncio.shield(self._starting)
+        return (await asyncio.shield(self._starting)).service
 
     async def drain(self) -> None:
         """Journal what is there: for hosts that say when they stop."""

@@ -9,8 +9,9 @@ from schemas.messages import Finish
 from workers.errors import WorkerError
 from workers.intake.intake import Intake
 from workers.jobs import lifecycle
-from workers.jobs.store import Held, Records
-from workers.jobs.transitions import Steps
+from workers.jobs.outbox import Outbox
+from workers.jobs.store import Held, JobStore
+from workers.jobs.transitions import Transitions
 
 LOOK_SECONDS: Final = 300.0
 
@@ -22,30 +23,32 @@ class Sweeper:
 
     def __init__(
         self,
-        records: Records,
-        steps: Steps,
+        store: JobStore,
+        transitions: Transitions,
+        outbox: Outbox,
         intake: Intake,
         *,
         clock: Callable[[], float],
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        self._records = records
-        self._steps = steps
+        self._store = store
+        self._transitions = transitions
+        self._outbox = outbox
         self._intake = intake
         self._clock = clock
         self._look_seconds = look_seconds
 
     async def run(self) -> None:
         """Look at all open jobs; one that cannot be looked at does not hide the others."""
-        async for job, marked in self._records.open_jobs():
+        async for job, marked in self._store.open_jobs():
             try:
                 await self._look(job, marked)
             except WorkerError as error:
                 log.warning("job %s could not be looked at: %s", job, error)
 
     async def _look(self, job_id: str, marked: float) -> None:
-        job = await self._records.job(job_id)
-        held = await self._records.state(job_id) if job else None
+        job = await self._store.job(job_id)
+        held = await self._store.state(job_id) if job else None
         moved = held.last_modified if held else marked
         due = lifecycle.overdue(
             held.state if held else None, self._clock() - moved, self._look_seconds
@@ -55,7 +58,7 @@ class Sweeper:
                 await self._announce_again(job_id)
             return
         if held.state.terminal:
-            await self._steps.tell_end(job, held.state)
+            await self._transitions.tell_end(job, held.state)
             return
         if self._clock() >= job.expires:
             held = await self._expired(job, held)
@@ -63,29 +66,29 @@ class Sweeper:
             await self._help(job, held)
 
     async def _announce_again(self, job_id: str) -> None:
-        announcement = await self._records.announcement(job_id)
+        announcement = await self._store.announcement(job_id)
         if announcement is not None:
             # Not planned here: that takes minutes, and others wait to be looked at.
-            await self._intake.send(announcement, again=True)
+            await self._intake.send(announcement, repeated=True)
 
     async def _expired(self, job: Job, held: Held) -> Held:
-        def expired(state: JobState | None, again: bool) -> lifecycle.Change:
-            return lifecycle.end(state, "expired", None, again=again)
+        def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:
+            return lifecycle.end(state, "expired", None, repeated=repeated)
 
-        await self._steps.take(job, expired)
-        return await self._records.state(job.id) or held
+        await self._transitions.take(job, expired)
+        return await self._store.state(job.id) or held
 
     async def _help(self, job: Job, held: Held) -> None:
         if held.state.terminal:
             return
         if held.state.state == "finalizing":
-            await self._steps.send_jobs(Finish(job=job.id))
+            await self._outbox.send_jobs(Finish(job=job.id))
             return
         seen = held.state.revision
 
-        def nudged(state: JobState | None, again: bool) -> lifecycle.Change:
+        def nudged(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.nudge(state, seen, again=again)
+            return lifecycle.nudge(state, seen, repeated=repeated)
 
-        await self._steps.take(job, nudged)
+        await self._transitions.take(job, nudged)

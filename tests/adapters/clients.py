@@ -1,4 +1,4 @@
-"""Deployments and endpoints for tests, and a server that records what it is sent."""
+"""Deployments and endpoints for tests, and a server that store what it is sent."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from aiohttp import web
 
 from local.endpoint import Settings, simulate
 from local.endpoint.server import Endpoint as Simulated
-from schemas.deployments import Deployment, Kind
+from schemas.deployments import Deployment, EndpointKind
 from workers.adapters.endpoints import connect
 from workers.ports import Endpoint
 
@@ -18,19 +18,19 @@ MODEL = "Phi-3-mini-4k-instruct"
 EMBED = "simulated-embed"
 SEED = 11
 KEY = "the-key-of-the-tests"
-KINDS: tuple[Kind, ...] = ("model-inference", "openai", "azure-openai", "aml-score")
+KINDS: tuple[EndpointKind, ...] = ("model-inference", "openai", "azure-openai", "aml-score")
 
 _SUFFIX = {"openai": "/v1", "aml-score": "/score"}
 
 
-def deployment(kind: Kind, url: str, **fields: Any) -> Deployment:
+def deployment(kind: EndpointKind, url: str, **fields: Any) -> Deployment:
     """A deployment of this kind at a server's root URL; fields given replace the usual ones."""
     usual = {"name": kind, "model": MODEL, "key_setting": "KEY", "timeout": 20.0}
     return Deployment(kind=kind, url=url + _SUFFIX.get(kind, ""), **(usual | fields))
 
 
 @asynccontextmanager
-async def asking(kind: Kind, url: str, **fields: Any) -> AsyncIterator[Endpoint]:
+async def asking(kind: EndpointKind, url: str, **fields: Any) -> AsyncIterator[Endpoint]:
     """One endpoint, ready to be asked."""
     each = deployment(kind, url, **fields)
     async with connect([each], {"KEY": KEY}.get) as endpoints:
@@ -39,7 +39,7 @@ async def asking(kind: Kind, url: str, **fields: Any) -> AsyncIterator[Endpoint]
 
 @asynccontextmanager
 async def simulated(
-    kind: Kind, settings: Settings | None = None, **fields: Any
+    kind: EndpointKind, settings: Settings | None = None, **fields: Any
 ) -> AsyncIterator[tuple[Endpoint, Simulated]]:
     """An endpoint of this kind, and the simulator that it asks."""
     async with (
@@ -93,7 +93,9 @@ async def recorder(
 
 @asynccontextmanager
 async def recorded(
-    kind: Kind, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **fields: Any
+    kind: EndpointKind,
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    **fields: Any,
 ) -> AsyncIterator[tuple[Endpoint, list[Seen]]]:
     """An endpoint of this kind, and what the server it asks has seen."""
     async with recorder(answer) as server, asking(kind, server.url, **fields) as endpoint:

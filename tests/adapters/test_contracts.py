@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from local.endpoint import completion, embedding, image_content
-from schemas.deployments import TASKS_OF_KIND, Kind, Task
+from schemas.deployments import TASKS_OF_KIND, EndpointKind, Task
 from tests.adapters.clients import (
     EMBED,
     KINDS,
@@ -34,7 +34,7 @@ def expected_chat(**parameters: Any) -> str:
     return said.text
 
 
-async def ask_chat(kind: Kind, **parameters: Any) -> dict[str, Any]:
+async def ask_chat(kind: EndpointKind, **parameters: Any) -> dict[str, Any]:
     async with simulated(kind) as (endpoint, _):
         outcome = await endpoint.ask("chat", {"messages": MESSAGES, "model": "row's", **parameters})
     assert outcome.kind == "ok"
@@ -43,7 +43,9 @@ async def ask_chat(kind: Kind, **parameters: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_conversation_gets_its_answer_with_all_parameters_applied(kind: Kind) -> None:
+async def test_a_conversation_gets_its_answer_with_all_parameters_applied(
+    kind: EndpointKind,
+) -> None:
     parameters = {"max_tokens": 7, "temperature": 0.3, "top_p": 0.9, "seed": 5}
     body = await ask_chat(kind, **parameters)
     assert body["object"] == "chat.completion"
@@ -53,7 +55,7 @@ async def test_a_conversation_gets_its_answer_with_all_parameters_applied(kind: 
 
 
 @pytest.mark.parametrize(("kind", "task"), PAIRS)
-async def test_each_task_of_each_kind_is_done_and_counted(kind: Kind, task: Task) -> None:
+async def test_each_task_of_each_kind_is_done_and_counted(kind: EndpointKind, task: Task) -> None:
     embeds = task in ("embeddings", "image-embeddings")
     bodies: dict[Task, dict[str, Any]] = {
         "chat": {"messages": MESSAGES},
@@ -90,7 +92,7 @@ async def test_each_task_of_each_kind_is_done_and_counted(kind: Kind, task: Task
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_stream_is_folded_into_the_same_completion(kind: Kind) -> None:
+async def test_a_stream_is_folded_into_the_same_completion(kind: EndpointKind) -> None:
     whole = await ask_chat(kind, max_tokens=12)
     folded = await ask_chat(kind, max_tokens=12, stream=True)
     for body in (whole, folded):
@@ -100,7 +102,7 @@ async def test_a_stream_is_folded_into_the_same_completion(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["model-inference", "openai", "azure-openai"])
-async def test_a_streamed_completion_is_folded_too(kind: Kind) -> None:
+async def test_a_streamed_completion_is_folded_too(kind: EndpointKind) -> None:
     async with simulated(kind) as (endpoint, _):
         body = {"prompt": "Twice", "max_tokens": 6, "stream": True, "n": 2}
         outcome = await endpoint.ask("completions", body)
@@ -234,7 +236,9 @@ async def test_an_openai_server_tells_its_models() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("status", [200, 401, 404, 500])
-async def test_an_endpoint_that_does_not_say_what_it_is_says_none(kind: Kind, status: int) -> None:
+async def test_an_endpoint_that_does_not_say_what_it_is_says_none(
+    kind: EndpointKind, status: int
+) -> None:
     async with recorded(kind, json_answer(["?"], status)) as (endpoint, _):
         assert await endpoint.info() is None
 

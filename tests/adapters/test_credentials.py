@@ -11,7 +11,7 @@ from aiohttp import web
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
-from schemas.deployments import Kind
+from schemas.deployments import EndpointKind
 from tests.adapters.clients import KEY, KINDS, asking, deployment, json_answer, recorded, recorder
 from workers.adapters.endpoints import connect
 from workers.errors import SettingsError
@@ -33,7 +33,7 @@ def credentials_in(headers: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_key_goes_where_the_contract_wants_it(kind: Kind) -> None:
+async def test_a_key_goes_where_the_contract_wants_it(kind: EndpointKind) -> None:
     async with recorded(kind, json_answer(GOOD)) as (endpoint, seen):
         await endpoint.ask("chat", CHAT)
     assert credentials_in(seen[0].headers) == CARRIED[kind]
@@ -42,7 +42,7 @@ async def test_a_key_goes_where_the_contract_wants_it(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_endpoint_is_told_which_of_many_workers_asks(
-    kind: Kind, monkeypatch: pytest.MonkeyPatch
+    kind: EndpointKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_HTTP_USER_AGENT", "host/3")
     async with recorded(kind, json_answer(GOOD)) as (endpoint, seen):
@@ -51,7 +51,7 @@ async def test_the_endpoint_is_told_which_of_many_workers_asks(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_key_is_sent_where_none_is_wanted(kind: Kind) -> None:
+async def test_no_key_is_sent_where_none_is_wanted(kind: EndpointKind) -> None:
     keyless = {"auth": "none", "key_setting": None}
     async with recorded(kind, json_answer(GOOD), **keyless) as (endpoint, seen):
         await endpoint.ask("chat", CHAT)
@@ -177,7 +177,7 @@ class Identity:
     ],
 )
 async def test_entra_tokens_are_asked_for_once_in_the_services_scope(
-    kind: Kind, scope: str
+    kind: EndpointKind, scope: str
 ) -> None:
     identity = Identity()
     async with recorder(json_answer(GOOD)) as server:

@@ -9,7 +9,7 @@ from local.endpoint import Limits, Rule, Settings, When
 from local.endpoint.faults import Fault
 from local.endpoint.profiles import ProfileName
 from local.endpoint.throttles import Hint
-from schemas.deployments import Kind
+from schemas.deployments import EndpointKind
 from schemas.outcomes import Limit, Outcome, OutcomeKind
 from tests.adapters.clients import EMBED, KINDS, SEED, asking, simulated
 
@@ -56,7 +56,7 @@ def faulty(fault: Fault, profile: ProfileName = "openai", **rule: Any) -> Settin
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("fault", "outcome", "code", "billed"), FAULTS)
 async def test_each_fault_gives_its_outcome_in_each_contract(
-    kind: Kind, fault: Fault, outcome: OutcomeKind, code: str | None, billed: bool
+    kind: EndpointKind, fault: Fault, outcome: OutcomeKind, code: str | None, billed: bool
 ) -> None:
     async with simulated(kind, faulty(fault)) as (endpoint, simulator):
         got = await endpoint.ask("chat", CHAT)
@@ -71,7 +71,7 @@ async def test_each_fault_gives_its_outcome_in_each_contract(
 @pytest.mark.parametrize("kind", ["model-inference", "openai", "azure-openai"])
 @pytest.mark.parametrize(("fault", "outcome", "code", "billed"), OPENAI_SHAPED)
 async def test_successes_that_are_none(
-    kind: Kind, fault: Fault, outcome: OutcomeKind, code: str | None, billed: bool
+    kind: EndpointKind, fault: Fault, outcome: OutcomeKind, code: str | None, billed: bool
 ) -> None:
     async with simulated(kind, faulty(fault)) as (endpoint, _):
         got = await endpoint.ask("chat", CHAT)
@@ -92,7 +92,7 @@ async def test_each_service_words_its_refusals_differently_and_means_the_same(
 
 @pytest.mark.parametrize("fault", ["truncated_body", "truncated_stream", "reset_after"])
 @pytest.mark.parametrize("kind", ["model-inference", "openai", "azure-openai"])
-async def test_a_stream_that_was_cut_off_is_not_a_result(kind: Kind, fault: Fault) -> None:
+async def test_a_stream_that_was_cut_off_is_not_a_result(kind: EndpointKind, fault: Fault) -> None:
     async with simulated(kind, faulty(fault)) as (endpoint, _):
         got = await endpoint.ask("chat", STREAMED)
     code = "connection_lost" if fault == "reset_after" else "truncated_stream"
@@ -157,7 +157,7 @@ async def test_what_a_container_answered_decides(
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-async def test_each_hint_of_when_to_come_back_is_read(kind: Kind, hint: Hint) -> None:
+async def test_each_hint_of_when_to_come_back_is_read(kind: EndpointKind, hint: Hint) -> None:
     async with simulated(kind, faulty("http_429", hint=hint, seconds=37)) as (endpoint, _):
         got = await endpoint.ask("chat", CHAT)
     assert got.kind == "throttled"
@@ -206,7 +206,7 @@ async def refused(profile: ProfileName, quota: dict[str, int]) -> Outcome:
 @pytest.mark.parametrize("profile", ["github-models", "managed-online"])
 async def test_too_many_at_once_is_told_from_too_many_a_minute(profile: ProfileName) -> None:
     settings = Settings(profile=profile, latency=0.2, max_concurrency=1, key=None)
-    kind: Kind = "aml-score" if profile == "managed-online" else "model-inference"
+    kind: EndpointKind = "aml-score" if profile == "managed-online" else "model-inference"
     async with simulated(kind, settings) as (endpoint, _):
         both = await asyncio.gather(endpoint.ask("chat", CHAT), endpoint.ask("chat", CHAT))
     assert sorted(each.kind for each in both) == ["ok", "throttled"]

@@ -7,16 +7,16 @@ from local.endpoint import Rule, Settings, When, embedding
 from schemas.outcomes import OutcomeKind
 from tests.adapters.clients import EMBED, SEED, simulated
 from workers.ports import Endpoint
-from workers.rows.packing import Limits, Pack, Request, Share, blames_a_row, pack, unpack
+from workers.rows.packing import Limits, Pack, Packable, Share, blames_a_row, pack, unpack
 
 DIMENSIONS = 8
 
 
-def rows(count: int) -> list[Request]:
+def rows(count: int) -> list[Packable]:
     """Rows as a file holds them: most with one text, some with several."""
     texts = [[f"text {n}"] if n % 10 else [f"text {n}", f"and {n}"] for n in range(count)]
     return [
-        Request(n, EMBED, {"input": each if n % 10 == 0 else each[0], "dimensions": DIMENSIONS})
+        Packable(n, EMBED, {"input": each if n % 10 == 0 else each[0], "dimensions": DIMENSIONS})
         for n, each in enumerate(texts)
     ]
 
@@ -71,7 +71,7 @@ async def test_bad_rows_are_found_and_the_others_answered() -> None:
         Rule(fault="http_400", when=When(contains="text 123")),
         Rule(fault="content_filter_400", when=When(contains="text 1777")),
     )
-    asked[1_230] = Request(1_230, EMBED, asked[0].body)  # its text contains the mark too
+    asked[1_230] = Packable(1_230, EMBED, asked[0].body)  # its text contains the mark too
     asked = [request for request in asked if request.row not in range(1_231, 1_240)]
     settings = Settings(profile="openai", seed=SEED, faults=rules)
     async with simulated("openai", settings, model=EMBED) as (endpoint, _):

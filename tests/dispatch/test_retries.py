@@ -32,7 +32,7 @@ def throttled(limit: Limit | None, after: float | None) -> Outcome:
         ("ok", "final"),
         ("content_filter", "final"),
         ("bad_request", "final"),
-        ("throttled", "again"),
+        ("throttled", "postpone"),
         ("auth", "elsewhere"),
         ("gone", "elsewhere"),
         ("transient", "retry"),

@@ -17,17 +17,11 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
-from workers.api.jobs import Api
-from workers.dispatch.dispatcher import Dispatcher
-from workers.inbox import Inbox, Received
-from workers.intake.intake import Intake
-from workers.jobs.finisher import Finisher
-from workers.jobs.store import Records
-from workers.jobs.transitions import JOBS, SHARDS, STATUS, Steps
+from workers.inbox import Received
+from workers.jobs.outbox import JOBS, SHARDS, STATUS
 from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage
+from workers.service import compose
 from workers.settings import Settings
-from workers.shards.runner import Runner
-from workers.sweeper import Sweeper
 
 EPOCH = 1_800_000_000.0
 MODEL = "phi-3-mini"
@@ -77,30 +71,19 @@ class Bench:
     def __init__(self, *, blobs: Blobs, bus: Bus, settings: Settings, endpoint: Answering) -> None:
         self.blobs, self.bus = blobs, bus
         self.settings, self.endpoint = settings, endpoint
-        rng = Random(0)
-        self.dispatcher = Dispatcher(
-            settings.deployments,
-            {each.name: endpoint for each in settings.deployments},
-            rng=rng,
-            routes=settings.routes,
-            wall=self.clock,
-        )
-        self.records = Records(
+        self.service = compose(
+            settings,
             blobs,
-            state_container=settings.state_container,
-            results_container=settings.results_container,
+            bus,
+            {each.name: endpoint for each in settings.deployments},
+            ledger=None,
+            clock=self.clock,
+            rng=Random(0),
         )
-        steps = Steps(self.records, bus, clock=self.clock, rng=rng)
-        self.intake = Intake(self.records, steps, self.dispatcher, settings, clock=self.clock)
-        self.runner = Runner(
-            self.records, steps, self.dispatcher, clock=self.clock, rng=rng, settings=settings
-        )
-        finisher = Finisher(self.records, steps, clock=self.clock)
-        self.inbox = Inbox(
-            self.records, steps, self.intake, self.runner, finisher, clock=self.clock
-        )
-        self.sweeper = Sweeper(self.records, steps, self.intake, clock=self.clock)
-        self.api = Api(self.records, steps, clock=self.clock)
+        self.store, self.intake = self.service.store, self.service.intake
+        self.inbox, self.runner = self.service.inbox, self.service.runner
+        self.sweeper, self.api = self.service.sweeper, self.service.api
+        self.dispatcher = self.service.dispatcher
 
     def clock(self) -> float:
         """Seconds since the epoch, as far as the loop's time goes."""
@@ -127,7 +110,7 @@ class Bench:
 
     async def announce(self, name: str = "in.jsonl", container: str = "prompts") -> None:
         """The blob trigger fires."""
-        await self.intake.dropped(container, name, again=False)
+        await self.intake.dropped(container, name, repeated=False)
 
     async def run(self, data: bytes, name: str = "in.jsonl", **dropping: Any) -> "Ended":
         """A dropped file, from its upload to the end of its job."""

@@ -10,16 +10,24 @@ from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions, PlannedShard
 from workers.intake import planning
-from workers.intake.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey, seen
-from workers.rows.reading import Refusal, Request, RowRules, read_row, split_lines
+from workers.intake.planning import (
+    DuplicateFinder,
+    Planner,
+    ScannedRow,
+    Scanner,
+    Seen,
+    Survey,
+    seen,
+)
+from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row, split_lines
 
 MAX_LINE = 70_000
 RULES = RowRules.of(JobOptions(), max_line_bytes=MAX_LINE, default_models={"chat": "phi"})
 
 
-def scanned(data: bytes, sizes: list[int] | None = None) -> list[Row]:
+def scanned(data: bytes, sizes: list[int] | None = None) -> list[ScannedRow]:
     """All rows of a file that comes in pieces of these sizes, over and over."""
-    scanner, rows, start, turn = Scanner(RULES), list[Row](), 0, 0
+    scanner, rows, start, turn = Scanner(RULES), list[ScannedRow](), 0, 0
     while start < len(data):
         size = sizes[turn % len(sizes)] if sizes else len(data)
         rows += scanner.feed(data[start : start + size])
@@ -35,7 +43,7 @@ def planned(data: bytes, sizes: list[int] | None = None) -> list[PlannedShard]:
 
 def as_run(data: bytes, shard: PlannedShard) -> list[Request | Refusal]:
     """The rows that a runner reads in a shard."""
-    most = max(planning.MAX_BYTES, MAX_LINE + 1, 64 * 1024)
+    most = max(MAX_BYTES, MAX_LINE + 1, 64 * 1024)
     piece = data[shard.offset : shard.offset + min(shard.length, most)]
     return [
         read_row(line, content, RULES) for line, content in split_lines(piece, shard.line, MAX_LINE)
@@ -78,7 +86,7 @@ def test_rows_are_the_same_whatever_the_pieces(data: bytes, sizes: list[int]) ->
     assert _told(scanned(data, sizes)) == _told(scanned(data))
 
 
-def _told(rows: list[Row]) -> list[Any]:
+def _told(rows: list[ScannedRow]) -> list[Any]:
     """Rows without the text of over-long ones, of which a scan keeps only the beginning."""
     return [
         (offset, length, row if isinstance(row, Seen) else (row.line, row.code))
@@ -128,7 +136,7 @@ def test_shards_are_bounded(lengths: list[int], times: int) -> None:
     assert sum(shard.rows for shard in shards) == len(lengths)
     for shard in shards:
         assert shard.rows <= planning.MAX_ROWS
-        assert shard.length <= planning.MAX_BYTES or shard.rows == 1
+        assert shard.length <= MAX_BYTES or shard.rows == 1
 
 
 def test_a_file_of_few_rows_is_shared_by_several_workers() -> None:

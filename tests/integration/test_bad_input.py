@@ -12,7 +12,7 @@ import pytest
 from tests.doubles import MemoryBlobs
 from tests.doubles.bus import Delivery
 from tests.doubles.service import MODEL, Bench, Ended, bench
-from workers.jobs.transitions import SHARDS
+from workers.jobs.outbox import SHARDS
 from workers.ports import BlobRef
 
 GOOD = b'{"prompt": "a good one"}'
@@ -242,7 +242,7 @@ async def test_a_file_overwritten_before_it_is_planned_is_the_new_files_job() ->
     async with bench() as service:
         old = await service.drop(chat(1))
         await service.drop(chat(2))
-        await service.intake.dropped(PROMPTS, "in.jsonl", etag=old, again=False)
+        await service.intake.dropped(PROMPTS, "in.jsonl", etag=old, repeated=False)
         await service.settle()
         assert not service.events
         await service.announce()
@@ -456,4 +456,4 @@ async def test_errors_dropped_again_rerun_just_those_rows() -> None:
 
 
 async def markers(service: Bench) -> list[str]:
-    return [job async for job, _ in service.records.open_jobs()]
+    return [job async for job, _ in service.store.open_jobs()]

@@ -16,8 +16,8 @@ from tests.simulation.virtual_time import run
 from workers.errors import Unavailable
 from workers.intake import intake
 from workers.jobs import lifecycle
-from workers.jobs.store import Held, Records
-from workers.jobs.transitions import JOBS, SHARDS
+from workers.jobs.outbox import JOBS, SHARDS
+from workers.jobs.store import Held, JobStore
 from workers.ports import BlobInfo, OutMessage, Received
 from workers.sweeper import LOOK_SECONDS
 
@@ -198,18 +198,18 @@ async def test_a_damaged_document_hides_no_other_job_and_is_not_quoted(
         for name in ("a.jsonl", "b.jsonl"):
             await service.drop(ROWS, name)
             await service.announce(name)
-        first, second = [job async for job, _ in service.records.open_jobs()]
-        ref = service.records.ref(first, "state.json")
+        first, second = [job async for job, _ in service.store.open_jobs()]
+        ref = service.store.ref(first, "state.json")
         etag = (await service.blobs.head(ref)).etag
         await service.blobs.replace(ref, b'{"revision": "a secret prompt"}', etag)
         looked: list[str] = []
-        read = Records.state
+        read = JobStore.state
 
-        async def noted(records: Records, job: str) -> Held | None:
+        async def noted(store: JobStore, job: str) -> Held | None:
             looked.append(job)
-            return await read(records, job)
+            return await read(store, job)
 
-        monkeypatch.setattr(Records, "state", noted)
+        monkeypatch.setattr(JobStore, "state", noted)
         await service.sweeper.run()
         assert looked == [first, second]
         assert "JobState is not what this service writes" in caplog.text
@@ -220,10 +220,10 @@ async def test_a_plan_without_a_version_is_of_the_first() -> None:
     async with bench() as service:
         await service.drop(ROWS)
         await service.announce()
-        (job,) = [job async for job, _ in service.records.open_jobs()]
-        data = (await service.blobs.read(service.records.ref(job, "plan.jsonl"))).data
+        (job,) = [job async for job, _ in service.store.open_jobs()]
+        data = (await service.blobs.read(service.store.ref(job, "plan.jsonl"))).data
         assert b'"schema_version":1' in data
-        assert (await service.records.planned(job, 0)).rows == 2
+        assert (await service.store.planned(job, 0)).rows == 2
 
 
 async def test_a_paused_job_with_nothing_left_finishes_and_is_not_paused() -> None:
@@ -231,14 +231,14 @@ async def test_a_paused_job_with_nothing_left_finishes_and_is_not_paused() -> No
         await service.drop(ROWS)
         await service.announce()
         await service.settle(lambda delivery: b'"finish"' in delivery.message.body)
-        (job,) = [job async for job, _ in service.records.open_jobs()]
+        (job,) = [job async for job, _ in service.store.open_jobs()]
         assert (await service.api.act(job, "pause")).code == 202
         await service.settle()
         ended = await service.ended()
         assert ended.state == "completed"
         states = [event["data"]["state"] for event in service.events]
         assert states[-2:] == ["finalizing", "completed"]
-        held = await service.records.state(job)
+        held = await service.store.state(job)
         assert held is not None
         assert not held.state.paused
         assert lifecycle.nudge(held.state, held.state.revision) == lifecycle.NOTHING

@@ -70,7 +70,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.take(lifecycle.end(None, "cancelled", None))
         self.begin()
 
-    def take(self, change: Change, *, again: bool = False) -> Change:
+    def take(self, change: Change, *, repeated: bool = False) -> Change:
         before = self.state
         if change.state is not None:
             if before is not None:
@@ -126,8 +126,8 @@ class Lifecycle(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.sent)
-    @rule(data=st.data(), again=st.booleans(), crashes=st.booleans())
-    def a_shard_message_comes(self, data: Any, again: bool, crashes: bool) -> None:
+    @rule(data=st.data(), repeated=st.booleans(), crashes=st.booleans())
+    def a_shard_message_comes(self, data: Any, repeated: bool, crashes: bool) -> None:
         """Any copy, however old; a crash leaves the receipt and no advance."""
         shard, gen = data.draw(st.sampled_from(sorted(self.sent)))
         self.now += 1
@@ -138,15 +138,17 @@ class Lifecycle(RuleBasedStateMachine):
         if crashes:
             return
         before = self.running
-        change = self.take(lifecycle.advance(before, receipt(shard), again=again, now=self.now))
+        change = self.take(
+            lifecycle.advance(before, receipt(shard), repeated=repeated, now=self.now)
+        )
         if shard not in before.out:
             assert change.state is None
-            assert not change.shards or again
+            assert not change.shards or repeated
 
-    @rule(ending=st.sampled_from(["cancelled", "expired", "failed"]), again=st.booleans())
-    def an_ending_is_asked_for(self, ending: Ending, again: bool) -> None:
+    @rule(ending=st.sampled_from(["cancelled", "expired", "failed"]), repeated=st.booleans())
+    def an_ending_is_asked_for(self, ending: Ending, repeated: bool) -> None:
         before = self.running
-        change = self.take(lifecycle.end(before, ending, REASON, again=again))
+        change = self.take(lifecycle.end(before, ending, REASON, repeated=repeated))
         if before.state == "in_progress" and before.ending is None:
             self.first_ending = ending
             assert set(change.shards) == set(before.out)
@@ -163,10 +165,10 @@ class Lifecycle(RuleBasedStateMachine):
             before.paused or (before.state == "in_progress" and before.ending is None)
         )
 
-    @rule(again=st.booleans())
-    def resumed(self, again: bool) -> None:
+    @rule(repeated=st.booleans())
+    def resumed(self, repeated: bool) -> None:
         before = self.running
-        change = self.take(lifecycle.resume(before, again=again))
+        change = self.take(lifecycle.resume(before, repeated=repeated))
         if before.paused:
             assert set(change.shards) == set(before.out)
         assert not self.running.paused
@@ -232,14 +234,14 @@ class Lifecycle(RuleBasedStateMachine):
         if self.state is None:
             return
         if self.running.paused:
-            self.resumed(again=False)
+            self.resumed(repeated=False)
         for _ in range(3 * self.shards + 3):
             if self.running.state == "in_progress":
                 self.the_sweeper_comes()
                 for shard in self.running.out:
                     self.receipts.add(shard)
                     change = lifecycle.advance(
-                        self.running, receipt(shard), again=False, now=self.now
+                        self.running, receipt(shard), repeated=False, now=self.now
                     )
                     self.take(change)
             elif not self.running.terminal:
@@ -276,7 +278,7 @@ def test_a_paused_job_sends_nothing() -> None:
     paused = lifecycle.pause(begun(9)).state
     assert paused is not None
     assert not lifecycle.runs(paused, paused.gen)
-    assert lifecycle.advance(paused, receipt(8), again=True, now=2.0).shards == ()
+    assert lifecycle.advance(paused, receipt(8), repeated=True, now=2.0).shards == ()
     assert lifecycle.nudge(paused, paused.revision) == NOTHING
     repeated = lifecycle.begin(paused, job(), shards=9, rows=27, ending=None, now=2.0)
     assert repeated == NOTHING
@@ -373,6 +375,6 @@ def test_a_wait_is_told_once() -> None:
     assert lifecycle.wait(told, waiting.model_copy(update={"since": 2.0})) == NOTHING
     other = lifecycle.wait(told, waiting.model_copy(update={"deployment": "other"}))
     assert other.state is not None
-    advanced = lifecycle.advance(told, receipt(0), again=False, now=3.0).state
+    advanced = lifecycle.advance(told, receipt(0), repeated=False, now=3.0).state
     assert advanced is not None
     assert advanced.waiting is None

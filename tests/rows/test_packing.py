@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.outcomes import Outcome, OutcomeKind, Usage
-from workers.rows.packing import Limits, Pack, Request, blames_a_row, by_index, pack, unpack
+from workers.rows.packing import Limits, Pack, Packable, blames_a_row, by_index, pack, unpack
 
 Input = str | list[str] | list[int] | list[list[int]] | list[dict[str, str]]
 
@@ -25,10 +25,10 @@ limits = st.builds(Limits, inputs=st.integers(1, 12), size=st.integers(1, 200))
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> list[Request]:
+def requests(draw: st.DrawFn) -> list[Packable]:
     each = st.tuples(st.sampled_from(["a", "b"]), inputs, parameters)
     drawn = draw(st.lists(each, max_size=40))
-    return [Request(n, m, {"model": m, "input": i, **p}) for n, (m, i, p) in enumerate(drawn)]
+    return [Packable(n, m, {"model": m, "input": i, **p}) for n, (m, i, p) in enumerate(drawn)]
 
 
 def as_list(value: Any) -> list[Any]:
@@ -47,7 +47,7 @@ def answer(asked: Any, prefix: str = "") -> dict[str, Any]:
 
 @given(requests(), limits)
 def test_every_row_is_in_one_pack_with_its_likes_within_the_limits(
-    rows: list[Request], limit: Limits
+    rows: list[Packable], limit: Limits
 ) -> None:
     packs = pack(rows, limit)
     packed = [request.row for each in packs for request in each.requests]
@@ -66,7 +66,7 @@ def test_every_row_is_in_one_pack_with_its_likes_within_the_limits(
 
 @given(requests(), limits, st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_each_row_gets_its_own_vectors_and_shares_sum_to_the_usage(
-    rows: list[Request], limit: Limits, tokens: int, rng: Any
+    rows: list[Packable], limit: Limits, tokens: int, rng: Any
 ) -> None:
     for each in pack(rows, limit):
         body = answer(each.body["input"])
@@ -87,7 +87,7 @@ def test_each_row_gets_its_own_vectors_and_shares_sum_to_the_usage(
 
 
 def packed(*asked: str) -> Pack:
-    rows = [Request(row, "m", {"input": text}) for row, text in enumerate(asked)]
+    rows = [Packable(row, "m", {"input": text}) for row, text in enumerate(asked)]
     (only,) = pack(rows, Limits())
     return only
 
@@ -169,12 +169,12 @@ def sizes(packs: Sequence[Pack]) -> list[int]:
 
 
 def test_short_texts_fill_their_calls() -> None:
-    rows = [Request(n, "m", {"input": "short"}) for n in range(1000)]
+    rows = [Packable(n, "m", {"input": "short"}) for n in range(1000)]
     assert sizes(pack(rows, Limits(inputs=96))) == [96] * 10 + [40]
 
 
 def test_a_text_beyond_the_size_goes_alone_and_holds_nobody_up() -> None:
     asked = ["a" * 10, "b" * 500, "c" * 10]
-    rows = [Request(n, "m", {"input": text}) for n, text in enumerate(asked)]
+    rows = [Packable(n, "m", {"input": text}) for n, text in enumerate(asked)]
     packs = pack(rows, Limits(size=100))
     assert [[r.row for r in each.requests] for each in packs] == [[0], [1], [2]]

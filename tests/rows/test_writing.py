@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.outcomes import Outcome, Usage
 from schemas.results import (
-    Attempt,
+    CallRecord,
     Counts,
     DeploymentUse,
     ErrorRow,
@@ -34,11 +34,11 @@ FOLDER = BlobRef("state", "jobs/j/journal/0/")
 
 def attempt(
     kind: Any = "ok", *, tokens: int = 12, waited: float = 0.0, waited_for: WaitReason | None = None
-) -> Attempt:
-    return Attempt("phi", kind, 200, waited, waited_for, 0.25, tokens, True)
+) -> CallRecord:
+    return CallRecord("phi", kind, 200, waited, waited_for, 0.25, tokens, True)
 
 
-def answered(outcome: Outcome, *attempts: Attempt) -> RowResult:
+def answered(outcome: Outcome, *attempts: CallRecord) -> RowResult:
     return writing.answered("j", 3, REQUEST, outcome, attempts=attempts, use=attempts)
 
 
@@ -134,7 +134,7 @@ def test_what_was_not_done_says_why(ending: Any) -> None:
 
 
 ATTEMPTS = st.builds(
-    Attempt,
+    CallRecord,
     deployment=st.sampled_from(["phi", "other"]),
     kind=st.sampled_from(["ok", "throttled", "timeout"]),
     status=st.none() | st.integers(100, 599),

@@ -18,9 +18,9 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=200))
-def test_it_gives_what_a_dictionary_would(steps: list[tuple[str, int, int]]) -> None:
+def test_it_gives_what_a_dictionary_would(transitions: list[tuple[str, int, int]]) -> None:
     index, model = PriorityIndex(), dict[int, int]()
-    for step, key, priority in steps:
+    for step, key, priority in transitions:
         match step:
             case "add":
                 index.add(key, priority)

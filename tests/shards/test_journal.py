@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from schemas.results import Attempt
+from schemas.results import CallRecord
 from tests.doubles import AnswerLost, FaultyBlobs, MemoryBlobs
 from tests.simulation import virtual_time
 from workers.clock import TOLERANCE_SECONDS, ServiceClock
@@ -20,7 +20,7 @@ from workers.shards.spool import Spool
 
 FOLDER = BlobRef("state", "jobs/j/journal/0/")
 FIRST = attempt_name(0, "00000000-0000-4000-8000-000000000000")
-CALL = Attempt("phi", "transient", 503, 0.0, None, 1.0, 0, billed=False)
+CALL = CallRecord("phi", "transient", 503, 0.0, None, 1.0, 0, billed=False)
 
 
 async def listed(blobs: MemoryBlobs) -> list[BlobInfo]:

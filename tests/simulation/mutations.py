@@ -24,8 +24,8 @@ from workers.errors import BlobChanged, BlobExists, BlobMissing
 from workers.jobs import finisher, lifecycle
 from workers.jobs.finisher import Finisher
 from workers.jobs.lifecycle import NOTHING, Change
-from workers.jobs.store import Held, Records
-from workers.jobs.transitions import Steps, Transition
+from workers.jobs.store import Held, JobStore
+from workers.jobs.transitions import Transition, Transitions
 from workers.ports import BlobRef
 from workers.shards import attempt, runner
 from workers.shards.attempt import Attempt
@@ -65,16 +65,16 @@ async def _nothing(*_: Any, **__: Any) -> None:
     """Do nothing at all."""
 
 
-async def _put(records: Records, ref: BlobRef, data: bytes) -> None:
+async def _put(store: JobStore, ref: BlobRef, data: bytes) -> None:
     """Write a blob over whatever is there."""
     while True:
         try:
-            await records.blobs.replace(ref, data, (await records.blobs.head(ref)).etag)
+            await store.blobs.replace(ref, data, (await store.blobs.head(ref)).etag)
         except BlobChanged:
             continue
         except BlobMissing:
             with contextlib.suppress(BlobExists):
-                await records.blobs.create(ref, data)
+                await store.blobs.create(ref, data)
                 return
         else:
             return
@@ -84,36 +84,34 @@ async def _put(records: Records, ref: BlobRef, data: bytes) -> None:
 
 
 def receipt_overwritten() -> AbstractContextManager[None]:
-    async def create_receipt(records: Records, job: str, receipt: Receipt) -> Receipt:
-        await _put(
-            records, records._receipt(job, receipt.shard), orjson.dumps(receipt.model_dump())
-        )
+    async def create_receipt(store: JobStore, job: str, receipt: Receipt) -> Receipt:
+        await _put(store, store._receipt(job, receipt.shard), orjson.dumps(receipt.model_dump()))
         return receipt
 
-    return _instead(Records, "create_receipt", create_receipt)
+    return _instead(JobStore, "create_receipt", create_receipt)
 
 
 def own_counts() -> AbstractContextManager[None]:
-    created = Records.create_receipt
+    created = JobStore.create_receipt
 
-    async def create_receipt(records: Records, job: str, receipt: Receipt) -> Receipt:
-        await created(records, job, receipt)
+    async def create_receipt(store: JobStore, job: str, receipt: Receipt) -> Receipt:
+        await created(store, job, receipt)
         return receipt
 
-    return _instead(Records, "create_receipt", create_receipt)
+    return _instead(JobStore, "create_receipt", create_receipt)
 
 
 def swap_without_if_match() -> AbstractContextManager[None]:
-    async def swap(records: Records, job: str, before: Held | None, after: JobState) -> bool:
-        await _put(records, records.ref(job, "state.json"), orjson.dumps(after.model_dump()))
+    async def swap(store: JobStore, job: str, before: Held | None, after: JobState) -> bool:
+        await _put(store, store.ref(job, "state.json"), orjson.dumps(after.model_dump()))
         return True
 
-    return _instead(Records, "swap", swap)
+    return _instead(JobStore, "swap", swap)
 
 
 def counted_again() -> AbstractContextManager[None]:
-    def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Change:
-        change = advanced(state, receipt, again=again, now=now)
+    def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) -> Change:
+        change = advanced(state, receipt, repeated=repeated, now=now)
         if state.terminal or change.state is not None:
             return change
         counts = state.counts.plus(receipt.counts)
@@ -134,11 +132,11 @@ def last_ending_wins() -> AbstractContextManager[None]:
     ended = lifecycle.end
 
     def end(
-        state: JobState | None, ending: Ending, reason: Reason | None, *, again: bool = False
+        state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
     ) -> Change:
         if state is not None and state.state == "in_progress" and state.ending != ending:
             state = state.model_copy(update={"ending": None})
-        return ended(state, ending, reason, again=again)
+        return ended(state, ending, reason, repeated=repeated)
 
     return _instead(lifecycle, "end", end)
 
@@ -147,34 +145,34 @@ def window_ignored() -> AbstractContextManager[None]:
     ended = lifecycle.end
 
     def end(
-        state: JobState | None, ending: Ending, reason: Reason | None, *, again: bool = False
+        state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
     ) -> Change:
-        return NOTHING if ending == "expired" else ended(state, ending, reason, again=again)
+        return NOTHING if ending == "expired" else ended(state, ending, reason, repeated=repeated)
 
     return _instead(lifecycle, "end", end)
 
 
 def sent_before_swap() -> AbstractContextManager[None]:
-    swapped = Steps._swap
+    swapped = Transitions._swap
 
     async def swap(
-        steps: Steps, job: Job, transition: Transition, again: bool
+        transitions: Transitions, job: Job, transition: Transition, repeated: bool
     ) -> tuple[JobState | None, JobState | None, Change, bool]:
-        held = await steps.records.state(job.id)
-        change = transition(held.state if held else None, again)
+        held = await transitions._store.state(job.id)
+        change = transition(held.state if held else None, repeated)
         gen = change.state.gen if change.state else 0
-        await steps.send_shards(job.id, change.shards, gen)
-        before, after, change, again = await swapped(steps, job, transition, again)
-        return before, after, Change(change.state, (), change.finish), again
+        await transitions._outbox.send_shards(job.id, change.shards, gen)
+        before, after, change, repeated = await swapped(transitions, job, transition, repeated)
+        return before, after, Change(change.state, (), change.finish), repeated
 
-    return _instead(Steps, "_swap", swap)
+    return _instead(Transitions, "_swap", swap)
 
 
 def copies_breed() -> AbstractContextManager[None]:
     advanced = lifecycle.advance
 
-    def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Change:
-        return advanced(state, receipt, again=True, now=now)
+    def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) -> Change:
+        return advanced(state, receipt, repeated=True, now=now)
 
     return _instead(lifecycle, "advance", advance)
 
@@ -253,9 +251,9 @@ def begun_not_journaled() -> AbstractContextManager[None]:
 def etag_ignored() -> AbstractContextManager[None]:
     read = attempt.read_rows
 
-    async def read_rows(records: Records, job: Job, *rest: Any) -> list[Any]:
-        info = await records.blobs.head(BlobRef(job.container, job.name))
-        return await read(records, job.model_copy(update={"etag": info.etag}), *rest)
+    async def read_rows(store: JobStore, job: Job, *rest: Any) -> list[Any]:
+        info = await store.blobs.head(BlobRef(job.container, job.name))
+        return await read(store, job.model_copy(update={"etag": info.etag}), *rest)
 
     return _instead(runner, "read_rows", read_rows)
 
@@ -264,18 +262,18 @@ def etag_ignored() -> AbstractContextManager[None]:
 
 
 def no_marker() -> AbstractContextManager[None]:
-    async def opened(records: Records, announcement: Announcement) -> None:
+    async def opened(store: JobStore, announcement: Announcement) -> None:
         """Tell nobody."""
 
-    return _instead(Records, "open", opened)
+    return _instead(JobStore, "open", opened)
 
 
 def withdrawn_blindly() -> AbstractContextManager[None]:
-    async def withdraw(records: Records, announcement: Announcement) -> bool:
-        await records.close(announcement.job)
+    async def withdraw(store: JobStore, announcement: Announcement) -> bool:
+        await store.close(announcement.job)
         return True
 
-    return _instead(Records, "withdraw", withdraw)
+    return _instead(JobStore, "withdraw", withdraw)
 
 
 def no_sweeper() -> AbstractContextManager[None]:
@@ -286,27 +284,27 @@ def marker_deleted_first() -> AbstractContextManager[None]:
     assembled = Finisher._assemble
 
     async def assemble(finishing: Finisher, job: Job, state: JobState) -> None:
-        await finishing._records.close(job.id)
+        await finishing._store.close(job.id)
         await assembled(finishing, job, state)
 
     return _instead(Finisher, "_assemble", assemble)
 
 
 def end_told_once() -> AbstractContextManager[None]:
-    async def tell_end(steps: Steps, job: Job, state: JobState) -> None:
-        await steps.records.close(job.id)
+    async def tell_end(transitions: Transitions, job: Job, state: JobState) -> None:
+        await transitions._store.close(job.id)
 
-    return _instead(Steps, "tell_end", tell_end)
+    return _instead(Transitions, "tell_end", tell_end)
 
 
 def ended_before_the_manifest() -> AbstractContextManager[None]:
     assembled = Finisher._assemble
 
     async def assemble(finishing: Finisher, job: Job, state: JobState) -> None:
-        def closed(now: JobState | None, _again: bool) -> Change:
+        def closed(now: JobState | None, _repeated: bool) -> Change:
             return NOTHING if now is None else lifecycle.close(now, now=finishing._clock())
 
-        await finishing._steps.take(job, closed)
+        await finishing._transitions.take(job, closed)
         await assembled(finishing, job, state)
 
     return _instead(Finisher, "_assemble", assemble)
@@ -325,9 +323,9 @@ def conflict_is_somebody_elses() -> AbstractContextManager[None]:
             raise _SomebodyElses
         await committed(finishing, job, state, *rest)
 
-    async def run(finishing: Finisher, job: str, *, again: bool) -> None:
+    async def run(finishing: Finisher, job: str, *, repeated: bool) -> None:
         with contextlib.suppress(_SomebodyElses):
-            await ran(finishing, job, again=again)
+            await ran(finishing, job, repeated=repeated)
 
     @contextmanager
     def both() -> Iterator[None]:

@@ -14,19 +14,11 @@ from schemas.outcomes import Outcome
 from tests.doubles.faults import TRIES, FaultyBlobs, ProcessKilled
 from tests.simulation.billing import RUN, lease_of
 from tests.simulation.endpoint import Poisoned, prompts_of
-from workers.api.jobs import Api
 from workers.clock import ServiceClock
-from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import Unavailable, WorkerError
-from workers.inbox import Inbox
-from workers.intake.intake import Intake
-from workers.jobs.finisher import Finisher
-from workers.jobs.store import Records
-from workers.jobs.transitions import Steps
 from workers.ports import BlobRef, EndpointInfo, OutMessage, Received
 from workers.quota.ledger import Ledger
-from workers.shards.runner import Runner
-from workers.sweeper import Sweeper
+from workers.service import compose
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -52,28 +44,19 @@ class Process:
         settings = world.settings
         blobs, bus = ProcessBlobs(self), ProcessBus(self)
         limited = world.scenario.requests_per_minute is not None
-        self.dispatcher = Dispatcher(
-            settings.deployments,
-            {each.name: ProcessEndpoint(self) for each in settings.deployments},
-            rng=rng,
-            ledger=Ledger(blobs, settings.state_container, rng=rng) if limited else None,
-            wall=clock,
-        )
-        records = Records(
+        service = compose(
+            settings,
             blobs,
-            state_container=settings.state_container,
-            results_container=settings.results_container,
+            bus,
+            {each.name: ProcessEndpoint(self) for each in settings.deployments},
+            ledger=Ledger(blobs, settings.state_container, rng=rng) if limited else None,
             clock=clock,
+            rng=rng,
+            slice_seconds=world.scenario.slice_seconds,
         )
-        steps = Steps(records, bus, clock=clock, rng=rng)
-        self.intake = Intake(records, steps, self.dispatcher, settings, clock=clock)
-        self.runner = Runner(
-            records, steps, self.dispatcher, clock=clock, rng=rng, settings=settings
-        )
-        finisher = Finisher(records, steps, clock=clock, slice_seconds=world.scenario.slice_seconds)
-        self.inbox = Inbox(records, steps, self.intake, self.runner, finisher, clock=clock)
-        self.sweeper = Sweeper(records, steps, self.intake, clock=clock)
-        self.api = Api(records, steps, clock=clock)
+        self.dispatcher, self.runner = service.dispatcher, service.runner
+        self.intake, self.inbox = service.intake, service.inbox
+        self.sweeper, self.api = service.sweeper, service.api
         self.spawn(self.dispatcher.run())
 
     @property

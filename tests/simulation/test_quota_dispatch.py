@@ -11,7 +11,7 @@ import pytest
 
 from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
-from schemas.results import Attempt
+from schemas.results import CallRecord
 from tests.simulation.quota_world import EPOCH, deployment
 from tests.simulation.virtual_time import run
 from workers.adapters.endpoints.refusals import refusal
@@ -553,7 +553,7 @@ def test_a_row_that_times_out_in_every_slice_is_final_after_three(others: bool) 
                 return await (slow if body.get("bad") else quick).ask(task, body)
 
         bench = Bench({"phi": Either()})
-        attempts: list[Attempt] = []
+        attempts: list[CallRecord] = []
         for _ in range(2):
             gate = Gate(math.inf, loop.time() + 120.0)
             call = Call("chat", "phi-3", BODY | {"bad": True}, line=7, earlier=tuple(attempts))

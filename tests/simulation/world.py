@@ -304,7 +304,7 @@ class World:
         if queue == DROPS:
             told = json.loads(received.body)
             await process.intake.dropped(
-                told["container"], told["name"], etag=told["etag"], again=received.again
+                told["container"], told["name"], etag=told["etag"], repeated=received.repeated
             )
             return
         handlers = {

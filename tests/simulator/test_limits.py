@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from local.endpoint.limits import Limits, Quota
 
-steps = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 90)), max_size=120)
+transitions = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 90)), max_size=120)
 
 
 def test_a_thousand_a_minute_is_sixteen_a_second() -> None:
@@ -32,7 +32,7 @@ def test_a_quota_too_small_for_its_window_is_judged_by_the_minute() -> None:
     assert (limits.request_window, limits.requests_per_window) == (60, 15)
 
 
-@given(steps, st.integers(1, 400), st.integers(50, 300), st.sampled_from([1, 10, 60]))
+@given(transitions, st.integers(1, 400), st.integers(50, 300), st.sampled_from([1, 10, 60]))
 def test_no_window_ever_holds_more_than_its_limit(
     arrivals: list[tuple[float, int]], per_minute: int, tokens_per_minute: int, window: int
 ) -> None:

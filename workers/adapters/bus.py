@@ -94,7 +94,7 @@ class ServiceBus:
 
     def __init__(self, client: ServiceBusClient) -> None:
         self._client = client
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _SendQueue] = {}
 
     async def send(self, entity: str, messages: Sequence[OutMessage]) -> None:
         """Send to a queue or topic; all are accepted when it returns. Errors: `Unavailable`.
@@ -104,7 +104,7 @@ class ServiceBus:
         if not messages:
             return
         if entity not in self._lanes:
-            self._lanes[entity] = _Lane(self._client, entity)
+            self._lanes[entity] = _SendQueue(self._client, entity)
         # Made here: what cannot be a message fails its own caller, not whoever shares the batch.
         load = _Load([_encoded(message) for message in messages])
         try:
@@ -145,7 +145,7 @@ class ServiceBus:
         """
         async with asyncio.TaskGroup() as group:
             for entity in entities:
-                lane = self._lanes.setdefault(entity, _Lane(self._client, entity))
+                lane = self._lanes.setdefault(entity, _SendQueue(self._client, entity))
                 group.create_task(lane.open())
 
     async def close(self) -> None:
@@ -164,7 +164,7 @@ class _Load:
     error: Exception | None = field(default=None)
 
 
-class _Lane:
+class _SendQueue:
     """The way to one entity: a sender, a turn, and the loads that wait for it."""
 
     def __init__(self, client: ServiceBusClient, entity: str) -> None:

@@ -12,16 +12,16 @@ from workers.errors import HandBack
 class Waiter:
     """A call that waits: for its turn, or for the end of a backoff.
 
-    `since` is when it began to wait for this try, `waited_for` what it met first. `again` says
+    `since` is when it began to wait for this try, `waited_for` what it met first. `retried` says
     that it has been tried before, `resting` why it waits by itself; None: for a lane.
     """
 
     __slots__ = (
         "_future",
-        "again",
         "gate",
         "job",
         "resting",
+        "retried",
         "since",
         "size",
         "waited_for",
@@ -34,7 +34,7 @@ class Waiter:
         self.size = size
         self.gate = gate
         self.since = since
-        self.again = False
+        self.retried = False
         self.waited_for: WaitReason | None = None
         self.resting: tuple[WaitReason, str] | None = None
         # HandBack as a result, not an exception: nobody may be left to fetch it.
@@ -47,7 +47,7 @@ class Waiter:
 
     def tried(self, now: float) -> None:
         """A try has ended; from now on it waits for the next."""
-        self.again = True
+        self.retried = True
         self.since = now
         self.waited_for = None
 

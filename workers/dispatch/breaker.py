@@ -28,7 +28,7 @@ GUILTY = 64
 PATIENCE = 300.0
 """Seconds for which such an answer is waited for: longer than any call may take."""
 
-Kind = Literal["closed", "open", "probing"]
+BreakerState = Literal["closed", "open", "probing"]
 
 _OF_THE_SERVICE = frozenset({None, 502, 503, 504})
 """Statuses (None: no answer at all) that speak of the service, never of one row."""
@@ -53,7 +53,7 @@ class Breaker:
     """The state of one deployment's health. `row` is any mark of a row, the same at each try."""
 
     def __init__(self) -> None:
-        self.state: Kind = "closed"
+        self.state: BreakerState = "closed"
         self.open_until = -inf
         self.said: str | None = None
         """What the last failure said, for people."""

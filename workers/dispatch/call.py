@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
 from schemas.outcomes import Outcome
-from schemas.results import Attempt
+from schemas.results import CallRecord
 from workers.dispatch.admission import Waiter
 from workers.dispatch.breaker import Failure
 from workers.dispatch.lane import Lane, Ticket
@@ -17,7 +17,7 @@ class Tries:
 
     row: Hashable
     counted: int
-    _made: list[tuple[Attempt, Failure | None]] = field(default_factory=list)
+    _made: list[tuple[CallRecord, Failure | None]] = field(default_factory=list)
 
     def note(
         self,
@@ -31,7 +31,7 @@ class Tries:
     ) -> None:
         """A try has ended; whether its failure counts may be known only later."""
         waited = ticket.sent - waiter.since
-        attempt = Attempt(
+        attempt = CallRecord(
             deployment=lane.name,
             kind=outcome.kind,
             status=outcome.status,
@@ -50,7 +50,7 @@ class Tries:
         return counting[-1] and self.counted + sum(counting) >= ATTEMPTS
 
     @property
-    def attempts(self) -> tuple[Attempt, ...]:
+    def attempts(self) -> tuple[CallRecord, ...]:
         """As they are recorded."""
         return tuple(
             replace(attempt, counted=True) if failure is not None and failure.counts else attempt

@@ -15,7 +15,7 @@ from typing import Any
 from schemas.deployments import Deployment, Task
 from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
-from schemas.results import Attempt, WaitReason
+from schemas.results import CallRecord, WaitReason
 from workers.dispatch.admission import Gate, Waiter
 from workers.dispatch.call import Tries
 from workers.dispatch.lane import Lane, Ticket
@@ -27,7 +27,7 @@ from workers.errors import HandBack
 from workers.ports import Endpoint
 from workers.quota.allowance import DAY
 from workers.quota.ledger import Ledger
-from workers.quota.rounds import Funding
+from workers.quota.rounds import Rounds
 from workers.rows.packing import Limits
 
 __all__ = ["Answer", "Call", "Dispatcher", "Gate"]
@@ -46,7 +46,7 @@ class Call:
     body: Mapping[str, Any]
     rows: int = 1
     line: int | None = None
-    earlier: Sequence[Attempt] = ()
+    earlier: Sequence[CallRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Answer:
     """The final outcome, and every try that was made."""
 
     outcome: Outcome
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[CallRecord, ...]
 
 
 class Dispatcher:
@@ -82,8 +82,8 @@ class Dispatcher:
         self._safe_share = safe_share
         self._routing = Routing(deployments, endpoints, routes or {})
         self._turns = Turns(rng=rng, wanted=self._wanted)
-        self._funding = (
-            Funding(ledger, pump=self._turns.pump, jobs=self._jobs, queued=self._queued)
+        self._rounds = (
+            Rounds(ledger, moved=self._moved, jobs=self._jobs, queued=self._queued)
             if ledger is not None
             else None
         )
@@ -107,8 +107,8 @@ class Dispatcher:
     async def run(self) -> None:
         """Keep the shares of the quota ledger fresh, until cancelled."""
         self._open()
-        if self._funding is not None:
-            await self._funding.run()
+        if self._rounds is not None:
+            await self._rounds.run()
         else:
             await asyncio.Event().wait()
 
@@ -213,7 +213,7 @@ class Dispatcher:
                     failures += 1
                     rest = max(lane.budget.wait(loop.time()), backoff(failures, self._rng))
             if tries.exhausted:
-                return _too_large((lane,)) if what == "again" else outcome
+                return _too_large((lane,)) if what == "postpone" else outcome
             if what == "retry" and alone:
                 budget = lane.budget
                 budget.spend()
@@ -266,10 +266,10 @@ class Dispatcher:
                 each, safe_share=self._safe_share, midnight=midnight, now=now, rng=self._rng
             )
             self._lanes[each.name] = lane
-            if self._funding is None:
+            if self._rounds is None:
                 lane.own(now)
             elif lane.quota.limited:
-                self._funding.add(lane)
+                self._rounds.add(lane)
         self._join()
 
     def _join(self) -> None:
@@ -287,16 +287,22 @@ class Dispatcher:
         group = self._groups[lanes] = Group(lanes, self._turns.pool(lanes[0]))
         return group
 
+    # -- what the rounds with the ledger ask ------------------------------------------------
+
     def _wanted(self, lane: Lane) -> None:
-        if self._funding is not None:
-            self._funding.wanted(lane)
+        if self._rounds is not None:
+            self._rounds.wanted(lane)
 
-    def _jobs(self, lane: Lane) -> dict[str, float]:
+    def _moved(self, name: str) -> None:
+        self._turns.pump(self._lanes[name])
+
+    def _jobs(self, name: str) -> dict[str, float]:
         """The weights of the jobs that this process asks at a lane, for its share of the quota."""
-        return {job: weight for job, (weight, _) in self._turns.pool(lane).jobs.items()}
+        jobs = self._turns.pool(self._lanes[name]).jobs
+        return {job: weight for job, (weight, _) in jobs.items()}
 
-    def _queued(self, lane: Lane) -> int:
-        return self._turns.pool(lane).queue.waiting
+    def _queued(self, name: str) -> int:
+        return self._turns.pool(self._lanes[name]).queue.waiting
 
 
 def _too_large(lanes: Sequence[Lane]) -> Outcome:

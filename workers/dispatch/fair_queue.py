@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
 
 
-class _Turn:
+class _Place:
     """A job's place in the order."""
 
     __slots__ = ("flows", "servers", "tag", "weight")
@@ -33,7 +33,7 @@ class Flow(Generic[K, T]):
 
     __slots__ = ("items", "job", "key", "turn")
 
-    def __init__(self, job: str, key: K, turn: _Turn) -> None:
+    def __init__(self, job: str, key: K, turn: _Place) -> None:
         self.job = job
         self.key = key
         self.turn = turn
@@ -51,7 +51,7 @@ class FairQueue(Generic[K, T]):
     def __init__(self) -> None:
         self.waiting = 0
         self._flows: OrderedDict[tuple[str, K], Flow[K, T]] = OrderedDict()
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[str, _Place] = {}
         self._reached: dict[Hashable, float] = {}
 
     def push(
@@ -67,7 +67,7 @@ class FairQueue(Generic[K, T]):
         """Let a call wait for any of `servers`; `first` puts one that was refused to the front."""
         turn = self._turns.get(job)
         if turn is None:
-            turn = self._turns[job] = _Turn(0.0, weight)
+            turn = self._turns[job] = _Place(0.0, weight)
         if not turn.flows:
             turn.servers = servers
             turn.tag = max(turn.tag, self._reached_by(servers))

@@ -43,14 +43,14 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Settlement:
     """What an answer means for its row: seconds to rest if it is asked again, and what failed."""
 
     rest: float = 0.0
     failure: Failure | None = None
 
 
-NOTHING = Verdict()
+NOTHING = Settlement()
 
 
 class Lane:
@@ -149,7 +149,7 @@ class Lane:
 
     def settle(
         self, ticket: Ticket, outcome: Outcome, *, job: str, size: Size, row: Hashable, now: float
-    ) -> Verdict:
+    ) -> Settlement:
         """Learn from an answer."""
         self.in_flight -= 1
         self.used_at = now
@@ -158,7 +158,7 @@ class Lane:
             rest = self._throttled(ticket, outcome, now)
             # Whether it can pass at all is a guess; the service has said no, alone or not.
             large = outcome.limit == "tokens" and self.tokens(job, size) > self.most_tokens
-            return Verdict(rest, Failure(row, ticket.sent, now, counts=True) if large else None)
+            return Settlement(rest, Failure(row, ticket.sent, now, counts=True) if large else None)
         if outcome.kind in ("transient", "timeout", "auth", "gone"):
             if outcome.kind == "timeout" or outcome.status in (408, 504):
                 self.guard.timed_out(ticket.sent, now)
@@ -167,7 +167,7 @@ class Lane:
             )
             # A refused key or a deployment that is not there is no row's fault, whoever passes.
             own = outcome.kind in ("transient", "timeout")
-            return Verdict(failure=failure if own else None)
+            return Settlement(failure=failure if own else None)
         self.breaker.good(ticket.sent)
         self.budget.succeeded()
         self.guard.answered(now)

@@ -21,7 +21,7 @@ row."""
 LONGEST_UNTOLD = 60.0
 JITTER = 0.25
 
-Step = Literal["final", "again", "elsewhere", "retry"]
+Step = Literal["final", "postpone", "elsewhere", "retry"]
 
 _FINAL = frozenset({"ok", "content_filter", "bad_request"})
 
@@ -29,13 +29,13 @@ _FINAL = frozenset({"ok", "content_filter", "bad_request"})
 def step(outcome: Outcome) -> Step:
     """What an outcome asks for.
 
-    final: it counts. again: it was refused for now and costs the row nothing. elsewhere: the
+    final: it counts. postpone: it was refused for now and costs the row nothing. elsewhere: the
     deployment is out of order, whatever the row. retry: it may pass next time, within limits.
     """
     if outcome.kind in _FINAL:
         return "final"
     if outcome.kind == "throttled":
-        return "again"
+        return "postpone"
     if outcome.kind in ("auth", "gone"):
         return "elsewhere"
     return "retry"

@@ -113,7 +113,9 @@ class Turns:
         queue, key = group.pool.queue, (waiter.gate, group)
         waiter.gate.hear[group.pool.moved] = None
         waiter.begin()
-        queue.push(waiter.job, waiter.weight, key, waiter, servers=group.lanes, first=waiter.again)
+        queue.push(
+            waiter.job, waiter.weight, key, waiter, servers=group.lanes, first=waiter.retried
+        )
         for lane in group.lanes:
             self._wanted(lane)
             self.pump(lane)

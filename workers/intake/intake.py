@@ -21,9 +21,10 @@ from workers.intake import announcements
 from workers.intake.planning import Survey
 from workers.intake.scanning import PIECE_BYTES, Planned, scan
 from workers.intake.verdicts import Routes, judged
-from workers.jobs import events, lifecycle
-from workers.jobs.store import Records
-from workers.jobs.transitions import Steps
+from workers.jobs import lifecycle
+from workers.jobs.outbox import Outbox
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
 from workers.ports import BlobInfo, BlobRef
 from workers.rows.reading import RowRules, rules_of
 from workers.settings import Settings
@@ -51,16 +52,18 @@ class Intake:
 
     def __init__(
         self,
-        records: Records,
-        steps: Steps,
+        store: JobStore,
+        transitions: Transitions,
+        outbox: Outbox,
         routes: Routes,
         settings: Settings,
         *,
         clock: Callable[[], float],
     ) -> None:
-        self._records = records
-        self._blobs = records.blobs
-        self._steps = steps
+        self._store = store
+        self._blobs = store.blobs
+        self._transitions = transitions
+        self._outbox = outbox
         self._routes = routes
         self._settings = settings
         self._clock = clock
@@ -77,17 +80,17 @@ class Intake:
         if announcement is not None:
             await self.send(announcement)
 
-    async def send(self, announcement: Announcement, *, again: bool = False) -> None:
+    async def send(self, announcement: Announcement, *, repeated: bool = False) -> None:
         """Put an announcement on `jobs`; where the bus is out of reach, leave it to the sweeper.
 
         Neither a blob trigger nor a timer comes again for as long as an outage may last.
         """
         try:
             trace = announcement.asked.traceparent
-            await self._steps.send_jobs(announcement, again=again, trace=trace)
+            await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace)
         except Unavailable as error:
             log.warning("%s waits for the sweeper: %s", announcement.job, error)
-            await self._records.open(announcement)
+            await self._store.open(announcement)
 
     async def dropped(
         self,
@@ -96,12 +99,12 @@ class Intake:
         *,
         etag: str | None = None,
         asked: Asked = NOBODY,
-        again: bool,
+        repeated: bool,
     ) -> None:
         """A BlobCreated event came on `jobs`."""
         announcement = await self._announcement(container, name, etag, asked)
         if announcement is not None:
-            await self.run(announcement, again=again)
+            await self.run(announcement, repeated=repeated)
 
     async def _announcement(
         self, container: str, name: str, etag: str | None, asked: Asked
@@ -124,9 +127,9 @@ class Intake:
             return None  # the file was written again; that write has an event of its own
         return announcements.announce(info, "drop", asked)
 
-    async def requested(self, request: JobRequest, asked: Asked, *, again: bool) -> None:
+    async def requested(self, request: JobRequest, asked: Asked, *, repeated: bool) -> None:
         """A back end asks for a file to be run. Raises InputError."""
-        await self.run(await self.announced(request, asked), again=again)
+        await self.run(await self.announced(request, asked), repeated=repeated)
 
     async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
         """What a request announces, as the file is now. Raises InputError."""
@@ -177,54 +180,50 @@ class Intake:
         """Tell that something yields no job."""
         reason = Reason(code=error.code, message=str(error))
         log.warning("rejected: %s", error.code)
-        await self._steps.publish(
-            events.rejection(
-                "job.rejected", what, reason, source=source, asked=asked, now=self._clock()
-            )
-        )
+        await self._outbox.tell_rejection("job.rejected", what, reason, asked, source=source)
 
     # -- from announcement to job
 
-    async def run(self, announcement: Announcement, *, again: bool) -> None:
+    async def run(self, announcement: Announcement, *, repeated: bool) -> None:
         """Walk all steps from the first; each stands once, whoever walked it before."""
         announcements.check_place(
             announcement.container, announcement.name, self._settings.all_input_containers
         )
-        job = await self._records.job(announcement.job)
+        job = await self._store.job(announcement.job)
         if job is not None:
-            held = await self._records.state(job.id)
+            held = await self._store.state(job.id)
             if held is not None and held.state.terminal:
-                await self._steps.tell_end(job, held.state)
+                await self._transitions.tell_end(job, held.state)
                 return
-        await self._records.open(announcement)
+        await self._store.open(announcement)
         if job is None:
             job = await self._pin(announcement)
             if job is None:
                 return
-        totals = await self._records.plan_totals(job.id)
+        totals = await self._store.plan_totals(job.id)
         if totals is None:
             await self._plan(job)
-            totals = await self._records.plan_totals(job.id) or (0, 0)
+            totals = await self._store.plan_totals(job.id) or (0, 0)
         shards, rows = totals
-        reason = await self._records.verdict(job.id)
+        reason = await self._store.verdict(job.id)
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
         trace = job.asked.traceparent
-        await self._steps.send_jobs(Expire(job=job.id), at=job.expires, trace=trace)
+        await self._outbox.send_jobs(Expire(job=job.id), at=job.expires, trace=trace)
 
-        def begun(state: JobState | None, _again: bool) -> lifecycle.Change:
+        def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(
                 state, job, shards=shards, rows=rows, ending=reason, now=self._clock()
             )
 
-        await self._steps.take(job, begun, again=again)
+        await self._transitions.take(job, begun, repeated=repeated)
 
     async def _pin(self, announcement: Announcement) -> Job | None:
         """job.json, with the options as they are now. None: the file is not that file any more."""
         info = await self._current(announcement)
         if info is None:
-            if not await self._records.withdraw(announcement):
-                return await self._records.job(announcement.job)
+            if not await self._store.withdraw(announcement):
+                return await self._store.job(announcement.job)
             if announcement.door == "queue":
                 gone = InputError("file_changed", "the file was changed or deleted meanwhile")
                 source = f"{announcement.container}/{announcement.name}"
@@ -243,12 +242,11 @@ class Intake:
                 message=f"the file has {info.size:,} bytes, the limit is "
                 f"{self._settings.max_file_bytes:,}: split it, or raise MAX_FILE_BYTES",
             )
-        job = await self._records.create_job(self._job(announcement, info, options, failure))
+        job = await self._store.create_job(self._job(announcement, info, options, failure))
         # Somebody who found the file changed may have withdrawn the marker meanwhile.
-        await self._records.open(announcement)
+        await self._store.open(announcement)
         # Reading a large file takes minutes; who asked may want the job's id before that.
-        results, now = self._records.results_container, self._clock()
-        await self._steps.publish(events.event("job.validating", job, None, results, now))
+        await self._outbox.tell("job.validating", job, None)
         return job
 
     async def _current(self, announcement: Announcement) -> BlobInfo | None:
@@ -320,10 +318,10 @@ class Intake:
                     code="input_changed",
                     message="the file was changed or deleted before it was read: drop it again",
                 )
-        await self._records.create_duplicates(job.id, planned.duplicates)
+        await self._store.create_duplicates(job.id, planned.duplicates)
         if reason is not None:
-            await self._records.create_verdict(job.id, reason)
-        await self._records.create_plan(job.id, planned.shards)
+            await self._store.create_verdict(job.id, reason)
+        await self._store.create_plan(job.id, planned.shards)
 
     async def _scanned(self, job: Job) -> Planned:
         rules = rules_of(job, self._settings.default_models)

@@ -105,7 +105,7 @@ class Seen(NamedTuple):
     model: str | None
 
 
-Row = tuple[int, int, Seen | Refusal]
+ScannedRow = tuple[int, int, Seen | Refusal]
 
 
 class Scanner:
@@ -120,7 +120,7 @@ class Scanner:
         self._line = 1
         self._start = 0
 
-    def feed(self, piece: bytes) -> Iterator[Row]:
+    def feed(self, piece: bytes) -> Iterator[ScannedRow]:
         """(offset, length, row) of each row that ends in this piece."""
         first, *lines = piece.split(b"\n")
         self._hold(first)
@@ -144,7 +144,7 @@ class Scanner:
         self._line, self._start = number, start
         self._hold(rest)
 
-    def close(self) -> Iterator[Row]:
+    def close(self) -> Iterator[ScannedRow]:
         """The last row, where no newline ends the file."""
         yield from self._end_line()
 
@@ -154,7 +154,7 @@ class Scanner:
         self._rest += part[:room]
         self._dropped += max(0, len(part) - room)
 
-    def _end_line(self) -> Iterator[Row]:
+    def _end_line(self) -> Iterator[ScannedRow]:
         line, length = bytes(self._rest), len(self._rest) + self._dropped
         number, start = self._line, self._start
         self._rest.clear()

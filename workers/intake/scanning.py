@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.jobs import Job, PlannedShard
-from workers.intake.planning import DuplicateFinder, Planner, Row, Scanner, Seen, Survey
+from workers.intake.planning import DuplicateFinder, Planner, ScannedRow, Scanner, Seen, Survey
 from workers.ports import BlobRef, Blobs
 from workers.rows.reading import RowRules
 
@@ -71,7 +71,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     return Planned(_with_duplicates(shards, finder.duplicates), survey, finder.duplicates)
 
 
-async def _scanned(blobs: Blobs, job: Job, rules: RowRules) -> AsyncIterator[Iterator[Row]]:
+async def _scanned(blobs: Blobs, job: Job, rules: RowRules) -> AsyncIterator[Iterator[ScannedRow]]:
     """Rows slice by slice; each slice is to be used up before the next is asked for."""
     scanner = Scanner(rules)
     async with aclosing(pieces_of(blobs, job)) as pieces:

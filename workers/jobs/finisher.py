@@ -10,17 +10,17 @@ from schemas.results import DeploymentUse, Manifest, ManifestFile, ManifestPart,
 from workers.errors import BlobExists, StorageError, first_of
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
-from workers.jobs.store import Records
-from workers.jobs.transitions import Steps
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef
 from workers.rows.writing import add_use
 
-Kind = Literal["output", "errors"]
+PartName = Literal["output", "errors"]
 
 SLICE_SECONDS: Final = 240.0
 _AT_ONCE: Final = 16
 _BATCH: Final = 64
-_NAMES: Final[dict[Kind, str]] = {"output": "output.jsonl", "errors": "errors.jsonl"}
+_NAMES: Final[dict[PartName, str]] = {"output": "output.jsonl", "errors": "errors.jsonl"}
 
 log = logging.getLogger(__name__)
 
@@ -32,40 +32,40 @@ class Finisher:
 
     def __init__(
         self,
-        records: Records,
-        steps: Steps,
+        store: JobStore,
+        transitions: Transitions,
         *,
         clock: Callable[[], float],
         slice_seconds: float = SLICE_SECONDS,
     ) -> None:
-        self._records = records
-        self._blobs = records.blobs
-        self._steps = steps
+        self._store = store
+        self._blobs = store.blobs
+        self._transitions = transitions
         self._clock = clock
         self._slice_seconds = slice_seconds
 
-    async def run(self, job_id: str, *, again: bool) -> None:
+    async def run(self, job_id: str, *, repeated: bool) -> None:
         """Go on from wherever this job's finishing stands."""
-        job = await self._records.job(job_id)
+        job = await self._store.job(job_id)
         if job is None:
             return
 
-        def finalized(state: JobState | None, _again: bool) -> lifecycle.Change:
+        def finalized(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.NOTHING if state is None else lifecycle.finalize(state)
 
-        state = await self._steps.take(job, finalized, again=again)
+        state = await self._transitions.take(job, finalized, repeated=repeated)
         if state is None or state.state != "finalizing":
             return
         staged = await self._stage_slice(job, state)
         if staged < state.shards:
-            await self._steps.take(job, _staged(staged))
+            await self._transitions.take(job, _staged(staged))
             return
         await self._assemble(job, state)
 
-        def closed(state: JobState | None, _again: bool) -> lifecycle.Change:
+        def closed(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.NOTHING if state is None else lifecycle.close(state, now=self._clock())
 
-        await self._steps.take(job, closed)
+        await self._transitions.take(job, closed)
 
     async def _stage_slice(self, job: Job, state: JobState) -> int:
         """Stage parts until the soft deadline; gives how many shards are staged then."""
@@ -74,16 +74,16 @@ class Finisher:
         staged = state.staged
         while staged < state.shards and loop.time() < deadline:
             batch = range(staged, min(staged + _BATCH, state.shards))
-            await self._stage(job, await self._records.receipts(job.id, batch))
+            await self._stage(job, await self._store.receipts(job.id, batch))
             staged = batch.stop
         return staged
 
     async def _stage(self, job: Job, receipts: Sequence[Receipt]) -> None:
         room = asyncio.Semaphore(_AT_ONCE)
 
-        async def stage(kind: Kind, shard: int, part: Part) -> None:
+        async def stage(kind: PartName, shard: int, part: Part) -> None:
             async with room:
-                source = BlobRef(self._records.state_container, part.name)
+                source = BlobRef(self._store.state_container, part.name)
                 await self._blobs.stage_from(self._target(job, kind), _block_id(shard), source)
 
         try:
@@ -94,18 +94,18 @@ class Finisher:
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
 
-    def _target(self, job: Job, kind: Kind) -> BlobRef:
-        return self._records.result(job, _NAMES[kind])
+    def _target(self, job: Job, kind: PartName) -> BlobRef:
+        return self._store.result(job, _NAMES[kind])
 
     async def _receipts(self, job: Job, shards: int) -> AsyncIterator[Receipt]:
         for start in range(0, shards, _BATCH):
             batch = range(start, min(start + _BATCH, shards))
-            for receipt in await self._records.receipts(job.id, batch):
+            for receipt in await self._store.receipts(job.id, batch):
                 yield receipt
 
     async def _assemble(self, job: Job, state: JobState) -> None:
-        parts: dict[Kind, list[ManifestPart]] = {"output": [], "errors": []}
-        ends: dict[Kind, int] = {"output": 0, "errors": 0}
+        parts: dict[PartName, list[ManifestPart]] = {"output": [], "errors": []}
+        ends: dict[PartName, int] = {"output": 0, "errors": 0}
         use: dict[str, DeploymentUse] = {}
         async for receipt in self._receipts(job, state.shards):
             for kind, part in _parts(receipt):
@@ -124,14 +124,14 @@ class Finisher:
         await self._commit(job, state, "errors", parts["errors"])
         await self._commit(job, state, "output", parts["output"])
         manifest = self._manifest(job, state, parts, use)
-        await self._records.create_once(
-            self._records.result(job, "manifest.json"),
+        await self._store.create_once(
+            self._store.result(job, "manifest.json"),
             manifest.model_dump_json(indent=2).encode(),
             content_type="application/json",
         )
 
     async def _commit(
-        self, job: Job, state: JobState, kind: Kind, parts: Sequence[ManifestPart]
+        self, job: Job, state: JobState, kind: PartName, parts: Sequence[ManifestPart]
     ) -> None:
         target = self._target(job, kind)
         blocks = [_block_id(part.shard) for part in parts]
@@ -154,7 +154,7 @@ class Finisher:
         self,
         job: Job,
         state: JobState,
-        parts: dict[Kind, list[ManifestPart]],
+        parts: dict[PartName, list[ManifestPart]],
         use: dict[str, DeploymentUse],
     ) -> Manifest:
         now = self._clock()
@@ -183,16 +183,16 @@ class Finisher:
 
 
 def _staged(staged: int) -> Callable[[JobState | None, bool], lifecycle.Change]:
-    def moved(state: JobState | None, again: bool) -> lifecycle.Change:
+    def moved(state: JobState | None, repeated: bool) -> lifecycle.Change:
         if state is None:
             return lifecycle.NOTHING
-        return lifecycle.stage(state, staged, again=again)
+        return lifecycle.stage(state, staged, repeated=repeated)
 
     return moved
 
 
-def _parts(receipt: Receipt) -> list[tuple[Kind, Part]]:
-    named: tuple[tuple[Kind, Part | None], ...] = (
+def _parts(receipt: Receipt) -> list[tuple[PartName, Part]]:
+    named: tuple[tuple[PartName, Part | None], ...] = (
         ("output", receipt.output),
         ("errors", receipt.errors),
     )

@@ -1,7 +1,7 @@
 """State x happening -> state, and what is to be sent. Everything that moves a job lives here.
 
 Each function takes the stored state and gives a `Change`; a state of None means that nothing is to
-be stored. `again` says that somebody may have died between storing and sending: this message is
+be stored. `repeated` says that somebody may have died between storing and sending: this message is
 delivered again, or an earlier swap met a conflict that may have been its own success.
 The rules are those of docs/protocol.md.
 """
@@ -67,7 +67,7 @@ def begin(
     return Change(filled, sends, _nothing_left(filled))
 
 
-def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Change:
+def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) -> Change:
     """A shard's receipt stands: count it once, send what comes next."""
     if state.terminal:
         return NOTHING
@@ -75,7 +75,7 @@ def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Ch
     if shard not in state.out:
         # On a first delivery this is a left-over copy: were it to send, copies would breed copies.
         # A paused job's copies would be dropped; resuming sends them.
-        resend = state.out if again and not state.paused else ()
+        resend = state.out if repeated and not state.paused else ()
         return Change(None, resend, _nothing_left(state))
     counts = state.counts.plus(receipt.counts)
     counted = _moved(
@@ -93,7 +93,7 @@ def advance(state: JobState, receipt: Receipt, *, again: bool, now: float) -> Ch
 
 
 def end(
-    state: JobState | None, ending: Ending, reason: Reason | None, *, again: bool = False
+    state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
 ) -> Change:
     """Cancel, expire or fail: the first one wins; refused once finalizing."""
     if state is None:
@@ -102,7 +102,7 @@ def end(
     if state.terminal or state.state == "finalizing":
         return NOTHING
     if state.ending is not None:
-        return Change(None, state.out if again else (), again and _nothing_left(state))
+        return Change(None, state.out if repeated else (), repeated and _nothing_left(state))
     ended = _moved(
         state, ending=ending, reason=reason, paused=False, gen=state.gen + 1, waiting=None
     )
@@ -116,12 +116,12 @@ def pause(state: JobState | None) -> Change:
     return Change(_moved(state, paused=True, waiting=None))
 
 
-def resume(state: JobState | None, *, again: bool = False) -> Change:
+def resume(state: JobState | None, *, repeated: bool = False) -> Change:
     """Go on after a pause."""
     if state is None or state.state != "in_progress":
         return NOTHING
     if not state.paused:
-        return Change(None, state.out if again else ())
+        return Change(None, state.out if repeated else ())
     resumed = _moved(state, paused=False, gen=state.gen + 1)
     return Change(resumed, resumed.out, _nothing_left(resumed))
 
@@ -145,12 +145,12 @@ def finalize(state: JobState) -> Change:
     return Change(_moved(state, state="finalizing", paused=False))
 
 
-def stage(state: JobState, staged: int, *, again: bool = False) -> Change:
+def stage(state: JobState, staged: int, *, repeated: bool = False) -> Change:
     """The parts of the first `staged` shards are staged; the next slice goes on from there."""
     if state.state != "finalizing":
         return NOTHING
     if staged <= state.staged:
-        return Change(finish=again)
+        return Change(finish=repeated)
     return Change(_moved(state, staged=staged), finish=True)
 
 
@@ -161,9 +161,9 @@ def close(state: JobState, *, now: float) -> Change:
     return Change(_moved(state, state=state.ending or "completed", ended=now))
 
 
-def nudge(state: JobState, seen_revision: int, *, again: bool = False) -> Change:
+def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Change:
     """The sweeper's: nothing has moved, so send again; older copies die at their next delivery."""
-    if again and state.nudges and state.revision == seen_revision + 1 and not state.paused:
+    if repeated and state.nudges and state.revision == seen_revision + 1 and not state.paused:
         return Change(None, state.out)
     if state.revision != seen_revision or state.state != "in_progress":
         return NOTHING

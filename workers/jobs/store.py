@@ -35,7 +35,7 @@ class Held:
     last_modified: float
 
 
-class Records:
+class JobStore:
     """The documents of all jobs. Errors are those of the blob primitives, and `NewerVersion`.
 
     The clock hears the service's time with each document that is read.

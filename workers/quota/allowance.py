@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from workers.quota.cubic import Cubic
 from workers.quota.pacing import Headroom, Quota, clamp
 from workers.quota.shares import REST, Day
 
 DAY = 86_400.0
+BETA = 0.7
+"""What a 429 leaves of the share that is used without the ledger."""
+RECOVERY = 60.0
+"""Seconds in which that share climbs back to where it was refused."""
 HORIZON = 5.0
 """Seconds within which what waits should be served, if the quota allows."""
 LEAST_WANTS = 0.05
@@ -37,6 +40,37 @@ class Grant:
     """It pays to ask again soon."""
     spread: Mapping[str, int] = field(default_factory=dict)
     """By how many processes each job is asked that this one asks."""
+
+
+class Cubic:
+    """The share to use while the others cannot be coordinated with, 0 to 1.
+
+    CUBIC (RFC 9438, as botocore's adaptive retries use it for rates), but in shares of the quota
+    and with minutes where TCP has milliseconds: it starts from a configured safe share, falls at a
+    429, climbs back to where that happened within RECOVERY seconds, rests there, and then probes.
+    """
+
+    __slots__ = ("_best", "_cut_at", "_k", "share")
+
+    def __init__(self, safe: float, now: float) -> None:
+        self.share = safe
+        self._best = safe
+        self._k = 0.0
+        self._cut_at = now
+
+    def passed(self, now: float) -> None:
+        """A call was let through: climb with time."""
+        t = (now - self._cut_at - self._k) / RECOVERY
+        self.share = min(1.0, max(0.01, self._best + (1.0 - BETA) * self._best * t**3))
+
+    def refused(self, sent: float, now: float) -> None:
+        """A call sent at `sent` met a 429; refusals of one flight count once."""
+        if sent < self._cut_at:
+            return
+        self._best = self.share
+        self.share = max(0.01, self.share * BETA)
+        self._cut_at = now
+        self._k = RECOVERY
 
 
 class Allowance:

@@ -7,11 +7,12 @@ the first round at once, rounds follow while there is work, and the share goes b
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from workers.dispatch.lane import Lane
 from workers.errors import WorkerError
 from workers.quota.allowance import DAY, Grant
 from workers.quota.ledger import Ledger
+from workers.quota.shares import Wish
 
 log = logging.getLogger(__name__)
 
@@ -23,114 +24,149 @@ LOOK = 0.5
 """Seconds between looks at whether there is still work."""
 
 
-class Funding:
-    """Keeps the shares of all limited lanes. `pump` is called when a lane may go on."""
+class Account(Protocol):
+    """What this process has in the ledger of one deployment, and does with it."""
+
+    name: str
+    in_flight: int
+    used_at: float
+
+    def wish(
+        self, jobs: Mapping[str, float], queued: int, now: float, *, leaving: bool = False
+    ) -> Wish:
+        """What to ask of the ledger for `jobs`, by weight, while `queued` calls wait."""
+
+    def fund(self, grant: Grant, told: Wish, midnight: float, now: float) -> None:
+        """The ledger has granted; `told` is what it was told."""
+
+    def lower(self, share: float, now: float) -> None:
+        """A smaller share is about to be written: keep to it from now on."""
+
+    def ledger_lost(self, now: float) -> None:
+        """The ledger did not answer."""
+
+    def released(self) -> None:
+        """The share was given back."""
+
+
+class Rounds:
+    """Keeps the shares of all accounts.
+
+    `moved` is called with the name of a deployment that may go on; `jobs` gives the weights of the
+    jobs that this process asks there, `queued` how many of their calls wait.
+    """
 
     def __init__(
         self,
         ledger: Ledger,
         *,
-        pump: Callable[[Lane], None],
-        jobs: Callable[[Lane], Mapping[str, float]],
-        queued: Callable[[Lane], int],
+        moved: Callable[[str], None],
+        jobs: Callable[[str], Mapping[str, float]],
+        queued: Callable[[str], int],
     ) -> None:
         self._ledger = ledger
-        self._pump = pump
+        self._moved = moved
         self._jobs = jobs
         self._queued = queued
-        self._lanes: dict[str, tuple[Lane, asyncio.Event]] = {}
+        self._accounts: dict[str, tuple[Account, asyncio.Event]] = {}
         self._asked: dict[str, Mapping[str, float]] = {}
         self._running = False
 
-    def add(self, lane: Lane) -> None:
-        """Share this lane's quota from now on."""
-        self._lanes[lane.name] = (lane, asyncio.Event())
+    def add(self, account: Account) -> None:
+        """Keep this account from now on."""
+        self._accounts[account.name] = (account, asyncio.Event())
 
-    def wanted(self, lane: Lane) -> None:
-        """There is work for a lane. While nobody runs the rounds it goes on carefully alone."""
-        kept = self._lanes.get(lane.name)
+    def wanted(self, account: Account) -> None:
+        """Note that there is work. While nobody runs the rounds, the safe share is used."""
+        kept = self._accounts.get(account.name)
         if kept is None:
             return
         kept[1].set()
         if not self._running:
-            lane.ledger_lost(asyncio.get_running_loop().time())
+            account.ledger_lost(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Keep the shares, until cancelled; then give them back."""
         self._running = True
         try:
             async with asyncio.TaskGroup() as group:
-                for lane, busy in self._lanes.values():
-                    group.create_task(self._keep(lane, busy), name=f"share of {lane.name}")
+                for account, busy in self._accounts.values():
+                    group.create_task(self._keep(account, busy), name=f"share of {account.name}")
                 await asyncio.Event().wait()
         finally:
             self._running = False
 
-    async def _keep(self, lane: Lane, busy: asyncio.Event) -> None:
+    async def _keep(self, account: Account, busy: asyncio.Event) -> None:
         while True:
             await busy.wait()
             try:
                 try:
-                    await self._hold(lane)
+                    await self._hold(account)
                 finally:
-                    await self._give_back(lane)
+                    await self._give_back(account)
             except Exception:
                 # Whatever is wrong with one ledger must not end the others' rounds.
-                log.exception("the rounds for %s failed", lane.name)
-                lane.ledger_lost(asyncio.get_running_loop().time())
-                self._pump(lane)
+                log.exception("the rounds for %s failed", account.name)
+                account.ledger_lost(asyncio.get_running_loop().time())
+                self._moved(account.name)
                 await asyncio.sleep(PAUSE)
-            # No await between the last look at the lane and this: no call can be overlooked.
-            if not self._has_work(lane):
+            # No await between the last look at the account and this: no call can be overlooked.
+            if not self._has_work(account):
                 busy.clear()
 
-    async def _hold(self, lane: Lane) -> None:
+    async def _hold(self, account: Account) -> None:
         """One round after the other, while there is work."""
-        while self._has_work(lane):
-            told = sum(self._asking(lane).values())
-            grant = await self._round(lane)
+        while self._has_work(account):
+            told = sum(self._asking(account).values())
+            grant = await self._round(account)
             left = self._ledger.interval(grant)
-            while left > 0.0 and self._has_work(lane):
+            while left > 0.0 and self._has_work(account):
                 await asyncio.sleep(min(LOOK, left))
                 # A job that weighs more than all before need not wait for the next round.
-                left = 0.0 if sum(self._asking(lane).values()) > 2.0 * told else left - LOOK
+                left = 0.0 if sum(self._asking(account).values()) > 2.0 * told else left - LOOK
 
-    def _asking(self, lane: Lane) -> Mapping[str, float]:
+    def _asking(self, account: Account) -> Mapping[str, float]:
         """The jobs, by weight; between two calls those that were asked last."""
-        jobs = self._jobs(lane)
+        jobs = self._jobs(account.name)
         if jobs:
-            self._asked[lane.name] = jobs
-        return self._asked.get(lane.name, jobs)
+            self._asked[account.name] = jobs
+        return self._asked.get(account.name, jobs)
 
-    async def _round(self, lane: Lane) -> Grant | None:
+    async def _round(self, account: Account) -> Grant | None:
         loop = asyncio.get_running_loop()
-        wish = lane.wish(self._asking(lane), self._queued(lane), loop.time())
+        wish = account.wish(self._asking(account), self._queued(account.name), loop.time())
         try:
             done = await self._ledger.renew(
-                lane.name, wish, lambda share: lane.lower(share, loop.time())
+                account.name, wish, lambda share: account.lower(share, loop.time())
             )
         except WorkerError as error:
-            log.warning("no share of %s from the ledger: %s", lane.name, error)
-            lane.ledger_lost(loop.time())
-            self._pump(lane)
+            log.warning("no share of %s from the ledger: %s", account.name, error)
+            account.ledger_lost(loop.time())
+            self._moved(account.name)
             return None
         now = loop.time()
         # Where a front end is still before midnight, the ledger may be a day ahead of it.
         date = max(done.server_time // DAY, done.grant.date)
         midnight = now + (date + 1) * DAY - done.server_time
-        lane.fund(done.grant, done.told, midnight, now)
-        self._pump(lane)
+        account.fund(done.grant, done.told, midnight, now)
+        self._moved(account.name)
         return done.grant
 
-    async def _give_back(self, lane: Lane) -> None:
+    async def _give_back(self, account: Account) -> None:
         loop = asyncio.get_running_loop()
-        wish = lane.wish(self._asking(lane), self._queued(lane), loop.time(), leaving=True)
-        lane.released()
+        wish = account.wish(
+            self._asking(account), self._queued(account.name), loop.time(), leaving=True
+        )
+        account.released()
         try:
-            await self._ledger.leave(lane.name, wish)
+            await self._ledger.leave(account.name, wish)
         except WorkerError as error:
-            log.info("the share of %s runs out by itself: %s", lane.name, error)
+            log.info("the share of %s runs out by itself: %s", account.name, error)
 
-    def _has_work(self, lane: Lane) -> bool:
+    def _has_work(self, account: Account) -> bool:
         now = asyncio.get_running_loop().time()
-        return lane.in_flight > 0 or self._queued(lane) > 0 or now - lane.used_at < LINGER
+        return (
+            account.in_flight > 0
+            or self._queued(account.name) > 0
+            or now - account.used_at < LINGER
+        )

@@ -13,14 +13,14 @@ from msgspec.json import Decoder
 _LARGEST = 2**53
 
 
-class _Turn(Struct, forbid_unknown_fields=True, gc=False):
+class _ChatTurn(Struct, forbid_unknown_fields=True, gc=False):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str
 
 
 class _Body(Struct, forbid_unknown_fields=True):
     model: Annotated[str, Meta(min_length=1)]
-    messages: Annotated[list[_Turn], Meta(min_length=1)]
+    messages: Annotated[list[_ChatTurn], Meta(min_length=1)]
     max_tokens: Annotated[int, Meta(ge=1, le=_LARGEST)] = 1
     temperature: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
 

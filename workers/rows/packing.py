@@ -29,7 +29,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Packable:
     """One row's embeddings request. `row` is the caller's own mark; `body` is OpenAI-shaped."""
 
     row: int
@@ -50,7 +50,7 @@ class Share:
 class Pack:
     """Requests that go out as one call, in the order in which their inputs stand in it."""
 
-    requests: tuple[Request, ...]
+    requests: tuple[Packable, ...]
 
     @property
     def model(self) -> str:
@@ -86,21 +86,21 @@ def blames_a_row(pack: Pack, outcome: Outcome) -> bool:
     return len(pack.requests) > 1 and outcome.kind in _OF_A_ROW
 
 
-def pack(requests: Iterable[Request], limits: Limits) -> list[Pack]:
+def pack(requests: Iterable[Packable], limits: Limits) -> list[Pack]:
     """Group requests into as few calls as the limits allow, keeping their order in each group.
 
     A row's inputs are never split over calls; a row beyond the limits stands alone, and so does
     one whose input is of no known form (the endpoint's answer will say what is wrong with it).
     """
     packs: list[Pack] = []
-    open_groups: dict[tuple[str, str, bytes], _Open] = {}
+    open_groups: dict[tuple[str, str, bytes], _OpenPack] = {}
     for request in requests:
         inputs = _inputs(request.body.get("input"))
         form = _form(inputs)
         if form is None:
             packs.append(Pack((request,)))
             continue
-        group = open_groups.setdefault(_likeness(request, form), _Open())
+        group = open_groups.setdefault(_likeness(request, form), _OpenPack())
         size = sum(map(_size, inputs))
         if group.requests and not group.takes(len(inputs), size, limits):
             packs.append(group.close())
@@ -164,17 +164,17 @@ def by_index(data: Any, count: int) -> list[dict[str, Any]] | None:
     return [each for each in ordered if each is not None]
 
 
-class _Open:
+class _OpenPack:
     """A pack that is being filled."""
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[Packable] = []
         self._inputs = self._size = 0
 
     def takes(self, inputs: int, size: int, limits: Limits) -> bool:
         return self._inputs + inputs <= limits.inputs and self._size + size <= limits.size
 
-    def add(self, request: Request, inputs: int, size: int) -> None:
+    def add(self, request: Packable, inputs: int, size: int) -> None:
         self.requests.append(request)
         self._inputs += inputs
         self._size += size
@@ -208,7 +208,7 @@ def _form(inputs: Sequence[Any]) -> str | None:
     return None
 
 
-def _likeness(request: Request, form: str) -> tuple[str, str, bytes]:
+def _likeness(request: Packable, form: str) -> tuple[str, str, bytes]:
     rest = {key: value for key, value in request.body.items() if key not in ("input", "model")}
     return request.model, form, orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)
 

@@ -8,11 +8,11 @@ import orjson
 
 from schemas.jobs import Ending, Reason
 from schemas.outcomes import Outcome, OutcomeKind, Usage
-from schemas.results import Attempt, Counts, DeploymentUse, Tokens
+from schemas.results import CallRecord, Counts, DeploymentUse, Tokens
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
-Kind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
+ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
 
 # What a row's error is called, and what to do, where the endpoint gave no better words.
 _ADVICE: Mapping[OutcomeKind, str] = {
@@ -39,10 +39,10 @@ class RowResult(NamedTuple):
     """
 
     row: int
-    kind: Kind
+    kind: ResultKind
     usage: Usage
     text: bytes
-    use: tuple[Attempt, ...] = ()
+    use: tuple[CallRecord, ...] = ()
 
 
 def answered(
@@ -51,8 +51,8 @@ def answered(
     request: Request,
     outcome: Outcome,
     *,
-    attempts: Sequence[Attempt],
-    use: Sequence[Attempt],
+    attempts: Sequence[CallRecord],
+    use: Sequence[CallRecord],
 ) -> RowResult:
     """The line of a row that was asked: output if the answer counts, an error row if not."""
     response = (
@@ -117,9 +117,9 @@ def not_done(
     request: Request | None,
     *,
     first_line: int,
-    kind: Kind,
+    kind: ResultKind,
     reason: Reason,
-    attempts: Sequence[Attempt] = (),
+    attempts: Sequence[CallRecord] = (),
 ) -> RowResult:
     """The line of a row that was not answered, for a reason that is not its own.
 
@@ -177,7 +177,7 @@ def sums_of(results: Iterable[RowResult]) -> Sums:
     return Sums(Counts(**kinds), tokens, use)
 
 
-def _used(use: DeploymentUse | None, attempt: Attempt) -> DeploymentUse:
+def _used(use: DeploymentUse | None, attempt: CallRecord) -> DeploymentUse:
     known = use or DeploymentUse()
     waited = {attempt.waited_for: attempt.waited} if attempt.waited_for else {}
     return add_use(
@@ -231,15 +231,15 @@ def from_journal(line: Mapping[str, Any]) -> RowResult:
         line["kind"],
         Usage(*line["usage"]),
         orjson.dumps(line["text"]),
-        tuple(Attempt(**attempt) for attempt in line["use"]),
+        tuple(CallRecord(**attempt) for attempt in line["use"]),
     )
 
 
-def spent_line(row: int, attempts: Sequence[Attempt]) -> bytes:
+def spent_line(row: int, attempts: Sequence[CallRecord]) -> bytes:
     """Calls made in vain for a row that has to wait, as a line of a journal."""
     return orjson.dumps({"spent": row, "use": attempts}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def spent_from_journal(line: Mapping[str, Any]) -> tuple[int, tuple[Attempt, ...]]:
+def spent_from_journal(line: Mapping[str, Any]) -> tuple[int, tuple[CallRecord, ...]]:
     """The row and its calls in such a line."""
-    return line["spent"], tuple(Attempt(**attempt) for attempt in line["use"])
+    return line["spent"], tuple(CallRecord(**attempt) for attempt in line["use"])

@@ -6,10 +6,9 @@ from typing import Protocol
 
 from schemas.deployments import Task
 from schemas.jobs import Ending, Job, PlannedShard, Reason
-from schemas.results import Attempt as Call
-from schemas.results import Part, Receipt
+from schemas.results import CallRecord, Part, Receipt
 from workers.dispatch.admission import Gate
-from workers.jobs.store import Records
+from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.rows import writing
 from workers.rows.reading import (
@@ -64,7 +63,7 @@ class Attempt:
             self.results.add(result)
             self.pending.append(writing.journal_line(result))
 
-    def spend(self, row: int, attempts: tuple[Call, ...]) -> None:
+    def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:
         """Calls were made for a row that has to wait; its line will tell of them."""
         self.past.spent[row] = (*self.past.spent.get(row, ()), *attempts)
         self.pending.append(writing.spent_line(row, attempts))
@@ -92,7 +91,7 @@ class Attempt:
             if row not in self.results:
                 self.results.add(self._not_done(row, ending, reason))
 
-    def _not_done(self, row: int, kind: writing.Kind, reason: Reason) -> RowResult:
+    def _not_done(self, row: int, kind: writing.ResultKind, reason: Reason) -> RowResult:
         read = self.rows[row] if row < len(self.rows) else None
         line = read.line if read else None
         if line is None and not self.planned.gaps:
@@ -119,7 +118,7 @@ class Attempt:
             self.pending = pending + self.pending
             raise
 
-    async def write(self, records: Records) -> Receipt:
+    async def write(self, store: JobStore) -> Receipt:
         """Write output and errors, in input order; gives the receipt that names them."""
         results = list(self.results.results())
         sums = writing.sums_of(results)
@@ -130,23 +129,23 @@ class Attempt:
             attempt=self.lease.attempt,
             counts=sums.counts,
             tokens=sums.tokens,
-            output=await self._write_part(records, "output", good),
-            errors=await self._write_part(records, "errors", bad),
+            output=await self._write_part(store, "output", good),
+            errors=await self._write_part(store, "errors", bad),
             use=sums.use,
         )
 
-    async def _write_part(self, records: Records, kind: str, rows: Sequence[int]) -> Part | None:
+    async def _write_part(self, store: JobStore, kind: str, rows: Sequence[int]) -> Part | None:
         if not rows:
             return None
-        ref = records.ref(self.job.id, kind, f"{self.planned.shard}.{self.lease.attempt}")
+        ref = store.ref(self.job.id, kind, f"{self.planned.shard}.{self.lease.attempt}")
         data, length, digest = self.results.part(rows)
         with data:
-            await records.create_once(ref, data, content_type="application/jsonl")
+            await store.create_once(ref, data, content_type="application/jsonl")
         return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
 
 
 async def read_rows(
-    records: Records, job: Job, planned: PlannedShard, rules: RowRules, routes: Routes
+    store: JobStore, job: Job, planned: PlannedShard, rules: RowRules, routes: Routes
 ) -> list[Row]:
     """A shard's rows as they stand in the input.
 
@@ -154,13 +153,13 @@ async def read_rows(
     """
     # An over-long line stands alone in its shard, and only its beginning is ever read.
     most = max(MAX_BYTES, job.max_line_bytes + 1, RAW_BYTES)
-    data = await records.blobs.read_range(
+    data = await store.blobs.read_range(
         BlobRef(job.container, job.name),
         planned.offset,
         min(planned.length, most),
         etag=job.etag,
     )
-    duplicates = await records.duplicates(job.id, planned)
+    duplicates = await store.duplicates(job.id, planned)
     lines_of_shard = split_lines(data, planned.line, job.max_line_bytes)
     read = [read_row(number, line, rules) for number, line in lines_of_shard]
     return [_vetted(row, duplicates, routes) for row in read]

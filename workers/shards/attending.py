@@ -8,8 +8,8 @@ from typing import Any, Final
 from schemas.jobs import Job, JobState, Waiting
 from workers.errors import Draining, Unavailable, first_of
 from workers.jobs import lifecycle
-from workers.jobs.store import Records
-from workers.jobs.transitions import Steps
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
 from workers.shards.attempt import Attempt
 
 WORTH_TELLING_SECONDS: Final = 10.0
@@ -20,15 +20,15 @@ class Attendance:
 
     def __init__(
         self,
-        records: Records,
-        steps: Steps,
+        store: JobStore,
+        transitions: Transitions,
         *,
         waiting: Callable[[str], Waiting | None],
         clock: Callable[[], float],
         journal_seconds: float,
     ) -> None:
-        self._records = records
-        self._steps = steps
+        self._store = store
+        self._transitions = transitions
         self._waiting = waiting
         self._clock = clock
         self._journal_seconds = journal_seconds
@@ -61,7 +61,7 @@ class Attendance:
 
     async def _watch(self, attempt: Attempt) -> None:
         """Stop asking when the job is ending, paused or over; tell what it waits for."""
-        held = await self._records.state(attempt.job.id)
+        held = await self._store.state(attempt.job.id)
         if held is None or attempt.gate.closed is not None:
             return
         state = held.state
@@ -78,7 +78,7 @@ class Attendance:
     async def tell_waiting(self, job: Job, waiting: Waiting) -> None:
         """Let the job's status say what it waits for."""
 
-        def waits(state: JobState | None, _again: bool) -> lifecycle.Change:
+        def waits(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.NOTHING if state is None else lifecycle.wait(state, waiting)
 
-        await self._steps.take(job, waits)
+        await self._transitions.take(job, waits)

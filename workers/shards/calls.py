@@ -9,12 +9,11 @@ from typing import Any, Protocol
 from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.outcomes import Outcome
-from schemas.results import Attempt
+from schemas.results import CallRecord
 from workers.dispatch.dispatcher import Answer, Call, Gate
 from workers.errors import HandBack
 from workers.rows import writing
-from workers.rows.packing import Limits, Pack, blames_a_row, pack, unpack
-from workers.rows.packing import Request as Packable
+from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
 from workers.rows.reading import Request
 from workers.rows.writing import RowResult
 
@@ -25,8 +24,8 @@ PACKED: tuple[Task, ...] = ("embeddings", "image-embeddings")
 # A shard's calls that wait or are in flight: with 16 shards of a job out, two thousand.
 AT_ONCE = 128
 
-Asked = tuple[int, Request]
-Attempts = tuple[Attempt, ...]
+NumberedRow = tuple[int, Request]
+CallRecords = tuple[CallRecord, ...]
 Collect = Callable[[RowResult], None]
 
 
@@ -40,7 +39,7 @@ class Dispatch(Protocol):
         """What a packed call may hold."""
 
 
-class Asking:
+class ShardCalls:
     """Asks rows and collects their results; rows that have to wait are left out.
 
     `spend` is told of the calls that were made in vain for a row that has to wait, and `spent` has
@@ -54,8 +53,8 @@ class Asking:
         gate: Gate,
         collect: Collect,
         *,
-        spend: Callable[[int, Attempts], None],
-        spent: Mapping[int, Attempts],
+        spend: Callable[[int, CallRecords], None],
+        spent: Mapping[int, CallRecords],
     ) -> None:
         self._job = job
         self._dispatch = dispatch
@@ -66,7 +65,7 @@ class Asking:
         self._weight = WEIGHT_OF_PRIORITY[job.priority]
         self.handed_back: list[HandBack] = []
 
-    async def all_at_once(self, rows: Sequence[Asked]) -> None:
+    async def all_at_once(self, rows: Sequence[NumberedRow]) -> None:
         """Ask all rows; the dispatcher bounds what is in flight, this what waits for it."""
         room = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
@@ -74,7 +73,9 @@ class Asking:
                 await room.acquire()
                 group.create_task(call()).add_done_callback(lambda _: room.release())
 
-    def _calls(self, rows: Sequence[Asked]) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    def _calls(
+        self, rows: Sequence[NumberedRow]
+    ) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
         """What begins each call: a drain may come while the next one waits for room."""
         by_row = dict(rows)
         for row, request in rows:
@@ -86,7 +87,7 @@ class Asking:
 
     async def one_by_one(
         self,
-        rows: Sequence[Asked],
+        rows: Sequence[NumberedRow],
         begin: Callable[[int], Awaitable[None]],
         done: Callable[[], Awaitable[None]],
     ) -> None:
@@ -98,7 +99,7 @@ class Asking:
             await self._alone(row, request)
             await done()
 
-    async def _alone(self, row: int, request: Request, wasted: Attempts = ()) -> None:
+    async def _alone(self, row: int, request: Request, wasted: CallRecords = ()) -> None:
         """Ask one row; `wasted` are packed calls that were refused on the way to it."""
         earlier = self._spent.get(row, ())
         call = Call(
@@ -110,7 +111,7 @@ class Asking:
             self._answered(row, request, answer.outcome, attempts, (*wasted, *attempts))
 
     async def _packed(
-        self, packed: Pack, by_row: Mapping[int, Request], wasted: Attempts = ()
+        self, packed: Pack, by_row: Mapping[int, Request], wasted: CallRecords = ()
     ) -> None:
         rows = [request.row for request in packed.requests]
         first = by_row[rows[0]]
@@ -142,13 +143,13 @@ class Asking:
             wasted = ()  # a packed call counts with one of its rows
 
     def _answered(
-        self, row: int, request: Request, outcome: Outcome, attempts: Attempts, use: Attempts
+        self, row: int, request: Request, outcome: Outcome, attempts: CallRecords, use: CallRecords
     ) -> None:
         self._collect(
             writing.answered(self._job.id, row, request, outcome, attempts=attempts, use=use)
         )
 
-    async def _ask(self, call: Call, row: int, wasted: Attempts) -> Answer | None:
+    async def _ask(self, call: Call, row: int, wasted: CallRecords) -> Answer | None:
         try:
             return await self._dispatch.ask(
                 call, job=self._job.id, weight=self._weight, gate=self._gate
@@ -162,11 +163,11 @@ class Asking:
             return None
 
 
-def _uncounted(attempts: Attempts) -> Attempts:
+def _uncounted(attempts: CallRecords) -> CallRecords:
     return tuple(dataclasses.replace(attempt, counted=False) for attempt in attempts)
 
 
-def _packable(rows: Sequence[Asked]) -> Mapping[tuple[Task, str], Sequence[Packable]]:
+def _packable(rows: Sequence[NumberedRow]) -> Mapping[tuple[Task, str], Sequence[Packable]]:
     """The rows that may share calls, by task and model."""
     found: dict[tuple[Task, str], list[Packable]] = {}
     for row, request in rows:

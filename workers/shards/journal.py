@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from schemas.jobs import SCHEMA_VERSION
-from schemas.results import Attempt
+from schemas.results import CallRecord
 from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.rows.writing import from_journal, spent_from_journal
@@ -106,7 +106,7 @@ class Past:
 
     crashes: int = 0
     given_up: frozenset[int] = frozenset()
-    spent: dict[int, tuple[Attempt, ...]] = field(default_factory=dict)
+    spent: dict[int, tuple[CallRecord, ...]] = field(default_factory=dict)
 
     @property
     def suspect(self) -> bool:

@@ -15,13 +15,14 @@ from schemas.results import Receipt, WaitReason
 from workers.dispatch.admission import Gate
 from workers.errors import BlobChanged, BlobMissing, Draining, HandBack, Unavailable
 from workers.jobs import lifecycle
-from workers.jobs.store import Records
-from workers.jobs.transitions import Steps
+from workers.jobs.outbox import Outbox
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
 from workers.rows.reading import rules_of
 from workers.settings import Settings
 from workers.shards.attempt import Attempt, Routes, read_rows
 from workers.shards.attending import WORTH_TELLING_SECONDS, Attendance
-from workers.shards.calls import Asking, Dispatch
+from workers.shards.calls import Dispatch, ShardCalls
 from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
 from workers.shards.lease import Lease
 from workers.shards.spool import Spool
@@ -50,24 +51,26 @@ class Runner:
 
     def __init__(
         self,
-        records: Records,
-        steps: Steps,
+        store: JobStore,
+        transitions: Transitions,
+        outbox: Outbox,
         dispatcher: Dispatcher,
         *,
         clock: Callable[[], float],
         rng: random.Random,
         settings: Settings,
     ) -> None:
-        self._records = records
-        self._blobs = records.blobs
-        self._steps = steps
+        self._store = store
+        self._blobs = store.blobs
+        self._transitions = transitions
+        self._outbox = outbox
         self._dispatcher = dispatcher
         self._clock = clock
         self._rng = rng
         self._settings = settings
         self._attendance = Attendance(
-            records,
-            steps,
+            store,
+            transitions,
             waiting=dispatcher.waiting,
             clock=clock,
             journal_seconds=settings.journal_seconds,
@@ -76,37 +79,37 @@ class Runner:
         self._idle = asyncio.Event()
         self._draining = False
 
-    async def run(self, message: ShardMessage, *, again: bool) -> None:
+    async def run(self, message: ShardMessage, *, repeated: bool) -> None:
         """Bring a shard as far as it goes now. Safe at any time, for any message, any number of
         times. Raises Draining when the process is to stop.
         """
         if self._draining:
             raise Draining
         try:
-            await self._run(message, again)
+            await self._run(message, repeated)
         except Unavailable as error:
             # Without a delay the queue would hand the shard out again at once, until it is dead.
             log.warning("shard %s of %s waits: %s", message.shard, message.job, error)
-            await self._send_copy(message, OUTAGE_RETRY_SECONDS, again=True)
+            await self._send_copy(message, OUTAGE_RETRY_SECONDS, repeated=True)
 
-    async def _run(self, message: ShardMessage, again: bool) -> None:
-        job = await self._records.job(message.job)
+    async def _run(self, message: ShardMessage, repeated: bool) -> None:
+        job = await self._store.job(message.job)
         if job is None:
             return  # announced again by the sweeper, if there is anything to it
-        receipt = await self._records.receipt(job.id, message.shard)
+        receipt = await self._store.receipt(job.id, message.shard)
         if receipt is not None:
-            await self._advance(job, receipt, again)
+            await self._advance(job, receipt, repeated)
             return
-        held = await self._records.state(job.id)
+        held = await self._store.state(job.id)
         if held is None:
             return
         if held.state.terminal:
-            await self._steps.tell_end(job, held.state)
+            await self._transitions.tell_end(job, held.state)
             return
         if not lifecycle.runs(held.state, message.gen):
             return
         name = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
-        lease = Lease(self._blobs, await self._records.lease_blob(job.id, message.shard), name)
+        lease = Lease(self._blobs, await self._store.lease_blob(job.id, message.shard), name)
         if not await lease.acquire():
             await self._send_copy(message, HELD_RETRY_SECONDS)
             return
@@ -120,7 +123,7 @@ class Runner:
                 attempt.ending, attempt.reason = held.state.ending, held.state.reason
                 receipt = await self._bring_on(attempt, message)
                 if receipt is not None:
-                    await self._advance(job, receipt, again)
+                    await self._advance(job, receipt, repeated)
         finally:
             results.close()
             self._holding -= 1
@@ -131,11 +134,11 @@ class Runner:
         self, job: Job, shard: int, lease: Lease, gate: Gate, results: Spool
     ) -> Attempt:
         """Open the own journal and read what earlier attempts left."""
-        earlier = await self._records.journals(job.id, shard)
-        folder = self._records.ref(job.id, "journal", str(shard), "")
+        earlier = await self._store.journals(job.id, shard)
+        folder = self._store.ref(job.id, "journal", str(shard), "")
         journal = Journal(self._blobs, folder, attempt_name(next_ordinal(earlier), lease.attempt))
         await journal.open()
-        planned = await self._records.planned(job.id, shard)
+        planned = await self._store.planned(job.id, shard)
         past = await read_journals(self._blobs, earlier, results)
         gate.deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
         return Attempt(
@@ -152,7 +155,7 @@ class Runner:
         """Ask what is left; gives the receipt, or None where the rest had to go back."""
         await self._read(attempt)
         attempt.settle_unaskable()
-        asking = Asking(
+        asking = ShardCalls(
             attempt.job,
             self._dispatcher,
             attempt.gate,
@@ -171,9 +174,7 @@ class Runner:
         if not attempt.complete:
             await self._hand_back(attempt, message, asking)
             return None
-        return await self._records.create_receipt(
-            attempt.job.id, await attempt.write(self._records)
-        )
+        return await self._store.create_receipt(attempt.job.id, await attempt.write(self._store))
 
     async def _journal_rest(self, attempt: Attempt) -> None:
         """Journal what is not yet, with the end mark.
@@ -196,18 +197,18 @@ class Runner:
         rules = rules_of(attempt.job, self._settings.default_models)
         try:
             attempt.rows = await read_rows(
-                self._records, attempt.job, attempt.planned, rules, self._dispatcher
+                self._store, attempt.job, attempt.planned, rules, self._dispatcher
             )
         except (BlobMissing, BlobChanged):
 
             def failed(state: JobState | None, repeated: bool) -> lifecycle.Change:
-                return lifecycle.end(state, "failed", CHANGED, again=repeated)
+                return lifecycle.end(state, "failed", CHANGED, repeated=repeated)
 
-            state = await self._steps.take(attempt.job, failed)
+            state = await self._transitions.take(attempt.job, failed)
             attempt.ending = (state.ending if state else None) or "failed"
             attempt.reason = CHANGED
 
-    async def _ask(self, attempt: Attempt, asking: Asking) -> None:
+    async def _ask(self, attempt: Attempt, asking: ShardCalls) -> None:
         if not attempt.past.suspect:
             await asking.all_at_once(attempt.left())
             return
@@ -219,7 +220,7 @@ class Runner:
         )
         await asking.one_by_one(attempt.left(), attempt.journal.begin, attempt.flush)
 
-    async def _hand_back(self, attempt: Attempt, message: ShardMessage, asking: Asking) -> None:
+    async def _hand_back(self, attempt: Attempt, message: ShardMessage, asking: ShardCalls) -> None:
         """Put the rest of the shard back on the queue; what is done is journaled."""
         if attempt.gate.closed == "paused":
             return  # resuming sends every shard that is out
@@ -231,22 +232,24 @@ class Runner:
                 await self._attendance.tell_waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
-    async def _advance(self, job: Job, receipt: Receipt, again: bool) -> None:
+    async def _advance(self, job: Job, receipt: Receipt, repeated: bool) -> None:
         def advanced(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.advance(state, receipt, again=repeated, now=self._clock())
+            return lifecycle.advance(state, receipt, repeated=repeated, now=self._clock())
 
-        await self._steps.take(job, advanced, again=again)
+        await self._transitions.take(job, advanced, repeated=repeated)
 
-    async def _send_copy(self, message: ShardMessage, delay: float, *, again: bool = False) -> None:
+    async def _send_copy(
+        self, message: ShardMessage, delay: float, *, repeated: bool = False
+    ) -> None:
         gen = message.gen
         # Out of reach, the message's own will do: were it too old, the sweeper sends a newer one.
         with contextlib.suppress(Unavailable):
-            held = await self._records.state(message.job)
+            held = await self._store.state(message.job)
             gen = gen if held is None else held.state.gen
         at = self._clock() + min(delay, LONGEST_DELAY_SECONDS) if delay > 0 else None
-        await self._steps.send_shards(message.job, [message.shard], gen, at=at, again=again)
+        await self._outbox.send_shards(message.job, [message.shard], gen, at=at, repeated=repeated)
 
     async def drain(self) -> None:
         """Stop asking at once and journal what is there: the process is about to end."""

@@ -67,7 +67,7 @@ class Credentials(Protocol):
         """Look for a newer key after a 401 to `refused`; whether there is one to try."""
 
 
-class Request:
+class EndpointRequest:
     """A request that is sent once: what of azure-core's requests the pipeline and we use.
 
     The pipeline is generic in its request; azure-core's own looks for a body of any kind.
@@ -87,7 +87,7 @@ class Request:
     def prepare_multipart_body(self) -> None:
         """The pipeline asks every request for it."""
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "Request":
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "EndpointRequest":
         # azure-ai-inference copies a request before it makes its URL whole.
         return self
 
@@ -191,7 +191,7 @@ class HttpEndpoint:
     async def _send_with(
         self, keys: Mapping[str, str], method: str, url: str, content: bytes | None
     ) -> AsyncHttpResponse:
-        request = Request(method, url, content, {**self._headers, **keys})
+        request = EndpointRequest(method, url, content, {**self._headers, **keys})
         return await self._client.send_request(request, stream=True, **self._options)
 
     async def _outcome(

@@ -19,7 +19,7 @@ from azure.core.credentials import AzureKeyCredential
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 
-from schemas.deployments import LOOPBACK, Deployment, Kind
+from schemas.deployments import LOOPBACK, Deployment, EndpointKind
 from workers.adapters.endpoints.aml_score import AmlScore
 from workers.adapters.endpoints.azure_openai import AzureOpenAI
 from workers.adapters.endpoints.calling import Client, HttpEndpoint
@@ -36,7 +36,7 @@ CONNECT_TIMEOUT = 10.0
 IDLE_SECONDS = 30.0
 """How long an idle connection is kept: below the idle time-outs of Azure's front ends."""
 
-CONTRACTS: dict[Kind, Callable[[Deployment], Contract]] = {
+CONTRACTS: dict[EndpointKind, Callable[[Deployment], Contract]] = {
     "model-inference": ModelInference,
     "openai": OpenAI,
     "azure-openai": AzureOpenAI,
@@ -87,11 +87,11 @@ class _Key:
     """A deployment's key as headers, read from its setting."""
 
     def __init__(
-        self, deployment: Deployment, contract: Contract, first: KeyOf, again: KeyOf
+        self, deployment: Deployment, contract: Contract, first: KeyOf, fresh: KeyOf
     ) -> None:
         self.contract = contract
         self._setting = deployment.key_setting if deployment.auth == "key" else None
-        self._again = again
+        self._fresh = fresh
         self._headers: Mapping[str, str] = {}
         self.problem: str | None = None
         if self._setting is not None and not self._read(first):
@@ -107,7 +107,7 @@ class _Key:
     def renew(self, refused: Mapping[str, str]) -> bool:
         """Read the key again, unless another call has done so since `refused` was sent."""
         if self._headers is refused and self._setting is not None:
-            self._read(self._again)
+            self._read(self._fresh)
         return self._headers != refused
 
     def _read(self, key_of: KeyOf) -> bool:

@@ -17,7 +17,7 @@ from azure.core.exceptions import (
 from azure.core.pipeline.transport import AioHttpTransport
 
 
-class Reply:
+class HttpReply:
     """An answer whose body is still to be read: what of azure-core's responses calls use."""
 
     __slots__ = ("_answer", "headers", "status_code")
@@ -40,7 +40,7 @@ class Reply:
         """Give the connection back, or end it where the body was not read to its end."""
         self._answer.close()
 
-    async def __aenter__(self) -> "Reply":
+    async def __aenter__(self) -> "HttpReply":
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -76,4 +76,4 @@ class PlainTransport(AioHttpTransport):  # type: ignore[misc]  # untyped there
             raise ServiceResponseTimeoutError(error, error=error) from error
         except aiohttp.ClientError as error:
             raise ServiceRequestError(error, error=error) from error
-        return Reply(answer)
+        return HttpReply(answer)

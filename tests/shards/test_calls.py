@@ -15,7 +15,7 @@ from local.endpoint.faults import Rule, When
 from local.endpoint.server import Endpoint as Simulated
 from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
-from schemas.results import Attempt
+from schemas.results import CallRecord
 from tests.adapters.clients import EMBED, KEY, SEED, deployment
 from workers.adapters.endpoints import connect
 from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
@@ -23,7 +23,7 @@ from workers.errors import HandBack
 from workers.rows.packing import Limits
 from workers.rows.reading import Request
 from workers.rows.writing import RowResult
-from workers.shards.calls import Asking
+from workers.shards.calls import ShardCalls
 
 JOB = Job(
     id="20260101T000000Z-0000000000000000",
@@ -54,7 +54,7 @@ def texts(count: int) -> Sequence[tuple[int, Request]]:
 @asynccontextmanager
 async def asking(
     rules: Sequence[Rule] = (), *fields: dict[str, Any]
-) -> AsyncIterator[tuple[Asking, dict[int, RowResult], Simulated]]:
+) -> AsyncIterator[tuple[ShardCalls, dict[int, RowResult], Simulated]]:
     """Asks deployments with these fields, all of one simulator; the results by row."""
     results: dict[int, RowResult] = {}
     settings = Settings(profile="openai", seed=SEED, key=KEY, faults=tuple(rules))
@@ -64,7 +64,7 @@ async def asking(
             for n, given in enumerate(fields or [{}])
         ]
         async with connect(each, lambda _: KEY) as endpoints:
-            asked = Asking(
+            asked = ShardCalls(
                 JOB,
                 Dispatcher(each, endpoints, rng=random.Random(1)),
                 Gate(until=inf, deadline=inf),
@@ -115,7 +115,7 @@ async def test_a_call_that_waits_for_a_deployment_out_of_order_knows_why() -> No
 
 
 async def test_what_failed_for_a_pack_is_held_against_none_of_its_rows() -> None:
-    made = Attempt("d0", "timeout", None, 0.0, None, 120.0, 0, billed=True, counted=True)
+    made = CallRecord("d0", "timeout", None, 0.0, None, 120.0, 0, billed=True, counted=True)
 
     class HandsBack:
         async def ask(self, call: Call, *, job: str, weight: float, gate: Gate) -> Answer:
@@ -127,11 +127,11 @@ async def test_what_failed_for_a_pack_is_held_against_none_of_its_rows() -> None
         def pack_limits(self, task: Task, model: str) -> Limits:
             return Limits()
 
-    async def spent_by(count: int) -> list[Attempt]:
-        spent: list[Attempt] = []
+    async def spent_by(count: int) -> list[CallRecord]:
+        spent: list[CallRecord] = []
         gate = Gate(inf, inf)
         nobody: Callable[[RowResult], None] = lambda _: None  # noqa: E731
-        asked = Asking(
+        asked = ShardCalls(
             JOB, HandsBack(), gate, nobody, spend=lambda _, calls: spent.extend(calls), spent={}
         )
         await asked.all_at_once(texts(count))

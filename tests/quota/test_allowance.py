@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.quota.allowance import Allowance, Grant
-from workers.quota.cubic import BETA, RECOVERY, Cubic
+from workers.quota.allowance import BETA, RECOVERY, Allowance, Cubic, Grant
 from workers.quota.pacing import Quota
 
 

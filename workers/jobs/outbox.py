@@ -1,0 +1,137 @@
+"""What a job sends and tells: shards, steps of a job, status events."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import orjson
+
+from schemas.jobs import Asked, Job, JobState, Reason
+from schemas.messages import Announcement, EventType, Expire, Finish, ShardMessage, StatusEvent
+from workers.jobs import events
+from workers.ports import REPEATED, TRACE, Bus, OutMessage
+
+JOBS: Final = "jobs"
+SHARDS: Final = "shards"
+STATUS: Final = "job-status"
+
+PROGRESS_SECONDS: Final = 2.0
+_TOLD_JOBS: Final = 1024
+
+
+class Outbox:
+    """Sends to the queues and the topic. Every method raises `Unavailable` where the bus is out of
+    reach; what was to be sent may then have been sent.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        results_container: str,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._bus = bus
+        self._results_container = results_container
+        self._clock = clock
+        self._rng = rng
+        self._progress_told: dict[str, float] = {}
+
+    async def send_shards(
+        self,
+        job: str,
+        shards: Sequence[int],
+        gen: int,
+        *,
+        at: float | None = None,
+        repeated: bool = False,
+        trace: str | None = None,
+    ) -> None:
+        """Put shards on their queue, now or at a time; `repeated` as in `Received`."""
+        messages = [
+            self._message(
+                ShardMessage(job=job, shard=shard, gen=gen), at, repeated=repeated, trace=trace
+            )
+            for shard in shards
+        ]
+        if messages:
+            await self._bus.send(SHARDS, messages)
+
+    async def send_jobs(
+        self,
+        message: Announcement | Finish | Expire,
+        *,
+        at: float | None = None,
+        repeated: bool = False,
+        trace: str | None = None,
+    ) -> None:
+        """Put a job or a step of one on the queue `jobs`, now or at a time; `repeated` as above."""
+        await self._bus.send(JOBS, [self._message(message, at, repeated=repeated, trace=trace)])
+
+    async def tell(self, kind: EventType, job: Job, state: JobState | None) -> None:
+        """Publish the event of a state. Progress is told every few seconds at most."""
+        if kind != "job.progress" or self._due(job.id):
+            told = events.event(kind, job, state, self._results_container, self._clock())
+            await self._publish(told)
+
+    async def tell_rejection(
+        self, kind: EventType, what: str, reason: Reason, asked: Asked, *, source: str | None = None
+    ) -> None:
+        """Publish that something yields no job; `what` and `source` as in `events.rejection`."""
+        now = self._clock()
+        await self._publish(
+            events.rejection(kind, what, reason, source=source, asked=asked, now=now)
+        )
+
+    def _due(self, job: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._progress_told.get(job, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
+            return False
+        if len(self._progress_told) >= _TOLD_JOBS:
+            self._progress_told.clear()
+        self._progress_told[job] = now
+        return True
+
+    async def _publish(self, event: StatusEvent) -> None:
+        """Send an event to the topic, with the properties that subscriptions filter on."""
+        told = event.data
+        properties = {
+            "job": told.job or "",
+            "type": event.type,
+            "state": told.state or "",
+            "input": told.input or "",
+            **{f"metadata_{name}": value for name, value in told.metadata.items()},
+            **_traced(event.traceparent),
+        }
+        message = OutMessage(
+            body=orjson.dumps(event.model_dump(mode="json", exclude_none=True)),
+            message_id=event.id,
+            correlation_id=told.correlation_id or told.message_id or told.job,
+            properties=properties,
+            content_type="application/cloudevents+json",
+        )
+        await self._bus.send(STATUS, [message])
+
+    def _message(
+        self,
+        message: ShardMessage | Announcement | Finish | Expire,
+        at: float | None,
+        *,
+        repeated: bool,
+        trace: str | None,
+    ) -> OutMessage:
+        unique = uuid.UUID(int=self._rng.getrandbits(128), version=4)
+        return OutMessage(
+            body=orjson.dumps(message.model_dump(mode="json")),
+            message_id=f"{message.job}:{message.type}:{unique}",
+            properties=({REPEATED: "true"} if repeated else {}) | _traced(trace),
+            at=at,
+            correlation_id=message.job,
+        )
+
+
+def _traced(trace: str | None) -> dict[str, str]:
+    return {} if trace is None else {TRACE: trace}
