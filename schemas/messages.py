@@ -29,8 +29,10 @@ class JobRequest(_Message):
     etag: ETag | None = Field(
         default=None, description="the file is run only if this is still its ETag"
     )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="as in job-options.schema.json"
+    options: dict[str, Any] | None = Field(
+        default=None,
+        description="as in job-options.schema.json; {} is none. Without them the file's own are "
+        "taken, and the job is the one that dropping the file makes",
     )
 
 

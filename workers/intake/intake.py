@@ -137,7 +137,8 @@ class Intake:
             request.container, request.name, self._settings.all_input_containers
         )
         try:
-            announcements.check_options(request.options)
+            if request.options is not None:
+                announcements.check_options(request.options)
         except ValueError as error:
             raise InputError("invalid_options", str(error)) from None
         try:
