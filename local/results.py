@@ -1,7 +1,8 @@
-"""Fetch a job's results, and show the first of them."""
+"""Fetch a job's results into a folder of their own, and show the first of them."""
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,16 +15,15 @@ OUTPUT, ERRORS, MANIFEST, EVENTS = "output.jsonl", "errors.jsonl", "manifest.jso
 SHOWN_CHARACTERS = 160
 
 
-def clear(folder: Path) -> None:
-    """Remove an earlier job's result files: what lies there afterwards is this job's."""
-    for name in (OUTPUT, ERRORS, MANIFEST):
-        (folder / name).unlink(missing_ok=True)
+def lie_in(folder: Path) -> list[str]:
+    """The result files, of whatever job, that a folder holds."""
+    return [name for name in (OUTPUT, ERRORS, MANIFEST, EVENTS) if (folder / name).exists()]
 
 
 async def download(storage: BlobServiceClient, results: str, folder: Path) -> None:
     """Copy a job's result files into a folder that exists; `results` is container/folder.
 
-    What the job does not have is not there afterwards either.
+    A file has its name once it is whole. What the job does not have is not there afterwards either.
     """
     container, _, prefix = results.partition("/")
     async with asyncio.TaskGroup() as tasks:
@@ -32,14 +32,16 @@ async def download(storage: BlobServiceClient, results: str, folder: Path) -> No
 
 
 async def _copy(storage: BlobServiceClient, container: str, blob: str, target: Path) -> None:
-    with target.open("wb") as file:
-        try:
-            content = await storage.get_blob_client(container, blob).download_blob()
-        except ResourceNotFoundError:
-            await asyncio.to_thread(target.unlink)
-            return
+    try:
+        content = await storage.get_blob_client(container, blob).download_blob()
+    except ResourceNotFoundError:
+        await asyncio.to_thread(target.unlink, missing_ok=True)
+        return
+    part = target.with_name(f".{target.name}.part")
+    with part.open("wb") as file:
         async for chunk in content.chunks():
             file.write(chunk)
+    os.replace(part, target)
 
 
 def write_events(events: list[dict[str, Any]], folder: Path) -> None:

@@ -52,10 +52,17 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("file", type=_file, metavar="FILE", help="a .jsonl file of prompts")
     add("--options", type=_options, default={}, metavar="JSON", help="the job's options")
-    add("--out", type=Path, metavar="DIR", help="where results go (default: out/JOB)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where results go: a folder without any (default: out/JOB)",
+    )
     add_stack_arguments(parser)
     given = parser.parse_args(arguments)
     parser.writable(given.out or OUT)
+    if given.out and (found := results.lie_in(given.out)):
+        parser.error(f"{given.out} holds {', '.join(found)} already: name a folder of its own")
     return given
 
 
@@ -115,7 +122,6 @@ async def _job(given: argparse.Namespace, running: Stack, console: Console) -> J
         status = last.event.data
         folder = given.out or OUT / (status.job or "rejected")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        results.clear(folder)
         if status.results:
             await results.download(storage, status.results, folder)
         results.write_events([each.raw for each in arriving.arrived], folder)

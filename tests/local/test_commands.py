@@ -67,11 +67,18 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(
     assert f"port {port}: Address already in use" in capsys.readouterr().err
 
 
-def test_an_earlier_jobs_files_are_not_taken_for_this_ones(tmp_path: Path) -> None:
-    (tmp_path / "output.jsonl").write_text("{}")
-    (tmp_path / "notes.txt").write_text("mine")
-    results.clear(tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+@pytest.mark.parametrize("name", ["output.jsonl", "errors.jsonl", "manifest.json", "events.jsonl"])
+def test_a_folder_that_holds_results_is_refused_and_stays_as_it_was(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As in rerunning out1/errors.jsonl with --out out1.
+    (tmp_path / name).write_text('{"prompt": "paid for"}')
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(tmp_path / name), "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert f"{tmp_path} holds {name} already: name a folder of its own" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == '{"prompt": "paid for"}'
 
 
 def test_options_travel_in_metadata_the_way_the_service_reads_them() -> None:
