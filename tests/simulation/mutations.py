@@ -27,7 +27,8 @@ from workers.jobs.lifecycle import NOTHING, Change
 from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transition, Transitions
 from workers.ports import BlobRef
-from workers.shards import attempt, runner
+from workers.shards import input as shard_input
+from workers.shards import runner
 from workers.shards.attempt import Attempt
 from workers.shards.journal import Journal, Past
 from workers.shards.lease import Lease
@@ -249,7 +250,7 @@ def begun_not_journaled() -> AbstractContextManager[None]:
 
 
 def etag_ignored() -> AbstractContextManager[None]:
-    read = attempt.read_rows
+    read = shard_input.read_rows
 
     async def read_rows(store: JobStore, job: Job, *rest: Any) -> list[Any]:
         info = await store.blobs.head(BlobRef(job.container, job.name))

@@ -2,38 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from schemas.deployments import Task
 from schemas.jobs import Ending, Job, PlannedShard, Reason
 from schemas.results import CallRecord, Part, Receipt
 from workers.dispatch.admission import Gate
 from workers.jobs.store import JobStore
-from workers.ports import BlobRef
 from workers.rows import writing
-from workers.rows.reading import (
-    MAX_BYTES,
-    NO_MODEL,
-    RAW_BYTES,
-    Refusal,
-    Request,
-    RowRules,
-    read_row,
-    split_lines,
-)
+from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult
+from workers.shards.input import Row
 from workers.shards.journal import Journal, Past
 from workers.shards.lease import Lease
 from workers.shards.spool import Spool
-
-Row = Request | Refusal
-
-
-class Routes(Protocol):
-    """What reading rows asks of the dispatcher."""
-
-    def cannot(self, task: Task, model: str) -> str | None:
-        """Why no deployment serves a model's task; None where one does."""
 
 
 @dataclass(slots=True)
@@ -142,45 +122,3 @@ class Attempt:
         with data:
             await store.create_once(ref, data, content_type="application/jsonl")
         return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
-
-
-async def read_rows(
-    store: JobStore, job: Job, planned: PlannedShard, rules: RowRules, routes: Routes
-) -> list[Row]:
-    """A shard's rows as they stand in the input.
-
-    Raises BlobMissing or BlobChanged where that is not what was planned any more.
-    """
-    # An over-long line stands alone in its shard, and only its beginning is ever read.
-    most = max(MAX_BYTES, job.max_line_bytes + 1, RAW_BYTES)
-    data = await store.blobs.read_range(
-        BlobRef(job.container, job.name),
-        planned.offset,
-        min(planned.length, most),
-        etag=job.etag,
-    )
-    duplicates = await store.duplicates(job.id, planned)
-    lines_of_shard = split_lines(data, planned.line, job.max_line_bytes)
-    read = [read_row(number, line, rules) for number, line in lines_of_shard]
-    return [_vetted(row, duplicates, routes) for row in read]
-
-
-def _vetted(row: Row, duplicates: frozenset[int], routes: Routes) -> Row:
-    if isinstance(row, Refusal):
-        return row
-    if row.line in duplicates:
-        return _refusal(row, "duplicate_custom_id", writing.DUPLICATE)
-    if row.model is None:
-        return _refusal(row, "no_model", NO_MODEL)
-    cannot = routes.cannot(row.task, row.model)
-    return row if cannot is None else _refusal(row, "unknown_model", cannot)
-
-
-def _refusal(request: Request, code: str, message: str) -> Refusal:
-    return Refusal(
-        request.line,
-        request.custom_id,
-        code,
-        f"line {request.line}: {message}",
-        request=request.as_batch_row(),
-    )

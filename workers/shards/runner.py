@@ -20,9 +20,10 @@ from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.rows.reading import rules_of
 from workers.settings import Settings
-from workers.shards.attempt import Attempt, Routes, read_rows
+from workers.shards.attempt import Attempt
 from workers.shards.attending import WORTH_TELLING_SECONDS, Attendance
 from workers.shards.calls import Dispatch, ShardCalls
+from workers.shards.input import Routes, read_rows
 from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
 from workers.shards.lease import Lease
 from workers.shards.spool import Spool
