@@ -9,7 +9,7 @@ import json
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
-from workers.api.jobs import JsonReply
+from workers.api.http import HttpCall
 from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
 
@@ -69,29 +69,23 @@ async def sweep(timer: func.TimerRequest) -> None:
     await running.inbox.drain_dead()
 
 
-@app.route("jobs", methods=["GET"])
-async def list_jobs(req: func.HttpRequest) -> func.HttpResponse:
-    """The newest jobs."""
-    api = (await service()).api
-    return _answer(await api.jobs(req.params.get("limit"), req.params.get("after")))
-
-
-@app.route("jobs/{id}", methods=["GET"])
-async def get_job(req: func.HttpRequest) -> func.HttpResponse:
-    """One job."""
-    return _answer(await (await service()).api.job(req.route_params["id"]))
-
-
-@app.route("jobs/{id}/{action}", methods=["POST"])
-async def act(req: func.HttpRequest) -> func.HttpResponse:
-    """Cancel, pause or resume a job."""
-    api = (await service()).api
-    return _answer(await api.act(req.route_params["id"], req.route_params["action"]))
-
-
-def _answer(reply: JsonReply) -> func.HttpResponse:
+@app.route("api/{*path}", methods=list(func.HttpMethod))
+async def api(req: func.HttpRequest) -> func.HttpResponse:
+    """Jobs over HTTP; what is not known is answered too."""
+    reply = await (await service()).api.answer(
+        HttpCall(
+            method=req.method,
+            path=f"/api/{req.route_params.get('path', '')}",
+            query=req.params,
+            headers={name.lower(): value for name, value in req.headers.items()},
+            body=req.get_body(),
+        )
+    )
     return func.HttpResponse(
-        json.dumps(reply.body), status_code=reply.code, mimetype="application/json"
+        json.dumps(reply.body),
+        status_code=reply.code,
+        headers=dict(reply.headers),
+        mimetype="application/json",
     )
 
 

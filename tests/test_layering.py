@@ -40,6 +40,8 @@ MOST_PAIRS = 50
 DECIDES = (
     "schemas",
     "workers.rows",
+    "workers.api.http",
+    "workers.api.routing",
     "workers.jobs.lifecycle",
     "workers.jobs.events",
     "workers.intake.planning",

@@ -60,7 +60,7 @@ async def test_what_a_run_leaves_keeps_to_the_contracts() -> None:
         await service.settle()
         for event in service.events:
             StatusEvent.model_validate(event)
-        reply = await service.api.job(manifest.job)
+        reply = await service.ask("GET", f"/api/jobs/{manifest.job}")
         JobStatus.model_validate(reply.body)
         assert reply.code == 200
 

@@ -19,7 +19,7 @@ from workers.jobs.finisher import Finisher
 from workers.jobs.outbox import JOBS, SHARDS, Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports import REPEATED, TRACE, Bus, OutMessage, Received
+from workers.ports import REPEATED, TRACE, TRACEPARENT, Bus, OutMessage, Received
 from workers.shards.runner import Runner
 
 RETRY_SECONDS: Final = 30.0
@@ -28,7 +28,6 @@ DEAD_TRIES: Final = 3
 MOST_DEAD: Final = 200
 _TRIES: Final = "tries"
 _TRACES: Final = ("traceparent", TRACE)
-_TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _COUNT: Final = re.compile(r"[0-9]{1,6}")
 
 __all__ = ["Inbox", "Received"]
@@ -239,6 +238,6 @@ def _asked(received: Received) -> Asked:
     return Asked(
         message_id=received.message_id,
         correlation_id=received.correlation_id,
-        traceparent=next((trace for trace in traces if _TRACE.fullmatch(trace)), None),
+        traceparent=next((trace for trace in traces if TRACEPARENT.fullmatch(trace)), None),
         metadata=dict(list(told.items())[:16]),
     )

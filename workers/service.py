@@ -103,7 +103,7 @@ def compose(
         clock=clock,
     )
     sweeper = Sweeper(store, transitions, outbox, intake, clock=clock)
-    api = Api(store, transitions, clock=clock)
+    api = Api(store, transitions, intake, clock=clock)
     return Service(store, dispatcher, intake, inbox, runner, sweeper, api)
 
 

@@ -17,6 +17,7 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
+from workers.api.http import HttpCall, JsonReply
 from workers.inbox import Received
 from workers.jobs.outbox import JOBS, SHARDS, STATUS
 from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage
@@ -118,6 +119,18 @@ class Bench:
         await self.announce(name, dropping.get("container", "prompts"))
         await self.settle()
         return await self.ended()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        **query: str,
+    ) -> JsonReply:
+        """A program asks over HTTP."""
+        data = b"" if body is None else json.dumps(body).encode()
+        return await self.api.answer(HttpCall(method, path, query, headers or {}, data))
 
     async def say(self, body: bytes | object, **properties: str) -> None:
         """A back end sends a message to `jobs`."""

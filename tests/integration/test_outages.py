@@ -129,7 +129,10 @@ async def test_http_says_when_storage_is_out_of_reach(monkeypatch: pytest.Monkey
 
     async with bench() as service:
         monkeypatch.setattr(MemoryBlobs, "read", away)
-        for reply in (await service.api.job("a"), await service.api.act("a", "cancel")):
+        for reply in (
+            await service.ask("GET", "/api/jobs/a"),
+            await service.ask("POST", "/api/jobs/a/cancel"),
+        ):
             assert (reply.code, reply.body["error"]["code"]) == (503, "unavailable")
 
 
@@ -232,7 +235,7 @@ async def test_a_paused_job_with_nothing_left_finishes_and_is_not_paused() -> No
         await service.announce()
         await service.settle(lambda delivery: b'"finish"' in delivery.message.body)
         (job,) = [job async for job, _ in service.store.open_jobs()]
-        assert (await service.api.act(job, "pause")).code == 202
+        assert (await service.ask("POST", f"/api/jobs/{job}/pause")).code == 202
         await service.settle()
         ended = await service.ended()
         assert ended.state == "completed"

@@ -203,7 +203,7 @@ def test_the_projects_own_host_json_is_understood() -> None:
     assert own.function_timeout == 1800
     assert own.max_concurrent_calls == 32
     assert own.max_lock_renewal > own.function_timeout
-    assert own.route_prefix == "api"
+    assert own.route_prefix == ""
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tests.simulation.billing import RUN, Billing, Run
 from tests.simulation.endpoint import Service
 from tests.simulation.process import EPOCH, Process
 from tests.simulation.scenario import Doing, Row, Scenario, Version, version
+from workers.api.http import HttpCall
 from workers.errors import Draining, Unavailable
 from workers.inbox import Received
 from workers.intake import intake, planning
@@ -439,7 +440,7 @@ class World:
 
     async def _acts(self, process: Process, job: str, act: str) -> None:
         try:
-            reply = await process.api.act(job, act)
+            reply = await process.api.answer(HttpCall("POST", f"/api/jobs/{job}/{act}"))
         except Unavailable:
             return
         except (ProcessKilled, BaseExceptionGroup):

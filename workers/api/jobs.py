@@ -1,128 +1,173 @@
-"""What the HTTP doors answer: a status code and JSON."""
+"""The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
 import asyncio
-import functools
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Final, ParamSpec
+from collections.abc import Callable
+from typing import Any, Final
 
-from schemas.jobs import Job, JobState
-from workers.errors import Unavailable, first_of
+from schemas.jobs import Asked, JobState, JobStatus
+from schemas.messages import Announcement, JobRequest
+from workers.api.http import HttpCall, JsonReply, Refusal
+from workers.api.routing import Act, Action, CreateJob, ListJobs, Operation, ReadJob, route
+from workers.errors import InputError, Unavailable, first_of
+from workers.intake import announcements
+from workers.intake.intake import Intake
 from workers.jobs import events, lifecycle
 from workers.jobs.lifecycle import Change
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
+from workers.ports import TRACEPARENT
 
-_ACTIONS: Final = ("cancel", "pause", "resume")
-_JOB_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
-Arguments = ParamSpec("Arguments")
-_LIMIT: Final = re.compile(r"[0-9]{1,3}")
-MOST_JOBS: Final = 100
+MOST_READ: Final = 200
+"""Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
 
-
-@dataclass(frozen=True, slots=True)
-class JsonReply:
-    """An HTTP status code and a JSON body."""
-
-    code: int
-    body: dict[str, Any]
-
-
-def _reachable(
-    answer: Callable[Arguments, Awaitable[JsonReply]],
-) -> Callable[Arguments, Coroutine[Any, Any, JsonReply]]:
-    @functools.wraps(answer)
-    async def answered(*args: Arguments.args, **kwargs: Arguments.kwargs) -> JsonReply:
-        try:
-            return await answer(*args, **kwargs)
-        except Unavailable:
-            return _problem(503, "unavailable", "storage or bus is out of reach: ask again")
-
-    return answered
+_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
+_STATUS_OF: Final = {"file_not_found": 404, "file_changed": 409, "message_too_large": 413}
 
 
 class Api:
-    """Reads jobs, and lets people cancel, pause and resume them."""
+    """Answers the calls under `/api`."""
 
     def __init__(
-        self, store: JobStore, transitions: Transitions, *, clock: Callable[[], float]
+        self,
+        store: JobStore,
+        transitions: Transitions,
+        intake: Intake,
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._transitions = transitions
+        self._intake = intake
         self._clock = clock
 
-    @_reachable
-    async def jobs(self, limit: str | None, after: str | None) -> JsonReply:
-        """The newest jobs first, `limit` of them (1 to 100, 20 by default), after job `after`."""
-        count = 20 if limit is None else int(limit) if _LIMIT.fullmatch(limit) else 0
-        if not 1 <= count <= MOST_JOBS:
-            return _problem(400, "invalid_limit", f"limit has to be 1 to {MOST_JOBS}")
+    async def answer(self, call: HttpCall) -> JsonReply:
+        """The answer to any call; what is wrong with it is an answer too."""
+        try:
+            return await self._do(route(call), call)
+        except Refusal as refusal:
+            return refusal.reply()
+        except InputError as error:
+            status = _STATUS_OF.get(error.code, 400)
+            return Refusal(status, error.code, str(error)).reply()
+        except Unavailable:
+            away = Refusal(503, "unavailable", "storage or bus is out of reach: ask again")
+            return away.reply()
+
+    async def _do(self, operation: Operation, call: HttpCall) -> JsonReply:
+        match operation:
+            case ListJobs():
+                return await self._list(operation)
+            case CreateJob():
+                return await self._create(call)
+            case ReadJob(id=job):
+                return JsonReply(200, _plain(await self._known(job)))
+            case Act(id=job, action=action):
+                return await self._act(job, action)
+
+    async def _list(self, asked: ListJobs) -> JsonReply:
+        if asked.after is not None and await self._store.job(asked.after) is None:
+            raise Refusal(400, "invalid_value", "after: there is no such job", param="after")
         # Listed oldest first, and only the end of the list is wanted: it alone is held.
-        newest: deque[str] = deque(maxlen=count + 1)
+        newest: deque[str] = deque(maxlen=MOST_READ + 1)
         async for job in self._store.jobs():
-            if after is None or job < after:
+            if asked.after is None or job < asked.after:
                 newest.append(job)
         ids = list(reversed(newest))
-        try:
-            async with asyncio.TaskGroup() as group:
-                page = [group.create_task(self._status(job)) for job in ids[:count]]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
+        found: list[JobStatus] = []
+        looked = 0
+        while len(found) < asked.limit and looked < min(len(ids), MOST_READ):
+            page = ids[looked : looked + asked.limit - len(found)]
+            looked += len(page)
+            found += [told for told in await self._statuses(page) if told and asked.takes(told)]
         return JsonReply(
             200,
             {
                 "object": "list",
-                "data": [told for task in page if (told := task.result()) is not None],
-                "has_more": len(ids) > count,
+                "data": [_plain(told) for told in found],
+                "last_id": ids[looked - 1] if looked else None,
+                "has_more": len(ids) > looked,
             },
         )
 
-    @_reachable
-    async def job(self, job_id: str) -> JsonReply:
-        """One job's state, counts, tokens, rate, time left and where its results are."""
-        told = await self._status(job_id)
-        return _unknown() if told is None else JsonReply(200, told)
+    async def _create(self, call: HttpCall) -> JsonReply:
+        """Put the job on the queue `jobs`, as a back end's message would have."""
+        key = call.headers.get("idempotency-key")
+        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise Refusal(
+                400,
+                "invalid_value",
+                "Idempotency-Key: 1 to 128 visible ASCII characters",
+                param="Idempotency-Key",
+            )
+        request = announcements.read_jobs_message(call.body)
+        if not isinstance(request, JobRequest):
+            raise Refusal(
+                400,
+                "invalid_message",
+                'the body is a job request: {"container": "...", "name": "...", "options": {...}}',
+                param="type",
+            )
+        trace = call.headers.get("traceparent", "")
+        asked = Asked(message_id=key, traceparent=trace if TRACEPARENT.fullmatch(trace) else None)
+        announcement = await self._intake.announced(request, asked)
+        known = await self._told(announcement.job)
+        if known is not None:
+            return JsonReply(200, _plain(known))
+        # The marker first: who is answered may go, and the sweeper knows of the job.
+        await self._store.open(announcement)
+        await self._intake.send(announcement)
+        return JsonReply(
+            202, _plain(_validating(announcement)), {"Location": f"/api/jobs/{announcement.job}"}
+        )
 
-    @_reachable
-    async def act(self, job_id: str, action: str) -> JsonReply:
+    async def _act(self, job_id: str, action: Action) -> JsonReply:
         """Cancel, pause or resume. 409 where the job's state does not allow it."""
-        if action not in _ACTIONS:
-            return _problem(404, "unknown_action", f"known are {', '.join(_ACTIONS)}")
-        job = await self._job(job_id)
+        job = await self._store.job(job_id)
         if job is None:
-            return _unknown()
+            raise _unknown()
         done = False
 
         def acted(state: JobState | None, repeated: bool) -> Change:
             nonlocal done
-            change = _act(state, action, repeated)
+            change = _change(state, action, repeated)
             # The last look counts: an earlier change may have lost against somebody else's.
             done = change.state is not None or _stands(state, action)
             return change
 
         await self._transitions.take(job, acted)
-        told = await self._status(job_id) or {}
+        told = await self._known(job_id)
         if not done:
-            return _problem(409, "not_possible", f"a job that is {told['state']} takes no {action}")
-        return JsonReply(202, told)
+            raise Refusal(
+                409, "not_possible", f"a job that is {told.state} takes no {action}", param="action"
+            )
+        return JsonReply(202, _plain(told))
 
-    async def _job(self, job_id: str) -> Job | None:
-        return await self._store.job(job_id) if _JOB_ID.fullmatch(job_id) else None
+    async def _statuses(self, ids: list[str]) -> list[JobStatus | None]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._told(job)) for job in ids]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return [task.result() for task in tasks]
 
-    async def _status(self, job_id: str) -> dict[str, Any] | None:
-        job = await self._job(job_id)
+    async def _known(self, job_id: str) -> JobStatus:
+        told = await self._told(job_id)
+        if told is None:
+            raise _unknown()
+        return told
+
+    async def _told(self, job_id: str) -> JobStatus | None:
+        job = await self._store.job(job_id)
         if job is None:
             return None
         held = await self._store.state(job_id)
-        told = events.status(
-            job, held.state if held else None, self._store.results_container, self._clock()
-        )
-        return told.model_dump(mode="json", exclude_none=True)
+        state = held.state if held else None
+        return events.status(job, state, self._store.results_container, self._clock())
 
 
-def _act(state: JobState | None, action: str, repeated: bool) -> Change:
+def _change(state: JobState | None, action: Action, repeated: bool) -> Change:
     if action == "cancel":
         return lifecycle.end(state, "cancelled", None, repeated=repeated)
     if action == "pause":
@@ -130,7 +175,7 @@ def _act(state: JobState | None, action: str, repeated: bool) -> Change:
     return lifecycle.resume(state, repeated=repeated)
 
 
-def _stands(state: JobState | None, action: str) -> bool:
+def _stands(state: JobState | None, action: Action) -> bool:
     """Whether what is asked for is so already."""
     if state is None:
         return False
@@ -141,9 +186,20 @@ def _stands(state: JobState | None, action: str) -> bool:
     return state.paused if action == "pause" else not state.paused and state.ending is None
 
 
-def _unknown() -> JsonReply:
-    return _problem(404, "unknown_job", "there is no such job")
+def _validating(announcement: Announcement) -> JobStatus:
+    """The status of a job that is on its way to being pinned."""
+    return JobStatus(
+        job=announcement.job,
+        state="validating",
+        input=f"{announcement.container}/{announcement.name}",
+        door=announcement.door,
+        message_id=announcement.asked.message_id,
+    )
 
 
-def _problem(code: int, name: str, message: str) -> JsonReply:
-    return JsonReply(code, {"error": {"code": name, "message": message}})
+def _unknown() -> Refusal:
+    return Refusal(404, "unknown_job", "there is no such job", param="id")
+
+
+def _plain(told: JobStatus) -> dict[str, Any]:
+    return told.model_dump(mode="json", exclude_none=True)

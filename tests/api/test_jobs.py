@@ -1,0 +1,84 @@
+"""Jobs over HTTP, over the in-memory doubles."""
+
+from schemas.jobs import JobStatus
+from tests.doubles.service import bench
+
+ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
+REQUEST = {"container": "inputs", "name": "in.jsonl", "options": {"max_tokens": 8}}
+
+
+async def test_a_posted_job_is_the_one_that_the_same_message_makes() -> None:
+    async with bench() as service:
+        await service.drop(ROWS, container="inputs")
+        posted = await service.ask("POST", "/api/jobs", REQUEST, {"idempotency-key": "order-7"})
+        assert posted.code == 202
+        job = posted.body["job"]
+        assert posted.headers == {"Location": f"/api/jobs/{job}"}
+        assert JobStatus.model_validate(posted.body).state == "validating"
+        await service.say(REQUEST)
+        await service.settle()
+        ends = [event["data"] for event in service.events if event["data"].get("ended")]
+        assert [end["job"] for end in ends] == [job]
+        told = await service.ask("GET", f"/api/jobs/{job}")
+        assert (told.body["state"], told.body["message_id"]) == ("completed", "order-7")
+
+
+async def test_a_job_that_is_known_is_answered_with_its_status() -> None:
+    async with bench() as service:
+        await service.drop(ROWS, container="inputs")
+        posted = await service.ask("POST", "/api/jobs", REQUEST)
+        await service.settle()
+        before = len(service.events)
+        again = await service.ask("POST", "/api/jobs", REQUEST)
+        assert (again.code, again.body["state"]) == (200, "completed")
+        assert again.body["job"] == posted.body["job"]
+        await service.settle()
+        assert len(service.events) == before
+
+
+async def test_a_job_is_marked_before_it_is_answered() -> None:
+    async with bench() as service:
+        await service.drop(ROWS, container="inputs")
+        posted = await service.ask("POST", "/api/jobs", REQUEST)
+        assert [job async for job, _ in service.store.open_jobs()] == [posted.body["job"]]
+
+
+async def test_what_makes_no_job_is_said_at_once() -> None:
+    async with bench() as service:
+        for body, code, name in (
+            ({"container": "inputs", "name": "gone.jsonl"}, 404, "file_not_found"),
+            ({"container": "secret", "name": "in.jsonl"}, 400, "wrong_container"),
+            ({"container": "inputs"}, 400, "invalid_message"),
+            ({"type": "finish", "job": "a"}, 400, "invalid_message"),
+            ({**REQUEST, "options": {"max_token": 1}}, 400, "invalid_options"),
+            ([], 400, "invalid_message"),
+        ):
+            reply = await service.ask("POST", "/api/jobs", body)
+            assert (reply.code, reply.body["error"]["code"]) == (code, name), body
+        reply = await service.ask("POST", "/api/jobs", REQUEST, {"idempotency-key": "é" * 3})
+        assert (reply.code, reply.body["error"]["param"]) == (400, "Idempotency-Key")
+        assert service.events == []
+
+
+async def test_jobs_are_listed_newest_first_page_by_page() -> None:
+    async with bench() as service:
+        for number in range(7):
+            await service.run(ROWS, f"{number}.jsonl", options={"metadata": {"n": str(number % 2)}})
+        found: list[str] = []
+        query: dict[str, str] = {}
+        while True:
+            page = (await service.ask("GET", "/api/jobs", None, None, limit="3", **query)).body
+            found += [told["job"] for told in page["data"]]
+            if not page["has_more"]:
+                break
+            query = {"after": page["last_id"]}
+        assert len(found) == len(set(found)) == 7
+        odd = await service.ask("GET", "/api/jobs", metadata_n="1")
+        assert len(odd.body["data"]) == 3
+        assert (await service.ask("GET", "/api/jobs", state="failed")).body["data"] == []
+
+
+async def test_a_cursor_that_is_no_job_is_refused() -> None:
+    async with bench() as service:
+        reply = await service.ask("GET", "/api/jobs", after="20260101T000000Z-none")
+        assert (reply.code, reply.body["error"]["param"]) == (400, "after")

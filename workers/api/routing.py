@@ -1,0 +1,169 @@
+"""Which operation does a method, a path and a query ask for, and is the query one it takes?"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from schemas.jobs import Door, JobStatus, ShownState
+from schemas.messages import JobId
+from workers.api.http import HttpCall, Refusal
+
+MOST_JOBS: Final = 100
+METADATA: Final = "metadata_"
+"""What a metadata name begins with in a query, as in the properties of events."""
+
+_NUMBER: Final = re.compile(r"[0-9]{1,3}")
+Action = Literal["cancel", "pause", "resume"]
+
+
+def _seconds(value: object) -> object:
+    """Epoch seconds of ISO 8601; a time without a zone is UTC, as all times of the service are."""
+    if not isinstance(value, str) or value.isdecimal():
+        return value
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("write 2026-11-25T22:00:00Z, or seconds since the epoch") from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _digits(value: object) -> object:
+    # A number is read as it is written: int() takes spaces, signs and the digits of any script.
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise ValueError("write a whole number")
+    return value
+
+
+_Time = Annotated[float, BeforeValidator(_seconds)]
+
+
+class _Operation(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ListJobs(_Operation):
+    """`GET /api/jobs`: the newest jobs first, a page of those that fit all of the filters."""
+
+    limit: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=MOST_JOBS)] = 20
+    after: JobId | None = Field(default=None, description="the last job of the page before")
+    state: ShownState | None = None
+    door: Door | None = None
+    input: str | None = Field(default=None, description="container/name")
+    created_after: _Time | None = Field(default=None, description="ISO 8601, or epoch seconds")
+    created_before: _Time | None = Field(default=None, description="ISO 8601, or epoch seconds")
+    metadata: dict[str, str] = Field(default_factory=dict, description="metadata_{name}={value}")
+
+    def takes(self, told: JobStatus) -> bool:
+        """Whether a job fits all of the filters."""
+        created = datetime.fromisoformat(told.created).timestamp() if told.created else 0.0
+        return (
+            self.state in (None, told.state)
+            and self.door in (None, told.door)
+            and self.input in (None, told.input)
+            and (self.created_after is None or created > self.created_after)
+            and (self.created_before is None or created < self.created_before)
+            and self.metadata.items() <= told.metadata.items()
+        )
+
+
+class CreateJob(_Operation):
+    """`POST /api/jobs`: the body is a job request, as on the queue `jobs`."""
+
+
+class ReadJob(_Operation):
+    """`GET /api/jobs/{id}`."""
+
+    id: JobId
+
+
+class Act(_Operation):
+    """`POST /api/jobs/{id}/cancel`, `/pause` or `/resume`."""
+
+    id: JobId
+    action: Action
+
+
+Operation = ListJobs | CreateJob | ReadJob | Act
+
+_ROUTES: Final[tuple[tuple[str, re.Pattern[str], type[Operation]], ...]] = tuple(
+    (method, re.compile(pattern), operation)
+    for method, pattern, operation in (
+        ("GET", r"/api/jobs", ListJobs),
+        ("POST", r"/api/jobs", CreateJob),
+        ("GET", r"/api/jobs/(?P<id>[^/]+)", ReadJob),
+        ("POST", r"/api/jobs/(?P<id>[^/]+)/(?P<action>cancel|pause|resume)", Act),
+    )
+)
+
+
+def route(call: HttpCall) -> Operation:
+    """The operation that is asked for. Raises Refusal: 404, 405, or 400 for a wrong parameter."""
+    path = call.path.rstrip("/")
+    found = [
+        (method, operation, match.groupdict())
+        for method, pattern, operation in _ROUTES
+        if (match := pattern.fullmatch(path))
+    ]
+    if not found:
+        raise Refusal(404, "unknown_url", f"there is no {call.path[:200]}: see docs/http.md")
+    for method, operation, parts in found:
+        if method == call.method:
+            return _read(operation, parts, call.query)
+    allowed = ", ".join(sorted({method for method, _, _ in found}))
+    raise Refusal(
+        405,
+        "method_not_allowed",
+        f"{call.path[:200]} takes {allowed}, not {call.method}",
+        headers={"Allow": allowed},
+    )
+
+
+def _read(
+    operation: type[Operation], parts: Mapping[str, str], query: Mapping[str, str]
+) -> Operation:
+    # `code` is the function key, which the host has read.
+    given: dict[str, Any] = {name: text for name, text in query.items() if name != "code"}
+    for name in parts.keys() & given.keys():
+        raise _unknown_parameter(operation, name)
+    metadata = {
+        name.removeprefix(METADATA): given.pop(name)
+        for name in list(given)
+        if name.startswith(METADATA)
+    }
+    if metadata:
+        given["metadata"] = metadata
+    try:
+        return operation.model_validate({**given, **parts})
+    except ValidationError as error:
+        raise _refused(operation, error) from None
+
+
+def _refused(operation: type[Operation], error: ValidationError) -> Refusal:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    name = str(first["loc"][0])
+    if name == "id":
+        return Refusal(404, "unknown_job", "there is no such job", param="id")
+    if first["type"] == "extra_forbidden":
+        return _unknown_parameter(operation, name)
+    message = f"{name}: {first['msg'].removeprefix('Value error, ')}"
+    return Refusal(400, "invalid_value", message, param=name)
+
+
+def _unknown_parameter(operation: type[Operation], name: str) -> Refusal:
+    known = ", ".join(_parameters(operation)) or "none"
+    message = f"{name[:100]!r} is no parameter of this operation; its parameters: {known}"
+    return Refusal(400, "unknown_parameter", message, param=name[:100])
+
+
+def _parameters(operation: type[Operation]) -> list[str]:
+    names = [name for name in operation.model_fields if name not in ("id", "action")]
+    return [f"{METADATA}{{name}}" if name == "metadata" else name for name in names]
