@@ -6,7 +6,8 @@ I/O), `server` (connections, the clock, the disk). `docs/servicebus.md` says how
 it does not do.
 """
 
+from .server.context import Limits
 from .server.faults import Fault, Faults
-from .server.serving import Limits, Server, serve
+from .server.serving import Server, serve
 
 __all__ = ["Fault", "Faults", "Limits", "Server", "serve"]

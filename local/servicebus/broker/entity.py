@@ -5,15 +5,19 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .errors import MessageNotFoundError
 from .index import PriorityIndex
 from .journal import Journal, NoJournal
 from .message import Message, State
 
-if TYPE_CHECKING:
-    from .queues import Queue
+
+class Pumped(Protocol):
+    """What hands out its messages: a queue, which knows entities and is not known by them."""
+
+    def pump(self) -> None:
+        """Hand ready messages to those who wait for them."""
 
 
 @dataclass
@@ -21,13 +25,13 @@ class Surroundings:
     """What an entity needs from outside.
 
     `now` gives milliseconds since the epoch. `awake` collects the queues in which a message may
-    have become available, for the broker to hand out.
+    have become available, for the broker to pump.
     """
 
     now: Callable[[], int]
     journal: Journal = field(default_factory=NoJournal)
     new_token: Callable[[], uuid.UUID] = uuid.uuid4
-    awake: "set[Queue]" = field(default_factory=set)
+    awake: set[Pumped] = field(default_factory=set)
 
 
 class Entity(ABC):

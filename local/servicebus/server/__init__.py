@@ -2,8 +2,9 @@
 
 `serving` the listener and its turns · `connection` bytes to frames · `channel` one AMQP session ·
 `attaching` what a link ends at · `link`, `inbound` and `outbound` messages in and out · `requests`
-and `management` the nodes that answer · `tokens` who may connect · `faults` misbehaviour on request
-· `errors` what clients do wrong on the wire · `store` messages on disk.
+and `management` the nodes that answer · `context` what channels, links and requests know of their
+client and the server · `tokens` who may connect · `faults` misbehaviour on request · `errors` what
+clients do wrong on the wire · `store` messages on disk.
 
 Work is done in *turns* of the event loop. Reading from sockets changes the broker and collects
 answers; then one turn hands out messages, commits all changes to the store, and only then writes

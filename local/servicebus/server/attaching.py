@@ -1,6 +1,5 @@
 """What a link that a client attaches ends at."""
 
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ..broker.errors import ServerBusyError, ServiceBusError, UnauthorizedError
@@ -8,15 +7,12 @@ from ..codec import performatives as p
 from ..codec.values import Value
 from .faults import Kind, Operation
 from .inbound import Inbound
-from .link import terminus_fields
+from .link import AmqpSession, terminus_fields
 from .outbound import Outbound
 from .requests import CBS_NODE, MANAGEMENT_SUFFIX
 
-if TYPE_CHECKING:
-    from .channel import Channel
 
-
-def open_link(channel: "Channel", client: p.Attach) -> Inbound | Outbound:
+def open_link(session: AmqpSession, client: p.Attach) -> Inbound | Outbound:
     """Open the link that a client asks for, or refuse it; in both cases it exists until detached.
 
     Raises:
@@ -25,10 +21,10 @@ def open_link(channel: "Channel", client: p.Attach) -> Inbound | Outbound:
     end = client.source if client.is_receiver else client.target
     path = entity_path(terminus_fields(end, 1)[0])
     link: Inbound | Outbound
-    link = (Outbound if client.is_receiver else Inbound)(channel, client, path)
-    fault = channel.server.faults.draw(Operation.ATTACH, path)
+    link = (Outbound if client.is_receiver else Inbound)(session, client, path)
+    fault = session.services.faults.draw(Operation.ATTACH, path)
     if fault and fault.kind == Kind.DROP:
-        channel.connection.abort()
+        session.peer.abort()
         return link
     try:
         if fault:
@@ -42,11 +38,11 @@ def open_link(channel: "Channel", client: p.Attach) -> Inbound | Outbound:
 
 def _connect(link: Inbound | Outbound, path: str) -> None:
     """Find what is at the other end of a link."""
-    broker = link.server.broker
+    broker = link.services.broker
     if path.lower() == CBS_NODE:
         link.node = CBS_NODE
         return
-    if not link.channel.connection.authorized:
+    if not link.session.peer.authorized:
         raise UnauthorizedError("Unauthorized access: a token must be put on $cbs first.")
     if path.lower().endswith(MANAGEMENT_SUFFIX):
         link.node = path.lower()

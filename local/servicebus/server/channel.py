@@ -5,19 +5,15 @@ It numbers deliveries, keeps the client's transfer window, and brings frames to 
 
 from collections import deque
 from random import randrange
-from typing import TYPE_CHECKING
-from uuid import UUID
 
 from ..codec import performatives as p
-from ..codec.values import Described
+from ..codec.values import Described, Value
 from .attaching import open_link
+from .context import Peer, Services
 from .errors import ProtocolError
 from .inbound import Inbound
-from .link import Link
-from .outbound import Delivery, Outbound
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from .link import Delivery, Link
+from .outbound import Outbound
 
 HANDLE_MAX = 255
 _WINDOW = 2**31 - 1
@@ -27,8 +23,8 @@ _SERIAL = 2**32
 class Channel:
     """An AMQP session."""
 
-    def __init__(self, connection: "Connection", number: int, client: p.Begin) -> None:
-        self.connection, self.server = connection, connection.server
+    def __init__(self, peer: Peer, services: Services, number: int, client: p.Begin) -> None:
+        self.peer, self.services = peer, services
         self.links: dict[int, Inbound | Outbound] = {}
         # A client may settle, after its connection broke, by the number that a delivery had on the
         # old one. Starting anywhere makes such a number mean nothing here, instead of another
@@ -37,12 +33,12 @@ class Channel:
         self._next_incoming = client.next_outgoing_id
         self._window = client.incoming_window
         self._pending: deque[Delivery] = deque()
-        self._unsettled: dict[int, tuple[Outbound, UUID]] = {}
+        self._unsettled: dict[int, Delivery] = {}
         self._number = number
 
     def send(self, performative: object, payload: bytes = b"") -> None:
         """Queue a frame."""
-        self.connection.send(self._number, performative, payload)
+        self.peer.send(self._number, performative, payload)
 
     def leave(self) -> None:
         """The session is over: its links are gone."""
@@ -79,8 +75,8 @@ class Channel:
     def _forget(self, link: Link) -> None:
         """Nothing is delivered or settled any more over a link that is closed."""
         self._pending = deque(item for item in self._pending if item.link is not link)
-        for number, (owner, _) in list(self._unsettled.items()):
-            if owner is link:
+        for number, delivery in list(self._unsettled.items()):
+            if delivery.link is link:
                 del self._unsettled[number]
 
     # ---------------------------------------------------------------- to the client
@@ -95,12 +91,11 @@ class Channel:
             self._transfer(self._pending.popleft())
 
     def _transfer(self, delivery: Delivery) -> None:
-        link, payload, limit = delivery.link, delivery.payload, self.connection.peer_max_frame - 64
+        link, payload, limit = delivery.link, delivery.payload, self.peer.peer_max_frame - 64
         number, self._next_delivery = self._next_delivery, (self._next_delivery + 1) % _SERIAL
-        settled = delivery.token is None
-        if delivery.token is not None:
-            self._unsettled[number] = (link, delivery.token)
-        transfer = p.Transfer(link.handle, number, delivery.tag, 0, settled)
+        if delivery.settle is not None:
+            self._unsettled[number] = delivery
+        transfer = p.Transfer(link.handle, number, delivery.tag, 0, delivery.settle is None)
         for start in range(0, len(payload), limit):
             more = start + limit < len(payload)
             self.send(transfer._replace(more=more), payload[start : start + limit])
@@ -140,9 +135,9 @@ class Channel:
         # The range is the client's word: walk what is known, not what it may span.
         known = [first] if first == last else [n for n in self._unsettled if first <= n <= last]
         for number in known:
-            link, token = self._unsettled.get(number, (None, None))
-            if link is not None and token is not None:
-                if link.settle(number, token, disposition):
+            delivery = self._unsettled.get(number)
+            if delivery is not None and delivery.settle is not None:
+                if delivery.settle(number, disposition):
                     del self._unsettled[number]
             elif not disposition.settled:
                 self.settled(number, p.outcome(p.REJECTED, _unknown_delivery()))
@@ -152,6 +147,15 @@ class Channel:
         self.send(
             p.Disposition(is_receiver=False, first=number, last=number, settled=True, state=state)
         )
+
+    def reply(self, node: str, address: Value, data: bytes) -> None:
+        """Send an encoded message to the client's receiver on a node that answers requests."""
+        self.peer.reply(self._number, node, address, data)
+
+    def receivers(self, node: str) -> list[Outbound]:
+        """The links over which the client takes what a node answers."""
+        links = self.links.values()
+        return [link for link in links if isinstance(link, Outbound) and link.node == node]
 
 
 def _unknown_delivery() -> Described:

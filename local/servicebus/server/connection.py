@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
+from uuid import uuid4
 
 from ..codec import performatives as p
 from ..codec.reading import DecodeError
-from ..codec.values import Array, Symbol
+from ..codec.values import Array, Symbol, Value
 from .channel import HANDLE_MAX, Channel
+from .context import Services
 from .errors import ProtocolError
-from .outbound import Outbound
-
-if TYPE_CHECKING:
-    from .serving import Server
+from .tokens import check_token
 
 _log = logging.getLogger(__name__)
 
@@ -36,10 +36,27 @@ class Phase(Enum):
     CLOSED = auto()
 
 
+class Listener(Services, Protocol):
+    """What a connection needs of the server that accepted it.
+
+    `now` gives milliseconds since the epoch, `key` signs tokens; `connections` are all that are
+    open, and `answering` those with something to write at the end of the turn.
+    """
+
+    name: str
+    key: str
+    now: Callable[[], int]
+    connections: "set[Connection]"
+    answering: "set[Connection]"
+
+    def wake(self) -> None:
+        """Ask for a turn after what is being done now."""
+
+
 class Connection(asyncio.Protocol):
     """What the client sent so far, how far the connection is, and the open channels."""
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(self, server: Listener) -> None:
         self.server = server
         self.authorized = False
         self.peer_max_frame = 512
@@ -241,16 +258,25 @@ class Connection(asyncio.Protocol):
     def _begin(self, number: int, client: p.Begin) -> None:
         if number in self._channels or number > _CHANNEL_MAX:
             raise ProtocolError("amqp:not-allowed", f"channel {number} cannot be begun")
-        channel = self._channels[number] = Channel(self, number, client)
+        channel = self._channels[number] = Channel(self, self.server, number, client)
         self.send(number, p.Begin(number, channel.next_outgoing, _WINDOW, _WINDOW, HANDLE_MAX))
 
-    def reply_link(self, node: str | None, address: object, channel: Channel) -> Outbound | None:
-        """The client's receiver on a request-response node that a reply is meant for."""
-        links = [
-            link
-            for each in (channel, *self._channels.values())
-            for link in each.links.values()
-            if isinstance(link, Outbound) and link.node == node
-        ]
+    # ---------------------------------------------------------------- requests
+
+    def authorize(self, token: str) -> None:
+        """Let the client use the namespace from now on.
+
+        Raises:
+            UnauthorizedError: the token is of another kind, expired or signed with another key.
+        """
+        check_token(token, self.server.key, self.server.now())
+        self.authorized = True
+
+    def reply(self, channel: int, node: str, address: Value, data: bytes) -> None:
+        """Send an encoded message to the client's receiver on a node that answers requests."""
+        own_first = sorted(self._channels.items(), key=lambda item: item[0] != channel)
+        links = [link for _, each in own_first for link in each.receivers(node)]
         named = (link for link in links if address is not None and link.target_address == address)
-        return next(named, links[0] if links else None)
+        receiver = next(named, links[0] if links else None)
+        if receiver is not None:  # otherwise the client did not want to know
+            receiver.send(uuid4().bytes, data)

@@ -1,7 +1,5 @@
 """Links from a client: messages to a queue or topic, requests to a node."""
 
-from typing import TYPE_CHECKING
-
 from ..broker.entity import Entity
 from ..broker.errors import MessageTooLargeError, ServerBusyError, ServiceBusError
 from ..broker.message import Message
@@ -11,10 +9,7 @@ from ..codec.sections import unbatch
 from ..codec.values import Described, Symbol, UInt
 from . import requests
 from .faults import Kind, Operation
-from .link import Link
-
-if TYPE_CHECKING:
-    from .channel import Channel
+from .link import AmqpSession, Link
 
 _CREDIT = 1000
 _MAX_REQUEST_FACTOR = 4  # a request may schedule several messages
@@ -23,8 +18,8 @@ _MAX_REQUEST_FACTOR = 4  # a request may schedule several messages
 class Inbound(Link):
     """Messages from a client, which may each come in several transfers."""
 
-    def __init__(self, channel: "Channel", client: p.Attach, path: str) -> None:
-        super().__init__(channel, client, path)
+    def __init__(self, session: AmqpSession, client: p.Attach, path: str) -> None:
+        super().__init__(session, client, path)
         self.delivery_count = client.initial_delivery_count or 0
         self.entity: Entity | None = None
         self._first: p.Transfer | None = None
@@ -33,14 +28,14 @@ class Inbound(Link):
     def open(self) -> None:
         """Open the link and let the client send."""
         batch = {
-            Symbol("com.microsoft:max-message-batch-size"): UInt(self.server.limits.max_message)
+            Symbol("com.microsoft:max-message-batch-size"): UInt(self.services.limits.max_message)
         }
         self.accept(properties=batch)
         self._grant()
 
     def _grant(self) -> None:
         self.credit = _CREDIT
-        self.channel.flow(self)
+        self.session.flow(self)
 
     def receive(self, transfer: p.Transfer, payload: bytes) -> None:
         """Take a transfer; once the message is complete, deal with it."""
@@ -61,7 +56,7 @@ class Inbound(Link):
             self._grant()
 
     def _limit(self) -> int:
-        limit = self.server.limits.max_message
+        limit = self.services.limits.max_message
         return limit if self.entity is not None else _MAX_REQUEST_FACTOR * limit
 
     def _handle(self, first: p.Transfer, data: bytes) -> None:
@@ -71,9 +66,9 @@ class Inbound(Link):
             requests.answer(self, data)
             self._confirm(first, p.outcome(p.ACCEPTED))
             return
-        fault = self.server.faults.draw(Operation.SEND, self.path)
+        fault = self.services.faults.draw(Operation.SEND, self.path)
         if fault and fault.kind == Kind.DROP:
-            self.channel.connection.abort()
+            self.session.peer.abort()
             return
         try:
             if fault and fault.kind == Kind.BUSY:
@@ -88,12 +83,12 @@ class Inbound(Link):
             outcome = p.outcome(p.REJECTED, p.error("amqp:decode-error", str(error)))
         except ServiceBusError as refusal:
             outcome = p.outcome(p.REJECTED, p.error(refusal.condition, str(refusal)))
-        self.server.after(fault, self.channel.connection, lambda: self._confirm(first, outcome))
+        self.after(fault, lambda: self._confirm(first, outcome))
 
     def _confirm(self, first: p.Transfer, outcome: Described) -> None:
         if not first.settled and first.delivery_id is not None:
             number = first.delivery_id
-            self.channel.send(p.Disposition(True, number, number, True, outcome))
+            self.session.send(p.Disposition(True, number, number, True, outcome))
 
 
 def _take(entity: Entity, encoded: list[bytes]) -> None:

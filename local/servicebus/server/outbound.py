@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
 
 from ..broker.errors import (
     NotAllowedError,
@@ -18,10 +18,7 @@ from ..codec import performatives as p
 from ..codec.reading import DecodeError
 from ..codec.values import Described, Symbol, ULong, Value
 from .faults import Kind, Operation
-from .link import Link, terminus_fields
-
-if TYPE_CHECKING:
-    from .channel import Channel
+from .link import AmqpSession, Delivery, Link, terminus_fields
 
 _SETTLED = 1  # snd-settle-mode: the sender does not wait for an outcome
 _SESSION_FILTER = "com.microsoft:session-filter"
@@ -29,20 +26,11 @@ _TICKS_AT_EPOCH = 621_355_968_000_000_000  # of 100 ns, as .NET counts them from
 _DEFAULT_SESSION_WAIT_MS = 60_000
 
 
-class Delivery(NamedTuple):
-    """A message on its way to the client; `token` is None where nothing is to be settled."""
-
-    link: "Outbound"
-    tag: bytes
-    payload: bytes
-    token: uuid.UUID | None
-
-
 class Outbound(Link):
     """Messages to a client: a consumer of a queue, or the way replies take."""
 
-    def __init__(self, channel: "Channel", client: p.Attach, path: str) -> None:
-        super().__init__(channel, client, path)
+    def __init__(self, session: AmqpSession, client: p.Attach, path: str) -> None:
+        super().__init__(session, client, path)
         self.queue: Queue | None = None
         self._wait: asyncio.TimerHandle | None = None
         self.deletes_on_receive = client.snd_settle_mode == _SETTLED
@@ -86,7 +74,7 @@ class Outbound(Link):
         if not isinstance(wait_ms, int):
             raise DecodeError("the time to wait for a session is no number")
         queue.wait_for_session(self)
-        self._wait = self.server.loop.call_later(wait_ms / 1000, self._waited_enough, queue)
+        self._wait = self.services.loop.call_later(wait_ms / 1000, self._waited_enough, queue)
 
     def _waited_enough(self, queue: SessionQueue) -> None:
         queue.stop_waiting(self)
@@ -113,12 +101,12 @@ class Outbound(Link):
 
     def deliver(self, message: Message) -> None:
         """Send a message of the queue."""
-        fault = self.server.faults.draw(Operation.DELIVER, self.path)
+        fault = self.services.faults.draw(Operation.DELIVER, self.path)
         token = message.lock_token
         tag = (token or uuid.uuid4()).bytes_le
         self.send(tag, message.wire(), token)
         if fault and fault.kind == Kind.DROP:
-            self.server.loop.call_soon(self.channel.connection.abort)
+            self.services.loop.call_soon(self.session.peer.abort)
         elif fault and self.queue is not None and token is not None:
             self.queue.abandon(token)
 
@@ -126,21 +114,22 @@ class Outbound(Link):
         """Send an encoded message; without a token it is settled as it is sent."""
         self.credit -= 1
         self.delivery_count = (self.delivery_count + 1) % 2**32
-        self.channel.deliver(Delivery(self, tag, payload, token))
+        settle = partial(self.settle, token) if token is not None else None
+        self.session.deliver(Delivery(self, tag, payload, settle))
 
     def receive_flow(self, flow: p.Flow) -> None:
         """Take the client's credit; with `drain`, use what can be used of it at once."""
         sent = (self.delivery_count - (flow.delivery_count or 0)) % 2**32
         self.credit = max(0, (flow.link_credit or 0) - sent)
         if self.queue is not None:
-            self.server.broker.wake(self.queue)
+            self.services.broker.wake(self.queue)
         if flow.drain:
-            self.server.broker.pump()
+            self.services.broker.pump()
             self.delivery_count = (self.delivery_count + self.credit) % 2**32
             self.credit = 0
-            self.channel.flow(self, drained=True)
+            self.session.flow(self, drained=True)
         elif flow.echo:
-            self.channel.flow(self)
+            self.session.flow(self)
 
     def leave(self) -> None:
         """Messages that were delivered stay locked until they are settled or their locks expire."""
@@ -154,14 +143,14 @@ class Outbound(Link):
 
     # ---------------------------------------------------------------- settlement
 
-    def settle(self, number: int, token: uuid.UUID, disposition: p.Disposition) -> bool:
+    def settle(self, token: uuid.UUID, number: int, disposition: p.Disposition) -> bool:
         """Do what the client decided about a delivery, and confirm it if it waits for that.
 
         Returns whether the delivery is done with; a client may ask again if it is not.
         """
-        fault = self.server.faults.draw(Operation.SETTLE, self.path)
+        fault = self.services.faults.draw(Operation.SETTLE, self.path)
         if fault and fault.kind == Kind.DROP:
-            self.channel.connection.abort()
+            self.session.peer.abort()
             return False
         busy = fault is not None and fault.kind == Kind.BUSY
         try:
@@ -171,9 +160,7 @@ class Outbound(Link):
         except ServiceBusError as refusal:
             outcome = p.outcome(p.REJECTED, p.error(refusal.condition, str(refusal)))
         if not disposition.settled:
-            self.server.after(
-                fault, self.channel.connection, lambda: self.channel.settled(number, outcome)
-            )
+            self.after(fault, lambda: self.session.settled(number, outcome))
         return not busy
 
     def _apply(self, token: uuid.UUID, state: Described) -> Described:

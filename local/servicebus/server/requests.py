@@ -4,8 +4,7 @@ A request is a message with its operation in the application properties; the rep
 client's receiver on the same node and carries the request's message id as its correlation id.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
-from uuid import uuid4
+from typing import NamedTuple
 
 from ..broker.errors import (
     InvalidFieldError,
@@ -17,11 +16,8 @@ from ..codec import sections
 from ..codec.reading import DecodeError, decode
 from ..codec.values import Int, Symbol, Value
 from .faults import Kind, Operation
+from .link import Link
 from .management import manage
-from .tokens import check_token
-
-if TYPE_CHECKING:
-    from .inbound import Inbound
 
 CBS_NODE = "$cbs"
 MANAGEMENT_SUFFIX = "/$management"
@@ -45,13 +41,13 @@ class Reply(NamedTuple):
     body: Value = None
 
 
-def answer(link: "Inbound", data: bytes) -> None:
+def answer(link: Link, data: bytes) -> None:
     """Do what a request on a link asks for, and send the reply."""
     request = _parse(data)
     is_cbs = link.node == CBS_NODE
-    fault = None if is_cbs else link.server.faults.draw(Operation.MANAGE, _entity(link))
+    fault = None if is_cbs else link.services.faults.draw(Operation.MANAGE, _entity(link))
     if fault and fault.kind == Kind.DROP:
-        link.channel.connection.abort()
+        link.session.peer.abort()
         return
     try:
         if fault and fault.kind == Kind.BUSY:
@@ -61,10 +57,10 @@ def answer(link: "Inbound", data: bytes) -> None:
         reply = Reply(refusal.status, str(refusal), refusal.condition)
     except DecodeError as error:
         reply = Reply(400, str(error), "amqp:decode-error")
-    link.server.after(fault, link.channel.connection, lambda: _send(link, request, reply))
+    link.after(fault, lambda: _send(link, request, reply))
 
 
-def _entity(link: "Inbound") -> str:
+def _entity(link: Link) -> str:
     return link.path[: -len(MANAGEMENT_SUFFIX)]
 
 
@@ -85,28 +81,24 @@ def _parse(data: bytes) -> Request:
     return Request(fields[0], fields[4], str(application.get("operation")), body)
 
 
-def _put_token(link: "Inbound", request: Request) -> Reply:
+def _put_token(link: Link, request: Request) -> Reply:
     if request.operation != "put-token":
         raise NotImplementedHereError(f"$cbs has no operation {request.operation}")
     if not isinstance(request.body, str):
         raise InvalidFieldError("put-token needs a token as its body")
-    check_token(request.body, link.server.key, link.server.now())
-    link.channel.connection.authorized = True
+    link.session.peer.authorize(request.body)
     return Reply(202, "Accepted")
 
 
-def _manage(link: "Inbound", request: Request) -> Reply:
+def _manage(link: Link, request: Request) -> Reply:
     if not isinstance(request.body, dict):
         raise InvalidFieldError(f"{request.operation} needs a map as its body")
-    entity = link.server.broker.entity(_entity(link))
-    body = manage(entity, request.operation, request.body, link.server.limits.max_message)
+    entity = link.services.broker.entity(_entity(link))
+    body = manage(entity, request.operation, request.body, link.services.limits.max_message)
     return Reply(204, "No Content") if body is None else Reply(200, "OK", None, body)
 
 
-def _send(link: "Inbound", request: Request, reply: Reply) -> None:
-    receiver = link.channel.connection.reply_link(link.node, request.reply_to, link.channel)
-    if receiver is None:
-        return  # the client did not want to know
+def _send(link: Link, request: Request, reply: Reply) -> None:
     # $cbs and $management spell the same things differently.
     status, description = (
         ("status-code", "status-description")
@@ -117,4 +109,4 @@ def _send(link: "Inbound", request: Request, reply: Reply) -> None:
     if reply.condition:
         properties["errorCondition"] = properties["error-condition"] = Symbol(reply.condition)
     data = sections.encode_value_message(request.message_id, properties, reply.body)
-    receiver.send(uuid4().bytes, data)
+    link.session.reply(link.node, request.reply_to, data)

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,23 +14,14 @@ from ..broker.configuration import load
 from ..broker.entity import Surroundings
 from ..broker.journal import NoJournal
 from .connection import Connection
-from .faults import Fault, Faults, Kind
+from .context import Limits
+from .faults import Faults
 from .store import Store
 from .tokens import KEY_NAME, WELL_KNOWN_KEY
 
 _log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask for; sizes in bytes. `max_message` is that of the Standard tier."""
-
-    max_message: int = 256 * 1024
-    max_frame: int = 1024 * 1024
-    idle_ms: int = 240_000
-    handshake_seconds: float = 30.0
 
 
 def system_now() -> int:
@@ -120,17 +110,6 @@ class Server:
         if self._timer is not None:
             self._timer.cancel()
         for connection in list(self.connections):
-            connection.abort()
-
-    def after(
-        self, fault: Fault | None, connection: Connection, confirm: Callable[[], None]
-    ) -> None:
-        """Confirm an operation that has had its effect; or not, if a fault says so."""
-        if fault is None or fault.kind == Kind.BUSY:
-            confirm()
-        elif fault.kind == Kind.DELAY_ACK:
-            self.loop.call_later(fault.delay, confirm)
-        else:
             connection.abort()
 
 
