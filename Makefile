@@ -3,7 +3,9 @@
 #   make run                       a sample of real prompts, from the drop to the results
 #   make run FILE=my.jsonl OPTIONS='{"max_tokens": 64}' WORKERS=3 OUT=results
 #   make up                        keep everything running for tools of one's own
-#   make test                      all tests
+#   make test                      all tests but those that take minutes
+#   make test-fast                 decisions, contracts on doubles, a hundred simulated worlds
+#   make test-long                 the tests that take minutes
 #   make lint                      ruff and mypy
 
 PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3 python; do \
@@ -16,7 +18,14 @@ WORKERS ?= 1
 OUT ?=
 export FILE OPTIONS WORKERS OUT
 
-.PHONY: run up test lint setup clean
+# The rooms of workers/, what holds the doubles to their contracts, and a hundred worlds.
+FAST = $(wildcard $(patsubst workers/%/,tests/%,$(wildcard workers/*/)) tests/test_*.py) \
+	$(patsubst %,tests/contract/test_%.py,blobs bus doubles faults) tests/simulation/test_world.py
+
+# Tests that share a module's parts stay in one process; more processes than four gain nothing.
+PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+
+.PHONY: run up test test-fast test-long lint setup clean
 
 # Through the environment, so that no quote in them means anything to the shell.
 run: setup
@@ -26,7 +35,13 @@ up: setup
 	@.venv/bin/python -m local up --workers "$$WORKERS"
 
 test: setup
-	.venv/bin/python -m pytest
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) -m "not slow and not long" $(FAST)
+
+test-long: setup
+	$(PYTEST) -m long
 
 lint: setup
 	.venv/bin/ruff check .

@@ -1,4 +1,4 @@
-"""What integration tests share: one Azurite and one Service Bus broker a session."""
+"""What tests share: one Azurite and one Service Bus broker for each process that runs tests."""
 
 import subprocess
 import sys
@@ -15,6 +15,14 @@ from tests.leaks import log_watch, no_leaks
 __all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share their module's loop, and what runs on it, in one process."""
+    for item in items:
+        marker = item.get_closest_marker("asyncio")
+        if marker is not None and marker.kwargs.get("loop_scope") == "module":
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -55,10 +55,19 @@ class Subject:
         return BlobRef(self.container, name)
 
 
-@pytest.fixture(params=["memory", "guarded", "azurite"])
-async def at(request: pytest.FixtureRequest, azurite: Azurite) -> AsyncIterator[Subject]:
+@pytest.fixture(params=["memory", "guarded", pytest.param("azurite", marks=pytest.mark.slow)])
+def storage(request: pytest.FixtureRequest) -> str | Azurite:
+    """A double's name, or the emulator, which is started only where it is wanted."""
+    if request.param == "azurite":
+        emulator: Azurite = request.getfixturevalue("azurite")
+        return emulator
+    return str(request.param)
+
+
+@pytest.fixture
+async def at(storage: str | Azurite) -> AsyncIterator[Subject]:
     container = f"c{uuid.uuid4().hex}"
-    if request.param != "azurite":
+    if isinstance(storage, str):
         start, passed = time.time(), [0.0]
 
         async def elapse(seconds: float) -> None:
@@ -66,9 +75,9 @@ async def at(request: pytest.FixtureRequest, azurite: Azurite) -> AsyncIterator[
 
         memory = MemoryBlobs(lambda: start + passed[0], [container])
         guarded = FaultyBlobs(memory, EffectLog())
-        yield Subject(memory if request.param == "memory" else guarded, container, elapse)
+        yield Subject(memory if storage == "memory" else guarded, container, elapse)
         return
-    async with connect_blobs(azurite.connection_string) as blobs:
+    async with connect_blobs(storage.connection_string) as blobs:
         await blobs.ensure_containers([container])
         await blobs.ensure_containers([container])  # there already: fine
         yield Subject(blobs, container, asyncio.sleep)

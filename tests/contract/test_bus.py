@@ -241,7 +241,11 @@ def _configuration() -> dict[str, Any]:
     }
 
 
-@pytest_asyncio.fixture(params=["memory", "broker"], scope="module", loop_scope="module")
+@pytest_asyncio.fixture(
+    params=["memory", pytest.param("broker", marks=pytest.mark.slow)],
+    scope="module",
+    loop_scope="module",
+)
 async def far(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     clock = Clock()
     if request.param == "memory":

@@ -20,6 +20,9 @@ PROJECT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "index_with_runtime.py"
 RUNTIME = "azure-functions-runtime==1.3.0"
 
+# One process makes the environment that all of them use.
+pytestmark = pytest.mark.xdist_group("microsoft_runtime")
+
 
 def pythons() -> Iterator[str]:
     """Where a Python 3.13 may be: this one, on the path, in pyenv."""
