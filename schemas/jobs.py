@@ -74,8 +74,13 @@ class JobOptions(BaseModel):
     )
     template: dict[str, JsonValue] | None = Field(
         default=None,
-        description="the request that a row of no known dialect becomes: {field} in a string is "
-        "the row's field, a string that is nothing else takes its type, {{ and }} are braces",
+        description="the request that a row becomes: {field} in a string is the row's field, "
+        "a string that is nothing else takes its type, {{ and }} are braces",
+    )
+    template_for: Literal["all_rows", "other_rows"] = Field(
+        default="all_rows",
+        description="whether the template also makes requests of rows that are some by "
+        "themselves; the requests in a file of errors always pass as they are",
     )
     completion_window: str = Field(
         default="24h",

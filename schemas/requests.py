@@ -155,7 +155,7 @@ class RepeatedRow(_Open):
 
 
 # A line of an input file. Chat, embedding and image rows carry `custom_id`, `id` or `prompt_id`
-# beside the fields of their bodies; what is none of these becomes one by the job's template.
+# beside the fields of their bodies. Where a job has a template, it makes the requests.
 InputRow = (
     BatchRow
     | RepeatedRow
@@ -172,7 +172,7 @@ Dialect = Literal["batch", "error", "messages", "prompt", "input", "scoring", "o
 
 def dialect_of(row: dict[str, Any]) -> Dialect:
     """Which dialect a parsed line is in, by its fields alone."""
-    if "error" in row and ("request" in row or "raw" in row):
+    if isinstance(row.get("error"), dict) and ("request" in row or "raw" in row):
         return "error"
     if "url" in row or "body" in row:
         return "batch"

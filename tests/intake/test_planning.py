@@ -35,6 +35,21 @@ def scanned(data: bytes, sizes: list[int] | None = None) -> list[ScannedRow]:
     return [*rows, *scanner.close()]
 
 
+def test_a_scan_gives_the_template_what_the_template_decides() -> None:
+    """Not the fast path, which would ask a usual row as it stands."""
+    chat = {"model": "phi", "messages": [{"role": "user", "content": "a column"}]}
+    line = json.dumps({"custom_id": "a", "url": "/v1/chat/completions", "body": chat}).encode()
+    template: dict[str, Any] = {"prompt": "{question}"}
+    decides = JobOptions(template=template)
+    for options, refused in (
+        (decides, True),
+        (decides.model_copy(update={"template_for": "other_rows"}), False),
+    ):
+        rules = RowRules.of(options, max_line_bytes=MAX_LINE)
+        rows = [row for _, _, row in Scanner(rules).feed(b"\n" + line + b"\n" + line + b"\n")]
+        assert [isinstance(row, Refusal) for row in rows] == [refused, refused]
+
+
 def planned(data: bytes, sizes: list[int] | None = None) -> list[PlannedShard]:
     planner = Planner(len(data))
     shards = [planner.add(offset, length, row.line) for offset, length, row in scanned(data, sizes)]

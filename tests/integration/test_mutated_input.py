@@ -30,6 +30,7 @@ HANG = 30.0
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 TEMPLATE: dict[str, JsonValue] = {"messages": [{"role": "user", "content": "{question}"}]}
+MIXED = {"template": TEMPLATE, "template_for": "other_rows"}
 GOOD = [f'{{"custom_id": "good-{n}", "prompt": "good prompt {n}"}}'.encode() for n in range(4)]
 
 # Bytes that mean something to a parser of lines, of JSON, of text.
@@ -105,7 +106,7 @@ def mutated_file(rng: Random) -> tuple[bytes, list[bytes]]:
 
 async def mutated_job(service: Bench, number: int, rng: Random) -> None:
     data, good = mutated_file(rng)
-    options = {"template": TEMPLATE, "metadata": {"n": str(number)}}
+    options = {**MIXED, "metadata": {"n": str(number)}}
     async with asyncio.timeout(HANG):
         ended = await service.run(data, f"mutated-{number}.jsonl", options=options)
     check(ended, data, good)
@@ -155,7 +156,7 @@ async def test_mutated_files_and_messages_through_azurite(azurite: Azurite) -> N
                             data,
                             f"mutated-{turn}-{number}.jsonl",
                             container="fuzz-prompts",
-                            options={"template": TEMPLATE},
+                            options=MIXED,
                         )
                     check(ended, data, good)
 
@@ -167,7 +168,9 @@ async def test_mutated_files_and_messages_through_azurite(azurite: Azurite) -> N
 def test_mutated_rows() -> None:
     rng = Random(SEED + 2)
     rules = RowRules.of(
-        JobOptions(template=TEMPLATE, system_prompt="Be brief.", max_tokens=9),
+        JobOptions(
+            template=TEMPLATE, template_for="other_rows", system_prompt="Be brief.", max_tokens=9
+        ),
         max_line_bytes=4 << 20,
         default_models={"chat": MODEL},
     )

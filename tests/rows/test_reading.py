@@ -379,8 +379,7 @@ def test_a_failed_request_that_is_refused_when_asked_again_keeps_the_request() -
     request = {"custom_id": "a", "url": "/v1/chat/completions", "body": {"messages": []}}
     refusal = refused({"error": {"code": "x"}, "custom_id": "a", "request": request})
     assert refusal.custom_id == "a"
-    assert refusal.raw is not None
-    assert json.loads(refusal.raw) == request
+    assert (refusal.request, refusal.raw) == (request, None)
 
 
 class TestTemplates:
@@ -410,10 +409,54 @@ class TestTemplates:
         template = {"custom_id": "q-{nr}", "prompt": "{q}"}
         assert asked({"q": "Why?", "nr": 3}, rules(template=template)).custom_id == "q-3"
 
-    def test_other_dialects_go_past_the_template(self) -> None:
-        assert asked({"prompt": "p"}, rules(template=self.QUESTION)).body["messages"] == [
-            {"role": "user", "content": "p"}
-        ]
+    @pytest.mark.parametrize(
+        "column",
+        [
+            {"prompt": "a column"},
+            {"input": "a column"},
+            {"messages": "a column"},
+            {"url": "https://example.org", "body": "a column"},
+            {"input_data": 3},
+            {"error": "a column", "request": "a column"},
+            {"url": "/v1/chat/completions", "body": CHAT},
+        ],
+        ids="+".join,
+    )
+    def test_the_template_decides_whatever_the_columns_are_called(
+        self, column: dict[str, Any]
+    ) -> None:
+        row = {"question": "Why?", **column}
+        said = [{"role": "user", "content": "Why?"}]
+        assert asked(row, rules(template=self.QUESTION)).body["messages"] == said
+
+    def test_a_template_for_other_rows_leaves_requests_alone(self) -> None:
+        others = rules(template=self.QUESTION, template_for="other_rows")
+        for row, content in (({"prompt": "p", "question": "q"}, "p"), ({"question": "q"}, "q")):
+            assert asked(row, others).body["messages"] == [{"role": "user", "content": content}]
+
+    def test_the_templates_id_goes_before_a_column_of_that_name(self) -> None:
+        template = {"custom_id": "q-{nr}", "prompt": "{q}"}
+        for column in ("7", "", [1], None):
+            row = {"q": "Why?", "nr": 3, "id": column}
+            assert asked(row, rules(template=template)).custom_id == "q-3"
+
+    def test_a_line_of_errors_passes_as_it_is(self) -> None:
+        with_template = rules(template=self.QUESTION)
+        first = asked({"question": "Why?", "id": "a"}, with_template)
+        failed = {"custom_id": "a", "error": {"code": "timeout"}, "request": first.as_batch_row()}
+        assert asked(failed, with_template) == first
+        # The row itself, where that was none: the template makes a request of it as it did.
+        mended = {"custom_id": "a", "error": {"code": "x"}, "raw": '{"question": "Why?"}'}
+        assert asked(mended, with_template) == first
+
+    def test_a_request_that_is_refused_again_is_never_taken_for_a_row_of_the_data_set(self) -> None:
+        with_template = rules(template={"prompt": "{body}"})
+        request = {"custom_id": "a", "url": "/v1/chat/completions", "body": {"messages": []}}
+        line = json.dumps({"error": {"code": "x"}, "request": request}).encode()
+        for _ in range(3):
+            refusal = refused(line, with_template)
+            assert (refusal.code, refusal.request) == ("invalid_row", request)
+            line = writing.refused("job", 0, refusal).text
 
     def test_braces_in_a_row_are_left_alone(self) -> None:
         request = asked({"question": "{answer} {{x}}"}, rules(template=self.QUESTION))

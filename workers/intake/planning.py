@@ -129,7 +129,7 @@ class Scanner:
         rest = lines.pop()
         yield from self._end_line()
         rules, longest = self._rules, self._rules.max_line_bytes
-        plain, number, start = not rules.alters, self._line, self._start
+        plain, number, start = rules.takes_usual, self._line, self._start
         for line in lines:
             length = len(line)
             # As `line_content`: the first line of a file never comes here.

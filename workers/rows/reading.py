@@ -17,6 +17,10 @@ MAX_BYTES = 8 * 1024 * 1024
 """Bytes of a shard; an over-long line stands alone in one."""
 _LOST = "\ufffd".encode()
 NO_MODEL = "the row names no model, nor does the job: set the option model"
+_NO_DIALECT = (
+    "none of url and body, messages, prompt, input, input_data: "
+    "the job needs the option template to make a request of it"
+)
 _BOM = b"\xef\xbb\xbf"
 BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
@@ -81,6 +85,19 @@ class RowRules:
     template: Template | None
     alters: bool
 
+    @property
+    def takes_usual(self) -> bool:
+        """Whether a batch row is asked as it stands."""
+        return not self.alters and (self.template is None or not self._for_all)
+
+    def templates(self, row: dict[str, Any]) -> bool:
+        """Whether the template makes the request of a row."""
+        return self.template is not None and (self._for_all or dialect_of(row) == "other")
+
+    @property
+    def _for_all(self) -> bool:
+        return self.options.template_for == "all_rows"
+
     @classmethod
     def of(
         cls,
@@ -137,6 +154,7 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
         )
         return Refusal(line, None, "line_too_long", message, raw=raw_text(data))
     custom_id: str | None = None
+    request: dict[str, Any] | None = None
     try:
         row = _parse(data)
         if "error" in row and dialect_of(row) == "error":
@@ -144,14 +162,19 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
             custom_id = _custom_id({"custom_id": row.get("custom_id")})
             # From here on it is as if the line that failed stood here itself, so that however
             # often a file of errors is dropped again, its lines do not wrap each other.
-            data = _failed(row)
-            if not isinstance(row.get("request"), dict):
+            request, data = _failed(row)
+            if request is None:
                 _refuse_incomplete(data)
             row = _parse(data)
+        if request is None and rules.templates(row):
+            custom_id = _given_id(row) or custom_id
+            _refuse_deep(row, data)
+            row = _apply_template(row, rules)
         custom_id = _custom_id(row) or custom_id
         return _request(line, custom_id, row, data, rules)
     except WrongRow as wrong:
-        return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", raw=raw_text(data))
+        raw = raw_text(data) if request is None else None
+        return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", request, raw)
 
 
 def raw_text(data: bytes) -> str:
@@ -183,20 +206,28 @@ def _why_not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
     return f"not JSON: {error.msg} at character {error.pos}"
 
 
-def _failed(row: Mapping[str, Any]) -> bytes:
-    """Of a line of errors.jsonl: its request, or the line that was none."""
+def _failed(row: Mapping[str, Any]) -> tuple[dict[str, Any] | None, bytes]:
+    """Of a line of errors.jsonl: its request as such and as a line, or the line that was none."""
     request, raw = row.get("request"), row.get("raw")
     if isinstance(request, dict):
-        return orjson.dumps(request)
+        return request, orjson.dumps(request)
     if not isinstance(raw, str):
         raise WrongRow("invalid_row", "an error row without a request cannot be asked again")
-    return raw.encode()
+    return None, raw.encode()
 
 
 def _refuse_incomplete(raw: bytes) -> None:
     """What was lost when a line was kept must not be asked without it."""
     if len(raw) >= RAW_BYTES or _LOST in raw:
         raise WrongRow("raw_incomplete", "not all of it was kept: take it from the first file")
+
+
+def _given_id(row: Mapping[str, Any]) -> str | None:
+    """A row's custom_id, if it has a good one."""
+    try:
+        return _custom_id(row)
+    except WrongRow:
+        return None
 
 
 def _custom_id(row: Mapping[str, Any]) -> str | None:
@@ -220,9 +251,7 @@ def _request(
     dialect = dialect_of(row)
     if dialect == "other":
         _refuse_deep(row, data)
-        row = _apply_template(row, rules)
-        dialect = dialect_of(row)
-        custom_id = custom_id or _custom_id(row)
+        raise WrongRow("unknown_row", _NO_DIALECT)
     task, body = task_and_body(row, dialect)
     if rules.alters:
         body = _with_defaults(task, body, rules)
@@ -238,20 +267,19 @@ def _request(
 
 
 def _apply_template(row: dict[str, Any], rules: RowRules) -> dict[str, Any]:
+    """What the template makes of a row; the row's own ids stand where the template gives none."""
     if rules.template is None:
-        raise WrongRow(
-            "unknown_row",
-            "none of url and body, messages, prompt, input, input_data: "
-            "the job needs the option template to make a request of it",
-        )
+        raise WrongRow("unknown_row", _NO_DIALECT)
     try:
         filled = rules.template(row)
     except FieldMissing as missing:
         name = missing.args[0]
         raise WrongRow("template_field", f"the row lacks the template's field {name!r}") from None
-    if not isinstance(filled, dict) or dialect_of(filled) == "other":
+    if not isinstance(filled, dict) or dialect_of(filled) in ("other", "error"):
         raise WrongRow("unknown_row", "the template makes no request of it")
-    return filled
+    if any(filled.get(name) is not None for name in IDS):
+        return filled
+    return {**{name: row[name] for name in IDS if name in row}, **filled}
 
 
 def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[str, Any]:
