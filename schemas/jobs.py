@@ -75,12 +75,18 @@ class JobOptions(BaseModel):
     template: dict[str, JsonValue] | None = Field(
         default=None,
         description="the request that a row becomes: {field} in a string is the row's field, "
-        "a string that is nothing else takes its type, {{ and }} are braces",
+        "{list.0} and {object.name} what lies in one, a string that is nothing else takes its "
+        "type, {{ and }} are braces",
     )
     template_for: Literal["all_rows", "other_rows"] = Field(
         default="all_rows",
         description="whether the template also makes requests of rows that are some by "
         "themselves; the requests in a file of errors always pass as they are",
+    )
+    on_missing: Literal["refuse", "empty"] = Field(
+        default="refuse",
+        description="whether a row is refused for a field of the template that is null or "
+        "missing, or the field becomes an empty text",
     )
     completion_window: str = Field(
         default="24h",

@@ -135,6 +135,7 @@ def test_all_options_are_accepted_together() -> None:
         "system_prompt": "Be brief.",
         "template": {"messages": [{"role": "user", "content": "{question}"}]},
         "template_for": "other_rows",
+        "on_missing": "empty",
         "completion_window": "2h",
         "on_invalid": "fail",
         "priority": "high",

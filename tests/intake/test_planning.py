@@ -52,7 +52,10 @@ def test_a_scan_gives_the_template_what_the_template_decides() -> None:
 
 def planned(data: bytes, sizes: list[int] | None = None) -> list[PlannedShard]:
     planner = Planner(len(data))
-    shards = [planner.add(offset, length, row.line) for offset, length, row in scanned(data, sizes)]
+    shards = [
+        planner.add(offset, length, row.line, row.size if isinstance(row, Seen) else length)
+        for offset, length, row in scanned(data, sizes)
+    ]
     return [shard for shard in (*shards, planner.close()) if shard is not None]
 
 
@@ -143,7 +146,7 @@ def test_shards_are_bounded(lengths: list[int], times: int) -> None:
     lengths = (lengths * times)[:5000]
     planner, offset, shards = Planner(sum(lengths) + len(lengths)), 0, list[PlannedShard]()
     for number, length in enumerate(lengths, 1):
-        if done := planner.add(offset, length, number):
+        if done := planner.add(offset, length, number, length):
             shards.append(done)
         offset += length + 1
     if last := planner.close():
@@ -152,6 +155,15 @@ def test_shards_are_bounded(lengths: list[int], times: int) -> None:
     for shard in shards:
         assert shard.rows <= planning.MAX_ROWS
         assert shard.length <= MAX_BYTES or shard.rows == 1
+
+
+def test_a_shard_is_bounded_as_requests_too() -> None:
+    """A template makes much of little: what a runner holds at a time is requests."""
+    planner, shards = Planner(1000 * 21), list[PlannedShard]()
+    for at in range(1000):
+        if done := planner.add(at * 21, 20, at + 1, 1024 * 1024):
+            shards.append(done)
+    assert {shard.rows for shard in shards} == {8}
 
 
 def test_a_file_of_few_rows_is_shared_by_several_workers() -> None:
@@ -166,7 +178,7 @@ def test_a_plan_of_a_huge_file_stays_small_enough_to_read() -> None:
     rows, length, part = 200_000_000, 100, 1000
     planner, shards = Planner(rows * length), 0
     for at in range(rows // part):
-        shards += planner.add(at * length, length - 1, at + 1) is not None
+        shards += planner.add(at * length, length - 1, at + 1, length) is not None
     assert 0 < shards <= planning.MAX_SHARDS / part
 
 
@@ -239,5 +251,5 @@ def test_a_survey_counts_what_is_asked_and_keeps_the_first_refusal() -> None:
 def test_a_survey_is_bounded_whatever_a_file_asks() -> None:
     survey = Survey()
     for number in range(2 * planning.MOST_KINDS):
-        survey.note(Seen(number, str(number), "chat", f"model-{number}"))
+        survey.note(Seen(number, str(number), "chat", f"model-{number}", 9))
     assert len(survey.asked) == planning.MOST_KINDS

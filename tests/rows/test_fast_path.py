@@ -15,7 +15,10 @@ RULES = RowRules.of(JobOptions(), max_line_bytes=1 << 20)
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 TURN = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "system", "tool", "robot"]) | ANYTHING},
-    optional={"content": st.text(max_size=8) | ANYTHING, "name": ANYTHING},
+    optional={
+        "content": st.sampled_from(["", " ", "\n\t"]) | st.text(max_size=8) | ANYTHING,
+        "name": ANYTHING,
+    },
 )
 BODY = st.fixed_dictionaries(
     {"messages": st.lists(TURN, max_size=2) | ANYTHING, "model": st.text(max_size=4) | ANYTHING},
@@ -52,6 +55,8 @@ def test_whatever_a_row_holds_both_ways_agree(row: dict[str, Any]) -> None:
 
 
 @given(st.integers(0, len(USUAL) - 1), st.binary(max_size=3))
+@example(USUAL.index(b"Hi"), b"  ")
+@example(USUAL.index(b"Hi"), b"\\n")
 @example(USUAL.index(b"Hi"), b"\xff\xfe")
 @example(USUAL.index(b"Hi"), b"\x01a")
 @example(USUAL.index(b"5,"), b"1e2")
@@ -73,3 +78,5 @@ def test_the_short_way_is_taken() -> None:
     assert agree(USUAL)
     assert not agree(USUAL.replace(b"POST", b"GET"))
     assert not agree(USUAL.replace(b"custom_id", b"id"))
+    assert not agree(USUAL.replace(b"Hi", b""))
+    assert not agree(USUAL.replace(b"Hi", b" "))

@@ -1,6 +1,7 @@
 """Every dialect becomes the right request, and whatever else a line holds becomes a refusal."""
 
 import json
+import tracemalloc
 from typing import Any, ClassVar
 
 import orjson
@@ -13,7 +14,15 @@ from schemas.jobs import JobOptions
 from schemas.requests import BODY_OF_TASK, TASK_OF_URL, URL_OF_TASK, ChatBody
 from workers.rows import writing
 from workers.rows.dialects import plain_chat
-from workers.rows.reading import RAW_BYTES, Refusal, Request, RowRules, read_row, split_lines
+from workers.rows.reading import (
+    MAX_ADDED_BYTES,
+    RAW_BYTES,
+    Refusal,
+    Request,
+    RowRules,
+    read_row,
+    split_lines,
+)
 
 MAX_LINE = 256 * 1024
 USER = {"role": "user", "content": "How many eggs?"}
@@ -198,7 +207,7 @@ def test_every_dialect_becomes_its_request(
     row: object, custom_id: str, task: str, body: dict[str, Any]
 ) -> None:
     request = asked(row)
-    assert request == Request(7, custom_id, task, body["model"], body)  # type: ignore[arg-type]
+    assert request[:5] == (7, custom_id, task, body["model"], body)
 
 
 @pytest.mark.parametrize("url", TASK_OF_URL)
@@ -314,6 +323,19 @@ def test_a_row_that_names_no_model_where_several_could_be_meant_has_none() -> No
         ({"input": {"text": "t"}}, "invalid_row"),
         ({"input": [{"text": "no image"}]}, "invalid_row"),
         ({"input": ["a", {"image": "data:"}]}, "invalid_row"),
+        ({"prompt": " \n"}, "invalid_row"),
+        ({"messages": [USER, {"role": "user", "content": "  "}]}, "invalid_row"),
+        ({"messages": [{"role": "system", "content": ""}, USER]}, "invalid_row"),
+        ({"messages": [{"role": "user", "content": None}]}, "invalid_row"),
+        ({"messages": [{"role": "user", "content": []}]}, "invalid_row"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "\t"}]}]},
+            "invalid_row",
+        ),
+        ({"url": "/v1/completions", "body": {"prompt": ""}}, "invalid_row"),
+        ({"url": "/v1/completions", "body": {"prompt": ["", " "]}}, "invalid_row"),
+        ({"input": "\u2003"}, "invalid_row"),
+        ({"input": ["", " "]}, "invalid_row"),
         ({"input_data": {"input_string": "text"}}, "invalid_row"),
         ({"input_data": 3}, "invalid_row"),
         ({"error": {"code": "x"}, "request": None, "raw": None}, "invalid_row"),
@@ -328,8 +350,24 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(row: object, code: str) -
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [USER, {"role": "assistant", "content": ""}, USER]},
+        {"messages": [USER, {"role": "tool", "content": "", "tool_call_id": "1"}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        {"input": ["a", ""]},
+        {"input": [0]},
+        {"url": "/v1/completions", "body": {"prompt": ["a", ""]}},
+    ],
+)
+def test_what_says_something_is_asked(row: object) -> None:
+    asked(row)
+
+
+@pytest.mark.parametrize(
     ("row", "said"),
     [
+        ({"prompt": " "}, "prompt: blank as a whole, so that nothing would be asked"),
         ({"input": ""}, "input: String should have at least 1 character"),
         ({"input": []}, "input: List should have at least 1 item after validation, not 0"),
         ({"input": ["a", 3]}, "input.1: Input should be a valid string"),
@@ -400,10 +438,81 @@ class TestTemplates:
             "model": "phi",
         }
 
-    def test_values_that_are_no_text_go_as_json(self) -> None:
-        template = {"prompt": "Sum {numbers}"}
-        request = asked({"numbers": [1, {"a": None}]}, rules(template=template))
-        assert request.body["messages"][0]["content"] == 'Sum [1,{"a":null}]'
+    def test_numbers_and_booleans_stand_in_a_text_as_json_writes_them(self) -> None:
+        request = asked({"n": 1.5, "on": True}, rules(template={"prompt": "{n}, {on}"}))
+        assert request.body["messages"][0]["content"] == "1.5, true"
+
+    def test_fields_of_fields(self) -> None:
+        template = {
+            "messages": [{"role": "user", "content": "{meta.lang}: {turns.0} ({turns.1.text})"}],
+            "stop": "{meta.stops}",
+            "seed": "{meta.seeds.1}",
+        }
+        row = {
+            "turns": ["Why?", {"text": "Because."}],
+            "meta": {"lang": "en", "stops": ["#"], "seeds": [3, 5]},
+        }
+        body = asked(row, rules(template=template)).body
+        assert body["messages"][0]["content"] == "en: Why? (Because.)"
+        assert (body["stop"], body["seed"]) == (["#"], 5)
+
+    def test_a_field_whose_own_name_has_a_dot_goes_first(self) -> None:
+        row = {"meta.lang": "column", "meta": {"lang": "nested"}}
+        request = asked(row, rules(template={"prompt": "{meta.lang}"}))
+        assert request.body["messages"][0]["content"] == "column"
+
+    @pytest.mark.parametrize("value", [[1, 2], {"a": "b"}, [], {}])
+    def test_a_list_or_object_is_never_written_into_a_text(self, value: Any) -> None:
+        refusal = refused({"field": value}, rules(template={"prompt": "Of {field}: "}))
+        assert refusal.code == "template_field"
+        assert "'field'" in refusal.message
+
+    @pytest.mark.parametrize(
+        "name", ["question", "q.x", "turns.9", "turns.-1", "turns.x", "none", "meta.lang.x"]
+    )
+    def test_an_empty_cell_is_refused_with_the_fields_name(self, name: str) -> None:
+        row = {"q": "text", "turns": ["a"], "none": None, "meta": {"lang": "en"}}
+        for text in (f"Q: {{{name}}}", f"{{{name}}}"):
+            refusal = refused(row, rules(template={"prompt": text}))
+            assert refusal.code == "template_field"
+            assert repr(name) in refusal.message
+
+    def test_an_empty_cell_can_be_an_empty_text(self) -> None:
+        empty = rules(template={"prompt": "Q: {q}, {none}!"}, on_missing="empty")
+        request = asked({"none": None}, empty)
+        assert request.body["messages"][0]["content"] == "Q: , !"
+
+    @pytest.mark.parametrize("row", [{"q": ""}, {"q": " "}, {"q": None}, {}])
+    def test_a_blank_field_is_text_but_a_prompt_of_nothing_else_is_refused(self, row: Any) -> None:
+        asked({**row, "q": row.get("q") or ""}, rules(template={"prompt": "Q: {q}"}))
+        for template in (
+            {"prompt": "{q}"},
+            {"prompt": " {q}\n"},
+            {"input": "{q}"},
+            {"messages": [USER, {"role": "user", "content": "{q}"}]},
+        ):
+            refusal = refused(row, rules(template=template, on_missing="empty"))
+            assert (refusal.code, refusal.raw) == ("invalid_row", json.dumps(row))
+
+    def test_a_row_that_would_become_too_large_is_refused_before_it_is_made(self) -> None:
+        """60 KB of template over a line of 200 KB would be 4 GB."""
+        row = {"q": "x" * 200_000}
+        for template in ({"prompt": "{q}" * 20_000}, {"messages": ["{q}"] * 20_000}):
+            made = rules(template=template)
+            tracemalloc.start()
+            refusal = refused(row, made)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert refusal.code == "request_too_large"
+            assert peak < 20 * MAX_LINE
+
+    def test_a_request_has_at_most_a_line_and_what_may_be_added(self) -> None:
+        most = MAX_LINE + MAX_ADDED_BYTES
+        template = rules(template={"prompt": "{q}" * 100})
+        within, beyond = most // 100 - 10, most // 100
+        request = asked({"q": '"' * (within // 2)}, template)
+        assert len(orjson.dumps(request.body)) <= request.size <= most
+        assert refused({"q": '"' * (beyond // 2 + 1)}, template).code == "request_too_large"
 
     def test_a_template_can_name_the_row(self) -> None:
         template = {"custom_id": "q-{nr}", "prompt": "{q}"}
@@ -444,10 +553,10 @@ class TestTemplates:
         with_template = rules(template=self.QUESTION)
         first = asked({"question": "Why?", "id": "a"}, with_template)
         failed = {"custom_id": "a", "error": {"code": "timeout"}, "request": first.as_batch_row()}
-        assert asked(failed, with_template) == first
+        assert asked(failed, with_template)[:5] == first[:5]
         # The row itself, where that was none: the template makes a request of it as it did.
         mended = {"custom_id": "a", "error": {"code": "x"}, "raw": '{"question": "Why?"}'}
-        assert asked(mended, with_template) == first
+        assert asked(mended, with_template)[:5] == first[:5]
 
     def test_a_request_that_is_refused_again_is_never_taken_for_a_row_of_the_data_set(self) -> None:
         with_template = rules(template={"prompt": "{body}"})
@@ -557,7 +666,7 @@ def test_any_row_is_a_request_that_stands_or_a_refusal_that_can_be_written(
     # What is written is asked again as it is, whatever the job's options are by then.
     again = read_row(9, orjson.dumps(result.as_batch_row()), rules())
     assert isinstance(again, Request)
-    assert again == result or system_prompt is None
+    assert again[:5] == result[:5] or system_prompt is None
 
 
 @given(st.binary(max_size=80) | st.text(alphabet='{}[]",:0ae.-\\u\n', max_size=60).map(str.encode))

@@ -103,6 +103,7 @@ class Seen(NamedTuple):
     custom_id: str
     task: Task
     model: str | None
+    size: int
 
 
 ScannedRow = tuple[int, int, Seen | Refusal]
@@ -135,7 +136,7 @@ class Scanner:
             # As `line_content`: the first line of a file never comes here.
             if content := line.strip(BLANK) if length <= longest else line:
                 if plain and length <= longest and (usual := read_usual(content)):
-                    row = Seen(number, usual.custom_id, "chat", usual.body.model)
+                    row = Seen(number, usual.custom_id, "chat", usual.body.model, length)
                     yield start, length, row
                 else:
                     yield start, length, seen(read_row(number, content, rules))
@@ -167,40 +168,47 @@ class Scanner:
 
 def seen(row: Request | Refusal) -> Seen | Refusal:
     """What a scan keeps of a row."""
-    return row if isinstance(row, Refusal) else Seen(*row[:4])
+    if isinstance(row, Refusal):
+        return row
+    return Seen(row.line, row.custom_id, row.task, row.model, row.size)
 
 
 class Planner:
-    """Cuts newline-aligned shards: at most 200 rows and 8 MiB; an over-long line stands alone.
+    """Cuts newline-aligned shards: at most 200 rows, and 8 MiB as lines and as requests.
 
-    Files of more than 8 million rows get bigger shards, so that a plan stays below 40,000.
+    An over-long line stands alone. Files of more than 8 million rows get bigger shards, so that a
+    plan stays below 40,000.
     """
 
     def __init__(self, file_size: int) -> None:
         self._target = file_size / USUAL_SHARDS
         self._least = file_size / MAX_SHARDS
         self._next = 0
-        self._offset = self._end = self._line = self._last = self._rows = 0
+        self._offset = self._end = self._line = self._last = self._rows = self._size = 0
 
-    def add(self, offset: int, length: int, line: int) -> PlannedShard | None:
-        """One row; gives the shard that ends before it, if one does."""
+    def add(self, offset: int, length: int, line: int, size: int) -> PlannedShard | None:
+        """One row, and its size as a request; gives the shard that ends before it, if one does."""
         done, end, rows = None, offset + length, self._rows
-        if rows and (end - self._offset > MAX_BYTES or (rows >= FEW_ROWS and self._full(rows))):
+        if rows and (end - self._offset > MAX_BYTES or self._full(rows, size)):
             done, rows = self._cut(), 0
         if not rows:
-            self._offset, self._line = offset, line
+            self._offset, self._line, self._size = offset, line, 0
         self._end = end
         self._last = line
         self._rows = rows + 1
+        self._size += size
         return done
 
     def close(self) -> PlannedShard | None:
         """The last shard, if there is one."""
         return self._cut() if self._rows else None
 
-    def _full(self, rows: int) -> bool:
+    def _full(self, rows: int, size: int) -> bool:
+        large = self._size + size > MAX_BYTES
+        if not large and rows < FEW_ROWS:
+            return False
         held = self._end - self._offset
-        return held >= self._least and (rows >= MAX_ROWS or held >= self._target)
+        return held >= self._least and (large or rows >= MAX_ROWS or held >= self._target)
 
     def _cut(self) -> PlannedShard:
         shard = PlannedShard(

@@ -57,9 +57,11 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     async for rows in _scanned(blobs, job, rules):
         for offset, length, row in rows:
             note(row)
+            size = length
             if isinstance(row, Seen):
                 remember(row.custom_id)
-            if done := plan(offset, length, row.line):
+                size = row.size
+            if done := plan(offset, length, row.line, size):
                 shards.append(done)
     if last := planner.close():
         shards.append(last)

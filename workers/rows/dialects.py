@@ -21,6 +21,8 @@ IDS = ("custom_id", "id", "prompt_id")
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
 _NUMBERS = (int, float)
+# What others said in a conversation may be nothing: a tool's result, an answer of calls alone.
+_ASKING = frozenset({"system", "developer", "user"})
 # How pydantic names the forms of a union in the place of a mistake; people know only fields.
 _FORM = re.compile(r"(constrained-)?str|list\[.*\]")
 
@@ -39,8 +41,16 @@ def task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str
 
 
 def check_body(task: Task, body: Mapping[str, Any]) -> None:
-    """Hold a body to its task's model. Raises WrongRow."""
+    """Hold a body to its task's model; what asks has to say something. Raises WrongRow."""
     _check(BODY_OF_TASK[task], body, "body")
+    if task == "chat":
+        for at, turn in enumerate(body["messages"]):
+            if turn["role"] in _ASKING:
+                _refuse_blank(turn.get("content"), f"messages.{at}.content")
+    elif task == "completions":
+        _refuse_blank(body["prompt"], "prompt")
+    elif task == "embeddings":
+        _refuse_blank(body["input"], "input")
 
 
 def _batch(row: dict[str, Any]) -> tuple[Task, dict[str, Any]]:
@@ -70,6 +80,7 @@ def _bare(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
             return "chat", {"messages": given["input_string"], **parameters, **named}
         case "prompt":
             _check(PromptRow, row, "row")
+            _refuse_blank(row["prompt"], "prompt")
             bare.pop("messages", None)
             messages = [{"role": "user", "content": bare.pop("prompt")}]
             return "chat", {"messages": messages, **bare}
@@ -95,6 +106,8 @@ def plain_chat(body: Mapping[str, Any]) -> bool:
     for turn in messages:
         if type(turn) is not dict or len(turn) != 2 or type(turn.get("content")) is not str:
             return False
+        if not turn["content"] or turn["content"].isspace():
+            return False
         role = turn.get("role")
         if type(role) is not str or role not in _ROLES:
             return False
@@ -105,6 +118,20 @@ def plain_chat(body: Mapping[str, Any]) -> bool:
         return True
     temperature = body["temperature"]
     return type(temperature) in _NUMBERS and 0 <= temperature < math.inf
+
+
+def _refuse_blank(value: Any, where: str) -> None:
+    if _is_blank(value):
+        raise WrongRow("invalid_row", f"{where}: blank as a whole, so that nothing would be asked")
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a text, or all of a list of texts or text parts, holds nothing but blanks."""
+    if isinstance(value, list):
+        return all(map(_is_blank, value))
+    if isinstance(value, dict):
+        return value.get("type") == "text" and _is_blank(value.get("text"))
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:

@@ -15,7 +15,7 @@ _LARGEST = 2**53
 
 class _ChatTurn(Struct, forbid_unknown_fields=True, gc=False):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str
+    content: Annotated[str, Meta(min_length=1)]
 
 
 class _Body(Struct, forbid_unknown_fields=True):
@@ -40,6 +40,10 @@ _decode = Decoder(UsualRow).decode
 def read_usual(data: bytes) -> UsualRow | None:
     """The row in a line, if it is a usual one."""
     try:
-        return _decode(data)
+        row = _decode(data)
     except (DecodeError, UnicodeDecodeError):
         return None
+    for turn in row.body.messages:
+        if turn.content.isspace():
+            return None
+    return row

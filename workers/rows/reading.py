@@ -10,11 +10,13 @@ from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
 from schemas.requests import URL_OF_TASK, deeper_than, dialect_of
 from workers.rows.dialects import IDS, WrongRow, check_body, plain_chat, task_and_body
-from workers.rows.templating import FieldMissing, Template, compile_template
+from workers.rows.templating import Template
 
 RAW_BYTES = 64 * 1024
 MAX_BYTES = 8 * 1024 * 1024
-"""Bytes of a shard; an over-long line stands alone in one."""
+"""Bytes of a shard, as lines and as requests; what is longer stands alone in one."""
+MAX_ADDED_BYTES = 4 * 1024 * 1024
+"""What template, system prompt and defaults may add to the longest line."""
 _LOST = "\ufffd".encode()
 NO_MODEL = "the row names no model, nor does the job: set the option model"
 _NO_DIALECT = (
@@ -44,13 +46,17 @@ _DEFAULTS: dict[Task, tuple[str, ...]] = {
 
 
 class Request(NamedTuple):
-    """A row that can be asked. `model` is None where neither row nor job names one."""
+    """A row that can be asked. `model` is None where neither row nor job names one.
+
+    `size` is the request's bytes as JSON; a few more at most.
+    """
 
     line: int
     custom_id: str
     task: Task
     model: str | None
     body: dict[str, Any]
+    size: int = 0
 
     def as_batch_row(self) -> dict[str, Any]:
         """The request as a row of an OpenAI batch file."""
@@ -84,15 +90,16 @@ class RowRules:
     defaults: Mapping[Task, Mapping[str, Any]]
     template: Template | None
     alters: bool
+    added_bytes: int
 
     @property
     def takes_usual(self) -> bool:
         """Whether a batch row is asked as it stands."""
         return not self.alters and (self.template is None or not self._for_all)
 
-    def templates(self, row: dict[str, Any]) -> bool:
-        """Whether the template makes the request of a row."""
-        return self.template is not None and (self._for_all or dialect_of(row) == "other")
+    def template_of(self, row: dict[str, Any]) -> Template | None:
+        """The template, where it makes the request of a row."""
+        return self.template if self._for_all or dialect_of(row) == "other" else None
 
     @property
     def _for_all(self) -> bool:
@@ -107,10 +114,14 @@ class RowRules:
         default_models: Mapping[Task, str] | None = None,
     ) -> "RowRules":
         """Prepare the rules. Raises ValueError where the template is wrong."""
-        template = None if options.template is None else compile_template(options.template)
+        template = None
+        if options.template is not None:
+            template = Template(options.template, options.on_missing)
         defaults = {task: _defaults(options, names) for task, names in _DEFAULTS.items()}
         alters = any(defaults.values()) or options.system_prompt is not None
-        return cls(options, max_line_bytes, default_models or {}, defaults, template, alters)
+        added = len(orjson.dumps([defaults, options.system_prompt])) if alters else 0
+        models = default_models or {}
+        return cls(options, max_line_bytes, models, defaults, template, alters, added)
 
 
 def rules_of(job: Job, default_models: Mapping[Task, str]) -> RowRules:
@@ -156,7 +167,7 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
     custom_id: str | None = None
     request: dict[str, Any] | None = None
     try:
-        row = _parse(data)
+        row, size = _parse(data), len(data)
         if "error" in row and dialect_of(row) == "error":
             _refuse_deep(row, data)
             custom_id = _custom_id({"custom_id": row.get("custom_id")})
@@ -165,13 +176,13 @@ def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
             request, data = _failed(row)
             if request is None:
                 _refuse_incomplete(data)
-            row = _parse(data)
-        if request is None and rules.templates(row):
+            row, size = _parse(data), len(data)
+        if request is None and (template := rules.template_of(row)) is not None:
             custom_id = _given_id(row) or custom_id
             _refuse_deep(row, data)
-            row = _apply_template(row, rules)
+            row, size = _filled(template, row, rules.max_line_bytes + MAX_ADDED_BYTES)
         custom_id = _custom_id(row) or custom_id
-        return _request(line, custom_id, row, data, rules)
+        return _request(line, custom_id, row, data, rules, size=size + rules.added_bytes)
     except WrongRow as wrong:
         raw = raw_text(data) if request is None else None
         return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", request, raw)
@@ -246,7 +257,13 @@ def _custom_id(row: Mapping[str, Any]) -> str | None:
 
 
 def _request(
-    line: int, custom_id: str | None, row: dict[str, Any], data: bytes, rules: RowRules
+    line: int,
+    custom_id: str | None,
+    row: dict[str, Any],
+    data: bytes,
+    rules: RowRules,
+    *,
+    size: int,
 ) -> Request:
     dialect = dialect_of(row)
     if dialect == "other":
@@ -263,23 +280,20 @@ def _request(
     if not (task == "chat" and plain_chat(body)):
         _refuse_deep(row, data)
         check_body(task, body)
-    return Request(line, custom_id or str(line), task, model, body)
+    return Request(line, custom_id or str(line), task, model, body, size)
 
 
-def _apply_template(row: dict[str, Any], rules: RowRules) -> dict[str, Any]:
-    """What the template makes of a row; the row's own ids stand where the template gives none."""
-    if rules.template is None:
-        raise WrongRow("unknown_row", _NO_DIALECT)
-    try:
-        filled = rules.template(row)
-    except FieldMissing as missing:
-        name = missing.args[0]
-        raise WrongRow("template_field", f"the row lacks the template's field {name!r}") from None
+def _filled(template: Template, row: dict[str, Any], most: int) -> tuple[dict[str, Any], int]:
+    """What the template makes of a row, and its size in bytes.
+
+    The row's own ids stand where the template gives none.
+    """
+    filled, size = template.fill(row, most)
     if not isinstance(filled, dict) or dialect_of(filled) in ("other", "error"):
         raise WrongRow("unknown_row", "the template makes no request of it")
     if any(filled.get(name) is not None for name in IDS):
-        return filled
-    return {**{name: row[name] for name in IDS if name in row}, **filled}
+        return filled, size
+    return {**{name: row[name] for name in IDS if name in row}, **filled}, size
 
 
 def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[str, Any]:
