@@ -47,6 +47,7 @@ DECIDES = (
     "workers.intake.planning",
     "workers.quota.shares",
     "workers.quota.allowance",
+    "workers.quota.cubic",
     "workers.quota.pacing",
     "workers.dispatch.fair_queue",
     "workers.dispatch.breaker",

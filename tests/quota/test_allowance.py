@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.quota.allowance import BETA, RECOVERY, Allowance, Cubic, Grant
+from workers.quota.allowance import Allowance, Grant
+from workers.quota.cubic import BETA, RECOVERY, Cubic
 from workers.quota.pacing import Quota
+from workers.quota.shares import Wish
 
 
 def test_it_starts_from_the_safe_share_and_climbs_within_minutes() -> None:
@@ -41,7 +43,7 @@ def test_many_that_lose_the_ledger_together_start_within_the_quota(
     holders: int, share: float
 ) -> None:
     mine = Allowance(Quota(1000.0, None, None), safe_share=0.1, midnight=inf, now=0.0)
-    mine.fund(Grant(1.0 / holders, until=9.5, holders=holders), inf)
+    mine.fund(Grant(1.0 / holders, until=9.5, holders=holders), Wish(1.0, 1.0), inf, 0.0)
     mine.ledger_lost(9.0)
     assert mine.share == 1.0 / holders
     mine.ledger_lost(10.0)

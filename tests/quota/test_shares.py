@@ -253,20 +253,20 @@ def test_of_a_day_nothing_is_dealt_twice_and_nothing_is_lost(seed: int, lost: fl
         now += rng.uniform(0.0, 0.3)
         fate = rng.random()
         if rng.random() < 0.1:
-            wish = Wish(1.0, 1.0, drawn=mine.used, per_day=per_day)
+            wish = mine.wish({}, 0, 0.0, leaving=True)
             mine.release()
             if name in book.holders and (fate >= lost or rng.random() < 0.5):
                 book = leave(book, name, wish, now)
             continue
-        wish = Wish(1.0, 1.0, day=mine.day_wanted(1.0, 0.0), drawn=mine.drawn, per_day=per_day)
+        wish = mine.wish({}, 0, 0.0)
         fresh, given_ = renew(book, name, wish, now)
         if fate >= lost or rng.random() < 0.5:
             book = fresh
         if fate >= lost:
-            mine.fund(Grant(1.0, inf, day=given_, date=book.day.date), inf)
+            mine.fund(Grant(1.0, inf, day=given_, date=book.day.date), wish, inf, 0.0)
         if mine.day_left:
             used += 1
-            mine.spend(1.0)
+            mine.spend(1.0, 0.0)
         assert used + sum(each.day_left for each in processes.values()) <= book.day.given
         assert book.day.given <= per_day
     assert used == per_day
@@ -285,10 +285,10 @@ def test_a_day_begins_once_though_front_ends_differ_about_midnight() -> None:
 
 def test_a_lot_of_yesterday_is_worth_nothing_today() -> None:
     mine = Allowance(Quota(None, None, 100), safe_share=0.1, midnight=10.0, now=0.0)
-    mine.fund(Grant(1.0, inf, day=5, date=7), 10.0)
-    mine.spend(1.0)
+    mine.fund(Grant(1.0, inf, day=5, date=7), Wish(1.0, 1.0), 10.0, 0.0)
+    mine.spend(1.0, 0.0)
     assert (mine.day_left, mine.used) == (4, Day(7, 1))
-    mine.fund(Grant(1.0, inf, day=3, date=8), 10.0 + 86_400.0)
+    mine.fund(Grant(1.0, inf, day=3, date=8), Wish(1.0, 1.0), 10.0 + 86_400.0, 10.0)
     assert (mine.day_left, mine.used) == (3, Day(8, 0))
 
 

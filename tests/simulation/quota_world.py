@@ -400,7 +400,7 @@ class World:
         """The part of the quota that the workers may use at this moment by the ledger."""
         now = asyncio.get_running_loop().time()
         lanes = (each.dispatcher._lanes.get(NAME) for each in self.workers if each.alive)
-        return sum(lane.granted(now) for lane in lanes if lane is not None)
+        return sum(lane.allowance.granted(now) for lane in lanes if lane is not None)
 
     def book(self) -> Book:
         """The ledger as it is stored."""

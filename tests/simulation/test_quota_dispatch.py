@@ -837,12 +837,12 @@ def test_a_process_that_slept_does_not_use_its_old_share() -> None:
         now=0.0,
         rng=Random(1),
     )
-    wish = lane.wish({}, 10, 0.0)
-    lane.fund(Grant(1.0, until=9.5), wish, 86_400.0, 0.0)
+    wish = lane.allowance.wish({}, 10, 0.0)
+    lane.allowance.fund(Grant(1.0, until=9.5), wish, 86_400.0, 0.0)
     assert lane.ready(10.0, 0.0) == 0.0
     assert lane.ready(10.0, 9.4) == 9.4
     assert lane.ready(10.0, 60.0) == math.inf
-    lane.ledger_lost(60.0)
+    lane.allowance.ledger_lost(60.0)
     assert lane.ready(10.0, 60.0) == 60.0
     lane.admit(10.0, 60.0)
     # Alone, and carefully: a tenth of ten a second.

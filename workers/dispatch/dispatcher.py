@@ -156,7 +156,7 @@ class Dispatcher:
         jobs[job] = (weight, jobs.get(job, (weight, 0))[1] + 1)
         try:
             now = asyncio.get_running_loop().time()
-            own = fitting[0].weight(job, weight)
+            own = weight / fitting[0].allowance.spread(job)
             return await self._asked(call, group, Waiter(job, own, size, gate, now))
         finally:
             left = jobs[job][1] - 1
@@ -267,8 +267,8 @@ class Dispatcher:
             )
             self._lanes[each.name] = lane
             if self._rounds is None:
-                lane.own(now)
-            elif lane.quota.limited:
+                lane.allowance.own(now)
+            elif lane.allowance.quota.limited:
                 self._rounds.add(lane)
         self._join()
 

@@ -1,11 +1,12 @@
-"""May one deployment take a call now; if not, when, and why? What one process knows of it.
+"""May one deployment take a call now; if not, until when, and why?
 
-A lane puts the decisions about a deployment together: pacing, share, guard, breaker, pauses,
-budget. It has no I/O and no clock: times are the event loop's seconds, handed in.
+A lane is its conditions: concurrency, breaker, pause, share, day and buckets, in this order. Each
+answers until when it stands against a call, and why. A lane has no I/O and no clock: times are the
+event loop's seconds, handed in.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import inf
 from random import Random
@@ -15,16 +16,16 @@ from schemas.outcomes import Outcome
 from schemas.results import WaitReason
 from workers.dispatch.breaker import Breaker, Failure
 from workers.dispatch.concurrency import START, Guard
-from workers.dispatch.retries import Budget, hint
+from workers.dispatch.retries import JITTER, Budget, hint
 from workers.dispatch.token_estimates import Estimator, Size
-from workers.quota.allowance import Allowance, Grant
-from workers.quota.pacing import Headroom, Pacer, Quota
-from workers.quota.shares import Wish, named, seats
+from workers.quota.allowance import Allowance
+from workers.quota.pacing import Quota
 
 SHORT = 2.0
-"""Seconds: a 429 that asks for less is about a window that others share; it delays its row, and
-only STREAK of them in a row stop the lane."""
+"""Seconds: a 429 that asks for less is about a window that others share; it delays its row
+and, unless it is one of STREAK in a row, nothing else."""
 STREAK = 3
+"""Refusals in a row that stop the lane, however short a wait they ask for."""
 CROWDED, CROWDED_LONGEST = 0.5, 10.0
 """Seconds to wait where others hold all slots of a server: doubled each time, up to the latter."""
 PACED = 512
@@ -52,6 +53,11 @@ class Settlement:
 
 NOTHING = Settlement()
 
+Condition = Callable[[float | None, float], tuple[float, WaitReason]]
+"""Until when one thing stands against a call of so many tokens, and why; not later than the given
+time: it does not; inf: until something happens that time does not decide. Without tokens it is
+asked about calls in general, and nothing is noted."""
+
 
 class Lane:
     """One deployment as one process sees it. `midnight` is when the day's quota starts anew."""
@@ -61,7 +67,7 @@ class Lane:
     ) -> None:
         self.name = deployment.name
         self.deployment = deployment
-        self.quota = Quota(
+        quota = Quota(
             deployment.requests_per_minute,
             deployment.tokens_per_minute,
             deployment.requests_per_day,
@@ -71,21 +77,21 @@ class Lane:
         """Tokens that one call may have: more than a minute's are never admitted either."""
         self.in_flight = 0
         # A quota holds calls back by itself, and slow answers may need hundreds in flight for it.
-        paced = self.quota.requests_per_minute or self.quota.tokens_per_minute
+        paced = quota.requests_per_minute or quota.tokens_per_minute
         self.guard = Guard(deployment.max_concurrency, now, start=PACED if paced else START)
         self.breaker = Breaker()
         self.budget = Budget(at=now)
+        self.allowance = Allowance(quota, safe_share=safe_share, midnight=midnight, now=now)
         self.why: WaitReason = "quota"
         self.used_at = -inf
         self._rng = rng
-        self._pacer = Pacer(self.quota, now)
-        self._rooms = {"requests": Headroom(0.005), "tokens": Headroom(0.015)}
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
-        self._paused_until = -inf
-        self._paused_for: WaitReason = "throttled"
+        self._paused: tuple[float, WaitReason] = (-inf, "throttled")
         self._refusals = self._flights = self._crowded = 0
         self._refused_at = -inf
-        self._allowance = Allowance(self.quota, safe_share=safe_share, midnight=midnight, now=now)
+        health: tuple[Condition, ...] = (self._concurrency, self._breaker, self._pause)
+        limits: tuple[Condition, ...] = (self._share, self._day, self._buckets)
+        self._conditions = (*health, *limits) if quota.limited else health
 
     # -- may a call go? ---------------------------------------------------------------------
 
@@ -106,36 +112,50 @@ class Lane:
 
         Where that is later than now, `why` says what stands against it.
         """
-        if self.in_flight >= self.guard.limit:
-            self.guard.full()
-            self.why = "concurrency"
-            return inf
-        at = self.breaker.ready(now)
-        if at > now:
-            self.why = "outage"
-            return at
-        if self._paused_until > now:
-            self.why = self._paused_for
-            return self._paused_until
-        return self._quota_ready(tokens, now) if self.quota.limited else now
+        for condition in self._conditions:
+            until, why = condition(tokens, now)
+            if until > now:
+                self.why = why
+                return until
+        return now
 
     def blocked(self, now: float) -> tuple[float, WaitReason]:
-        """Until when nothing at all may go, and why; (now, ...) if nothing is in the way."""
-        if self.breaker.state == "open" and self.breaker.open_until > now:
-            return self.breaker.open_until, "outage"
-        if self._paused_until > now:
-            return self._paused_until, self._paused_for
-        if self._allowance.day_over(now):
-            return self._allowance.midnight, "day"
+        """Until when time alone keeps every call away, and why; (now, ...): it does not."""
+        for condition in self._conditions:
+            until, why = condition(None, now)
+            if now < until < inf:
+                return until, why
         return now, "quota"
+
+    def _concurrency(self, tokens: float | None, now: float) -> tuple[float, WaitReason]:
+        if self.in_flight < self.guard.limit:
+            return now, "concurrency"
+        if tokens is not None:
+            self.guard.full()
+        return inf, "concurrency"
+
+    def _breaker(self, _: float | None, now: float) -> tuple[float, WaitReason]:
+        return self.breaker.ready(now), "outage"
+
+    def _pause(self, _: float | None, __: float) -> tuple[float, WaitReason]:
+        return self._paused
+
+    def _share(self, _: float | None, now: float) -> tuple[float, WaitReason]:
+        return self.allowance.shared(now), "quota"
+
+    def _day(self, _: float | None, now: float) -> tuple[float, WaitReason]:
+        until = self.allowance.day(now)
+        return until, "day" if until < inf else "quota"
+
+    def _buckets(self, tokens: float | None, now: float) -> tuple[float, WaitReason]:
+        """Buckets keep no call away for good: they say which one goes when."""
+        return (now if tokens is None else self.allowance.paced(tokens, now)), "quota"
 
     def admit(self, tokens: float, now: float) -> Ticket:
         """A call goes now. It must be ready, and be settled or abandoned."""
         self.in_flight += 1
         self.used_at = now
-        if self.quota.limited:
-            self._pacer.spend(tokens, now)
-            self._allowance.spend(tokens)
+        self.allowance.spend(tokens, now)
         return Ticket(tokens, now, self.breaker.admitted())
 
     # -- what became of it ------------------------------------------------------------------
@@ -172,24 +192,17 @@ class Lane:
         self.budget.succeeded()
         self.guard.answered(now)
         self._refusals = self._flights = self._crowded = 0
-        if self.quota.limited:
-            self._passed(now)
+        self.allowance.passed(now)
         if outcome.usage is not None:
             surplus = self._estimator(job).learn(size, outcome.usage, ticket.tokens)
-            self._pacer.correct(surplus, now)
+            self.allowance.correct(surplus, now)
         return NOTHING
 
-    def _passed(self, now: float) -> None:
-        for room in self._rooms.values():
-            room.passed()
-        self._allowance.passed(now)
-        self._apply(now)
-
     def _throttled(self, ticket: Ticket, outcome: Outcome, now: float) -> float:
-        self._pacer.correct(-ticket.tokens, now)
-        limit = outcome.limit
+        self.allowance.correct(-ticket.tokens, now)
+        limit, limited = outcome.limit, self.allowance.quota.limited
         told = outcome.retry_after or 0.0
-        if limit == "concurrency" or (limit is None and not self.quota.limited and told < SHORT):
+        if limit == "concurrency" or (limit is None and not limited and told < SHORT):
             self.guard.refused(self.in_flight, now)
             return self._wait_for_slot(outcome, now)
         self._refusals += 1
@@ -199,17 +212,13 @@ class Lane:
             self._refused_at = now
         wait = hint(outcome, self._flights, self._rng)
         if limit == "day":
-            self._pause(now + wait, "day")
+            self._stop(now + wait, "day")
             return 0.0
-        if not self.quota.limited:
+        if not limited:
             self.guard.timed_out(ticket.sent, now)
-        for name, room in self._rooms.items():
-            if limit is None or limit == name:
-                room.refused(ticket.sent, now)
-        self._allowance.refused(ticket.sent, now)
-        self._apply(now)
-        if limit == "tokens" or wait > SHORT + 0.25 or self._refusals >= STREAK:
-            self._pause(now + wait, "throttled")
+        self.allowance.refused(limit, ticket.sent, now)
+        if limit == "tokens" or wait > SHORT + JITTER or self._refusals >= STREAK:
+            self._stop(now + wait, "throttled")
             return 0.0
         return wait
 
@@ -223,83 +232,12 @@ class Lane:
             return told
         wait = min(CROWDED_LONGEST, CROWDED * 2.0 ** min(self._crowded, 10))
         self._crowded += 1
-        self._pause(now + max(told, wait * self._rng.uniform(0.5, 1.0)), "concurrency")
+        self._stop(now + max(told, wait * self._rng.uniform(0.5, 1.0)), "concurrency")
         return 0.0
 
-    def _pause(self, until: float, reason: WaitReason) -> None:
-        if until > self._paused_until:
-            self._paused_until = until
-            self._paused_for = reason
-
-    # -- the share of the quota -------------------------------------------------------------
-
-    def own(self, now: float) -> None:
-        """There is nobody to share with: the whole quota is this process's."""
-        self._allowance.own()
-        self._apply(now)
-
-    def fund(self, grant: Grant, told: Wish, midnight: float, now: float) -> None:
-        """The ledger has granted; `told` is what it was told; `midnight` is by its clock."""
-        self._allowance.fund(grant, midnight)
-        self._rooms["requests"].learned(grant.requests, told.requests)
-        self._rooms["tokens"].learned(grant.tokens, told.tokens)
-        self._apply(now)
-
-    def lower(self, share: float, now: float) -> None:
-        """About to write a smaller share: keep to it from before the write on."""
-        self._allowance.lower(share)
-        self._apply(now)
-
-    def ledger_lost(self, now: float) -> None:
-        """The ledger did not answer: once the share has run out, go on alone and carefully."""
-        self._allowance.ledger_lost(now)
-        self._apply(now)
-
-    def wish(
-        self, jobs: Mapping[str, float], queued: int, now: float, *, leaving: bool = False
-    ) -> Wish:
-        """What to ask of the ledger for `jobs`, by weight, while `queued` calls wait.
-
-        `leaving` returns the day's rest.
-        """
-        return Wish(
-            weight=sum(jobs.values()) or 1.0,
-            jobs=named(jobs),
-            wants=self._allowance.wants(queued, now),
-            seats=seats(self.quota.requests_per_minute),
-            requests=self._rooms["requests"].factor,
-            tokens=self._rooms["tokens"].factor,
-            day=self._allowance.day_wanted(self._pacer.request_rate, now),
-            drawn=self._allowance.used if leaving else self._allowance.drawn,
-            per_day=self.quota.requests_per_day,
-        )
-
-    def granted(self, now: float) -> float:
-        """The part of the quota that is this process's by the ledger, as long as it is."""
-        return self._allowance.granted(now)
-
-    def weight(self, job: str, weight: float) -> float:
-        """What a job weighs here: it counts once, however many processes ask it."""
-        return weight / self._allowance.spread(job)
-
-    def released(self) -> None:
-        """The share was given back."""
-        self._allowance.release()
-
-    def _apply(self, now: float) -> None:
-        rooms = self._rooms
-        share = self._allowance.share
-        self._pacer.grant(share, rooms["requests"].value, rooms["tokens"].value, now)
-
-    def _quota_ready(self, tokens: float, now: float) -> float:
-        at = self._allowance.ready(now)
-        self.why = "day" if now < at < inf else "quota"
-        if at > now:
-            return at
-        at = self._pacer.ready(tokens, now)
-        if at > now:
-            self._allowance.starve()
-        return at
+    def _stop(self, until: float, reason: WaitReason) -> None:
+        """Let nothing go until a time, unless that was so for longer already."""
+        self._paused = max(self._paused, (until, reason), key=lambda pause: pause[0])
 
     def _estimator(self, job: str) -> Estimator:
         found = self._estimators.get(job)

@@ -1,26 +1,32 @@
 """Which part of a quota may this process use now, and how much of it does it want?
 
 The share comes from the ledger and ends by this process's own clock; without the ledger it is
-small and feels its way (`Cubic`). Requests of the day are drawn in small lots.
+small and feels its way (`Cubic`). What the share and the learned headroom come to is spaced by a
+`Pacer`. Requests of the day are drawn in small lots. Times are seconds of any monotonic clock.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from workers.quota.pacing import Headroom, Quota, clamp
-from workers.quota.shares import REST, Day
+from workers.quota.cubic import Cubic
+from workers.quota.pacing import REQUEST_LOSS, TOKEN_LOSS, Headroom, Pacer, Quota, clamp
+from workers.quota.shares import REST, Day, Wish, named, seats
 
 DAY = 86_400.0
-BETA = 0.7
-"""What a 429 leaves of the share that is used without the ledger."""
-RECOVERY = 60.0
-"""Seconds in which that share climbs back to where it was refused."""
+"""Seconds of a day, as quotas count it: from midnight to midnight, UTC."""
 HORIZON = 5.0
 """Seconds within which what waits should be served, if the quota allows."""
 LEAST_WANTS = 0.05
+"""The part of a quota that a process asks for at least, to begin with."""
+GROWTH = 1.5
+"""What a process asks for, as a multiple of what it used: so it finds out if it can use more."""
+FIRST_TOKENS = 500.0
+"""Tokens that a call is reckoned with before one was made."""
 AHEAD = 20.0
 """Seconds of work for which requests of the day are drawn from the ledger in advance."""
+LARGEST_LOT = 0.05
+"""The part of a day's requests that is drawn at a time at most; a crash loses it until midnight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +48,11 @@ class Grant:
     """By how many processes each job is asked that this one asks."""
 
 
-class Cubic:
-    """The share to use while the others cannot be coordinated with, 0 to 1.
-
-    CUBIC (RFC 9438, as botocore's adaptive retries use it for rates), but in shares of the quota
-    and with minutes where TCP has milliseconds: it starts from a configured safe share, falls at a
-    429, climbs back to where that happened within RECOVERY seconds, rests there, and then probes.
-    """
-
-    __slots__ = ("_best", "_cut_at", "_k", "share")
-
-    def __init__(self, safe: float, now: float) -> None:
-        self.share = safe
-        self._best = safe
-        self._k = 0.0
-        self._cut_at = now
-
-    def passed(self, now: float) -> None:
-        """A call was let through: climb with time."""
-        t = (now - self._cut_at - self._k) / RECOVERY
-        self.share = min(1.0, max(0.01, self._best + (1.0 - BETA) * self._best * t**3))
-
-    def refused(self, sent: float, now: float) -> None:
-        """A call sent at `sent` met a 429; refusals of one flight count once."""
-        if sent < self._cut_at:
-            return
-        self._best = self.share
-        self.share = max(0.01, self.share * BETA)
-        self._cut_at = now
-        self._k = RECOVERY
-
-
 class Allowance:
-    """One process's part of one quota. `midnight` is when the day's quota starts anew."""
+    """One process's part of one quota, spaced. `midnight` is when the day's quota starts anew."""
 
     def __init__(self, quota: Quota, *, safe_share: float, midnight: float, now: float) -> None:
-        self._quota = quota
+        self.quota = quota
         self._safe_share = safe_share
         self._share = 0.0
         self._until = -inf
@@ -85,6 +60,8 @@ class Allowance:
         self._spread: Mapping[str, int] = {}
         self._cubic: Cubic | None = None
         self._alone = False
+        self._pacer = Pacer(quota, now)
+        self._rooms = {"requests": Headroom(REQUEST_LOSS), "tokens": Headroom(TOKEN_LOSS)}
         self.midnight = midnight
         self.day_left = 0
         self.drawn = Day()
@@ -92,56 +69,76 @@ class Allowance:
         self._starved = True
         self._asked_at = now
         self._sent: tuple[int, float] = (0, 0.0)
-        self._each = 500.0
+        self._each = FIRST_TOKENS
+
+    # -- may a call go? ---------------------------------------------------------------------
+
+    @property
+    def share(self) -> float:
+        """The part of the quota to use, 0 to 1; it counts only while `shared` says now."""
+        return self._cubic.share if self._cubic is not None else self._share
 
     def granted(self, now: float) -> float:
         """The part of the quota that is this process's by the ledger, as long as it is."""
         return self._share if self._cubic is None and now < self._until else 0.0
 
-    @property
-    def share(self) -> float:
-        """The part of the quota to use, 0 to 1; it counts only while `ready`."""
-        return self._cubic.share if self._cubic is not None else self._share
+    def shared(self, now: float) -> float:
+        """When the share may be used: now, or inf when one has to come first."""
+        return now if self._cubic is not None or now < self._until else inf
 
-    def ready(self, now: float) -> float:
-        """When something may be used: now, at midnight, or inf when a share has to come first."""
-        if self._cubic is None and now >= self._until:
-            return inf
-        if self._quota.requests_per_day is not None and self._lot(now) <= 0:
-            self._starved = True
-            return self.midnight if self._day_over else inf
-        return now
-
-    def day_over(self, now: float) -> bool:
-        """Whether nothing is left of the day's requests, here or in the ledger."""
-        return self._quota.requests_per_day is not None and self._lot(now) <= 0 and self._day_over
-
-    def starve(self) -> None:
-        """The quota holds calls up: more could be used."""
+    def day(self, now: float) -> float:
+        """When a request of the day is left: now, at midnight, or inf when one has to be dealt."""
+        if self.quota.requests_per_day is None or self._lot(now) > 0:
+            return now
         self._starved = True
+        return self.midnight if self._day_over else inf
 
-    def spend(self, tokens: float) -> None:
+    def paced(self, tokens: float, now: float) -> float:
+        """When a call of `tokens` may go by the rates of the share."""
+        at = self._pacer.ready(tokens, now)
+        if at > now:
+            self._starved = True
+        return at
+
+    # -- what became of calls ---------------------------------------------------------------
+
+    def spend(self, tokens: float, now: float) -> None:
         """A call of `tokens` goes."""
+        self._pacer.spend(tokens, now)
         self.day_left = max(0, self.day_left - 1)
         self._sent = (self._sent[0] + 1, self._sent[1] + tokens)
 
+    def correct(self, tokens: float, now: float) -> None:
+        """A call cost `tokens` more (or, negative, less) than was reserved for it."""
+        self._pacer.correct(tokens, now)
+
     def passed(self, now: float) -> None:
         """A call was let through."""
+        for room in self._rooms.values():
+            room.passed()
         if self._cubic is not None:
             self._cubic.passed(now)
+        self._pace(now)
 
-    def refused(self, sent: float, now: float) -> None:
-        """A call sent at `sent` met a 429."""
+    def refused(self, limit: str | None, sent: float, now: float) -> None:
+        """A call sent at `sent` met a 429 by the limit of that name, or by one without a name."""
+        for name, room in self._rooms.items():
+            if limit is None or limit == name:
+                room.refused(sent, now)
         if self._cubic is not None:
             self._cubic.refused(sent, now)
+        self._pace(now)
 
-    def own(self) -> None:
+    # -- where the share comes from ---------------------------------------------------------
+
+    def own(self, now: float) -> None:
         """There is nobody to share with: the whole quota is this process's."""
         self._share, self._until, self._alone = 1.0, inf, True
-        self.day_left = self._quota.requests_per_day or 0
+        self.day_left = self.quota.requests_per_day or 0
+        self._pace(now)
 
-    def fund(self, grant: Grant, midnight: float) -> None:
-        """The ledger has granted."""
+    def fund(self, grant: Grant, told: Wish, midnight: float, now: float) -> None:
+        """The ledger has granted; `told` is what it was told; `midnight` is by its clock."""
         self._cubic = None
         self._share, self._until = grant.share, grant.until
         self._holders = grant.holders
@@ -152,16 +149,21 @@ class Allowance:
         self.drawn = Day(grant.date, self.drawn.given + grant.day)
         self.day_left += grant.day
         self._day_over = grant.day_over
+        self._rooms["requests"].learned(grant.requests, told.requests)
+        self._rooms["tokens"].learned(grant.tokens, told.tokens)
+        self._pace(now)
 
-    def lower(self, share: float) -> None:
-        """Use no more than this share from now on."""
+    def lower(self, share: float, now: float) -> None:
+        """A smaller share is about to be written: the process keeps to it from before the write."""
         self._share = min(self._share, share)
+        self._pace(now)
 
     def ledger_lost(self, now: float) -> None:
         """The ledger did not answer: once the share has run out, go on alone and carefully."""
         if now >= self._until and self._cubic is None:
             # The others have lost it too: all together must not start above the quota.
             self._cubic = Cubic(min(self._safe_share, 1.0 / self._holders), now)
+        self._pace(now)
 
     def release(self) -> None:
         """The share and the lot go back."""
@@ -176,20 +178,42 @@ class Allowance:
         """By how many processes a job is asked, as far as is known."""
         return self._spread.get(job) or self._spread.get(REST, 1)
 
+    # -- what to ask for --------------------------------------------------------------------
+
+    def wish(
+        self, jobs: Mapping[str, float], queued: int, now: float, *, leaving: bool = False
+    ) -> Wish:
+        """What to ask of the ledger for `jobs`, by weight, while `queued` calls wait.
+
+        `leaving` returns the day's rest.
+        """
+        return Wish(
+            weight=sum(jobs.values()) or 1.0,
+            jobs=named(jobs),
+            wants=self._wants(queued, now),
+            seats=seats(self.quota.requests_per_minute),
+            requests=self._rooms["requests"].factor,
+            tokens=self._rooms["tokens"].factor,
+            day=self._day_wanted(now),
+            drawn=self.used if leaving else self.drawn,
+            per_day=self.quota.requests_per_day,
+        )
+
     @property
     def used(self) -> Day:
         """The requests of the day that were drawn and are not held any more."""
         return Day(self.drawn.date, self.drawn.given - self.day_left)
 
-    def day_wanted(self, rate: float, now: float) -> int:
-        """How many requests of the day to draw for work at `rate` requests a second."""
-        per_day = self._quota.requests_per_day
+    def _day_wanted(self, now: float) -> int:
+        """How many requests of the day to draw for work at the present rate."""
+        per_day = self.quota.requests_per_day
         if per_day is None:
             return 0
-        ahead = min(rate * AHEAD, per_day / 20) if rate > 0 else per_day / 20
+        rate, most = self._pacer.request_rate, per_day * LARGEST_LOT
+        ahead = min(rate * AHEAD, most) if rate > 0 else most
         return max(0, int(max(1.0, ahead)) - self._lot(now))
 
-    def wants(self, queued: int, now: float) -> float:
+    def _wants(self, queued: int, now: float) -> float:
         """The part of the quota that could be used: what was used and half as much again.
 
         While the quota holds calls up, also what would serve them within HORIZON.
@@ -198,7 +222,7 @@ class Allowance:
         requests, tokens = self._sent
         each = tokens / requests if requests else self._each
         self._each = each
-        wants = 1.5 * self._part(requests, tokens, seconds)
+        wants = GROWTH * self._part(requests, tokens, seconds)
         if self._starved:
             wants = max(wants, self._part(queued, queued * each, HORIZON))
         self._starved = False
@@ -208,18 +232,23 @@ class Allowance:
     def _part(self, requests: float, tokens: float, seconds: float) -> float:
         """Which part of the quota so much in so many seconds is."""
         part = 0.0
-        if self._quota.requests_per_minute:
-            part = requests / seconds * 60.0 / self._quota.requests_per_minute
-        if self._quota.tokens_per_minute:
-            part = max(part, tokens / seconds * 60.0 / self._quota.tokens_per_minute)
+        if self.quota.requests_per_minute:
+            part = requests / seconds * 60.0 / self.quota.requests_per_minute
+        if self.quota.tokens_per_minute:
+            part = max(part, tokens / seconds * 60.0 / self.quota.tokens_per_minute)
         return part
+
+    def _pace(self, now: float) -> None:
+        """Space calls by the share and by what was learned of the service."""
+        requests, tokens = self._rooms["requests"].value, self._rooms["tokens"].value
+        self._pacer.grant(self.share, requests, tokens, now)
 
     def _lot(self, now: float) -> int:
         """Requests of the day that are held; at midnight they are worth nothing any more."""
         if now >= self.midnight:
             self.midnight += DAY * (1 + (now - self.midnight) // DAY)
             self._day_over = False
-            self.day_left = (self._quota.requests_per_day or 0) if self._alone else 0
+            self.day_left = (self.quota.requests_per_day or 0) if self._alone else 0
         elif self._alone and self.day_left <= 0:
             self._day_over = True
         return self.day_left

@@ -12,6 +12,8 @@ LATENESS = 0.05
 """Seconds by which a wake-up may be late without quota being lost: the burst of requests."""
 TOKEN_BURST = 1.0
 """Seconds of the token rate that may go at once."""
+REQUEST_LOSS, TOKEN_LOSS = 0.005, 0.015
+"""The part of the headroom that a 429 closes, by the limit that it names."""
 
 
 class Bucket:

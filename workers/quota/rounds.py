@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from workers.errors import WorkerError
-from workers.quota.allowance import DAY, Grant
+from workers.quota.allowance import DAY, Allowance, Grant
 from workers.quota.ledger import Ledger
-from workers.quota.shares import Wish
 
 log = logging.getLogger(__name__)
 
@@ -25,28 +24,12 @@ LOOK = 0.5
 
 
 class Account(Protocol):
-    """What this process has in the ledger of one deployment, and does with it."""
+    """One deployment as this process uses it: its allowance, and whether it is in use."""
 
     name: str
+    allowance: Allowance
     in_flight: int
     used_at: float
-
-    def wish(
-        self, jobs: Mapping[str, float], queued: int, now: float, *, leaving: bool = False
-    ) -> Wish:
-        """What to ask of the ledger for `jobs`, by weight, while `queued` calls wait."""
-
-    def fund(self, grant: Grant, told: Wish, midnight: float, now: float) -> None:
-        """The ledger has granted; `told` is what it was told."""
-
-    def lower(self, share: float, now: float) -> None:
-        """A smaller share is about to be written: keep to it from now on."""
-
-    def ledger_lost(self, now: float) -> None:
-        """The ledger did not answer."""
-
-    def released(self) -> None:
-        """The share was given back."""
 
 
 class Rounds:
@@ -83,7 +66,7 @@ class Rounds:
             return
         kept[1].set()
         if not self._running:
-            account.ledger_lost(asyncio.get_running_loop().time())
+            account.allowance.ledger_lost(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Keep the shares, until cancelled; then give them back."""
@@ -107,7 +90,7 @@ class Rounds:
             except Exception:
                 # Whatever is wrong with one ledger must not end the others' rounds.
                 log.exception("the rounds for %s failed", account.name)
-                account.ledger_lost(asyncio.get_running_loop().time())
+                account.allowance.ledger_lost(asyncio.get_running_loop().time())
                 self._moved(account.name)
                 await asyncio.sleep(PAUSE)
             # No await between the last look at the account and this: no call can be overlooked.
@@ -133,31 +116,29 @@ class Rounds:
         return self._asked.get(account.name, jobs)
 
     async def _round(self, account: Account) -> Grant | None:
-        loop = asyncio.get_running_loop()
-        wish = account.wish(self._asking(account), self._queued(account.name), loop.time())
+        loop, mine = asyncio.get_running_loop(), account.allowance
+        wish = mine.wish(self._asking(account), self._queued(account.name), loop.time())
         try:
             done = await self._ledger.renew(
-                account.name, wish, lambda share: account.lower(share, loop.time())
+                account.name, wish, lambda share: mine.lower(share, loop.time())
             )
         except WorkerError as error:
             log.warning("no share of %s from the ledger: %s", account.name, error)
-            account.ledger_lost(loop.time())
+            mine.ledger_lost(loop.time())
             self._moved(account.name)
             return None
         now = loop.time()
         # Where a front end is still before midnight, the ledger may be a day ahead of it.
         date = max(done.server_time // DAY, done.grant.date)
         midnight = now + (date + 1) * DAY - done.server_time
-        account.fund(done.grant, done.told, midnight, now)
+        mine.fund(done.grant, done.told, midnight, now)
         self._moved(account.name)
         return done.grant
 
     async def _give_back(self, account: Account) -> None:
-        loop = asyncio.get_running_loop()
-        wish = account.wish(
-            self._asking(account), self._queued(account.name), loop.time(), leaving=True
-        )
-        account.released()
+        mine, now = account.allowance, asyncio.get_running_loop().time()
+        wish = mine.wish(self._asking(account), self._queued(account.name), now, leaving=True)
+        mine.release()
         try:
             await self._ledger.leave(account.name, wish)
         except WorkerError as error:
