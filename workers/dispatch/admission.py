@@ -12,8 +12,9 @@ from workers.errors import HandBack
 class Waiter:
     """A call that waits: for its turn, or for the end of a backoff.
 
-    `since` is when it began to wait for this try, `waited_for` what it met first. `retried` says
-    that it has been tried before, `resting` why it waits by itself; None: for a lane.
+    `since` is when the call began to wait for this try, `waited_for` what stood against it first.
+    `retried` says that the call has been tried before. `resting` says why and where the call waits
+    by itself; it is None while the call waits for a lane.
     """
 
     __slots__ = (
@@ -41,32 +42,32 @@ class Waiter:
         self._future: asyncio.Future[tuple[Lane, Ticket] | HandBack | None] | None = None
 
     def begin(self) -> None:
-        """From now on it can be ended."""
+        """Make this call one that can be ended."""
         self._future = asyncio.get_running_loop().create_future()
         self.gate.waiters[self] = None
 
     def tried(self, now: float) -> None:
-        """A try has ended; from now on it waits for the next."""
+        """Note that a try has ended and that the call waits for the next one."""
         self.retried = True
         self.since = now
         self.waited_for = None
 
     def end(self, result: tuple[Lane, Ticket] | HandBack | None) -> None:
-        """Let it go on: with a lane, after a backoff (None), or to raise; the first end counts."""
+        """Let the call go on with a lane, after a backoff (None), or by raising; the first wins."""
         if self._future is not None and not self._future.done():
             self._future.set_result(result)
 
     @property
     def ended(self) -> bool:
-        """Whether it goes on already."""
+        """Whether the call goes on already."""
         return self._future is None or self._future.done()
 
     async def wait(self) -> tuple[Lane, Ticket] | HandBack | None:
-        """Wait for the end."""
+        """Wait until the call may go on; gives what `end` was given."""
         return None if self._future is None else await self._future
 
     def leave(self) -> tuple[Lane, Ticket] | None:
-        """It waits no more. Gives what it was let through with, which its owner may not know."""
+        """Stop waiting. Gives the lane and ticket that the call may have been given meanwhile."""
         self.gate.waiters.pop(self, None)
         future, self._future = self._future, None
         if future is None or not future.done() or future.cancelled():
@@ -92,7 +93,7 @@ class Gate:
 
     @property
     def until(self) -> float:
-        """No call is admitted at or after this."""
+        """The time from which on no call is admitted."""
         return self._until
 
     @until.setter
@@ -104,10 +105,7 @@ class Gate:
                 moved()
 
     def close(self, reason: str) -> None:
-        """No admission from now on: every waiting call is handed back at once.
-
-        Calls in flight go on.
-        """
+        """Admit no call from now on and hand every waiting call back; calls in flight go on."""
         if self.closed is None:
             self.closed = reason
         for waiter in list(self.waiters):

@@ -17,7 +17,7 @@ TRIP = 0.6
 """The share of failures, smoothed over about 20 calls, at which it opens: nine in a row."""
 SMOOTHING = 0.1
 FIRST, LONGEST = 5.0, 60.0
-"""Seconds it stays open: doubled with each probe that fails."""
+"""Seconds for which the breaker stays open: doubled with each probe that fails."""
 REFUSED_FIRST, REFUSED_LONGEST = 30.0, 600.0
 """The same for a key, role or deployment that is refused: somebody has to mend that first."""
 GRACE = 10.0
@@ -36,11 +36,11 @@ _OF_THE_SERVICE = frozenset({None, 502, 503, 504})
 
 @dataclass(slots=True, eq=False)
 class Failure:
-    """A call of `row` that failed. `counts`: as one of its attempts, as far as is known by now.
+    """A call of `row` that failed. `counts` says whether it counts as one of the row's attempts.
 
-    It does when a call that was sent after it, and soon, was answered well; or when nothing else
-    fails there and the fault is one that a row can cause. An outage burns nobody's attempts: an
-    answer to a call that was sent before it tells nothing of it.
+    A failure counts when a call that was sent soon after it was answered well, or when nothing
+    else fails at the deployment and the fault is one that a row can cause. An outage burns
+    nobody's attempts: the answer to a call that was sent before a failure tells nothing of it.
     """
 
     row: Hashable
@@ -74,19 +74,19 @@ class Breaker:
         return max(now, self.open_until)
 
     def admitted(self) -> bool:
-        """A call goes; True if it is the probe."""
+        """Note that a call goes; gives whether that call is the probe."""
         if self.state != "open":
             return False
         self.state = "probing"
         return True
 
     def abandoned(self) -> None:
-        """The probe was given up before it was answered: the next call probes."""
+        """Let the next call probe, because the probe was given up before it was answered."""
         if self.state == "probing":
             self.state = "open"
 
     def home(self, sent: float) -> None:
-        """A call was answered, if only with a 429: somebody is at home."""
+        """Note that the service answered a call, if only with a 429."""
         if self.state != "closed":
             if sent < self._opened_at:
                 return  # of the time before
@@ -96,7 +96,7 @@ class Breaker:
         self._open_for = 0.0
 
     def good(self, sent: float) -> None:
-        """A call was answered well, or with a 4xx about its row: the deployment is in order."""
+        """Note that the service is in order: it answered well, or with a 4xx about the row."""
         self.home(sent)
         self._last_good = max(self._last_good, sent)
         if self._failing:
@@ -110,7 +110,7 @@ class Breaker:
     def bad(
         self, outcome: Outcome, row: Hashable, *, sent: float, probe: bool, now: float, rng: Random
     ) -> Failure:
-        """A call of `row` failed with transient, timeout, auth or gone."""
+        """Note that a call of `row` failed with transient, timeout, auth or gone."""
         self.said = outcome.message or outcome.code or outcome.kind
         if row in self._failing or len(self._failing) < 8:
             self._failing[row] = sent
@@ -127,7 +127,7 @@ class Breaker:
         return failure
 
     def _blame(self, failure: Failure) -> None:
-        """Others were answered: it is its row's fault, and from now on no sign of an outage."""
+        """Hold a failure against its row, because other calls were answered; it is no outage."""
         failure.counts = True
         self._guilty[failure.row] = None
         if len(self._guilty) > GUILTY:

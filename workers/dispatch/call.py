@@ -29,7 +29,7 @@ class Tries:
         waiter: Waiter,
         now: float,
     ) -> None:
-        """A try has ended; whether its failure counts may be known only later."""
+        """Note that a try has ended; whether its failure counts may be known only later."""
         waited = ticket.sent - waiter.since
         attempt = CallRecord(
             deployment=lane.name,
@@ -51,7 +51,7 @@ class Tries:
 
     @property
     def attempts(self) -> tuple[CallRecord, ...]:
-        """As they are recorded."""
+        """The attempts as they are recorded."""
         return tuple(
             replace(attempt, counted=True) if failure is not None and failure.counts else attempt
             for attempt, failure in self._made

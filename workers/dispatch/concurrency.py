@@ -40,11 +40,11 @@ class Guard:
         self._round(now)
 
     def full(self) -> None:
-        """A call waits for a slot: only then does the limit matter."""
+        """Note that a call waits for a slot: only then does the limit matter."""
         self._full = True
 
     def answered(self, now: float) -> None:
-        """A call was answered well. A round is as many answers as there are slots."""
+        """Note that a call was answered well. A round is as many answers as there are slots."""
         self._done += 1
         if self._done < max(self.limit, min(SAMPLES, 4 * self.limit)):
             return
@@ -64,7 +64,7 @@ class Guard:
         self._rest(limit, self._pin, now)
 
     def timed_out(self, sent: float, now: float) -> None:
-        """A call sent at `sent` did not come back in time; one flight cuts once."""
+        """Cut the limit, because a call sent at `sent` did not come back in time; once a flight."""
         if sent >= self._cut_at:
             self._cut_at = now
             self._rest(max(1, ceil(self.limit * CUT)), HOLD, now)

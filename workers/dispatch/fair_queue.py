@@ -46,7 +46,7 @@ class Flow(Generic[K, T]):
 
 
 class FairQueue(Generic[K, T]):
-    """Calls that wait. All but `select` take constant time, and that the number of flows."""
+    """Calls that wait. `select` takes time by the number of flows, all else constant time."""
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -94,7 +94,7 @@ class FairQueue(Generic[K, T]):
         return best
 
     def flows(self) -> list[Flow[K, T]]:
-        """All that have calls waiting, oldest first."""
+        """All flows that have calls waiting, the oldest first."""
         return list(self._flows.values())
 
     def take(self, flow: Flow[K, T], cost: float, server: Hashable = None) -> T:
@@ -107,7 +107,7 @@ class FairQueue(Generic[K, T]):
         return item
 
     def remove(self, job: str, key: K, item: T) -> bool:
-        """Take a call out that waits no more; False if it was not there."""
+        """Take a call out that waits no more; gives whether the call was there."""
         flow = self._flows.get((job, key))
         if flow is None or item not in flow.items:
             return False

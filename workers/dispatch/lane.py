@@ -152,7 +152,7 @@ class Lane:
         return (now if tokens is None else self.allowance.paced(tokens, now)), "quota"
 
     def admit(self, tokens: float, now: float) -> Ticket:
-        """A call goes now. It must be ready, and be settled or abandoned."""
+        """Let a call go that is ready. The ticket must be settled or abandoned."""
         self.in_flight += 1
         self.used_at = now
         self.allowance.spend(tokens, now)
@@ -161,7 +161,7 @@ class Lane:
     # -- what became of it ------------------------------------------------------------------
 
     def abandon(self, ticket: Ticket, now: float) -> None:
-        """A call was given up before it was answered; the service may have counted it."""
+        """Note that a call was given up before its answer; the service may have counted it."""
         self.in_flight -= 1
         self.used_at = now
         if ticket.probe:
@@ -170,7 +170,7 @@ class Lane:
     def settle(
         self, ticket: Ticket, outcome: Outcome, *, job: str, size: Size, row: Hashable, now: float
     ) -> Settlement:
-        """Learn from an answer."""
+        """Learn from an answer; gives what the answer means for its row."""
         self.in_flight -= 1
         self.used_at = now
         if outcome.kind == "throttled":

@@ -29,8 +29,9 @@ _FINAL = frozenset({"ok", "content_filter", "bad_request"})
 def step(outcome: Outcome) -> Step:
     """What an outcome asks for.
 
-    final: it counts. postpone: it was refused for now and costs the row nothing. elsewhere: the
-    deployment is out of order, whatever the row. retry: it may pass next time, within limits.
+    final: the outcome is the row's. postpone: the call was refused for now, which costs the row
+    nothing. elsewhere: the deployment is out of order, whatever the row. retry: the call may pass
+    next time, within limits.
     """
     if outcome.kind in _FINAL:
         return "final"
@@ -94,19 +95,19 @@ class Budget:
     TRICKLE: ClassVar[float] = 0.5
 
     def spend(self) -> None:
-        """A retry is made. It must be allowed."""
+        """Note that a retry is made; `wait` must have allowed it."""
         self.tokens -= 1.0
 
     def give_back(self) -> None:
-        """A retry did not fail."""
+        """Return a retry that did not fail."""
         self.tokens = min(self.MOST, self.tokens + 1.0)
 
     def succeeded(self) -> None:
-        """A call was answered well."""
+        """Note that a call was answered well."""
         self.tokens = min(self.MOST, self.tokens + self.RATIO)
 
     def wait(self, now: float) -> float:
-        """Seconds until a retry is allowed, as far as time alone decides; 0: it is."""
+        """Seconds until a retry is allowed, as far as time alone decides; 0: a retry is allowed."""
         self._refill(now)
         return max(0.0, 1.0 - self.tokens) / self.TRICKLE
 

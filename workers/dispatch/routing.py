@@ -36,7 +36,7 @@ class Routing:
         self.names: Mapping[str, tuple[str, ...]] = named | models | given
 
     def able(self, task: Task, model: str) -> tuple[str, ...]:
-        """The deployments that can do it, by configuration and by what `preflight` has heard."""
+        """The deployments that can do a task, by configuration and by what `preflight` heard."""
         known = self._able.get((task, model))
         if known is None:
             known = tuple(name for name in self._serving(task, model) if self._hears(name, task))
@@ -67,7 +67,7 @@ class Routing:
     async def preflight(self, task: Task, model: str) -> str | None:
         """Why the endpoints themselves say that they cannot do a task; None if one can.
 
-        Each endpoint is asked once; one that does not say is believed to be able.
+        Each endpoint is asked once; an endpoint that does not say is believed to be able.
         """
         refused = self.cannot(task, model)
         if refused is not None:

@@ -81,12 +81,12 @@ class Estimator:
     def least(self, size: Size) -> float:
         """Tokens that the call surely has.
 
-        Nothing of it is a mean of other rows, and what templates and images add is an estimate.
+        Means of other rows do not count here, nor does what templates and images may add.
         """
         return size.text * self._sure + (size.output or 0)
 
     def learn(self, size: Size, usage: Usage, reserved: float) -> float:
-        """Take in what was counted; by how many tokens the reservation was too small."""
+        """Learn from what was counted; gives by how many tokens the reservation was too small."""
         self._seen += 1
         pace = max(0.05, 1.0 / self._seen)
         output = usage.completion_tokens if size.output is None else size.output

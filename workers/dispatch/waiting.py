@@ -149,7 +149,7 @@ class Turns:
             waiter.resting = None
 
     async def _ended(self, waiter: Waiter, group: Group) -> tuple[Lane, Ticket] | None:
-        """Wait for a waiter's end, and leave nothing behind, however it comes."""
+        """Wait until a waiter may go on, and leave nothing of it behind, however that ends."""
         self._pending.setdefault(waiter.job, {})[waiter] = group
         self._watch(waiter.gate)
         result: tuple[Lane, Ticket] | HandBack | None = None
@@ -176,7 +176,7 @@ class Turns:
     # -- events: somebody may go, or must ---------------------------------------------------
 
     def pump(self, lane: Lane) -> None:
-        """Give a lane what waits for it, as far as it may take it; else wake it when it may."""
+        """Give a lane the calls that wait for it while it may take them; then set its wake-up."""
         queue = self._pools[lane.name].queue
         if not queue.waiting:
             return
@@ -218,13 +218,13 @@ class Turns:
         self.pump(lane)
 
     def _watch(self, gate: Gate) -> None:
-        """See to it that the gate's deadline is noticed."""
+        """Set a timer that notices the gate's deadline."""
         if gate.timer is None and gate.deadline < inf:
             loop = asyncio.get_running_loop()
             gate.timer = loop.call_at(gate.deadline, self._overdue, gate)
 
     def _unwatch(self, gate: Gate) -> None:
-        """A timer would keep the gate of a shard that is long done."""
+        """Cancel the timer, which would keep the gate of a shard that is long done."""
         if gate.timer is not None and not gate.waiters:
             gate.timer.cancel()
             gate.timer = None
@@ -244,7 +244,7 @@ class Turns:
             waiter.end(HandBack(reason, max(soon, until - now), name))
 
     def hand_back(self, lane: Lane) -> None:
-        """A lane may be blocked: send away those for whom it takes longer than they may wait."""
+        """Hand the calls back that may not wait as long as a lane is blocked."""
         now = asyncio.get_running_loop().time()
         if lane.blocked(now)[0] <= now:
             return

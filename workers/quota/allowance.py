@@ -43,7 +43,7 @@ class Grant:
     day_over: bool = False
     holders: int = 1
     short: bool = False
-    """It pays to ask again soon."""
+    """Whether it pays to ask again soon."""
     spread: Mapping[str, int] = field(default_factory=dict)
     """By how many processes each job is asked that this one asks."""
 
@@ -103,17 +103,17 @@ class Allowance:
     # -- what became of calls ---------------------------------------------------------------
 
     def spend(self, tokens: float, now: float) -> None:
-        """A call of `tokens` goes."""
+        """Note that a call of `tokens` goes."""
         self._pacer.spend(tokens, now)
         self.day_left = max(0, self.day_left - 1)
         self._sent = (self._sent[0] + 1, self._sent[1] + tokens)
 
     def correct(self, tokens: float, now: float) -> None:
-        """A call cost `tokens` more (or, negative, less) than was reserved for it."""
+        """Correct a reservation by `tokens`, negative where the call cost less."""
         self._pacer.correct(tokens, now)
 
     def passed(self, now: float) -> None:
-        """A call was let through."""
+        """Note that a call was let through."""
         for room in self._rooms.values():
             room.passed()
         if self._cubic is not None:
@@ -121,7 +121,7 @@ class Allowance:
         self._pace(now)
 
     def refused(self, limit: str | None, sent: float, now: float) -> None:
-        """A call sent at `sent` met a 429 by the limit of that name, or by one without a name."""
+        """Note that a call sent at `sent` met a 429 by the limit of that name; None: unnamed."""
         for name, room in self._rooms.items():
             if limit is None or limit == name:
                 room.refused(sent, now)
@@ -132,13 +132,13 @@ class Allowance:
     # -- where the share comes from ---------------------------------------------------------
 
     def own(self, now: float) -> None:
-        """There is nobody to share with: the whole quota is this process's."""
+        """Use the whole quota, because there is nobody to share it with."""
         self._share, self._until, self._alone = 1.0, inf, True
         self.day_left = self.quota.requests_per_day or 0
         self._pace(now)
 
     def fund(self, grant: Grant, told: Wish, midnight: float, now: float) -> None:
-        """The ledger has granted; `told` is what it was told; `midnight` is by its clock."""
+        """Use what the ledger granted to the wish `told`; `midnight` is by the ledger's clock."""
         self._cubic = None
         self._share, self._until = grant.share, grant.until
         self._holders = grant.holders
@@ -154,19 +154,19 @@ class Allowance:
         self._pace(now)
 
     def lower(self, share: float, now: float) -> None:
-        """A smaller share is about to be written: the process keeps to it from before the write."""
+        """Keep to a smaller share from before it is written: the answer to a write may be lost."""
         self._share = min(self._share, share)
         self._pace(now)
 
     def ledger_lost(self, now: float) -> None:
-        """The ledger did not answer: once the share has run out, go on alone and carefully."""
+        """Go on alone and carefully once the share has run out, because the ledger is lost."""
         if now >= self._until and self._cubic is None:
             # The others have lost it too: all together must not start above the quota.
             self._cubic = Cubic(min(self._safe_share, 1.0 / self._holders), now)
         self._pace(now)
 
     def release(self) -> None:
-        """The share and the lot go back."""
+        """Use nothing any more: the share and the lot go back to the ledger."""
         self._until = -inf
         self._share = 0.0
         self._cubic = None

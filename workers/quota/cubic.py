@@ -25,12 +25,12 @@ class Cubic:
         self._cut_at = now
 
     def passed(self, now: float) -> None:
-        """A call was let through: climb with time."""
+        """Climb with time, because a call was let through."""
         t = (now - self._cut_at - self._k) / RECOVERY
         self.share = min(1.0, max(LEAST_SHARE, self._best + (1.0 - BETA) * self._best * t**3))
 
     def refused(self, sent: float, now: float) -> None:
-        """A call sent at `sent` met a 429; refusals of one flight count once."""
+        """Fall, because a call sent at `sent` met a 429; refusals of one flight count once."""
         if sent < self._cut_at:
             return
         self._best = self.share

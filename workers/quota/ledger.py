@@ -175,7 +175,7 @@ class Ledger:
             log.debug("another process created %s", ref.name)
 
     async def _yield(self, turn: int) -> None:
-        """After a conflict: full jitter, so that those who collided do not collide again."""
+        """Wait with full jitter after a conflict, so that the same ones do not collide again."""
         await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
 
     def _ref(self, deployment: str) -> BlobRef:

@@ -28,7 +28,7 @@ class Bucket:
         self._at = now
 
     def set(self, rate: float, burst: float, now: float) -> None:
-        """Change the rate from now on; what has been spent stays spent."""
+        """Change rate and burst from now on; what has been spent stays spent."""
         self._leak(now)
         self.rate = rate
         self.burst = burst
@@ -42,12 +42,12 @@ class Bucket:
         return now + over / self.rate + 1e-9 if self.rate > 0.0 else inf
 
     def spend(self, cost: float, now: float) -> None:
-        """`cost` passes now."""
+        """Let `cost` pass now."""
         self._leak(now)
         self.level += cost
 
     def correct(self, amount: float, now: float) -> None:
-        """What was spent turns out to be more (or less) by `amount`."""
+        """Correct what was spent by `amount`, negative where it was less."""
         self._leak(now)
         self.level = max(0.0, self.level + amount)
 
@@ -89,7 +89,7 @@ class Pacer:
         return self._requests.rate if self._requests else inf
 
     def grant(self, share: float, request_room: float, token_room: float, now: float) -> None:
-        """From now on use `share` (0 to 1) of the quota, times the headroom of each limit."""
+        """Use `share` (0 to 1) of the quota from now on, times the headroom of each limit."""
         if self._requests is not None and self._quota.requests_per_minute:
             rate = self._quota.requests_per_minute / 60.0 * share * request_room
             self._requests.set(rate, 1.0 + rate * LATENESS, now)
@@ -103,14 +103,14 @@ class Pacer:
         return max(at, self._tokens.ready(tokens, now)) if self._tokens else at
 
     def spend(self, tokens: float, now: float) -> None:
-        """One request of `tokens` goes now."""
+        """Let one request of `tokens` go now."""
         if self._requests is not None:
             self._requests.spend(1.0, now)
         if self._tokens is not None:
             self._tokens.spend(tokens, now)
 
     def correct(self, tokens: float, now: float) -> None:
-        """A request cost `tokens` more (or, negative, less) than was reserved for it."""
+        """Correct a reservation by `tokens`, negative where the request cost less."""
         if self._tokens is not None:
             self._tokens.correct(tokens, now)
 
@@ -142,13 +142,13 @@ class Headroom:
         return clamp(self.base * self.factor, self.FLOOR, self.CEILING)
 
     def passed(self) -> None:
-        """A request was let through."""
+        """Note that a request was let through."""
         self._clean += 1
         if self.base * self.factor < self.CEILING:
             self.factor *= 1.0 + self.GAIN * max(1.0, self._clean / 200.0)
 
     def refused(self, sent: float, now: float) -> None:
-        """A request that was sent at `sent` met a 429; refusals of one flight count once."""
+        """Note that a request sent at `sent` met a 429; refusals of one flight count once."""
         self._clean = 0
         if sent < self._cut_at or self.value <= self.FLOOR:
             return
@@ -156,7 +156,7 @@ class Headroom:
         self.factor *= 1.0 - self.LOSS
 
     def learned(self, base: float, told: float) -> None:
-        """The ledger now says `base`, in which `told` of the own factor is contained."""
+        """Take over the ledger's value, which contains the part `told` of the own factor."""
         self.base = base
         self.factor /= told
 

@@ -56,7 +56,7 @@ class Rounds:
         self._running = False
 
     def add(self, account: Account) -> None:
-        """Keep this account from now on."""
+        """Keep the share of this account from now on."""
         self._accounts[account.name] = (account, asyncio.Event())
 
     def wanted(self, account: Account) -> None:

@@ -80,14 +80,14 @@ class Book:
     day: Day = Day()
 
     def dump(self) -> bytes:
-        """As stored."""
+        """The document as it is stored."""
         return orjson.dumps({"version": VERSION, **_plain(self)})
 
     @classmethod
     def load(cls, data: bytes) -> "Book | None":
-        """As read. None: written by a newer version, which must not be overwritten.
+        """The document as it was read; None for one of a newer version, which must be left alone.
 
-        What cannot be understood otherwise counts as empty: leases heal that within LEASE.
+        A document that cannot be understood counts as empty: leases heal that within LEASE.
         """
         try:
             raw: dict[str, Any] = orjson.loads(data)
@@ -226,7 +226,7 @@ def short(holders: Mapping[str, Holder], me: str, now: float) -> bool:
 
 
 def seated(holders: Mapping[str, Holder]) -> dict[str, Holder]:
-    """Those that may hold a share at present."""
+    """The holders that may have a share at present."""
     return {name: holder for name, holder in holders.items() if holder.seated}
 
 
