@@ -38,8 +38,8 @@ def one(seed: int, *, trace: bool) -> int:
         print(line)
     faults = check(world)
     print(world.scenario)
-    print(f"seed {seed}: digest {world.digest.hexdigest()}, {world.kills} kills, ", end="")
-    print(f"{world.freezes} freezes, {world.injected} faults at calls")
+    print(f"seed {seed}: digest {world.digest.hexdigest()}, {world.host.kills} kills, ", end="")
+    print(f"{world.host.freezes} freezes, {world.faults.injected} faults at calls")
     for fault in faults:
         print(f"  WRONG: {fault}")
     return 1 if faults else 0

@@ -75,15 +75,13 @@ class Billing:
     def _journaled(self, job: str, shard: int, attempt: str = "") -> set[str]:
         """Prompts of the rows in a shard's journals, or in those of one attempt."""
         prompts: set[str] = set()
-        rows = self._world.rows_of(job, shard)
-        folder = f"jobs/{job}/journal/{shard}/"
-        for ref, blob in self._world.blobs.blobs.items():
-            if ref.container == "state" and ref.name.startswith(folder) and attempt in ref.name:
-                for line in bytes(blob.data).split(b"\n")[:-1]:
-                    with contextlib.suppress(ValueError):
-                        parsed = json.loads(line)
-                        if "row" in parsed:
-                            prompts.add(rows[parsed["row"]].prompt)
+        rows = self._world.records.rows_of(job, shard)
+        for each, data in self._world.records.journals(job, shard).items():
+            for line in data.split(b"\n")[:-1] if attempt in each else ():
+                with contextlib.suppress(ValueError):
+                    parsed = json.loads(line)
+                    if "row" in parsed:
+                        prompts.add(rows[parsed["row"]].prompt)
         return prompts
 
     def faults(self) -> list[str]:
@@ -127,7 +125,8 @@ class Billing:
 
     def _slow(self, run: Run, broken_at: float, where: str) -> list[str]:
         """Answers that were older than a journal interval when the run broke."""
-        patience = self._world.scenario.journal_seconds + self._world.slowest
+        scenario = self._world.scenario
+        patience = scenario.journal_seconds + 4.0 * max(1.0, scenario.latency)
         late = sorted(
             prompt
             for call in run.calls

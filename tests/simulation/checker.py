@@ -9,8 +9,9 @@ from typing import Any
 
 from schemas.jobs import TERMINAL, JobState
 from schemas.results import Manifest, ManifestFile
+from tests.simulation.host import QUEUES
 from tests.simulation.scenario import Row
-from tests.simulation.world import QUEUES, World
+from tests.simulation.world import World
 
 RANK = {"validating": 0, "in_progress": 1, "finalizing": 2} | dict.fromkeys(TERMINAL, 3)
 # What an endpoint's answer may make of a row; all other errors need a reason of the job's.
@@ -21,7 +22,7 @@ ENDINGS = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
 def check(world: World) -> list[str]:
     """Everything that is wrong, in words that name the rule; empty where all holds."""
     found = list(world.found)
-    for job in world.jobs():
+    for job in world.records.jobs():
         found += [f"{fault} ({job})" for fault in _Job(world, job).faults()]
     found += world.billing.faults()
     found += _leftovers(world)
@@ -41,21 +42,21 @@ def _leftovers(world: World) -> Iterator[str]:
 def _unanswered(world: World) -> Iterator[str]:
     """Each file that was announced and not touched since is a job; rejections have a cause."""
     made = {
-        json.loads(world.stored("state", f"jobs/{j}/job.json") or b"")["etag"] for j in world.jobs()
+        json.loads(world.records.of_job(j, "job.json") or b"")["etag"] for j in world.records.jobs()
     }
     events = list(_events(world))
     rejected = {event["data"].get("input") for event in events if event["type"] == "job.rejected"}
     refused = [event for event in events if event["type"] == "job.refused"]
     if refused:
         yield f"messages were refused: {refused}"
-    for name, etag in world.current.items():
+    for name, etag in world.records.current.items():
         told = f"prompts/{name}" in rejected or (world.scenario.queued and rejected)
         if etag not in made and not told:
             yield f"an announced file became no job, and nobody was told: {name}"
         if (
             etag in made
             and f"prompts/{name}" in rejected
-            and len(world.versions) == len(world.current)
+            and len(world.records.versions) == len(world.records.current)
         ):
             yield f"rejected although it is a job: {name}"
 
@@ -80,14 +81,14 @@ class _Job:
     def __init__(self, world: World, job: str) -> None:
         self.world = world
         self.job = job
-        self.about = json.loads(world.stored("state", f"jobs/{job}/job.json") or b"{}")
-        raw = world.stored("state", f"jobs/{job}/state.json")
+        self.about = json.loads(world.records.of_job(job, "job.json") or b"{}")
+        raw = world.records.of_job(job, "state.json")
         self.state = None if raw is None else JobState.model_validate_json(raw)
         self.plan = [
             json.loads(line)
-            for line in (world.stored("state", f"jobs/{job}/plan.jsonl") or b"").splitlines()
+            for line in (world.records.of_job(job, "plan.jsonl") or b"").splitlines()
         ]
-        self.rows: tuple[Row, ...] = world.file_of(job).rows if self.plan else ()
+        self.rows: tuple[Row, ...] = world.records.file_of(job).rows if self.plan else ()
 
     def faults(self) -> Iterator[str]:
         """What is wrong with it."""
@@ -115,7 +116,7 @@ class _Job:
         yield from self._asked_for(self.state)
 
     def _result(self, name: str) -> bytes | None:
-        return self.world.stored("results", f"{self.about['results']}/{name}")
+        return self.world.records.stored("results", f"{self.about['results']}/{name}")
 
     def _line_of(self, held: Mapping[str, Any]) -> int:
         """Which row a line is of, by its id: its line, or its place in a shard with blank lines."""
@@ -123,7 +124,7 @@ class _Job:
         if not place:
             return int(first)
         shard = next(planned["shard"] for planned in self.plan if planned["line"] == int(first))
-        return self.world.rows_of(self.job, shard)[int(place)].line
+        return self.world.records.rows_of(self.job, shard)[int(place)].line
 
     def _rows(self, good: Sequence[_Line], bad: Sequence[_Line]) -> Iterator[str]:
         seen = Counter(line.line for line in (*good, *bad))
@@ -193,34 +194,35 @@ class _Job:
 
     def _written_off(self, row: Row, line: int) -> Iterator[str]:
         """A row that a journal had when its receipt's writer began has its answer."""
-        for shard in range(len(self.plan)):
-            if row not in self.world.rows_of(self.job, shard):
-                continue
-            receipt = json.loads(
-                self.world.stored("state", f"jobs/{self.job}/receipts/{shard}") or b"{}"
-            )
-            for run in self.world.billing.runs:
-                if run.attempt == receipt["attempt"] and row.prompt in run.known:
-                    yield f"row {line} is reported as not done although a journal had it"
+        shard, _ = self._place(row)
+        receipt = json.loads(self.world.records.of_job(self.job, f"receipts/{shard}") or b"{}")
+        for run in self.world.billing.runs:
+            if run.attempt == receipt["attempt"] and row.prompt in run.known:
+                yield f"row {line} is reported as not done although a journal had it"
 
     def _crashed(self, row: Row) -> bool:
         """Whether three attempts that began a row left neither its result nor an end."""
-        shard = next(s for s in range(len(self.plan)) if row in self.world.rows_of(self.job, s))
-        at = self.world.rows_of(self.job, shard).index(row)
-        folder = f"jobs/{self.job}/journal/{shard}/"
-        journals: dict[str, list[dict[str, Any]]] = {}
-        for ref, blob in sorted(self.world.blobs.blobs.items()):
-            if ref.container == "state" and ref.name.startswith(folder):
-                attempt = ref.name.removeprefix(folder)[:43]
-                journals.setdefault(attempt, []).extend(_parsed(bytes(blob.data)))
+        shard, at = self._place(row)
+        journals = {
+            attempt: _parsed(data)
+            for attempt, data in self.world.records.journals(self.job, shard).items()
+        }
         # A zombie's end mark may come after its row was given up.
         broken = {run.attempt for run in self.world.billing.runs if run.broken_at is not None}
         crashed = [
-            attempt[7:] in broken or not any("end" in line for line in lines)
+            attempt in broken or not any("end" in line for line in lines)
             for attempt, lines in journals.items()
             if {"begin": at} in lines
         ]
         return sum(crashed) >= 3
+
+    def _place(self, row: Row) -> tuple[int, int]:
+        """A row's shard, and its place there."""
+        for shard in range(len(self.plan)):
+            rows = self.world.records.rows_of(self.job, shard)
+            if row in rows:
+                return shard, rows.index(row)
+        raise LookupError(row)
 
     def _row(self, line: _Line) -> Row | None:
         return next((row for row in self.rows if row.line == line.line), None)
@@ -245,7 +247,7 @@ class _Job:
 
     def _asked_for(self, state: JobState) -> Iterator[str]:
         """What users were told to be accepted has happened."""
-        if (self.job, "cancel") in self.world.accepted and state.state != "cancelled":
+        if (self.job, "cancel") in self.world.users.accepted and state.state != "cancelled":
             yield f"a cancel was accepted, but the job {state.state}"
         if state.state == "expired" and (state.ended or 0.0) < self.about["expires"] - 250.0:
             yield f"expired {self.about['expires'] - (state.ended or 0.0)} s before its window ends"
@@ -266,7 +268,7 @@ def _undisturbed(world: World) -> bool:
     slow = scenario.requests_per_minute is not None
     disturbing = ("kill", "drain", "pause", "resume")
     done = any(doing.act in disturbing for doing in scenario.doings)
-    mishaps = world.kills or any(rates) or any(outages) or scenario.storms or scenario.script
+    mishaps = world.host.kills or any(rates) or any(outages) or scenario.storms or scenario.script
     return not (mishaps or poisoned or slow or done)
 
 

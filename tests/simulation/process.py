@@ -103,14 +103,14 @@ class Process:
         world = self.world
         for _ in range(TRIES):
             await self.alive()
-            delay = world.latency()
+            delay = world.faults.latency()
             if delay:
                 await asyncio.sleep(delay)
             # Not before: who asks may be called off on the way, and then nothing befalls it.
-            fault = world.faults(self, kind, name)
+            fault = world.faults.befalls(self, kind, name)
             await self._befall(fault, "before", kind, name)
-            if fault == "lose before" or world.unreachable(kind):
-                await asyncio.sleep(world.rng.uniform(0.5, 5.0))
+            if fault == "lose before" or world.faults.unreachable(kind):
+                await asyncio.sleep(world.faults.patience())
                 self._trouble(kind, name, "not reached")
                 raise Unavailable("not reached")
             try:
@@ -133,10 +133,10 @@ class Process:
     async def _befall(self, fault: str | None, phase: str, kind: str, name: str) -> None:
         if fault == f"kill {phase}":
             self.world.trace(self.name, kind, name, fault)
-            self.world.kill(self)
+            self.world.host.kill(self)
         elif fault == f"freeze {phase}":
             self.world.trace(self.name, kind, name, fault)
-            self.world.freeze(self)
+            self.world.host.freeze(self)
         await self.alive()
 
     def _trouble(self, kind: str, name: str, what: str) -> None:
@@ -207,14 +207,14 @@ class ProcessEndpoint:
         asked = world.now
         await process.alive()
         name = " ".join(prompts_of(task, body))
-        fault = world.faults(process, "ask", name)
+        fault = world.faults.befalls(process, "ask", name)
         await process._befall(fault, "before", "ask", name)
         run = RUN.get()
         try:
             outcome, call = await world.service.ask(task, body, run, asked)
         except Poisoned:
             world.trace(process.name, "ask", name, "poisoned")
-            world.kill(process)
+            world.host.kill(process)
             raise ProcessKilled from None
         await process._befall(fault, "after", "ask", name)
         if call is not None:

@@ -27,16 +27,36 @@ class Seen:
 def see(seed: int) -> Seen:
     """Live and check one seed's world."""
     world = live(scenario(seed))
-    jobs = world.jobs()
-    plans = [world.stored("state", f"jobs/{job}/plan.jsonl") or b"" for job in jobs]
+    jobs = world.records.jobs()
+    plans = [world.records.of_job(job, "plan.jsonl") or b"" for job in jobs]
     return Seen(
         seed=seed,
         faults=tuple(check(world)),
         digest=world.digest.hexdigest(),
-        mishaps=world.injected + world.kills + world.freezes,
+        mishaps=world.faults.injected + world.host.kills + world.host.freezes,
         jobs=len(jobs),
         shards=sum(len(plan.splitlines()) for plan in plans),
     )
+
+
+def chunks(seeds: range, size: int = CHUNK) -> list[range]:
+    """These seeds in pieces, for workers of any kind to take one by one."""
+    return [seeds[at : at + size] for at in range(0, len(seeds), size)]
+
+
+def named(seeds: range) -> str:
+    """What a piece is called among tests."""
+    return f"{seeds[0]}-{seeds[-1]}"
+
+
+def assert_in_order(seeds: range) -> None:
+    """Live these worlds here: nothing is wrong in them, though there was something to go wrong."""
+    worlds = [see(seed) for seed in seeds]
+    wrong = {seen.seed: seen.faults for seen in worlds if seen.faults}
+    assert wrong == {}, "python -m tests.simulation --seed K --trace shows what happened"
+    assert sum(seen.mishaps for seen in worlds) > 2 * len(worlds)
+    assert sum(seen.jobs for seen in worlds) > len(worlds)
+    assert sum(seen.shards for seen in worlds) > 1.3 * len(worlds)
 
 
 def _chunk(seeds: range) -> list[Seen]:
@@ -45,8 +65,7 @@ def _chunk(seeds: range) -> list[Seen]:
 
 def see_all(seeds: range, *, workers: int = 2) -> Iterator[Seen]:
     """All of these worlds, in order of seeds."""
-    chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        for seen in pool.map(_chunk, chunks):
+        for seen in pool.map(_chunk, chunks(seeds)):
             yield from seen

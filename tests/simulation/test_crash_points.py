@@ -100,7 +100,7 @@ def effects(job: str) -> int:
     point = CrashPoint(0, "before")
     world = live(JOBS[job], faults=lambda: point)
     assert check(world) == []
-    assert world.kills == 0
+    assert world.host.kills == 0
     return point.count
 
 
@@ -112,7 +112,7 @@ def walk(job: str) -> tuple[int, list[str]]:
         for phase in phases:
             world = crashed(job, nth, phase)
             points += 1
-            if world.kills != 1:
+            if world.host.kills != 1:
                 wrong.append(f"{phase} effect {nth}: nobody crashed")
             wrong += [f"{phase} effect {nth}: {fault}" for fault in check(world)]
     return points, wrong

@@ -1,0 +1,68 @@
+"""What lies in a world's storage, read past all ports and faults."""
+
+import json
+
+from tests.doubles.blobs import MemoryBlobs
+from tests.simulation.scenario import Row, Version
+from workers.ports import BlobRef
+
+
+class Records:
+    """Storage as one who knows everything sees it.
+
+    `versions` holds each content that a file ever had, by ETag, and `current` the ETag of each file
+    that is there now.
+    """
+
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        self._blobs = blobs
+        self._rows: dict[tuple[str, int], tuple[Row, ...]] = {}
+        self.versions: dict[str, Version] = {}
+        self.current: dict[str, str] = {}
+
+    def stored(self, container: str, name: str) -> bytes | None:
+        """A blob's content; None where there is none."""
+        blob = self._blobs.blobs.get(BlobRef(container, name))
+        return None if blob is None else bytes(blob.data)
+
+    def of_job(self, job: str, name: str) -> bytes | None:
+        """A document of a job in the state container; None where it does not stand."""
+        return self.stored("state", f"jobs/{job}/{name}")
+
+    def jobs(self) -> list[str]:
+        """Ids of all jobs that were accepted."""
+        names = sorted(ref.name for ref in self._blobs.blobs if ref.container == "state")
+        return [n.split("/")[1] for n in names if n.startswith("jobs/") and n.endswith("/job.json")]
+
+    def open_markers(self) -> list[str]:
+        """Ids of the jobs that are marked as open."""
+        return [
+            ref.name.removeprefix("open/")
+            for ref in self._blobs.blobs
+            if ref.name.startswith("open/")
+        ]
+
+    def file_of(self, job: str) -> Version:
+        """The content that a job was made of."""
+        return self.versions[json.loads(self.of_job(job, "job.json") or b"{}")["etag"]]
+
+    def rows_of(self, job: str, shard: int) -> tuple[Row, ...]:
+        """The rows of a shard, by the plan."""
+        if (job, shard) not in self._rows:
+            first = 0
+            plan = self.of_job(job, "plan.jsonl") or b""
+            for line in map(json.loads, plan.splitlines()):
+                rows = self.file_of(job).rows[first : first + line["rows"]]
+                self._rows[job, line["shard"]] = rows
+                first += line["rows"]
+        return self._rows[job, shard]
+
+    def journals(self, job: str, shard: int) -> dict[str, bytes]:
+        """The journals of a shard by attempt, oldest first; a rolled one is one."""
+        folder = f"jobs/{job}/journal/{shard}/"
+        found: dict[str, bytes] = {}
+        for ref in sorted(self._blobs.blobs):
+            if ref.container == "state" and ref.name.startswith(folder):
+                attempt = ref.name.removeprefix(folder)[7:43]
+                found[attempt] = found.get(attempt, b"") + bytes(self._blobs.blobs[ref].data)
+        return found

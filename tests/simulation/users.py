@@ -1,0 +1,108 @@
+"""Users and operators: they upload files, announce them, cancel, pause, resume, stop workers."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from tests.doubles.faults import ProcessKilled
+from tests.simulation.host import DROPS
+from tests.simulation.process import Process
+from tests.simulation.scenario import Doing, Version, version
+from workers.api.http import HttpCall
+from workers.errors import Unavailable
+from workers.ports import BlobRef, OutMessage
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Users:
+    """What people do. `accepted` holds (job, act) of what they were told to be accepted."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._writes: dict[str, int] = {}
+        self._acting: set[asyncio.Task[None]] = set()
+        self.accepted: list[tuple[str, str]] = []
+
+    async def write(self, file: Version) -> None:
+        """Put a file into its container, over what is there."""
+        ref = BlobRef("prompts", file.name)
+        await self._world.blobs.delete(ref)
+        etag = await self._world.blobs.create(ref, file.data)
+        self._world.records.versions[etag] = file
+        self._world.records.current[file.name] = etag
+
+    async def announce(self, name: str) -> None:
+        """Tell of a file as it is now; users' own messages do not get lost on the way."""
+        etag = self._world.records.current.get(name)
+        if etag is None:
+            return
+        if self._world.scenario.queued:
+            body = json.dumps({"container": "prompts", "name": name}).encode()
+            await self._world.bus.send("jobs", [OutMessage(body, f"request {name}")])
+        else:
+            event = {"container": "prompts", "name": name, "etag": etag}
+            message = OutMessage(json.dumps(event).encode(), f"drop {name}")
+            await self._world.bus.send(DROPS, [message])
+        self._world.moved.set()
+
+    def do(self, doing: Doing) -> None:
+        """Begin to do something now."""
+
+        async def act() -> None:
+            with self._world.held_open():
+                await self._does(doing)
+
+        task = self._world.loop.create_task(act())
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
+
+    async def _does(self, doing: Doing) -> None:
+        self._world.trace("user", doing.act, doing.which)
+        able = self._world.host.alive
+        if doing.act in ("kill", "drain"):
+            if able:
+                self._stop(able[doing.which % len(able)], gently=doing.act == "drain")
+            return
+        names = [file.name for file in self._world.scenario.files]
+        name = names[doing.which % len(names)]
+        if doing.act == "announce":
+            await self.announce(name)
+        elif doing.act == "delete":
+            self._world.records.current.pop(name, None)
+            await self._world.blobs.delete(BlobRef("prompts", name))
+        elif doing.act == "overwrite":
+            self._writes[name] = self._writes.get(name, 1) + 1
+            await self.write(version(name, self._writes[name], ("chat",) * 3))
+            await self.announce(name)
+        elif able:
+            job = self._job_of(name)
+            process = able[self._world.rng.randrange(len(able))]
+            if job is not None:
+                process.spawn(self._acts(process, job, doing.act))
+
+    def _job_of(self, name: str) -> str | None:
+        records = self._world.records
+        return next((job for job in records.jobs() if records.file_of(job).name == name), None)
+
+    def _stop(self, process: Process, *, gently: bool) -> None:
+        if gently and not process.frozen:
+            self._world.host.drain(process)
+        else:
+            self._world.host.kill(process)
+
+    async def _acts(self, process: Process, job: str, act: str) -> None:
+        try:
+            reply = await process.api.answer(HttpCall("POST", f"/api/jobs/{job}/{act}"))
+        except Unavailable:
+            return
+        except (ProcessKilled, BaseExceptionGroup):
+            if not process.dead:
+                raise
+            return
+        finally:
+            self._world.moved.set()
+        self._world.trace("user", act, job, reply.code)
+        if reply.code == 202:
+            self.accepted.append((job, act))
