@@ -1,7 +1,7 @@
-"""`python -m schemas [FOLDER]`: writes the contracts as JSON Schemas, else to docs/schemas."""
+"""`python -m schemas`: writes everything that crosses a boundary as JSON Schemas."""
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,8 +42,8 @@ def _text(name: str, kind: Any) -> str:
     return json.dumps({**head, **schema}, indent=2, ensure_ascii=False) + "\n"
 
 
-def main(folder: Path) -> None:
-    """Write all schemas; what lies there and is none any more is removed."""
+def write(folder: Path) -> None:
+    """Write all schemas into a folder; a schema there that is none any more is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = exported()
     for old in folder.glob("*.schema.json"):
@@ -53,5 +53,14 @@ def main(folder: Path) -> None:
         (folder / name).write_text(text, "utf-8")
 
 
+def main() -> None:
+    """Read the command line and write the schemas."""
+    parser = argparse.ArgumentParser(prog="python -m schemas", description=__doc__)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=FOLDER, help="where to (default: docs/schemas)"
+    )
+    write(parser.parse_args().folder)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    main()

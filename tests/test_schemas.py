@@ -25,8 +25,20 @@ def test_exported_schemas_are_current() -> None:
 
 def test_export_writes_every_contract_and_removes_what_is_none(tmp_path: Path) -> None:
     (tmp_path / "old.schema.json").write_text("{}")
-    export.main(tmp_path)
+    export.write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(export.exported())
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--folder"], 2)])
+def test_what_is_no_folder_makes_none(
+    arguments: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["schemas", *arguments])
+    with pytest.raises(SystemExit) as exited:
+        export.main()
+    assert exited.value.code == status
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", export.CONTRACTS)

@@ -20,7 +20,7 @@ from workers.errors import BlobChanged, BlobMissing, InputError, Unavailable
 from workers.intake import announcements
 from workers.intake.planning import Survey
 from workers.intake.scanning import PIECE_BYTES, Planned, scan
-from workers.intake.verdicts import Routes, judged
+from workers.intake.verdicts import Preflight, judged
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
@@ -55,7 +55,7 @@ class Intake:
         store: JobStore,
         transitions: Transitions,
         outbox: Outbox,
-        routes: Routes,
+        routes: Preflight,
         settings: Settings,
         *,
         clock: Callable[[], float],

@@ -9,7 +9,7 @@ from workers.rows.reading import NO_MODEL
 from workers.rows.writing import DUPLICATE
 
 
-class Routes(Protocol):
+class Preflight(Protocol):
     """What is asked of the dispatcher before a job is planned."""
 
     def cannot(self, task: Task, model: str) -> str | None:
@@ -19,7 +19,7 @@ class Routes(Protocol):
         """Why the deployments themselves say that they cannot; None where one can."""
 
 
-async def judged(job: Job, planned: Planned, routes: Routes) -> Reason | None:
+async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
     """Why the whole job has to fail; None where it can be run."""
     asked = planned.survey.asked
     if job.options.on_invalid == "fail" and (bad := _invalid(planned, routes)) is not None:
@@ -32,7 +32,7 @@ async def judged(job: Job, planned: Planned, routes: Routes) -> Reason | None:
     return None
 
 
-def _invalid(planned: Planned, routes: Routes) -> str | None:
+def _invalid(planned: Planned, routes: Preflight) -> str | None:
     """What is wrong with a row that cannot be asked; None where all can."""
     survey = planned.survey
     if survey.first_invalid is not None:
@@ -48,7 +48,7 @@ def _invalid(planned: Planned, routes: Routes) -> str | None:
     return None
 
 
-async def _unserved(task: Task, model: str | None, routes: Routes) -> str | None:
+async def _unserved(task: Task, model: str | None, routes: Preflight) -> str | None:
     """Only what the deployments say of themselves: an unknown model is its row's error."""
     if model is None or routes.cannot(task, model) is not None:
         return None

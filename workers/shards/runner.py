@@ -40,8 +40,8 @@ CHANGED: Final = Reason(
 log = logging.getLogger(__name__)
 
 
-class Dispatcher(Dispatch, Routes, Protocol):
-    """What a runner asks of the dispatcher."""
+class Deployments(Dispatch, Routes, Protocol):
+    """What a runner asks of the deployments, through the dispatcher."""
 
     def waiting(self, job: str) -> Waiting | None:
         """What a job's calls wait for now."""
@@ -55,7 +55,7 @@ class Runner:
         store: JobStore,
         transitions: Transitions,
         outbox: Outbox,
-        dispatcher: Dispatcher,
+        dispatcher: Deployments,
         *,
         clock: Callable[[], float],
         rng: random.Random,

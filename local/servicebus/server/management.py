@@ -20,7 +20,7 @@ from ..broker.sessions import SessionQueue
 from ..codec.values import Array, Int, Timestamp, Value
 
 Body = dict[str, Value]
-Kind = TypeVar("Kind")
+Wanted = TypeVar("Wanted")
 
 _PREFIX = "com.microsoft:"
 _RECEIVE_AND_DELETE = 0
@@ -51,14 +51,14 @@ def manage(entity: Entity, operation: str, body: Body, max_message: int) -> Body
     raise NotImplementedHereError(f"the operation {operation} is not supported by this broker")
 
 
-def _field(body: Body, name: str, kind: type[Kind]) -> Kind:
+def _field(body: Body, name: str, kind: type[Wanted]) -> Wanted:
     value = body.get(name)
     if not isinstance(value, kind):
         raise InvalidFieldError(f"the field {name} is missing or no {kind.__name__}")
     return value
 
 
-def _list_of(body: Body, name: str, kind: type[Kind]) -> list[Kind]:
+def _list_of(body: Body, name: str, kind: type[Wanted]) -> list[Wanted]:
     values: list[Any] = _field(body, name, list)
     if not all(isinstance(value, kind) for value in values):
         raise InvalidFieldError(f"the field {name} holds something that is no {kind.__name__}")
