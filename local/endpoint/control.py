@@ -35,7 +35,7 @@ def report(simulator: Simulator, *, rows: bool = False) -> dict[str, Any]:
 
 
 async def handle(simulator: Simulator, request: web.BaseRequest) -> web.StreamResponse:
-    """Answer a request of the control surface; what is wrong with one is told with a 400."""
+    """Answer a request of the control surface; a mistake gets a 400 that names it."""
     match request.method, request.path.removeprefix(PREFIX):
         case "GET", "stats":
             return _json(report(simulator, rows=request.query.get("rows") == "1"))

@@ -165,7 +165,7 @@ class Counts:
         return dict(self._billed)
 
     def unanswered(self) -> dict[str, int]:
-        """How often each row was billed without a whole 200; rows that got all are left out."""
+        """How often each row was billed without a whole 200, for rows of which that is true."""
         return dict(self._unanswered)
 
     def _second(self, elapsed: float) -> list[int]:

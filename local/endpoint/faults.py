@@ -167,7 +167,7 @@ class FaultPlan:
     def decide(self, ordinal: int, elapsed: float, ask: Ask, row: str) -> Rule | None:
         """What would go wrong with this request, if anything; `row` is the key of its row.
 
-        Changes nothing: `settle` does, once the request was not refused for another reason.
+        The counts stay as they are: `settle` counts once no other reason has refused the request.
         """
         for index, rule in enumerate(self.rules):
             when = rule.when

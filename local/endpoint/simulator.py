@@ -164,7 +164,7 @@ class Simulator:
         return sent
 
     async def _think(self, ask: Ask, given: Answer) -> bool:
-        """Take the time that a model takes; False if the service's own time-out came first."""
+        """Take the time that a model takes; gives whether the service's time-out allows it."""
         settings = self.settings
         wait = draw_latency(settings.latency, settings.latency_sigma, self._latencies)
         if not ask.stream:

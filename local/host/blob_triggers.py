@@ -87,7 +87,7 @@ class BlobListener:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _create(self, container: ContainerClient) -> None:
-        """Where Azure has the container already, a fresh emulator has none."""
+        """Create the container: a fresh emulator lacks what a deployment has created on Azure."""
         try:
             await container.create_container()
         except ResourceExistsError:

@@ -1,6 +1,6 @@
 """Which functions does an app have, and do their parameters fit their bindings?
 
-Makes the checks that Azure's worker makes when it indexes an app
+The checks are those that Azure's worker makes when it indexes an app
 (azure_functions_runtime/functions.py, `Registry.add_indexed_function`), so that a mistake shows
 here and not after a deployment.
 """
@@ -63,7 +63,7 @@ def import_app(folder: Path, module: str = "function_app") -> ModuleType:
 
 
 def load(app_module: ModuleType) -> list[Function]:
-    """The functions of a module's `app`, checked. Index an app only once: a second time fails."""
+    """The functions of a module's `app`, checked. An app can be indexed only once."""
     app = getattr(app_module, "app", None)
     if not isinstance(app, func.FunctionApp):
         raise LoadError(f"{app_module.__name__}.py has no `app = func.FunctionApp()`")

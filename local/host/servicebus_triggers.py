@@ -1,8 +1,8 @@
 """Service Bus triggers: receive, call, complete on success, abandon on an exception.
 
-As Microsoft.Azure.WebJobs.Extensions.ServiceBus does it, with one difference on purpose: a message
-is asked for only when a slot is free, one at a time, so that several hosts share a queue evenly and
-none holds messages that it cannot work on.
+This host does as Microsoft.Azure.WebJobs.Extensions.ServiceBus, with one difference on purpose: a
+message is asked for only when a slot is free, one at a time, so that several hosts share a queue
+evenly and none holds messages that it cannot work on.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class ServiceBusListener:
     async def run(self) -> None:
         """Receive until `stop`, then wait for the calls that run.
 
-        Cancelled, it cancels them and abandons their messages.
+        A cancellation of this cancels them and abandons their messages.
         """
         while not self._stopping.is_set():
             try:
@@ -94,7 +94,7 @@ class ServiceBusListener:
             task.add_done_callback(self._handled)
 
     async def _receive_one(self, receiver: ServiceBusReceiver) -> list[ServiceBusReceivedMessage]:
-        """At most one message; none, too, when Service Bus is away."""
+        """The next message; none where there is none in time or Service Bus is away."""
         try:
             messages = await receiver.receive_messages(1, max_wait_time=self._wait)
         except ServiceBusError as error:

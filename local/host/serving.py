@@ -138,7 +138,7 @@ class Host:
 def stop_at_signals(stop: asyncio.Event) -> Callable[[], None]:
     """Set `stop` at SIGTERM, SIGINT or a call of what is returned.
 
-    Asked a second time, or when stopping takes too long, the process ends at once.
+    The process ends at once when it is asked a second time, or when stopping takes too long.
     """
     loop = asyncio.get_running_loop()
 

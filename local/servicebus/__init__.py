@@ -1,9 +1,9 @@
 """A local Service Bus: an AMQP 1.0 broker that the unmodified azure-servicebus clients talk to.
 
-For local runs and for tests; the standard library is all it needs. Three layers, each of which
-knows only those before it: `codec` (AMQP as bytes), `broker` (what Service Bus promises, without
-I/O), `server` (connections, the clock, the disk). `docs/servicebus.md` says how to run it and what
-it does not do.
+It serves local runs and tests, and needs the standard library only. It has three layers, each of
+which knows only those before it: `codec` (AMQP as bytes), `broker` (what Service Bus promises,
+without I/O), `server` (connections, the clock, the disk). `docs/servicebus.md` says how to run it
+and what it does not do.
 """
 
 from .server.context import Limits

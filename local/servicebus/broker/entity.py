@@ -105,7 +105,7 @@ class Entity(ABC):
         return self._scheduled.first()
 
     def restore(self, message: Message) -> None:
-        """Put a message of an earlier process in its place; in the order of their numbers."""
+        """Put a message of an earlier process in its place; messages come in number order."""
         self.messages[message.sequence] = message
         self._scheduled.add(message.sequence, message.scheduled_ms)
 
@@ -114,7 +114,7 @@ class Entity(ABC):
         self._next_sequence = next_sequence
 
     def restore_id(self, message_id: bytes, until_ms: int) -> None:
-        """Remember a message id of an earlier process; in the order of their times."""
+        """Remember a message id of an earlier process; ids come in the order of their times."""
         self._seen[message_id] = until_ms
 
     def _number(self, message: Message) -> None:

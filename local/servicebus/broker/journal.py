@@ -6,7 +6,7 @@ from .message import Message
 
 
 class Journal(Protocol):
-    """Is told each change, before anybody outside is told that it happened.
+    """What each change is told to, before anybody outside hears that it happened.
 
     A change may be told more than once; the last one counts. `path` names the entity. Messages are
     passed by reference: what matters is how they are when the journal is written.
@@ -25,7 +25,7 @@ class Journal(Protocol):
         """The next message of an entity will get this number."""
 
     def saw(self, path: str, message_id: bytes, until_ms: int) -> None:
-        """Until then, a message with this id is a duplicate."""
+        """A message with this id is a duplicate until `until_ms`."""
 
     def forgot(self, path: str, message_id: bytes) -> None:
         """The id may be used again."""
@@ -35,7 +35,7 @@ class Journal(Protocol):
 
 
 class NoJournal:
-    """Keeps nothing: messages live as long as the process."""
+    """A journal that keeps nothing: messages live as long as the process."""
 
     def added(self, path: str, message: Message) -> None:
         """Keep nothing."""

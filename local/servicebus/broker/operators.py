@@ -26,12 +26,12 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _quotient(a: float, b: float) -> float:
-    """As C# divides: two integers without a rest."""
+    """The quotient as C# computes it: of two integers, without the remainder."""
     return _times(a, b) if isinstance(a, int) and isinstance(b, int) else a / b
 
 
 def _remainder(a: float, b: float) -> float:
-    """As in C#: of the sign of what is divided."""
+    """The remainder as C# computes it: with the sign of the dividend."""
     return a - b * _times(a, b)
 
 
@@ -78,7 +78,7 @@ def _kind(value: Value) -> type:
 
 
 def either(left: Expression, right: Expression) -> Expression:
-    """OR: true if one is, unknown if one might be."""
+    """OR: true if one value is, unknown if one might be."""
 
     def evaluate(facts: Facts) -> bool | None:
         values = (left(facts), right(facts))
@@ -90,7 +90,7 @@ def either(left: Expression, right: Expression) -> Expression:
 
 
 def both(left: Expression, right: Expression) -> Expression:
-    """AND: false if one is, unknown if one might be."""
+    """AND: false if one value is, unknown if one might be."""
 
     def evaluate(facts: Facts) -> bool | None:
         values = (left(facts), right(facts))

@@ -78,7 +78,7 @@ class Queue(Entity):
         self._ready.remove(message.sequence)
 
     def restore(self, message: Message) -> None:
-        """Put a message of an earlier process in its place; in the order of their numbers."""
+        """Put a message of an earlier process in its place; messages come in number order."""
         if message.state == State.SCHEDULED:
             super().restore(message)
             return
@@ -210,7 +210,11 @@ class Queue(Entity):
     # ---------------------------------------------------------------- settlement
 
     def complete(self, token: UUID) -> None:
-        """Remove a message for good. Like all settlements raises MessageLockLostError."""
+        """Remove a message for good.
+
+        Raises:
+            MessageLockLostError: the lock has expired or its message is settled.
+        """
         self._remove(self._unlock(token))
 
     def release(self, token: UUID) -> None:
@@ -224,7 +228,7 @@ class Queue(Entity):
         self._release(message, counted=True)
 
     def defer(self, token: UUID, properties: dict[str, Value] | None = None) -> None:
-        """Set a message apart: only who knows its number receives it again."""
+        """Set a message apart: from now on it is received by its number only."""
         message = self._unlock(token)
         self._change_properties(message, properties)
         message.state = State.DEFERRED

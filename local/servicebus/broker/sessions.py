@@ -124,7 +124,9 @@ class SessionQueue(Queue):
         self._around.journal.session(self.path, session_id, state)
 
     def receive_deferred(self, sequences: Iterable[int], *, delete: bool) -> list[Message]:
-        """As of any queue, but only of sessions that are held: their locks end with the session's.
+        """Lock, or take out, deferred messages of sessions that are held.
+
+        A message's lock ends with its session's.
 
         Raises:
             SessionLockLostError: nobody holds the session of one of them.

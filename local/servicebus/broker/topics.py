@@ -14,7 +14,7 @@ def make_queue(path: str, settings: QueueSettings, around: Surroundings) -> Queu
 
 
 class Topic(Entity):
-    """Holds nothing itself but scheduled messages, which fan out when their time comes."""
+    """A topic holds nothing but scheduled messages, which fan out when their time comes."""
 
     def __init__(self, name: str, settings: TopicSettings, around: Surroundings) -> None:
         super().__init__(name, settings.duplicate_window_ms, around)

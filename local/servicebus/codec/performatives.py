@@ -158,7 +158,7 @@ class SaslInit(NamedTuple):
 
 
 class SaslOutcome(NamedTuple):
-    """0: welcome."""
+    """The server's answer to the client's credentials: code 0 lets it in."""
 
     code: int
     additional_data: bytes | None = None

@@ -242,7 +242,7 @@ def skip(data: bytes, position: int) -> int:
 def map_entries(data: bytes, position: int) -> Iterator[tuple[Value, bytes]]:
     """Each key of the map at `position` with its still encoded key and value.
 
-    Lets the broker add to a sender's map without decoding, and so changing, what is in it.
+    The broker adds to a sender's map by this, without decoding, and so changing, what is in it.
     """
     end = skip(data, position)
     constructor = data[position]

@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """It has read them."""
+        """The client has read its answers: its questions are heard again."""
         self._paused = False
         self._transport.resume_reading()
         self._read()

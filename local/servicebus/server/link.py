@@ -1,4 +1,4 @@
-"""What both directions of a link share: how it opens, is refused, and ends; and what carries it."""
+"""What both directions of a link share: how it opens and ends, and what carries it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -118,7 +118,7 @@ class Link:
             self.session.flow(self)
 
     def after(self, fault: Fault | None, confirm: Callable[[], None]) -> None:
-        """Confirm an operation that has had its effect; or not, if a fault says so."""
+        """Confirm an operation that has had its effect, in the way that its fault, if any, says."""
         if fault is None or fault.kind == Kind.BUSY:
             confirm()
         elif fault.kind == Kind.DELAY_ACK:

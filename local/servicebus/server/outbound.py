@@ -38,7 +38,7 @@ class Outbound(Link):
     # ---------------------------------------------------------------- a consumer
 
     def open(self) -> None:
-        """Open the link; at a queue with sessions, once there is one for it."""
+        """Open the link; at a queue with sessions, the link opens once a session is free."""
         if isinstance(self.queue, SessionQueue):
             self._ask_for_session(self.queue)
             return

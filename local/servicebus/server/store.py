@@ -97,7 +97,7 @@ class Store:
         self._dirty = True
 
     def saw(self, path: str, message_id: bytes, until_ms: int) -> None:
-        """Until then, a message with this id is a duplicate."""
+        """A message with this id is a duplicate until `until_ms`."""
         self._seen[path, message_id] = until_ms
         self._dirty = True
 
