@@ -46,7 +46,7 @@ def deeper_than(value: Any, levels: int) -> bool:
 
 
 class _Open(BaseModel):
-    """Known fields are checked, others travel on as they are."""
+    """A body whose known fields are checked and whose other fields travel on as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 

@@ -79,7 +79,7 @@ class Tokens(_Frozen):
         return self.prompt + self.completion
 
     def plus(self, other: "Tokens") -> "Tokens":
-        """The sums."""
+        """The sums of both kinds."""
         return Tokens(
             prompt=self.prompt + other.prompt, completion=self.completion + other.completion
         )

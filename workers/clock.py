@@ -23,7 +23,7 @@ class ServiceClock:
         return self._own() + self._ahead
 
     def heard(self, service_time: float, asked: float) -> None:
-        """An answer came with this time, to a call made at `asked` by this clock."""
+        """Take note of the time in an answer to a call made at `asked` by this clock."""
         if self() - asked > TOLERANCE_SECONDS:
             return  # an old answer: the process may have slept over it
         ahead = service_time - self._own()

@@ -10,7 +10,7 @@ import pytest
 from local.servicebus import Fault, Faults, Server, serve
 from local.servicebus.server.faults import Kind, Operation
 from workers import errors
-from workers.adapters import bus as adapter
+from workers.adapters import send_queue as adapter
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.ports import OutMessage
 
@@ -61,7 +61,7 @@ async def test_a_service_that_stays_silent_is_unavailable(
     bus: ServiceBus, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bus.send("jobs", [message("before")])
-    monkeypatch.setattr(adapter, "BATCH_SECONDS", 0.3)
+    monkeypatch.setattr(adapter, "TURN_SECONDS", 0.3)
     server.faults.rules.append(Fault(Kind.DELAY_ACK, Operation.SEND, times=1, delay=60))
 
     results = await asyncio.gather(
@@ -77,7 +77,7 @@ async def test_a_service_that_stays_silent_is_unavailable(
 
 
 async def test_an_outage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "BATCH_SECONDS", 1.0)
+    monkeypatch.setattr(adapter, "TURN_SECONDS", 1.0)
     async with serve(CONFIG) as first:
         port = first.port
         client = connect_bus(first.connection_string)

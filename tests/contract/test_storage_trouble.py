@@ -23,6 +23,7 @@ from local.azurite import azurite as running_azurite
 from tests.contract.lossy import Lossy, Mishap, Refuse, lossy
 from workers import errors
 from workers.adapters import blobs as adapter
+from workers.adapters import storage_client
 from workers.adapters.blobs import AzureBlobs, connect_blobs
 from workers.ports import BlobRef
 
@@ -40,7 +41,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK repeats as often as ever, but at once."""
     at_once = {"initial_backoff": 0, "increment_base": 0, "random_jitter_range": 0}
     monkeypatch.setattr(
-        adapter, "ExponentialRetry", lambda **options: ExponentialRetry(**{**options, **at_once})
+        storage_client,
+        "ExponentialRetry",
+        lambda **options: ExponentialRetry(**{**options, **at_once}),
     )
 
 
@@ -246,8 +249,8 @@ async def test_compressed_blobs_are_counted_as_they_are_stored(
 async def test_large_blobs_come_and_go_in_parts(
     azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter, "_SINGLE_PUT", 1 << 20)
-    monkeypatch.setattr(adapter, "_SINGLE_GET", 1 << 20)
+    monkeypatch.setattr(storage_client, "_SINGLE_PUT", 1 << 20)
+    monkeypatch.setattr(storage_client, "_SINGLE_GET", 1 << 20)
     data = bytes(range(256)) * 36 * 1024  # 9 MiB
     ref = BlobRef(container, "large")
     async with connect_blobs(azurite.connection_string) as blobs:

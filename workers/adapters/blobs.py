@@ -6,55 +6,44 @@ The SDK repeats a call whose answer was lost; `asyncio.timeout` bounds the call 
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import IO, Any
 
-import aiohttp
 from azure.core import MatchConditions
 from azure.core.async_paging import AsyncItemPaged
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import HttpResponseError, ResourceExistsError
-from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob import (
     BlobBlock,
     BlobProperties,
-    BlobSasPermissions,
     ContentSettings,
-    generate_blob_sas,
 )
-from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClient, ExponentialRetry
+from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClient
 
-from workers.adapters.storage_errors import deadline, path_of
+from workers.adapters.block_copies import BlockCopies
+from workers.adapters.storage_client import open_client
+from workers.adapters.storage_errors import (
+    BULK_SECONDS,
+    BULK_SILENCE_SECONDS,
+    deadline,
+    path_of,
+)
 from workers.errors import (
     BlobChanged,
     BlobExists,
     BlobMissing,
     LeaseHeld,
     LeaseLost,
-    SettingsError,
-    StorageError,
     Unavailable,
 )
 from workers.ports import BlobInfo, BlobRef, Stored
 
 # A lease is judged lost 28 s after its last renewal: one must fail in time for another.
 LEASE_SECONDS = 10.0
-BULK_SECONDS = 150.0
 _LEASE_OPTIONS: dict[str, Any] = {"retry_total": 1, "read_timeout": 4.0}
-# Seconds of silence on a connection before the SDK gives up on an answer.
-SILENCE_SECONDS = 12.0
-BULK_SILENCE_SECONDS = 60.0
 
 APPEND_LIMIT = 4 * 1024 * 1024
-_SINGLE_GET = 32 * 1024 * 1024
-_SINGLE_PUT = 64 * 1024 * 1024
-# Bytes taken off a connection at a time; azure-core's default for a transport of one's own is
-# 4 KiB.
-_BLOCK_BYTES = 256 * 1024
 _READS = 3
-_SAS_VALIDITY = timedelta(hours=1)
-_STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 _log = logging.getLogger(__name__)
 
@@ -65,58 +54,9 @@ async def connect_blobs(
     service_uri: str | None = None,
     credential: AsyncTokenCredential | None = None,
 ) -> AsyncIterator["AzureBlobs"]:
-    """A client by connection string, or by `service_uri` and `credential`; no call is made yet.
-
-    `connection` is any storage connection string (`UseDevelopmentStorage=true` too);
-    `service_uri` is `https://{account}.blob.core.windows.net`, as the Functions setting
-    `{name}__blobServiceUri` has it. The credential stays the caller's to close.
-    """
-    # Callers bound what they have in flight; a limit here would only let deadlines run out in
-    # a queue. Nothing is decompressed: bytes are counted and ranged as they are stored.
-    async with (
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-        ) as session,
-        _service(connection, service_uri, credential, session) as service,
-    ):
+    """Blob Storage as `open_client` reaches it; no call is made yet."""
+    async with open_client(connection, service_uri, credential) as service:
         yield AzureBlobs(service, credential)
-
-
-def _service(
-    connection: str | None,
-    service_uri: str | None,
-    credential: AsyncTokenCredential | None,
-    session: aiohttp.ClientSession,
-) -> BlobServiceClient:
-    transport = AioHttpTransport(
-        session=session,
-        use_env_settings=False,
-        connection_timeout=5,
-        read_timeout=SILENCE_SECONDS,
-        connection_data_block_size=_BLOCK_BYTES,
-    )
-    retries = ExponentialRetry(
-        initial_backoff=0, increment_base=2, retry_total=2, random_jitter_range=1
-    )
-    options: dict[str, Any] = {
-        "transport": transport,
-        "use_env_settings": False,
-        "retry_policy": retries,
-        "max_single_get_size": _SINGLE_GET,
-        "max_single_put_size": _SINGLE_PUT,
-    }
-    try:
-        if connection:
-            return BlobServiceClient.from_connection_string(connection, **options)
-        if service_uri and credential:
-            return BlobServiceClient(service_uri, credential, **options)
-    except ValueError:
-        # Not chained: the string holds a key.
-        raise SettingsError("The storage connection string or URI is malformed.") from None
-    raise SettingsError("Storage needs a connection string, or a blob service URI and an identity.")
 
 
 class AzureBlobs:
@@ -126,9 +66,7 @@ class AzureBlobs:
         self, service: BlobServiceClient, credential: AsyncTokenCredential | None = None
     ) -> None:
         self._service = service
-        self._credential = credential
-        self._copies_by_url = True
-        self._refusals: set[tuple[Any, Any]] = set()
+        self._copies = BlockCopies(service, credential)
 
     async def ensure_containers(self, names: Iterable[str]) -> None:
         """Make containers that are not there: for local use, where nothing deploys them."""
@@ -231,7 +169,7 @@ class AzureBlobs:
         return _unquoted(answer["etag"])
 
     async def delete(self, ref: BlobRef) -> None:
-        """Remove a blob; one that is not there is fine."""
+        """Remove a blob, if it is there."""
         try:
             async with deadline(ref, BlobChanged):
                 await self._blob(ref).delete_blob(delete_snapshots="include")
@@ -259,7 +197,7 @@ class AzureBlobs:
             await self._blob(ref).create_append_blob(match_condition=MatchConditions.IfMissing)
 
     async def append(self, ref: BlobRef, data: bytes) -> None:
-        """Add at most 4 MiB at the end, in one piece; nothing at all is no call."""
+        """Add at most 4 MiB at the end, in one piece; empty data makes no call."""
         if len(data) > APPEND_LIMIT:
             raise ValueError(f"An append takes at most {APPEND_LIMIT} bytes, not {len(data)}.")
         if data:
@@ -280,7 +218,7 @@ class AzureBlobs:
             raise LeaseLost(f"The lease went with its blob: {path_of(ref)}") from error
 
     async def release_lease(self, ref: BlobRef, lease_id: str) -> None:
-        """Give a lease back; one that is lost already is fine."""
+        """Give a lease back, if it is still held."""
         try:
             async with deadline(ref, LeaseLost, LEASE_SECONDS):
                 await self._lease(ref, lease_id).release(**_LEASE_OPTIONS)
@@ -289,13 +227,7 @@ class AzureBlobs:
 
     async def stage_from(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
         """Stage a whole blob as one block of another (Put Block From URL, else streamed)."""
-        if self._copies_by_url:
-            try:
-                return await self._stage_by_url(ref, block_id, source)
-            except StorageError as error:
-                # Not worth telling refusals apart: streaming meets whatever is really wrong.
-                self._tell(error)
-        return await self._stage_streamed(ref, block_id, source)
+        await self._copies.stage(ref, block_id, source)
 
     async def commit(
         self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
@@ -308,51 +240,6 @@ class AzureBlobs:
                 match_condition=MatchConditions.IfMissing,
                 read_timeout=BULK_SILENCE_SECONDS,
             )
-
-    async def _stage_by_url(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
-        async with deadline(ref, BlobChanged, BULK_SECONDS):
-            url, authorization = await self._source(source)
-            await self._blob(ref).stage_block_from_url(
-                block_id,
-                url,
-                source_authorization=authorization,
-                read_timeout=BULK_SILENCE_SECONDS,
-            )
-
-    async def _stage_streamed(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
-        async with deadline(source, BlobChanged, BULK_SECONDS):
-            download = await self._blob(source).download_blob(decompress=False)
-        async with deadline(ref, BlobChanged, BULK_SECONDS):
-            chunks: Any = download.chunks()  # the SDK takes asynchronous iterables, untyped
-            await self._blob(ref).stage_block(block_id, chunks, length=download.size)
-
-    def _tell(self, refusal: StorageError) -> None:
-        """Say once per kind why copies are streamed; a service that cannot is not asked again."""
-        status, code = refusal.details.get("status"), refusal.details.get("code")
-        if status == 501:
-            self._copies_by_url = False
-        if (status, code) not in self._refusals:
-            self._refusals.add((status, code))
-            _log.warning("no Put Block From URL (%s %s): streaming instead", status, code)
-
-    async def _source(self, source: BlobRef) -> tuple[str, str | None]:
-        """The URL the service can read a blob at, and the Authorization it needs for that."""
-        blob = self._blob(source)
-        if self._credential is not None:
-            token = await self._credential.get_token(_STORAGE_SCOPE)
-            return blob.url, f"Bearer {token.token}"
-        key = getattr(self._service.credential, "account_key", None)
-        if key is None:
-            return blob.url, None  # made of a shared access signature: the URL has it
-        signature = generate_blob_sas(
-            str(self._service.account_name),
-            source.container,
-            source.name,
-            account_key=key,
-            permission=BlobSasPermissions(read=True),
-            expiry=datetime.now(UTC) + _SAS_VALIDITY,
-        )
-        return f"{blob.url}?{signature}", None
 
     def _blob(self, ref: BlobRef) -> BlobClient:
         return self._service.get_blob_client(ref.container, ref.name)

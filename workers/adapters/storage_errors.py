@@ -17,6 +17,9 @@ from workers.ports import BlobRef
 
 # Seconds for a small call with the SDK's own repeats.
 CALL_SECONDS = 30.0
+# Seconds for a whole blob, and of silence on a connection meanwhile.
+BULK_SECONDS = 150.0
+BULK_SILENCE_SECONDS = 60.0
 
 _BY_CODE: dict[str, type[errors.StorageError]] = {
     "BlobNotFound": errors.BlobMissing,

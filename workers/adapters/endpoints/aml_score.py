@@ -30,7 +30,7 @@ class AmlScore:
         self._model = deployment.model
 
     def key_headers(self, key: str) -> Mapping[str, str]:
-        """`Authorization: Bearer`."""
+        """The header `Authorization: Bearer`."""
         return {"Authorization": f"Bearer {key}"}
 
     def url(self, task: Task) -> str | None:
@@ -63,5 +63,5 @@ class AmlScore:
         return completion | ({"usage": answer["usage"]} if "usage" in answer else {})
 
     def read_info(self, answer: Any) -> EndpointInfo | None:
-        """There is nothing to read."""
+        """None: the contract has no address that tells of the model."""
         return None

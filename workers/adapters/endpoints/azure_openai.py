@@ -27,11 +27,11 @@ class AzureOpenAI:
         self._urls = {task: f"{base}{path}{query}" for task, path in PATHS.items()}
 
     def key_headers(self, key: str) -> Mapping[str, str]:
-        """`api-key`."""
+        """The header `api-key`."""
         return {"api-key": key}
 
     def url(self, task: Task) -> str | None:
-        """Resource, deployment, path and version."""
+        """The URL of a task: resource, deployment, path and version."""
         return self._urls.get(task)
 
     def encode(self, task: Task, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -43,5 +43,5 @@ class AzureOpenAI:
         return answer
 
     def read_info(self, answer: Any) -> EndpointInfo | None:
-        """There is nothing to read."""
+        """None: the contract has no address that tells of the model."""
         return None

@@ -33,6 +33,7 @@ from workers.adapters.endpoints.refusals import (
     task_unsupported,
 )
 from workers.adapters.endpoints.streaming import Fold, Malformed
+from workers.adapters.endpoints.transport import EndpointRequest
 from workers.ports import EndpointInfo
 
 log = logging.getLogger(__name__)
@@ -61,35 +62,10 @@ class Credentials(Protocol):
     """The key of a deployment, where it has one."""
 
     def headers(self) -> Mapping[str, str]:
-        """What the next request carries."""
+        """The headers that the next request carries."""
 
     def renew(self, refused: Mapping[str, str]) -> bool:
-        """Look for a newer key after a 401 to `refused`; whether there is one to try."""
-
-
-class EndpointRequest:
-    """A request that is sent once: what of azure-core's requests the pipeline and we use.
-
-    The pipeline is generic in its request; azure-core's own looks for a body of any kind.
-    """
-
-    __slots__ = ("content", "headers", "method", "url")
-    multipart_mixed_info = None
-
-    def __init__(
-        self, method: str, url: str, content: bytes | None, headers: dict[str, str]
-    ) -> None:
-        self.method = method
-        self.url = url
-        self.content = content
-        self.headers = headers
-
-    def prepare_multipart_body(self) -> None:
-        """The pipeline asks every request for it."""
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "EndpointRequest":
-        # azure-ai-inference copies a request before it makes its URL whole.
-        return self
+        """Look for a newer key after a 401 to the headers `refused`; gives whether there is one."""
 
 
 class _TooLarge(Exception):
@@ -138,7 +114,7 @@ class HttpEndpoint:
         return outcome
 
     def _warn(self, outcome: Outcome) -> None:
-        """Tell the operator, once, of what rows wait for and no row's error will ever name."""
+        """Tell the operator, once, of what rows wait for: no row's error will ever name it."""
         stops = outcome.kind in ("auth", "gone") or outcome.code == CONNECT_FAILED
         if stops and outcome.code != self._stopped_by:
             log.warning("deployment %s cannot be used: %s", self._deployment.name, outcome.message)

@@ -27,10 +27,10 @@ class Contract(Protocol):
         """Where the endpoint tells what it is; None if the contract has no such place."""
 
     def key_headers(self, key: str) -> Mapping[str, str]:
-        """How a key is carried."""
+        """The headers that carry a key."""
 
     def url(self, task: Task) -> str | None:
-        """Where a task is asked; None if the contract cannot do it."""
+        """The URL at which a task is asked; None if the contract cannot do it."""
 
     def encode(self, task: Task, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The wire body of an OpenAI-shaped one. Raises `Unsupported`."""

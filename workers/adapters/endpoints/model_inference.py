@@ -52,7 +52,7 @@ class ModelInference:
         return {"Authorization": f"Bearer {key}", "api-key": key}
 
     def url(self, task: Task) -> str | None:
-        """Target, path and version."""
+        """The URL of a task: target, path and version."""
         return self._urls.get(task)
 
     def encode(self, task: Task, body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -30,11 +30,11 @@ class OpenAI:
         self.info_url: str | None = f"{deployment.url}/models"
 
     def key_headers(self, key: str) -> Mapping[str, str]:
-        """`Authorization: Bearer`."""
+        """The header `Authorization: Bearer`."""
         return {"Authorization": f"Bearer {key}"}
 
     def url(self, task: Task) -> str | None:
-        """Base and path."""
+        """The URL of a task: base and path."""
         return self._urls.get(task)
 
     def encode(self, task: Task, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -46,7 +46,7 @@ class OpenAI:
         return answer
 
     def read_info(self, answer: Any) -> EndpointInfo | None:
-        """`GET /models` lists ids; some servers add a revision (`name@main`). Tasks are unsaid."""
+        """The model of `GET /models`, whose id may carry a revision (`name@main`)."""
         data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, list):
             return None

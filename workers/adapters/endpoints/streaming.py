@@ -20,7 +20,7 @@ class Malformed(Exception):
 
 
 class EventLines:
-    """Bytes in, the `data` of each event out."""
+    """A parser of server-sent events: bytes go in, the `data` of each event comes out."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -66,7 +66,10 @@ class Fold:
         self.error: dict[str, Any] | None = None
 
     def feed(self, piece: bytes) -> None:
-        """Take the next bytes. Raises `Malformed`."""
+        """Take the next bytes.
+
+        Raises `Malformed` where they are no chunks of a completion.
+        """
         for data in self._events.feed(piece):
             self._event(data)
 

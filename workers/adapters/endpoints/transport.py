@@ -17,8 +17,33 @@ from azure.core.exceptions import (
 from azure.core.pipeline.transport import AioHttpTransport
 
 
+class EndpointRequest:
+    """A request that is sent once, with those attributes of azure-core's that the pipeline uses.
+
+    The pipeline is generic in its request; azure-core's own looks for a body of any kind.
+    """
+
+    __slots__ = ("content", "headers", "method", "url")
+    multipart_mixed_info = None
+
+    def __init__(
+        self, method: str, url: str, content: bytes | None, headers: dict[str, str]
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.content = content
+        self.headers = headers
+
+    def prepare_multipart_body(self) -> None:
+        """Nothing: the pipeline calls this on every request, and none here has several parts."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> "EndpointRequest":
+        # azure-ai-inference copies a request before it makes its URL whole.
+        return self
+
+
 class HttpReply:
-    """An answer whose body is still to be read: what of azure-core's responses calls use."""
+    """An answer whose body is still to be read, as far as calls use azure-core's responses."""
 
     __slots__ = ("_answer", "headers", "status_code")
 
@@ -48,7 +73,7 @@ class HttpReply:
 
 
 class PlainTransport(AioHttpTransport):  # type: ignore[misc]  # untyped there
-    """Sends over a session that is somebody else's; the caller has the deadline."""
+    """A transport over a session that its maker closes; the caller sets the deadline."""
 
     def __init__(self, session: aiohttp.ClientSession, connect_timeout: float) -> None:
         super().__init__(session=session, session_owner=False)
@@ -56,7 +81,7 @@ class PlainTransport(AioHttpTransport):  # type: ignore[misc]  # untyped there
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
 
     async def send(self, request: Any, **_options: Any) -> Any:
-        """One request, without redirects; the body of its answer is left to be read."""
+        """Send a request, without redirects; the body of its answer is left to be read."""
         content = request.content
         try:
             answer = await self._pool.request(
