@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.jobs import JobStatus
-from workers.api.http import HttpCall, Refusal
+from workers.api.http import HttpCall, HttpRefusal
 from workers.api.routing import Act, CreateJob, ListJobs, ReadJob, route
 
 
-def refused(method: str, path: str, **query: str) -> Refusal:
-    with pytest.raises(Refusal) as caught:
+def refused(method: str, path: str, **query: str) -> HttpRefusal:
+    with pytest.raises(HttpRefusal) as caught:
         route(HttpCall(method, path, query))
     return caught.value
 
@@ -129,6 +129,6 @@ def test_whatever_comes_is_an_operation_or_a_refusal(
     found: object
     try:
         found = route(HttpCall(method, path, query))
-    except Refusal as refusal:
+    except HttpRefusal as refusal:
         found = refusal.status
     assert found in (400, 404, 405) or isinstance(found, ListJobs | CreateJob | ReadJob | Act)

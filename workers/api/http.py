@@ -29,7 +29,7 @@ class JsonReply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refusal(Exception):
+class HttpRefusal(Exception):
     """A request that is not done. `param` is the part of the request that is wrong."""
 
     def __init__(

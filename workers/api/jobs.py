@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from schemas.jobs import Asked, JobState, JobStatus
 from schemas.messages import Announcement, JobRequest
-from workers.api.http import HttpCall, JsonReply, Refusal
+from workers.api.http import HttpCall, HttpRefusal, JsonReply
 from workers.api.routing import Act, Action, CreateJob, ListJobs, Operation, ReadJob, route
 from workers.errors import InputError, Unavailable, first_of
 from workers.intake import announcements
@@ -46,13 +46,13 @@ class Api:
         """The answer to any call; what is wrong with it is an answer too."""
         try:
             return await self._do(route(call), call)
-        except Refusal as refusal:
+        except HttpRefusal as refusal:
             return refusal.reply()
         except InputError as error:
             status = _STATUS_OF.get(error.code, 400)
-            return Refusal(status, error.code, str(error)).reply()
+            return HttpRefusal(status, error.code, str(error)).reply()
         except Unavailable:
-            away = Refusal(503, "unavailable", "storage or bus is out of reach: ask again")
+            away = HttpRefusal(503, "unavailable", "storage or bus is out of reach: ask again")
             return away.reply()
 
     async def _do(self, operation: Operation, call: HttpCall) -> JsonReply:
@@ -68,7 +68,7 @@ class Api:
 
     async def _list(self, asked: ListJobs) -> JsonReply:
         if asked.after is not None and await self._store.job(asked.after) is None:
-            raise Refusal(400, "invalid_value", "after: there is no such job", param="after")
+            raise HttpRefusal(400, "invalid_value", "after: there is no such job", param="after")
         # Listed oldest first, and only the end of the list is wanted: it alone is held.
         newest: deque[str] = deque(maxlen=MOST_READ + 1)
         async for job in self._store.jobs():
@@ -95,7 +95,7 @@ class Api:
         """Put the job on the queue `jobs`, as a back end's message would have."""
         key = call.headers.get("idempotency-key")
         if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise Refusal(
+            raise HttpRefusal(
                 400,
                 "invalid_value",
                 "Idempotency-Key: 1 to 128 visible ASCII characters",
@@ -103,7 +103,7 @@ class Api:
             )
         request = announcements.read_jobs_message(call.body)
         if not isinstance(request, JobRequest):
-            raise Refusal(
+            raise HttpRefusal(
                 400,
                 "invalid_message",
                 'the body is a job request: {"container": "...", "name": "...", "options": {...}}',
@@ -139,7 +139,7 @@ class Api:
         await self._transitions.take(job, acted)
         told = await self._known(job_id)
         if not done:
-            raise Refusal(
+            raise HttpRefusal(
                 409, "not_possible", f"a job that is {told.state} takes no {action}", param="action"
             )
         return JsonReply(202, _plain(told))
@@ -197,8 +197,8 @@ def _validating(announcement: Announcement) -> JobStatus:
     )
 
 
-def _unknown() -> Refusal:
-    return Refusal(404, "unknown_job", "there is no such job", param="id")
+def _unknown() -> HttpRefusal:
+    return HttpRefusal(404, "unknown_job", "there is no such job", param="id")
 
 
 def _plain(told: JobStatus) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import (
 
 from schemas.jobs import Door, JobStatus, ShownState
 from schemas.messages import JobId
-from workers.api.http import HttpCall, Refusal
+from workers.api.http import HttpCall, HttpRefusal
 
 MOST_JOBS: Final = 100
 METADATA: Final = "metadata_"
@@ -106,7 +106,7 @@ _ROUTES: Final[tuple[tuple[str, re.Pattern[str], type[Operation]], ...]] = tuple
 
 
 def route(call: HttpCall) -> Operation:
-    """The operation that is asked for. Raises Refusal: 404, 405, or 400 for a wrong parameter."""
+    """The operation that a call asks for. Raises HttpRefusal with 404, 405 or 400."""
     path = call.path.rstrip("/")
     found = [
         (method, operation, match.groupdict())
@@ -114,12 +114,12 @@ def route(call: HttpCall) -> Operation:
         if (match := pattern.fullmatch(path))
     ]
     if not found:
-        raise Refusal(404, "unknown_url", f"there is no {call.path[:200]}: see docs/http.md")
+        raise HttpRefusal(404, "unknown_url", f"there is no {call.path[:200]}: see docs/http.md")
     for method, operation, parts in found:
         if method == call.method:
             return _read(operation, parts, call.query)
     allowed = ", ".join(sorted({method for method, _, _ in found}))
-    raise Refusal(
+    raise HttpRefusal(
         405,
         "method_not_allowed",
         f"{call.path[:200]} takes {allowed}, not {call.method}",
@@ -147,21 +147,21 @@ def _read(
         raise _refused(operation, error) from None
 
 
-def _refused(operation: type[Operation], error: ValidationError) -> Refusal:
+def _refused(operation: type[Operation], error: ValidationError) -> HttpRefusal:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     name = str(first["loc"][0])
     if name == "id":
-        return Refusal(404, "unknown_job", "there is no such job", param="id")
+        return HttpRefusal(404, "unknown_job", "there is no such job", param="id")
     if first["type"] == "extra_forbidden":
         return _unknown_parameter(operation, name)
     message = f"{name}: {first['msg'].removeprefix('Value error, ')}"
-    return Refusal(400, "invalid_value", message, param=name)
+    return HttpRefusal(400, "invalid_value", message, param=name)
 
 
-def _unknown_parameter(operation: type[Operation], name: str) -> Refusal:
+def _unknown_parameter(operation: type[Operation], name: str) -> HttpRefusal:
     known = ", ".join(_parameters(operation)) or "none"
     message = f"{name[:100]!r} is no parameter of this operation; its parameters: {known}"
-    return Refusal(400, "unknown_parameter", message, param=name[:100])
+    return HttpRefusal(400, "unknown_parameter", message, param=name[:100])
 
 
 def _parameters(operation: type[Operation]) -> list[str]:
