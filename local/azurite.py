@@ -1,15 +1,18 @@
 """Azurite, Microsoft's storage emulator, as a child process: the blob service only.
 
-`npm ci` installs it. A child never outlives its parent, however the parent dies. On a folder,
-Azurite writes its metadata every 5 s and when it is stopped: `kill` may lose the last seconds.
+`npm ci` installs it. A child ends with its parent, however the parent dies. On a folder, Azurite
+writes its metadata every 5 s and when it is stopped: only its own `kill` loses the last seconds,
+for where the parent dies it first lets the hosts bring in what they are answered.
 """
 
 import asyncio
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,12 +28,18 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 # Standard input is a pipe from the parent: it ends when the parent does. Unreferenced, so that
-# it does not keep a stopped Azurite alive.
+# it does not keep a stopped Azurite alive. SIGTERM is what makes it save.
 _END_WITH_PARENT = (
-    "data:text/javascript,"
-    "process.stdin.resume().on('end',()=>process.exit());process.stdin.unref();"
+    "data:text/javascript,process.stdin.resume().on('end',()=>"
+    "setTimeout(()=>process.kill(process.pid,'SIGTERM'),{milliseconds}));process.stdin.unref();"
 )
+# Longer than the hosts, which lose their parent at the same moment, take to drain.
+LINGER_SECONDS = 2.5
 _LISTENS = re.compile(r"successfully listens on https?://[^:]+:(\d+)")
+
+
+class FolderInUseError(RuntimeError):
+    """Another Azurite has the folder: wait for the command that runs it, or name another folder."""
 
 
 class Azurite:
@@ -58,8 +67,11 @@ class Azurite:
         )
 
     async def start(self) -> None:
-        """Start, and return when it accepts connections."""
-        self._spawn()
+        """Start, and return when it accepts connections.
+
+        Errors: `SettingsError`, `FolderInUseError`.
+        """
+        self._spawn([] if self.location is None else [await _locked(self.location)])
         async with asyncio.timeout(START_SECONDS):
             while (listening := _LISTENS.search(self._said())) is None:
                 if self.process is None or self.process.poll() is not None:
@@ -84,11 +96,10 @@ class Azurite:
             await asyncio.to_thread(self.process.wait)
             self._forget()
 
-    def _spawn(self) -> None:
+    def _spawn(self, locks: Sequence[int]) -> None:
         if not MAIN.exists():
             raise SettingsError("Azurite is not installed: run `npm ci` in the project's folder.")
-        if self.location is not None:
-            self.location.mkdir(parents=True, exist_ok=True)
+        linger = LINGER_SECONDS if self.location else 0.0
         where = ["--location", str(self.location)] if self.location else ["--inMemoryPersistence"]
         options = ["--skipApiVersionCheck", "--disableTelemetry", "--silent"]
         # Longer than clients keep idle connections, or they would send into closing ones.
@@ -97,13 +108,19 @@ class Azurite:
         self._output.truncate(0)
         self._output.seek(0)
         self.process = subprocess.Popen(
-            ["node", "--import", _END_WITH_PARENT, str(MAIN), *options],
+            [
+                *("node", "--import", _END_WITH_PARENT.format(milliseconds=round(1000 * linger))),
+                *(str(MAIN), *options),
+            ],
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
             # Ctrl-C is for the parent, which stops Azurite when nobody needs it any more.
             start_new_session=True,
+            pass_fds=locks,
         )
+        for lock in locks:
+            os.close(lock)
 
     def _said(self) -> str:
         # Not read(): the child shares this file's position.
@@ -113,6 +130,30 @@ class Azurite:
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
+
+
+async def _locked(folder: Path) -> int:
+    """A lock on a folder, to be inherited: it is held for exactly as long as a child holds it.
+
+    One that is about to end is waited for. Errors: `FolderInUseError`.
+    """
+    give_up = time.monotonic() + STOP_SECONDS
+    while (lock := _try_lock(folder)) is None:
+        if time.monotonic() > give_up:
+            raise FolderInUseError(f"{folder} is in use")
+        await asyncio.sleep(0.1)
+    return lock
+
+
+def _try_lock(folder: Path) -> int | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 @asynccontextmanager

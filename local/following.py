@@ -83,3 +83,12 @@ async def status_of(session: aiohttp.ClientSession, address: str, job: str) -> J
             return JobStatus.model_validate_json(await response.read())
     except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
         return None
+
+
+async def cancel(session: aiohttp.ClientSession, address: str, job: str) -> bool:
+    """Ask a host to cancel a job; False where it cannot now. One that has ended stays as it is."""
+    try:
+        async with session.post(f"{address}/api/jobs/{job}/cancel") as response:
+            return response.status in (202, 409)
+    except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
+        return False

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+from local.azurite import FolderInUseError
 from local.servicebus.server.store import StoreInUseError
 from workers.errors import SettingsError
 
@@ -27,9 +28,12 @@ class HostsFailedError(Exception):
     """The function hosts do not come up. The message holds what the last one said."""
 
 
+MENDABLE = (HostsFailedError, SettingsError, StoreInUseError, FolderInUseError)
+
+
 def failure_in(group: BaseExceptionGroup[BaseException]) -> Exception | None:
     """What people can mend, where it is all that an exception group is about."""
-    failed, others = group.split((HostsFailedError, SettingsError, StoreInUseError))
+    failed, others = group.split(MENDABLE)
     if failed is None or others is not None:
         return None
     first: BaseException = failed

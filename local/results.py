@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,13 @@ async def download(storage: BlobServiceClient, results: str, folder: Path) -> No
             tasks.create_task(_copy(storage, container, f"{prefix}/{name}", folder / name))
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a job's result files into another folder, which is made if needed."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in lie_in(source):
+        shutil.copy2(source / name, target / name)
+
+
 async def _copy(storage: BlobServiceClient, container: str, blob: str, target: Path) -> None:
     try:
         content = await storage.get_blob_client(container, blob).download_blob()
@@ -45,9 +53,9 @@ async def _copy(storage: BlobServiceClient, container: str, blob: str, target: P
 
 
 def write_events(events: list[dict[str, Any]], folder: Path) -> None:
-    """events.jsonl: every status event, in order of arrival."""
-    lines = (json.dumps(event, ensure_ascii=False) + "\n" for event in events)
-    (folder / EVENTS).write_text("".join(lines), encoding="utf-8")
+    """events.jsonl: every status event, in order of arrival, behind those of an earlier start."""
+    with (folder / EVENTS).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
 
 
 def first_answers(folder: Path, count: int) -> Iterator[tuple[str, str]]:

@@ -3,42 +3,52 @@
 import argparse
 import asyncio
 import json
-import signal
+import os
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 from azure.storage.blob.aio import BlobServiceClient
 from rich.console import Console
 
-from local import results
+from local import results, settings
 from local.dropping import drop
-from local.following import Arrived, Events, events, status_of
+from local.following import Arrived, Events, cancel, events, status_of
 from local.hosts import Hosts
+from local.interrupts import Interrupts
 from local.progress import Display, describe, display
-from local.stack import Stack, StackOptions, failed, stack
+from local.runs import Record, Run, reopen, run_of
+from local.stack import PROJECT, Stack, StackOptions, failed, stack
 from local.usage import Parser, add_stack_arguments, simulator_of
 from schemas.jobs import TERMINAL, JobStatus, parse_options
+from workers.settings import read_settings
 
 CONTAINER = "prompts"
 OUT = Path("out")
+DATA = PROJECT / ".local"
 ASK_EVERY = 0.5
+TIMEOUT = aiohttp.ClientTimeout(total=5)
 ANSWERS_SHOWN = 2
 INTERRUPTED = 130
+GOES_ON = "the same command goes on with it"
 
 
 def main(arguments: list[str]) -> int:
-    """0 when the job completed, 1 when it did not, 2 for wrong usage."""
+    """0 when the job completed, 1 when it did not, 2 for wrong usage, 130 when interrupted."""
     given = _arguments(arguments)
     console = Console(highlight=False, soft_wrap=True)
+    if known := _completed(given.run):
+        return _tell_known(given, known, console)
     try:
-        status = asyncio.run(_run(given, console))
+        status, interrupted = asyncio.run(_run(given, console))
     except BaseExceptionGroup as group:
         return failed(group)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print("interrupted: everything that was started is stopped", file=sys.stderr)
+        print(f"interrupted: everything is stopped; {GOES_ON}", file=sys.stderr)
+        return INTERRUPTED
+    if status.state == "cancelled" and interrupted:
+        print(f"interrupted: what is done is at home; {GOES_ON}", file=sys.stderr)
         return INTERRUPTED
     if status.state != "completed":
         reason = f": {status.reason.message}" if status.reason else ""
@@ -52,16 +62,19 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("file", type=_file, metavar="FILE", help="a .jsonl file of prompts")
     add("--options", type=_options, default={}, metavar="JSON", help="the job's options")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where results go: a folder without any (default: out/JOB)",
-    )
+    add("--out", type=Path, metavar="DIR", help="where results go, alone (default: out/JOB)")
+    add("--again", action="store_true", help="forget an earlier run of the same, and ask all anew")
+    add("--data", type=Path, default=DATA, help="where runs lie until they are done (.local)")
     add_stack_arguments(parser)
     given = parser.parse_args(arguments)
     parser.writable(given.out or OUT)
-    if given.out and (found := results.lie_in(given.out)):
+    parser.writable(given.data)
+    given.run = run_of(given.data, given.file, given.options, _endpoints())
+    if given.again:
+        given.run.forget()
+    record = given.run.record
+    own = record is not None and given.out is not None and record.results == given.out.resolve()
+    if given.out and not own and (found := results.lie_in(given.out)):
         parser.error(f"{given.out} holds {', '.join(found)} already: name a folder of its own")
     return given
 
@@ -85,40 +98,77 @@ def _options(text: str) -> dict[str, Any]:
     return raw
 
 
-async def _run(given: argparse.Namespace, console: Console) -> JobStatus:
-    own = cast("asyncio.Task[Any]", asyncio.current_task())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)
+def _endpoints() -> list[str]:
+    """Who is asked: what a simulator has answered must not pass for a real endpoint's answer."""
+    given = settings.read(PROJECT) | dict(os.environ)
+    if not given.get("DEPLOYMENTS"):
+        return ["simulated"]
+    return [f"{each.url} {each.model}" for each in read_settings(given).deployments]
+
+
+def _completed(run: Run) -> Record | None:
+    record = run.record
+    return record if record is not None and record.state == "completed" else None
+
+
+def _tell_known(given: argparse.Namespace, known: Record, console: Console) -> int:
+    """The same was asked before, of the same, and answered."""
+    folder: Path = (given.out or known.results).resolve()
+    if folder != known.results:
+        results.copy(known.results, folder)
+    told = f"completed before: results in {folder}/; nothing is asked (--again asks all anew)"
+    console.print(told, markup=False)
+    return 0
+
+
+async def _run(given: argparse.Namespace, console: Console) -> tuple[JobStatus, bool]:
+    """How the job stands at the end, and whether Ctrl-C ended it."""
+    interrupts = Interrupts()
 
     def tell(line: str) -> None:
         console.print(line, markup=False)
 
     options = StackOptions(
         workers=given.workers,
+        blobs=given.run.blobs,
         profile=given.profile,
         simulator=simulator_of(given),
         verbose=given.verbose,
     )
     tell(f"starting storage, Service Bus and {given.workers} function host(s)")
-    async with stack(options, tell) as running:
+    async with stack(options, tell, reopen) as running:
         tell(
             "asking the endpoints that DEPLOYMENTS names"
             if running.endpoint is None
             else "asking a simulated endpoint: set DEPLOYMENTS to ask real ones"
         )
-        return await _job(given, running, console)
+        status, folder = await _job(given, running, interrupts, console)
+    if status.results and status.job and status.state:
+        record = Record(job=status.job, state=status.state, results=folder.resolve())
+        await asyncio.to_thread(given.run.note, record)
+    else:
+        await asyncio.to_thread(given.run.forget)
+    return status, interrupts.asked.is_set()
 
 
-async def _job(given: argparse.Namespace, running: Stack, console: Console) -> JobStatus:
+async def _job(
+    given: argparse.Namespace, running: Stack, interrupts: Interrupts, console: Console
+) -> tuple[JobStatus, Path]:
     """Drop the file, follow its job to the end, fetch and show what it left."""
     file: Path = given.file
     async with (
         BlobServiceClient.from_connection_string(running.storage) as storage,
         events(running.bus, f"{CONTAINER}/{file.name}") as arriving,
     ):
-        await drop(storage.get_container_client(CONTAINER), file, given.options)
+        container = storage.get_container_client(CONTAINER)
         with display(console) as shown:
-            shown.tell(f"dropped {file.name} into the container {CONTAINER}")
-            last = await _follow(arriving, running.hosts, shown)
+            if await container.get_blob_client(file.name).exists():
+                shown.tell(f"going on with {file.name}, of which some may be answered already")
+            else:
+                await drop(container, file, given.options)
+                shown.tell(f"dropped {file.name} into the container {CONTAINER}")
+            interrupts.gentle = True
+            last = await _follow(arriving, running.hosts, shown, interrupts.asked)
         status = last.event.data
         folder = given.out or OUT / (status.job or "rejected")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -126,36 +176,51 @@ async def _job(given: argparse.Namespace, running: Stack, console: Console) -> J
             await results.download(storage, status.results, folder)
         results.write_events([each.raw for each in arriving.arrived], folder)
     _report(console, status, arriving, folder)
-    return status
+    return status, folder
 
 
-async def _follow(arriving: Events, hosts: Hosts, shown: Display) -> Arrived:
+async def _follow(
+    arriving: Events, hosts: Hosts, shown: Display, interrupted: asyncio.Event
+) -> Arrived:
     """Show the job until its last event; between events its status is asked for over HTTP."""
-    asking: asyncio.Task[None] | None = None
+    asking: list[asyncio.Task[None]] = []
     try:
         async for arrived in arriving:
             if arrived.last:
                 return arrived
             shown.show(arrived.event.data)
-            if asking is None and arrived.event.data.job:
-                asking = asyncio.create_task(_ask(arrived.event.data.job, hosts, shown))
+            job = arrived.event.data.job
+            if job and not asking:
+                asking = [
+                    asyncio.create_task(_ask(job, hosts, shown)),
+                    asyncio.create_task(_cancel(job, hosts, shown, interrupted)),
+                ]
     finally:
-        if asking is not None:
-            asking.cancel()
-            with suppress(asyncio.CancelledError):
-                await asking
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
     raise AssertionError("events end with a last one")
 
 
 async def _ask(job: str, hosts: Hosts, shown: Display) -> None:
-    timeout = aiohttp.ClientTimeout(total=5)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
         while True:
             for address in list(hosts.addresses.values())[:1]:
                 status = await status_of(session, address, job)
                 # How it ended is told once, by its last event.
                 if status is not None and status.state not in TERMINAL:
                     shown.show(status)
+            await asyncio.sleep(ASK_EVERY)
+
+
+async def _cancel(job: str, hosts: Hosts, shown: Display, interrupted: asyncio.Event) -> None:
+    await interrupted.wait()
+    shown.tell("interrupted: bringing home what is done; Ctrl-C again stops at once")
+    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+        while True:
+            for address in list(hosts.addresses.values())[:1]:
+                if await cancel(session, address, job):
+                    return
             await asyncio.sleep(ASK_EVERY)
 
 

@@ -6,7 +6,7 @@ with it however it ends.
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob.aio import BlobServiceClient
 
 from local import settings, simulated
-from local.azurite import azurite
+from local.azurite import FolderInUseError, azurite
 from local.endpoint.profiles import ProfileName
 from local.endpoint.server import simulate
 from local.endpoint.settings import Settings
@@ -24,20 +24,24 @@ from local.hosts import Hosts, failure_in, hosts
 from local.servicebus import serve
 from local.servicebus.server.store import StoreInUseError
 from workers.errors import SettingsError
+from workers.settings import Settings as AppSettings
 from workers.settings import read_settings
 
 PROJECT = Path(__file__).parent.parent
 STORAGE = "AzureWebJobsStorage"
 BUS = "ServiceBusConnection"
 
+Prepare = Callable[[BlobServiceClient, AppSettings], Awaitable[None]]
+
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What is started. `data` keeps blobs and messages on disk; None keeps them in memory."""
+    """What is started. Blobs and messages are kept in a folder and a file, or in memory (None)."""
 
     workers: int = 1
     app: Path = PROJECT
-    data: Path | None = None
+    blobs: Path | None = None
+    messages: Path | None = None
     storage_port: int = 0
     bus_port: int = 0
     http_port: int = 0
@@ -57,11 +61,14 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(options: StackOptions, tell: Callable[[str], None]) -> AsyncIterator[Stack]:
+async def stack(
+    options: StackOptions, tell: Callable[[str], None], prepare: Prepare | None = None
+) -> AsyncIterator[Stack]:
     """Start everything, at once where nothing has to wait; stop it all at the end.
 
-    `tell` gets what the hosts log. Errors: `SettingsError`; in a group also `HostsFailedError` and
-    `StoreInUseError`.
+    `tell` gets what the hosts log; `prepare` may change what is stored before the hosts see it.
+    Errors: `SettingsError`; in a group also `HostsFailedError`, `StoreInUseError` and
+    `FolderInUseError`.
     """
     given = settings.read(options.app) | dict(os.environ)
     _check(given, options)
@@ -74,10 +81,10 @@ async def stack(options: StackOptions, tell: Callable[[str], None]) -> AsyncIter
             verbose=options.verbose,
         ) as running,
         _bus(options) as bus,  # before storage: it notices that the data are in use
-        azurite(options.data and options.data / "azurite", options.storage_port) as storage,
+        azurite(options.blobs, options.storage_port) as storage,
         endpoint_for(options, given) as (endpoint, deployments),
     ):
-        await _create_containers(storage.connection_string, given | deployments)
+        await _prepare(storage.connection_string, read_settings(given | deployments), prepare)
         running.give({STORAGE: storage.connection_string, BUS: bus} | deployments)
         try:
             yield Stack(storage.connection_string, bus, endpoint, running)
@@ -97,8 +104,8 @@ def _check(given: Mapping[str, str], options: StackOptions) -> None:
 
 @asynccontextmanager
 async def _bus(options: StackOptions) -> AsyncIterator[str]:
-    data = options.data and options.data / "servicebus.sqlite"
-    async with serve(options.app / "Config.json", port=options.bus_port, data=data) as server:
+    config, data = options.app / "Config.json", options.messages
+    async with serve(config, port=options.bus_port, data=data) as server:
         yield server.connection_string
 
 
@@ -121,14 +128,15 @@ async def endpoint_for(
         )
 
 
-async def _create_containers(storage: str, given: Mapping[str, str]) -> None:
-    """What docs/azure.md has created with `az`."""
-    chosen = read_settings(given)
+async def _prepare(storage: str, chosen: AppSettings, prepare: Prepare | None) -> None:
+    """Create the containers, which docs/azure.md has created with `az`."""
     own = {chosen.nightly_container, chosen.results_container, chosen.state_container}
     async with BlobServiceClient.from_connection_string(storage) as client:
         for name in sorted({*chosen.input_containers} | own):
             with suppress(ResourceExistsError):
                 await client.create_container(name)
+        if prepare is not None:
+            await prepare(client, chosen)
 
 
 def failed(group: BaseExceptionGroup[BaseException]) -> int:
@@ -136,7 +144,7 @@ def failed(group: BaseExceptionGroup[BaseException]) -> int:
     failure = failure_in(group)
     if failure is None:
         raise group
-    hint = ": is another `up` running? name another folder with --data"
-    in_use = isinstance(failure, StoreInUseError)
+    hint = ": is another one running? wait for it, or name another folder with --data"
+    in_use = isinstance(failure, StoreInUseError | FolderInUseError)
     print(f"error: {failure}{hint if in_use else ''}", file=sys.stderr)
     return 2 if isinstance(failure, SettingsError) else 1

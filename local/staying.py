@@ -63,7 +63,8 @@ async def _stay(given: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     options = StackOptions(
         workers=given.workers,
-        data=given.data,
+        blobs=given.data / "azurite",
+        messages=given.data / "servicebus.sqlite",
         storage_port=given.storage_port,
         bus_port=given.bus_port,
         http_port=given.http_port,

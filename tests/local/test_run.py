@@ -26,12 +26,12 @@ UNLIMITED = ("--requests-per-minute", "0", "--tokens-per-minute", "0")
 
 
 @asynccontextmanager
-async def running(*arguments: str) -> AsyncIterator[Process]:
+async def running(*arguments: str, **settings: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "local", "run", *arguments),
         stdout=PIPE,
         stderr=PIPE,
-        env=clean(),
+        env=clean() | settings,
         # As from a terminal, also where the tests run in the background: shells ignore it there.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -43,8 +43,8 @@ async def running(*arguments: str) -> AsyncIterator[Process]:
             await process.wait()
 
 
-async def run(*arguments: str) -> tuple[int, str, str]:
-    async with running(*arguments) as process:
+async def run(*arguments: str, **settings: str) -> tuple[int, str, str]:
+    async with running(*arguments, **settings) as process:
         out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
