@@ -16,7 +16,8 @@ FILE ?= samples/gsm8k-500.jsonl
 OPTIONS ?= {"max_tokens": 100}
 WORKERS ?= 1
 OUT ?=
-export FILE OPTIONS WORKERS OUT
+AGAIN ?=
+export FILE OPTIONS WORKERS OUT AGAIN
 
 # The rooms of workers/, what holds the doubles to their contracts, and a hundred worlds.
 FAST = $(wildcard $(patsubst workers/%/,tests/%,$(wildcard workers/*/)) tests/test_*.py) \
@@ -29,7 +30,7 @@ PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --di
 
 # Through the environment, so that no quote in them means anything to the shell.
 run: setup
-	@.venv/bin/python -m local run "$$FILE" --options "$$OPTIONS" --workers "$$WORKERS" $${OUT:+--out "$$OUT"}
+	@.venv/bin/python -m local run "$$FILE" --options "$$OPTIONS" --workers "$$WORKERS" $${OUT:+--out "$$OUT"} $${AGAIN:+--again}
 
 up: setup
 	@.venv/bin/python -m local up --workers "$$WORKERS"

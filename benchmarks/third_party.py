@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def run_job(base: str, count: int, workers: int, out: Path) -> None:
     settings = {"DEPLOYMENTS": json.dumps([deployment | limits])}
     started = time.monotonic()
     subprocess.run(
-        [*command, "--workers", str(workers), "--out", str(out)],
+        [*command, "--workers", str(workers), "--again", "--out", str(out)],
         env=os.environ | settings,
         check=True,
     )
@@ -167,8 +168,7 @@ def main() -> int:
     options = parser.parse_args()
     prepare()
     out = HOME / "results"
-    for name in ("output.jsonl", "errors.jsonl"):
-        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
     with serving() as base:
         asyncio.run(warm_up(base))
         run_job(base, options.rows, options.workers, out)

@@ -20,7 +20,7 @@ from pathlib import Path
 from workers.errors import SettingsError
 
 MAIN = Path(__file__).parent.parent / "node_modules/azurite/dist/src/blob/main.js"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 # Documented with Azurite; the same on every machine.
@@ -72,11 +72,13 @@ class Azurite:
         Errors: `SettingsError`, `FolderInUseError`.
         """
         self._spawn([] if self.location is None else [await _locked(self.location)])
-        async with asyncio.timeout(START_SECONDS):
-            while (listening := _LISTENS.search(self._said())) is None:
-                if self.process is None or self.process.poll() is not None:
-                    raise SettingsError(f"Azurite did not start: {self._said().strip()}")
-                await asyncio.sleep(0.02)
+        give_up = time.monotonic() + START_SECONDS
+        while (listening := _LISTENS.search(self._said())) is None:
+            if self.process is None or self.process.poll() is not None:
+                raise SettingsError(f"Azurite did not start: {self._said().strip()}")
+            if time.monotonic() > give_up:
+                raise SettingsError(f"Azurite did not start within {START_SECONDS:.0f} s")
+            await asyncio.sleep(0.02)
         self.port = int(listening[1])
 
     async def stop(self) -> None:

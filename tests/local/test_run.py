@@ -8,6 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import psutil
@@ -27,6 +28,12 @@ UNLIMITED = ("--requests-per-minute", "0", "--tokens-per-minute", "0")
 
 @asynccontextmanager
 async def running(*arguments: str, **settings: str) -> AsyncIterator[Process]:
+    """`local run`, with a data folder of its own unless one is named."""
+    if "--data" not in arguments:
+        with TemporaryDirectory() as data:
+            async with running(*arguments, "--data", data, **settings) as process:
+                yield process
+        return
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "local", "run", *arguments),
         stdout=PIPE,
@@ -102,22 +109,31 @@ async def test_rejected_file_is_status_1_and_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+    ("numbers", "status"),
+    [
+        ((signal.SIGINT, signal.SIGINT), 130),
+        ((signal.SIGTERM,), 130),
+        ((signal.SIGKILL,), -9),
+    ],
 )
-async def test_nothing_is_left_running(tmp_path: Path, number: int, status: int) -> None:
+async def test_nothing_is_left_running(
+    tmp_path: Path, numbers: tuple[int, ...], status: int
+) -> None:
     async with running(str(SAMPLE), "--out", str(tmp_path), "--latency", "30") as process:
         children = await children_of(process, 2)
         assert process.stdout is not None
         async with asyncio.timeout(DEADLINE):
             while b"dropped" not in (line := await process.stdout.readline()):
                 assert line, "it ended before it had dropped the file"
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
+            await asyncio.sleep(0.1)
         _, err = await asyncio.wait_for(process.communicate(), DEADLINE)
         assert process.returncode == status
         assert await gone(children) == []
     if status == 130:
         assert err.decode().strip().splitlines() == [
-            "interrupted: everything that was started is stopped"
+            "interrupted: everything is stopped; the same command goes on with it"
         ]
 
 
