@@ -165,9 +165,8 @@ class Inbox:
         """Deliver again, as a repeat: what stands by then decides, and never a delivery count."""
         message = await self._shard(received)
         if message is not None:
-            at = self._clock() + DEAD_RETRY_SECONDS
             await self._outbox.send_shards(
-                message.job, [message.shard], message.gen, at=at, repeated=True
+                message.job, [message.shard], message.gen, delay=DEAD_RETRY_SECONDS, repeated=True
             )
 
     async def drain_dead(self) -> None:

@@ -92,7 +92,17 @@ class Act(_Operation):
     action: Action
 
 
-Operation = ListJobs | CreateJob | ReadJob | Act
+class ListDeployments(_Operation):
+    """`GET /api/deployments`."""
+
+
+class Probe(_Operation):
+    """`POST /api/deployments/{name}/probe`: try a deployment that is out of order now."""
+
+    name: str
+
+
+Operation = ListJobs | CreateJob | ReadJob | Act | ListDeployments | Probe
 
 _ROUTES: Final[tuple[tuple[str, re.Pattern[str], type[Operation]], ...]] = tuple(
     (method, re.compile(pattern), operation)
@@ -101,6 +111,8 @@ _ROUTES: Final[tuple[tuple[str, re.Pattern[str], type[Operation]], ...]] = tuple
         ("POST", r"/api/jobs", CreateJob),
         ("GET", r"/api/jobs/(?P<id>[^/]+)", ReadJob),
         ("POST", r"/api/jobs/(?P<id>[^/]+)/(?P<action>cancel|pause|resume)", Act),
+        ("GET", r"/api/deployments", ListDeployments),
+        ("POST", r"/api/deployments/(?P<name>[^/]+)/probe", Probe),
     )
 )
 
@@ -165,5 +177,5 @@ def _unknown_parameter(operation: type[Operation], name: str) -> HttpRefusal:
 
 
 def _parameters(operation: type[Operation]) -> list[str]:
-    names = [name for name in operation.model_fields if name not in ("id", "action")]
+    names = [name for name in operation.model_fields if name not in ("id", "action", "name")]
     return [f"{METADATA}{{name}}" if name == "metadata" else name for name in names]

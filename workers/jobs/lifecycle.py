@@ -13,15 +13,21 @@ from schemas.messages import EventType
 from schemas.results import Counts, Receipt
 
 MARKS = 12
+RETRY_DELAY = 4.0
+"""Seconds: twice the time in which a process with an open breaker looks for a wish to try."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of a happening: the new state (None: as it was), and what is to be sent."""
+    """What becomes of a happening: the new state (None: as it was), and what is to be sent.
+
+    `delay` is seconds for which the shards are held back.
+    """
 
     state: JobState | None = None
     shards: tuple[int, ...] = ()
     finish: bool = False
+    delay: float = 0.0
 
 
 NOTHING = Change()
@@ -173,6 +179,21 @@ def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Cha
         return NOTHING
     nudged = _moved(state, gen=state.gen + 1, nudges=state.nudges + 1)
     return Change(nudged, nudged.out)
+
+
+def retry(state: JobState, *, repeated: bool = False) -> Change:
+    """What the job waited for may be there again: its shards come back at once, not when they said.
+
+    The delay leaves the processes time to hear of it, or they would hand the shards back again.
+    """
+    if state.state != "in_progress" or state.paused:
+        return NOTHING
+    if repeated and state.waiting is None:
+        return Change(None, state.out, delay=RETRY_DELAY)
+    if state.waiting is None:
+        return NOTHING
+    retried = _moved(state, gen=state.gen + 1, waiting=None)
+    return Change(retried, retried.out, delay=RETRY_DELAY)
 
 
 def overdue(state: JobState | None, age: float, look: float) -> bool:

@@ -46,11 +46,12 @@ class Outbox:
         shards: Sequence[int],
         gen: int,
         *,
-        at: float | None = None,
+        delay: float = 0.0,
         repeated: bool = False,
         trace: str | None = None,
     ) -> None:
-        """Put shards on their queue, now or at a time; `repeated` as in `Received`."""
+        """Put shards on their queue, in `delay` seconds; `repeated` as in `Received`."""
+        at = self._clock() + delay if delay > 0.0 else None
         messages = [
             self._message(
                 ShardMessage(job=job, shard=shard, gen=gen), at, repeated=repeated, trace=trace

@@ -45,7 +45,9 @@ class Transitions:
             await self.tell_end(job, after)
             return after
         trace = job.asked.traceparent
-        await self._outbox.send_shards(job.id, change.shards, after.gen, trace=trace)
+        await self._outbox.send_shards(
+            job.id, change.shards, after.gen, delay=change.delay, trace=trace
+        )
         if change.finish:
             await self._outbox.send_jobs(Finish(job=job.id), trace=trace)
         if change.state is not None:

@@ -249,8 +249,10 @@ class Runner:
         with contextlib.suppress(Unavailable):
             held = await self._store.state(message.job)
             gen = gen if held is None else held.state.gen
-        at = self._clock() + min(delay, LONGEST_DELAY_SECONDS) if delay > 0 else None
-        await self._outbox.send_shards(message.job, [message.shard], gen, at=at, repeated=repeated)
+        delay = min(delay, LONGEST_DELAY_SECONDS)
+        await self._outbox.send_shards(
+            message.job, [message.shard], gen, delay=delay, repeated=repeated
+        )
 
     async def drain(self) -> None:
         """Stop asking at once and journal what is there: the process is about to end."""

@@ -1,0 +1,49 @@
+"""What the processes tell each other, and operators, of the deployments that they ask."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BreakerState = Literal["closed", "open", "probing"]
+
+
+class DeploymentHealth(BaseModel):
+    """`deployments/{name}/{process}` in the state container: a deployment as one process finds it.
+
+    Written at each change of the breaker and every 10 s while the deployment is in use. Sums run
+    from the start of the process; times are seconds since the epoch.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = 1
+    at: float
+    breaker: BreakerState = "closed"
+    message: str | None = Field(default=None, description="what the last failure said")
+    until: float | None = Field(default=None, description="when an open breaker lets a call probe")
+    in_flight: int = 0
+    calls: int = Field(default=0, description="answered, well or not")
+    tokens: int = Field(default=0, description="as the endpoint counted them")
+    refusals: int = Field(default=0, description="429s")
+
+
+class DeploymentStatus(BaseModel):
+    """A deployment in `GET /api/deployments`: what all processes that ask it found lately."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    model: str
+    kind: str
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    processes: int = Field(description="that told of it within the last 30 s")
+    breaker: BreakerState | None = Field(
+        description="the worst of what the processes found; null where none asks it now"
+    )
+    message: str | None = Field(default=None, description="what the deployment said last")
+    until: str | None = Field(default=None, description="when the next call probes it")
+    in_flight: int = 0
+    calls: int = 0
+    tokens: int = 0
+    refusals: int = 0

@@ -1,0 +1,103 @@
+"""The operations on deployments over HTTP: how they are, and "try again now"."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from schemas.deployments import Deployment
+from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
+from schemas.jobs import JobState
+from workers.api.http import JsonReply, Refusal
+from workers.jobs import lifecycle
+from workers.jobs.events import iso
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
+from workers.quota.health import HealthBoard
+
+_WORST: Final[Sequence[BreakerState]] = ("open", "probing", "closed")
+
+
+class Deployments:
+    """Tells how the processes find each deployment, and has them try one that is out of order."""
+
+    def __init__(
+        self,
+        deployments: Sequence[Deployment],
+        board: HealthBoard,
+        store: JobStore,
+        transitions: Transitions,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._deployments: Mapping[str, Deployment] = {each.name: each for each in deployments}
+        self._board = board
+        self._store = store
+        self._transitions = transitions
+        self._clock = clock
+
+    async def list(self) -> JsonReply:
+        """Every deployment of the settings, in their order."""
+        told = [await self._status(each) for each in self._deployments.values()]
+        return JsonReply(200, {"object": "list", "data": told, "has_more": False})
+
+    async def probe(self, name: str) -> JsonReply:
+        """Let open breakers take a call now, and bring the rows back that wait for this one.
+
+        Without the latter the next call would come when the shards do that were handed back.
+        """
+        deployment = self._deployments.get(name)
+        if deployment is None:
+            known = ", ".join(self._deployments)
+            raise Refusal(
+                404, "unknown_deployment", f"there is no such deployment; known: {known}", param="name"
+            )
+        await self._board.ask_probe(name, self._clock())
+        async for job_id, _ in self._store.open_jobs():
+            await self._bring_back(job_id, name)
+        return JsonReply(202, await self._status(deployment))
+
+    async def _bring_back(self, job_id: str, deployment: str) -> None:
+        job, held = await self._store.job(job_id), await self._store.state(job_id)
+        if job is None or held is None or not _waits_for(held.state, deployment):
+            return
+
+        def tried(state: JobState | None, repeated: bool) -> lifecycle.Change:
+            if state is None or not (repeated or _waits_for(state, deployment)):
+                return lifecycle.NOTHING
+            return lifecycle.retry(state, repeated=repeated)
+
+        await self._transitions.take(job, tried)
+
+    async def _status(self, deployment: Deployment) -> dict[str, Any]:
+        told = await self._board.told(deployment.name, self._clock())
+        return summed(deployment, told).model_dump(mode="json")
+
+
+def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> DeploymentStatus:
+    """What all processes found, together: the worst breaker, and of those the one that ends last."""
+    worst = next((state for state in _WORST if any(each.breaker == state for each in told)), None)
+    speaking = max(
+        (each for each in told if each.breaker == worst and worst != "closed"),
+        key=lambda each: each.until or 0.0,
+        default=None,
+    )
+    until = speaking.until if speaking else None
+    return DeploymentStatus(
+        name=deployment.name,
+        model=deployment.model,
+        kind=deployment.kind,
+        requests_per_minute=deployment.requests_per_minute,
+        tokens_per_minute=deployment.tokens_per_minute,
+        processes=len(told),
+        breaker=worst,
+        message=speaking.message if speaking else None,
+        until=None if until is None else iso(until),
+        in_flight=sum(each.in_flight for each in told),
+        calls=sum(each.calls for each in told),
+        tokens=sum(each.tokens for each in told),
+        refusals=sum(each.refusals for each in told),
+    )
+
+
+def _waits_for(state: JobState, deployment: str) -> bool:
+    waiting = state.waiting
+    return waiting is not None and (waiting.reason, waiting.deployment) == ("outage", deployment)

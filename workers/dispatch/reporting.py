@@ -1,0 +1,105 @@
+"""What one process tells of the deployments that it asks, and what it is told to try.
+
+A word for each deployment in use: at each change of its breaker, else every 10 s. Instances that
+answer HTTP see no breaker of those that ask; what is written here is all that they know.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from schemas.health import DeploymentHealth
+from workers.dispatch.lane import Lane
+from workers.errors import WorkerError
+from workers.quota.health import HealthBoard
+
+TELL_SECONDS: Final = 10.0
+"""Seconds between words about a deployment that is in use."""
+LOOK_SECONDS: Final = 1.0
+"""Seconds between looks at whether a breaker has changed."""
+PROBE_SECONDS: Final = 2.0
+"""Seconds between looks for a wish to try, while a breaker is open."""
+CLOCKS_SECONDS: Final = 3.0
+"""Seconds by which a wish may seem older than the breaker's opening and yet be of after it: the
+service tells whole seconds, and its clock is another."""
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Tells of this process's lanes. `moved` is called with a lane that may take calls again."""
+
+    def __init__(
+        self,
+        board: HealthBoard,
+        process: str,
+        *,
+        wall: Callable[[], float],
+        moved: Callable[[Lane], None],
+    ) -> None:
+        self._board = board
+        self._process = process
+        self._wall = wall
+        self._moved = moved
+
+    async def run(self, lanes: Iterable[Lane]) -> None:
+        """Tell, until cancelled. Storage that is out of reach is told of later."""
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(self._attend(lane), name=f"health of {lane.name}")
+
+    async def _attend(self, lane: Lane) -> None:
+        told: DeploymentHealth | None = None
+        acted: str | None = None
+        while True:
+            await asyncio.sleep(LOOK_SECONDS if lane.breaker.state == "closed" else PROBE_SECONDS)
+            try:
+                if self._waits(lane):
+                    acted = await self._try(lane, acted)
+                if self._due(lane, told):
+                    health = self._health(lane)
+                    if told is None:
+                        await self._board.forget(lane.name, self._wall())
+                    await self._board.tell(lane.name, self._process, health)
+                    told = health
+            except WorkerError as error:
+                log.debug("nothing is told of %s: %s", lane.name, error)
+
+    def _due(self, lane: Lane, told: DeploymentHealth | None) -> bool:
+        if told is None:
+            return lane.calls > 0
+        if told.breaker != lane.breaker.state:
+            return True
+        in_use = lane.calls > told.calls or self._waits(lane)
+        return in_use and self._wall() - told.at >= TELL_SECONDS
+
+    def _waits(self, lane: Lane) -> bool:
+        """Whether a breaker keeps calls away; one whose time is over lets the next one probe."""
+        now = asyncio.get_running_loop().time()
+        return lane.breaker.state == "open" and lane.breaker.open_until > now
+
+    async def _try(self, lane: Lane, acted: str | None) -> str | None:
+        """Let the open breaker take a call, if somebody wished so since it opened."""
+        wish = await self._board.probe_asked(lane.name)
+        if wish is None or wish[0] == acted:
+            return acted
+        now = asyncio.get_running_loop().time()
+        opened = self._wall() - (now - lane.breaker.opened_at)
+        if wish[1] > opened - CLOCKS_SECONDS and self._waits(lane):
+            lane.breaker.open_until = now
+            self._moved(lane)
+        return wish[0]
+
+    def _health(self, lane: Lane) -> DeploymentHealth:
+        now, breaker = asyncio.get_running_loop().time(), lane.breaker
+        return DeploymentHealth(
+            at=self._wall(),
+            breaker=breaker.state,
+            message=None if breaker.state == "closed" else breaker.said,
+            until=self._wall() + breaker.open_until - now if self._waits(lane) else None,
+            in_flight=lane.in_flight,
+            calls=lane.calls,
+            tokens=lane.tokens_used,
+            refusals=lane.refusals,
+        )

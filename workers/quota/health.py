@@ -1,0 +1,95 @@
+"""Where processes leave word of how they find a deployment, and operators of when to try it.
+
+`deployments/{name}/{process}` is one process's own word, `deployments/{name}/probe` the latest
+wish that an open breaker let a call through at once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.health import DeploymentHealth
+from workers.errors import BlobChanged, BlobExists, BlobMissing, Unavailable, first_of
+from workers.ports import BlobInfo, BlobRef, Blobs
+
+FRESH_SECONDS: Final = 30.0
+"""Seconds for which a process's word counts: it is renewed every 10 s while there is work."""
+FORGOTTEN_SECONDS: Final = 3600.0
+"""Seconds after which the word of a process that has ended is removed."""
+_PROBE: Final = "probe"
+_TRIES: Final = 5
+
+
+class HealthBoard:
+    """The words of all processes. Errors are `Unavailable` and those of the blob primitives."""
+
+    def __init__(self, blobs: Blobs, container: str) -> None:
+        self._blobs = blobs
+        self._container = container
+
+    async def tell(self, deployment: str, process: str, health: DeploymentHealth) -> None:
+        """Leave a process's word in the place of its last one."""
+        await self._write(self._ref(deployment, process), orjson.dumps(health.model_dump()))
+
+    async def told(self, deployment: str, now: float) -> list[DeploymentHealth]:
+        """The words that still count."""
+        names = [
+            info.ref
+            async for info in self._listed(deployment)
+            if now - info.last_modified < FRESH_SECONDS
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._read(ref)) for ref in names]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return [health for task in tasks if (health := task.result()) is not None]
+
+    async def forget(self, deployment: str, now: float) -> None:
+        """Remove the words of processes that have long ended."""
+        async for info in self._listed(deployment):
+            if now - info.last_modified > FORGOTTEN_SECONDS:
+                await self._blobs.delete(info.ref)
+
+    async def ask_probe(self, deployment: str, now: float) -> None:
+        """Wish that a call be let through now."""
+        await self._write(self._ref(deployment, _PROBE), orjson.dumps({"at": now}))
+
+    async def probe_asked(self, deployment: str) -> tuple[str, float] | None:
+        """(ETag, time) of the latest wish, by the service's clock; None where there was none."""
+        try:
+            info = await self._blobs.head(self._ref(deployment, _PROBE))
+        except BlobMissing:
+            return None
+        return info.etag, info.last_modified
+
+    async def _read(self, ref: BlobRef) -> DeploymentHealth | None:
+        try:
+            return DeploymentHealth.model_validate_json((await self._blobs.read(ref)).data)
+        except (BlobMissing, ValidationError):
+            return None  # gone meanwhile, or of another version: it counts as not told
+
+    async def _write(self, ref: BlobRef, data: bytes) -> None:
+        for _ in range(_TRIES):
+            try:
+                await self._blobs.replace(ref, data, (await self._blobs.head(ref)).etag)
+            except BlobMissing:
+                try:
+                    await self._blobs.create(ref, data)
+                except BlobExists:
+                    continue
+            except BlobChanged:
+                continue
+            return
+        raise Unavailable(f"{ref.name} changes too fast")
+
+    async def _listed(self, deployment: str) -> AsyncIterator[BlobInfo]:
+        async for info in self._blobs.list(self._container, f"deployments/{deployment}/"):
+            if not info.ref.name.endswith(f"/{_PROBE}"):
+                yield info
+
+    def _ref(self, deployment: str, name: str) -> BlobRef:
+        return BlobRef(self._container, f"deployments/{deployment}/{name}")
