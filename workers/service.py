@@ -18,9 +18,11 @@ from azure.identity.aio import DefaultAzureCredential
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
+from workers.api.deployments import Deployments
 from workers.api.jobs import Api
 from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
+from workers.dispatch.reporting import Reporter
 from workers.errors import WorkerError
 from workers.inbox import Inbox
 from workers.intake.intake import Intake
@@ -29,6 +31,7 @@ from workers.jobs.outbox import JOBS, SHARDS, STATUS, Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import Blobs, Bus, Endpoint
+from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
 from workers.settings import Settings, read_settings
 from workers.shards.runner import Runner
@@ -59,6 +62,7 @@ class Service:
     runner: Runner
     sweeper: Sweeper
     api: Api
+    reporter: Reporter
 
 
 def compose(
@@ -70,9 +74,13 @@ def compose(
     ledger: Ledger | None,
     clock: ServiceClock | Callable[[], float],
     rng: random.Random,
+    process: str = "process",
     slice_seconds: float = SLICE_SECONDS,
 ) -> Service:
-    """Put the parts together over ports that are open. `ledger` as in `Dispatcher`."""
+    """Put the parts together over ports that are open.
+
+    `ledger` as in `Dispatcher`; `process` as in `Reporter`.
+    """
     dispatcher = Dispatcher(
         settings.deployments,
         endpoints,
@@ -103,8 +111,17 @@ def compose(
         clock=clock,
     )
     sweeper = Sweeper(store, transitions, outbox, intake, clock=clock)
-    api = Api(store, transitions, intake, clock=clock)
-    return Service(store, dispatcher, intake, inbox, runner, sweeper, api)
+    board = HealthBoard(blobs, settings.state_container)
+    reporter = Reporter(
+        board,
+        process,
+        wall=clock,
+        lanes=dispatcher.lanes,
+        moved=dispatcher.moved,
+    )
+    deployments = Deployments(settings.deployments, board, store, transitions, clock=clock)
+    api = Api(store, transitions, intake, deployments, clock=clock)
+    return Service(store, dispatcher, intake, inbox, runner, sweeper, api, reporter)
 
 
 class Keys:
@@ -146,6 +163,7 @@ class Running:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._bus.open((JOBS, SHARDS, STATUS)))
             group.create_task(self.service.dispatcher.run())
+            group.create_task(self.service.reporter.run())
 
 
 async def start(environment: Mapping[str, str] = os.environ) -> Running:
@@ -171,7 +189,13 @@ async def start(environment: Mapping[str, str] = os.environ) -> Running:
             connect(settings.deployments, keys, credential=identity, env_proxies=proxies)
         )
         ledger = Ledger(blobs, settings.state_container, rng=rng)
-        service = compose(settings, blobs, bus, endpoints, ledger=ledger, clock=clock, rng=rng)
+        service = compose(
+            *(settings, blobs, bus, endpoints),
+            ledger=ledger,
+            clock=clock,
+            rng=rng,
+            process=ledger.holder,
+        )
         return Running(service, bus, stack.pop_all())
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from schemas.deployments import Deployment
 from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
 from schemas.jobs import JobState
-from workers.api.http import JsonReply, Refusal
+from workers.api.http import JsonReply, HttpRefusal
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
@@ -47,9 +47,8 @@ class Deployments:
         deployment = self._deployments.get(name)
         if deployment is None:
             known = ", ".join(self._deployments)
-            raise Refusal(
-                404, "unknown_deployment", f"there is no such deployment; known: {known}", param="name"
-            )
+            message = f"there is no such deployment; known: {known}"
+            raise HttpRefusal(404, "unknown_deployment", message, param="name")
         await self._board.ask_probe(name, self._clock())
         async for job_id, _ in self._store.open_jobs():
             await self._bring_back(job_id, name)
@@ -73,7 +72,7 @@ class Deployments:
 
 
 def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> DeploymentStatus:
-    """What all processes found, together: the worst breaker, and of those the one that ends last."""
+    """What all processes found together: the worst breaker, and until when it stays open."""
     worst = next((state for state in _WORST if any(each.breaker == state for each in told)), None)
     speaking = max(
         (each for each in told if each.breaker == worst and worst != "closed"),

@@ -8,8 +8,19 @@ from typing import Any, Final
 
 from schemas.jobs import Asked, JobState, JobStatus
 from schemas.messages import Announcement, JobRequest
-from workers.api.http import HttpCall, HttpRefusal, JsonReply
-from workers.api.routing import Act, Action, CreateJob, ListJobs, Operation, ReadJob, route
+from workers.api.deployments import Deployments
+from workers.api.http import HttpCall, JsonReply, HttpRefusal
+from workers.api.routing import (
+    Act,
+    Action,
+    CreateJob,
+    ListDeployments,
+    ListJobs,
+    Operation,
+    Probe,
+    ReadJob,
+    route,
+)
 from workers.errors import InputError, Unavailable, first_of
 from workers.intake import announcements
 from workers.intake.intake import Intake
@@ -34,12 +45,14 @@ class Api:
         store: JobStore,
         transitions: Transitions,
         intake: Intake,
+        deployments: Deployments,
         *,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._transitions = transitions
         self._intake = intake
+        self._deployments = deployments
         self._clock = clock
 
     async def answer(self, call: HttpCall) -> JsonReply:
@@ -65,6 +78,10 @@ class Api:
                 return JsonReply(200, _plain(await self._known(job)))
             case Act(id=job, action=action):
                 return await self._act(job, action)
+            case ListDeployments():
+                return await self._deployments.list()
+            case Probe(name=name):
+                return await self._deployments.probe(name)
 
     async def _list(self, asked: ListJobs) -> JsonReply:
         if asked.after is not None and await self._store.job(asked.after) is None:

@@ -9,8 +9,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
 from random import Random
-from typing import Literal
 
+from schemas.health import BreakerState
 from schemas.outcomes import Outcome
 
 TRIP = 0.6
@@ -27,8 +27,6 @@ GUILTY = 64
 """Rows that are remembered to have failed by themselves."""
 PATIENCE = 300.0
 """Seconds for which such an answer is waited for: longer than any call may take."""
-
-BreakerState = Literal["closed", "open", "probing"]
 
 _OF_THE_SERVICE = frozenset({None, 502, 503, 504})
 """Statuses (None: no answer at all) that speak of the service, never of one row."""
@@ -59,7 +57,7 @@ class Breaker:
         """What the last failure said, for people."""
         self._failures = 0.0
         self._open_for = 0.0
-        self._opened_at = -inf
+        self.opened_at = -inf
         self._failing: dict[Hashable, float] = {}
         self._unexplained: deque[Failure] = deque()
         self._guilty: OrderedDict[Hashable, None] = OrderedDict()
@@ -80,6 +78,11 @@ class Breaker:
         self.state = "probing"
         return True
 
+    def retry(self, now: float) -> None:
+        """Let the next call probe now, because somebody says that what failed is mended."""
+        if self.state == "open":
+            self.open_until = min(self.open_until, now)
+
     def abandoned(self) -> None:
         """Let the next call probe, because the probe was given up before it was answered."""
         if self.state == "probing":
@@ -88,7 +91,7 @@ class Breaker:
     def home(self, sent: float) -> None:
         """Note that the service answered a call, if only with a 429."""
         if self.state != "closed":
-            if sent < self._opened_at:
+            if sent < self.opened_at:
                 return  # of the time before
             self.state = "closed"
             self._failures = 0.0
@@ -143,5 +146,5 @@ class Breaker:
             if probe or self.state == "closed":
                 self._open_for = min(longest, max(first, 2.0 * self._open_for))
             self.state = "open"
-            self._opened_at = now
+            self.opened_at = now
             self.open_until = now + self._open_for * rng.uniform(0.9, 1.1)

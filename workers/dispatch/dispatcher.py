@@ -83,7 +83,7 @@ class Dispatcher:
         self._routing = Routing(deployments, endpoints, routes or {})
         self._turns = Turns(rng=rng, wanted=self._wanted)
         self._rounds = (
-            Rounds(ledger, moved=self._moved, jobs=self._jobs, queued=self._queued)
+            Rounds(ledger, moved=self.moved, jobs=self._jobs, queued=self._queued)
             if ledger is not None
             else None
         )
@@ -91,6 +91,11 @@ class Dispatcher:
         self._groups: dict[tuple[Lane, ...], Group] = {}
         self._calls = 0
         self._in_flight: dict[str, dict[Ticket, Lane]] = {}
+
+    def lanes(self) -> Sequence[Lane]:
+        """All deployments as this process sees them. Needs a running event loop."""
+        self._open()
+        return tuple(self._lanes.values())
 
     def cannot(self, task: Task, model: str) -> str | None:
         """Why no deployment can do this, as a message for the row; None if one can."""
@@ -293,7 +298,8 @@ class Dispatcher:
         if self._rounds is not None:
             self._rounds.wanted(lane)
 
-    def _moved(self, name: str) -> None:
+    def moved(self, name: str) -> None:
+        """Let the calls go on that wait for a deployment, as far as it takes them now."""
         self._turns.pump(self._lanes[name])
 
     def _jobs(self, name: str) -> dict[str, float]:

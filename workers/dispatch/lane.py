@@ -84,6 +84,8 @@ class Lane:
         self.allowance = Allowance(quota, safe_share=safe_share, midnight=midnight, now=now)
         self.why: WaitReason = "quota"
         self.used_at = -inf
+        self.calls = self.tokens_used = self.refusals = 0
+        """Sums since the process started, of calls that were answered, well or not."""
         self._rng = rng
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
         self._paused: tuple[float, WaitReason] = (-inf, "throttled")
@@ -173,7 +175,10 @@ class Lane:
         """Learn from an answer; gives what the answer means for its row."""
         self.in_flight -= 1
         self.used_at = now
+        self.calls += 1
+        self.tokens_used += outcome.usage.total_tokens if outcome.usage else 0
         if outcome.kind == "throttled":
+            self.refusals += 1
             self.breaker.home(ticket.sent)
             rest = self._throttled(ticket, outcome, now)
             # Whether it can pass at all is a guess; the service has said no, alone or not.

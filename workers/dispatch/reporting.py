@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Tells of this process's lanes. `moved` is called with a lane that may take calls again."""
+    """Tells of this process's lanes. `moved` is called with the name of one that may go on."""
 
     def __init__(
         self,
@@ -36,17 +36,19 @@ class Reporter:
         process: str,
         *,
         wall: Callable[[], float],
-        moved: Callable[[Lane], None],
+        lanes: Callable[[], Iterable[Lane]],
+        moved: Callable[[str], None],
     ) -> None:
         self._board = board
         self._process = process
         self._wall = wall
+        self._lanes = lanes
         self._moved = moved
 
-    async def run(self, lanes: Iterable[Lane]) -> None:
+    async def run(self) -> None:
         """Tell, until cancelled. Storage that is out of reach is told of later."""
         async with asyncio.TaskGroup() as group:
-            for lane in lanes:
+            for lane in self._lanes():
                 group.create_task(self._attend(lane), name=f"health of {lane.name}")
 
     async def _attend(self, lane: Lane) -> None:
@@ -87,8 +89,8 @@ class Reporter:
         now = asyncio.get_running_loop().time()
         opened = self._wall() - (now - lane.breaker.opened_at)
         if wish[1] > opened - CLOCKS_SECONDS and self._waits(lane):
-            lane.breaker.open_until = now
-            self._moved(lane)
+            lane.breaker.retry(now)
+            self._moved(lane.name)
         return wish[0]
 
     def _health(self, lane: Lane) -> DeploymentHealth:

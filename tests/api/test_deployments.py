@@ -1,0 +1,141 @@
+"""Deployments over HTTP: how the processes find them, and a try at once."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from random import Random
+from typing import Any
+
+import pytest
+
+from schemas.deployments import Task
+from schemas.health import DeploymentHealth
+from schemas.outcomes import Outcome
+from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
+from tests.simulation.virtual_time import run
+from workers.api.deployments import summed
+from workers.dispatch.breaker import REFUSED_FIRST
+
+ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
+
+
+class WrongKey(Answering):
+    """An endpoint that takes no key until it is mended."""
+
+    mended = False
+    tried = 0
+
+    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
+        self.tried += 1
+        if self.mended:
+            return await super().ask(task, body)
+        await asyncio.sleep(0)
+        return Outcome("auth", 401, code="auth", message="the key is refused: mend PHI_KEY")
+
+
+@contextlib.asynccontextmanager
+async def refused(endpoint: WrongKey) -> AsyncIterator[Bench]:
+    """A job whose deployment has refused the key for so long that its pause is ten minutes."""
+    async with bench(endpoint=endpoint, shard_seconds=20) as service:
+        reporting = asyncio.create_task(service.service.reporter.run())
+        await service.drop(ROWS)
+        await service.announce()
+        until = service.clock() + 1800
+        while service.clock() < until or not await waits(service):
+            await service.settle()
+            await asyncio.sleep(5)
+        yield service
+        reporting.cancel()
+        await asyncio.gather(reporting, return_exceptions=True)
+
+
+async def waits(service: Bench) -> bool:
+    """Whether the job's shards are away for minutes."""
+    (lane,) = service.dispatcher.lanes()
+    left = lane.breaker.open_until - asyncio.get_running_loop().time()
+    return lane.breaker.state == "open" and left > 400
+
+
+async def settled(service: Bench, seconds: float) -> None:
+    until = service.clock() + seconds
+    while service.clock() < until:
+        await service.settle()
+        await asyncio.sleep(0.5)
+
+
+def test_a_wish_to_try_brings_the_rows_back_within_seconds() -> None:
+    async def story(_: Random) -> None:
+        endpoint = WrongKey()
+        async with refused(endpoint) as service:
+            listed = (await service.ask("GET", "/api/deployments")).body["data"]
+            assert [(each["name"], each["breaker"]) for each in listed] == [("phi", "open")]
+            assert "mend PHI_KEY" in listed[0]["message"]
+            endpoint.mended = True
+            await settled(service, 60)
+            assert endpoint.asked == []
+            reply = await service.ask("POST", "/api/deployments/phi/probe")
+            assert reply.code == 202
+            await settled(service, 10)
+            assert (await service.ended()).counts["succeeded"] == 2
+            (told,) = (await service.ask("GET", "/api/deployments")).body["data"]
+            assert (told["breaker"], told["message"]) == ("closed", None)
+
+    run(story)
+
+
+def test_a_try_in_vain_costs_one_call_and_waits_again() -> None:
+    async def story(_: Random) -> None:
+        endpoint = WrongKey()
+        async with refused(endpoint) as service:
+            before = endpoint.tried
+            await service.ask("POST", "/api/deployments/phi/probe")
+            await settled(service, REFUSED_FIRST)
+            assert endpoint.tried == before + 1
+            assert await waits(service)
+
+    run(story)
+
+
+def test_a_wish_of_before_the_fault_is_none() -> None:
+    async def story(_: Random) -> None:
+        endpoint = WrongKey()
+        async with bench(endpoint=endpoint, shard_seconds=20) as service:
+            await service.ask("POST", "/api/deployments/phi/probe")
+            await settled(service, 60)
+            reporting = asyncio.create_task(service.service.reporter.run())
+            await service.drop(ROWS)
+            await service.announce()
+            await settled(service, REFUSED_FIRST * 0.8)
+            reporting.cancel()
+            # Both rows may be on their way when the first answer comes; then nobody asks.
+            assert 1 <= endpoint.tried <= 2
+
+    run(story)
+
+
+async def test_an_unknown_deployment_is_told_with_those_that_are_known() -> None:
+    async with bench() as service:
+        reply = await service.ask("POST", "/api/deployments/nope/probe")
+        assert (reply.code, reply.body["error"]["code"]) == (404, "unknown_deployment")
+        assert "phi" in reply.body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("breakers", "worst"),
+    [
+        ([], None),
+        (["closed", "closed"], "closed"),
+        (["closed", "open"], "open"),
+        (["probing", "closed"], "probing"),
+        (["probing", "open"], "open"),
+    ],
+)
+def test_the_worst_that_a_process_found_is_told(breakers: list[Any], worst: str | None) -> None:
+    told = [
+        DeploymentHealth(at=0, breaker=each, calls=10, tokens=20, refusals=1) for each in breakers
+    ]
+    status = summed(DEPLOYMENT, told)
+    assert (status.breaker, status.processes) == (worst, len(told))
+    assert (status.calls, status.tokens, status.refusals) == tuple(
+        len(told) * each for each in (10, 20, 1)
+    )
