@@ -147,6 +147,10 @@ def _explain(error: Any) -> str:
     return f"unknown option {name!r}, the nearest known one is {near[0]!r}"
 
 
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""A trace as W3C Trace Context writes it."""
+
+
 class Asked(BaseModel):
     """Who asked for a job, to be told again in every event."""
 

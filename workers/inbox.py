@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 from pydantic import ValidationError
 
-from schemas.jobs import SCHEMA_VERSION, Asked, JobState, Reason
+from schemas.jobs import SCHEMA_VERSION, TRACEPARENT, Asked, JobState, Reason
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage, ShardMessage
 from workers.errors import InputError, NewerVersion, Unavailable
 from workers.intake import announcements
@@ -19,7 +19,7 @@ from workers.jobs.finisher import Finisher
 from workers.jobs.outbox import JOBS, SHARDS, Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports import REPEATED, TRACE, TRACEPARENT, Bus, OutMessage, Received
+from workers.ports import REPEATED, TRACE, Bus, OutMessage, Received
 from workers.shards.runner import Runner
 
 RETRY_SECONDS: Final = 30.0

@@ -6,10 +6,9 @@ suite holds both to the same behaviour. Every call has a deadline of its own and
 took place is then unknown.
 """
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
@@ -135,9 +134,6 @@ class OutMessage:
 
 TRACE = "Diagnostic-Id"
 """The property in which Service Bus's clients and the Functions host carry a trace."""
-
-TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""A trace as W3C Trace Context writes it."""
 
 REPEATED = "again"
 """The property of a message that takes the place of one whose handling broke off."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from schemas.jobs import Asked, JobState, JobStatus
+from schemas.jobs import TRACEPARENT, Asked, JobState, JobStatus
 from schemas.messages import Announcement, JobRequest
 from workers.api.deployments import Deployments
 from workers.api.http import HttpCall, JsonReply, HttpRefusal
@@ -28,7 +28,6 @@ from workers.jobs import events, lifecycle
 from workers.jobs.lifecycle import Change
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports import TRACEPARENT
 
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
