@@ -6,7 +6,7 @@ from typing import Any, Final
 from schemas.deployments import Deployment
 from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
 from schemas.jobs import JobState
-from workers.api.http import JsonReply, HttpRefusal
+from workers.api.http import HttpRefusal, JsonReply
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore

@@ -9,7 +9,7 @@ from typing import Any, Final
 from schemas.jobs import TRACEPARENT, Asked, JobState, JobStatus
 from schemas.messages import Announcement, JobRequest
 from workers.api.deployments import Deployments
-from workers.api.http import HttpCall, JsonReply, HttpRefusal
+from workers.api.http import HttpCall, HttpRefusal, JsonReply
 from workers.api.routing import (
     Act,
     Action,
