@@ -18,7 +18,7 @@ from azure.identity.aio import DefaultAzureCredential
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
-from workers.api.deployments import Deployments
+from workers.api.deployments import DeploymentsApi
 from workers.api.jobs import Api
 from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
@@ -119,7 +119,7 @@ def compose(
         lanes=dispatcher.lanes,
         moved=dispatcher.moved,
     )
-    deployments = Deployments(settings.deployments, board, store, transitions, clock=clock)
+    deployments = DeploymentsApi(settings.deployments, board, store, transitions, clock=clock)
     api = Api(store, transitions, intake, deployments, clock=clock)
     return Service(store, dispatcher, intake, inbox, runner, sweeper, api, reporter)
 

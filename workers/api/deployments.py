@@ -16,7 +16,7 @@ from workers.quota.health import HealthBoard
 _WORST: Final[Sequence[BreakerState]] = ("open", "probing", "closed")
 
 
-class Deployments:
+class DeploymentsApi:
     """Tells how the processes find each deployment, and has them try one that is out of order."""
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from schemas.jobs import TRACEPARENT, Asked, JobState, JobStatus
 from schemas.messages import Announcement, JobRequest
-from workers.api.deployments import Deployments
+from workers.api.deployments import DeploymentsApi
 from workers.api.http import HttpCall, HttpRefusal, JsonReply
 from workers.api.routing import (
     Act,
@@ -44,7 +44,7 @@ class Api:
         store: JobStore,
         transitions: Transitions,
         intake: Intake,
-        deployments: Deployments,
+        deployments: DeploymentsApi,
         *,
         clock: Callable[[], float],
     ) -> None:
