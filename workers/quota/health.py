@@ -20,7 +20,7 @@ FRESH_SECONDS: Final = 30.0
 FORGOTTEN_SECONDS: Final = 3600.0
 """Seconds after which the word of a process that has ended is removed."""
 _PROBE: Final = "probe"
-_TRIES: Final = 5
+TRIES: Final = 5
 
 
 class HealthBoard:
@@ -73,7 +73,7 @@ class HealthBoard:
             return None  # gone meanwhile, or of another version: it counts as not told
 
     async def _write(self, ref: BlobRef, data: bytes) -> None:
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             try:
                 await self._blobs.replace(ref, data, (await self._blobs.head(ref)).etag)
             except BlobMissing:
