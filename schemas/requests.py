@@ -7,11 +7,14 @@ endpoints; data sets with `prompt`, `prompt_id`, `messages`.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
 from schemas.deployments import Task
 
-CustomId = Annotated[StrictStr, Field(min_length=1, max_length=512)]
+IDS = ("custom_id", "id", "prompt_id")
+"""Where a row may name itself; the first that it gives counts."""
+LONGEST_ID = 512
+CustomId = Annotated[StrictStr, Field(min_length=1, max_length=LONGEST_ID)]
 
 TASK_OF_URL: dict[str, Task] = {
     "/v1/chat/completions": "chat",
@@ -118,7 +121,7 @@ class BatchRow(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    custom_id: CustomId | StrictInt | None = None
+    custom_id: CustomId | StrictInt | StrictFloat | None = None
     method: Literal["POST"] = "POST"
     url: str = Field(description="a path of the OpenAI API", examples=sorted(TASK_OF_URL))
     body: dict[str, Any] = Field(

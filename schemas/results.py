@@ -180,6 +180,7 @@ class OutputRow(_Frozen):
 
     id: str = Field(description="the job's id and the row's line number")
     custom_id: str = Field(description="the row's custom_id, id, prompt_id or line number")
+    line: int = Field(description="line number in the input")
     response: RowResponse
     error: None = None
     attempts: list[CallRecord] = Field(default_factory=list)
@@ -198,5 +199,9 @@ class ErrorRow(_Frozen):
     request: dict[str, Any] | None = Field(
         default=None, description="the request as a batch row, template and defaults applied"
     )
-    raw: str | None = Field(default=None, description="first 64 KiB of a line that is no request")
+    raw: str | None = Field(default=None, description="a line that is no request, as it stood")
+    offset: int | None = Field(
+        default=None, description="of a line that is too long to be kept: where it begins, in bytes"
+    )
+    length: int | None = Field(default=None, description="and how many bytes it has")
     attempts: list[CallRecord] = Field(default_factory=list)

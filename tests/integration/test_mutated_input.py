@@ -20,7 +20,8 @@ from schemas.jobs import JobOptions, parse_options
 from tests.doubles.service import MODEL, Bench, Ended, bench
 from workers.adapters.blobs import connect_blobs
 from workers.ports import BlobRef
-from workers.rows.reading import Refusal, Request, RowRules, read_row, split_lines
+from workers.rows.lines import lines_of
+from workers.rows.reading import Refusal, Request, RowRules, read_row
 
 SEED = 20_240_613
 FILES, ROWS, MESSAGES, OPTIONS = 800, 6_500, 2_000, 1_500
@@ -115,7 +116,7 @@ async def mutated_job(service: Bench, number: int, rng: Random) -> None:
 def check(ended: Ended, data: bytes, good: list[bytes]) -> None:
     """One line for each row, every good row answered, every other with its error."""
     assert ended.state == "completed"
-    assert ended.lines() == [line for line, _ in split_lines(data, 1, 4 << 20)]
+    assert ended.lines() == [line.number for line in lines_of(data, 4 << 20)]
     answered = {row["custom_id"] for row in ended.output}
     assert answered >= {json.loads(row)["custom_id"] for row in good}
     for row in ended.errors:
@@ -180,7 +181,7 @@ def test_mutated_rows() -> None:
         row = (
             mutated(line, rng) if number % 2 else json.dumps(warped(json.loads(line), rng)).encode()
         )
-        for at, content in split_lines(row, 1, 4 << 20):
+        for at, *_, content in lines_of(row, 4 << 20):
             result = read_row(at, content, rules)
             kinds[type(result)] += 1
             if isinstance(result, Refusal):

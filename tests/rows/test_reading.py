@@ -14,15 +14,8 @@ from schemas.jobs import JobOptions
 from schemas.requests import BODY_OF_TASK, TASK_OF_URL, URL_OF_TASK, ChatBody
 from workers.rows import writing
 from workers.rows.dialects import plain_chat
-from workers.rows.reading import (
-    MAX_ADDED_BYTES,
-    RAW_BYTES,
-    Refusal,
-    Request,
-    RowRules,
-    read_row,
-    split_lines,
-)
+from workers.rows.lines import MAX_ADDED_BYTES, kept_bytes, lines_of
+from workers.rows.reading import Refusal, Request, RowRules, read_row
 
 MAX_LINE = 256 * 1024
 USER = {"role": "user", "content": "How many eggs?"}
@@ -210,6 +203,16 @@ def test_every_dialect_becomes_its_request(
     assert request[:5] == (7, custom_id, task, body["model"], body)
 
 
+@pytest.mark.parametrize(
+    "written", ["7", "7.0", "1e3", "-0", "0.10", "12345678901234567890123", "1E-7"]
+)
+@pytest.mark.parametrize("name", ["custom_id", "id", "prompt_id"])
+def test_an_id_that_is_a_number_is_taken_as_written(name: str, written: str) -> None:
+    assert asked(f'{{"prompt": "p", "{name}": {written}}}'.encode()).custom_id == written
+    line = f'{{"q": "p", "{name}": {written}}}'.encode()
+    assert asked(line, rules(template={"prompt": "{q}"})).custom_id == written
+
+
 @pytest.mark.parametrize("url", TASK_OF_URL)
 def test_every_url_is_a_task_and_every_task_has_a_url(url: str) -> None:
     bodies = {
@@ -292,7 +295,6 @@ def test_a_row_that_names_no_model_where_several_could_be_meant_has_none() -> No
         ({"custom_id": "x" * 513, "prompt": "p"}, "invalid_row"),
         ({"custom_id": True, "prompt": "p"}, "invalid_row"),
         ({"custom_id": ["x"], "prompt": "p"}, "invalid_row"),
-        ({"id": 1.5, "prompt": "p"}, "invalid_row"),
         ({"url": "/v1/chat/completions"}, "invalid_row"),
         ({"body": {}}, "invalid_row"),
         ({"url": 3, "body": {}}, "invalid_row"),
@@ -340,7 +342,6 @@ def test_a_row_that_names_no_model_where_several_could_be_meant_has_none() -> No
         ({"input_data": 3}, "invalid_row"),
         ({"error": {"code": "x"}, "request": None, "raw": None}, "invalid_row"),
         ({"error": {"code": "x"}, "request": None, "raw": "{"}, "invalid_json"),
-        ({"error": {"code": "x"}, "raw": "x" * RAW_BYTES}, "raw_incomplete"),
         ({"error": {"code": "x"}, "raw": '{"prompt": "\ufffd"}'}, "raw_incomplete"),
         ({"error": {"code": "x"}, "request": {"prompt": ""}}, "invalid_row"),
     ],
@@ -383,34 +384,92 @@ def test_a_mistake_is_told_by_the_field_and_the_form_it_comes_nearest_to(
     assert refused(row).message == f"line 7: {said}"
 
 
-def test_a_line_over_the_limit_is_refused_and_its_beginning_kept() -> None:
+def test_a_line_over_the_limit_is_told_by_its_place() -> None:
     long = b'{"prompt": "' + b"x" * MAX_LINE + b'"}'
-    refusal = refused(long)
-    assert refusal.code == "line_too_long"
-    assert refusal.raw == long[:RAW_BYTES].decode()
+    refusal = read_row(7, long, rules(), 4321, len(long))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code, refusal.raw) == ("line_too_long", None)
+    assert (refusal.offset, refusal.length) == (4321, len(long))
+    assert refusal.message.startswith("line 7: 262,158 bytes at offset 4,321 of the file: ")
+    assert "MAX_LINE_BYTES" in refusal.message
     exact = b'{"prompt": "' + b"x" * (MAX_LINE - 14) + b'"}'
     assert len(exact) == MAX_LINE
     assert isinstance(read(exact), Request)
 
 
-@pytest.mark.parametrize("row", [b"{", b'{"prompt": ""}', b'{"question": 1}'])
-def test_errors_dropped_again_and_again_stay_what_they_were(row: bytes) -> None:
+BAD = [
+    b"{",
+    b'{"prompt": ""}',
+    b'{"question": 1}',
+    b'{"prompt": "\xff"}',
+    b'{"question": "' + b'\\"' * (MAX_LINE // 2 - 20) + b'"}',
+    b"\x01" * MAX_LINE,
+]
+
+
+@pytest.mark.parametrize("row", BAD, ids=lambda row: repr(row[:20]))
+def test_a_refused_line_is_kept_whole_and_stays_what_it_was(row: bytes) -> None:
     refusal = refused(row)
+    assert refusal.raw == row.decode("utf-8", "replace")
     first = writing.refused("job", 0, refusal)
+    assert len(first.text) <= kept_bytes(MAX_LINE)
     for _ in range(3):
         refusal = refused(first.text)
         again = writing.refused("job", 0, refusal)
-        assert again.text == first.text
+        told, before = json.loads(again.text), json.loads(first.text)
+        assert told["raw"] == before["raw"]
         first = again
 
 
 @pytest.mark.parametrize("row", [b'{"prompt": "\xff"}', b'{"prompt": "' + b"x" * MAX_LINE + b'"}'])
 def test_what_was_not_kept_whole_is_never_asked(row: bytes) -> None:
-    first = refused(row)
-    again = first
+    text = writing.refused("job", 0, refused(row)).text
     for _ in range(3):
-        again = refused(writing.refused("job", 0, again).text)
-        assert (again.code, again.raw) == ("raw_incomplete", first.raw)
+        again = refused(text)
+        assert again.code in ("raw_incomplete", "invalid_row")
+        assert "take " in again.message
+        text, before = writing.refused("job", 0, again).text, text
+    assert text == before
+
+
+def test_a_line_of_errors_is_judged_by_what_it_carries() -> None:
+    """Escaped, a row that was within the limit may be far beyond it."""
+    row = {"prompt": '"' * (MAX_LINE // 2 - 20)}
+    raw = json.dumps(row)
+    assert len(raw) <= MAX_LINE
+    line = json.dumps({"custom_id": "a", "error": {"code": "x"}, "raw": raw}).encode()
+    assert len(line) > 1.9 * MAX_LINE
+    assert asked(line).custom_id == "a"
+    # So is a request that template and defaults made larger than any line.
+    first = asked({"prompt": "x" * (MAX_LINE - 20)}, rules(system_prompt="y" * 1000))
+    failed = {"error": {"code": "timeout"}, "request": first.as_batch_row(), "attempts": []}
+    line = json.dumps(failed).encode()
+    assert len(line) > MAX_LINE
+    assert asked(line).body == first.body
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        {"raw": json.dumps({"prompt": "x" * MAX_LINE})},
+        {"request": {"url": "/v1/embeddings", "body": {"input": "x" * (MAX_LINE + (4 << 20))}}},
+    ],
+    ids=["raw", "request"],
+)
+def test_a_line_of_errors_that_carries_too_much_is_refused(carried: dict[str, Any]) -> None:
+    refusal = refused({"error": {"code": "x"}, **carried})
+    assert refusal.code == "line_too_long"
+    assert refusal.length is not None
+    assert "it carries" in refusal.message
+
+
+def test_a_long_line_that_is_no_error_costs_no_more_than_itself() -> None:
+    """A parser would make fifty bytes of each."""
+    line = b'{"prompt": [' + b"[]," * MAX_LINE + b"[]]}"
+    tracemalloc.start()
+    assert refused(line).code == "line_too_long"
+    assert tracemalloc.get_traced_memory()[1] < 2 * len(line)
+    tracemalloc.stop()
 
 
 def test_a_failed_request_that_is_refused_when_asked_again_keeps_the_request() -> None:
@@ -672,7 +731,7 @@ def test_any_row_is_a_request_that_stands_or_a_refusal_that_can_be_written(
 @given(st.binary(max_size=80) | st.text(alphabet='{}[]",:0ae.-\\u\n', max_size=60).map(str.encode))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_read(data: bytes) -> None:
-    for line, content in split_lines(data, 1, MAX_LINE):
+    for line, *_, content in lines_of(data, MAX_LINE):
         result = read_row(line, content, rules())
         assert result.line == line
         assert isinstance(result, Request) or orjson.dumps(result.raw)
@@ -680,13 +739,21 @@ def test_any_bytes_are_read(data: bytes) -> None:
 
 def test_only_newlines_part_lines() -> None:
     data = "\ufeff\na\u2028b\r\n  \t\r\n\nc\x0bd\x85e\n".encode()
-    assert list(split_lines(data, 1, 100)) == [
-        (2, "a\u2028b".encode()),
-        (5, "c\x0bd\x85e".encode()),
+    assert list(lines_of(data, 100)) == [
+        (2, 4, 6, "a\u2028b".encode()),
+        (5, 17, 6, "c\x0bd\x85e".encode()),
     ]
-    assert list(split_lines(b"\xef\xbb\xbfx", 1, 100)) == [(1, b"x")]
-    assert list(split_lines(b"\xef\xbb\xbfx", 2, 100)) == [(2, b"\xef\xbb\xbfx")]
+    assert list(lines_of(b"\xef\xbb\xbfx", 100)) == [(1, 0, 4, b"x")]
+    second = lines_of(b"\xef\xbb\xbfx", 100, number=2, offset=9)
+    assert list(second) == [(2, 9, 4, b"\xef\xbb\xbfx")]
 
 
 def test_a_line_over_the_limit_is_never_blank() -> None:
-    assert list(split_lines(b" " * 5 + b"\n" + b" " * 6, 1, 5)) == [(2, b" " * 6)]
+    assert list(lines_of(b" " * 5 + b"\n" + b" " * 6, 5)) == [(2, 6, 6, b" " * 6)]
+
+
+def test_a_line_whose_end_is_missing_is_as_long_as_it_is_in_the_file() -> None:
+    assert list(lines_of(b"a\nbc", 5, number=3, offset=7, length=90)) == [
+        (3, 7, 1, b"a"),
+        (4, 9, 88, b"bc"),
+    ]

@@ -50,6 +50,7 @@ def test_an_answer_is_a_row_of_openai_batch_output() -> None:
     assert json.loads(result.text) == {
         "id": "j-12",
         "custom_id": "row-12",
+        "line": 12,
         "response": {"status_code": 200, "request_id": "r-1", "body": ANSWER},
         "error": None,
         "attempts": [

@@ -11,16 +11,8 @@ import numpy as np
 from schemas.deployments import Task
 from schemas.jobs import PlannedShard
 from workers.rows.fast_path import read_usual
-from workers.rows.reading import (
-    BLANK,
-    MAX_BYTES,
-    RAW_BYTES,
-    Refusal,
-    Request,
-    RowRules,
-    line_content,
-    read_row,
-)
+from workers.rows.lines import BLANK, kept_bytes, line_content
+from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
 
 MAX_ROWS = 200
 MAX_SHARDS = 40_000
@@ -104,6 +96,7 @@ class Seen(NamedTuple):
     task: Task
     model: str | None
     size: int
+    named: bool = True
 
 
 ScannedRow = tuple[int, int, Seen | Refusal]
@@ -114,8 +107,8 @@ class Scanner:
 
     def __init__(self, rules: RowRules) -> None:
         self._rules = rules
-        # A line beyond the limit is refused anyway: its beginning is all that is kept of it.
-        self._kept = max(rules.max_line_bytes, RAW_BYTES) + 1
+        # A line beyond this is refused anyway: its beginning is all that is kept of it.
+        self._kept = kept_bytes(rules.max_line_bytes) + 1
         self._rest = bytearray()
         self._dropped = 0
         self._line = 1
@@ -139,7 +132,7 @@ class Scanner:
                     row = Seen(number, usual.custom_id, "chat", usual.body.model, length)
                     yield start, length, row
                 else:
-                    yield start, length, seen(read_row(number, content, rules))
+                    yield start, length, seen(read_row(number, content, rules, start, length))
             number += 1
             start += length + 1
         self._line, self._start = number, start
@@ -163,14 +156,14 @@ class Scanner:
         self._line += 1
         self._start += length + 1
         if content := line_content(line, number, self._rules.max_line_bytes):
-            yield start, length, seen(read_row(number, content, self._rules))
+            yield start, length, seen(read_row(number, content, self._rules, start, length))
 
 
 def seen(row: Request | Refusal) -> Seen | Refusal:
     """What a scan keeps of a row."""
     if isinstance(row, Refusal):
         return row
-    return Seen(row.line, row.custom_id, row.task, row.model, row.size)
+    return Seen(row.line, row.custom_id, row.task, row.model, row.size, row.named)
 
 
 class Planner:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from schemas.deployments import Task
 from schemas.requests import (
     BODY_OF_TASK,
+    IDS,
     TASK_OF_URL,
     BatchRow,
     Dialect,
@@ -17,7 +18,6 @@ from schemas.requests import (
     ScoringRow,
 )
 
-IDS = ("custom_id", "id", "prompt_id")
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
 _NUMBERS = (int, float)

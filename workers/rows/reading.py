@@ -1,6 +1,6 @@
 """What a line of input asks for: from bytes to a request with template and defaults applied."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,22 +9,20 @@ import orjson
 from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
 from schemas.requests import URL_OF_TASK, deeper_than, dialect_of
-from workers.rows.dialects import IDS, WrongRow, check_body, plain_chat, task_and_body
+from workers.rows.carried import carried_by
+from workers.rows.dialects import WrongRow, check_body, plain_chat, task_and_body
+from workers.rows.ids import custom_id_of, good_id_of, names_itself
+from workers.rows.lines import BLANK, MAX_ADDED_BYTES
 from workers.rows.templating import Template
 
-RAW_BYTES = 64 * 1024
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of a shard, as lines and as requests; what is longer stands alone in one."""
-MAX_ADDED_BYTES = 4 * 1024 * 1024
-"""What template, system prompt and defaults may add to the longest line."""
 _LOST = "\ufffd".encode()
 NO_MODEL = "the row names no model, nor does the job: set the option model"
 _NO_DIALECT = (
     "none of url and body, messages, prompt, input, input_data: "
     "the job needs the option template to make a request of it"
 )
-_BOM = b"\xef\xbb\xbf"
-BLANK = b" \t\r"
 # orjson reads 1024 levels but writes 254: what could not be written again is refused when read.
 _DEEPEST = 100
 
@@ -48,7 +46,8 @@ _DEFAULTS: dict[Task, tuple[str, ...]] = {
 class Request(NamedTuple):
     """A row that can be asked. `model` is None where neither row nor job names one.
 
-    `size` is the request's bytes as JSON; a few more at most.
+    `size` is the request's bytes as JSON; a few more at most. `named` tells whether the row gave
+    its custom_id, which else is its line's number.
     """
 
     line: int
@@ -57,6 +56,7 @@ class Request(NamedTuple):
     model: str | None
     body: dict[str, Any]
     size: int = 0
+    named: bool = True
 
     def as_batch_row(self) -> dict[str, Any]:
         """The request as a row of an OpenAI batch file."""
@@ -70,7 +70,11 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A row that cannot be asked, and why."""
+    """A row that cannot be asked, and why.
+
+    What is too long to be kept is told by `offset` and `length` in the file, in bytes. `is_object`
+    tells whether the row is a JSON object at all, as far as is known.
+    """
 
     line: int
     custom_id: str | None
@@ -78,6 +82,9 @@ class Refusal:
     message: str
     request: dict[str, Any] | None = None
     raw: str | None = None
+    offset: int | None = None
+    length: int | None = None
+    is_object: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,61 +143,83 @@ def _defaults(options: JobOptions, names: Iterable[str]) -> dict[str, Any]:
     return options.parameters | {k: v for k, v in given.items() if v is not None}
 
 
-def split_lines(data: bytes, first_line: int, longest: int) -> Iterator[tuple[int, bytes]]:
-    """(line number, line) of each line that is not blank; only newlines separate.
+@dataclass(slots=True)
+class _Reading:
+    """What is known of a line so far; `data` becomes what a line of errors.jsonl carries."""
 
-    A line of more than `longest` bytes is never blank: whatever reads it may hold its beginning
-    only, and all have to agree on which lines are rows.
-    """
-    for number, line in enumerate(data.split(b"\n"), first_line):
-        if content := line_content(line, number, longest):
-            yield number, content
-
-
-def line_content(line: bytes, number: int, longest: int) -> bytes:
-    """A line without the blanks around it, and without the byte order mark of its file."""
-    if len(line) > longest:
-        return line
-    if number == 1:
-        line = line.removeprefix(_BOM)
-    return line.strip(BLANK)
-
-
-def read_row(line: int, data: bytes, rules: RowRules) -> Request | Refusal:
-    """Read one line. Never raises: what is wrong with it is a `Refusal` with line and reason."""
-    if len(data) > rules.max_line_bytes:
-        message = (
-            f"line {line} is longer than {rules.max_line_bytes:,} bytes: "
-            "shorten it, or raise MAX_LINE_BYTES"
-        )
-        return Refusal(line, None, "line_too_long", message, raw=raw_text(data))
+    data: bytes
     custom_id: str | None = None
-    request: dict[str, Any] | None = None
+    is_object: bool = False
+    is_request: bool = False
+
+
+def read_row(
+    line: int, data: bytes, rules: RowRules, offset: int = 0, length: int | None = None
+) -> Request | Refusal:
+    """Read one line. Never raises: what is wrong with it is a `Refusal` with line and reason.
+
+    `offset` and `length` are the line's in its file; of a long one `data` may be the beginning.
+    """
+    reading = _Reading(data)
     try:
-        row, size = _parse(data), len(data)
-        if "error" in row and dialect_of(row) == "error":
-            _refuse_deep(row, data)
-            custom_id = _custom_id({"custom_id": row.get("custom_id")})
-            # From here on it is as if the line that failed stood here itself, so that however
-            # often a file of errors is dropped again, its lines do not wrap each other.
-            request, data = _failed(row)
-            if request is None:
-                _refuse_incomplete(data)
-            row, size = _parse(data), len(data)
-        if request is None and (template := rules.template_of(row)) is not None:
-            custom_id = _given_id(row) or custom_id
-            _refuse_deep(row, data)
-            row, size = _filled(template, row, rules.max_line_bytes + MAX_ADDED_BYTES)
-        custom_id = _custom_id(row) or custom_id
-        return _request(line, custom_id, row, data, rules, size=size + rules.added_bytes)
+        row = _unwrapped(reading, rules.max_line_bytes)
+        return _request(line, reading, row, rules)
     except WrongRow as wrong:
-        raw = raw_text(data) if request is None else None
-        return Refusal(line, custom_id, wrong.code, f"line {line}: {wrong}", request, raw)
+        if len(reading.data) > rules.max_line_bytes and not reading.is_request:
+            return _too_long(line, reading, wrong, offset, length or len(data))
+        request = reading.is_request
+        return Refusal(
+            line,
+            reading.custom_id,
+            wrong.code,
+            f"line {line}: {wrong}",
+            request=orjson.loads(reading.data) if request else None,
+            raw=None if request else reading.data.decode("utf-8", "replace"),
+            is_object=reading.is_object,
+        )
 
 
-def raw_text(data: bytes) -> str:
-    """The first 64 KiB of a line as text."""
-    return data[:RAW_BYTES].decode("utf-8", "replace")
+def _too_long(line: int, reading: _Reading, wrong: WrongRow, offset: int, length: int) -> Refusal:
+    return Refusal(
+        line,
+        reading.custom_id,
+        wrong.code,
+        f"line {line}: {length:,} bytes at offset {offset:,} of the file: {wrong}",
+        offset=offset,
+        length=length,
+        is_object=reading.data.lstrip(BLANK).startswith(b"{"),
+    )
+
+
+def _unwrapped(reading: _Reading, longest: int) -> dict[str, Any]:
+    """The row in a line; of a line of errors.jsonl, the row that failed.
+
+    It is read as if that one stood here itself, so that however often a file of errors is dropped
+    again, its lines do not wrap each other.
+    """
+    row: dict[str, Any] | None = None
+    if len(reading.data) <= longest:
+        row = _parse(reading.data)
+        reading.is_object = True
+    while row is None or ("error" in row and dialect_of(row) == "error"):
+        carried = carried_by(reading.data, longest)
+        if carried is None and row is not None:
+            break
+        if carried is None:
+            raise WrongRow(
+                "line_too_long",
+                f"{longest:,} are the most: shorten it, or raise MAX_LINE_BYTES",
+            )
+        reading.data, reading.is_object = carried.data, True
+        reading.custom_id = good_id_of({"custom_id": carried.custom_id}) or reading.custom_id
+        if not carried.is_request and _LOST in carried.data:
+            # What was lost when a line was kept must not be asked without it.
+            raise WrongRow("raw_incomplete", "not all of it was kept: take it from the first file")
+        row = _parse(carried.data)
+        if carried.is_request:
+            _refuse_deep(row, carried.data)
+            reading.is_request = True
+    return row
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -217,59 +246,19 @@ def _why_not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
     return f"not JSON: {error.msg} at character {error.pos}"
 
 
-def _failed(row: Mapping[str, Any]) -> tuple[dict[str, Any] | None, bytes]:
-    """Of a line of errors.jsonl: its request as such and as a line, or the line that was none."""
-    request, raw = row.get("request"), row.get("raw")
-    if isinstance(request, dict):
-        return request, orjson.dumps(request)
-    if not isinstance(raw, str):
-        raise WrongRow("invalid_row", "an error row without a request cannot be asked again")
-    return None, raw.encode()
-
-
-def _refuse_incomplete(raw: bytes) -> None:
-    """What was lost when a line was kept must not be asked without it."""
-    if len(raw) >= RAW_BYTES or _LOST in raw:
-        raise WrongRow("raw_incomplete", "not all of it was kept: take it from the first file")
-
-
-def _given_id(row: Mapping[str, Any]) -> str | None:
-    """A row's custom_id, if it has a good one."""
-    try:
-        return _custom_id(row)
-    except WrongRow:
-        return None
-
-
-def _custom_id(row: Mapping[str, Any]) -> str | None:
-    for name in IDS:
-        value = row.get(name)
-        if type(value) is str and 1 <= len(value) <= 512:
-            return value
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise WrongRow("invalid_row", f"{name} has to be a string")
-        if isinstance(value, str):
-            raise WrongRow("invalid_row", f"{name} has to have 1 to 512 characters")
-        return str(value)
-    return None
-
-
-def _request(
-    line: int,
-    custom_id: str | None,
-    row: dict[str, Any],
-    data: bytes,
-    rules: RowRules,
-    *,
-    size: int,
-) -> Request:
-    dialect = dialect_of(row)
-    if dialect == "other":
+def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules) -> Request:
+    data, size, made = reading.data, len(reading.data), row
+    if not reading.is_request and (template := rules.template_of(row)) is not None:
+        reading.custom_id = good_id_of(row, data) or reading.custom_id
         _refuse_deep(row, data)
+        made, size = _filled(template, row, rules.max_line_bytes + MAX_ADDED_BYTES)
+    given = custom_id_of(made) if made is not row and names_itself(made) else None
+    reading.custom_id = given or custom_id_of(row, data) or reading.custom_id
+    dialect = dialect_of(made)
+    if dialect == "other":
+        _refuse_deep(made, data)
         raise WrongRow("unknown_row", _NO_DIALECT)
-    task, body = task_and_body(row, dialect)
+    task, body = task_and_body(made, dialect)
     if rules.alters:
         body = _with_defaults(task, body, rules)
     model = body.get("model")
@@ -278,22 +267,19 @@ def _request(
         if model is not None:
             body["model"] = model
     if not (task == "chat" and plain_chat(body)):
-        _refuse_deep(row, data)
+        _refuse_deep(made, data)
         check_body(task, body)
-    return Request(line, custom_id or str(line), task, model, body, size)
+    size += rules.added_bytes
+    named = reading.custom_id is not None
+    return Request(line, reading.custom_id or str(line), task, model, body, size, named)
 
 
 def _filled(template: Template, row: dict[str, Any], most: int) -> tuple[dict[str, Any], int]:
-    """What the template makes of a row, and its size in bytes.
-
-    The row's own ids stand where the template gives none.
-    """
+    """What the template makes of a row, and its size in bytes."""
     filled, size = template.fill(row, most)
     if not isinstance(filled, dict) or dialect_of(filled) in ("other", "error"):
         raise WrongRow("unknown_row", "the template makes no request of it")
-    if any(filled.get(name) is not None for name in IDS):
-        return filled, size
-    return {**{name: row[name] for name in IDS if name in row}, **filled}, size
+    return filled, size
 
 
 def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def answered(
     line: dict[str, Any] = {
         "id": f"{job}-{request.line}",
         "custom_id": request.custom_id,
+        "line": request.line,
     }
     ok = outcome.kind == "ok"
     if ok:
@@ -75,7 +76,6 @@ def answered(
         code = outcome.code or outcome.kind
         message = outcome.message or _ADVICE[outcome.kind]
         line |= {
-            "line": request.line,
             "response": response,
             "error": {"code": code, "message": f"line {request.line}: {message}"},
             "request": request.as_batch_row(),
@@ -107,6 +107,8 @@ def refused(job: str, row: int, refusal: Refusal) -> RowResult:
     }
     if refusal.raw is not None:
         line["raw"] = refusal.raw
+    if refusal.offset is not None:
+        line |= {"offset": refusal.offset, "length": refusal.length}
     return RowResult(row, "invalid", Usage(), orjson.dumps(line))
 
 
@@ -151,7 +153,10 @@ CRASHED = Reason(
     code="worker_crashed",
     message="given up: the last three workers that asked it crashed; drop this row again by itself",
 )
-DUPLICATE = "its custom_id stood earlier in the file: give every row its own"
+DUPLICATE = (
+    "its custom_id stood earlier in the file: give every row its own, set the option on_duplicate "
+    "to number, or drop this line again, to have it asked under the custom_id in its request"
+)
 
 
 @dataclass(slots=True)

@@ -7,16 +7,8 @@ from schemas.jobs import Job, PlannedShard
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.rows import writing
-from workers.rows.reading import (
-    MAX_BYTES,
-    NO_MODEL,
-    RAW_BYTES,
-    Refusal,
-    Request,
-    RowRules,
-    read_row,
-    split_lines,
-)
+from workers.rows.lines import kept_bytes, lines_of
+from workers.rows.reading import MAX_BYTES, NO_MODEL, Refusal, Request, RowRules, read_row
 
 Row = Request | Refusal
 
@@ -36,7 +28,7 @@ async def read_rows(
     Raises BlobMissing or BlobChanged where that is not what was planned any more.
     """
     # An over-long line stands alone in its shard, and only its beginning is ever read.
-    most = max(MAX_BYTES, job.max_line_bytes + 1, RAW_BYTES)
+    most = max(MAX_BYTES, kept_bytes(job.max_line_bytes) + 1)
     data = await store.blobs.read_range(
         BlobRef(job.container, job.name),
         planned.offset,
@@ -44,8 +36,14 @@ async def read_rows(
         etag=job.etag,
     )
     duplicates = await store.duplicates(job.id, planned)
-    lines_of_shard = split_lines(data, planned.line, job.max_line_bytes)
-    read = [read_row(number, line, rules) for number, line in lines_of_shard]
+    lines = lines_of(
+        data,
+        job.max_line_bytes,
+        number=planned.line,
+        offset=planned.offset,
+        length=planned.length,
+    )
+    read = [read_row(line.number, line.content, rules, line.offset, line.length) for line in lines]
     return [_vetted(row, duplicates, routes) for row in read]
 
 
