@@ -95,6 +95,11 @@ class JobOptions(BaseModel):
     on_invalid: Literal["skip", "fail"] = Field(
         default="skip", description="whether a row that cannot be asked fails the whole job"
     )
+    on_duplicate: Literal["refuse", "number"] = Field(
+        default="refuse",
+        description="whether a row whose custom_id stood earlier is refused, or asked with its "
+        "line's number behind it: a#7",
+    )
     priority: Priority | None = Field(
         default=None, description="normal, but low for files of the nightly container"
     )

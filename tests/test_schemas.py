@@ -148,6 +148,7 @@ def test_all_options_are_accepted_together() -> None:
         "template": {"messages": [{"role": "user", "content": "{question}"}]},
         "template_for": "other_rows",
         "on_missing": "empty",
+        "on_duplicate": "number",
         "completion_window": "2h",
         "on_invalid": "fail",
         "priority": "high",

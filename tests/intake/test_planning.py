@@ -231,6 +231,18 @@ def _by_dict(ids: list[str]) -> list[int]:
     ]
 
 
+def test_a_given_id_goes_before_the_number_of_a_line_wherever_it_stands() -> None:
+    finder = DuplicateFinder()
+    rows = [("1", False), ("1", True), ("5", True), ("4", False), ("5", False), ("1", True)]
+    for custom_id, _ in rows:
+        finder.add(custom_id)
+    assert finder.candidates() == 2
+    for line, (custom_id, named) in enumerate(rows, 1):
+        finder.confirm(line, custom_id, named=named)
+    assert finder.duplicates == [1, 5, 6]
+    assert finder.first_repeated == 6
+
+
 def test_the_second_scan_has_to_follow_the_first() -> None:
     with pytest.raises(RuntimeError):
         DuplicateFinder().confirm(1, "a")

@@ -106,7 +106,33 @@ async def test_duplicate_custom_ids_answer_the_first() -> None:
     ended = await run(b"\n".join([chat(1), chat(2), chat(1), chat(4), chat(1)]))
     assert [row["custom_id"] for row in ended.output] == ["c1", "c2", "c4"]
     assert [ended.code(line) for line in (3, 5)] == ["duplicate_custom_id"] * 2
-    assert ended.error(3)["request"]["custom_id"] == "c1"
+    assert [ended.error(line)["custom_id"] for line in (3, 5)] == ["c1", "c1"]
+
+
+async def test_a_rerun_of_duplicates_answers_all_of_them() -> None:
+    async with bench() as service:
+        first = await service.run(b"\n".join([chat(1), chat(1), chat(2), chat(1)]))
+        again = await service.run(first.errors_file, "again.jsonl")
+    assert not again.errors
+    assert [row["custom_id"] for row in again.output] == ["c1#2", "c1#4"]
+
+
+async def test_duplicates_can_be_numbered() -> None:
+    data = b"\n".join([chat(1), chat(1), chat(2), chat(1)])
+    ended = await run(data, {"on_duplicate": "number", "on_invalid": "fail"})
+    assert (ended.state, ended.errors) == ("completed", [])
+    assert [row["custom_id"] for row in ended.output] == ["c1", "c1#2", "c2", "c1#4"]
+    assert [row["line"] for row in ended.output] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("on_invalid", ["skip", "fail"])
+async def test_a_lines_number_never_takes_a_custom_id_that_is_given(on_invalid: str) -> None:
+    unnamed = b'{"prompt": "p"}'
+    named = b'{"custom_id": "1", "prompt": "q"}'
+    ended = await run(b"\n".join([unnamed, named, unnamed]), {"on_invalid": on_invalid})
+    assert not ended.errors
+    ids = [row["custom_id"] for row in ended.output]
+    assert ids == [ended.output[0]["id"], "1", "3"]
 
 
 async def test_duplicates_are_found_across_shards() -> None:

@@ -45,7 +45,9 @@ class Survey:
 
 
 class DuplicateFinder:
-    """Finds requests whose custom_id stood earlier, in 8 bytes a request.
+    """Finds requests whose custom_id is not theirs alone, in 8 bytes a request.
+
+    A row that gives a custom_id has it before one that is called by its line's number.
 
     A first scan keeps a 64-bit hash of each custom_id; requests whose hash stands twice are
     candidates, and a second scan tells by another 64 bits whether they are the same. Only what
@@ -57,6 +59,7 @@ class DuplicateFinder:
         self._twice: frozenset[int] | None = None
         self._seen: set[tuple[int, bytes]] = set()
         self._found: list[int] = []
+        self.first_repeated: int | None = None
 
     def add(self, custom_id: str) -> None:
         """A request of the first scan."""
@@ -70,21 +73,26 @@ class DuplicateFinder:
         self._hashes = array("q")
         return len(self._twice)
 
-    def confirm(self, line: int, custom_id: str) -> None:
+    def confirm(self, line: int, custom_id: str, *, named: bool = True) -> None:
         """A request of the second scan, in the order of the file."""
         if self._twice is None:
             raise RuntimeError("the first scan has not ended")
         if (hashed := hash(custom_id)) not in self._twice:
             return
+        if not named:
+            # No other line has this number: somebody gave it.
+            self._found.append(line)
+            return
         digest = hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=8)
         key = (hashed, digest.digest())
         if key in self._seen:
             self._found.append(line)
+            self.first_repeated = self.first_repeated or line
         self._seen.add(key)
 
     @property
     def duplicates(self) -> list[int]:
-        """Line numbers of rows whose custom_id stood earlier, in order."""
+        """Line numbers of rows whose custom_id stood earlier, or is another's, in order."""
         return self._found
 
 

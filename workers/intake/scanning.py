@@ -18,11 +18,16 @@ _SLICE_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a scan of the file came to."""
+    """What a scan of the file came to.
+
+    `duplicates` are the lines whose custom_id is not theirs alone, `first_repeated` the first of
+    them that gave it.
+    """
 
     shards: list[PlannedShard]
     survey: Survey
     duplicates: list[int]
+    first_repeated: int | None = None
 
 
 async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
@@ -69,8 +74,9 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
         async for rows in _scanned(blobs, job, rules):
             for _, _, row in rows:
                 if isinstance(row, Seen):
-                    finder.confirm(row.line, row.custom_id)
-    return Planned(_with_duplicates(shards, finder.duplicates), survey, finder.duplicates)
+                    finder.confirm(row.line, row.custom_id, named=row.named)
+    lines = finder.duplicates
+    return Planned(_with_duplicates(shards, lines), survey, lines, finder.first_repeated)
 
 
 async def _scanned(blobs: Blobs, job: Job, rules: RowRules) -> AsyncIterator[Iterator[ScannedRow]]:

@@ -22,7 +22,7 @@ class Preflight(Protocol):
 async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
     """Why the whole job has to fail; None where it can be run."""
     asked = planned.survey.asked
-    if job.options.on_invalid == "fail" and (bad := _invalid(planned, routes)) is not None:
+    if job.options.on_invalid == "fail" and (bad := _invalid(job, planned, routes)) is not None:
         return Reason(code="invalid_rows", message=f"on_invalid is fail, and {bad}")
     if not asked:
         return None
@@ -32,15 +32,15 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
     return None
 
 
-def _invalid(planned: Planned, routes: Preflight) -> str | None:
+def _invalid(job: Job, planned: Planned, routes: Preflight) -> str | None:
     """What is wrong with a row that cannot be asked; None where all can."""
     survey = planned.survey
     if survey.first_invalid is not None:
         # Not the row's own message: this one goes into events, and templates hold prompts.
         bad = survey.first_invalid
         return f"line {bad.line} is wrong: {bad.code}; errors.jsonl says more"
-    if planned.duplicates:
-        return f"line {planned.duplicates[0]}: {DUPLICATE}"
+    if planned.first_repeated is not None and job.options.on_duplicate == "refuse":
+        return f"line {planned.first_repeated}: {DUPLICATE}"
     for task, model in survey.asked:
         cannot = NO_MODEL if model is None else routes.cannot(task, model)
         if cannot is not None:

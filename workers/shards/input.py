@@ -1,5 +1,6 @@
 """What a shard's rows are: its piece of the input, read as the plan has it."""
 
+import dataclasses
 from typing import Protocol
 
 from schemas.deployments import Task
@@ -7,6 +8,7 @@ from schemas.jobs import Job, PlannedShard
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.rows import writing
+from workers.rows.ids import told_apart
 from workers.rows.lines import kept_bytes, lines_of
 from workers.rows.reading import MAX_BYTES, NO_MODEL, Refusal, Request, RowRules, read_row
 
@@ -44,14 +46,27 @@ async def read_rows(
         length=planned.length,
     )
     read = [read_row(line.number, line.content, rules, line.offset, line.length) for line in lines]
-    return [_vetted(row, duplicates, routes) for row in read]
+    apart = [_told_apart(row, job) if row.line in duplicates else row for row in read]
+    return [_vetted(row, routes) for row in apart]
 
 
-def _vetted(row: Row, duplicates: frozenset[int], routes: Routes) -> Row:
+def _told_apart(row: Row, job: Job) -> Row:
+    """A row whose custom_id is another's too."""
     if isinstance(row, Refusal):
         return row
-    if row.line in duplicates:
-        return _refusal(row, "duplicate_custom_id", writing.DUPLICATE)
+    if not row.named:
+        return row._replace(custom_id=f"{job.id}-{row.line}")
+    numbered = row._replace(custom_id=told_apart(row.custom_id, row.line))
+    if job.options.on_duplicate == "number":
+        return numbered
+    # Its request already has the other name: dropped again, all of them are asked.
+    refusal = _refusal(numbered, "duplicate_custom_id", writing.DUPLICATE)
+    return dataclasses.replace(refusal, custom_id=row.custom_id)
+
+
+def _vetted(row: Row, routes: Routes) -> Row:
+    if isinstance(row, Refusal):
+        return row
     if row.model is None:
         return _refusal(row, "no_model", NO_MODEL)
     cannot = routes.cannot(row.task, row.model)
