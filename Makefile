@@ -2,6 +2,7 @@
 #
 #   make run                       a sample of real prompts, from the drop to the results
 #   make run FILE=my.jsonl OPTIONS='{"max_tokens": 64}' WORKERS=3 OUT=results
+#   make run FILE=my.jsonl OPTIONS=@options.json
 #   make up                        keep everything running for tools of one's own
 #   make test                      all tests but those that take minutes
 #   make test-fast                 decisions, contracts on doubles, a hundred simulated worlds
@@ -17,6 +18,11 @@ OPTIONS ?= {"max_tokens": 100}
 WORKERS ?= 1
 OUT ?=
 AGAIN ?=
+# As they are written: a $ in them means nothing to make.
+override FILE := $(value FILE)
+override OPTIONS := $(value OPTIONS)
+override WORKERS := $(value WORKERS)
+override OUT := $(value OUT)
 export FILE OPTIONS WORKERS OUT AGAIN
 
 # The rooms of workers/, what holds the doubles to their contracts, and a hundred worlds.

@@ -61,7 +61,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m local run", description=__doc__)
     add = parser.add_argument
     add("file", type=_file, metavar="FILE", help="a .jsonl file of prompts")
-    add("--options", type=_options, default={}, metavar="JSON", help="the job's options")
+    add("--options", type=read_options, default={}, metavar="JSON|FILE", help="the job's options")
     add("--out", type=Path, metavar="DIR", help="where results go, alone (default: out/JOB)")
     add("--again", action="store_true", help="forget an earlier run of the same, and ask all anew")
     add("--data", type=Path, default=DATA, help="where runs lie until they are done (.local)")
@@ -86,16 +86,26 @@ def _file(text: str) -> Path:
     return path
 
 
-def _options(text: str) -> dict[str, Any]:
-    """Checked here already: the service would refuse them only once everything is started."""
+def read_options(given: str) -> dict[str, Any]:
+    """Options as JSON or in a file. Errors: `ArgumentTypeError`.
+
+    Checked here already: the service would refuse them only once everything is started.
+    """
     try:
-        raw: dict[str, Any] = json.loads(text or "{}")
+        raw: dict[str, Any] = json.loads(_options_text(given) or "{}")
         parse_options(raw)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return raw
+
+
+def _options_text(given: str) -> str:
+    """The options themselves, or those in a file: FILE, or @FILE as curl has it."""
+    if given.startswith("@") or (given and not given.lstrip().startswith(("{", "["))):
+        return Path(given.removeprefix("@")).read_text("utf-8-sig")
+    return given
 
 
 def _endpoints() -> list[str]:

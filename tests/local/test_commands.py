@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local import results, verifying
+from local import results, running, verifying
 from local.__main__ import main
 from local.dropping import MAX_METADATA, metadata_for
 from local.progress import describe
@@ -27,6 +27,7 @@ SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")
         (["run"], "FILE"),
         (["run", "no-such.jsonl"], "no-such.jsonl is not a file"),
         (["run", SAMPLE, "--options", "{"], "not JSON"),
+        (["run", SAMPLE, "--options", "@none.json"], "No such file or directory: 'none.json'"),
         (["run", SAMPLE, "--options", "[]"], "have to be a JSON object"),
         (["run", SAMPLE, "--options", '{"max_token": 5}'], "max_tokens"),
         (["run", SAMPLE, "--workers", "0"], "must be 1 to 64"),
@@ -88,6 +89,15 @@ def test_options_travel_in_metadata_the_way_the_service_reads_them() -> None:
     assert metadata_options(metadata) == options
     assert metadata_for({}) == {}
     assert metadata_for({"system_prompt": "x" * MAX_METADATA}) is None
+
+
+@pytest.mark.parametrize("form", ["@{}", "{}"])
+def test_options_may_lie_in_a_file(tmp_path: Path, form: str) -> None:
+    options = {"system_prompt": "under $50, \"so\" 'quoted'"}
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps(options), "utf-8-sig")
+    assert running.read_options(form.format(file)) == options
+    assert running.read_options(json.dumps(options)) == options
 
 
 def test_a_status_is_described_in_one_line() -> None:
