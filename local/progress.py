@@ -65,8 +65,11 @@ def display(console: Console) -> Iterator[Display]:
 
 def describe(status: JobStatus) -> str:
     """One line: state, rows done of all, succeeded, failed, rows/s, tokens, time left."""
+    counts = status.counts
     parts: list[str] = [status.state or "rejected"]
-    if (counts := status.counts) is not None and counts.total:
+    if counts is not None and counts.errors and status.state == "completed":
+        parts[0] += f", {counts.errors:,} of {counts.total:,} failed"
+    if counts is not None and counts.total:
         parts.append(f"{counts.done:,} of {counts.total:,} rows")
         parts.append(f"{counts.succeeded:,} succeeded")
         parts.append(f"{counts.errors:,} failed")

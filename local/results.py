@@ -5,12 +5,16 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob.aio import BlobServiceClient
+
+from schemas.results import Manifest
 
 OUTPUT, ERRORS, MANIFEST, EVENTS = "output.jsonl", "errors.jsonl", "manifest.json", "events.jsonl"
 SHOWN_CHARACTERS = 160
@@ -56,6 +60,33 @@ def write_events(events: list[dict[str, Any]], folder: Path) -> None:
     """events.jsonl: every status event, in order of arrival, behind those of an earlier start."""
     with (folder / EVENTS).open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
+
+
+def manifest(folder: Path) -> Manifest:
+    """The manifest that lies there."""
+    return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+
+
+@dataclass(slots=True)
+class Failures:
+    """The errors of one code. `first` is what the first row with it was told."""
+
+    count: int
+    first: str
+
+
+def errors_by_code(folder: Path) -> list[tuple[str, Failures]]:
+    """The codes in errors.jsonl with their failures, the most frequent first."""
+    codes: dict[str, Failures] = {}
+    path = folder / ERRORS
+    if not path.exists():
+        return []
+    with path.open("rb") as lines:
+        for line in lines:
+            error = orjson.loads(line)["error"]
+            known = codes.setdefault(error["code"], Failures(0, shortened(error["message"])))
+            known.count += 1
+    return sorted(codes.items(), key=lambda item: -item[1].count)
 
 
 def first_answers(folder: Path, count: int) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,8 @@ from local.dropping import drop
 from local.following import Arrived, Events, cancel, events, status_of
 from local.hosts import Hosts
 from local.interrupts import Interrupts
-from local.progress import Display, describe, display
+from local.progress import Display, display
+from local.reporting import GOES_ON, INTERRUPTED, exit_status, report, report_events
 from local.runs import Record, Run, reopen, run_of
 from local.stack import PROJECT, Stack, StackOptions, failed, stack
 from local.usage import Parser, add_stack_arguments, simulator_of
@@ -29,13 +30,13 @@ OUT = Path("out")
 DATA = PROJECT / ".local"
 ASK_EVERY = 0.5
 TIMEOUT = aiohttp.ClientTimeout(total=5)
-ANSWERS_SHOWN = 2
-INTERRUPTED = 130
-GOES_ON = "the same command goes on with it"
 
 
 def main(arguments: list[str]) -> int:
-    """0 when the job completed, 1 when it did not, 2 for wrong usage, 130 when interrupted."""
+    """0 when the job completed, 1 when it did not, 2 for wrong usage, 130 when interrupted.
+
+    3 when it completed and no row succeeded, or with `--strict` one did not.
+    """
     given = _arguments(arguments)
     console = Console(highlight=False, soft_wrap=True)
     if known := _completed(given.run):
@@ -47,14 +48,7 @@ def main(arguments: list[str]) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"interrupted: everything is stopped; {GOES_ON}", file=sys.stderr)
         return INTERRUPTED
-    if status.state == "cancelled" and interrupted:
-        print(f"interrupted: what is done is at home; {GOES_ON}", file=sys.stderr)
-        return INTERRUPTED
-    if status.state != "completed":
-        reason = f": {status.reason.message}" if status.reason else ""
-        print(f"error: the job {status.state or 'was rejected'}{reason}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(status, strict=given.strict, interrupted=interrupted)
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
@@ -63,6 +57,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     add("file", type=_file, metavar="FILE", help="a .jsonl file of prompts")
     add("--options", type=read_options, default={}, metavar="JSON|FILE", help="the job's options")
     add("--out", type=Path, metavar="DIR", help="where results go, alone (default: out/JOB)")
+    add("--strict", action="store_true", help="exit with 3 where a row failed")
     add("--again", action="store_true", help="forget an earlier run of the same, and ask all anew")
     add("--data", type=Path, default=DATA, help="where runs lie until they are done (.local)")
     add_stack_arguments(parser)
@@ -126,9 +121,13 @@ def _tell_known(given: argparse.Namespace, known: Record, console: Console) -> i
     folder: Path = (given.out or known.results).resolve()
     if folder != known.results:
         results.copy(known.results, folder)
-    told = f"completed before: results in {folder}/; nothing is asked (--again asks all anew)"
-    console.print(told, markup=False)
-    return 0
+    manifest = results.manifest(folder)
+    status = JobStatus(
+        job=known.job, state=manifest.state, counts=manifest.counts, tokens=manifest.tokens
+    )
+    console.print("it completed before: nothing is asked (--again asks all anew)", markup=False)
+    report(console, status, folder)
+    return exit_status(status, strict=given.strict, interrupted=False)
 
 
 async def _run(given: argparse.Namespace, console: Console) -> tuple[JobStatus, bool]:
@@ -185,7 +184,8 @@ async def _job(
         if status.results:
             await results.download(storage, status.results, folder)
         results.write_events([each.raw for each in arriving.arrived], folder)
-    _report(console, status, arriving, folder)
+    report(console, status, folder, arriving.arrived[-1].after)
+    report_events(console, arriving.arrived)
     return status, folder
 
 
@@ -232,24 +232,3 @@ async def _cancel(job: str, hosts: Hosts, shown: Display, interrupted: asyncio.E
                 if await cancel(session, address, job):
                     return
             await asyncio.sleep(ASK_EVERY)
-
-
-def _report(console: Console, status: JobStatus, arriving: Events, folder: Path) -> None:
-    def tell(line: str = "") -> None:
-        console.print(line, markup=False)
-
-    tell(f"{describe(status)} · {arriving.arrived[-1].after:.1f} s")
-    tell()
-    source = f", from the blobs {status.results}/" if status.results else ""
-    tell(f"results in {folder}/{source}")
-    for custom_id, answer in results.first_answers(folder, ANSWERS_SHOWN):
-        tell(f"  {custom_id}: {answer}")
-    tell()
-    tell("status events, in order of arrival")
-    for each in arriving.arrived:
-        tell(f"  {each.after:7.2f} s  {each.event.type}{_progress_of(each.event.data)}")
-
-
-def _progress_of(status: JobStatus) -> str:
-    counts = status.counts
-    return f"  {counts.done:,} of {counts.total:,} rows" if counts and counts.total else ""

@@ -133,7 +133,8 @@ async def test_what_is_completed_is_not_asked_again_but_on_demand(command: Comma
     assert (await command.run())[0] == 0
     status, said, _ = await command.run()
     assert status == 0
-    assert f"completed before: results in {command.out}/" in said
+    assert "it completed before: nothing is asked" in said
+    assert f"results in {command.out}/" in said
     assert billed(command.endpoint) == (200, 200)
     copy = command.folder / "copy"
     assert (await command.run("--out", str(copy)))[0] == 0

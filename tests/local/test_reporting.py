@@ -1,0 +1,85 @@
+"""What is said of a job that has ended: nothing that went wrong looks right."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from local.reporting import exit_status, report
+from schemas.jobs import JobStatus, Reason
+from schemas.results import Counts
+
+from .test_run import UNLIMITED, run
+
+REASON = Reason(code="invalid_options", message="mend them")
+
+
+@pytest.mark.parametrize(
+    ("state", "counts", "strict", "status", "said"),
+    [
+        ("completed", Counts(total=500, succeeded=500), True, 0, ""),
+        ("completed", Counts(total=500, succeeded=498, failed=1, invalid=1), False, 0, ""),
+        (
+            "completed",
+            Counts(total=500, succeeded=498, failed=1, invalid=1),
+            True,
+            3,
+            "error: 2 of 500 rows failed",
+        ),
+        ("completed", Counts(total=2, failed=2), False, 3, "error: every row failed"),
+        ("failed", Counts(), False, 1, "error: the job failed: mend them"),
+        ("cancelled", Counts(total=1, cancelled=1), False, 1, "error: the job cancelled"),
+    ],
+)
+def test_the_exit_status_tells_how_the_rows_fared(  # noqa: PLR0917
+    state: str,
+    counts: Counts,
+    strict: bool,
+    status: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reason = REASON if state == "failed" else None
+    job = JobStatus.model_validate({"state": state, "counts": counts, "reason": reason})
+    assert exit_status(job, strict=strict, interrupted=False) == status
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_errors_are_told_by_code_with_the_first_line_of_each(tmp_path: Path) -> None:
+    errors = [("content_filter", 3), ("timeout", 5), ("timeout", 9)] + [
+        (f"code_{n}", n) for n in range(20, 32)
+    ]
+    lines = (
+        json.dumps({"error": {"code": code, "message": f"line {line}: change it"}}) + "\n"
+        for code, line in errors
+    )
+    (tmp_path / "errors.jsonl").write_text("".join(lines))
+    counts = Counts(total=20, succeeded=5, failed=15)
+    written = io.StringIO()
+    report(
+        Console(file=written, soft_wrap=True),
+        JobStatus(state="completed", counts=counts),
+        tmp_path,
+    )
+    told = written.getvalue().splitlines()
+    assert told[0].startswith("completed, 15 of 20 failed")
+    assert told[1] == "  2 timeout: line 5: change it"
+    assert told[2] == "  1 content_filter: line 3: change it"
+    assert told[11] == "  4 with other codes"
+
+
+async def test_a_strict_run_with_a_row_that_failed_exits_with_3(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "hello"}\n{"prompt": "hello", "temperature": 99}\n')
+    options = (*UNLIMITED, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"))
+    status, out, err = await run(str(file), "--strict", *options)
+    assert status == 3
+    assert err == "error: 1 of 2 rows failed\n"
+    assert "completed, 1 of 2 failed · 2 of 2 rows" in out
+    assert ": line 2: " in out
+    status, out, err = await run(str(file), *options)
+    assert status == 0
+    assert "it completed before: nothing is asked" in out
+    assert "completed, 1 of 2 failed · 2 of 2 rows" in out
