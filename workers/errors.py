@@ -12,7 +12,8 @@ WorkerError
 └── HandBack           the rest of a shard has to wait: not an error of anybody's
 """
 
-from typing import Any
+import logging
+from typing import Any, ClassVar
 
 from schemas.results import CallRecord
 
@@ -110,3 +111,33 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+class Outage:
+    """A fault that lasts: one line in the log where it begins, one where it ends, with its subject.
+
+    Times are seconds of any one clock. A fault is over once calls have passed for QUIET seconds
+    with none that failed, so that a service that answers every other call has one line, not many.
+    """
+
+    QUIET: ClassVar = 10.0
+
+    def __init__(self, log: logging.Logger, subject: str) -> None:
+        self._log = log
+        self._subject = subject
+        self._began: float | None = None
+        self._failed = 0.0
+
+    def failed(self, error: object, now: float) -> None:
+        """Note that a call failed, and why: what is to be mended stands in the error."""
+        if self._began is None:
+            self._began = now
+            self._log.warning("%s is out of order: %s", self._subject, error)
+        self._failed = now
+
+    def passed(self, now: float) -> None:
+        """Note that a call was answered."""
+        if self._began is not None and now - self._failed >= self.QUIET:
+            lasted = round(self._failed - self._began)
+            self._log.warning("%s is in order again: it failed for %s s", self._subject, lasted)
+            self._began = None

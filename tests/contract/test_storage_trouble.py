@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import logging
 import uuid
 from collections.abc import AsyncIterator
 from functools import partialmethod
@@ -287,6 +288,32 @@ async def test_an_answer_that_breaks_off_is_no_answer(
 
     with pytest.raises(errors.Unavailable):
         [info async for info in blobs.list(container)]
+
+
+async def test_an_outage_is_one_line_where_it_begins_and_one_where_it_ends(
+    blobs: AzureBlobs,
+    proxy: Lossy,
+    container: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ref = BlobRef(container, "state.json")
+    await blobs.create(ref, b"{}")
+    monkeypatch.setattr(errors.Outage, "QUIET", 0.0)
+    caplog.set_level(logging.WARNING, "workers.adapters")
+    for _ in range(3):
+        proxy.plan.extend([BUSY] * 3)
+        with pytest.raises(errors.Unavailable):
+            await blobs.read(ref)
+    with pytest.raises(errors.BlobMissing):
+        await blobs.read(BlobRef(container, "gone"))
+    await blobs.read(ref)
+    begin, end = (
+        record.getMessage() for record in caplog.records if record.name.startswith("workers.")
+    )
+    assert begin.startswith("Blob Storage is out of order: ")
+    assert "ServerBusy" in begin
+    assert end.startswith("Blob Storage is in order again")
 
 
 async def test_a_restart_is_an_outage_not_a_loss(tmp_path: Path) -> None:

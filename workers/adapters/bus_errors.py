@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthorizationError,
 )
 
-from workers.errors import Unavailable
+from workers.errors import Outage, Unavailable
 
 # Seconds for one batch, or one turn of a receiver, with the SDK's repeats within it.
 TURN_SECONDS = 20.0
@@ -27,6 +28,9 @@ _ADVICE: dict[type[Exception], str] = {
 
 _log = logging.getLogger(__name__)
 
+# Of the one namespace that a process uses.
+_OUTAGE = Outage(_log, "Service Bus")
+
 
 @asynccontextmanager
 async def reached(entity: str) -> AsyncIterator[None]:
@@ -36,6 +40,8 @@ async def reached(entity: str) -> AsyncIterator[None]:
             yield
     except (AzureError, OSError) as error:  # TimeoutError is an OSError
         raise unavailable(entity, error) from error
+    else:
+        answered()
 
 
 async def quietly(call: Awaitable[None]) -> None:
@@ -49,7 +55,14 @@ async def quietly(call: Awaitable[None]) -> None:
 
 def unavailable(entity: str, error: Exception) -> Unavailable:
     """What to tell a caller, without the SDK's text: it may quote tokens and addresses."""
-    return Unavailable(
+    meaning = Unavailable(
         f"Service Bus does not serve {entity}: {type(error).__name__}"
         + _ADVICE.get(type(error), "")
     )
+    _OUTAGE.failed(meaning, time.monotonic())
+    return meaning
+
+
+def answered() -> None:
+    """Note that Service Bus did what it was asked."""
+    _OUTAGE.passed(time.monotonic())

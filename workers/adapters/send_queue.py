@@ -8,7 +8,7 @@ from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
-from workers.adapters.bus_errors import TURN_SECONDS, quietly, unavailable
+from workers.adapters.bus_errors import TURN_SECONDS, answered, quietly, unavailable
 
 _ENVELOPE_BYTES = 1024
 
@@ -78,6 +78,7 @@ class SendQueue:
             self._waiting = loads + self._waiting
             raise
         else:
+            answered()
             for load in loads:
                 load.sent = True
 

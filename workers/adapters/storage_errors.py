@@ -7,6 +7,8 @@ here), so codes come first and a status counts only where the code says nothing.
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -41,6 +43,9 @@ _BY_CODE: dict[str, type[errors.StorageError]] = {
 _PASSING = frozenset({"ContainerBeingDeleted", "AccountBeingCreated", "ServerBusy"})
 _REFUSED = "give the identity the role Storage Blob Data Owner, or correct the connection string"
 
+# Of the one account that a process uses.
+_OUTAGE = errors.Outage(logging.getLogger(__name__), "Blob Storage")
+
 
 @asynccontextmanager
 async def deadline(
@@ -54,7 +59,14 @@ async def deadline(
         async with asyncio.timeout(seconds):
             yield
     except (AzureError, OSError) as error:  # TimeoutError is an OSError
-        raise meaning_of(error, path_of(where), conflict) from error
+        meaning = meaning_of(error, path_of(where), conflict)
+        if isinstance(meaning, errors.Unavailable) or meaning.details["status"] in (401, 403):
+            _OUTAGE.failed(meaning, time.monotonic())
+        else:
+            _OUTAGE.passed(time.monotonic())
+        raise meaning from error
+    else:
+        _OUTAGE.passed(time.monotonic())
 
 
 def path_of(where: BlobRef | str) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 from schemas.health import DeploymentHealth
 from workers.dispatch.lane import Lane
-from workers.errors import WorkerError
+from workers.errors import Outage, WorkerError
 from workers.quota.health import HealthBoard
 
 TELL_SECONDS: Final = 10.0
@@ -53,9 +53,11 @@ class Reporter:
 
     async def _attend(self, lane: Lane) -> None:
         told: DeploymentHealth | None = None
+        outage = Outage(log, f"deployment {lane.name}")
         acted: str | None = None
         while True:
             await asyncio.sleep(LOOK_SECONDS if lane.breaker.state == "closed" else PROBE_SECONDS)
+            _note(outage, lane)
             try:
                 if self._waits(lane):
                     acted = await self._try(lane, acted)
@@ -105,3 +107,11 @@ class Reporter:
             tokens=lane.tokens_used,
             refusals=lane.refusals,
         )
+
+
+def _note(outage: Outage, lane: Lane) -> None:
+    now = asyncio.get_running_loop().time()
+    if lane.breaker.state == "closed":
+        outage.passed(now)
+    else:
+        outage.failed(lane.breaker.said, now)

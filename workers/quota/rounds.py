@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from workers.errors import WorkerError
+from workers.errors import Outage, WorkerError
 from workers.quota.allowance import DAY, Allowance, Grant
 from workers.quota.ledger import Ledger
 
@@ -53,11 +53,13 @@ class Rounds:
         self._queued = queued
         self._accounts: dict[str, tuple[Account, asyncio.Event]] = {}
         self._asked: dict[str, Mapping[str, float]] = {}
+        self._outages: dict[str, Outage] = {}
         self._running = False
 
     def add(self, account: Account) -> None:
         """Keep the share of this account from now on."""
         self._accounts[account.name] = (account, asyncio.Event())
+        self._outages[account.name] = Outage(log, f"the quota ledger of {account.name}")
 
     def wanted(self, account: Account) -> None:
         """Note that there is work. While nobody runs the rounds, the safe share is used."""
@@ -123,11 +125,12 @@ class Rounds:
                 account.name, wish, lambda share: mine.lower(share, loop.time())
             )
         except WorkerError as error:
-            log.warning("no share of %s from the ledger: %s", account.name, error)
+            self._outages[account.name].failed(error, loop.time())
             mine.ledger_lost(loop.time())
             self._moved(account.name)
             return None
         now = loop.time()
+        self._outages[account.name].passed(now)
         # Where a front end is still before midnight, the ledger may be a day ahead of it.
         date = max(done.server_time // DAY, done.grant.date)
         midnight = now + (date + 1) * DAY - done.server_time
