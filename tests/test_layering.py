@@ -55,6 +55,7 @@ DECIDES = (
     "workers.dispatch.retries",
     "workers.dispatch.token_estimates",
     "workers.dispatch.lane",
+    "workers.shards.suspicion",
 )
 # What a decision may use: nothing that reads a clock, an environment, a file or a socket.
 _PURE = """

@@ -32,6 +32,7 @@ from workers.shards import runner
 from workers.shards.attempt import Attempt
 from workers.shards.journal import Journal, Past
 from workers.shards.lease import Lease
+from workers.shards.suspicion import Suspicion
 from workers.sweeper import Sweeper
 
 Patch = Callable[[], AbstractContextManager[None]]
@@ -196,13 +197,7 @@ def journals_not_read() -> AbstractContextManager[None]:
 
 
 def journal_only_at_the_end() -> AbstractContextManager[None]:
-    flushed = Attempt.flush
-
-    async def flush(attempted: Attempt, *, end: bool = False) -> None:
-        if end:
-            await flushed(attempted, end=end)
-
-    return _instead(Attempt, "flush", flush)
+    return _instead(Journal, "flush", _nothing)
 
 
 def lease_ignored() -> AbstractContextManager[None]:
@@ -242,11 +237,14 @@ def ending_drops_rows() -> AbstractContextManager[None]:
 
 
 def never_suspect() -> AbstractContextManager[None]:
-    return _instead(Past, "suspect", property(lambda _: False))
+    return _instead(Suspicion, "suspect", property(lambda _: False))
 
 
 def begun_not_journaled() -> AbstractContextManager[None]:
-    return _instead(Journal, "begin", _nothing)
+    async def begin(journal: Journal, rows: Sequence[int]) -> None:
+        await journal.flush()
+
+    return _instead(Journal, "begin", begin)
 
 
 def etag_ignored() -> AbstractContextManager[None]:
@@ -429,7 +427,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("lease_ignored", "one attempt at a time asks", lease_ignored, 2),
     Mutation("lease_believed_for_ever", "no call without a lease", lease_believed_for_ever, 11),
     Mutation("ending_drops_rows", "an ending gives each row its line", ending_drops_rows, 3),
-    Mutation("never_suspect", "after two crashes rows are asked one by one", never_suspect, 69),
+    Mutation("never_suspect", "after two crashes in a row, rows in groups", never_suspect, 69),
     Mutation("begun_not_journaled", "a suspect row is journaled as begun", begun_not_journaled, 69),
     Mutation("etag_ignored", "the input is what was planned", etag_ignored, 35),
     Mutation("no_marker", "an open marker stands before the job", no_marker, 11),

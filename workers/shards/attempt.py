@@ -1,36 +1,141 @@
-"""One try at a shard: the rows it reads, the results it has, the receipt it writes."""
+"""One attempt at a shard: what it knows and has, what it keeps up while rows are asked, its end."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from math import inf
+from random import Random
+from types import TracebackType
+from typing import Any, Final, Self
 
 from schemas.jobs import Ending, Job, PlannedShard, Reason
-from schemas.results import CallRecord, Part, Receipt
+from schemas.results import CallRecord
 from workers.dispatch.admission import Gate
+from workers.errors import BlobMissing, Draining, StorageError, Unavailable, first_of
 from workers.jobs.store import JobStore
 from workers.rows import writing
 from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult
 from workers.shards.input import Row
-from workers.shards.journal import Journal, Past
+from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
 from workers.shards.lease import Lease
 from workers.shards.spool import Spool
+from workers.shards.suspicion import Suspicion
+
+# Its message is kept for so long while its end cannot be written: nobody else is to take it for
+# dead, and to ask again what it only has in memory.
+END_SECONDS: Final = 600.0
+CANCELLED_END_SECONDS: Final = 5.0
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
 class Attempt:
-    """What an attempt knows and has. `rows` is empty where the input is not what was planned."""
+    """One attempt at a shard. As a context it keeps its lease, and has an end however it is left.
 
-    job: Job
+    `rows` is empty where the input is not what was planned; `spent` are the calls that were made in
+    vain for rows that had to wait. `unended` holds the attempts of the
+    process that have no end yet: one that cannot be written is owed, for as long as it takes.
+    """
+
     planned: PlannedShard
-    gate: Gate
-    lease: Lease
-    journal: Journal
-    past: Past
-    results: Spool
-    ending: Ending | None = None
-    reason: Reason | None = None
-    rows: Sequence[Row] = ()
-    pending: list[bytes] = field(default_factory=list)
+
+    def __init__(
+        self,
+        store: JobStore,
+        job: Job,
+        shard: int,
+        lease: Lease,
+        *,
+        rng: Random,
+        unended: "dict[Attempt, None]",
+    ) -> None:
+        self.job = job
+        self.shard = shard
+        self.lease = lease
+        self.gate = Gate(until=lease.until, deadline=inf)
+        self.suspicion = Suspicion(())
+        self.spent: dict[int, tuple[CallRecord, ...]] = {}
+        self.results = Spool()
+        self.ending: Ending | None = None
+        self.reason: Reason | None = None
+        self.rows: Sequence[Row] = ()
+        self.ended = asyncio.Event()
+        self._store = store
+        self._rng = rng
+        self._unended = unended
+        self._journal: Journal | None = None
+        self._kept = lease.kept(self.gate)
+        self._asking: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    # -- its begin and its end
+
+    async def __aenter__(self) -> Self:
+        self._unended[self] = None
+        await self._kept.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write the end. A task of its own does it, so that no cancellation reaches it."""
+        try:
+            await self._kept.__aexit__(kind, error, trace)
+        finally:
+            self.results.close()
+            self._closing = asyncio.create_task(self._close(), name="end of an attempt")
+            self._closing.add_done_callback(self._closed)
+            cancelled = isinstance(error, asyncio.CancelledError)
+            await asyncio.wait(
+                [self._closing], timeout=CANCELLED_END_SECONDS if cancelled else END_SECONDS
+            )
+
+    async def begin(self) -> None:
+        """Open the own journal and read what earlier attempts left."""
+        earlier = await self._store.journals(self.job.id, self.shard)
+        folder = self._store.ref(self.job.id, "journal", str(self.shard), "")
+        name = attempt_name(next_ordinal(earlier), self.lease.attempt)
+        self._journal = Journal(self._store.blobs, folder, name)
+        await self._journal.open()
+        self.planned = await self._store.planned(self.job.id, self.shard)
+        past = await read_journals(self._store.blobs, earlier, self.results)
+        self.suspicion = past.suspicion
+        self.spent.update(past.spent)
+
+    @property
+    def journal(self) -> Journal:
+        """The own journal of an attempt that has begun."""
+        if self._journal is None:
+            raise RuntimeError("the attempt has not begun")
+        return self._journal
+
+    async def _close(self) -> None:
+        """Write the end mark, and keep the lease until it stands."""
+        async with self.lease.kept(self.gate):
+            while self._journal is not None:
+                try:
+                    await self._journal.end()
+                    break
+                except BlobMissing:
+                    log.warning("the journal of shard %s of %s is gone", self.shard, self.job.id)
+                    break
+                except (StorageError, Unavailable) as error:
+                    log.warning("shard %s of %s owes its end: %s", self.shard, self.job.id, error)
+                    await asyncio.sleep(self._rng.uniform(1.0, 3.0))
+        await self.lease.release()
+
+    def _closed(self, closing: asyncio.Task[None]) -> None:
+        self._unended.pop(self, None)
+        self.ended.set()
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            log.error("an attempt could not be ended", exc_info=error)
+
+    # -- its rows
 
     @property
     def complete(self) -> bool:
@@ -41,12 +146,12 @@ class Attempt:
         """A row is done; the next journal interval makes it durable."""
         if result.row not in self.results:
             self.results.add(result)
-            self.pending.append(writing.journal_line(result))
+            self.journal.add(writing.journal_line(result))
 
     def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:
         """Calls were made for a row that has to wait; its line will tell of them."""
-        self.past.spent[row] = (*self.past.spent.get(row, ()), *attempts)
-        self.pending.append(writing.spent_line(row, attempts))
+        self.spent[row] = (*self.spent.get(row, ()), *attempts)
+        self.journal.add(writing.spent_line(row, attempts))
 
     def left(self) -> list[tuple[int, Request]]:
         """The rows that are still to be asked."""
@@ -57,12 +162,15 @@ class Attempt:
         ]
 
     def settle_unaskable(self) -> None:
-        """Give their results to rows that cannot be asked, or that crashed three workers."""
+        """Give their results to rows that cannot be asked, or are given up.
+
+        They are not journaled: the next attempt finds the same, and none of them was answered.
+        """
         for row, read in enumerate(self.rows):
             if isinstance(read, Refusal):
-                self.collect(writing.refused(self.job.id, row, read))
-            elif row in self.past.given_up:
-                self.collect(self._not_done(row, "failed", writing.CRASHED))
+                self.results.add(writing.refused(self.job.id, row, read))
+            elif row in self.suspicion.given_up:
+                self.results.add(self._not_done(row, "failed", writing.CRASHED))
 
     def write_off(self, ending: Ending) -> None:
         """Give every row that was not answered the ending's reason."""
@@ -84,41 +192,39 @@ class Attempt:
             first_line=self.planned.line,
             kind=kind,
             reason=reason,
-            attempts=self.past.spent.get(row, ()),
+            attempts=self.spent.get(row, ()),
         )
 
-    async def flush(self, *, end: bool = False) -> None:
-        """Make what is pending durable; `end` says that this attempt did not crash."""
-        pending, self.pending = self.pending, []
+    # -- while they are asked
+
+    async def ask(
+        self,
+        asking: Coroutine[Any, Any, None],
+        *,
+        interval: float,
+        watch: Callable[["Attempt"], Awaitable[None]],
+    ) -> None:
+        """Run `asking` to its end, and journal each `interval`. Raises Draining when stopped."""
         try:
-            await self.journal.write(pending)
-            if end:
-                await self.journal.end()
-        except BaseException:
-            self.pending = pending + self.pending
-            raise
+            async with asyncio.TaskGroup() as group:
+                attendant = group.create_task(self._attend(interval, watch))
+                self._asking = group.create_task(asking)
+                await asyncio.wait([self._asking])
+                attendant.cancel()
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        if self._asking.cancelled():
+            raise Draining
 
-    async def write(self, store: JobStore) -> Receipt:
-        """Write output and errors, in input order; gives the receipt that names them."""
-        results = list(self.results.results())
-        sums = writing.sums_of(results)
-        good = [result.row for result in results if result.kind == "succeeded"]
-        bad = [result.row for result in results if result.kind != "succeeded"]
-        return Receipt(
-            shard=self.planned.shard,
-            attempt=self.lease.attempt,
-            counts=sums.counts,
-            tokens=sums.tokens,
-            output=await self._write_part(store, "output", good),
-            errors=await self._write_part(store, "errors", bad),
-            use=sums.use,
-        )
+    async def _attend(self, interval: float, watch: Callable[["Attempt"], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            # Trouble with storage is no reason to stop asking: what is pending is written later.
+            with contextlib.suppress(StorageError, Unavailable):
+                await self.journal.flush()
+                await watch(self)
 
-    async def _write_part(self, store: JobStore, kind: str, rows: Sequence[int]) -> Part | None:
-        if not rows:
-            return None
-        ref = store.ref(self.job.id, kind, f"{self.planned.shard}.{self.lease.attempt}")
-        data, length, digest = self.results.part(rows)
-        with data:
-            await store.create_once(ref, data, content_type="application/jsonl")
-        return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
+    def stop(self) -> None:
+        """Ask no more: the process is about to end."""
+        if self._asking is not None:
+            self._asking.cancel()

@@ -1,8 +1,8 @@
-"""Asks the rows of one shard: alone or packed, all at once or, in suspect mode, one by one."""
+"""Asks the rows of one shard: alone or packed, all at once or, in suspect mode, group by group."""
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -85,19 +85,18 @@ class ShardCalls:
             for packed in pack(packable, self._dispatch.pack_limits(task, model)):
                 yield partial(self._packed, packed, by_row)
 
-    async def one_by_one(
+    async def by_groups(
         self,
-        rows: Sequence[NumberedRow],
-        begin: Callable[[int], Awaitable[None]],
-        done: Callable[[], Awaitable[None]],
+        groups: Iterable[Sequence[NumberedRow]],
+        begin: Callable[[Sequence[int]], Awaitable[None]],
     ) -> None:
-        """Ask a row at a time, each marked as begun before, so that a crash names its row."""
-        for row, request in rows:
-            if self._gate.closed is not None or self.handed_back:
+        """Ask a group at a time, marked as begun before, so that a crash names its rows."""
+        loop = asyncio.get_running_loop()
+        for group in groups:
+            if self._gate.closed is not None or self._gate.deadline <= loop.time():
                 return
-            await begin(row)
-            await self._alone(row, request)
-            await done()
+            await begin([row for row, _ in group])
+            await self.all_at_once(group)
 
     async def _alone(self, row: int, request: Request, wasted: CallRecords = ()) -> None:
         """Ask one row; `wasted` are packed calls that were refused on the way to it."""

@@ -1,12 +1,13 @@
 """The journal of a shard's attempts: the rows done so far, and in suspect mode the rows begun.
 
 One append blob an attempt, `jobs/{job}/journal/{shard}/{attempt}`; its lines are a header, results,
-calls spent on rows that have to wait, `begin` marks, and an `end` mark. A journal without an end
-mark is a crash.
+calls spent on rows that have to wait, in suspect mode a mark for each group of rows that is begun
+(`begin` for a row alone), and an `end` mark. A journal without end mark is a crash.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,67 +19,85 @@ from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.rows.writing import from_journal, spent_from_journal
 from workers.shards.spool import Spool
+from workers.shards.suspicion import Suspicion, Trace
 
 # One byte less than the service takes, for the newline that parts a torn line from the next.
 MAX_APPEND: Final = 4 * 1024 * 1024 - 1
 _HEADER: Final = orjson.dumps({"schema_version": SCHEMA_VERSION}) + b"\n"
 _END: Final = b'{"end":true}\n'
-SUSPECT_CRASHES: Final = 2
-LAST_BEGINS: Final = 3
 
 
 class Journal:
-    """This attempt's own journal. Only its attempt ever writes to it."""
+    """This attempt's own journal. Only its attempt ever writes to it.
+
+    Lines that could not be written stay, and go with the next write. One that is there twice, by a
+    repeated append, is harmless: readers keep one.
+    """
 
     def __init__(self, blobs: Blobs, folder: BlobRef, attempt: str) -> None:
         self._blobs = blobs
         self._folder = folder
         self._attempt = attempt
+        self._pending: list[bytes] = []
+        self._one_writer = asyncio.Lock()
         self._rolled = 0
         self._torn = False
-        self._used = False
+        self._tells = False
         self._opened = False
 
-    @property
-    def _ref(self) -> BlobRef:
-        suffix = f"-{self._rolled:03d}" if self._rolled else ""
+    def _ref(self, roll: int) -> BlobRef:
+        suffix = f"-{roll:03d}" if roll else ""
         return BlobRef(self._folder.container, f"{self._folder.name}{self._attempt}{suffix}")
 
     async def open(self) -> None:
         """Create the blob. That it exists is one's own success, the name being one's own."""
+        ref = self._ref(self._rolled)
         with contextlib.suppress(BlobExists):
-            await self._blobs.create_append(self._ref)
-        await self._blobs.append(self._ref, _HEADER)
+            await self._blobs.create_append(ref)
+        await self._blobs.append(ref, _HEADER)
         self._opened = True
 
-    async def write(self, journal_lines: Iterable[bytes]) -> None:
-        """Add lines. One written twice, by a repeated append, is harmless: readers keep one."""
-        block = bytearray()
-        for line in journal_lines:
-            if block and len(block) + len(line) > MAX_APPEND:
-                await self._append(bytes(block))
-                block.clear()
-            block += line
-        if block:
-            await self._append(bytes(block))
+    def add(self, line: bytes) -> None:
+        """Keep a line for the next write."""
+        self._tells = True
+        self._pending.append(line)
 
-    async def begin(self, row: int) -> None:
-        """Say, before it is asked, that a row is begun."""
-        await self._append(orjson.dumps({"begin": row}) + b"\n")
+    async def flush(self) -> None:
+        """Make durable what was added."""
+        await self._write()
+
+    async def begin(self, rows: Sequence[int]) -> None:
+        """Say, before they are asked, that a group of rows is begun; flushes too."""
+        mark = {"begin": rows[0]} if len(rows) == 1 else {"group": rows}
+        await self._write(orjson.dumps(mark, option=orjson.OPT_APPEND_NEWLINE))
 
     async def end(self) -> None:
-        """Say that this attempt did not crash.
+        """Say that this attempt did not crash; flushes too.
 
-        One that has nothing else to say leaves nothing: a job that waits for its quota for a day
+        One that has no row to tell of leaves nothing: a job that waits for its quota for a day
         would have hundreds of journals to read at each attempt.
         """
-        if self._used:
-            await self._append(_END)
-        else:
-            await self._blobs.delete(self._ref)
+        if self._tells:
+            await self._write(_END)
+            return
+        # The newest first: an attempt is judged by its last blob.
+        for roll in range(self._rolled, -1, -1):
+            await self._blobs.delete(self._ref(roll))
+
+    async def _write(self, mark: bytes = b"") -> None:
+        async with self._one_writer:
+            lines = len(self._pending)
+            block = bytearray()
+            for line in (*self._pending, mark):
+                if block and len(block) + len(line) > MAX_APPEND:
+                    await self._append(bytes(block))
+                    block.clear()
+                block += line
+            if block:
+                await self._append(bytes(block))
+            del self._pending[:lines]
 
     async def _append(self, data: bytes) -> None:
-        self._used = True
         # A line longer than one append goes in pieces; a crash between them leaves a torn line.
         for start in range(0, len(data), MAX_APPEND):
             piece = data[start : start + MAX_APPEND]
@@ -97,61 +116,32 @@ class Journal:
     async def _append_piece(self, piece: bytes) -> None:
         if not self._opened:
             await self.open()
-        await self._blobs.append(self._ref, piece)
+        await self._blobs.append(self._ref(self._rolled), piece)
 
 
 @dataclass(slots=True)
 class Past:
-    """What earlier attempts at a shard left behind."""
+    """What earlier attempts at a shard left behind, besides results."""
 
-    crashes: int = 0
-    given_up: frozenset[int] = frozenset()
+    suspicion: Suspicion = field(default_factory=lambda: Suspicion(()))
     spent: dict[int, tuple[CallRecord, ...]] = field(default_factory=dict)
-
-    @property
-    def suspect(self) -> bool:
-        """Whether rows are to be asked one at a time."""
-        return self.crashes >= SUSPECT_CRASHES
-
-
-@dataclass(slots=True)
-class _Attempt:
-    begun: list[int] = field(default_factory=list)
-    done: set[int] = field(default_factory=set)
-    spent: set[int] = field(default_factory=set)
-    ended: bool = False
 
 
 async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spool) -> Past:
     """Read a shard's earlier journals, oldest first, into `results`."""
     past = Past()
-    attempts: dict[str, _Attempt] = {}
+    traces: dict[str, Trace] = {}
     for info in journals:
         name = info.ref.name.rsplit("/", 1)[-1]
-        attempt = attempts.setdefault(_attempt_of(name), _Attempt())
-        attempt.ended = False  # a rolled journal is judged by its last blob
+        trace = traces.setdefault(_attempt_of(name), Trace())
+        trace.ended = False  # a rolled journal is judged by its last blob
         try:
             async for line in _lines(blobs, info):
-                _note(line, attempt, past, results)
+                _note(line, trace, past, results)
         except BlobMissing:
-            attempt.ended = True  # a late one ended just now and had nothing to say
-    past.crashes = sum(not attempt.ended for attempt in attempts.values())
-    past.given_up = given_up(list(attempts.values()))
+            trace.ended = True  # a late one ended just now and had nothing to say
+    past.suspicion = Suspicion(list(traces.values()))
     return past
-
-
-def given_up(attempts: Sequence[_Attempt]) -> frozenset[int]:
-    """Rows whose last three attempts that began them, oldest first, all crashed over them."""
-    lost: dict[int, list[bool]] = {}
-    for attempt in attempts:
-        for row in dict.fromkeys(attempt.begun):
-            if row not in attempt.done:
-                lost.setdefault(row, []).append(not attempt.ended)
-    return frozenset(
-        row
-        for row, crashed in lost.items()
-        if len(crashed) >= LAST_BEGINS and all(crashed[-LAST_BEGINS:])
-    )
 
 
 def _attempt_of(name: str) -> str:
@@ -169,21 +159,23 @@ def next_ordinal(earlier: Sequence[BlobInfo]) -> int:
     return int(earlier[-1].ref.name.rsplit("/", 1)[-1][:6]) + 1 if earlier else 0
 
 
-def _note(line: Mapping[str, Any], attempt: _Attempt, past: Past, results: Spool) -> None:
+def _note(line: Mapping[str, Any], trace: Trace, past: Past, results: Spool) -> None:
     if line.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
         raise NewerVersion("a journal", line["schema_version"])
     if "row" in line:
-        attempt.done.add(line["row"])
+        trace.done.add(line["row"])
         results.add(from_journal(line))
     elif "spent" in line:
         row, calls = spent_from_journal(line)
-        if row not in attempt.spent:  # an attempt says it once, but its append may be repeated
-            attempt.spent.add(row)
+        if row not in trace.spent:  # an attempt says it once, but its append may be repeated
+            trace.spent.add(row)
             past.spent[row] = (*past.spent.get(row, ()), *calls)
     elif "begin" in line:
-        attempt.begun.append(line["begin"])
+        trace.group = (line["begin"],)
+    elif "group" in line:
+        trace.group = tuple(line["group"])
     elif "end" in line:
-        attempt.ended = True
+        trace.ended = True
 
 
 async def _lines(blobs: Blobs, info: BlobInfo) -> AsyncIterator[Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from workers.dispatch.admission import Gate
-from workers.errors import LeaseHeld, LeaseLost, Unavailable, first_of
+from workers.errors import LeaseHeld, LeaseLost, StorageError, Unavailable, first_of
 from workers.ports import BlobRef, Blobs
 
 SECONDS: Final = 30
@@ -39,7 +39,7 @@ class Lease:
 
     @contextlib.asynccontextmanager
     async def kept(self, gate: Gate) -> AsyncIterator[None]:
-        """Renewed while the block runs, and given back after it; `gate` hears of it.
+        """Renewed while the block runs; `gate` hears of it.
 
         From the first moment on: what earlier attempts left may take longer to read than a lease
         lasts, and an attempt that begins without one leaves only more to read.
@@ -53,8 +53,6 @@ class Lease:
                     keeper.cancel()
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
-        finally:
-            await self.release()
 
     async def _keep(self, gate: Gate) -> None:
         while True:
@@ -65,14 +63,14 @@ class Lease:
             gate.until = self.until
 
     async def renew(self) -> bool:
-        """Prolong it; False where it is lost. A renewal without an answer counts as none."""
+        """Prolong it; False where it is lost. A renewal that is refused or not answered is none."""
         start = asyncio.get_running_loop().time()
         try:
             await self._blobs.renew_lease(self._ref, self.attempt)
         except LeaseLost:
             return False
-        except Unavailable:
-            log.warning("a lease could not be renewed: trying again")
+        except (StorageError, Unavailable) as error:
+            log.warning("a lease could not be renewed, and is tried again: %s", error)
             return True
         self.until = start + SAFE_SECONDS
         return True
@@ -81,5 +79,5 @@ class Lease:
         """Give it back; where that fails it runs out by itself."""
         try:
             await self._blobs.release_lease(self._ref, self.attempt)
-        except Unavailable:
-            log.warning("a lease could not be given back: it runs out by itself")
+        except (StorageError, Unavailable) as error:
+            log.warning("a lease could not be given back, and runs out by itself: %s", error)

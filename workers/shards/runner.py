@@ -6,13 +6,11 @@ import logging
 import random
 import uuid
 from collections.abc import Callable
-from math import inf
 from typing import Final, Protocol, cast, get_args
 
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
 from schemas.results import Receipt, WaitReason
-from workers.dispatch.admission import Gate
 from workers.errors import BlobChanged, BlobMissing, Draining, HandBack, Unavailable
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
@@ -21,16 +19,16 @@ from workers.jobs.transitions import Transitions
 from workers.rows.reading import rules_of
 from workers.settings import Settings
 from workers.shards.attempt import Attempt
-from workers.shards.attending import WORTH_TELLING_SECONDS, Attendance
 from workers.shards.calls import Dispatch, ShardCalls
 from workers.shards.input import Routes, read_rows
-from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
 from workers.shards.lease import Lease
-from workers.shards.spool import Spool
+from workers.shards.receipt import write_receipt
 
 HELD_RETRY_SECONDS: Final = 20.0
 OUTAGE_RETRY_SECONDS: Final = 30.0
-STORAGE_PATIENCE_SECONDS: Final = 600.0
+WORTH_TELLING_SECONDS: Final = 10.0
+# Twice the calls that host.json lets run at a time: what is owed is held in memory.
+MOST_UNENDED: Final = 64
 LONGEST_DELAY_SECONDS: Final = 3600.0
 CHANGED: Final = Reason(
     code="input_changed",
@@ -69,15 +67,7 @@ class Runner:
         self._clock = clock
         self._rng = rng
         self._settings = settings
-        self._attendance = Attendance(
-            store,
-            transitions,
-            waiting=dispatcher.waiting,
-            clock=clock,
-            journal_seconds=settings.journal_seconds,
-        )
-        self._holding = 0
-        self._idle = asyncio.Event()
+        self._unended: dict[Attempt, None] = {}
         self._draining = False
 
     async def run(self, message: ShardMessage, *, repeated: bool) -> None:
@@ -109,90 +99,52 @@ class Runner:
             return
         if not lifecycle.runs(held.state, message.gen):
             return
+        if len(self._unended) >= MOST_UNENDED:
+            raise Unavailable("too many attempts of this process owe their end to storage")
         name = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         lease = Lease(self._blobs, await self._store.lease_blob(job.id, message.shard), name)
         if not await lease.acquire():
             await self._send_copy(message, HELD_RETRY_SECONDS)
             return
-        self._holding += 1
-        self._idle.clear()
-        results = Spool()
-        gate = Gate(until=lease.until, deadline=inf)
-        try:
-            async with lease.kept(gate):
-                attempt = await self._begin(job, message.shard, lease, gate, results)
-                attempt.ending, attempt.reason = held.state.ending, held.state.reason
-                receipt = await self._bring_on(attempt, message)
-                if receipt is not None:
-                    await self._advance(job, receipt, repeated)
-        finally:
-            results.close()
-            self._holding -= 1
-            if not self._holding:
-                self._idle.set()
-
-    async def _begin(
-        self, job: Job, shard: int, lease: Lease, gate: Gate, results: Spool
-    ) -> Attempt:
-        """Open the own journal and read what earlier attempts left."""
-        earlier = await self._store.journals(job.id, shard)
-        folder = self._store.ref(job.id, "journal", str(shard), "")
-        journal = Journal(self._blobs, folder, attempt_name(next_ordinal(earlier), lease.attempt))
-        await journal.open()
-        planned = await self._store.planned(job.id, shard)
-        past = await read_journals(self._blobs, earlier, results)
-        gate.deadline = asyncio.get_running_loop().time() + self._settings.shard_seconds
-        return Attempt(
-            job=job,
-            planned=planned,
-            gate=gate,
-            lease=lease,
-            journal=journal,
-            past=past,
-            results=results,
+        attempt = Attempt(
+            self._store, job, message.shard, lease, rng=self._rng, unended=self._unended
         )
-
-    async def _bring_on(self, attempt: Attempt, message: ShardMessage) -> Receipt | None:
-        """Ask what is left; gives the receipt, or None where the rest had to go back."""
-        await self._read(attempt)
-        attempt.settle_unaskable()
+        attempt.ending, attempt.reason = held.state.ending, held.state.reason
         asking = ShardCalls(
-            attempt.job,
+            job,
             self._dispatcher,
             attempt.gate,
             attempt.collect,
             spend=attempt.spend,
-            spent=attempt.past.spent,
+            spent=attempt.spent,
         )
+        async with attempt:
+            receipt = await self._bring_on(attempt, asking)
+            if receipt is not None:
+                await self._advance(job, receipt, repeated)
+        if receipt is None:
+            await self._hand_back(attempt, message, asking)
+
+    async def _bring_on(self, attempt: Attempt, asking: ShardCalls) -> Receipt | None:
+        """Ask what is left; gives the receipt, or None where the rest has to go back."""
+        await attempt.begin()
+        loop = asyncio.get_running_loop()
+        attempt.gate.deadline = loop.time() + self._settings.shard_seconds
+        await self._read(attempt)
+        attempt.settle_unaskable()
         if self._draining:
-            await attempt.flush(end=True)
             raise Draining
         if attempt.ending is None and attempt.left():
-            await self._attendance.attend(attempt, self._ask(attempt, asking))
+            interval = self._settings.journal_seconds
+            await attempt.ask(self._ask(attempt, asking), interval=interval, watch=self._watch)
         if attempt.ending is not None:
             attempt.write_off(attempt.ending)
-        await self._journal_rest(attempt)
         if not attempt.complete:
-            await self._hand_back(attempt, message, asking)
             return None
-        return await self._store.create_receipt(attempt.job.id, await attempt.write(self._store))
-
-    async def _journal_rest(self, attempt: Attempt) -> None:
-        """Journal what is not yet, with the end mark.
-
-        It is paid for, and an outage of storage is no crash: it is tried again for long.
-        """
-        loop = asyncio.get_running_loop()
-        patience = loop.time() + STORAGE_PATIENCE_SECONDS
-        while True:
-            try:
-                await attempt.flush(end=True)
-            except Unavailable:
-                if self._draining or loop.time() >= patience:
-                    raise
-                await asyncio.sleep(self._rng.uniform(1.0, 3.0))
-            else:
-                return
+        await attempt.journal.flush()
+        return await write_receipt(
+            self._store, attempt.job.id, attempt.shard, attempt.lease.attempt, attempt.results
+        )
 
     async def _read(self, attempt: Attempt) -> None:
         rules = rules_of(attempt.job, self._settings.default_models)
@@ -210,16 +162,45 @@ class Runner:
             attempt.reason = CHANGED
 
     async def _ask(self, attempt: Attempt, asking: ShardCalls) -> None:
-        if not attempt.past.suspect:
-            await asking.all_at_once(attempt.left())
+        left, suspicion = attempt.left(), attempt.suspicion
+        if not suspicion.suspect:
+            await asking.all_at_once(left)
             return
         log.warning(
-            "shard %s of %s crashed %s workers: its rows are asked one by one",
-            attempt.planned.shard,
+            "shard %s of %s crashed %s workers in a row: its rows are asked in groups",
+            attempt.shard,
             attempt.job.id,
-            attempt.past.crashes,
+            suspicion.crashes,
         )
-        await asking.one_by_one(attempt.left(), attempt.journal.begin, attempt.flush)
+        requests = dict(left)
+        groups = (
+            [(row, requests[row]) for row in group] for group in suspicion.groups(list(requests))
+        )
+        await asking.by_groups(groups, attempt.journal.begin)
+
+    async def _watch(self, attempt: Attempt) -> None:
+        """Stop asking when the job is ending, paused or over; tell what it waits for."""
+        held = await self._store.state(attempt.job.id)
+        if held is None or attempt.gate.closed is not None:
+            return
+        state = held.state
+        if state.ending is not None or state.state != "in_progress":
+            attempt.ending, attempt.reason = state.ending, state.reason
+            attempt.gate.close("ending")
+        elif state.paused:
+            attempt.gate.close("paused")
+        else:
+            waiting = self._dispatcher.waiting(attempt.job.id)
+            if waiting is not None and self._clock() - waiting.since >= WORTH_TELLING_SECONDS:
+                await self._tell_waiting(attempt.job, waiting)
+
+    async def _tell_waiting(self, job: Job, waiting: Waiting) -> None:
+        """Let the job's status say what it waits for."""
+
+        def waits(state: JobState | None, _repeated: bool) -> lifecycle.Change:
+            return lifecycle.NOTHING if state is None else lifecycle.wait(state, waiting)
+
+        await self._transitions.take(job, waits)
 
     async def _hand_back(self, attempt: Attempt, message: ShardMessage, asking: ShardCalls) -> None:
         """Put the rest of the shard back on the queue; what is done is journaled."""
@@ -230,7 +211,7 @@ class Runner:
         if waits and waits[-1].delay >= WORTH_TELLING_SECONDS:
             waiting = _waiting(waits[-1], self._clock())
             if waiting is not None:
-                await self._attendance.tell_waiting(attempt.job, waiting)
+                await self._tell_waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
     async def _advance(self, job: Job, receipt: Receipt, repeated: bool) -> None:
@@ -257,10 +238,10 @@ class Runner:
     async def drain(self) -> None:
         """Stop asking at once and journal what is there: the process is about to end."""
         self._draining = True
-        for task in tuple(self._attendance.asking):
-            task.cancel()
-        if self._holding:
-            await self._idle.wait()
+        for attempt in self._unended:
+            attempt.stop()
+        while self._unended:
+            await next(iter(self._unended)).ended.wait()
 
 
 def _waiting(wait: HandBack, now: float) -> Waiting | None:
