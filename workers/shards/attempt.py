@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from schemas.jobs import Ending, Job, PlannedShard, Reason
 from schemas.results import CallRecord
 from workers.dispatch.admission import Gate
-from workers.errors import BlobMissing, Draining, StorageError, Unavailable, first_of
+from workers.errors import BlobMissing, Draining, StorageError, Unavailable, WorkerError, first_of
 from workers.jobs.store import JobStore
 from workers.rows import writing
 from workers.rows.reading import Refusal, Request
@@ -124,8 +124,14 @@ class Attempt:
                 except BlobMissing:
                     log.warning("the journal of shard %s of %s is gone", self.shard, self.job.id)
                     break
-                except (StorageError, Unavailable) as error:
-                    log.warning("shard %s of %s owes its end: %s", self.shard, self.job.id, error)
+                except Exception as error:
+                    log.warning(
+                        "shard %s of %s owes its end: %s",
+                        self.shard,
+                        self.job.id,
+                        error,
+                        exc_info=not isinstance(error, WorkerError),
+                    )
                     await asyncio.sleep(self._rng.uniform(1.0, 3.0))
         await self.lease.release()
 

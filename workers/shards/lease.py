@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from workers.dispatch.admission import Gate
-from workers.errors import LeaseHeld, LeaseLost, StorageError, Unavailable, first_of
+from workers.errors import LeaseHeld, LeaseLost, StorageError, Unavailable, WorkerError, first_of
 from workers.ports import BlobRef, Blobs
 
 SECONDS: Final = 30
@@ -57,21 +57,25 @@ class Lease:
     async def _keep(self, gate: Gate) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            if not await self.renew():
+            try:
+                held = await self.renew()
+            except Exception as error:
+                # One that is refused or not answered is none: in time the gate lets nobody through.
+                known = isinstance(error, WorkerError)
+                log.warning("a lease could not be renewed: %s", error, exc_info=not known)
+                continue
+            if not held:
                 gate.close("lease")
                 return
             gate.until = self.until
 
     async def renew(self) -> bool:
-        """Prolong it; False where it is lost. A renewal that is refused or not answered is none."""
+        """Prolong it; False where it is lost."""
         start = asyncio.get_running_loop().time()
         try:
             await self._blobs.renew_lease(self._ref, self.attempt)
         except LeaseLost:
             return False
-        except (StorageError, Unavailable) as error:
-            log.warning("a lease could not be renewed, and is tried again: %s", error)
-            return True
         self.until = start + SAFE_SECONDS
         return True
 
