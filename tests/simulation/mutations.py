@@ -28,7 +28,7 @@ from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transition, Transitions
 from workers.ports import BlobRef
 from workers.shards import input as shard_input
-from workers.shards import runner
+from workers.shards import attempt, runner
 from workers.shards.attempt import Attempt
 from workers.shards.journal import Journal, Past
 from workers.shards.lease import Lease
@@ -193,7 +193,7 @@ def journals_not_read() -> AbstractContextManager[None]:
     async def read_journals(*_: object) -> Past:
         return Past()
 
-    return _instead(runner, "read_journals", read_journals)
+    return _instead(attempt, "read_journals", read_journals)
 
 
 def journal_only_at_the_end() -> AbstractContextManager[None]:

@@ -110,8 +110,12 @@ class Runner:
             self._store, job, message.shard, lease, rng=self._rng, unended=self._unended
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
+        await self._attempt(attempt, message, repeated)
+
+    async def _attempt(self, attempt: Attempt, message: ShardMessage, repeated: bool) -> None:
+        """Bring a shard to its receipt, or put the rest of it back on the queue."""
         asking = ShardCalls(
-            job,
+            attempt.job,
             self._dispatcher,
             attempt.gate,
             attempt.collect,
@@ -121,7 +125,7 @@ class Runner:
         async with attempt:
             receipt = await self._bring_on(attempt, asking)
             if receipt is not None:
-                await self._advance(job, receipt, repeated)
+                await self._advance(attempt.job, receipt, repeated)
         if receipt is None:
             await self._hand_back(attempt, message, asking)
 
