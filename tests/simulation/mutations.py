@@ -27,8 +27,8 @@ from workers.jobs.lifecycle import NOTHING, Change
 from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transition, Transitions
 from workers.ports import BlobRef
-from workers.shards import input as shard_input
 from workers.shards import attempt, runner
+from workers.shards import input as shard_input
 from workers.shards.attempt import Attempt
 from workers.shards.journal import Journal, Past
 from workers.shards.lease import Lease

@@ -859,3 +859,33 @@ def test_before_the_first_round_and_without_a_share_nothing_goes() -> None:
     )
     assert lane.ready(10.0, 0.0) == math.inf
     assert lane.why == "quota"
+
+
+def test_a_wait_began_no_earlier_than_the_fault_that_it_is_for() -> None:
+    """A call that has queued for the quota for a minute waits for an outage since it began."""
+
+    async def main(rng: Random) -> None:
+        fault = Outcome(kind="auth", status=401, code="auth")
+        endpoint = Scripted(lambda call, _: fault if call > 30 else OK, seconds=0.1)
+        bench = Bench({"phi": endpoint}, requests_per_minute=60)
+        asked = [asyncio.create_task(bench.ask()) for _ in range(60)]
+        await asyncio.sleep(20)
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert (waiting.reason, waiting.since) == ("quota", EPOCH)
+        await asyncio.sleep(20)
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert waiting.reason == "outage"
+        began = EPOCH + endpoint.calls[30] + 0.1
+        assert waiting.since == pytest.approx(began, abs=0.5)
+        await asyncio.sleep(60)  # a probe has failed meanwhile: the outage is the same
+        assert len(endpoint.calls) > 31
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert waiting.since == pytest.approx(began, abs=0.5)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    run(main)

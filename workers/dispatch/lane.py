@@ -89,6 +89,7 @@ class Lane:
         self._rng = rng
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
         self._paused: tuple[float, WaitReason] = (-inf, "throttled")
+        self._paused_since = -inf
         self._refusals = self._flights = self._crowded = 0
         self._refused_at = -inf
         health: tuple[Condition, ...] = (self._concurrency, self._breaker, self._pause)
@@ -128,6 +129,12 @@ class Lane:
             if now < until < inf:
                 return until, why
         return now, "quota"
+
+    def began(self, reason: WaitReason) -> float:
+        """When the fault began that calls wait for; -inf for a reason that is no fault."""
+        if reason == "outage":
+            return -inf if self.breaker.state == "closed" else self.breaker.since
+        return self._paused_since if reason == self._paused[1] else -inf
 
     def _concurrency(self, tokens: float | None, now: float) -> tuple[float, WaitReason]:
         if self.in_flight < self.guard.limit:
@@ -217,13 +224,13 @@ class Lane:
             self._refused_at = now
         wait = hint(outcome, self._flights, self._rng)
         if limit == "day":
-            self._stop(now + wait, "day")
+            self._stop(now + wait, "day", now)
             return 0.0
         if not limited:
             self.guard.timed_out(ticket.sent, now)
         self.allowance.refused(limit, ticket.sent, now)
         if limit == "tokens" or wait > SHORT + JITTER or self._refusals >= STREAK:
-            self._stop(now + wait, "throttled")
+            self._stop(now + wait, "throttled", now)
             return 0.0
         return wait
 
@@ -237,11 +244,13 @@ class Lane:
             return told
         wait = min(CROWDED_LONGEST, CROWDED * 2.0 ** min(self._crowded, 10))
         self._crowded += 1
-        self._stop(now + max(told, wait * self._rng.uniform(0.5, 1.0)), "concurrency")
+        self._stop(now + max(told, wait * self._rng.uniform(0.5, 1.0)), "concurrency", now)
         return 0.0
 
-    def _stop(self, until: float, reason: WaitReason) -> None:
+    def _stop(self, until: float, reason: WaitReason, now: float) -> None:
         """Let nothing go until a time, unless that was so for longer already."""
+        if now > self._paused[0]:
+            self._paused_since = now
         self._paused = max(self._paused, (until, reason), key=lambda pause: pause[0])
 
     def _estimator(self, job: str) -> Estimator:
