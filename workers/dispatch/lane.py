@@ -75,6 +75,8 @@ class Lane:
         given = (deployment.max_tokens_per_request, deployment.tokens_per_minute)
         self.most_tokens: float = min((each for each in given if each), default=inf)
         """Tokens that one call may have: more than a minute's are never admitted either."""
+        self.context: float = deployment.context_length or inf
+        """Tokens that the model reads at a time."""
         self.in_flight = 0
         # A quota holds calls back by itself, and slow answers may need hundreds in flight for it.
         paced = quota.requests_per_minute or quota.tokens_per_minute
@@ -102,13 +104,18 @@ class Lane:
         """Tokens to reserve for a call of a job."""
         return self._estimator(job).total(size)
 
+    def reads(self, job: str, size: Size) -> bool:
+        """Whether the model could read the call's prompts at all."""
+        return self._estimator(job).least_read(size) <= self.context
+
     def fits(self, job: str, size: Size) -> bool:
         """Whether the call could pass the limits of tokens per request and minute at all."""
-        return self._estimator(job).least(size) <= self.most_tokens
+        return self.reads(job, size) and self._estimator(job).least(size) <= self.most_tokens
 
     def suits(self, job: str, size: Size) -> bool:
         """Whether it will pass them, as far as can be told."""
-        return self.most_tokens == inf or self.tokens(job, size) <= self.most_tokens
+        most = self.most_tokens if size.longest < size.text else min(self.most_tokens, self.context)
+        return most == inf or self.tokens(job, size) <= most
 
     def ready(self, tokens: float, now: float) -> float:
         """When a call of `tokens` may go, as far as time decides; inf: when something happens.
