@@ -19,8 +19,7 @@ from pathlib import Path
 
 from tests.integration import ordeal
 from tests.integration.ordeal import Ordeal, answered, job_of, keys_of
-from tests.integration.processes import processes
-from tests.integration.user import User, jsonl, user_of
+from tests.integration.stage import Stage, jsonl, stage
 
 # A frozen worker's leases run out after 30 s.
 FROZEN_SECONDS = 33.0
@@ -69,26 +68,25 @@ class Harm:
 
 async def _run(given: argparse.Namespace, folder: Path) -> None:
     rows = ordeal.rows_of(given.rows)
-    running = processes(
+    async with stage(
         folder,
         workers=given.workers,
         simulator=ordeal.SIMULATOR,
         deployments=ordeal.deployments,
         settings=ordeal.SETTINGS,
         config=ordeal.config(),
-    )
-    async with user_of(running) as user:
+    ) as running:
         began = time.monotonic()
-        await user.drop(NAME, jsonl(rows))
-        target = Ordeal(user, await job_of(user, f"prompts/{NAME}"), keys_of(rows))
+        await running.drop(NAME, jsonl(rows))
+        target = Ordeal(running, await job_of(running, f"prompts/{NAME}"), keys_of(rows))
         harm = Harm(target, given.workers, random.Random(given.seed))
         try:
-            await _harm(user, harm, given, began)
+            await _harm(running, harm, given, began)
         finally:
             harm.thaw(time.monotonic())
-        ended = await user.job(f"prompts/{NAME}", seconds=given.patience)
+        ended = await running.job(f"prompts/{NAME}", seconds=given.patience)
         took = time.monotonic() - began
-        target.check(await user.results(ended.status), rows)
+        target.check(await running.results(ended.status), rows)
         twice, bound = target.billed_twice(), target.crashes * ordeal.PER_CRASH
         print(f"{given.rows:,} rows exactly once and in order, in {took:.0f} s")
         print(", ".join(f"{what}: {times}" for what, times in sorted(harm.done.items())))
@@ -98,13 +96,13 @@ async def _run(given: argparse.Namespace, folder: Path) -> None:
         )
 
 
-async def _harm(user: User, harm: Harm, given: argparse.Namespace, began: float) -> None:
+async def _harm(running: Stage, harm: Harm, given: argparse.Namespace, began: float) -> None:
     while time.monotonic() < began + given.seconds:
         await asyncio.sleep(given.every)
-        if any(told.last for told in user.told):
+        if any(told.last for told in running.told):
             return
         await harm.some()
-        print(f"{time.monotonic() - began:6.1f} s  {answered(user):,} answers", flush=True)
+        print(f"{time.monotonic() - began:6.1f} s  {answered(running):,} answers", flush=True)
 
 
 def main() -> int:

@@ -44,7 +44,6 @@ DECIDES = (
     "workers.api.routing",
     "workers.jobs.lifecycle",
     "workers.jobs.events",
-    "workers.intake.formats",
     "workers.intake.planning",
     "workers.quota.shares",
     "workers.quota.allowance",

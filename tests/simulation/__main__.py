@@ -12,8 +12,8 @@ import time
 
 from tests.simulation.checker import check
 from tests.simulation.mutations import MUTATIONS, caught, find
-from tests.simulation.scenario import scenario
 from tests.simulation.seeds import see_all
+from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 
 
@@ -39,7 +39,7 @@ def one(seed: int, *, trace: bool) -> int:
     faults = check(world)
     print(world.scenario)
     print(f"seed {seed}: digest {world.digest.hexdigest()}, {world.host.kills} kills, ", end="")
-    print(f"{world.host.freezes} freezes, {world.faults.injected} faults at calls")
+    print(f"{world.host.freezes} freezes, {len(world.faults.mishaps)} mishaps")
     for fault in faults:
         print(f"  WRONG: {fault}")
     return 1 if faults else 0

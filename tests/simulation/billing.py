@@ -4,13 +4,14 @@ A run is one handling of a message. Of the runs that ask rows it is known what s
 journals when it took the lease, what it was billed for, and what it had journaled when it broke.
 """
 
+import asyncio
 import contextlib
 import json
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.endpoint import Call
 from workers.ports import BlobRef
@@ -23,9 +24,14 @@ RUN: "ContextVar[Run | None]" = ContextVar("run", default=None)
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One handling of one message by one process."""
+    """One handling of one message by one process.
+
+    Its process `died` when it was killed or stood still: for others that is the same. It was
+    `struck` where something made it fail though its process lived, and is `closing` while it ends.
+    """
 
     process: str
+    handler: "asyncio.Task[Any] | None" = None
     job: str | None = None
     shard: int | None = None
     attempt: str | None = None
@@ -34,8 +40,26 @@ class Run:
     exposed: set[str] = field(default_factory=set)
     broken_at: float | None = None
     lost_at: float | None = None
+    taken_at: float = 0.0
+    died_at: float | None = None
+    done_at: float | None = None
+    struck_at: float | None = None
     troubled: bool = False
+    holds: bool = False
+    closing: bool = False
+    released: bool = False
     done: bool = False
+
+    def struck(self, now: float) -> None:
+        """A refusal, a cancellation or a bug befalls it."""
+        self.troubled = True
+        if self.struck_at is None:
+            self.struck_at = now
+
+    def cancel(self) -> None:
+        """The host calls its handler off."""
+        if self.handler is not None:
+            self.handler.cancel()
 
     def billed(self) -> Counter[str]:
         """Prompts whose answer it got or was about to get."""
@@ -56,9 +80,22 @@ class Billing:
                 other.lost_at = self._world.now
                 if not other.done:
                     self.broke(other)
-        run.job, run.shard, run.attempt = job, shard, attempt
-        run.known = frozenset(self._journaled(job, shard))
+        run.job, run.shard, run.attempt, run.taken_at = job, shard, attempt, self._world.now
+        run.known = frozenset(self.journaled(job, shard))
+        for other in self.runs:
+            if (other.job, other.shard) == (job, shard) and other.troubled:
+                other.exposed |= set(other.billed()) - run.known  # it may be journaled too late
         self.runs.append(run)
+        self._world.attempts.began(run)
+
+    def died(self, process: str) -> None:
+        """All runs of a process broke that had not come to their ends."""
+        for run in self.runs:
+            if run.process == process and run.died_at is None:
+                if not run.done:
+                    self.broke(run)
+                if not (run.done and self._world.attempts.ended(run)):
+                    run.died_at = self._world.now
 
     def broke(self, run: Run) -> None:
         """It died, froze or lost the lease: what it had not journaled may be paid again."""
@@ -66,13 +103,13 @@ class Billing:
             return
         if run.broken_at is None:
             run.broken_at = self._world.now
-        run.exposed |= set(run.billed()) - self._journaled(run.job, run.shard, run.attempt)
+        run.exposed |= set(run.billed()) - self.journaled(run.job, run.shard, run.attempt)
 
     def ended(self, run: Run) -> None:
         """It came to its own end."""
-        run.done = True
+        run.done, run.done_at = True, self._world.now
 
-    def _journaled(self, job: str, shard: int, attempt: str = "") -> set[str]:
+    def journaled(self, job: str, shard: int, attempt: str = "") -> set[str]:
         """Prompts of the rows in a shard's journals, or in those of one attempt."""
         prompts: set[str] = set()
         rows = self._world.records.rows_of(job, shard)
@@ -114,7 +151,7 @@ class Billing:
         lost_at = inf if run.lost_at is None else run.lost_at
         if late := [call.prompts for call in run.calls if call.asked > lost_at]:
             found.append(f"asked after another had taken the lease: {late} by {where}")
-        kept = self._journaled(run.job, run.shard, run.attempt)
+        kept = self.journaled(run.job, run.shard, run.attempt)
         if run.broken_at is None:
             if (lost := sorted(set(billed) - kept)) and not run.troubled:
                 found.append(f"paid and not journaled by an attempt that lived: {lost} by {where}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from schemas.jobs import TERMINAL, JobState
 from schemas.results import Manifest, ManifestFile
+from tests.simulation.attempts import ALONE_DEATHS
 from tests.simulation.host import QUEUES
 from tests.simulation.scenario import Row
 from tests.simulation.world import World
@@ -25,6 +26,7 @@ def check(world: World) -> list[str]:
     for job in world.records.jobs():
         found += [f"{fault} ({job})" for fault in _Job(world, job).faults()]
     found += world.billing.faults()
+    found += world.attempts.faults()
     found += _leftovers(world)
     found += _unanswered(world)
     return found
@@ -201,20 +203,9 @@ class _Job:
                 yield f"row {line} is reported as not done although a journal had it"
 
     def _crashed(self, row: Row) -> bool:
-        """Whether three attempts that began a row left neither its result nor an end."""
+        """Whether a row was seen to kill whoever asks it."""
         shard, at = self._place(row)
-        journals = {
-            attempt: _parsed(data)
-            for attempt, data in self.world.records.journals(self.job, shard).items()
-        }
-        # A zombie's end mark may come after its row was given up.
-        broken = {run.attempt for run in self.world.billing.runs if run.broken_at is not None}
-        crashed = [
-            attempt in broken or not any("end" in line for line in lines)
-            for attempt, lines in journals.items()
-            if {"begin": at} in lines
-        ]
-        return sum(crashed) >= 3
+        return self.world.attempts.deaths_over(self.job, shard, at) >= ALONE_DEATHS
 
     def _place(self, row: Row) -> tuple[int, int]:
         """A row's shard, and its place there."""
@@ -262,13 +253,13 @@ class _Job:
 def _undisturbed(world: World) -> bool:
     """Whether nothing went wrong, and nobody had a job wait."""
     scenario = world.scenario
-    rates = (scenario.kill, scenario.freeze, scenario.lose, scenario.repeat, scenario.unlock)
     outages = (scenario.outages, scenario.storage_out, scenario.bus_out, scenario.no_runs)
+    cut_off = (*outages, scenario.partitions, scenario.throttles, scenario.storms)
     poisoned = any(row.kind == "poison" for file in scenario.files for row in file.rows)
     slow = scenario.requests_per_minute is not None
     disturbing = ("kill", "drain", "pause", "resume")
     done = any(doing.act in disturbing for doing in scenario.doings)
-    mishaps = world.host.kills or any(rates) or any(outages) or scenario.storms or scenario.script
+    mishaps = world.host.kills or world.faults.mishaps or any(cut_off) or scenario.script
     return not (mishaps or poisoned or slow or done)
 
 

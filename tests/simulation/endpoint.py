@@ -45,9 +45,12 @@ class Service:
         self.calls: list[Call] = []
 
     async def ask(
-        self, task: Task, body: Mapping[str, Any], run: "Run | None", asked: float
+        self, task: Task, body: Mapping[str, Any], run: "Run | None", asked: float, *, lost: bool
     ) -> tuple[Outcome, Call | None]:
-        """Answer a call; the billed call comes with the outcome. Raises Poisoned."""
+        """Answer a call, or lose the answer; the billed call comes with the outcome.
+
+        Raises Poisoned.
+        """
         loop = asyncio.get_running_loop()
         prompts = prompts_of(task, body)
         refusal = await self._refused(prompts)
@@ -61,8 +64,7 @@ class Service:
             raise Poisoned
         latency = self._rng.uniform(0.05, 2.0) * self._scenario.latency
         await asyncio.sleep(latency)
-        faulty = loop.time() < self._scenario.faults_until
-        if faulty and self._rng.random() < self._scenario.lost_answer:
+        if lost:
             call.lost = True
             return Outcome(kind="transient", billed=True, code="connection"), call
         usage = Usage(len(prompts), 1)
@@ -73,9 +75,6 @@ class Service:
         if any(now in storm for storm in self._scenario.storms) and self._rng.random() < 0.8:
             wait = self._rng.choice((None, 1.0, 5.0, 30.0, 60.0))
             return Outcome("throttled", 429, retry_after=wait, limit="requests")
-        if any(now in outage for outage in self._scenario.outages):
-            await asyncio.sleep(self._rng.choice((0.0, 1.0, 10.0)))
-            return Outcome(kind="transient", status=503)
         if any(prompt.endswith("/refused") for prompt in prompts):
             return Outcome("bad_request", 400, code="bad_request", message="refused: change it")
         if any(prompt.endswith("/filtered") for prompt in prompts):

@@ -1,119 +1,184 @@
-"""What goes wrong between workers and services: what befalls a call, and what a message."""
+"""What goes wrong between workers and services: what befalls a call, and what a message.
 
-from collections.abc import Callable
-from dataclasses import replace
+Chance is drawn here alone, from a source of its own, and each fault is kept as a `Mishap`: a world
+that is given those instead of chances is the same world.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
 from typing import TYPE_CHECKING
 
-import orjson
-
-from tests.doubles.faults import EFFECTS
-from tests.simulation.process import EPOCH, Process
-from tests.simulation.scenario import Doing
-from workers.ports import OutMessage
+from tests.simulation.billing import RUN
+from tests.simulation.process import Blow, Process
+from tests.simulation.scenario import Doing, Mishap
+from tests.simulation.sites import HANDLERS_ONLY, Fault, about, faults_of, site
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-Befalls = Callable[[Process, str, str], str | None]
+Befalls = Callable[[Process, str, str], Fault | None]
 """What befalls a process's call, by its kind and by what it is about; None: nothing."""
 
 
+@dataclass(slots=True)
+class _Awaited:
+    """A mishap of the script, and how many of its calls are still to come, its own included."""
+
+    mishap: Mishap
+    left: int
+
+
 class Faults:
-    """The faults of one world: those of its script first, then those that chance draws."""
+    """The faults of one world: those of its script first, then those that chance draws.
+
+    `mishaps` are all that struck, `struck` counts them by site, `last_at` is when the last one did.
+    """
 
     def __init__(self, world: "World", others: Befalls | None) -> None:
         self._world = world
         self._scenario = world.scenario
-        self._rng = world.rng
+        self._rng = Random(world.scenario.seed ^ 0x5EED)
         self._others: Befalls = others or self._by_chance
-        self._script = list(world.scenario.script)
-        self._freeze_for: dict[str, float] = {}
-        self.injected = 0
-
-    @property
-    def _on(self) -> bool:
-        return self._world.now < self._scenario.faults_until
+        self._script = [_Awaited(mishap, mishap.nth) for mishap in world.scenario.script]
+        self._calls: Counter[tuple[str, str]] = Counter()
+        self._menus: dict[tuple[Sequence[Fault], bool], list[tuple[float, Fault]]] = {}
+        self.mishaps: list[Mishap] = []
+        self.struck: Counter[tuple[str, Fault]] = Counter()
+        self.last_at = 0.0
 
     # -- calls
 
-    def befalls(self, process: Process, kind: str, name: str) -> str | None:
+    def befalls(self, process: Process, kind: str, name: str) -> Blow | None:
         """What befalls this call."""
-        for scripted in self._script:
-            if scripted.kind == kind and scripted.name in name:
-                self._script.remove(scripted)
-                if scripted.act is not None:
-                    self._world.users.do(Doing(self._world.now, scripted.act))
-                    break
-                self._freeze_for[process.name] = scripted.seconds
-                return scripted.fault
-        return self._others(process, kind, name)
-
-    def _by_chance(self, _process: Process, kind: str, _name: str) -> str | None:
-        if not self._on:
+        what = about(name)
+        self._calls[kind, what] += 1
+        blow = self._scripted(kind, name, what)
+        if blow is None:
+            drawn = self._others(process, kind, what)
+            blow = Blow(drawn, self._seconds(drawn)) if drawn else None
+        run = RUN.get()
+        if blow is None or blow.fault is None:
             return None
-        chances, chance = self._scenario, self._rng.random()
-        menu = (("kill", chances.kill), ("freeze", chances.freeze), ("lose", chances.lose))
-        for fault, rate in menu:
-            if chance < rate:
-                if fault == "lose" and kind == "ask":
-                    return None
-                self.injected += 1
-                return f"{fault} {'before' if chance < rate / 2 else 'after'}"
-            chance -= rate
-        if chance < chances.repeat and kind in EFFECTS:
-            self.injected += 1
-            return "repeat"
-        return None
+        if blow.fault == "bug" and run is not None and run.closing:
+            return None  # a bug in what writes the end itself has no end to be written
+        self._struck(Mishap(kind, what, blow.fault, self._calls[kind, what], blow.seconds))
+        self.struck[site(kind, what), blow.fault] += 1
+        return blow
 
-    def latency(self) -> float:
-        """How long a call takes."""
+    def _struck(self, mishap: Mishap) -> None:
+        self.mishaps.append(mishap)
+        self.last_at = self._world.now
+
+    def _scripted(self, kind: str, name: str, what: str) -> Blow | None:
+        found = None
+        for awaited in self._script:
+            mishap = awaited.mishap
+            if mishap.kind != kind or not (mishap.about in what or mishap.about in name):
+                continue
+            awaited.left -= 1
+            if awaited.left == 0 and mishap.act is not None:
+                self._world.users.do(Doing(self._world.now, mishap.act))
+            elif awaited.left == 0 and mishap.fault is not None and found is None:
+                seconds = mishap.seconds or self._seconds(mishap.fault)
+                found = Blow(mishap.fault, seconds)
+        return found
+
+    def _by_chance(self, _process: Process, kind: str, what: str) -> Fault | None:
+        if self._world.now >= self._scenario.faults_until:
+            return None
+        run = RUN.get()
+        focus = self._scenario.focus
+        if focus is not None and focus.site == site(kind, what):
+            fitting = run is not None or focus.fault not in HANDLERS_ONLY
+            often = self.struck[focus.site, focus.fault]
+            if fitting and often < focus.most and self._rng.random() < focus.chance:
+                return focus.fault
+        faults = faults_of(kind, what)
+        menu = self._menus.get((faults, run is not None))
+        if menu is None:
+            menu = self._menu(faults, handled=run is not None)
+            self._menus[faults, run is not None] = menu
         chance = self._rng.random()
-        if chance < 0.7:
-            return 0.0
-        return self._scenario.latency * (0.05 if chance < 0.97 else self._rng.uniform(0.1, 1.0))
+        return next((fault for most, fault in menu if chance < most), None)
 
-    def patience(self) -> float:
-        """How long a caller waits for an answer that does not come."""
-        return self._rng.uniform(0.5, 5.0)
+    def _menu(self, faults: Sequence[Fault], *, handled: bool) -> list[tuple[float, Fault]]:
+        chances = self._scenario.chances
+        fitting = [
+            fault
+            for fault in faults
+            if fault in chances and (handled or fault not in HANDLERS_ONLY)
+        ]
+        # An endpoint's answers get lost more often than those of storage.
+        often = 8.0 if faults == faults_of("ask", "") else 1.0
+        rates = [chances[each] * (often if each == "lose after" else 1.0) for each in fitting]
+        return list(zip(accumulate(rates), fitting, strict=True))
 
-    def unreachable(self, kind: str) -> bool:
-        """Whether the service that a call goes to is out."""
-        spans = self._scenario.bus_out if kind == "send" else self._scenario.storage_out
-        return any(self._world.now in span for span in spans)
+    def _seconds(self, fault: Fault) -> float:
+        """How long a fault lasts: a place stays empty, a process frozen, a caller waits."""
+        if fault.startswith("kill"):
+            return self._rng.choice((0.0, 5.0, 40.0))
+        if fault.startswith("freeze"):
+            return self._rng.choice((10.0, 35.0, 70.0, 200.0))
+        if fault == "delay":
+            return self._rng.choice((1.0, 20.0, 200.0))
+        if fault == "busy":
+            return self._rng.uniform(0.0, 1.0)
+        return self._rng.uniform(5.0, 25.0) if fault == "slow" else self._rng.uniform(0.5, 5.0)
 
-    # -- processes
+    # -- services
 
-    def frozen_for(self, process: Process) -> float:
-        """How long a process that freezes now stands still."""
-        some = self._rng.choice((10.0, 35.0, 70.0, 200.0))
-        return self._freeze_for.pop(process.name, some)
+    def out(self, process: Process, kind: str, name: str) -> bool:
+        """Whether the service that a call goes to is out, for all or for this process."""
+        now, service = self._world.now, service_of(kind)
+        spans = {
+            "bus": self._scenario.bus_out,
+            "storage": self._scenario.storage_out,
+            "endpoint": self._scenario.outages,
+        }[service]
+        if any(now in span for span in spans):
+            return True
+        if any(
+            now in cut.span and cut.service == service and cut.place == process.place
+            for cut in self._scenario.partitions
+        ):
+            return True
+        return service == "storage" and self._throttled(kind, name)
 
-    def restart_after(self) -> float:
-        """How long the place of a process that died stays empty."""
-        return self._rng.choice((0.0, 5.0, 40.0))
+    def _throttled(self, kind: str, name: str) -> bool:
+        """503 by prefix or account; no chance is drawn, so that a call less changes no other."""
+        for throttle in self._scenario.throttles:
+            if self._world.now in throttle.span and throttle.prefix in name:
+                nth = self._calls[kind, about(name)]
+                drawn = zlib.crc32(f"{self._scenario.seed} {kind} {name} {nth}".encode())
+                if drawn < throttle.chance * 2**32:
+                    self.struck[site(kind, about(name)), "busy"] += 1
+                    return True
+        return False
 
-    # -- messages
+    # -- deliveries
 
-    def on_the_way(self, entity: str, message: OutMessage) -> list[OutMessage]:
-        """What becomes of a message to a queue: it may be lost, doubled or delayed."""
-        scenario = self._scenario
-        if not self._on or entity not in ("jobs", "shards"):
-            return [message]
-        chance = self._rng.random()
-        # Until a job is marked as open, a request lives in its message alone.
-        marked = orjson.loads(message.body).get("type") in ("shard", "finish", "expire")
-        if chance < scenario.drop and marked:
-            self._world.trace("bus", "loses", message.message_id)
-            return []
-        if chance < scenario.drop + scenario.double:
-            return [message, message]
-        if chance < scenario.drop + scenario.double + scenario.delay:
-            at = max(message.at or 0.0, EPOCH + self._world.now)
-            return [replace(message, at=at + self._rng.choice((1.0, 20.0, 200.0)))]
-        return [message]
-
-    def unlocked_after(self) -> float | None:
+    def unlocked_after(self, queue: str, message: str) -> float | None:
         """When a delivery that begins now loses its lock though its handler lives; None: never."""
-        if self._on and self._rng.random() < self._scenario.unlock:
-            return self._rng.uniform(0.0, 5.0)
+        what = about(f"{queue} {message}")
+        self._calls["deliver", what] += 1
+        scripted = self._scripted("deliver", what, what)
+        if scripted is not None:
+            return scripted.seconds
+        on = self._world.now < self._scenario.faults_until
+        if on and self._rng.random() < self._scenario.unlock:
+            seconds = self._rng.uniform(0.0, 5.0)
+            nth = self._calls["deliver", what]
+            self._struck(Mishap("deliver", what, "lose after", nth, seconds))
+            return seconds
         return None
+
+
+def service_of(kind: str) -> str:
+    """Which service a kind of call goes to."""
+    if kind == "ask":
+        return "endpoint"
+    return "bus" if kind in ("send", "take_dead") else "storage"

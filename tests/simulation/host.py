@@ -1,5 +1,6 @@
 """The Functions host: worker processes, what the queues deliver to them, and the timer."""
 
+import asyncio
 import json
 from random import Random
 from typing import TYPE_CHECKING
@@ -7,8 +8,8 @@ from typing import TYPE_CHECKING
 from tests.doubles.bus import DEAD_LETTERS, Delivery, LockLost, received
 from tests.doubles.faults import ProcessKilled
 from tests.simulation.billing import RUN, Run
-from tests.simulation.process import Process
-from workers.errors import Draining, Unavailable
+from tests.simulation.process import Bug, Process
+from workers.errors import Draining, StorageError, Unavailable
 from workers.ports import Received
 from workers.sweeper import LOOK_SECONDS
 
@@ -30,6 +31,7 @@ class Host:
         self._rng = world.rng
         self._handling: dict[_Key, tuple[Process, Run]] = {}
         self.processes: list[Process] = []
+        self.killed: set[str] = set()
         self.lives = self.deliveries = self.kills = self.freezes = 0
 
     @property
@@ -54,38 +56,40 @@ class Host:
         self.lives += 1
         rng = Random(self._rng.getrandbits(64))
         skew = self._scenario.skews[place % len(self._scenario.skews)]
-        process = Process(self._world, f"p{place}.{self.lives}", skew, rng)
+        process = Process(self._world, f"p{place}.{self.lives}", place=place, skew=skew, rng=rng)
         if place < len(self.processes):
             self.processes[place] = process
         else:
             self.processes.append(process)
         self._world.moved.set()
 
-    def kill(self, process: Process) -> None:
+    def kill(self, process: Process, *, empty_for: float = 5.0) -> None:
         """End a process at once; another one takes its place a little later."""
         if process.dead:
             return
         self.kills += 1
+        self.killed.add(process.name)
         self._world.trace("kill", process.name)
-        self._break(process)
+        self._world.billing.died(process.name)
         process.kill()
-        place = self.processes.index(process)
-        self._world.later(self._world.faults.restart_after(), self.start, place)
+        self._world.later(empty_for, self.start, process.place)
 
-    def freeze(self, process: Process) -> None:
+    def freeze(self, process: Process, seconds: float) -> None:
         """Stop a process, and let it go on when others may have taken over."""
         if process.dead or process.frozen:
             return
         self.freezes += 1
         self._world.trace("freeze", process.name)
-        self._break(process)
+        self._world.billing.died(process.name)
         process.freeze()
-        self._world.later(self._world.faults.frozen_for(process), process.wake)
+        self._world.later(seconds, process.wake)
 
     def drain(self, process: Process) -> None:
         """Tell a process that it is about to end, and end it two seconds later."""
         process.draining = True
-        self._break(process)
+        for holder, run in self._handling.values():
+            if holder is process:
+                run.struck(self._world.now)
         process.spawn(process.runner.drain())
         self._world.later(2.0, self.kill, process)
 
@@ -93,11 +97,6 @@ class Host:
         """End all processes; nothing takes their places."""
         for process in self.processes:
             process.kill()
-
-    def _break(self, process: Process) -> None:
-        for holder, run in list(self._handling.values()):
-            if holder is process:
-                self._world.billing.broke(run)
 
     # -- messages
 
@@ -132,13 +131,14 @@ class Host:
         run = Run(process.name)
         self._handling[_key(delivery)] = (process, run)
         self._keep_lock(delivery)
-        unlocked = self._world.faults.unlocked_after()
+        unlocked = self._world.faults.unlocked_after(delivery.queue, delivery.message.message_id)
         if unlocked is not None:
             self._world.loop.call_later(unlocked, self._unlock, delivery)
         process.spawn(self._handled(process, delivery, run))
 
     async def _handled(self, process: Process, delivery: Delivery, run: Run) -> None:
         RUN.set(run)
+        run.handler = asyncio.current_task()
         world, message = self._world, delivery.message
         world.trace(
             process.name, "gets", delivery.queue, message.message_id, delivery.delivery_count
@@ -149,9 +149,13 @@ class Host:
             good = True
         except (Unavailable, Draining) as error:
             world.trace(process.name, "raises", type(error).__name__)
+        except asyncio.CancelledError:
+            if process.dead or run.struck_at is None:
+                raise
+            world.trace(process.name, "is cancelled")
         except Exception as error:  # noqa: BLE001 - as the host does
             if not process.dead:
-                world.fault_found(f"a handler raised {error!r}")
+                self._failed(process, run, error)
         except (ProcessKilled, BaseExceptionGroup):
             if not process.dead:
                 raise
@@ -160,6 +164,13 @@ class Host:
                 await self._settle(process, delivery, run, good)
             else:
                 self._forget(process, delivery, run)
+
+    def _failed(self, process: Process, run: Run, error: Exception) -> None:
+        """A handler raises for bugs and for refusals, and those are what it was made to meet."""
+        if run.struck_at is not None and isinstance(error, (Bug, StorageError)):
+            self._world.trace(process.name, "fails", type(error).__name__)
+        else:
+            self._world.fault_found(f"a handler raised {error!r}")
 
     async def _given(self, process: Process, queue: str, message: Received) -> None:
         inbox = process.inbox

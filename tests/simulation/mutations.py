@@ -1,38 +1,37 @@
 """Each rule of the protocol, broken: what is worth testing is that the checker can fail.
 
-A mutation changes production code while its world lives. Its seed is a world that catches it; where
-a change of the worlds has made it harmless there, `find` looks for another one.
+A mutation is either storage that is used wrongly (`lies`), or one of production's public decisions
+made wrongly. Its world catches it; where a change of the worlds has made it harmless there, `find`
+looks for another one.
 """
 
 import contextlib
-import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from math import inf
+from functools import partial
+from random import Random
 from typing import Any
-
-import orjson
 
 from schemas.jobs import Ending, Job, JobState, Reason
 from schemas.messages import Announcement
 from schemas.results import Receipt
+from tests.simulation import lies
 from tests.simulation.checker import check
-from tests.simulation.scenario import Doing, Scenario, Scripted, Span, scenario, version
+from tests.simulation.scenario import Doing, Mishap, Scenario, Span, version
+from tests.simulation.swarm import scenario
 from tests.simulation.world import live
-from workers.errors import BlobChanged, BlobExists, BlobMissing
-from workers.jobs import finisher, lifecycle
+from workers import service
+from workers.jobs import lifecycle
 from workers.jobs.finisher import Finisher
 from workers.jobs.lifecycle import NOTHING, Change
-from workers.jobs.store import Held, JobStore
+from workers.jobs.outbox import Outbox
+from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transition, Transitions
-from workers.ports import BlobRef
-from workers.shards import attempt, runner
-from workers.shards import input as shard_input
+from workers.ports import Blobs
+from workers.shards import journal, suspicion
 from workers.shards.attempt import Attempt
-from workers.shards.journal import Journal, Past
-from workers.shards.lease import Lease
-from workers.shards.suspicion import Suspicion
+from workers.shards.suspicion import Suspicion, Trace
 from workers.sweeper import Sweeper
 
 Patch = Callable[[], AbstractContextManager[None]]
@@ -44,8 +43,9 @@ class Mutation:
 
     name: str
     rule: str
-    patch: Patch
     world: int | Scenario
+    patch: Patch = contextlib.nullcontext
+    storage: Callable[[Blobs], Blobs] | None = None
 
     @property
     def scenario(self) -> Scenario:
@@ -67,48 +67,7 @@ async def _nothing(*_: Any, **__: Any) -> None:
     """Do nothing at all."""
 
 
-async def _put(store: JobStore, ref: BlobRef, data: bytes) -> None:
-    """Write a blob over whatever is there."""
-    while True:
-        try:
-            await store.blobs.replace(ref, data, (await store.blobs.head(ref)).etag)
-        except BlobChanged:
-            continue
-        except BlobMissing:
-            with contextlib.suppress(BlobExists):
-                await store.blobs.create(ref, data)
-                return
-        else:
-            return
-
-
-# -- receipts and state
-
-
-def receipt_overwritten() -> AbstractContextManager[None]:
-    async def create_receipt(store: JobStore, job: str, receipt: Receipt) -> Receipt:
-        await _put(store, store._receipt(job, receipt.shard), orjson.dumps(receipt.model_dump()))
-        return receipt
-
-    return _instead(JobStore, "create_receipt", create_receipt)
-
-
-def own_counts() -> AbstractContextManager[None]:
-    created = JobStore.create_receipt
-
-    async def create_receipt(store: JobStore, job: str, receipt: Receipt) -> Receipt:
-        await created(store, job, receipt)
-        return receipt
-
-    return _instead(JobStore, "create_receipt", create_receipt)
-
-
-def swap_without_if_match() -> AbstractContextManager[None]:
-    async def swap(store: JobStore, job: str, before: Held | None, after: JobState) -> bool:
-        await _put(store, store.ref(job, "state.json"), orjson.dumps(after.model_dump()))
-        return True
-
-    return _instead(JobStore, "swap", swap)
+# -- decisions
 
 
 def counted_again() -> AbstractContextManager[None]:
@@ -123,11 +82,23 @@ def counted_again() -> AbstractContextManager[None]:
     return _instead(lifecycle, "advance", advance)
 
 
-def finished_early() -> AbstractContextManager[None]:
-    def nothing_left(state: JobState) -> bool:
-        return state.next >= state.shards and state.state == "in_progress"
+@contextmanager
+def finished_early() -> Iterator[None]:
+    advanced = lifecycle.advance
 
-    return _instead(lifecycle, "_nothing_left", nothing_left)
+    def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) -> Change:
+        change = advanced(state, receipt, repeated=repeated, now=now)
+        after = change.state or state
+        return Change(change.state, change.shards, finish=after.next >= after.shards)
+
+    def finalize(state: JobState) -> Change:
+        if state.state != "in_progress" or state.next < state.shards:
+            return NOTHING
+        moved = {"revision": state.revision + 1, "state": "finalizing", "paused": False}
+        return Change(state.model_copy(update=moved))
+
+    with _instead(lifecycle, "advance", advance), _instead(lifecycle, "finalize", finalize):
+        yield
 
 
 def last_ending_wins() -> AbstractContextManager[None]:
@@ -154,20 +125,31 @@ def window_ignored() -> AbstractContextManager[None]:
     return _instead(lifecycle, "end", end)
 
 
-def sent_before_swap() -> AbstractContextManager[None]:
-    swapped = Transitions._swap
+def ending_keeps_the_pause() -> AbstractContextManager[None]:
+    ended = lifecycle.end
 
-    async def swap(
-        transitions: Transitions, job: Job, transition: Transition, repeated: bool
-    ) -> tuple[JobState | None, JobState | None, Change, bool]:
-        held = await transitions._store.state(job.id)
-        change = transition(held.state if held else None, repeated)
-        gen = change.state.gen if change.state else 0
-        await transitions._outbox.send_shards(job.id, change.shards, gen)
-        before, after, change, repeated = await swapped(transitions, job, transition, repeated)
-        return before, after, Change(change.state, (), change.finish), repeated
+    def end(
+        state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
+    ) -> Change:
+        change = ended(state, ending, reason, repeated=repeated)
+        if state is None or change.state is None:
+            return change
+        kept = change.state.model_copy(update={"paused": state.paused})
+        return Change(kept, change.shards, change.finish)
 
-    return _instead(Transitions, "_swap", swap)
+    return _instead(lifecycle, "end", end)
+
+
+def revision_stands_still() -> AbstractContextManager[None]:
+    paused = lifecycle.pause
+
+    def pause(state: JobState | None) -> Change:
+        change = paused(state)
+        if state is None or change.state is None:
+            return change
+        return Change(change.state.model_copy(update={"revision": state.revision}))
+
+    return _instead(lifecycle, "pause", pause)
 
 
 def copies_breed() -> AbstractContextManager[None]:
@@ -186,49 +168,6 @@ def gen_ignored() -> AbstractContextManager[None]:
     return _instead(lifecycle, "runs", runs)
 
 
-# -- attempts
-
-
-def journals_not_read() -> AbstractContextManager[None]:
-    async def read_journals(*_: object) -> Past:
-        return Past()
-
-    return _instead(attempt, "read_journals", read_journals)
-
-
-def journal_only_at_the_end() -> AbstractContextManager[None]:
-    return _instead(Journal, "flush", _nothing)
-
-
-def lease_ignored() -> AbstractContextManager[None]:
-    async def acquire(lease: Lease) -> bool:
-        with contextlib.suppress(Exception):
-            await lease._blobs.acquire_lease(lease._ref, lease.attempt, 30)
-        lease.until = inf
-        return True
-
-    return _instead(Lease, "acquire", acquire)
-
-
-def lease_believed_for_ever() -> AbstractContextManager[None]:
-    acquired = Lease.acquire
-
-    async def acquire(lease: Lease) -> bool:
-        held = await acquired(lease)
-        lease.until = inf
-        return held
-
-    async def renew(lease: Lease) -> bool:
-        return True
-
-    @contextmanager
-    def both() -> Iterator[None]:
-        with _instead(Lease, "acquire", acquire), _instead(Lease, "renew", renew):
-            yield
-
-    return both()
-
-
 def ending_drops_rows() -> AbstractContextManager[None]:
     def write_off(attempted: Attempt, ending: Ending) -> None:
         attempted.planned = attempted.planned.model_copy(update={"rows": len(attempted.results)})
@@ -236,35 +175,44 @@ def ending_drops_rows() -> AbstractContextManager[None]:
     return _instead(Attempt, "write_off", write_off)
 
 
-def never_suspect() -> AbstractContextManager[None]:
-    return _instead(Suspicion, "suspect", property(lambda _: False))
+class _ForEver(Suspicion):
+    """Counts every crash that ever was."""
+
+    def __init__(self, traces: Sequence[Trace]) -> None:
+        super().__init__([trace for trace in traces if not trace.ended])
 
 
-def begun_not_journaled() -> AbstractContextManager[None]:
-    async def begin(journal: Journal, rows: Sequence[int]) -> None:
-        await journal.flush()
-
-    return _instead(Journal, "begin", begin)
+# -- the order of swap, sends and events
 
 
-def etag_ignored() -> AbstractContextManager[None]:
-    read = shard_input.read_rows
+class _Ordered(Transitions):
+    """Transitions whose store and outbox a mutation can use in another order."""
 
-    async def read_rows(store: JobStore, job: Job, *rest: Any) -> list[Any]:
-        info = await store.blobs.head(BlobRef(job.container, job.name))
-        return await read(store, job.model_copy(update={"etag": info.etag}), *rest)
-
-    return _instead(runner, "read_rows", read_rows)
-
-
-# -- the beginning and the end of a job
+    def __init__(self, store: JobStore, outbox: Outbox, *, rng: Random) -> None:
+        super().__init__(store, outbox, rng=rng)
+        self.store = store
+        self.outbox = outbox
 
 
-def no_marker() -> AbstractContextManager[None]:
-    async def opened(store: JobStore, announcement: Announcement) -> None:
-        """Tell nobody."""
+class _SendsFirst(_Ordered):
+    async def take(
+        self, job: Job, transition: Transition, *, repeated: bool = False
+    ) -> JobState | None:
+        held = await self.store.state(job.id)
+        change = transition(held.state if held else None, repeated)
+        gen = change.state.gen if change.state else 0
+        await self.outbox.send_shards(job.id, change.shards, gen)
 
-    return _instead(JobStore, "open", opened)
+        def silent(state: JobState | None, again: bool) -> Change:
+            change = transition(state, again)
+            return Change(change.state, (), change.finish)
+
+        return await super().take(job, silent, repeated=repeated)
+
+
+class _TellsOnce(_Ordered):
+    async def tell_end(self, job: Job, state: JobState) -> None:
+        await self.store.close(job.id)
 
 
 def withdrawn_blindly() -> AbstractContextManager[None]:
@@ -275,78 +223,14 @@ def withdrawn_blindly() -> AbstractContextManager[None]:
     return _instead(JobStore, "withdraw", withdraw)
 
 
-def no_sweeper() -> AbstractContextManager[None]:
-    return _instead(Sweeper, "run", _nothing)
-
-
-def marker_deleted_first() -> AbstractContextManager[None]:
-    assembled = Finisher._assemble
-
-    async def assemble(finishing: Finisher, job: Job, state: JobState) -> None:
-        await finishing._store.close(job.id)
-        await assembled(finishing, job, state)
-
-    return _instead(Finisher, "_assemble", assemble)
-
-
-def end_told_once() -> AbstractContextManager[None]:
-    async def tell_end(transitions: Transitions, job: Job, state: JobState) -> None:
-        await transitions._store.close(job.id)
-
-    return _instead(Transitions, "tell_end", tell_end)
-
-
-def ended_before_the_manifest() -> AbstractContextManager[None]:
-    assembled = Finisher._assemble
-
-    async def assemble(finishing: Finisher, job: Job, state: JobState) -> None:
-        def closed(now: JobState | None, _repeated: bool) -> Change:
-            return NOTHING if now is None else lifecycle.close(now, now=finishing._clock())
-
-        await finishing._transitions.take(job, closed)
-        await assembled(finishing, job, state)
-
-    return _instead(Finisher, "_assemble", assemble)
-
-
-class _SomebodyElses(Exception):
-    """What exists was taken to be another finisher's."""
-
-
 def conflict_is_somebody_elses() -> AbstractContextManager[None]:
-    ran, committed = Finisher.run, Finisher._commit
-
-    async def commit(finishing: Finisher, job: Job, state: JobState, *rest: Any) -> None:
-        with contextlib.suppress(BlobMissing):
-            await finishing._blobs.head(finishing._target(job, rest[0]))
-            raise _SomebodyElses
-        await committed(finishing, job, state, *rest)
+    ran = Finisher.run
 
     async def run(finishing: Finisher, job: str, *, repeated: bool) -> None:
-        with contextlib.suppress(_SomebodyElses):
+        with contextlib.suppress(lies.SomebodyElses):
             await ran(finishing, job, repeated=repeated)
 
-    @contextmanager
-    def both() -> Iterator[None]:
-        with _instead(Finisher, "run", run), _instead(Finisher, "_commit", commit):
-            yield
-
-    return both()
-
-
-def block_ids_random() -> AbstractContextManager[None]:
-    serial = itertools.count()
-    return _instead(finisher, "_block_id", lambda shard: f"{shard:04d}{next(serial):04d}")
-
-
-def parts_in_any_order() -> AbstractContextManager[None]:
-    ordered = Finisher._receipts
-
-    async def receipts(finishing: Finisher, job: Job, shards: int) -> AsyncIterator[Receipt]:
-        for receipt in reversed([each async for each in ordered(finishing, job, shards)]):
-            yield receipt
-
-    return _instead(Finisher, "_receipts", receipts)
+    return _instead(Finisher, "run", run)
 
 
 # How many copies of a message there are shows in no result: each is delivered for nothing.
@@ -357,7 +241,7 @@ DOUBLED = Scenario(
     workers=2,
     latency=30.0,
     max_concurrency=1,
-    double=1.0,
+    chances={"double": 1.0},
     faults_until=4000.0,
     most_deliveries=1_000,
 )
@@ -373,13 +257,13 @@ NOBODY_RUNS = Scenario(
 )
 # A zombie that has all its rows, expired meanwhile and written off by another worker, who dies
 # before it counts (DIES), or is slow with the other shard (LINGERS).
-_ZOMBIE = Scripted("ask", "a.jsonl/1/3/chat", "freeze after", 50.0)
+_ZOMBIE = Mishap("ask", "a.jsonl/1/3/chat", "freeze after", seconds=50.0)
 DIES = Scenario(
     files=(version("a.jsonl", 1, ("chat",) * 3),),
     workers=2,
     journal_seconds=60.0,
     completion_window="20s",
-    script=(_ZOMBIE, Scripted("create", "/receipts/0", "kill after")),
+    script=(_ZOMBIE, Mishap("create", "/receipts/0", "kill after")),
 )
 LINGERS = Scenario(
     files=(version("a.jsonl", 1, ("chat",) * 6),),
@@ -390,8 +274,8 @@ LINGERS = Scenario(
     completion_window="20s",
     script=(
         _ZOMBIE,
-        Scripted("ask", "a.jsonl/1/6/chat", "freeze after", 400.0),
-        Scripted("create", "/errors/1.", "freeze before", 60.0),
+        Mishap("ask", "a.jsonl/1/6/chat", "freeze after", seconds=400.0),
+        Mishap("create", "/errors/1.", "freeze before", seconds=60.0),
     ),
 )
 # The race of docs/protocol.md: A pins the job, and dies; B finds the file gone, and is slow.
@@ -401,53 +285,138 @@ WITHDRAWN = Scenario(
     slots=1,
     doings=(Doing(0.0, "announce"), Doing(10.0, "delete")),
     script=(
-        Scripted("create", "/open/", "nothing"),
-        Scripted("create", "/open/", "freeze after", 20.0),
-        Scripted("create", "/job.json", "freeze before", 40.0),
-        Scripted("delete", "/open/", "freeze before", 60.0),
-        Scripted("create", "/state.json", "kill after"),
+        Mishap("create", "/open/", "freeze after", nth=2, seconds=20.0),
+        Mishap("create", "/job.json", "freeze before", seconds=40.0),
+        Mishap("delete", "/open/", "freeze before", seconds=60.0),
+        Mishap("create", "/state.json", "kill after"),
     ),
 )
 
+# The worker dies when everything but the manifest stands.
+DIES_AT_THE_MANIFEST = Scenario(
+    files=(version("a.jsonl", 1, ("chat",) * 3),),
+    script=(Mishap("create", "/manifest.json", "kill before"),),
+)
+
 MUTATIONS: Sequence[Mutation] = (
-    Mutation("receipt_overwritten", "a receipt is created once", receipt_overwritten, LINGERS),
-    Mutation("own_counts", "count the receipt that stands, not one's own", own_counts, DIES),
     Mutation(
-        "swap_without_if_match", "state changes by compare-and-swap", swap_without_if_match, 3
+        "receipt_overwritten",
+        "a receipt is created once",
+        LINGERS,
+        storage=lies.OverwritesReceipts,
     ),
-    Mutation("counted_again", "a shard that is not out is not counted", counted_again, 1),
-    Mutation("finished_early", "finish when nothing is out", finished_early, 0),
-    Mutation("last_ending_wins", "the first ending wins", last_ending_wins, 29),
-    Mutation("window_ignored", "a completion window ends the job", window_ignored, 52),
-    Mutation("sent_before_swap", "swap, then send", sent_before_swap, 588),
-    Mutation("copies_breed", "a left-over copy sends nothing", copies_breed, DOUBLED),
-    Mutation("gen_ignored", "older copies die", gen_ignored, NOBODY_RUNS),
-    Mutation("journals_not_read", "keep what earlier attempts journaled", journals_not_read, 5),
-    Mutation("journal_only_at_the_end", "journal every interval", journal_only_at_the_end, 143),
-    Mutation("lease_ignored", "one attempt at a time asks", lease_ignored, 2),
-    Mutation("lease_believed_for_ever", "no call without a lease", lease_believed_for_ever, 11),
-    Mutation("ending_drops_rows", "an ending gives each row its line", ending_drops_rows, 3),
-    Mutation("never_suspect", "after two crashes in a row, rows in groups", never_suspect, 69),
-    Mutation("begun_not_journaled", "a suspect row is journaled as begun", begun_not_journaled, 69),
-    Mutation("etag_ignored", "the input is what was planned", etag_ignored, 35),
-    Mutation("no_marker", "an open marker stands before the job", no_marker, 11),
-    Mutation("withdrawn_blindly", "a job keeps its marker", withdrawn_blindly, WITHDRAWN),
-    Mutation("no_sweeper", "jobs that do not move are helped", no_sweeper, 99),
-    Mutation("marker_deleted_first", "the marker goes last", marker_deleted_first, 67),
-    Mutation("end_told_once", "the last event is told until it is sure", end_told_once, 26),
-    Mutation("ended_before_the_manifest", "manifest, then the end", ended_before_the_manifest, 0),
     Mutation(
-        "conflict_is_somebody_elses", "a 409 may be one's own", conflict_is_somebody_elses, 11
+        "own_counts",
+        "count the receipt that stands, not one's own",
+        DIES,
+        storage=lies.CountsItsOwn,
     ),
-    Mutation("block_ids_random", "block ids are the same for everybody", block_ids_random, 0),
-    Mutation("parts_in_any_order", "parts stand in plan order", parts_in_any_order, 0),
+    Mutation(
+        "receipt_before_its_parts", "parts, then the receipt", 14, storage=lies.ReceiptsBeforeParts
+    ),
+    Mutation("duplicates_lost", "duplicates are found", 8, storage=lies.NoDuplicates),
+    Mutation(
+        "swap_without_if_match", "state changes by compare-and-swap", 13, storage=lies.SwapsBlindly
+    ),
+    Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
+    Mutation("finished_early", "finish when nothing is out", 0, finished_early),
+    Mutation("last_ending_wins", "the first ending wins", 22, last_ending_wins),
+    Mutation("ending_keeps_the_pause", "an ending ends the pause", 11, ending_keeps_the_pause),
+    Mutation("revision_stands_still", "each change raises the revision", 5, revision_stands_still),
+    Mutation("window_ignored", "a completion window ends the job", 11, window_ignored),
+    Mutation(
+        "sent_before_swap",
+        "swap, then send",
+        35,
+        partial(_instead, service, "Transitions", _SendsFirst),
+    ),
+    Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
+    Mutation("gen_ignored", "older copies die", NOBODY_RUNS, gen_ignored),
+    Mutation(
+        "journals_not_read", "keep what earlier attempts journaled", 5, storage=lies.JournalsUnread
+    ),
+    Mutation(
+        "journal_only_at_the_end", "journal every interval", 10, storage=lies.JournalsAtTheEnd
+    ),
+    Mutation("end_not_written", "an attempt that lives has an end", 0, storage=lies.NoEndMark),
+    Mutation(
+        "empty_journals_stay",
+        "an end with nothing to say leaves nothing",
+        1,
+        storage=lies.KeepsEmptyJournals,
+    ),
+    Mutation("lease_ignored", "one attempt at a time asks", 2, storage=lies.NobodysLease),
+    Mutation("lease_believed_for_ever", "no call without a lease", 11, storage=lies.LeaseForEver),
+    Mutation("lease_kept", "an end gives the lease back", 0, storage=lies.KeepsItsLease),
+    Mutation("ending_drops_rows", "an ending gives each row its line", 1, ending_drops_rows),
+    Mutation(
+        "never_suspect",
+        "after two crashes in a row, rows in groups",
+        10,
+        storage=lies.NeverSuspects,
+    ),
+    Mutation(
+        "suspected_too_soon",
+        "only two crashes in a row make a shard suspect",
+        6,
+        partial(_instead, suspicion, "SUSPECT_CRASHES", 1),
+    ),
+    Mutation(
+        "suspected_for_ever",
+        "a clean attempt clears crashes",
+        6,
+        partial(_instead, journal, "Suspicion", _ForEver),
+    ),
+    Mutation(
+        "given_up_too_soon",
+        "a row is given up after three crashes of its own",
+        10,
+        partial(_instead, suspicion, "ALONE_CRASHES", 1),
+    ),
+    Mutation(
+        "begun_not_journaled", "a suspect row is journaled as begun", 10, storage=lies.NoBeginMark
+    ),
+    Mutation("etag_ignored", "the input is what was planned", 61, storage=lies.ReadsAnyVersion),
+    Mutation("no_marker", "an open marker stands before the job", 15, storage=lies.NoMarker),
+    Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
+    Mutation(
+        "no_sweeper",
+        "jobs that do not move are helped",
+        10,
+        partial(_instead, Sweeper, "run", _nothing),
+    ),
+    Mutation("marker_deleted_first", "the marker goes last", 20, storage=lies.MarkerGoesFirst),
+    Mutation(
+        "end_told_once",
+        "the last event is told until it is sure",
+        12,
+        partial(_instead, service, "Transitions", _TellsOnce),
+    ),
+    Mutation(
+        "ended_before_the_manifest",
+        "manifest, then the end",
+        DIES_AT_THE_MANIFEST,
+        storage=lies.EndsBeforeTheManifest,
+    ),
+    Mutation(
+        "conflict_is_somebody_elses",
+        "a 409 may be one's own",
+        43,
+        conflict_is_somebody_elses,
+        lies.ConflictIsSomebodyElses,
+    ),
+    Mutation(
+        "block_ids_random", "block ids are the same for everybody", 0, storage=lies.RandomBlockIds
+    ),
+    Mutation("parts_in_any_order", "parts stand in plan order", 0, storage=lies.PartsInAnyOrder),
 )
 
 
 def caught(mutation: Mutation, seed: int | None = None) -> list[str]:
     """What the checker finds in a world whose workers break this rule."""
     with mutation.patch():
-        return check(live(mutation.scenario if seed is None else scenario(seed)))
+        world = mutation.scenario if seed is None else scenario(seed)
+        return check(live(world, storage=mutation.storage))
 
 
 def find(mutation: Mutation, seeds: Sequence[int]) -> int | None:

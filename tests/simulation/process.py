@@ -6,16 +6,19 @@ their clean-up is refused. A frozen one stands still at its next call and wakes 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from tests.doubles.faults import TRIES, FaultyBlobs, ProcessKilled
 from tests.simulation.billing import RUN, lease_of
 from tests.simulation.endpoint import Poisoned, prompts_of
+from tests.simulation.sites import Fault
 from workers.clock import ServiceClock
-from workers.errors import Unavailable, WorkerError
+from workers.errors import StorageError, Unavailable, WorkerError
 from workers.ports import BlobRef, EndpointInfo, OutMessage, Received
 from workers.quota.ledger import Ledger
 from workers.service import compose
@@ -24,15 +27,32 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 T = TypeVar("T")
+END_MARK = b'{"end":true}\n'
 EPOCH = 1_800_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """A fault that strikes now; `seconds` is how long it lasts, or until it has passed."""
+
+    fault: Fault | None
+    seconds: float = 0.0
+
+
+NOTHING = Blow(None)
+
+
+class Bug(Exception):
+    """What nobody expects, raised in a handler."""
 
 
 class Process:
     """One life of one worker. After a kill its place is taken by the next life."""
 
-    def __init__(self, world: "World", name: str, skew: float, rng: Random) -> None:
+    def __init__(self, world: "World", name: str, *, place: int, skew: float, rng: Random) -> None:
         self.world = world
         self.name = name
+        self.place = place
         self.busy: dict[str, int] = {}
         self.dead = False
         self.draining = False
@@ -42,7 +62,7 @@ class Process:
 
         clock = ServiceClock(lambda: EPOCH + world.now + skew)
         settings = world.settings
-        blobs, bus = ProcessBlobs(self), ProcessBus(self)
+        blobs, bus = world.storage(ProcessBlobs(self)), ProcessBus(self)
         limited = world.scenario.requests_per_minute is not None
         service = compose(
             settings,
@@ -98,46 +118,82 @@ class Process:
         if self.dead:
             raise ProcessKilled
 
-    async def call(self, kind: str, name: str, effect: Callable[[], Awaitable[T]]) -> T:
-        """One call to a service, with all that can befall it."""
+    async def call(
+        self,
+        kind: str,
+        name: str,
+        effect: Callable[[], Awaitable[T]],
+        *,
+        twisted: Mapping[Fault, Callable[[float], Awaitable[T]]] = MappingProxyType({}),
+    ) -> T:
+        """One call to a service, with all that can befall it; `twisted` are effects of faults."""
         world = self.world
         for _ in range(TRIES):
             await self.alive()
-            delay = world.faults.latency()
+            delay = world.latency()
             if delay:
                 await asyncio.sleep(delay)
             # Not before: who asks may be called off on the way, and then nothing befalls it.
-            fault = world.faults.befalls(self, kind, name)
-            await self._befall(fault, "before", kind, name)
-            if fault == "lose before" or world.faults.unreachable(kind):
-                await asyncio.sleep(world.faults.patience())
-                self._trouble(kind, name, "not reached")
-                raise Unavailable("not reached")
+            blow = world.faults.befalls(self, kind, name) or NOTHING
+            await self._befall(blow, "before", kind, name)
+            if blow.fault in ("lose before", "late", "busy") or world.faults.out(self, kind, name):
+                await self._in_vain(blow, kind, name, effect)
             try:
-                result = await effect()
+                twist = twisted.get(blow.fault) if blow.fault else None
+                result = await (twist(blow.seconds) if twist else effect())
             except WorkerError as error:
                 world.trace(self.name, kind, name, type(error).__name__)
-                await self._befall(fault, "after", kind, name)
+                await self._befall(blow, "after", kind, name)
                 raise
             world.trace(self.name, kind, name, "done")
-            await self._befall(fault, "after", kind, name)
-            if fault == "repeat":
+            await self._befall(blow, "after", kind, name)
+            if blow.fault == "repeat":
                 continue  # the answer is lost below the SDK, which asks again
-            if fault == "lose after":
+            if blow.fault == "lose after":
                 self._trouble(kind, name, "answer lost")
                 raise Unavailable("answer lost")
             return result
         self._trouble(kind, name, "no answer")
         raise Unavailable("no answer")
 
-    async def _befall(self, fault: str | None, phase: str, kind: str, name: str) -> None:
-        if fault == f"kill {phase}":
-            self.world.trace(self.name, kind, name, fault)
-            self.world.host.kill(self)
-        elif fault == f"freeze {phase}":
-            self.world.trace(self.name, kind, name, fault)
-            self.world.host.freeze(self)
+    async def _befall(self, blow: Blow, phase: str, kind: str, name: str) -> None:
+        """What a fault does to the process and to the handler that calls."""
+        if blow.fault is not None and (phase == "before" or blow.fault.endswith("after")):
+            self.world.trace(self.name, kind, name, "meets", blow.fault)
+        if blow.fault == f"kill {phase}":
+            self.world.host.kill(self, empty_for=blow.seconds)
+        elif blow.fault == f"freeze {phase}":
+            self.world.host.freeze(self, blow.seconds)
+        elif phase == "before":
+            await self._strike(blow)
         await self.alive()
+
+    async def _strike(self, blow: Blow) -> None:
+        run = RUN.get()
+        if blow.fault == "slow":
+            if run is not None:
+                run.troubled = True
+            await asyncio.sleep(blow.seconds)
+        if run is None or blow.fault not in ("cancel", "bug", "refused"):
+            return
+        run.struck(self.world.now)
+        if blow.fault == "cancel":
+            run.cancel()
+            await asyncio.sleep(0)
+        elif blow.fault == "bug":
+            raise Bug
+        else:
+            raise StorageError("403, and nobody knows why")
+
+    async def _in_vain(
+        self, blow: Blow, kind: str, name: str, effect: Callable[[], Awaitable[T]]
+    ) -> NoReturn:
+        """A call that does not arrive, or only when nobody waits for it any more."""
+        if blow.fault == "late":
+            self.world.late(2 * blow.seconds + 0.1, effect)
+        await asyncio.sleep(blow.seconds or self.world.patience())
+        self._trouble(kind, name, "not reached")
+        raise Unavailable("not reached")
 
     def _trouble(self, kind: str, name: str, what: str) -> None:
         self.world.trace(self.name, kind, name, what)
@@ -172,6 +228,26 @@ class ProcessBlobs(FaultyBlobs):
                 self._process.world.billing.took_lease(run, *place, lease_id)
 
         await self._do("acquire_lease", ref, acquired)
+        if (run := RUN.get()) is not None:
+            run.holds = True
+
+    async def append(self, ref: BlobRef, data: bytes) -> None:
+        run = RUN.get()
+        if run is not None and data.endswith(END_MARK):
+            run.closing = True
+        await super().append(ref, data)
+
+    async def delete(self, ref: BlobRef) -> None:
+        run = RUN.get()
+        if run is not None and "/journal/" in ref.name:
+            run.closing = True
+        await super().delete(ref)
+
+    async def release_lease(self, ref: BlobRef, lease_id: str) -> None:
+        run = RUN.get()
+        if run is not None:
+            run.closing = run.released = True
+        await super().release_lease(ref, lease_id)
 
 
 class ProcessBus:
@@ -182,11 +258,28 @@ class ProcessBus:
 
     async def send(self, entity: str, messages: Sequence[OutMessage]) -> None:
         for message in messages:
-            await self._process.call(
-                "send",
-                f"{entity} {message.message_id}",
-                lambda: self._process.world.sent(entity, message),  # noqa: B023 - called at once
-            )
+            await self._send(entity, message)
+
+    async def _send(self, entity: str, message: OutMessage) -> None:
+        world = self._process.world
+
+        async def dropped(_seconds: float) -> None:
+            world.trace("bus", "loses", message.message_id)
+
+        async def doubled(_seconds: float) -> None:
+            await world.sent(entity, message)
+            await world.sent(entity, message)
+
+        async def delayed(seconds: float) -> None:
+            at = max(message.at or 0.0, EPOCH + world.now) + seconds
+            await world.sent(entity, replace(message, at=at))
+
+        await self._process.call(
+            "send",
+            f"{entity} {message.message_id}",
+            lambda: world.sent(entity, message),
+            twisted={"drop": dropped, "double": doubled, "delay": delayed},
+        )
 
     async def take_dead(
         self, queue: str, handle: Callable[[Received], Awaitable[None]], most: int
@@ -207,16 +300,19 @@ class ProcessEndpoint:
         asked = world.now
         await process.alive()
         name = " ".join(prompts_of(task, body))
-        fault = world.faults.befalls(process, "ask", name)
-        await process._befall(fault, "before", "ask", name)
-        run = RUN.get()
+        blow = world.faults.befalls(process, "ask", name) or NOTHING
+        await process._befall(blow, "before", "ask", name)
+        if world.faults.out(process, "ask", name):
+            await asyncio.sleep(world.rng.choice((0.0, 1.0, 10.0)))
+            return Outcome(kind="transient", status=503)
+        lost = blow.fault == "lose after"
         try:
-            outcome, call = await world.service.ask(task, body, run, asked)
+            outcome, call = await world.service.ask(task, body, RUN.get(), asked, lost=lost)
         except Poisoned:
             world.trace(process.name, "ask", name, "poisoned")
             world.host.kill(process)
             raise ProcessKilled from None
-        await process._befall(fault, "after", "ask", name)
+        await process._befall(blow, "after", "ask", name)
         if call is not None:
             call.answered = world.now
         world.trace(process.name, "ask", name, outcome.kind)

@@ -1,10 +1,11 @@
 """What a seed makes of a world: files and their rows, workers, users, faults."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from random import Random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
+
+from tests.simulation.sites import Fault
 
 RowKind = Literal[
     "chat", "embedding", "invalid", "duplicate", "unknown", "refused", "filtered", "poison"
@@ -89,17 +90,46 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Scripted:
-    """A fault at the first call of a kind with this in its name; a freeze lasts for `seconds`.
+class Mishap:
+    """A fault at the nth call of a kind with this in its name, or what a user does at that moment.
 
-    Or what a user does at that moment.
+    `seconds` is how long it lasts; 0: as long as chance has it.
     """
 
     kind: str
-    name: str
-    fault: str = "nothing"
+    about: str
+    fault: Fault | None = None
+    nth: int = 1
     seconds: float = 0.0
     act: Act | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The worker in this place cannot reach a service; others can."""
+
+    place: int
+    service: Literal["storage", "bus", "endpoint"]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """503 Server Busy for calls to names with this prefix in them (all of them: the account)."""
+
+    prefix: str
+    chance: float
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """A site at which one fault strikes far more often than elsewhere, up to so many times."""
+
+    site: str
+    fault: Fault
+    chance: float
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,112 +156,15 @@ class Scenario:
     skews: tuple[float, ...] = (0.0,)
     doings: tuple[Doing, ...] = ()
     faults_until: float = 0.0
-    kill: float = 0.0
-    freeze: float = 0.0
-    lose: float = 0.0
-    repeat: float = 0.0
+    chances: Mapping[Fault, float] = field(default_factory=dict)
     unlock: float = 0.0
-    drop: float = 0.0
-    double: float = 0.0
-    delay: float = 0.0
-    lost_answer: float = 0.0
+    focus: Focus | None = None
+    partitions: tuple[Partition, ...] = ()
+    throttles: tuple[Throttle, ...] = ()
     storms: tuple[Span, ...] = ()
     outages: tuple[Span, ...] = ()
     storage_out: tuple[Span, ...] = ()
     bus_out: tuple[Span, ...] = ()
     no_runs: tuple[Span, ...] = ()
     most_deliveries: int = 5_000
-    script: tuple[Scripted, ...] = ()
-
-
-_USUAL: Sequence[RowKind] = ("chat",) * 12 + ("embedding",) * 4
-_ODD: Sequence[RowKind] = ("invalid", "duplicate", "unknown", "refused", "filtered")
-
-
-def _kinds(rng: Random, count: int, *, poison: bool) -> list[RowKind]:
-    odd = rng.choice((0.0, 0.0, 0.2))
-    kinds = [rng.choice(_ODD if rng.random() < odd else _USUAL) for _ in range(count)]
-    if poison and kinds:
-        kinds[rng.randrange(count)] = "poison"
-    return kinds
-
-
-def _doings(rng: Random, files: int) -> list[Doing]:
-    acts: list[Doing] = []
-    for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
-        act: Act = rng.choice(("cancel", "pause", "resume", "pause"))
-        acts.append(Doing(rng.uniform(0, 60), act, rng.randrange(files)))
-    if any(doing.act == "pause" for doing in acts) and rng.random() < 0.7:
-        acts.append(Doing(rng.uniform(60, 400), "resume", 0))
-        acts.append(Doing(rng.uniform(60, 400), "resume", 1))
-    again = (0.0, rng.uniform(0, 60), rng.uniform(100, 900))
-    acts += [Doing(rng.choice(again), "announce") for _ in range(rng.choice((0, 0, 1, 2)))]
-    if rng.random() < 0.12:
-        input_act: Act = rng.choice(("overwrite", "delete"))
-        acts.append(Doing(rng.uniform(0, 60), input_act, rng.randrange(files)))
-    if rng.random() < 0.25:
-        last: Act = rng.choice(("kill", "drain"))
-        acts.append(Doing(rng.uniform(0, 60), last, rng.randrange(3)))
-    return sorted(acts, key=lambda doing: doing.at)
-
-
-def _span(rng: Random, chance: float, lengths: Sequence[float]) -> tuple[Span, ...]:
-    if rng.random() >= chance:
-        return ()
-    begin = rng.uniform(0, 60)
-    return (Span(begin, begin + rng.choice(lengths)),)
-
-
-def scenario(seed: int) -> Scenario:
-    """The scenario of a seed: up to 20 rows, 3 shards a file, 3 workers, and any mix of faults."""
-    rng = Random(seed)
-    workers = rng.randint(1, 3)
-    poison = rng.random() < 0.08
-    counts = [rng.randint(1, 20)] if rng.random() < 0.8 else [rng.randint(1, 9), rng.randint(1, 9)]
-    files = tuple(
-        version(
-            f"f{at}.jsonl",
-            1,
-            _kinds(rng, count, poison=poison and at == 0),
-            gaps=[rng.randrange(count)] if rng.random() < 0.1 else (),
-        )
-        for at, count in enumerate(counts)
-    )
-    rate = rng.choice((0.0, 0.3, 1.0, 1.0, 2.0))
-    zombies = 6.0 if rng.random() < 0.15 else 1.0
-    skew = rng.choice((0.0, 0.0, 5.0, 120.0))
-    return Scenario(
-        seed=seed,
-        files=files,
-        queued=rng.random() < 0.3,
-        workers=workers,
-        slots=rng.randint(1, 3),
-        shard_rows=rng.randint(-(-max(counts) // 3), 8),
-        window=rng.randint(1, 3),
-        completion_window=rng.choice(("24h", "24h", "24h", "30m", "90s", "20s")),
-        shard_seconds=rng.choice((5.0, 20.0, 120.0)),
-        journal_seconds=rng.choice((1.0, 3.0)),
-        slice_seconds=rng.choice((0.001, 240.0, 240.0)),
-        lock_seconds=rng.choice((30.0, 60.0)),
-        max_deliveries=rng.choice((2, 4, 10)),
-        max_concurrency=rng.choice((None, 1, 2, 4)),
-        requests_per_minute=rng.choice((None, None, None, None, 30.0, 600.0)),
-        append_blocks=rng.choice((5, 50_000, 50_000, 50_000)),
-        latency=rng.choice((0.1, 1.0, 1.0, 4.0)),
-        skews=tuple(rng.uniform(-skew, skew) for _ in range(3)),
-        doings=tuple(_doings(rng, len(files))),
-        faults_until=rng.choice((60.0, 400.0, 900.0)),
-        kill=0.004 * rate,
-        freeze=0.004 * rate * zombies,
-        lose=0.008 * rate,
-        repeat=0.02 * rate,
-        unlock=0.03 * rate,
-        drop=0.01 * rate,
-        double=0.03 * rate,
-        delay=0.03 * rate,
-        lost_answer=0.03 * rate,
-        storms=_span(rng, 0.15, (10.0, 60.0, 300.0)),
-        outages=_span(rng, 0.15, (10.0, 60.0, 600.0)),
-        storage_out=_span(rng, 0.08, (5.0, 40.0, 120.0)),
-        bus_out=_span(rng, 0.08, (5.0, 40.0, 120.0)),
-    )
+    script: tuple[Mishap, ...] = ()

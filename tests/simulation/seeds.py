@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.simulation.checker import check
-from tests.simulation.scenario import scenario
+from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 
 CHUNK = 50
@@ -33,7 +33,7 @@ def see(seed: int) -> Seen:
         seed=seed,
         faults=tuple(check(world)),
         digest=world.digest.hexdigest(),
-        mishaps=world.faults.injected + world.host.kills + world.host.freezes,
+        mishaps=len(world.faults.mishaps),
         jobs=len(jobs),
         shards=sum(len(plan.splitlines()) for plan in plans),
     )

@@ -7,7 +7,7 @@ over with redelivery and the sweeper, until nothing moves. n walks over every ef
 import concurrent.futures
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
@@ -15,8 +15,10 @@ import pytest
 from schemas.jobs import TERMINAL
 from tests.doubles.faults import EFFECTS
 from tests.simulation.checker import check
+from tests.simulation.faults import Befalls
 from tests.simulation.process import Process
-from tests.simulation.scenario import Act, Doing, RowKind, Scenario, Scripted, Span, version
+from tests.simulation.scenario import Act, Doing, Mishap, RowKind, Scenario, Span, version
+from tests.simulation.sites import Fault
 from tests.simulation.world import World, live
 
 Phase = Literal["before", "after"]
@@ -47,7 +49,7 @@ def _like(scenario: Scenario = PLAIN, **changes: Any) -> Scenario:
 
 
 def _when_asked(scenario: Scenario, act: Act) -> Scenario:
-    return _like(scenario, script=(Scripted("ask", "a.jsonl/1/1/", act=act),))
+    return _like(scenario, script=(Mishap("ask", "a.jsonl/1/1/", act=act),))
 
 
 # The storm has the shards handed back; slow services leave room for whoever acts meanwhile.
@@ -60,7 +62,7 @@ JOBS = {
     "queued, one call at a time": _like(queued=True, max_concurrency=1),
     "cancel": _when_asked(SLOW, "cancel"),
     "cancel before there is a plan": _like(
-        SLOW, script=(Scripted("send", ":job.validating", act="cancel"),)
+        SLOW, script=(Mishap("send", ":job.validating", act="cancel"),)
     ),
     "expiry": _like(SLOW, completion_window="4s"),
     "pause and resume": _when_asked(_like(SLOW, doings=RESUMED), "pause"),
@@ -83,11 +85,13 @@ class CrashPoint:
         self.phase = phase
         self.count = 0
 
-    def __call__(self, process: Process, kind: str, name: str) -> str | None:
+    def __call__(self, process: Process, kind: str, name: str) -> Fault | None:
         if kind not in EFFECTS and kind != "ask":
             return None
         self.count += 1
-        return f"kill {self.phase}" if self.count == self.nth else None
+        if self.count != self.nth:
+            return None
+        return "kill before" if self.phase == "before" else "kill after"
 
 
 def crashed(job: str, nth: int, phase: Phase) -> World:
@@ -140,8 +144,8 @@ def test_without_a_crash_the_jobs_are_what_they_are_called(job: str) -> None:
 def test_the_walk_goes_through_every_kind_of_effect() -> None:
     seen: set[str] = set()
 
-    def noting(job: str) -> Callable[[Process, str, str], str | None]:
-        def note(process: Process, kind: str, name: str) -> str | None:
+    def noting(job: str) -> Befalls:
+        def note(process: Process, kind: str, name: str) -> Fault | None:
             seen.add(kind)
             return None
 

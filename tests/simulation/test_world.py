@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.checker import check
-from tests.simulation.scenario import Scenario, scenario, version
+from tests.simulation.scenario import Scenario, version
 from tests.simulation.seeds import assert_in_order, chunks, named, see
+from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 
 ROOT = Path(__file__).parent.parent.parent

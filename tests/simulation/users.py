@@ -1,6 +1,6 @@
 """Users and operators: they upload files, announce them, cancel, pause, resume, stop workers."""
 
-import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ class Users:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._writes: dict[str, int] = {}
-        self._acting: set[asyncio.Task[None]] = set()
         self.accepted: list[tuple[str, str]] = []
 
     async def write(self, file: Version) -> None:
@@ -50,13 +49,14 @@ class Users:
     def do(self, doing: Doing) -> None:
         """Begin to do something now."""
 
+        held = contextlib.ExitStack()
+        held.enter_context(self._world.held_open())
+
         async def act() -> None:
-            with self._world.held_open():
+            with held:
                 await self._does(doing)
 
-        task = self._world.loop.create_task(act())
-        self._acting.add(task)
-        task.add_done_callback(self._acting.discard)
+        self._world.spawn(act())
 
     async def _does(self, doing: Doing) -> None:
         self._world.trace("user", doing.act, doing.which)

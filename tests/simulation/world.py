@@ -7,10 +7,11 @@ its seed, so that each run of a seed is the same run.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from schemas.jobs import TERMINAL
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import MemoryBus, QueueRules
 from tests.simulation import virtual_time
+from tests.simulation.attempts import Attempts
 from tests.simulation.billing import Billing
 from tests.simulation.endpoint import Service
 from tests.simulation.faults import Befalls, Faults
@@ -28,23 +30,35 @@ from tests.simulation.process import EPOCH
 from tests.simulation.records import Records
 from tests.simulation.scenario import Scenario
 from tests.simulation.users import Users
+from workers.errors import WorkerError
 from workers.intake import intake, planning
 from workers.jobs import finisher
-from workers.ports import OutMessage
+from workers.ports import Blobs, OutMessage
 from workers.settings import Settings
 from workers.sweeper import LOOK_SECONDS
 
 PATIENCE = 6 * 3600.0
 MOST_LIVES = 60
+OWED_SECONDS = 900.0
+"""How long after the last fault a living process may owe the end of an attempt."""
+
+Storage = Callable[[Blobs], Blobs]
 
 
 class World:
     """All that there is. `run` lets it live until nothing moves any more."""
 
     def __init__(
-        self, scenario: Scenario, rng: Random, *, faults: Befalls | None = None, keep: bool = False
+        self,
+        scenario: Scenario,
+        rng: Random,
+        *,
+        faults: Befalls | None = None,
+        storage: Storage | None = None,
+        keep: bool = False,
     ) -> None:
         self.scenario = scenario
+        self.storage: Storage = storage or (lambda blobs: blobs)
         self.rng = rng
         self.loop = asyncio.get_running_loop()
         self.moved = asyncio.Event()
@@ -53,6 +67,7 @@ class World:
         self.found: list[str] = []
         self.ended_at = 0
         self._pending = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
         self.settings = settings_of(scenario)
         self.blobs = MemoryBlobs(self._wall, append_blocks=scenario.append_blocks)
@@ -63,6 +78,7 @@ class World:
 
         self.records = Records(self.blobs)
         self.billing = Billing(self)
+        self.attempts = Attempts(self)
         self.faults = Faults(self, faults)
         self.host = Host(self)
         self.users = Users(self)
@@ -111,17 +127,44 @@ class World:
 
         self.loop.call_later(delay, done)
 
+    def late(self, delay: float, effect: Callable[[], Awaitable[object]]) -> None:
+        """A call that its caller has given up arrives after all."""
+
+        held = contextlib.ExitStack()
+        held.enter_context(self.held_open())
+
+        async def arrive() -> None:
+            with held, contextlib.suppress(WorkerError):
+                await asyncio.sleep(delay)
+                await effect()
+
+        self.spawn(arrive())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something happen that no process does."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def latency(self) -> float:
+        """How long a call takes."""
+        chance = self.rng.random()
+        if chance < 0.7:
+            return 0.0
+        return self.scenario.latency * (0.05 if chance < 0.97 else self.rng.uniform(0.1, 1.0))
+
+    def patience(self) -> float:
+        """How long a caller waits for a service that is out."""
+        return self.rng.uniform(0.5, 5.0)
+
     # -- the bus
 
     async def sent(self, entity: str, message: OutMessage) -> None:
-        """The bus takes a message, and what becomes of it on the way arrives."""
-        arriving = self.faults.on_the_way(entity, message)
+        """The bus takes a message."""
         if entity == "job-status":
             self._check_told(json.loads(message.body))
-        for each in arriving:
-            await self.bus.send(entity, [each])
-        if arriving:
-            self.moved.set()
+        await self.bus.send(entity, [message])
+        self.moved.set()
 
     def _check_told(self, event: dict[str, Any]) -> None:
         told = event["data"]
@@ -152,7 +195,10 @@ class World:
                 self.fault_found("messages go round, or workers die, without end")
                 break
             if self._quiet():
-                break
+                if not self.attempts.owing() or self.now - self.faults.last_at > OWED_SECONDS:
+                    break
+                await asyncio.sleep(1.0)
+                continue
             await self._change(end)
         self.ended_at = int(self.now)
         self.host.stop()
@@ -227,12 +273,18 @@ def quiet() -> Iterator[None]:
 
 
 def live(
-    scenario: Scenario, *, faults: Callable[[], Befalls] | None = None, keep: bool = False
+    scenario: Scenario,
+    *,
+    faults: Callable[[], Befalls] | None = None,
+    storage: Storage | None = None,
+    keep: bool = False,
 ) -> World:
-    """Run a scenario's world to its end."""
+    """Run a scenario's world to its end. Its workers use storage through `storage`."""
 
     async def lived(rng: Random) -> World:
-        world = World(scenario, rng, faults=faults() if faults else None, keep=keep)
+        world = World(
+            scenario, rng, faults=faults() if faults else None, storage=storage, keep=keep
+        )
         await world.run()
         return world
 

@@ -1,0 +1,202 @@
+"""Where faults strike: what a call is about, which faults a kind of call can meet, and how often.
+
+A call is about a name without what differs from run to run: `state/jobs/*/receipts/0`. Its site is
+that without numbers, behind its kind: `create state/jobs/*/receipts/#`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Literal
+
+from tests.doubles.faults import EFFECTS
+
+Fault = Literal[
+    "kill before",  # the process dies, and the call was never made
+    "kill after",  # the process dies, and the call had its effect
+    "freeze before",
+    "freeze after",
+    "lose before",  # time-out: the call never arrived
+    "lose after",  # time-out: the answer was lost, or the endpoint billed and gave none
+    "late",  # time-out: the call arrives when its caller has given up
+    "repeat",  # the answer was lost below the SDK, which asks again
+    "busy",  # 503 Server Busy
+    "refused",  # 403
+    "slow",
+    "cancel",  # the host cancels the handler that makes the call
+    "bug",  # the handler raises what nobody expects
+    "drop",  # a message is lost on the way,
+    "double",  # comes twice,
+    "delay",  # or late
+]
+
+STORAGE = EFFECTS - {"send"} | {"head", "read", "read_range", "list", "children"}
+HANDLERS_ONLY: frozenset[Fault] = frozenset({"refused", "cancel", "bug"})
+"""What befalls only calls that the handler of a message makes: the host answers for the rest."""
+
+RATES: Mapping[Fault, float] = {
+    "kill before": 0.002,
+    "kill after": 0.002,
+    "freeze before": 0.002,
+    "freeze after": 0.002,
+    "lose before": 0.004,
+    "lose after": 0.004,
+    "late": 0.008,
+    "repeat": 0.02,
+    "busy": 0.006,
+    "refused": 0.003,
+    "slow": 0.01,
+    "cancel": 0.002,
+    "bug": 0.002,
+    "drop": 0.01,
+    "double": 0.03,
+    "delay": 0.03,
+}
+"""Chances of a fault at one call, in a world where its family is as strong as usual."""
+
+FAMILIES: Mapping[str, Sequence[Fault]] = {
+    "kill": ("kill before", "kill after"),
+    "freeze": ("freeze before", "freeze after"),
+    "lose": ("lose before", "lose after"),
+    "late": ("late",),
+    "repeat": ("repeat",),
+    "busy": ("busy",),
+    "refused": ("refused",),
+    "slow": ("slow",),
+    "cancel": ("cancel",),
+    "bug": ("bug",),
+    "drop": ("drop",),
+    "double": ("double",),
+    "delay": ("delay",),
+}
+
+_ANY: Sequence[Fault] = (
+    "kill before",
+    "kill after",
+    "freeze before",
+    "freeze after",
+    "slow",
+    "cancel",
+    "bug",
+)
+# What can arrive late: the others' names are used but once, or by whoever comes first.
+_LATE = frozenset({"append", "create", "replace", "commit"})
+
+
+@cache
+def faults_of(kind: str, what: str) -> Sequence[Fault]:
+    """The faults that a kind of call about something can meet."""
+    if kind == "ask":
+        return (*_ANY, "lose after")
+    if kind == "send":
+        return (*_ANY, "lose before", "lose after", "repeat", *_of_message(what))
+    if kind not in STORAGE:
+        return (*_ANY, "lose before", "lose after")
+    found = (*_ANY, "lose before", "lose after", "busy", "refused")
+    if kind in EFFECTS:
+        found = (*found, "repeat")
+    return (*found, "late") if kind in _LATE else found
+
+
+def _of_message(what: str) -> Sequence[Fault]:
+    if what.startswith("job-status"):
+        return ()
+    # Until a job is marked as open, a request lives in its message alone.
+    marked = any(kind in what for kind in (":shard:", ":finish:", ":expire:"))
+    return ("drop", "double", "delay") if marked else ("double", "delay")
+
+
+_JOB = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
+_UUID = re.compile(r"(?:[0-9]{6}-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_NUMBER = re.compile(r"[0-9]+")
+
+
+def about(name: str) -> str:
+    """What a call is about, by the name of what it touches."""
+    return _UUID.sub("*", _JOB.sub("*", name))
+
+
+def site(kind: str, what: str) -> str:
+    """The place in the code that makes a call, as far as its kind and name tell."""
+    if kind == "ask":
+        return "ask"
+    if "rejected" in what:
+        return f"{kind} job-status job.rejected"
+    return f"{kind} {_NUMBER.sub('#', what)}"
+
+
+SITES: Sequence[str] = """
+acquire_lease state/jobs/*/leases/#
+append state/jobs/*/journal/#/*
+append state/jobs/*/journal/#/*-#
+ask
+commit results/f#.jsonl/*/errors.jsonl
+commit results/f#.jsonl/*/output.jsonl
+create results/f#.jsonl/*/manifest.json
+create state/jobs/*/duplicates
+create state/jobs/*/errors/#.*
+create state/jobs/*/job.json
+create state/jobs/*/leases/#
+create state/jobs/*/output/#.*
+create state/jobs/*/plan.jsonl
+create state/jobs/*/receipts/#
+create state/jobs/*/state.json
+create state/open/*
+create state/quota/phi.json
+create_append state/jobs/*/journal/#/*
+create_append state/jobs/*/journal/#/*-#
+delete state/jobs/*/journal/#/*
+delete state/open/*
+head prompts/f#.jsonl
+head results/f#.jsonl/*/errors.jsonl
+head results/f#.jsonl/*/output.jsonl
+head state/open/*
+list state
+read state/jobs/*/job.json
+read state/jobs/*/plan.jsonl
+read state/jobs/*/receipts/#
+read state/jobs/*/state.json
+read state/jobs/*/verdict.json
+read state/open/*
+read state/quota/phi.json
+read_range prompts/f#.jsonl
+read_range prompts/f#.options.json
+read_range state/jobs/*/duplicates
+read_range state/jobs/*/journal/#/*
+read_range state/jobs/*/journal/#/*-#
+read_range state/jobs/*/plan.jsonl
+release_lease state/jobs/*/leases/#
+renew_lease state/jobs/*/leases/#
+replace state/jobs/*/state.json
+replace state/quota/phi.json
+send job-status *:#:job.cancelled
+send job-status *:#:job.cancelling
+send job-status *:#:job.completed
+send job-status *:#:job.expired
+send job-status *:#:job.expiring
+send job-status *:#:job.failed
+send job-status *:#:job.failing
+send job-status *:#:job.finalizing
+send job-status *:#:job.in_progress
+send job-status *:#:job.paused
+send job-status *:#:job.progress
+send job-status *:#:job.resumed
+send job-status *:#:job.validating
+send job-status job.rejected
+send jobs *:expire:*
+send jobs *:finish:*
+send jobs *:job:*
+send jobs request f#.jsonl
+send shards *:shard:*
+stage_from results/f#.jsonl/*/errors.jsonl
+stage_from results/f#.jsonl/*/output.jsonl
+take_dead jobs
+take_dead shards
+""".strip().split("\n")
+"""Every site of the code under simulation."""
+
+
+def faults_at(place: str) -> Sequence[Fault]:
+    """The faults that the calls of a site can meet."""
+    kind, _, what = place.partition(" ")
+    return faults_of(kind, what)
