@@ -22,7 +22,7 @@ from .conftest import APP, clean
 
 PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "samples" / "every-dialect.jsonl"
-DEADLINE = 60.0
+DEADLINE = 240.0
 UNLIMITED = ("--requests-per-minute", "0", "--tokens-per-minute", "0")
 
 

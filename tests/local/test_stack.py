@@ -18,7 +18,7 @@ from workers.settings import read_settings
 
 from .conftest import clean
 
-DEADLINE = 60.0
+DEADLINE = 240.0
 
 
 @pytest.mark.parametrize("profile", PROFILES)
