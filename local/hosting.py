@@ -41,9 +41,7 @@ def main(arguments: list[str]) -> int:
     except LoadError as error:
         raise SettingsError(str(error)) from error
     asyncio.run(_serve(host, given))
-    # As in Azure, an app's clients are not closed but cut off: nobody needs to hear of that.
-    logging.shutdown()
-    os._exit(0)
+    return 0
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
@@ -73,6 +71,9 @@ async def _serve(host: Host, given: argparse.Namespace) -> None:
     if given.settings_from_stdin:
         _at_end_of_stdin(stopping)
     await host.run(stop, given.port, lambda address: print(address, flush=True))
+    # As in Azure, an app's clients are not closed but cut off: nobody needs to hear of that.
+    logging.shutdown()
+    os._exit(0)
 
 
 def _at_end_of_stdin(stopping: Callable[[], None]) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import sys
-import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,9 +14,10 @@ from local.azurite import FolderInUseError
 from local.servicebus.server.store import StoreInUseError
 from workers.errors import SettingsError
 
-# A host that ends so soon after its start, so often in a row, will not come up at all.
-SOON_SECONDS = 10.0
+# Where so many have ended and none has ever served, none will.
 GIVE_UP_AFTER = 3
+# Before one that did not come to serve is started again.
+PAUSE_SECONDS = 1.0
 # A host's exit status where it would end so every time.
 WRONG_SETTINGS = 2
 # Longer than a host's own drain and the closing of its clients.
@@ -85,22 +85,23 @@ class Hosts:
         if number > 1:
             # Loading takes a core: the first host is up soonest when it is alone.
             await self._up.wait()
-        soon = 0
+        failures = 0
         while not self._stopping:
-            began = time.monotonic()
-            status, said = await self._run_one(number)
+            served, status, said = await self._run_one(number)
             if self._stopping:
                 return
             if status == WRONG_SETTINGS and said:
                 raise SettingsError(said[-1].removeprefix("error: "))
-            soon = soon + 1 if time.monotonic() - began < SOON_SECONDS else 1
-            if soon >= GIVE_UP_AFTER:
+            failures += 1
+            if failures >= GIVE_UP_AFTER and not self._up.is_set():
                 last = said[-1] if said else "it said nothing"
                 raise HostsFailedError(f"function host {number} does not come up: {last}")
             self._tell(f"function host {number} ended with status {status}: starting it again")
+            if not served:
+                await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _run_one(self, number: int) -> tuple[int, list[str]]:
-        """One process from start to end: its exit status and its last lines on stderr."""
+    async def _run_one(self, number: int) -> tuple[bool, int, list[str]]:
+        """One process from start to end: whether it served, its exit status, its last lines."""
         # A session of its own, so that Ctrl-C reaches the parent only, which then stops the hosts
         # before what they depend on.
         process = await asyncio.create_subprocess_exec(
@@ -118,7 +119,7 @@ class Hosts:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._begin(number, process))
                 tasks.create_task(self._listen(process, said))
-            return await process.wait(), said
+            return number in self.addresses, await process.wait(), said
         finally:
             if self.addresses.pop(number, None) is None:
                 self._ports.pop(number, None)  # somebody else may have it by now

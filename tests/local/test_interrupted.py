@@ -29,8 +29,8 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 def billed(endpoint: Endpoint) -> tuple[int, int]:
     """Rows that were paid for, and calls that were."""
-    stats = endpoint.stats()
-    return stats["rows"]["billed"], stats["answered"]
+    rows = endpoint.stats()["rows"]
+    return rows["distinct"], rows["billed"]
 
 
 @dataclass

@@ -155,17 +155,18 @@ async def test_a_cancellation_that_the_sdk_loses_is_kept() -> None:
         await asyncio.wait_for(following, DEADLINE)
 
 
-async def test_host_that_dies_is_started_again() -> None:
+async def test_a_host_that_has_served_is_started_again_however_often_it_dies() -> None:
     said: list[str] = []
     async with hosts(1, APP, said.append) as kept:
         kept.give(HOST_SETTINGS)
         first = await asyncio.wait_for(kept.up(), DEADLINE)
-        dead = kept.processes[1]
-        dead.kill()
-        async with asyncio.timeout(DEADLINE):
-            while kept.processes[1] is dead or 1 not in kept.addresses:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        assert kept.addresses[1] == first, "tools know the first address"
+        for _ in range(4):
+            dead = kept.processes[1]
+            dead.kill()
+            async with asyncio.timeout(DEADLINE):
+                while kept.processes[1] is dead or 1 not in kept.addresses:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert kept.addresses[1] == first, "tools know the first address"
         assert "function host 1 ended with status -9: starting it again" in said
     assert kept.processes[1].returncode is not None
 
