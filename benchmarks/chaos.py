@@ -19,7 +19,8 @@ from pathlib import Path
 
 from tests.integration import ordeal
 from tests.integration.ordeal import Ordeal, answered, job_of, keys_of
-from tests.integration.stage import Stage, jsonl, stage
+from tests.integration.processes import processes
+from tests.integration.user import User, jsonl, user_of
 
 # A frozen worker's leases run out after 30 s.
 FROZEN_SECONDS = 33.0
@@ -68,25 +69,26 @@ class Harm:
 
 async def _run(given: argparse.Namespace, folder: Path) -> None:
     rows = ordeal.rows_of(given.rows)
-    async with stage(
+    running = processes(
         folder,
         workers=given.workers,
         simulator=ordeal.SIMULATOR,
         deployments=ordeal.deployments,
         settings=ordeal.SETTINGS,
         config=ordeal.config(),
-    ) as running:
+    )
+    async with user_of(running) as user:
         began = time.monotonic()
-        await running.drop(NAME, jsonl(rows))
-        target = Ordeal(running, await job_of(running, f"prompts/{NAME}"), keys_of(rows))
+        await user.drop(NAME, jsonl(rows))
+        target = Ordeal(user, await job_of(user, f"prompts/{NAME}"), keys_of(rows))
         harm = Harm(target, given.workers, random.Random(given.seed))
         try:
-            await _harm(running, harm, given, began)
+            await _harm(user, harm, given, began)
         finally:
             harm.thaw(time.monotonic())
-        ended = await running.job(f"prompts/{NAME}", seconds=given.patience)
+        ended = await user.job(f"prompts/{NAME}", seconds=given.patience)
         took = time.monotonic() - began
-        target.check(await running.results(ended.status), rows)
+        target.check(await user.results(ended.status), rows)
         twice, bound = target.billed_twice(), target.crashes * ordeal.PER_CRASH
         print(f"{given.rows:,} rows exactly once and in order, in {took:.0f} s")
         print(", ".join(f"{what}: {times}" for what, times in sorted(harm.done.items())))
@@ -96,13 +98,13 @@ async def _run(given: argparse.Namespace, folder: Path) -> None:
         )
 
 
-async def _harm(running: Stage, harm: Harm, given: argparse.Namespace, began: float) -> None:
+async def _harm(user: User, harm: Harm, given: argparse.Namespace, began: float) -> None:
     while time.monotonic() < began + given.seconds:
         await asyncio.sleep(given.every)
-        if any(told.last for told in running.told):
+        if any(told.last for told in user.told):
             return
         await harm.some()
-        print(f"{time.monotonic() - began:6.1f} s  {answered(running):,} answers", flush=True)
+        print(f"{time.monotonic() - began:6.1f} s  {answered(user):,} answers", flush=True)
 
 
 def main() -> int:

@@ -43,6 +43,7 @@ class Deployment(BaseModel):
     `url` is what the portal or the server shows: the base of a `model-inference` endpoint, of an
     `openai` server (usually ending in /v1), of an `azure-openai` resource, or the whole scoring
     URL of an `aml-score` endpoint. `scope` is the Entra scope where the kind's own does not fit.
+    `context_length` is the tokens that the model reads at a time, of one prompt or input.
     `max_inputs_per_request` bounds a packed embeddings call. `timeout` is seconds for one call as a
     whole.
     """
@@ -62,6 +63,7 @@ class Deployment(BaseModel):
     tokens_per_minute: Positive | None = None
     requests_per_day: int | None = Field(default=None, gt=0)
     max_tokens_per_request: int | None = Field(default=None, gt=0)
+    context_length: int | None = Field(default=None, gt=0)
     max_inputs_per_request: int | None = Field(default=None, gt=0)
     max_concurrency: int | None = Field(default=None, gt=0)
     weight: Positive = 1.0

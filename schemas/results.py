@@ -86,16 +86,18 @@ class Tokens(_Frozen):
 
 
 class DeploymentUse(_Frozen):
-    """The attempts at one deployment, summed up. Seconds are of all calls together."""
+    """The attempts at one deployment, summed up."""
 
     calls: int = 0
     outcomes: dict[str, int] = Field(
         default_factory=dict, description="calls by what became of them"
     )
     tokens: int = 0
-    seconds: float = Field(default=0.0, description="time in calls")
-    waited: dict[str, float] = Field(
-        default_factory=dict, description="seconds before calls, by what they waited for"
+    call_seconds: float = Field(default=0.0, description="time in calls, of all together")
+    row_seconds_waited: dict[str, float] = Field(
+        default_factory=dict,
+        description="seconds before calls, by what they waited for; of all rows together, so that "
+        "100 rows that wait side by side for a minute are 6,000",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from local.azurite import Azurite
 from local.azurite import azurite as running_azurite
@@ -15,6 +16,10 @@ from tests.leaks import log_watch, no_leaks
 __all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
 ROOT = Path(__file__).parent.parent
+
+# Examples are judged by what comes out, not by how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

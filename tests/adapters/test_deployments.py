@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "tokens_per_minute": 200000,
     "requests_per_day": 10000,
     "max_tokens_per_request": 4096,
+    "context_length": 4096,
     "max_inputs_per_request": 32,
     "max_concurrency": 64,
     "weight": 2,

@@ -22,8 +22,8 @@ from workers.dispatch.token_estimates import (
 @pytest.mark.parametrize(
     ("task", "body", "size"),
     [
-        ("chat", {"messages": [{"content": "abc"}], "max_tokens": 5}, Size(3, PER_MESSAGE, 5)),
-        ("chat", {"messages": [{"content": "é"}]}, Size(2, PER_MESSAGE, None)),
+        ("chat", {"messages": [{"content": "abc"}], "max_tokens": 5}, Size(3, PER_MESSAGE, 5, 3)),
+        ("chat", {"messages": [{"content": "é"}]}, Size(2, PER_MESSAGE, None, 2)),
         (
             "chat",
             {
@@ -34,14 +34,14 @@ from workers.dispatch.token_estimates import (
                 "max_completion_tokens": 7,
                 "n": 3,
             },
-            Size(2, 2 * PER_MESSAGE + IMAGE, 21),
+            Size(2, 2 * PER_MESSAGE + IMAGE, 21, 2),
         ),
-        ("completions", {"prompt": ["ab", "c"], "max_tokens": 2, "best_of": 2}, Size(3, 0, 4)),
-        ("embeddings", {"input": ["ab", "cde"]}, Size(5, 0, 0)),
+        ("completions", {"prompt": ["ab", "c"], "max_tokens": 2, "best_of": 2}, Size(3, 0, 4, 2)),
+        ("embeddings", {"input": ["ab", "cde"]}, Size(5, 0, 0, 3)),
         (
             "image-embeddings",
             {"input": [{"image": "data:" + "x" * 9999, "text": "a"}]},
-            Size(1, IMAGE, 0),
+            Size(1, IMAGE, 0, 1),
         ),
         ("chat", {"messages": "wrong", "max_tokens": "many"}, Size(0, 0, None)),
         ("embeddings", {}, Size(0, 0, 0)),
@@ -137,7 +137,9 @@ def test_whatever_was_learned_a_row_that_fits_is_never_called_too_large(
     for seen, tokens, limit in learned:
         size = Size(seen, PER_MESSAGE, limit)
         estimator.learn(size, Usage(tokens, 10), estimator.total(size))
-    assert estimator.least(Size(text, fixed, output)) <= text * ratio + (output or 0)
+    size = Size(text, fixed, output, text)
+    assert estimator.least(size) <= text * ratio + (output or 0)
+    assert estimator.least_read(size) <= text * ratio
 
 
 def test_text_that_is_denser_than_sure_is_taken_as_it_was_seen() -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.endpoint import Settings, completion, row_key
-from tests.integration.stage import CHAT_MODEL, CONFIG, Results, Stage, chats, usual_deployments
+from tests.integration.processes import CHAT_MODEL, CONFIG, usual_deployments
+from tests.integration.results import Results, journaled
+from tests.integration.user import User, chats
 
 AT_ONCE = 16
 LATENCY = 0.2
@@ -50,9 +52,9 @@ def keys_of(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 @dataclass
 class Ordeal:
-    """One job on a stage, and the harm that was done to its workers."""
+    """One job of a user, and the harm that was done to its workers."""
 
-    stage: Stage
+    user: User
     job: str
     keys: Mapping[str, str]
     crashes: int = 0
@@ -60,29 +62,29 @@ class Ordeal:
 
     async def kill(self, worker: int) -> None:
         """SIGKILL: no hand-back, no goodbye. It is started again."""
-        self.stage.hosts.processes[worker].kill()
+        self.user.processes.hosts.processes[worker].kill()
         self.crashes += 1
         await self._note_what_is_safe()
 
     async def stop(self, worker: int) -> None:
         """SIGSTOP: it holds what it holds, until others take it for dead."""
-        self.stage.hosts.processes[worker].send_signal(signal.SIGSTOP)
+        self.user.processes.hosts.processes[worker].send_signal(signal.SIGSTOP)
         self.crashes += 1
         await self._note_what_is_safe()
 
     def resume(self, worker: int) -> None:
         """SIGCONT: it wakes up and knows of nothing."""
-        self.stage.hosts.processes[worker].send_signal(signal.SIGCONT)
+        self.user.processes.hosts.processes[worker].send_signal(signal.SIGCONT)
 
     async def restart_storage(self) -> None:
         """Azurite ends, as on a machine that is shut down, and is back with what it had."""
-        await self.stage.azurite.stop()
-        await self.stage.azurite.start()
+        await self.user.processes.azurite.stop()
+        await self.user.processes.azurite.start()
 
     async def restart_bus(self) -> None:
         """The broker is killed, and is back with what it had promised to keep."""
-        await self.stage.broker.kill()
-        await self.stage.broker.start()
+        await self.user.processes.broker.kill()
+        await self.user.processes.broker.start()
 
     async def _note_what_is_safe(self) -> None:
         """Rows in a journal now, and how often each was billed: it must stay at that.
@@ -91,23 +93,23 @@ class Ordeal:
         read, and what it says so late is paid twice.
         """
         latest: dict[str, list[dict[str, Any]]] = {}
-        for name, journal in sorted((await self.stage.journaled(self.job)).items()):
+        for name, journal in sorted((await journaled(self.user.storage, self.job)).items()):
             latest[name.rpartition("/")[0]] = journal
         lines = [line for journal in latest.values() for line in journal if "row" in line]
         safe = [self.keys[line["text"]["custom_id"]] for line in lines]
-        billed = self.stage.billed()
+        billed = self.user.processes.billed()
         for key in safe:
             self.safe.setdefault(key, billed[key])
 
     async def leases_held(self) -> int:
         """How many shards somebody has a lease on now."""
-        container = self.stage.storage.get_container_client("state")
+        container = self.user.storage.get_container_client("state")
         found = container.list_blobs(f"jobs/{self.job}/leases/")
         return len([blob async for blob in found if blob.lease.state == "leased"])
 
     def billed_twice(self) -> int:
         """How many calls were billed beyond one for each row."""
-        billed = self.stage.billed()
+        billed = self.user.processes.billed()
         return sum(billed[key] - 1 for key in self.keys.values())
 
     def check(self, results: Results, rows: list[dict[str, Any]]) -> None:
@@ -120,7 +122,7 @@ class Ordeal:
             ).text
             for row in rows
         }
-        billed = self.stage.billed()
+        billed = self.user.processes.billed()
         assert billed.keys() >= set(self.keys.values())
         again = {
             name: (self.safe[key], billed[key])
@@ -131,14 +133,14 @@ class Ordeal:
         assert self.billed_twice() <= self.crashes * PER_CRASH, f"{self.crashes} crashes"
 
 
-async def job_of(stage: Stage, source: str) -> str:
+async def job_of(user: User, source: str) -> str:
     """The job of an input, once it is planned."""
-    job = (await stage.job(source, "job.in_progress", "job.progress")).status.job
+    job = (await user.job(source, "job.in_progress", "job.progress")).status.job
     assert job is not None
     return job
 
 
-def answered(stage: Stage) -> int:
+def answered(user: User) -> int:
     """How many calls were answered so far."""
-    count: int = stage.endpoint.stats()["answered"]
+    count: int = user.processes.endpoint.stats()["answered"]
     return count

@@ -95,6 +95,22 @@ async def test_blanks_do_not_hide_a_line_over_the_limit() -> None:
     assert len(ended.output) == 2
 
 
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"id,prompt\n" + b"1,a\n" * 300_000, "this is a CSV"),
+        (b'[{"prompt": "p"},\n{"prompt": "q"}]', "this is one JSON array"),
+        ((GOOD + b"\n").decode().encode("utf-16"), "this is UTF-16"),
+    ],
+    ids=["CSV", "array", "UTF-16"],
+)
+async def test_a_file_that_is_no_json_lines_fails_as_a_whole(data: bytes, word: str) -> None:
+    ended = await run(data)
+    assert (ended.state, ended.reason["code"]) == ("failed", "not_jsonl")
+    assert ended.reason["message"].startswith(word)
+    assert ended.counts["total"] == 0
+
+
 async def test_a_file_over_the_limit() -> None:
     ended = await run(GOOD * 100, max_file_bytes=1000)
     assert (ended.state, ended.reason["code"]) == ("failed", "file_too_large")
@@ -180,15 +196,17 @@ async def test_an_empty_file(data: bytes) -> None:
 
 
 async def test_a_file_of_only_bad_rows_completes_with_an_error_for_each() -> None:
-    ended = await run(b"{\n" * 700)
+    ended = await run(b"{}\n" * 700)
     assert ended.state == "completed"
     assert ended.counts["invalid"] == ended.counts["total"] == 700
     assert not ended.output
 
 
 async def test_a_file_that_is_no_text_at_all() -> None:
+    ended = await run(GOOD + b"\n" + bytes(range(256)) * 40)
+    assert ended.counts["total"] == ended.counts["invalid"] + 1 > 30
     ended = await run(bytes(range(256)) * 40)
-    assert ended.counts["total"] == ended.counts["invalid"] > 30
+    assert (ended.state, ended.reason["code"]) == ("failed", "not_jsonl")
 
 
 @pytest.mark.parametrize(

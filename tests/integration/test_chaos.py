@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tests.integration import ordeal
 from tests.integration.ordeal import Ordeal, answered, job_of, keys_of
-from tests.integration.stage import jsonl, stage
+from tests.integration.processes import processes
+from tests.integration.user import jsonl, user_of
 
 ROWS = 5_000
 LEASE_SECONDS = 30.0
@@ -13,19 +14,20 @@ LEASE_SECONDS = 30.0
 
 async def test_nothing_is_lost_or_doubled_whoever_is_killed(tmp_path: Path) -> None:
     rows = ordeal.rows_of(ROWS)
-    async with stage(
+    running = processes(
         tmp_path,
         workers=3,
         simulator=ordeal.SIMULATOR,
         deployments=ordeal.deployments,
         settings=ordeal.SETTINGS,
         config=ordeal.config(),
-    ) as running:
-        await running.drop("ordeal.jsonl", jsonl(rows))
-        harm = Ordeal(running, await job_of(running, "prompts/ordeal.jsonl"), keys_of(rows))
+    )
+    async with user_of(running) as user:
+        await user.drop("ordeal.jsonl", jsonl(rows))
+        harm = Ordeal(user, await job_of(user, "prompts/ordeal.jsonl"), keys_of(rows))
 
         async def after(count: int) -> None:
-            await running.until(lambda: answered(running) >= count, f"{count} answers", 60)
+            await user.until(lambda: answered(user) >= count, f"{count} answers", 60)
 
         await after(300)
         await harm.stop(2)
@@ -40,10 +42,10 @@ async def test_nothing_is_lost_or_doubled_whoever_is_killed(tmp_path: Path) -> N
         await harm.kill(1)
         await after(1_800)
         await harm.restart_storage()
-        await running.until(
+        await user.until(
             lambda: time.monotonic() > frozen + LEASE_SECONDS + 2, "its leases have run out", 60
         )
         harm.resume(2)
 
-        ended = await running.job("prompts/ordeal.jsonl", seconds=90)
-        harm.check(await running.results(ended.status), rows)
+        ended = await user.job("prompts/ordeal.jsonl", seconds=90)
+        harm.check(await user.results(ended.status), rows)

@@ -8,18 +8,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.integration.stage import (
+from tests.integration.processes import (
     CHAT_MODEL,
     CONFIG,
-    Stage,
-    Told,
-    chats,
     in_one_task,
-    jsonl,
-    stage,
-    told_by,
+    processes,
     usual_deployments,
 )
+from tests.integration.user import Told, User, chats, jsonl, told_by, user_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,23 +45,23 @@ def deployments(url: str) -> list[dict[str, Any]]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    context = stage(
-        tmp_path_factory.mktemp("stage"),
+async def user(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[User]:
+    context = processes(
+        tmp_path_factory.mktemp("processes"),
         deployments=deployments,
         settings={"LOCAL_FUNCTION_KEY": FUNCTION_KEY, "JOURNAL_SECONDS": "0.5"},
         config=config(),
     )
-    async with in_one_task(context) as made:
+    async with in_one_task(user_of(context)) as made:
         yield made
 
 
-async def subscribed(running: Stage, name: str, count: int) -> list[Told]:
+async def subscribed(user: User, name: str, count: int) -> list[Told]:
     """The first events of a subscription."""
     found: list[Told] = []
     async with (
         asyncio.timeout(30),
-        running.bus.get_subscription_receiver("job-status", name) as receiver,
+        user.bus.get_subscription_receiver("job-status", name) as receiver,
     ):
         while len(found) < count:
             for message in await receiver.receive_messages(50, max_wait_time=1):
@@ -74,22 +70,22 @@ async def subscribed(running: Stage, name: str, count: int) -> list[Told]:
     return found
 
 
-def about(running: Stage, source: str) -> list[Told]:
-    return [told for told in running.told if told.status.input == source]
+def about(user: User, source: str) -> list[Told]:
+    return [told for told in user.told if told.status.input == source]
 
 
-async def jobs_of(running: Stage, source: str) -> list[dict[str, Any]]:
-    code, listed = await running.ask("GET", "/api/jobs?limit=100", headers=KEYED)
+async def jobs_of(user: User, source: str) -> list[dict[str, Any]]:
+    code, listed = await user.ask("GET", "/api/jobs?limit=100", headers=KEYED)
     assert code == 200
     return [job for job in listed["data"] if job["input"] == source]
 
 
-async def test_a_dropped_file_ends_in_results_and_events(running: Stage) -> None:
-    status, results = await running.run("folder/a dröp.jsonl", jsonl(chats(60, "drop")), OPTIONS)
+async def test_a_dropped_file_ends_in_results_and_events(user: User) -> None:
+    status, results = await user.run("folder/a dröp.jsonl", jsonl(chats(60, "drop")), OPTIONS)
     assert (status.state, status.door) == ("completed", "drop")
     results.check(60)
 
-    told = about(running, "prompts/folder/a dröp.jsonl")
+    told = about(user, "prompts/folder/a dröp.jsonl")
     types = [each.event.type for each in told]
     assert types[:2] == ["job.validating", "job.in_progress"]
     assert types[-2:] == ["job.finalizing", "job.completed"]
@@ -98,9 +94,9 @@ async def test_a_dropped_file_ends_in_results_and_events(running: Stage) -> None
     assert {each.message_id for each in told} == {each.event.id for each in told}
 
 
-async def test_a_request_on_the_queue_is_told_of_by_its_own_ids(running: Stage) -> None:
-    await running.drop("asked.jsonl", jsonl(chats(60, "queue")), container="inputs")
-    await running.send(
+async def test_a_request_on_the_queue_is_told_of_by_its_own_ids(user: User) -> None:
+    await user.drop("asked.jsonl", jsonl(chats(60, "queue")), container="inputs")
+    await user.send(
         {
             "container": "inputs",
             "name": "asked.jsonl",
@@ -110,16 +106,16 @@ async def test_a_request_on_the_queue_is_told_of_by_its_own_ids(running: Stage) 
         correlation_id="order-4711",
         application_properties={"team": "reports", "run": "7"},
     )
-    ended = await running.job("inputs/asked.jsonl")
+    ended = await user.job("inputs/asked.jsonl")
     status = ended.status
     assert (status.state, status.door) == ("completed", "queue")
-    (await running.results(status)).check(60)
-    for told in about(running, "inputs/asked.jsonl"):
+    (await user.results(status)).check(60)
+    for told in about(user, "inputs/asked.jsonl"):
         assert told.status.message_id == "request-17"
         assert told.status.correlation_id == told.correlation_id == "order-4711"
         assert told.status.metadata == {"team": "reports", "run": "7", "a": "b"}
 
-    [mine] = await subscribed(running, "mine", 1)
+    [mine] = await subscribed(user, "mine", 1)
     assert mine.event == ended.event
     assert mine.properties | {"job": "any"} == {
         "job": "any",
@@ -132,8 +128,8 @@ async def test_a_request_on_the_queue_is_told_of_by_its_own_ids(running: Stage) 
     }
 
 
-async def test_several_events_for_one_write_make_one_job(running: Stage) -> None:
-    etag = await running.drop("announced.jsonl", jsonl(chats(60, "event")), container="inputs")
+async def test_several_events_for_one_write_make_one_job(user: User) -> None:
+    etag = await user.drop("announced.jsonl", jsonl(chats(60, "event")), container="inputs")
     where = {
         "subject": "/blobServices/default/containers/inputs/blobs/announced.jsonl",
         "id": "831e1650-001e-001b-66ab-eeb76e069631",
@@ -161,42 +157,42 @@ async def test_several_events_for_one_write_make_one_job(running: Stage) -> None
     }
     stale = event_grid | {"data": data | {"eTag": "0x8DEADBEEF0000"}}
     for event in (event_grid, cloud_event, stale, [event_grid], cloud_event):
-        await running.send(event)
+        await user.send(event)
     # What comes behind them on the queue is done after them.
-    await running.send({"container": "inputs", "name": "no such file.jsonl"}, message_id="last")
-    await running.until(
-        lambda: any(told.status.message_id == "last" for told in running.told), "the last message"
+    await user.send({"container": "inputs", "name": "no such file.jsonl"}, message_id="last")
+    await user.until(
+        lambda: any(told.status.message_id == "last" for told in user.told), "the last message"
     )
-    ended = await running.job("inputs/announced.jsonl")
-    (await running.results(ended.status)).check(60)
-    assert len(await jobs_of(running, "inputs/announced.jsonl")) == 1
-    assert len([told for told in about(running, "inputs/announced.jsonl") if told.last]) == 1
+    ended = await user.job("inputs/announced.jsonl")
+    (await user.results(ended.status)).check(60)
+    assert len(await jobs_of(user, "inputs/announced.jsonl")) == 1
+    assert len([told for told in about(user, "inputs/announced.jsonl") if told.last]) == 1
 
 
-async def test_the_nightly_sweep_runs_each_unchanged_file_once(running: Stage) -> None:
+async def test_the_nightly_sweep_runs_each_unchanged_file_once(user: User) -> None:
     rows = {name: chats(30, name) for name in ("monday.jsonl", "tuesday.jsonl")}
     for name, asked in rows.items():
-        await running.drop(name, jsonl(asked), OPTIONS, container="nightly")
-    await sweep(running)
+        await user.drop(name, jsonl(asked), OPTIONS, container="nightly")
+    await sweep(user)
     for name in rows:
-        ended = await running.job(f"nightly/{name}")
+        ended = await user.job(f"nightly/{name}")
         assert (ended.status.door, ended.status.priority) == ("nightly", "low")
-        (await running.results(ended.status)).check(30)
+        (await user.results(ended.status)).check(30)
 
-    etag = await running.drop("monday.jsonl", jsonl(chats(20, "new")), OPTIONS, container="nightly")
+    etag = await user.drop("monday.jsonl", jsonl(chats(20, "new")), OPTIONS, container="nightly")
     assert etag
-    running.told.clear()
-    await sweep(running)
-    ended = await running.job("nightly/monday.jsonl")
-    (await running.results(ended.status)).check(20)
-    assert len(await jobs_of(running, "nightly/monday.jsonl")) == 2
-    assert len(await jobs_of(running, "nightly/tuesday.jsonl")) == 1
-    assert about(running, "nightly/tuesday.jsonl") == []
+    user.told.clear()
+    await sweep(user)
+    ended = await user.job("nightly/monday.jsonl")
+    (await user.results(ended.status)).check(20)
+    assert len(await jobs_of(user, "nightly/monday.jsonl")) == 2
+    assert len(await jobs_of(user, "nightly/tuesday.jsonl")) == 1
+    assert about(user, "nightly/tuesday.jsonl") == []
 
 
-async def sweep(running: Stage) -> None:
+async def sweep(user: User) -> None:
     """Run the nightly timer now; it has run when this returns."""
-    code, _ = await running.ask("POST", "/admin/functions/nightly")
+    code, _ = await user.ask("POST", "/admin/functions/nightly")
     assert code == 202
 
 
@@ -211,72 +207,72 @@ async def sweep(running: Stage) -> None:
     ],
 )
 async def test_without_the_function_key_nothing_is_told_over_http(
-    running: Stage, method: str, path: str
+    user: User, method: str, path: str
 ) -> None:
-    assert await running.ask(method, path) == (401, None)
-    assert await running.ask(method, path, headers={"x-functions-key": "another"}) == (401, None)
+    assert await user.ask(method, path) == (401, None)
+    assert await user.ask(method, path, headers={"x-functions-key": "another"}) == (401, None)
     for keyed in ({"headers": KEYED}, {"params": {"code": FUNCTION_KEY}}):
-        code, body = await running.ask(method, path, **keyed)
+        code, body = await user.ask(method, path, **keyed)
         assert code == (200 if path == "/api/jobs" else 404)
         assert body["error"]["code"] == "unknown_job" if code == 404 else body["object"] == "list"
 
 
-async def started(running: Stage, name: str, rows: int) -> str:
+async def started(user: User, name: str, rows: int) -> str:
     """Drop a slow file; gives its job once some of its rows are done."""
-    await running.drop(name, jsonl(chats(rows, name, **SLOW)))
+    await user.drop(name, jsonl(chats(rows, name, **SLOW)))
     source = f"prompts/{name}"
-    job = (await running.job(source, "job.in_progress")).status.job
+    job = (await user.job(source, "job.in_progress")).status.job
     assert job is not None
-    before = running.endpoint.stats()["answered"]
-    await running.until(
-        lambda: running.endpoint.stats()["answered"] > before + 30, f"first rows of {name}"
+    before = user.processes.endpoint.stats()["answered"]
+    await user.until(
+        lambda: user.processes.endpoint.stats()["answered"] > before + 30, f"first rows of {name}"
     )
     return job
 
 
-async def act(running: Stage, job: str, action: str) -> tuple[int, Any]:
-    return await running.ask("POST", f"/api/jobs/{job}/{action}", headers=KEYED)
+async def act(user: User, job: str, action: str) -> tuple[int, Any]:
+    return await user.ask("POST", f"/api/jobs/{job}/{action}", headers=KEYED)
 
 
-async def test_a_job_is_paused_and_resumed_over_http(running: Stage) -> None:
+async def test_a_job_is_paused_and_resumed_over_http(user: User) -> None:
     rows = 200
-    job = await started(running, "paused.jsonl", rows)
-    code, told = await act(running, job, "pause")
+    job = await started(user, "paused.jsonl", rows)
+    code, told = await act(user, job, "pause")
     assert (code, told["state"]) == (202, "paused")
-    assert (await act(running, job, "pause"))[0] == 202
-    await running.job("prompts/paused.jsonl", "job.paused")
+    assert (await act(user, job, "pause"))[0] == 202
+    await user.job("prompts/paused.jsonl", "job.paused")
 
-    await running.quiet()
-    code, told = await running.ask("GET", f"/api/jobs/{job}", headers=KEYED)
+    await user.quiet()
+    code, told = await user.ask("GET", f"/api/jobs/{job}", headers=KEYED)
     assert (code, told["state"], told["counts"]["total"]) == (200, "paused", rows)
     assert told["counts"]["succeeded"] < rows
 
-    code, told = await act(running, job, "resume")
+    code, told = await act(user, job, "resume")
     assert (code, told["state"]) == (202, "in_progress")
-    ended = await running.job("prompts/paused.jsonl")
-    results = await running.results(ended.status)
+    ended = await user.job("prompts/paused.jsonl")
+    results = await user.results(ended.status)
     results.check(rows)
     assert results.errors == []
-    assert running.endpoint.stats()["rows"]["billed_more_than_once"] == 0
+    assert user.processes.endpoint.stats()["rows"]["billed_more_than_once"] == 0
     for action in ("pause", "resume", "cancel"):
-        code, told = await act(running, job, action)
+        code, told = await act(user, job, action)
         assert (code, told["error"]["code"]) == (409, "not_possible")
 
 
-async def test_a_cancelled_job_keeps_what_is_done(running: Stage) -> None:
+async def test_a_cancelled_job_keeps_what_is_done(user: User) -> None:
     rows = 400
-    job = await started(running, "cancelled.jsonl", rows)
-    code, told = await act(running, job, "cancel")
+    job = await started(user, "cancelled.jsonl", rows)
+    code, told = await act(user, job, "cancel")
     assert (code, told["state"]) == (202, "cancelling")
-    ended = await running.job("prompts/cancelled.jsonl")
+    ended = await user.job("prompts/cancelled.jsonl")
     assert (ended.event.type, ended.status.state) == ("job.cancelled", "cancelled")
-    await running.job("prompts/cancelled.jsonl", "job.cancelling")
+    await user.job("prompts/cancelled.jsonl", "job.cancelling")
 
-    results = await running.results(ended.status)
+    results = await user.results(ended.status)
     results.check(rows)
     counts = results.manifest.counts
     assert counts.succeeded >= 30
     assert counts.cancelled == rows - counts.succeeded > 0
     assert set(results.codes().values()) == {"job_cancelled"}
-    assert (await act(running, job, "destroy"))[0] == 404
-    assert (await running.ask("GET", f"/api/jobs/{job}", headers=KEYED))[1]["state"] == "cancelled"
+    assert (await act(user, job, "destroy"))[0] == 404
+    assert (await user.ask("GET", f"/api/jobs/{job}", headers=KEYED))[1]["state"] == "cancelled"

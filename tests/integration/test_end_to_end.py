@@ -11,17 +11,15 @@ import pytest_asyncio
 
 from local.endpoint import Rule, When, completion, embedding, image_content, row_key
 from local.stack import PROJECT
-from tests.integration.stage import (
+from tests.integration.processes import (
     CHAT_MODEL,
     EMBED_MODEL,
-    Results,
-    Stage,
-    chats,
     in_one_task,
-    jsonl,
-    stage,
+    processes,
     usual_deployments,
 )
+from tests.integration.results import Results
+from tests.integration.user import User, chats, jsonl, user_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,9 +53,9 @@ def deployments(url: str) -> list[dict[str, Any]]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    context = stage(tmp_path_factory.mktemp("stage"), deployments=deployments)
-    async with in_one_task(context) as made:
+async def user(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[User]:
+    context = processes(tmp_path_factory.mktemp("processes"), deployments=deployments)
+    async with in_one_task(user_of(context)) as made:
         yield made
 
 
@@ -86,13 +84,13 @@ def without_ids_and_times(results: Results) -> list[dict[str, Any]]:
 
 
 async def test_gsm8k_gives_the_same_results_with_one_and_with_three_workers(
-    running: Stage,
+    user: User,
 ) -> None:
     data, asked = GSM8K.read_bytes(), questions()
-    status, alone = await running.run("alone/gsm8k.jsonl", data, OPTIONS)
+    status, alone = await user.run("alone/gsm8k.jsonl", data, OPTIONS)
     assert status.state == "completed"
-    async with running.more_workers(2) as others:
-        status, together = await running.run("together/gsm8k.jsonl", data, OPTIONS)
+    async with user.processes.more_workers(2) as others:
+        status, together = await user.run("together/gsm8k.jsonl", data, OPTIONS)
     assert len([line for line in others if "Executed 'Functions.shards' (Succ" in line]) > 2
     assert status.state == "completed"
 
@@ -106,21 +104,21 @@ async def test_gsm8k_gives_the_same_results_with_one_and_with_three_workers(
     assert list(alone.answers().values()) == [
         answer(said(row["question"]), max_tokens=32) for row in asked
     ]
-    billed = running.billed()
+    billed = user.processes.billed()
     assert all(billed[row_key(row["question"])] == 2 for row in asked)
 
 
-async def test_an_errors_file_dropped_again_reruns_just_what_failed(running: Stage) -> None:
+async def test_an_errors_file_dropped_again_reruns_just_what_failed(user: User) -> None:
     lines = GSM8K.read_bytes().splitlines()
     filtered, failing = (orjson.loads(lines[at])["question"] for at in (700, 1200))
     lines[3] = b'{"question": "cut off'
     lines[500] = b'{"query": "another field than the template has"}'
-    running.endpoint.set_faults(
+    user.processes.endpoint.set_faults(
         Rule(fault="content_filter_400", when=When(contains=filtered)),
         Rule(fault="http_500", when=When(contains=failing)),
     )
-    status, first = await running.run("failing/gsm8k.jsonl", b"\n".join(lines), OPTIONS)
-    running.endpoint.set_faults()
+    status, first = await user.run("failing/gsm8k.jsonl", b"\n".join(lines), OPTIONS)
+    user.processes.endpoint.set_faults()
     assert status.state == "completed"
     first.check(ROWS)
     assert first.codes() | {1201: "any"} == {
@@ -131,9 +129,9 @@ async def test_an_errors_file_dropped_again_reruns_just_what_failed(running: Sta
     }
     assert (first.manifest.counts.invalid, first.manifest.counts.failed) == (2, 2)
 
-    before = running.endpoint.stats()["admitted"]
-    status, again = await running.run("again/errors.jsonl", first.errors_raw, OPTIONS)
-    assert running.endpoint.stats()["admitted"] - before == 2
+    before = user.processes.endpoint.stats()["admitted"]
+    status, again = await user.run("again/errors.jsonl", first.errors_raw, OPTIONS)
+    assert user.processes.endpoint.stats()["admitted"] - before == 2
     again.check(4)
     assert again.answers() == {
         "701": answer(said(filtered), max_tokens=32),
@@ -144,7 +142,7 @@ async def test_an_errors_file_dropped_again_reruns_just_what_failed(running: Sta
     mended = [json.loads(line) for line in again.errors_raw.splitlines()]
     mended[0]["raw"] = '{"question": "cut off, and mended"}'
     mended[1]["raw"] = '{"question": "with the field of the template"}'
-    status, last = await running.run("mended/errors.jsonl", jsonl(mended), OPTIONS)
+    status, last = await user.run("mended/errors.jsonl", jsonl(mended), OPTIONS)
     last.check(2)
     assert list(last.answers().values()) == [
         answer(said("cut off, and mended"), max_tokens=32),
@@ -186,7 +184,7 @@ def expected_of_every_dialect(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-async def test_a_file_of_every_dialect_comes_back_complete(running: Stage) -> None:
+async def test_a_file_of_every_dialect_comes_back_complete(user: User) -> None:
     rows = [orjson.loads(line) for line in EVERY_DIALECT.read_bytes().splitlines()]
     through = {"score": SCORING_MODEL, "azure": AZURE_MODEL, "openai": OPENAI_MODEL}
     asked = [
@@ -205,7 +203,7 @@ async def test_a_file_of_every_dialect_comes_back_complete(running: Stage) -> No
         else model | row
         for row in rows
     ]
-    status, results = await running.run("every-dialect.jsonl", jsonl(named + asked), {})
+    status, results = await user.run("every-dialect.jsonl", jsonl(named + asked), {})
     assert status.state == "completed"
     results.check(len(rows) + len(asked))
     assert results.errors == []
@@ -216,17 +214,17 @@ async def test_a_file_of_every_dialect_comes_back_complete(running: Stage) -> No
     assert {*results.manifest.use} == {"chat", "embed", *through}
 
 
-async def test_a_small_job_is_done_long_before_a_big_one_dropped_with_it(running: Stage) -> None:
+async def test_a_small_job_is_done_long_before_a_big_one_dropped_with_it(user: User) -> None:
     options = {"model": PACED_MODEL, "max_tokens": 8}
-    await running.drop("big.jsonl", jsonl(chats(5_000, "big")), options)
-    await running.drop("small.jsonl", jsonl(chats(20, "small")), options)
-    small = (await running.job("prompts/small.jsonl")).status
-    unfinished = [told for told in running.told if told.status.input == "prompts/big.jsonl"][-1]
-    big = (await running.job("prompts/big.jsonl")).status
+    await user.drop("big.jsonl", jsonl(chats(5_000, "big")), options)
+    await user.drop("small.jsonl", jsonl(chats(20, "small")), options)
+    small = (await user.job("prompts/small.jsonl")).status
+    unfinished = [told for told in user.told if told.status.input == "prompts/big.jsonl"][-1]
+    big = (await user.job("prompts/big.jsonl")).status
 
     assert (small.state, big.state) == ("completed", "completed")
-    (await running.results(small)).check(20)
-    (await running.results(big)).check(5_000)
+    (await user.results(small)).check(20)
+    (await user.results(big)).check(5_000)
     assert seconds(small) < seconds(big) / 3
     counts = unfinished.status.counts
     assert counts is not None

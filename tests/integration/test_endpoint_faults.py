@@ -19,17 +19,15 @@ from local.endpoint import (
     read_rules,
     row_key,
 )
-from tests.integration.stage import (
+from tests.integration.processes import (
     CHAT_MODEL,
     EMBED_MODEL,
-    Stage,
-    chat,
-    chats,
     in_one_task,
-    jsonl,
-    stage,
+    processes,
     usual_deployments,
 )
+from tests.integration.results import journaled
+from tests.integration.user import User, chat, chats, jsonl, user_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,22 +55,22 @@ def deployments(url: str) -> list[dict[str, Any]]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    context = stage(
-        tmp_path_factory.mktemp("stage"),
+async def user(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[User]:
+    context = processes(
+        tmp_path_factory.mktemp("processes"),
         simulator=Settings(profile="openai", latency=LATENCY, mean_tokens=8),
         deployments=deployments,
         settings={"MAX_LINE_BYTES": str(MOST_BYTES), "JOURNAL_SECONDS": "1"},
     )
-    async with in_one_task(context) as made:
+    async with in_one_task(user_of(context)) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def mended(running: Stage) -> Iterator[None]:
+def mended(user: User) -> Iterator[None]:
     """No test leaves its faults to the next."""
     yield
-    running.endpoint.set_faults()
+    user.processes.endpoint.set_faults()
 
 
 def question(row: dict[str, Any]) -> str:
@@ -87,7 +85,7 @@ def expected(row: dict[str, Any], model: str = CHAT_MODEL) -> str:
 
 
 async def test_bad_rows_among_a_thousand_good_ones_cost_nobody_else_anything(
-    running: Stage,
+    user: User,
 ) -> None:
     good = chats(1_000, "good", model=CHAT_MODEL, max_tokens=16)
     bad = {
@@ -101,13 +99,13 @@ async def test_bad_rows_among_a_thousand_good_ones_cost_nobody_else_anything(
     rows = list(good)
     for line, (_, row) in bad.items():
         rows.insert(line - 1, {"model": CHAT_MODEL, **row})
-    running.endpoint.set_faults(
+    user.processes.endpoint.set_faults(
         Rule(fault="content_filter_400", when=When(contains="forbidden")),
         Rule(fault="http_422", when=When(contains="a bad request to")),
     )
-    began = running.endpoint.stats()
-    status, results = await running.run("few-bad.jsonl", jsonl(rows), {})
-    ended = running.endpoint.stats()
+    began = user.processes.endpoint.stats()
+    status, results = await user.run("few-bad.jsonl", jsonl(rows), {})
+    ended = user.processes.endpoint.stats()
 
     assert status.state == "completed"
     results.check(len(rows))
@@ -118,7 +116,7 @@ async def test_bad_rows_among_a_thousand_good_ones_cost_nobody_else_anything(
     assert sorted(codes) == sorted(bad)
     assert results.answers() == {row["custom_id"]: expected(row) for row in good}
     # Nobody was asked twice, waited for another's fault, or was refused with it.
-    billed = running.billed()
+    billed = user.processes.billed()
     assert all(billed[row_key(question(row))] == 1 for row in good)
     assert {len(line["attempts"]) for line in results.output} == {1}
     assert {line["attempts"][0]["waited_for"] for line in results.output} <= {None, "concurrency"}
@@ -152,7 +150,7 @@ STRUCK: dict[str, tuple[str, str | None]] = {
 HARMLESS = ("missing_usage",)
 
 
-async def test_each_fault_strikes_its_own_row_only_and_most_are_mended(running: Stage) -> None:
+async def test_each_fault_strikes_its_own_row_only_and_most_are_mended(user: User) -> None:
     good = chats(400, "unharmed", model=CHAT_MODEL, max_tokens=16)
     struck = [
         chat(fault, f"struck by <{fault}>", model=CHAT_MODEL, max_tokens=16)
@@ -162,7 +160,7 @@ async def test_each_fault_strikes_its_own_row_only_and_most_are_mended(running: 
     rows = list(good)
     for place, row in enumerate(struck):
         rows.insert(15 * (place + 1), row)
-    running.endpoint.set_faults(
+    user.processes.endpoint.set_faults(
         *read_rules(
             [
                 {"fault": row["custom_id"], "times_per_row": 1, "lasts": 30}
@@ -171,8 +169,8 @@ async def test_each_fault_strikes_its_own_row_only_and_most_are_mended(running: 
             ]
         )
     )
-    status, results = await running.run("every-fault.jsonl", jsonl(rows), {}, seconds=60)
-    running.endpoint.set_faults()
+    status, results = await user.run("every-fault.jsonl", jsonl(rows), {}, seconds=60)
+    user.processes.endpoint.set_faults()
     assert status.state == "completed"
     results.check(len(rows))
 
@@ -190,36 +188,36 @@ async def test_each_fault_strikes_its_own_row_only_and_most_are_mended(running: 
     assert kinds["missing_usage"] == ["ok"]
 
 
-async def test_an_outage_in_mid_job_fails_no_row(running: Stage) -> None:
+async def test_an_outage_in_mid_job_fails_no_row(user: User) -> None:
     rows = chats(600, "outage", model=PACED_MODEL, max_tokens=16)
-    before = running.endpoint.stats()
-    await running.drop("outage.jsonl", jsonl(rows), {})
-    await running.until(
-        lambda: running.endpoint.stats()["answered"] > before["answered"] + 100, "first rows"
+    before = user.processes.endpoint.stats()
+    await user.drop("outage.jsonl", jsonl(rows), {})
+    await user.until(
+        lambda: user.processes.endpoint.stats()["answered"] > before["answered"] + 100, "first rows"
     )
-    running.endpoint.set_faults(Rule(fault="http_503"))
+    user.processes.endpoint.set_faults(Rule(fault="http_503"))
     struck = before["faults"].get("http_503", 0)
-    await running.until(
-        lambda: running.endpoint.stats()["faults"].get("http_503", 0) >= struck + AT_ONCE,
+    await user.until(
+        lambda: user.processes.endpoint.stats()["faults"].get("http_503", 0) >= struck + AT_ONCE,
         "the outage is felt",
     )
-    await running.quiet()  # the breaker is open: nobody's attempts are burnt meanwhile
-    assert running.endpoint.stats()["faults"]["http_503"] - struck < len(rows) / 4
-    running.endpoint.set_faults()
-    ended = await running.job("prompts/outage.jsonl", seconds=60)
-    results = await running.results(ended.status)
+    await user.quiet()  # the breaker is open: nobody's attempts are burnt meanwhile
+    assert user.processes.endpoint.stats()["faults"]["http_503"] - struck < len(rows) / 4
+    user.processes.endpoint.set_faults()
+    ended = await user.job("prompts/outage.jsonl", seconds=60)
+    results = await user.results(ended.status)
     results.check(len(rows))
     assert results.errors == []
     assert results.answers() == {row["custom_id"]: expected(row, PACED_MODEL) for row in rows}
-    billed = running.billed()
+    billed = user.processes.billed()
     assert Counter(billed[row_key(question(row))] for row in rows) == {1: len(rows)}
 
 
-async def test_short_embedding_inputs_share_calls_and_keep_their_vectors(running: Stage) -> None:
+async def test_short_embedding_inputs_share_calls_and_keep_their_vectors(user: User) -> None:
     rows = [{"custom_id": f"e{number}", "input": f"input {number}"} for number in range(3_000)]
-    before = running.endpoint.stats()["calls"].get("embeddings", 0)
-    _, results = await running.run("embeddings.jsonl", jsonl(rows), {"model": EMBED_MODEL})
-    calls = running.endpoint.stats()["calls"]["embeddings"] - before
+    before = user.processes.endpoint.stats()["calls"].get("embeddings", 0)
+    _, results = await user.run("embeddings.jsonl", jsonl(rows), {"model": EMBED_MODEL})
+    calls = user.processes.endpoint.stats()["calls"]["embeddings"] - before
     results.check(len(rows))
     assert calls * 5 <= len(rows)
     assert results.answers() == {
@@ -229,32 +227,33 @@ async def test_short_embedding_inputs_share_calls_and_keep_their_vectors(running
 
 
 async def test_a_worker_told_to_stop_journals_at_once_and_nothing_of_it_is_asked_again(
-    running: Stage,
+    user: User,
 ) -> None:
     rows = chats(400, "stopped", model=PACED_MODEL, max_tokens=16)
     lines = {row["custom_id"]: row_key(question(row)) for row in rows}
-    await running.drop("stopped.jsonl", jsonl(rows), {})
-    job = (await running.job("prompts/stopped.jsonl", "job.in_progress")).status.job
+    await user.drop("stopped.jsonl", jsonl(rows), {})
+    job = (await user.job("prompts/stopped.jsonl", "job.in_progress")).status.job
     assert job is not None
-    await running.until(
-        lambda: len(running.billed().keys() & lines.values()) > 60, "rows of the job are done"
+    await user.until(
+        lambda: len(user.processes.billed().keys() & lines.values()) > 60,
+        "rows of the job are done",
     )
 
     async def handed_back() -> bool:
-        journals = await running.journaled(job)
+        journals = await journaled(user.storage, job)
         return bool(journals) and all(each[-1] == {"end": True} for each in journals.values())
 
     assert not await handed_back()
-    process = running.hosts.processes[1]
+    process = user.processes.hosts.processes[1]
     process.send_signal(signal.SIGTERM)
     stopped = time.monotonic()
-    await running.until(handed_back, "every journal has its end mark", 10)
+    await user.until(handed_back, "every journal has its end mark", 10)
     took = time.monotonic() - stopped
     # The next worker takes seconds to come up: what is billed and kept by now is the first one's.
-    billed = running.billed().keys() & lines.values()
+    billed = user.processes.billed().keys() & lines.values()
     kept = {
         lines[line["text"]["custom_id"]]
-        for journal in (await running.journaled(job)).values()
+        for journal in (await journaled(user.storage, job)).values()
         for line in journal
         if "row" in line
     }
@@ -264,28 +263,31 @@ async def test_a_worker_told_to_stop_journals_at_once_and_nothing_of_it_is_asked
     assert len(kept) > 60 - AT_ONCE
     assert len(billed - kept) <= AT_ONCE
 
-    ended = await running.job("prompts/stopped.jsonl", seconds=60)
-    results = await running.results(ended.status)
+    ended = await user.job("prompts/stopped.jsonl", seconds=60)
+    results = await user.results(ended.status)
     results.check(len(rows))
     assert results.answers() == {row["custom_id"]: expected(row, PACED_MODEL) for row in rows}
-    times = running.billed()
+    times = user.processes.billed()
     assert {times[key] for key in kept} == {1}
     assert {key for key in lines.values() if times[key] > 1} <= billed - kept
 
 
-async def test_what_is_answered_while_storage_is_away_is_not_asked_again(running: Stage) -> None:
+async def test_what_is_answered_while_storage_is_away_is_not_asked_again(user: User) -> None:
     rows = chats(400, "away", model=PACED_MODEL, max_tokens=16)
-    before = running.endpoint.stats()["answered"]
-    await running.drop("away.jsonl", jsonl(rows), {})
-    await running.until(lambda: running.endpoint.stats()["answered"] > before + 50, "first rows")
-    await running.azurite.stop()
-    await running.until(
-        lambda: running.endpoint.stats()["answered"] >= before + len(rows), "all rows are asked"
+    before = user.processes.endpoint.stats()["answered"]
+    await user.drop("away.jsonl", jsonl(rows), {})
+    await user.until(
+        lambda: user.processes.endpoint.stats()["answered"] > before + 50, "first rows"
     )
-    await running.azurite.start()
-    ended = await running.job("prompts/away.jsonl", seconds=60)
-    results = await running.results(ended.status)
+    await user.processes.azurite.stop()
+    await user.until(
+        lambda: user.processes.endpoint.stats()["answered"] >= before + len(rows),
+        "all rows are asked",
+    )
+    await user.processes.azurite.start()
+    ended = await user.job("prompts/away.jsonl", seconds=60)
+    results = await user.results(ended.status)
     results.check(len(rows))
     assert results.answers() == {row["custom_id"]: expected(row, PACED_MODEL) for row in rows}
-    billed = running.billed()
+    billed = user.processes.billed()
     assert Counter(billed[row_key(question(row))] for row in rows) == {1: len(rows)}

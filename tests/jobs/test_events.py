@@ -87,6 +87,13 @@ def test_an_ended_job_waits_for_nothing() -> None:
     assert events.status(asked_job(), state, "results", NOW).waiting is None
 
 
+def test_a_wait_whose_end_is_long_past_is_not_told() -> None:
+    waiting = Waiting(reason="outage", since=NOW, until=NOW + 60)
+    state = JobState(revision=9, state="in_progress", waiting=waiting)
+    assert events.status(asked_job(), state, "results", NOW + 70).waiting is not None
+    assert events.status(asked_job(), state, "results", NOW + 80).waiting is None
+
+
 def test_an_event_is_a_cloud_event_in_the_order_of_revisions() -> None:
     told = [
         events.event(

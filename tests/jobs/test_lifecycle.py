@@ -378,3 +378,18 @@ def test_a_wait_is_told_once() -> None:
     advanced = lifecycle.advance(told, receipt(0), repeated=False, now=3.0).state
     assert advanced is not None
     assert advanced.waiting is None
+
+
+def test_a_wait_that_lasts_longer_than_was_told_is_renewed_and_keeps_its_beginning() -> None:
+    outage = Waiting(reason="outage", deployment="phi", since=100.0, until=130.0)
+    told = lifecycle.wait(begun(9), outage).state
+    assert told is not None
+    sooner = outage.model_copy(update={"since": 125.0, "until": 131.0})
+    assert lifecycle.wait(told, sooner) == NOTHING
+    later = lifecycle.wait(told, outage.model_copy(update={"since": 131.0, "until": 190.0})).state
+    assert later is not None
+    assert later.waiting == outage.model_copy(update={"until": 190.0})
+    another = outage.model_copy(update={"reason": "quota", "since": 200.0, "until": None})
+    changed = lifecycle.wait(later, another).state
+    assert changed is not None
+    assert changed.waiting == another

@@ -192,7 +192,7 @@ def test_sums_add_up_however_they_are_parted(results: list[RowResult]) -> None:
     for name, used in whole.use.items():
         assert used.outcomes == use[name].outcomes
         assert used.tokens == use[name].tokens
-        assert used.seconds == pytest.approx(use[name].seconds, abs=1e-4)
+        assert used.call_seconds == pytest.approx(use[name].call_seconds, abs=1e-4)
         assert sum(used.outcomes.values()) == used.calls
 
 
@@ -208,8 +208,8 @@ def test_waits_are_summed_by_what_was_waited_for() -> None:
         calls=4,
         outcomes={"ok": 3, "throttled": 1},
         tokens=48,
-        seconds=1.0,
-        waited={"quota": 3.0, "throttled": 0.5},
+        call_seconds=1.0,
+        row_seconds_waited={"quota": 3.0, "throttled": 0.5},
     )
 
 

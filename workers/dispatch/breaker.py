@@ -53,6 +53,8 @@ class Breaker:
     def __init__(self) -> None:
         self.state: BreakerState = "closed"
         self.open_until = -inf
+        self.since = -inf
+        """When what is wrong began: the breaker has not been closed from then on."""
         self.said: str | None = None
         """What the last failure said, for people."""
         self._failures = 0.0
@@ -143,6 +145,8 @@ class Breaker:
             return
         if refused or probe or (self.state == "closed" and self._failures >= TRIP):
             first, longest = (REFUSED_FIRST, REFUSED_LONGEST) if refused else (FIRST, LONGEST)
+            if self.state == "closed":
+                self.since = now
             if probe or self.state == "closed":
                 self._open_for = min(longest, max(first, 2.0 * self._open_for))
             self.state = "open"

@@ -155,7 +155,8 @@ class Dispatcher:
             lane for lane in lanes if lane.fits(job, size)
         )
         if not fitting:
-            return Answer(_too_large(lanes), ())
+            readers = [lane for lane in lanes if lane.reads(job, size)]
+            return Answer(_too_large(readers) if readers else _too_long(lanes), ())
         group = self._groups.get(fitting) or self._group(fitting)
         jobs = group.pool.jobs
         jobs[job] = (weight, jobs.get(job, (weight, 0))[1] + 1)
@@ -309,6 +310,17 @@ class Dispatcher:
 
     def _queued(self, name: str) -> int:
         return self._turns.pool(self._lanes[name]).queue.waiting
+
+
+def _too_long(lanes: Sequence[Lane]) -> Outcome:
+    most = max(lane.context for lane in lanes)
+    return Outcome(
+        kind="bad_request",
+        code="context_length_exceeded",
+        message=f"the prompt has more tokens than the {most:.0f} that "
+        f"{', '.join(lane.name for lane in lanes)} can read at a time: shorten it, or name a "
+        "model with a longer context",
+    )
 
 
 def _too_large(lanes: Sequence[Lane]) -> Outcome:

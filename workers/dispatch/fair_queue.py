@@ -16,15 +16,15 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T", bound=Hashable)
 
 
-class _Place:
-    """A job's place in the order."""
+class _Place(Generic[K, T]):
+    """A job's place in the order, and what of it waits."""
 
     __slots__ = ("flows", "servers", "tag", "weight")
 
     def __init__(self, tag: float, weight: float) -> None:
         self.tag = tag
         self.weight = weight
-        self.flows = 0
+        self.flows: OrderedDict[K, Flow[K, T]] = OrderedDict()
         self.servers: Iterable[Hashable] = ()
 
 
@@ -33,7 +33,7 @@ class Flow(Generic[K, T]):
 
     __slots__ = ("items", "job", "key", "turn")
 
-    def __init__(self, job: str, key: K, turn: _Place) -> None:
+    def __init__(self, job: str, key: K, turn: "_Place[K, T]") -> None:
         self.job = job
         self.key = key
         self.turn = turn
@@ -46,12 +46,12 @@ class Flow(Generic[K, T]):
 
 
 class FairQueue(Generic[K, T]):
-    """Calls that wait. `select` takes time by the number of flows, all else constant time."""
+    """Calls that wait. `select` takes time by the number of jobs, all else constant time."""
 
     def __init__(self) -> None:
         self.waiting = 0
         self._flows: OrderedDict[tuple[str, K], Flow[K, T]] = OrderedDict()
-        self._turns: dict[str, _Place] = {}
+        self._turns: dict[str, _Place[K, T]] = {}
         self._reached: dict[Hashable, float] = {}
 
     def push(
@@ -74,12 +74,11 @@ class FairQueue(Generic[K, T]):
         turn.weight = weight
         flow = self._flows.get((job, key))
         if flow is None:
-            flow = self._flows[job, key] = Flow(job, key, turn)
-            turn.flows += 1
+            flow = self._flows[job, key] = turn.flows[key] = Flow(job, key, turn)
             if first:
                 # Its flow had gone before the others: a shard is not to wait for its last rows
                 # behind all rows of the next ones.
-                self._flows.move_to_end((job, key), last=False)
+                turn.flows.move_to_end(key, last=False)
         flow.items[item] = None
         if first:
             flow.items.move_to_end(item, last=False)
@@ -88,9 +87,11 @@ class FairQueue(Generic[K, T]):
     def select(self, eligible: Callable[[K], bool]) -> Flow[K, T] | None:
         """The flow whose head goes next among those whose key is eligible."""
         best: Flow[K, T] | None = None
-        for flow in self._flows.values():
-            if (best is None or flow.turn.tag < best.turn.tag) and eligible(flow.key):
-                best = flow
+        # Flows of one job have one tag: where the first may go, nobody looks at the others.
+        for turn in self._turns.values():
+            if best is None or turn.tag < best.turn.tag:
+                may_go = (flow for flow in turn.flows.values() if eligible(flow.key))
+                best = next(may_go, best)
         return best
 
     def flows(self) -> list[Flow[K, T]]:
@@ -115,7 +116,7 @@ class FairQueue(Generic[K, T]):
         self.waiting -= 1
         if not flow.items:
             del self._flows[job, key]
-            flow.turn.flows -= 1
+            del flow.turn.flows[key]
             if not flow.turn.flows:
                 self._retire()
         return True

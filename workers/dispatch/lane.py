@@ -75,6 +75,8 @@ class Lane:
         given = (deployment.max_tokens_per_request, deployment.tokens_per_minute)
         self.most_tokens: float = min((each for each in given if each), default=inf)
         """Tokens that one call may have: more than a minute's are never admitted either."""
+        self.context: float = deployment.context_length or inf
+        """Tokens that the model reads at a time."""
         self.in_flight = 0
         # A quota holds calls back by itself, and slow answers may need hundreds in flight for it.
         paced = quota.requests_per_minute or quota.tokens_per_minute
@@ -89,6 +91,7 @@ class Lane:
         self._rng = rng
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
         self._paused: tuple[float, WaitReason] = (-inf, "throttled")
+        self._paused_since = -inf
         self._refusals = self._flights = self._crowded = 0
         self._refused_at = -inf
         health: tuple[Condition, ...] = (self._concurrency, self._breaker, self._pause)
@@ -101,13 +104,18 @@ class Lane:
         """Tokens to reserve for a call of a job."""
         return self._estimator(job).total(size)
 
+    def reads(self, job: str, size: Size) -> bool:
+        """Whether the model could read the call's prompts at all."""
+        return self._estimator(job).least_read(size) <= self.context
+
     def fits(self, job: str, size: Size) -> bool:
         """Whether the call could pass the limits of tokens per request and minute at all."""
-        return self._estimator(job).least(size) <= self.most_tokens
+        return self.reads(job, size) and self._estimator(job).least(size) <= self.most_tokens
 
     def suits(self, job: str, size: Size) -> bool:
         """Whether it will pass them, as far as can be told."""
-        return self.most_tokens == inf or self.tokens(job, size) <= self.most_tokens
+        most = self.most_tokens if size.longest < size.text else min(self.most_tokens, self.context)
+        return most == inf or self.tokens(job, size) <= most
 
     def ready(self, tokens: float, now: float) -> float:
         """When a call of `tokens` may go, as far as time decides; inf: when something happens.
@@ -128,6 +136,12 @@ class Lane:
             if now < until < inf:
                 return until, why
         return now, "quota"
+
+    def began(self, reason: WaitReason) -> float:
+        """When the fault began that calls wait for; -inf for a reason that is no fault."""
+        if reason == "outage":
+            return -inf if self.breaker.state == "closed" else self.breaker.since
+        return self._paused_since if reason == self._paused[1] else -inf
 
     def _concurrency(self, tokens: float | None, now: float) -> tuple[float, WaitReason]:
         if self.in_flight < self.guard.limit:
@@ -217,13 +231,13 @@ class Lane:
             self._refused_at = now
         wait = hint(outcome, self._flights, self._rng)
         if limit == "day":
-            self._stop(now + wait, "day")
+            self._stop(now + wait, "day", now)
             return 0.0
         if not limited:
             self.guard.timed_out(ticket.sent, now)
         self.allowance.refused(limit, ticket.sent, now)
         if limit == "tokens" or wait > SHORT + JITTER or self._refusals >= STREAK:
-            self._stop(now + wait, "throttled")
+            self._stop(now + wait, "throttled", now)
             return 0.0
         return wait
 
@@ -237,11 +251,13 @@ class Lane:
             return told
         wait = min(CROWDED_LONGEST, CROWDED * 2.0 ** min(self._crowded, 10))
         self._crowded += 1
-        self._stop(now + max(told, wait * self._rng.uniform(0.5, 1.0)), "concurrency")
+        self._stop(now + max(told, wait * self._rng.uniform(0.5, 1.0)), "concurrency", now)
         return 0.0
 
-    def _stop(self, until: float, reason: WaitReason) -> None:
+    def _stop(self, until: float, reason: WaitReason, now: float) -> None:
         """Let nothing go until a time, unless that was so for longer already."""
+        if now > self._paused[0]:
+            self._paused_since = now
         self._paused = max(self._paused, (until, reason), key=lambda pause: pause[0])
 
     def _estimator(self, job: str) -> Estimator:

@@ -29,25 +29,30 @@ PER_MESSAGE = 4
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What can be seen of a call: bytes of text, tokens that are certain, the output's limit."""
+    """What can be seen of a call: bytes of text, tokens that are certain, the output's limit.
+
+    `longest` is the bytes of text that the model has to read at a time: a call may hold several
+    prompts or inputs.
+    """
 
     text: int
     fixed: int = 0
     output: int | None = None
+    longest: int = 0
 
 
 def measure(task: Task, body: Mapping[str, Any]) -> Size:
     """The size of an OpenAI-shaped body."""
     if task in {"image-embeddings", "embeddings"}:
         text, images = _content(body.get("input"))
-        return Size(text, images * IMAGE, 0)
+        return Size(text, images * IMAGE, 0, _longest(body.get("input")))
     output = body.get("max_completion_tokens") or body.get("max_tokens")
     choices = max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1)
     limit = _whole(output)
     allowed = None if limit is None else limit * choices
     if task == "completions":
         text, _ = _content(body.get("prompt"))
-        return Size(text, 0, allowed)
+        return Size(text, 0, allowed, _longest(body.get("prompt")))
     text = fixed = 0
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
@@ -56,7 +61,7 @@ def measure(task: Task, body: Mapping[str, Any]) -> Size:
             more, images = _content(message.get("content"))
             text += more
             fixed += images * IMAGE
-    return Size(text, fixed, allowed)
+    return Size(text, fixed, allowed, text)
 
 
 class Estimator:
@@ -85,6 +90,13 @@ class Estimator:
         """
         return size.text * self._sure + (size.output or 0)
 
+    def least_read(self, size: Size) -> float:
+        """Tokens that the model surely has to read at a time.
+
+        Without those of the answer: some servers cut `max_tokens` to what is left of the context.
+        """
+        return size.longest * self._sure
+
     def learn(self, size: Size, usage: Usage, reserved: float) -> float:
         """Learn from what was counted; gives by how many tokens the reservation was too small."""
         self._seen += 1
@@ -112,6 +124,14 @@ def _content(content: Any) -> tuple[int, int]:
         parts = [_content(part) for part in content]
         return sum(text for text, _ in parts), sum(images for _, images in parts)
     return 0, 0
+
+
+def _longest(content: Any) -> int:
+    """UTF-8 bytes of the longest of several prompts or inputs."""
+    several = isinstance(content, Sequence) and not isinstance(content, str | bytes)
+    return (
+        max((_content(each)[0] for each in content), default=0) if several else _content(content)[0]
+    )
 
 
 def _whole(value: Any) -> int | None:

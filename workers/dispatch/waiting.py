@@ -73,10 +73,13 @@ class Turns:
         until, reason, name = _met(group, now)
         if waiter.resting is not None:
             (reason, name), until = waiter.resting, now
+        lane = next(lane for lane in group.lanes if lane.name == name)
+        # The call may have queued for its turn long before the fault began.
+        since = max(waiter.since, lane.began(reason))
         return Waiting(
             reason=reason,
             deployment=name,
-            since=wall - (now - waiter.since),
+            since=wall - (now - since),
             until=wall + until - now if until > now else None,
         )
 

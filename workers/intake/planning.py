@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from schemas.deployments import Task
 from schemas.jobs import PlannedShard
+from workers.intake.formats import HEAD_BYTES
 from workers.rows.fast_path import read_usual
 from workers.rows.lines import BLANK, kept_bytes, line_content
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
@@ -20,14 +21,21 @@ MAX_SHARDS = 40_000
 FEW_ROWS = 50
 USUAL_SHARDS = 32
 MOST_KINDS = 256
+JUDGED_ROWS = 1000
+"""Among as many rows, or all of a smaller file, one has to be a JSON object."""
 
 
 @dataclass(slots=True)
 class Survey:
-    """What a scan has seen of the rows: refusals, and how many ask which model for which task."""
+    """What a scan has seen of the rows: refusals, and how many ask which model for which task.
+
+    `strangers` are rows that are no JSON objects.
+    """
 
     invalid: int = 0
     first_invalid: Refusal | None = None
+    strangers: int = 0
+    is_foreign: bool = False
     asked: dict[tuple[Task, str | None], int] = field(default_factory=dict)
 
     def note(self, row: "Seen | Refusal") -> None:
@@ -35,6 +43,9 @@ class Survey:
         if isinstance(row, Refusal):
             self.invalid += 1
             self.first_invalid = self.first_invalid or row
+            if not row.is_object:
+                self.strangers += 1
+                self.is_foreign |= self.strangers == JUDGED_ROWS and self._all_strangers
             return
         asked, kind = self.asked, (row.task, row.model)
         if kind in asked:
@@ -42,6 +53,14 @@ class Survey:
         elif len(asked) < MOST_KINDS:
             # Bounded, whatever the file claims: beyond this nobody reads the list.
             asked[kind] = 1
+
+    def close(self) -> None:
+        """There are no more rows."""
+        self.is_foreign |= 0 < self.strangers < JUDGED_ROWS and self._all_strangers
+
+    @property
+    def _all_strangers(self) -> bool:
+        return self.strangers == self.invalid and not self.asked
 
 
 class DuplicateFinder:
@@ -121,9 +140,12 @@ class Scanner:
         self._dropped = 0
         self._line = 1
         self._start = 0
+        self.head = b""
 
     def feed(self, piece: bytes) -> Iterator[ScannedRow]:
         """(offset, length, row) of each row that ends in this piece."""
+        if len(self.head) < HEAD_BYTES:
+            self.head += piece[: HEAD_BYTES - len(self.head)]
         first, *lines = piece.split(b"\n")
         self._hold(first)
         if not lines:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from schemas.jobs import Job, PlannedShard
+from workers.intake.formats import what_it_is
 from workers.intake.planning import DuplicateFinder, Planner, ScannedRow, Scanner, Seen, Survey
 from workers.ports import BlobRef, Blobs
 from workers.rows.reading import RowRules
@@ -20,6 +21,7 @@ _SLICE_BYTES: Final = 256 * 1024
 class Planned:
     """What a scan of the file came to.
 
+    `foreign` says what the file is where it is no JSON Lines at all, and then nothing is planned.
     `duplicates` are the lines whose custom_id is not theirs alone, `first_repeated` the first of
     them that gave it.
     """
@@ -28,6 +30,7 @@ class Planned:
     survey: Survey
     duplicates: list[int]
     first_repeated: int | None = None
+    foreign: str | None = None
 
 
 async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
@@ -57,21 +60,28 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     Memory is two pieces and 8 bytes a row. Errors are those of reading the blob.
     """
     survey, finder, planner = Survey(), DuplicateFinder(), Planner(job.size)
+    scanner = Scanner(rules)
     shards: list[PlannedShard] = []
     note, remember, plan = survey.note, finder.add, planner.add  # looked up once, not for each row
-    async for rows in _scanned(blobs, job, rules):
-        for offset, length, row in rows:
-            note(row)
-            size = length
-            if isinstance(row, Seen):
-                remember(row.custom_id)
-                size = row.size
-            if done := plan(offset, length, row.line, size):
-                shards.append(done)
+    async with aclosing(_scanned(blobs, job, scanner)) as slices:
+        async for rows in slices:
+            for offset, length, row in rows:
+                note(row)
+                size = length
+                if isinstance(row, Seen):
+                    remember(row.custom_id)
+                    size = row.size
+                if done := plan(offset, length, row.line, size):
+                    shards.append(done)
+            if survey.is_foreign:
+                break
+    survey.close()
+    if survey.is_foreign:
+        return Planned([], survey, [], foreign=what_it_is(scanner.head))
     if last := planner.close():
         shards.append(last)
     if finder.candidates():
-        async for rows in _scanned(blobs, job, rules):
+        async for rows in _scanned(blobs, job, Scanner(rules)):
             for _, _, row in rows:
                 if isinstance(row, Seen):
                     finder.confirm(row.line, row.custom_id, named=row.named)
@@ -79,9 +89,10 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     return Planned(_with_duplicates(shards, lines), survey, lines, finder.first_repeated)
 
 
-async def _scanned(blobs: Blobs, job: Job, rules: RowRules) -> AsyncIterator[Iterator[ScannedRow]]:
+async def _scanned(
+    blobs: Blobs, job: Job, scanner: Scanner
+) -> AsyncGenerator[Iterator[ScannedRow], None]:
     """Rows slice by slice; each slice is to be used up before the next is asked for."""
-    scanner = Scanner(rules)
     async with aclosing(pieces_of(blobs, job)) as pieces:
         async for piece in pieces:
             for start in range(0, len(piece), _SLICE_BYTES):

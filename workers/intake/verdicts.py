@@ -21,6 +21,8 @@ class Preflight(Protocol):
 
 async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
     """Why the whole job has to fail; None where it can be run."""
+    if planned.foreign is not None:
+        return Reason(code="not_jsonl", message=f"{planned.foreign}, and drop it again")
     asked = planned.survey.asked
     if job.options.on_invalid == "fail" and (bad := _invalid(job, planned, routes)) is not None:
         return Reason(code="invalid_rows", message=f"on_invalid is fail, and {bad}")

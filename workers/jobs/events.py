@@ -6,6 +6,9 @@ from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
 from schemas.messages import EventType, StatusEvent
 from workers.jobs import lifecycle
 
+OVER_SECONDS = 15.0
+"""Seconds after the told end of a wait in which one that goes on is told anew."""
+
 
 def iso(seconds: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC, to the millisecond."""
@@ -37,7 +40,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "tokens": state.tokens,
             "rate": None if measured is None else round(measured, 3),
             "seconds_left": None if left is None else round(left, 1),
-            "waiting": _waiting(state),
+            "waiting": _waiting(state, now),
             "reason": state.reason,
             "started": None if state.started is None else iso(state.started),
             "ended": None if state.ended is None else iso(state.ended),
@@ -45,9 +48,11 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
     )
 
 
-def _waiting(state: JobState) -> dict[str, str] | None:
+def _waiting(state: JobState, now: float) -> dict[str, str] | None:
     if state.waiting is None or state.terminal:
         return None
+    if state.waiting.until is not None and now > state.waiting.until + OVER_SECONDS:
+        return None  # it is over, or it would have been renewed
     told = {"reason": str(state.waiting.reason), "since": iso(state.waiting.since)}
     if state.waiting.deployment is not None:
         told["deployment"] = state.waiting.deployment

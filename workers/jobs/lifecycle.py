@@ -13,6 +13,8 @@ from schemas.messages import EventType
 from schemas.results import Counts, Receipt
 
 MARKS = 12
+WORTH_RENEWING = 10.0
+"""Seconds by which a wait has to last longer than was told, to be told again."""
 RETRY_DELAY = 4.0
 """Seconds: twice the time in which a process with an open breaker looks for a wish to try."""
 
@@ -133,13 +135,18 @@ def resume(state: JobState | None, *, repeated: bool = False) -> Change:
 
 
 def wait(state: JobState, waiting: Waiting) -> Change:
-    """Note what the job waits for, when that has changed."""
+    """Note what the job waits for, when that has changed or lasts longer than was told.
+
+    Until a receipt clears it, the same reason at the same deployment is the same wait.
+    """
     if state.state != "in_progress" or state.ending or state.paused:
         return NOTHING
     known = state.waiting
     if known and (known.reason, known.deployment) == (waiting.reason, waiting.deployment):
-        return NOTHING
-    if known and waiting.reason == "latency":
+        if waiting.until is None or waiting.until < (known.until or 0.0) + WORTH_RENEWING:
+            return NOTHING
+        waiting = waiting.model_copy(update={"since": min(known.since, waiting.since)})
+    elif known and waiting.reason == "latency":
         return NOTHING  # of one worker; others know of what can be mended
     return Change(_moved(state, waiting=waiting))
 

@@ -191,8 +191,8 @@ def _used(use: DeploymentUse | None, attempt: CallRecord) -> DeploymentUse:
             calls=1,
             outcomes={attempt.kind: 1},
             tokens=attempt.tokens,
-            seconds=attempt.seconds,
-            waited={str(reason): seconds for reason, seconds in waited.items()},
+            call_seconds=attempt.seconds,
+            row_seconds_waited={str(reason): seconds for reason, seconds in waited.items()},
         ),
     )
 
@@ -203,8 +203,11 @@ def add_use(one: DeploymentUse, other: DeploymentUse) -> DeploymentUse:
         calls=one.calls + other.calls,
         outcomes=_added(one.outcomes, other.outcomes),
         tokens=one.tokens + other.tokens,
-        seconds=round(one.seconds + other.seconds, 6),
-        waited={k: round(v, 6) for k, v in _added(one.waited, other.waited).items()},
+        call_seconds=round(one.call_seconds + other.call_seconds, 6),
+        row_seconds_waited={
+            reason: round(seconds, 6)
+            for reason, seconds in _added(one.row_seconds_waited, other.row_seconds_waited).items()
+        },
     )
 
 
