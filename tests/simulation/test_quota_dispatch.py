@@ -260,6 +260,47 @@ def test_a_row_too_large_for_any_deployment_is_refused_without_a_call() -> None:
     play(main)
 
 
+def test_a_prompt_beyond_the_context_is_refused_without_a_call() -> None:
+    async def main() -> None:
+        bench = Bench(context_length=4096)
+        long = {"messages": [{"role": "user", "content": "x" * (16 * 4096 + 1)}]}
+        answer = await bench.ask(call=Call("chat", "phi-3", long))
+        told = (answer.outcome.kind, answer.outcome.code)
+        assert told == ("bad_request", "context_length_exceeded")
+        assert "4096" in (answer.outcome.message or "")
+        assert (answer.attempts, bench.calls) == ((), [])
+
+    play(main)
+
+
+def test_a_prompt_that_may_fit_the_context_is_asked() -> None:
+    """As dense as text can be, and with more max_tokens than are left, which servers may cut."""
+
+    async def main() -> None:
+        bench = Bench(context_length=4096)
+        dense = {"messages": [{"role": "user", "content": "x" * 16 * 4096}], "max_tokens": 9_000}
+        several: dict[str, Any] = {"prompt": ["x" * 16 * 4096] * 3}
+        for call in (Call("chat", "phi-3", dense), Call("completions", "phi-3", several)):
+            assert (await bench.ask(call=call)).outcome.kind == "ok"
+
+    play(main)
+
+
+def test_a_long_prompt_goes_to_the_deployment_that_can_read_it() -> None:
+    async def main() -> None:
+        small, large = Scripted(), Scripted()
+        bench = Bench(
+            {"small": small, "large": large},
+            [deployment("small", context_length=4096), deployment("large", context_length=131_072)],
+        )
+        long = {"messages": [{"role": "user", "content": "word " * 8_000}]}
+        for _ in range(5):
+            await bench.ask(call=Call("chat", "phi-3", long))
+        assert (len(small.calls), len(large.calls)) == (0, 5)
+
+    play(main)
+
+
 def test_a_large_row_goes_to_the_deployment_that_takes_it() -> None:
     async def main() -> None:
         small, large = Scripted(), Scripted()
@@ -859,3 +900,33 @@ def test_before_the_first_round_and_without_a_share_nothing_goes() -> None:
     )
     assert lane.ready(10.0, 0.0) == math.inf
     assert lane.why == "quota"
+
+
+def test_a_wait_began_no_earlier_than_the_fault_that_it_is_for() -> None:
+    """A call that has queued for the quota for a minute waits for an outage since it began."""
+
+    async def main(rng: Random) -> None:
+        fault = Outcome(kind="auth", status=401, code="auth")
+        endpoint = Scripted(lambda call, _: fault if call > 30 else OK, seconds=0.1)
+        bench = Bench({"phi": endpoint}, requests_per_minute=60)
+        asked = [asyncio.create_task(bench.ask()) for _ in range(60)]
+        await asyncio.sleep(20)
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert (waiting.reason, waiting.since) == ("quota", EPOCH)
+        await asyncio.sleep(20)
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert waiting.reason == "outage"
+        began = EPOCH + endpoint.calls[30] + 0.1
+        assert waiting.since == pytest.approx(began, abs=0.5)
+        await asyncio.sleep(60)  # a probe has failed meanwhile: the outage is the same
+        assert len(endpoint.calls) > 31
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert waiting.since == pytest.approx(began, abs=0.5)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    run(main)
