@@ -105,7 +105,7 @@ class Shop:
         loop = asyncio.get_running_loop()
         self.wall: Callable[[], float] = lambda: EPOCH + loop.time()
         self.blobs = MemoryBlobs(self.wall)
-        rules = QueueRules(60.0, 1_000)
+        rules = QueueRules(7200.0, 1_000)
         self.bus = MemoryBus(self.wall, {"jobs": rules, "shards": rules})
         self.fault: Fault = _nothing
         self.latency = 10.0
