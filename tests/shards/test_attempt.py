@@ -18,7 +18,7 @@ from tests.doubles.bus import received
 from tests.doubles.faults import Fault, Phase, ProcessKilled
 from tests.simulation import virtual_time
 from tests.simulation.scenario import Scenario
-from tests.simulation.world import settings_of
+from tests.simulation.world import settings_of, small
 from workers.clock import ServiceClock
 from workers.errors import Draining, StorageError, Unavailable
 from workers.ports import BlobRef, EndpointInfo
@@ -64,6 +64,7 @@ class Models:
         prompt = body["messages"][-1]["content"]
         shop.asked.append(prompt)
         if prompt in shop.kills:
+            await asyncio.sleep(shop.kills_after)
             self._process.dead = True
             raise ProcessKilled
         await asyncio.sleep(shop.latency)
@@ -113,6 +114,7 @@ class Shop:
         self.at_once: int | None = None
         self.asked: list[str] = []
         self.kills: tuple[str, ...] = ()
+        self.kills_after = 0.0
         self.breaks: tuple[str, ...] = ()
         self.process = Process(self)
 
@@ -151,6 +153,16 @@ class Shop:
         """Run the shard once; where its process dies another one takes its place."""
         with suppress(Exception, ProcessKilled):
             await (await self.message())()
+        if self.process.dead:
+            await self.replace()
+
+    async def both(self) -> None:
+        """Run two shards side by side in one process, and end both with it."""
+        running = [asyncio.create_task((await self.message())()) for _ in range(2)]
+        await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
         if self.process.dead:
             await self.replace()
 
@@ -433,6 +445,23 @@ def test_a_row_that_kills_whoever_asks_it_is_found_by_halves() -> None:
         assert all(len(a) >= len(b) for a, b in itertools.pairwise(blamed))
 
     lived(test, rows=32)
+
+
+def test_a_row_alone_is_not_blamed_for_what_kills_its_process_from_another_shard() -> None:
+    """It takes longer than the other shard's culprit, which kills whoever asks it each time."""
+
+    async def main(_rng: Random) -> None:
+        shop = Shop()
+        with small(Scenario(shard_rows=16)):
+            await shop.plan(rows=17)
+        shop.kills, shop.kills_after = ("row 0",), 5.0
+        for _ in range(3):
+            await shop.both()
+        while not any("/receipts/1" in ref.name for ref in shop.blobs.blobs):
+            await shop.both()
+        assert shop.answers()["row 16"] == "row 16"
+
+    virtual_time.run(main)
 
 
 def test_many_ends_that_are_owed_keep_a_process_from_more_work() -> None:

@@ -138,7 +138,8 @@ class Attempt:
     def _closed(self, closing: asyncio.Task[None]) -> None:
         self._unended.pop(self, None)
         self.ended.set()
-        if not closing.cancelled() and (error := closing.exception()) is not None:
+        error = None if closing.cancelled() else closing.exception()
+        if isinstance(error, Exception):
             log.error("an attempt could not be ended", exc_info=error)
 
     # -- its rows

@@ -16,6 +16,7 @@ from workers.rows import writing
 from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
 from workers.rows.reading import Request
 from workers.rows.writing import RowResult
+from workers.shards.quarantine import Quarantine
 
 WEIGHT_OF_PRIORITY = {"high": 4.0, "normal": 1.0, "low": 0.1}
 
@@ -89,14 +90,18 @@ class ShardCalls:
         self,
         groups: Iterable[Sequence[NumberedRow]],
         begin: Callable[[Sequence[int]], Awaitable[None]],
+        quarantine: Quarantine,
     ) -> None:
         """Ask a group at a time, marked as begun before, so that a crash names its rows."""
-        loop = asyncio.get_running_loop()
+
+        async def ask(group: Sequence[NumberedRow]) -> None:
+            now = asyncio.get_running_loop().time()
+            if self._gate.closed is None and now < self._gate.deadline:
+                await begin([row for row, _ in group])
+                await self.all_at_once(group)
+
         for group in groups:
-            if self._gate.closed is not None or self._gate.deadline <= loop.time():
-                return
-            await begin([row for row, _ in group])
-            await self.all_at_once(group)
+            await quarantine.ask(len(group), partial(ask, group))
 
     async def _alone(self, row: int, request: Request, wasted: CallRecords = ()) -> None:
         """Ask one row; `wasted` are packed calls that were refused on the way to it."""

@@ -45,16 +45,16 @@ class Journal:
         self._tells = False
         self._opened = False
 
-    def _ref(self, roll: int) -> BlobRef:
-        suffix = f"-{roll:03d}" if roll else ""
+    @property
+    def _ref(self) -> BlobRef:
+        suffix = f"-{self._rolled:03d}" if self._rolled else ""
         return BlobRef(self._folder.container, f"{self._folder.name}{self._attempt}{suffix}")
 
     async def open(self) -> None:
         """Create the blob. That it exists is one's own success, the name being one's own."""
-        ref = self._ref(self._rolled)
         with contextlib.suppress(BlobExists):
-            await self._blobs.create_append(ref)
-        await self._blobs.append(ref, _HEADER)
+            await self._blobs.create_append(self._ref)
+        await self._blobs.append(self._ref, _HEADER)
         self._opened = True
 
     def add(self, line: bytes) -> None:
@@ -68,21 +68,20 @@ class Journal:
 
     async def begin(self, rows: Sequence[int]) -> None:
         """Say, before they are asked, that a group of rows is begun; flushes too."""
+        self._tells = True
         mark = {"begin": rows[0]} if len(rows) == 1 else {"group": rows}
         await self._write(orjson.dumps(mark, option=orjson.OPT_APPEND_NEWLINE))
 
     async def end(self) -> None:
         """Say that this attempt did not crash; flushes too.
 
-        One that has no row to tell of leaves nothing: a job that waits for its quota for a day
+        One that has nothing else to say leaves nothing: a job that waits for its quota for a day
         would have hundreds of journals to read at each attempt.
         """
         if self._tells:
             await self._write(_END)
-            return
-        # The newest first: an attempt is judged by its last blob.
-        for roll in range(self._rolled, -1, -1):
-            await self._blobs.delete(self._ref(roll))
+        else:
+            await self._blobs.delete(self._ref)
 
     async def _write(self, mark: bytes = b"") -> None:
         async with self._one_writer:
@@ -116,7 +115,7 @@ class Journal:
     async def _append_piece(self, piece: bytes) -> None:
         if not self._opened:
             await self.open()
-        await self._blobs.append(self._ref(self._rolled), piece)
+        await self._blobs.append(self._ref, piece)
 
 
 @dataclass(slots=True)

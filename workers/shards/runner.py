@@ -22,6 +22,7 @@ from workers.shards.attempt import Attempt
 from workers.shards.calls import Dispatch, ShardCalls
 from workers.shards.input import Routes, read_rows
 from workers.shards.lease import Lease
+from workers.shards.quarantine import Quarantine
 from workers.shards.receipt import write_receipt
 
 HELD_RETRY_SECONDS: Final = 20.0
@@ -68,6 +69,7 @@ class Runner:
         self._rng = rng
         self._settings = settings
         self._unended: dict[Attempt, None] = {}
+        self._quarantine = Quarantine()
         self._draining = False
 
     async def run(self, message: ShardMessage, *, repeated: bool) -> None:
@@ -180,7 +182,7 @@ class Runner:
         groups = (
             [(row, requests[row]) for row in group] for group in suspicion.groups(list(requests))
         )
-        await asking.by_groups(groups, attempt.journal.begin)
+        await asking.by_groups(groups, attempt.journal.begin, self._quarantine)
 
     async def _watch(self, attempt: Attempt) -> None:
         """Stop asking when the job is ending, paused or over; tell what it waits for."""
