@@ -14,11 +14,12 @@ WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
 class CallRecord:
     """One call made for a row. Times are seconds; `waited` is the time before it was admitted.
 
-    `counted`: as one of the three that a row may fail by its own fault.
+    `counted`: as one of the three that a row may fail by its own fault. A `probe` is a call for one
+    token, which told whether the row or the deployment is at fault.
     """
 
     deployment: str
-    kind: OutcomeKind
+    kind: OutcomeKind | Literal["probe"]
     status: int | None
     waited: float
     waited_for: WaitReason | None

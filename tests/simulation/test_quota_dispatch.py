@@ -4,6 +4,8 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.simulation.virtual_time import run
 from workers.adapters.endpoints.refusals import refusal
 from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
 from workers.dispatch.lane import Lane
+from workers.dispatch.probe import BODIES
 from workers.dispatch.retries import UNTOLD
 from workers.errors import HandBack
 from workers.ports import EndpointInfo
@@ -44,12 +47,14 @@ class Scripted:
         self.answer = answer
         self.seconds = seconds
         self.calls: list[float] = []
+        self.bodies: list[Mapping[str, Any]] = []
         self.in_flight = 0
         self.infos = 0
         self._info = info
 
     async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
         self.calls.append(asyncio.get_running_loop().time())
+        self.bodies.append(body)
         self.in_flight += 1
         try:
             outcome = self.answer(len(self.calls), body)
@@ -513,6 +518,121 @@ def test_two_rows_that_always_fail_are_final_though_nothing_else_is_left() -> No
         for asking in bad:
             assert (await asking).outcome.status == 500
         assert asyncio.get_running_loop().time() <= 300.0
+
+    play(main)
+
+
+# -- an outage, or rows that fail by themselves -------------------------------------------------
+
+
+def poisoned(n: int, body: Mapping[str, Any]) -> Outcome:
+    """Every row fails; a call for one token is answered."""
+    return OK if body == BODIES["chat"] else failed(500)
+
+
+def probes(bench: Bench) -> list[float]:
+    phi = bench.endpoints["phi"]
+    return [at for at, body in zip(phi.calls, phi.bodies, strict=True) if body == BODIES["chat"]]
+
+
+def job(rows: int) -> list[Call]:
+    return [Call("chat", "phi-3", BODY | {"seed": row}, line=row + 1) for row in range(rows)]
+
+
+def test_a_job_whose_every_row_fails_ends_with_the_evidence_long_before_its_window() -> None:
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(poisoned, seconds=0.5)}, requests_per_minute=600)
+        hour = Gate(math.inf, deadline=3600.0)
+        made = await asyncio.gather(*(bench.ask(hour, call=call) for call in job(200)))
+        for answer in made:
+            assert answer.outcome.status == 500
+            assert answer.outcome.message is not None
+            assert "one token was answered" in answer.outcome.message
+            assert sum(attempt.counted for attempt in answer.attempts) == 3
+        asked = probes(bench)
+        assert all(later - earlier >= 60.0 for earlier, later in pairwise(asked))
+        noted = [a for answer in made for a in answer.attempts if a.kind == "probe"]
+        assert len(noted) == len(asked) > 0
+        assert all(a.status == 200 and a.tokens == 30 and not a.counted for a in noted)
+        assert bench.idle()
+
+    play(main)
+
+
+def test_such_a_job_ends_though_its_rows_are_handed_back_again_and_again() -> None:
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(poisoned, seconds=0.5)}, requests_per_minute=600)
+
+        async def to_its_end(call: Call) -> Answer:
+            earlier: tuple[CallRecord, ...] = ()
+            loop = asyncio.get_running_loop()
+            while True:
+                assert loop.time() <= 2 * 3600.0
+                gate = Gate(math.inf, deadline=loop.time() + 120.0)
+                try:
+                    return await bench.ask(gate, call=replace(call, earlier=earlier))
+                except HandBack as back:
+                    earlier += back.attempts
+                    await asyncio.sleep(back.delay)
+
+        made = await asyncio.gather(*(to_its_end(call) for call in job(100)))
+        assert {answer.outcome.status for answer in made} == {500}
+        assert bench.idle()
+
+    play(main)
+
+
+def test_an_outage_that_our_own_call_meets_too_burns_no_attempts() -> None:
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(lambda n, body: failed(500), seconds=0.5)})
+        gate = Gate(math.inf, deadline=3600.0)
+        asking = (bench.ask(gate, call=call) for call in job(50))
+        results = await asyncio.gather(*asking, return_exceptions=True)
+        backs = [each for each in results if isinstance(each, HandBack)]
+        assert len(backs) == 50
+        # The first of all to fail is alone at that moment, and held to be at fault.
+        assert sum(attempt.counted for back in backs for attempt in back.attempts) <= 1
+        assert 30 <= len(probes(bench)) <= 61
+        assert bench.idle()
+
+    play(main)
+
+
+def test_an_outage_between_two_answers_to_our_own_call_burns_no_attempts() -> None:
+    """The service fails for minutes, and is well whenever a row could tell it."""
+
+    def answer(n: int, body: Mapping[str, Any]) -> Outcome:
+        now = asyncio.get_running_loop().time()
+        return OK if now > 300.0 else failed(500)
+
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(answer, seconds=0.5)}, requests_per_minute=600)
+        made = await asyncio.gather(*(bench.ask(call=call) for call in job(50)))
+        assert {answer.outcome.kind for answer in made} == {"ok"}
+
+    play(main)
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_faults_that_no_row_can_cause_are_never_held_against_rows(status: int | None) -> None:
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(lambda n, body: failed(status), seconds=0.5)})
+        gate = Gate(math.inf, deadline=600.0)
+        asking = (bench.ask(gate, call=call) for call in job(20))
+        await asyncio.gather(*asking, return_exceptions=True)
+        assert probes(bench) == []
+
+    play(main)
+
+
+def test_our_own_call_keeps_to_the_quota() -> None:
+    async def main() -> None:
+        bench = Bench({"phi": Scripted(poisoned, seconds=0.1)}, requests_per_minute=12)
+        gate = Gate(math.inf, deadline=900.0)
+        asking = (bench.ask(gate, call=call) for call in job(20))
+        await asyncio.gather(*asking, return_exceptions=True)
+        gaps = [later - earlier for earlier, later in pairwise(bench.calls)]
+        assert min(gaps) >= 60.0 / 12 - 0.1
 
     play(main)
 

@@ -28,6 +28,13 @@ GUILTY = 64
 PATIENCE = 300.0
 """Seconds for which such an answer is waited for: longer than any call may take."""
 
+OWN = "probe"
+"""The row of the calls of our own, which ask for one token."""
+PROBE_EVERY = 60.0
+"""Seconds from one such call to the next at a deployment."""
+ANSWERED = "other calls were answered at that time"
+VOUCHED = "a call for one token was answered at that time"
+
 _OF_THE_SERVICE = frozenset({None, 502, 503, 504})
 """Statuses (None: no answer at all) that speak of the service, never of one row."""
 
@@ -39,12 +46,16 @@ class Failure:
     A failure counts when a call that was sent soon after it was answered well, or when nothing
     else fails at the deployment and the fault is one that a row can cause. An outage burns
     nobody's attempts: the answer to a call that was sent before a failure tells nothing of it.
+    `suspect` says that it may be the row's own, though every call fails; `evidence` is what shows
+    that it is.
     """
 
     row: Hashable
     sent: float
     at: float
     counts: bool
+    suspect: bool = False
+    evidence: str = ""
 
 
 class Breaker:
@@ -64,6 +75,8 @@ class Breaker:
         self._unexplained: deque[Failure] = deque()
         self._guilty: OrderedDict[Hashable, None] = OrderedDict()
         self._last_good = -inf
+        self._probed_at, self._probe_every = -inf, PROBE_EVERY
+        self._vouched, self._poisoned = -inf, False
 
     def ready(self, now: float) -> float:
         """When a call may go: now, when the pause ends, or inf while a probe is on its way."""
@@ -104,36 +117,80 @@ class Breaker:
         """Note that the service is in order: it answered well, or with a 4xx about the row."""
         self.home(sent)
         self._last_good = max(self._last_good, sent)
+        self._vouched, self._poisoned = -inf, False
         if self._failing:
             self._failing = {row: at for row, at in self._failing.items() if at > sent}
         if self._unexplained:
             for failure in self._unexplained:
                 if failure.sent <= sent <= failure.at + GRACE:
-                    self._blame(failure)
+                    self._blame(failure, ANSWERED)
             self._unexplained = deque(each for each in self._unexplained if each.sent > sent)
+
+    def doubts(self, failure: Failure, now: float, holders: int) -> bool:
+        """Whether a call of our own should tell whose fault a failure is.
+
+        The deployment is asked so once a minute, by one of the `holders` of its quota, while
+        failures cannot be explained, or would keep the breaker open, or count by this call alone.
+        """
+        self._probe_every = PROBE_EVERY * holders
+        open_question = not failure.counts or self.state != "closed" or self._poisoned
+        return failure.suspect and open_question and now >= self._probed_at + self._probe_every
+
+    def probed(self, now: float) -> None:
+        """Note that a call of our own goes."""
+        self._probed_at = now
+
+    def vouched(self, sent: float) -> None:
+        """Note that a call of our own was answered well, sent at `sent`.
+
+        The service was in order shortly before, and since the last such answer if nothing else was
+        answered after it. What failed in that time failed by itself, if a row can cause the fault.
+        After two such answers in a row, what fails so counts at once, and opens nothing.
+        """
+        self.home(sent)
+        self._poisoned = self._vouched >= sent - 3.0 * self._probe_every
+        since = self._vouched if self._poisoned else sent - GRACE
+        self._vouched = sent
+        left: deque[Failure] = deque()
+        for failure in self._unexplained:
+            if failure.suspect and failure.sent <= sent and failure.at >= since:
+                self._blame(failure, VOUCHED)
+            else:
+                left.append(failure)
+        self._unexplained = left
 
     def bad(
         self, outcome: Outcome, row: Hashable, *, sent: float, probe: bool, now: float, rng: Random
     ) -> Failure:
         """Note that a call of `row` failed with transient, timeout, auth or gone."""
         self.said = outcome.message or outcome.code or outcome.kind
+        own = outcome.kind == "timeout" or outcome.status not in _OF_THE_SERVICE
+        suspect = own and outcome.kind == "transient" and outcome.status != 408 and row != OWN
+        if suspect and self._poisoned and now <= self._vouched + 3.0 * self._probe_every:
+            failure = Failure(row, sent, now, counts=True, suspect=True, evidence=VOUCHED)
+            if probe:
+                self.home(sent)
+            return failure
+        if row == OWN:
+            self._vouched, self._poisoned = -inf, False
         if row in self._failing or len(self._failing) < 8:
             self._failing[row] = sent
         self._trip(outcome, probe, now, rng)
         alone = all(other == row or other in self._guilty for other in self._failing)
-        own = outcome.kind == "timeout" or outcome.status not in _OF_THE_SERVICE
-        failure = Failure(row, sent, now, counts=alone and own)
+        failure = Failure(row, sent, now, counts=alone and own, suspect=suspect)
         while self._unexplained and self._unexplained[0].at < now - PATIENCE:
             self._unexplained.popleft()
         if self._last_good >= sent:
-            self._blame(failure)
+            self._blame(failure, ANSWERED)
+        elif suspect and self._vouched >= sent:
+            self._blame(failure, VOUCHED)
         else:
             self._unexplained.append(failure)
         return failure
 
-    def _blame(self, failure: Failure) -> None:
-        """Hold a failure against its row, because other calls were answered; it is no outage."""
-        failure.counts = True
+    def _blame(self, failure: Failure, evidence: str) -> None:
+        """Hold a failure against its row, because the evidence shows that it is no outage."""
+        failure.counts, failure.evidence = True, evidence
         self._guilty[failure.row] = None
         if len(self._guilty) > GUILTY:
             self._guilty.popitem(last=False)

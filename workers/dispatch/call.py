@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from workers.dispatch.admission import Waiter
-from workers.dispatch.breaker import Failure
+from workers.dispatch.breaker import VOUCHED, Failure
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.retries import ATTEMPTS
 
@@ -18,6 +18,7 @@ class Tries:
     row: Hashable
     counted: int
     _made: list[tuple[CallRecord, Failure | None]] = field(default_factory=list)
+    _probes: list[CallRecord] = field(default_factory=list)
 
     def note(
         self,
@@ -43,6 +44,23 @@ class Tries:
         )
         self._made.append((attempt, failure))
 
+    def probed(self, probe: CallRecord) -> None:
+        """Note a call of our own that was made to tell whose fault this call's failure is."""
+        self._probes.append(probe)
+
+    @property
+    def vouched_for(self) -> bool:
+        """Whether a call of our own has shown that the deployment was in order at the last try."""
+        failure = self._made[-1][1]
+        return failure is not None and failure.evidence == VOUCHED
+
+    def judged(self, outcome: Outcome) -> Outcome:
+        """The outcome that is the row's own fault, with the evidence that it is."""
+        failures = [failure for _, failure in self._made if failure is not None]
+        evidence = next((each.evidence for each in failures[::-1] if each.evidence), None)
+        said = filter(None, (outcome.message, evidence))
+        return replace(outcome, message="; ".join(said) or None)
+
     @property
     def exhausted(self) -> bool:
         """Whether the row has failed by its own fault as often as it may, and has just done so."""
@@ -52,7 +70,8 @@ class Tries:
     @property
     def attempts(self) -> tuple[CallRecord, ...]:
         """The attempts as they are recorded."""
-        return tuple(
+        made = (
             replace(attempt, counted=True) if failure is not None and failure.counts else attempt
             for attempt, failure in self._made
         )
+        return (*made, *self._probes)

@@ -19,6 +19,7 @@ from schemas.results import CallRecord, WaitReason
 from workers.dispatch.admission import Gate, Waiter
 from workers.dispatch.call import Tries
 from workers.dispatch.lane import Lane, Ticket
+from workers.dispatch.probe import probe
 from workers.dispatch.retries import Budget, backoff, step
 from workers.dispatch.routing import Routing
 from workers.dispatch.token_estimates import measure
@@ -199,7 +200,7 @@ class Dispatcher:
                     budget.give_back()
                 raise
             what = step(outcome)
-            if budget is not None and what != "retry":
+            if budget is not None and (what != "retry" or tries.vouched_for):
                 budget.give_back()
             budget = None
             if what == "final":
@@ -219,7 +220,7 @@ class Dispatcher:
                     failures += 1
                     rest = max(lane.budget.wait(loop.time()), backoff(failures, self._rng))
             if tries.exhausted:
-                return _too_large((lane,)) if what == "postpone" else outcome
+                return _too_large((lane,)) if what == "postpone" else tries.judged(outcome)
             if what == "retry" and alone:
                 budget = lane.budget
                 budget.spend()
@@ -249,6 +250,12 @@ class Dispatcher:
         if step(outcome) != "final":
             self._turns.hand_back(lane)
         self._turns.pump(lane)
+        allowed = waiter.gate.closed is None and now < waiter.gate.until
+        if verdict.failure is not None and allowed and lane.doubts(verdict.failure, now):
+            probed = await probe(lane, self._endpoints[lane.name], call.task)
+            if probed is not None:
+                tries.probed(probed)
+                self._turns.pump(lane)
         return outcome, verdict.rest
 
     # -- lanes ------------------------------------------------------------------------------

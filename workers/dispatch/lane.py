@@ -14,7 +14,7 @@ from random import Random
 from schemas.deployments import Deployment
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
-from workers.dispatch.breaker import Breaker, Failure
+from workers.dispatch.breaker import OWN, Breaker, Failure
 from workers.dispatch.concurrency import START, Guard
 from workers.dispatch.retries import JITTER, Budget, hint
 from workers.dispatch.token_estimates import Estimator, Size
@@ -174,6 +174,18 @@ class Lane:
         self.allowance.spend(tokens, now)
         return Ticket(tokens, now, self.breaker.admitted())
 
+    def doubts(self, failure: Failure, now: float) -> bool:
+        """Whether a call of our own should tell whose fault a failure is."""
+        return self.breaker.doubts(failure, now, self.allowance.holders)
+
+    def probe(self, tokens: float, now: float) -> Ticket | None:
+        """Let a call of our own go, whatever the breaker says; None where all else does not."""
+        others = (each for each in self._conditions if each != self._breaker)
+        if any(condition(tokens, now)[0] > now for condition in others):
+            return None
+        self.breaker.probed(now)
+        return self.admit(tokens, now)
+
     # -- what became of it ------------------------------------------------------------------
 
     def abandon(self, ticket: Ticket, now: float) -> None:
@@ -207,7 +219,7 @@ class Lane:
             # A refused key or a deployment that is not there is no row's fault, whoever passes.
             own = outcome.kind in ("transient", "timeout")
             return Settlement(failure=failure if own else None)
-        self.breaker.good(ticket.sent)
+        (self.breaker.vouched if row == OWN else self.breaker.good)(ticket.sent)
         self.budget.succeeded()
         self.guard.answered(now)
         self._refusals = self._flights = self._crowded = 0

@@ -56,7 +56,7 @@ class Allowance:
         self._safe_share = safe_share
         self._share = 0.0
         self._until = -inf
-        self._holders = 1
+        self.holders = 1
         self._spread: Mapping[str, int] = {}
         self._cubic: Cubic | None = None
         self._alone = False
@@ -141,7 +141,7 @@ class Allowance:
         """Use what the ledger granted to the wish `told`; `midnight` is by the ledger's clock."""
         self._cubic = None
         self._share, self._until = grant.share, grant.until
-        self._holders = grant.holders
+        self.holders = grant.holders
         self._spread = grant.spread
         self.midnight = midnight
         if grant.date != self.drawn.date:
@@ -162,7 +162,7 @@ class Allowance:
         """Go on alone and carefully once the share has run out, because the ledger is lost."""
         if now >= self._until and self._cubic is None:
             # The others have lost it too: all together must not start above the quota.
-            self._cubic = Cubic(min(self._safe_share, 1.0 / self._holders), now)
+            self._cubic = Cubic(min(self._safe_share, 1.0 / self.holders), now)
         self._pace(now)
 
     def release(self) -> None:

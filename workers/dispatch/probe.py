@@ -1,0 +1,58 @@
+"""Is a deployment out of order, or do the rows fail by themselves? A call of our own tells.
+
+Where all that is asked fails with a fault that a row can cause, nothing else could tell an outage
+from a job whose every row is at fault. So the deployment is asked for one token, at most once a
+minute: an answer shows that it is in order.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from schemas.deployments import Task
+from schemas.outcomes import Outcome
+from schemas.results import CallRecord
+from workers.dispatch.breaker import OWN
+from workers.dispatch.lane import Lane
+from workers.dispatch.token_estimates import measure
+from workers.ports import Endpoint
+
+BODIES: Final[Mapping[Task, Mapping[str, Any]]] = {
+    "chat": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
+    "completions": {"prompt": "Hi", "max_tokens": 1},
+    "embeddings": {"input": "Hi"},
+}
+"""The smallest request of each task. An image is no small request: that task has none."""
+
+
+async def probe(lane: Lane, endpoint: Endpoint, task: Task) -> CallRecord | None:
+    """Ask a deployment for one token, within its quota, and let its lane learn from the answer.
+
+    Gives the call as it is recorded; None where no call can be made now.
+    """
+    body = BODIES.get(task)
+    if body is None:
+        return None
+    clock, size = asyncio.get_running_loop().time, measure(task, body)
+    ticket = lane.probe(lane.tokens(OWN, size), clock())
+    if ticket is None:
+        return None
+    outcome: Outcome | None = None
+    try:
+        outcome = await endpoint.ask(task, body)
+    finally:
+        # A refusal of the request tells of the request, and nothing of rows or deployment.
+        if outcome is None or outcome.kind in ("bad_request", "content_filter"):
+            lane.abandon(ticket, clock())
+        else:
+            lane.settle(ticket, outcome, job=OWN, size=size, row=OWN, now=clock())
+    return CallRecord(
+        deployment=lane.name,
+        kind="probe",
+        status=outcome.status,
+        waited=0.0,
+        waited_for=None,
+        seconds=round(clock() - ticket.sent, 3),
+        tokens=outcome.usage.total_tokens if outcome.usage is not None else 0,
+        billed=outcome.billed,
+    )
