@@ -30,7 +30,9 @@ import orjson
 from benchmarks.whole_job import Finished, site
 from schemas.deployments import Deployment, EndpointKind
 from workers.adapters.endpoints import connect
-from workers.dispatch.dispatcher import Call, Dispatcher, Gate
+from workers.dispatch.admission import Gate
+from workers.dispatch.call import Call
+from workers.dispatch.dispatcher import Dispatcher
 from workers.intake.planning import MAX_ROWS
 from workers.service import GC_THRESHOLD
 

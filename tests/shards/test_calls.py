@@ -18,7 +18,9 @@ from schemas.jobs import Job, JobOptions
 from schemas.results import CallRecord
 from tests.adapters.clients import EMBED, KEY, SEED, deployment
 from workers.adapters.endpoints import connect
-from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.dispatch.admission import Gate
+from workers.dispatch.call import Answer, Call
+from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import HandBack
 from workers.rows.packing import Limits
 from workers.rows.reading import Request

@@ -18,7 +18,9 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from workers.adapters.endpoints.refusals import refusal
-from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.dispatch.admission import Gate
+from workers.dispatch.call import Answer, Call
+from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import HandBack, Unavailable
 from workers.ports import BlobRef, EndpointInfo, Stored
 from workers.quota.ledger import Ledger

@@ -24,7 +24,9 @@ from tests.simulation.quota_world import (
     rows,
 )
 from tests.simulation.virtual_time import run
-from workers.dispatch.dispatcher import Answer, Call, Dispatcher, Gate
+from workers.dispatch.admission import Gate
+from workers.dispatch.call import Answer, Call
+from workers.dispatch.dispatcher import Dispatcher
 from workers.ports import BlobRef
 from workers.quota.ledger import Ledger, Round
 from workers.quota.shares import SLOWEST_RECOVERY, Book, Day, Wish

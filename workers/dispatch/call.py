@@ -1,14 +1,40 @@
-"""What has been tried for one call, and does it count against its row?"""
+"""One call: what is asked, what has been tried for it, and does that count against its row?"""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from workers.dispatch.admission import Waiter
 from workers.dispatch.breaker import VOUCHED, Failure
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.retries import ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to make. `rows` > 1: packed embeddings, `body["input"]` is a list.
+
+    `line` is the row's in its job's file: what fails again is known by it. `earlier` are attempts
+    that were made before the row was handed back.
+    """
+
+    task: Task
+    model: str
+    body: Mapping[str, Any]
+    rows: int = 1
+    line: int | None = None
+    earlier: Sequence[CallRecord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The final outcome, and every try that was made."""
+
+    outcome: Outcome
+    attempts: tuple[CallRecord, ...]
 
 
 @dataclass(slots=True)

@@ -8,16 +8,14 @@ shard has one deadline.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from schemas.deployments import Deployment, Task
 from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
-from schemas.results import CallRecord, WaitReason
+from schemas.results import WaitReason
 from workers.dispatch.admission import Gate, Waiter
-from workers.dispatch.call import Tries
+from workers.dispatch.call import Answer, Call, Tries
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.probe import probe
 from workers.dispatch.retries import Budget, backoff, step
@@ -30,32 +28,6 @@ from workers.quota.allowance import DAY
 from workers.quota.ledger import Ledger
 from workers.quota.rounds import Rounds
 from workers.rows.packing import Limits
-
-__all__ = ["Answer", "Call", "Dispatcher", "Gate"]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call to make. `rows` > 1: packed embeddings, `body["input"]` is a list.
-
-    `line` is the row's in its job's file: what fails again is known by it. `earlier` are attempts
-    that were made before the row was handed back.
-    """
-
-    task: Task
-    model: str
-    body: Mapping[str, Any]
-    rows: int = 1
-    line: int | None = None
-    earlier: Sequence[CallRecord] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The final outcome, and every try that was made."""
-
-    outcome: Outcome
-    attempts: tuple[CallRecord, ...]
 
 
 class Dispatcher:

@@ -10,7 +10,8 @@ from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord
-from workers.dispatch.dispatcher import Answer, Call, Gate
+from workers.dispatch.admission import Gate
+from workers.dispatch.call import Answer, Call
 from workers.errors import HandBack
 from workers.rows import writing
 from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
