@@ -77,24 +77,12 @@ def compose(
     process: str = "process",
     slice_seconds: float = SLICE_SECONDS,
 ) -> Service:
-    """Put the parts together over ports that are open.
-
-    `ledger` as in `Dispatcher`; `process` as in `Reporter`.
-    """
+    """Make the parts over open ports; `ledger` as in `Dispatcher`, `process` as in `Reporter`."""
+    routes = settings.routes
     dispatcher = Dispatcher(
-        settings.deployments,
-        endpoints,
-        rng=rng,
-        ledger=ledger,
-        routes=settings.routes,
-        wall=clock,
+        settings.deployments, endpoints, rng=rng, ledger=ledger, routes=routes, wall=clock
     )
-    store = JobStore(
-        blobs,
-        state_container=settings.state_container,
-        results_container=settings.results_container,
-        clock=clock if isinstance(clock, ServiceClock) else None,
-    )
+    store = _store(settings, blobs, clock)
     outbox = Outbox(bus, results_container=settings.results_container, clock=clock, rng=rng)
     transitions = Transitions(store, outbox, rng=rng)
     intake = Intake(store, transitions, outbox, dispatcher, settings, clock=clock)
@@ -112,16 +100,20 @@ def compose(
     )
     sweeper = Sweeper(store, transitions, outbox, intake, clock=clock)
     board = HealthBoard(blobs, settings.state_container)
-    reporter = Reporter(
-        board,
-        process,
-        wall=clock,
-        lanes=dispatcher.lanes,
-        moved=dispatcher.moved,
-    )
+    lanes, moved = dispatcher.lanes, dispatcher.moved
+    reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved)
     deployments = DeploymentsApi(settings.deployments, board, store, transitions, clock=clock)
     api = Api(store, transitions, intake, deployments, clock=clock)
     return Service(store, dispatcher, intake, inbox, runner, sweeper, api, reporter)
+
+
+def _store(settings: Settings, blobs: Blobs, clock: ServiceClock | Callable[[], float]) -> JobStore:
+    return JobStore(
+        blobs,
+        state_container=settings.state_container,
+        results_container=settings.results_container,
+        clock=clock if isinstance(clock, ServiceClock) else None,
+    )
 
 
 class Keys:

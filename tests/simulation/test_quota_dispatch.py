@@ -21,7 +21,7 @@ from workers.dispatch.admission import Gate
 from workers.dispatch.call import Answer, Call
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.lane import Lane
-from workers.dispatch.probe import BODIES
+from workers.dispatch.probe import smallest
 from workers.dispatch.retries import UNTOLD
 from workers.errors import HandBack
 from workers.ports import EndpointInfo
@@ -529,12 +529,12 @@ def test_two_rows_that_always_fail_are_final_though_nothing_else_is_left() -> No
 
 def poisoned(n: int, body: Mapping[str, Any]) -> Outcome:
     """Every row fails; a call for one token is answered."""
-    return OK if body == BODIES["chat"] else failed(500)
+    return OK if body == smallest("chat") else failed(500)
 
 
 def probes(bench: Bench) -> list[float]:
     phi = bench.endpoints["phi"]
-    return [at for at, body in zip(phi.calls, phi.bodies, strict=True) if body == BODIES["chat"]]
+    return [at for at, body in zip(phi.calls, phi.bodies, strict=True) if body == smallest("chat")]
 
 
 def job(rows: int) -> list[Call]:

@@ -7,7 +7,7 @@ minute: an answer shows that it is in order.
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
@@ -17,12 +17,18 @@ from workers.dispatch.lane import Lane
 from workers.dispatch.token_estimates import measure
 from workers.ports import Endpoint
 
-BODIES: Final[Mapping[Task, Mapping[str, Any]]] = {
-    "chat": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
-    "completions": {"prompt": "Hi", "max_tokens": 1},
-    "embeddings": {"input": "Hi"},
-}
-"""The smallest request of each task. An image is no small request: that task has none."""
+
+def smallest(task: Task) -> Mapping[str, Any] | None:
+    """The smallest request of a task; None for images, which are no small requests."""
+    match task:
+        case "chat":
+            return {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        case "completions":
+            return {"prompt": "Hi", "max_tokens": 1}
+        case "embeddings":
+            return {"input": "Hi"}
+        case _:
+            return None
 
 
 async def probe(lane: Lane, endpoint: Endpoint, task: Task) -> CallRecord | None:
@@ -30,7 +36,7 @@ async def probe(lane: Lane, endpoint: Endpoint, task: Task) -> CallRecord | None
 
     Gives the call as it is recorded; None where no call can be made now.
     """
-    body = BODIES.get(task)
+    body = smallest(task)
     if body is None:
         return None
     clock, size = asyncio.get_running_loop().time, measure(task, body)

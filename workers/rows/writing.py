@@ -55,32 +55,13 @@ def answered(
     use: Sequence[CallRecord],
 ) -> RowResult:
     """The line of a row that was asked: output if the answer counts, an error row if not."""
-    response = (
-        None
-        if outcome.status is None
-        else {
-            "status_code": outcome.status,
-            "request_id": outcome.request_id,
-            "body": outcome.body,
-        }
-    )
-    line: dict[str, Any] = {
+    line = {
         "id": f"{job}-{request.line}",
         "custom_id": request.custom_id,
         "line": request.line,
+        **_told(request, outcome),
+        "attempts": [asdict(attempt) for attempt in attempts],
     }
-    ok = outcome.kind == "ok"
-    if ok:
-        line |= {"response": response, "error": None}
-    else:
-        code = outcome.code or outcome.kind
-        message = outcome.message or _ADVICE[outcome.kind]
-        line |= {
-            "response": response,
-            "error": {"code": code, "message": f"line {request.line}: {message}"},
-            "request": request.as_batch_row(),
-        }
-    line["attempts"] = [asdict(attempt) for attempt in attempts]
     try:
         text = orjson.dumps(line)
     except orjson.JSONEncodeError:
@@ -90,9 +71,25 @@ def answered(
             outcome, kind="transient", body=None, code="unwritable_answer", message=_UNWRITABLE
         )
         return answered(job, row, request, unwritable, attempts=attempts, use=use)
-    return RowResult(
-        row, "succeeded" if ok else "failed", outcome.usage or Usage(), text, tuple(use)
-    )
+    kind: ResultKind = "succeeded" if outcome.kind == "ok" else "failed"
+    return RowResult(row, kind, outcome.usage or Usage(), text, tuple(use))
+
+
+def _told(request: Request, outcome: Outcome) -> dict[str, Any]:
+    """What a line says of an outcome; where it is no answer, also what is wrong."""
+    status, request_id = outcome.status, outcome.request_id
+    response = {"status_code": status, "request_id": request_id, "body": outcome.body}
+    if outcome.kind == "ok":
+        return {"response": response, "error": None}
+    message = outcome.message or _ADVICE[outcome.kind]
+    return {
+        "response": None if status is None else response,
+        "error": {
+            "code": outcome.code or outcome.kind,
+            "message": f"line {request.line}: {message}",
+        },
+        "request": request.as_batch_row(),
+    }
 
 
 def refused(job: str, row: int, refusal: Refusal) -> RowResult:
