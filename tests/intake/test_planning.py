@@ -54,7 +54,7 @@ def test_a_scan_gives_the_template_what_the_template_decides() -> None:
 def planned(data: bytes, sizes: list[int] | None = None) -> list[PlannedShard]:
     planner = Planner(len(data))
     shards = [
-        planner.add(offset, length, row.line, row.size if isinstance(row, Seen) else length)
+        planner.add(offset, length, row.line, row.weight if isinstance(row, Seen) else length)
         for offset, length, row in scanned(data, sizes)
     ]
     return [shard for shard in (*shards, planner.close()) if shard is not None]
@@ -163,6 +163,19 @@ def test_a_shard_is_bounded_as_requests_too() -> None:
         if done := planner.add(at * 21, 20, at + 1, 1024 * 1024):
             shards.append(done)
     assert {shard.rows for shard in shards} == {8}
+
+
+def test_a_shard_is_bounded_by_what_its_answers_may_be() -> None:
+    """400 rows of 2,048 texts to embed come to many gigabytes: never more than one in a shard."""
+    inputs = json.dumps({"input": ["text"] * 2048}).encode()
+    assert [shard.rows for shard in planned(b"\n".join([inputs] * 400))] == [1] * 400
+    few = json.dumps({"input": ["text"] * 2048, "dimensions": 64}).encode()
+    rows = [shard.rows for shard in planned(b"\n".join([few] * 400))]
+    assert sum(rows) == 400
+    assert max(rows) * 2048 * 64 * 20 < planning.MAX_ANSWER_BYTES
+    # What is usual is cut as ever.
+    one = b'{"input": "text"}'
+    assert max(shard.rows for shard in planned(b"\n".join([one] * 10_000))) == planning.MAX_ROWS
 
 
 def test_a_file_of_few_rows_is_shared_by_several_workers() -> None:

@@ -334,6 +334,12 @@ def test_a_spool_gives_lines_back_in_order_from_memory_or_disk(memory: int) -> N
     data, length, digest = spool.part([0, 2, 3])
     with data:
         assert data.read() == expected
+        for place in (0, 1, 40, len(expected) - 1, len(expected)):
+            data.seek(place)
+            assert data.read(110) == expected[place : place + 110]
+        assert data.seek(0, 2) == data.tell() == length
+        with pytest.raises(OSError, match="fileno"):
+            data.fileno()
     assert length == len(expected)
     assert digest == hashlib.sha256(expected).hexdigest()
     spool.close()

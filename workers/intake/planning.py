@@ -11,6 +11,7 @@ from msgspec import Struct
 from schemas.deployments import Task
 from schemas.jobs import PlannedShard
 from workers.intake.formats import HEAD_BYTES
+from workers.rows.answer_size import answer_bytes
 from workers.rows.fast_path import read_usual
 from workers.rows.lines import BLANK, kept_bytes, line_content
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
@@ -23,6 +24,9 @@ USUAL_SHARDS = 32
 MOST_KINDS = 256
 JUDGED_ROWS = 1000
 """Among as many rows, or all of a smaller file, one has to be a JSON object."""
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""Bytes that a shard's answers may be expected to have: they lie on a worker's disk until the shard
+is done, and are uploaded in one go. One row whose answer is larger stands alone."""
 
 
 @dataclass(slots=True)
@@ -122,7 +126,7 @@ class Seen(Struct, frozen=True, gc=False):
     custom_id: str
     task: Task
     model: str | None
-    size: int
+    weight: int
     named: bool = True
 
 
@@ -193,11 +197,14 @@ def seen(row: Request | Refusal) -> Seen | Refusal:
     """What a scan keeps of a row."""
     if isinstance(row, Refusal):
         return row
-    return Seen(row.line, row.custom_id, row.task, row.model, row.size, row.named)
+    # Either bound ends a shard: what is nearer to its own counts.
+    answer = answer_bytes(row.task, row.body) * MAX_BYTES // MAX_ANSWER_BYTES
+    weight = max(row.size, answer)
+    return Seen(row.line, row.custom_id, row.task, row.model, weight, row.named)
 
 
 class Planner:
-    """Cuts newline-aligned shards: at most 200 rows, and 8 MiB as lines and as requests.
+    """Cuts newline-aligned shards: at most 200 rows, and 8 MiB as lines and by weight.
 
     An over-long line stands alone. Files of more than 8 million rows get bigger shards, so that a
     plan stays below 40,000.
@@ -207,23 +214,23 @@ class Planner:
         self._target = file_size / USUAL_SHARDS
         self._least = file_size / MAX_SHARDS
         self._next = 0
-        self._offset = self._end = self._line = self._last = self._rows = self._size = 0
+        self._offset = self._end = self._line = self._last = self._rows = self._weight = 0
 
-    def add(self, offset: int, length: int, line: int, size: int) -> PlannedShard | None:
-        """One row, and its size as a request; gives the shard that ends before it, if one does."""
+    def add(self, offset: int, length: int, line: int, weight: int) -> PlannedShard | None:
+        """One row, and its weight in bytes; gives the shard that ends before it, if one does."""
         done, end, rows = None, offset + length, self._rows
-        large = self._size + size > MAX_BYTES
+        large = self._weight + weight > MAX_BYTES
         if rows and (
             end - self._offset > MAX_BYTES
             or ((large or rows >= FEW_ROWS) and self._full(rows, large))
         ):
             done, rows = self._cut(), 0
         if not rows:
-            self._offset, self._line, self._size = offset, line, 0
+            self._offset, self._line, self._weight = offset, line, 0
         self._end = end
         self._last = line
         self._rows = rows + 1
-        self._size += size
+        self._weight += weight
         return done
 
     def close(self) -> PlannedShard | None:

@@ -67,11 +67,11 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
         async for rows in slices:
             for offset, length, row in rows:
                 note(row)
-                size = length
+                weight = length
                 if isinstance(row, Seen):
                     remember(row.custom_id)
-                    size = row.size
-                if done := plan(offset, length, row.line, size):
+                    weight = row.weight
+                if done := plan(offset, length, row.line, weight):
                     shards.append(done)
             if survey.is_foreign:
                 break

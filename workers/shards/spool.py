@@ -1,20 +1,23 @@
 """A shard's results while it runs: in memory up to a bound, beyond it in a temporary file."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from tempfile import SpooledTemporaryFile
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from workers.rows.writing import RowResult
 
 MEMORY_BYTES: Final = 16 * 1024 * 1024
+_PIECE_BYTES: Final = 256 * 1024
 
 
 class Spool:
     """Results by row. The lines may be large (embeddings), all else is kept as it is."""
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
-        self._memory_bytes = memory_bytes
         self._texts = SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by close
         self._places: dict[int, tuple[int, int]] = {}
         self._results: dict[int, RowResult] = {}
@@ -39,19 +42,62 @@ class Spool:
         for row in sorted(self._results):
             yield self._results[row]
 
-    def part(self, rows: Iterable[int]) -> tuple[IO[bytes], int, str]:
-        """The lines of some rows as one file at its start, its length, and its SHA-256 in hex."""
-        lines: IO[bytes] = SpooledTemporaryFile(max_size=self._memory_bytes)  # noqa: SIM115
+    def part(self, rows: Sequence[int]) -> tuple[IO[bytes], int, str]:
+        """The lines of some rows as one file at its start, its length, and its SHA-256 in hex.
+
+        Nothing is copied: the file reads from the spool, which must not change meanwhile.
+        """
+        places = [self._places[row] for row in rows]
+        lines = io.BufferedReader(_Lines(self._texts, places), _PIECE_BYTES)
         digest, length = hashlib.sha256(), 0
-        for row in rows:
-            start, size = self._places[row]
-            self._texts.seek(start)
-            line = self._texts.read(size) + b"\n"
-            digest.update(line)
-            length += lines.write(line)
+        while piece := lines.read(_PIECE_BYTES):
+            digest.update(piece)
+            length += len(piece)
         lines.seek(0)
         return lines, length, digest.hexdigest()
 
     def close(self) -> None:
         """Forget everything."""
         self._texts.close()
+
+
+class _Lines(io.RawIOBase):
+    """Texts at some places of a file, each with a newline behind it, as a file of their own.
+
+    It has no `fileno`: the storage SDK asks for one, and a spool in memory would become a real file
+    to have it.
+    """
+
+    def __init__(self, texts: IO[bytes], places: Sequence[tuple[int, int]]) -> None:
+        self._texts = texts
+        self._places = places
+        # Where each line begins, and behind them the end of the last.
+        self._starts = list(accumulate((size + 1 for _, size in places), initial=0))
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """At most to the end of a line; 0 is the end of all."""
+        if self._at >= self._starts[-1]:
+            return 0
+        line = bisect_right(self._starts, self._at) - 1
+        start, size = self._places[line]
+        skipped = self._at - self._starts[line]
+        self._texts.seek(start + skipped)
+        read = self._texts.read(min(size - skipped, len(buffer))) or b"\n"
+        buffer[: len(read)] = read
+        self._at += len(read)
+        return len(read)
