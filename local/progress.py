@@ -39,7 +39,7 @@ class Display:
                 self._task,
                 description=line,
                 total=counts.total if counts and counts.total else None,
-                completed=counts.done if counts else 0,
+                completed=counts.done + (status.running or 0) if counts else 0,
             )
             return
         now = time.monotonic()
@@ -70,11 +70,13 @@ def describe(status: JobStatus) -> str:
     if counts is not None and counts.errors and status.state == "completed":
         parts[0] += f", {counts.errors:,} of {counts.total:,} failed"
     if counts is not None and counts.total:
-        parts.append(f"{counts.done:,} of {counts.total:,} rows")
+        done = counts.done + (status.running or 0)
+        parts.append(f"{done:,} of {counts.total:,} rows")
         parts.append(f"{counts.succeeded:,} succeeded")
         parts.append(f"{counts.errors:,} failed")
     if status.rate:
-        parts.append(f"{status.rate:,.1f} rows/s")
+        allowed = " allowed" if status.basis == "quota" else ""
+        parts.append(f"{status.rate:,.1f} rows/s{allowed}")
     if status.tokens is not None and status.tokens.total:
         parts.append(f"{status.tokens.total:,} tokens")
     if status.seconds_left is not None and status.state == "in_progress":

@@ -271,7 +271,16 @@ class JobState(BaseModel):
     marks: tuple[tuple[float, int], ...] = Field(
         default=(), description="latest (time, rows asked and done): the measured rate"
     )
+    running: tuple[tuple[int, int], ...] = Field(
+        default=(), description="(shard, rows done) of shards that are out, as last told"
+    )
+    least_seconds: float | None = Field(default=None, description="that the quotas need for it")
     waiting: Waiting | None = None
+
+    @property
+    def running_rows(self) -> int:
+        """Rows that are done in shards that are out: no receipt has counted them yet."""
+        return sum(rows for _, rows in self.running)
 
     @property
     def terminal(self) -> bool:
@@ -303,10 +312,16 @@ class JobStatus(BaseModel):
     door: Door | None = Field(default=None, description="how the job came")
     priority: Priority | None = None
     counts: Counts | None = Field(default=None, description="absent before the file is read")
+    running: int | None = Field(
+        default=None, description="rows done in shards that are not, beside those in counts"
+    )
     tokens: Tokens | None = None
-    rate: float | None = Field(default=None, description="rows per second, lately")
+    rate: float | None = Field(default=None, description="rows per second")
     seconds_left: float | None = Field(
         default=None, description="until the last row, at that rate; 0 at the end"
+    )
+    basis: Literal["measured", "quota"] | None = Field(
+        default=None, description="of both: measured over the last minute, or allowed by quotas"
     )
     waiting: dict[str, str] | None = Field(
         default=None, description="reason, deployment, message, since and until, while it waits"

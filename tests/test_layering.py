@@ -44,6 +44,7 @@ DECIDES = (
     "workers.api.routing",
     "workers.jobs.lifecycle",
     "workers.jobs.events",
+    "workers.jobs.pace",
     "workers.intake.formats",
     "workers.intake.planning",
     "workers.quota.shares",

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import Counts, Receipt, Tokens
-from workers.jobs import lifecycle
+from workers.jobs import lifecycle, pace
 from workers.jobs.lifecycle import NOTHING, Change
 
 ROWS = 3
@@ -217,7 +217,7 @@ class Lifecycle(RuleBasedStateMachine):
         assert state.tokens.total == 11 * len(counted)
         if state.state != "in_progress":
             assert counted == set(range(self.shards))
-        assert len(state.marks) <= lifecycle.MARKS
+        assert len(state.marks) <= pace.MARKS
 
     @invariant()
     def something_goes_on(self) -> None:
@@ -350,20 +350,19 @@ def test_a_repeat_tells_how_things_stand(state: dict[str, Any], told: str) -> No
     assert lifecycle.standing_event(JobState(**(usual | state))) == told
 
 
-def test_the_rate_is_that_of_the_latest_marks() -> None:
-    state = JobState(revision=1, state="in_progress", counts=Counts(total=100, succeeded=40))
-    assert lifecycle.rate(state, 10.0) is None
-    assert lifecycle.seconds_left(state, 10.0) is None
-    moving = state.model_copy(update={"marks": ((0.0, 0), (5.0, 20), (10.0, 40))})
-    assert lifecycle.rate(moving, 10.0) == 4.0
-    assert lifecycle.seconds_left(moving, 10.0) == 15.0
-    assert lifecycle.rate(moving, 20.0) == 2.0
-    waiting = Waiting(reason="day", since=10.0, until=110.0)
-    assert lifecycle.seconds_left(moving.model_copy(update={"waiting": waiting}), 10.0) == 115.0
-    assert lifecycle.seconds_left(moving.model_copy(update={"paused": True}), 10.0) is None
-    ended = moving.model_copy(update={"state": "completed", "ended": 10.0})
-    assert lifecycle.rate(ended, 1000.0) == 4.0
-    assert lifecycle.seconds_left(ended, 1000.0) == 0.0
+def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:
+    state = begun(9)
+    told = lifecycle.report(state, {0: 30, 1: 12, 99: 7}, now=10.0).state
+    assert told is not None
+    assert (told.running, told.running_rows) == (((0, 30), (1, 12)), 42)
+    assert lifecycle.report(told, {0: 31}, now=10.9) == NOTHING
+    assert lifecycle.report(told, {0: 30}, now=20.0) == NOTHING
+    fell = lifecycle.report(told, {0: 5}, now=20.0).state
+    assert fell is not None
+    assert fell.running_rows == 17
+    counted = lifecycle.advance(fell, receipt(0), repeated=False, now=21.0).state
+    assert counted is not None
+    assert counted.running == ((1, 12),)
 
 
 def test_a_wait_is_told_once() -> None:

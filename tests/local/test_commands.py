@@ -106,13 +106,15 @@ def test_a_status_is_described_in_one_line() -> None:
         state="in_progress",
         counts=Counts(total=1319, succeeded=700, failed=4, invalid=1),
         tokens=Tokens(prompt=60_000, completion=1_234),
+        running=9,
         rate=16.04,
+        basis="quota",
         seconds_left=38.4,
         waiting={"reason": "quota", "deployment": "east", "since": "now"},
     )
     assert describe(status) == (
-        "in_progress · 705 of 1,319 rows · 700 succeeded · 5 failed · 16.0 rows/s · "
-        "61,234 tokens · 0:00:38 left · waiting for quota of east"
+        "in_progress · 714 of 1,319 rows · 700 succeeded · 5 failed · "
+        "16.0 rows/s allowed · 61,234 tokens · 0:00:38 left · waiting for quota of east"
     )
     assert describe(JobStatus(job=None, state=None)) == "rejected"
 

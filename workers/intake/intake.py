@@ -21,7 +21,7 @@ from workers.intake import announcements
 from workers.intake.planning import Survey
 from workers.intake.scanning import PIECE_BYTES, Planned, scan
 from workers.intake.verdicts import Preflight, judged
-from workers.jobs import lifecycle
+from workers.jobs import lifecycle, pace
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -214,7 +214,13 @@ class Intake:
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(
-                state, job, shards=shards, rows=rows, ending=reason, now=self._clock()
+                state,
+                job,
+                shards=shards,
+                rows=rows,
+                ending=reason,
+                now=self._clock(),
+                least_seconds=pace.quota_seconds(job, rows, self._settings.deployments),
             )
 
         await self._transitions.take(job, begun, repeated=repeated)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
 from schemas.messages import EventType, StatusEvent
-from workers.jobs import lifecycle
+from workers.jobs.pace import pace, seconds_left
 
 OVER_SECONDS = 15.0
 """Seconds after the told end of a wait in which one that goes on is told anew."""
@@ -32,13 +32,15 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
     )
     if state is None:
         return told
-    measured, left = lifecycle.rate(state, now), lifecycle.seconds_left(state, now)
+    going, left = pace(state, now), seconds_left(state, now)
     return told.model_copy(
         update={
             "state": state.shown,
             "counts": state.counts,
             "tokens": state.tokens,
-            "rate": None if measured is None else round(measured, 3),
+            "running": None if state.terminal else state.running_rows,
+            "rate": None if going is None else round(going.rate, 3),
+            "basis": None if going is None else going.basis,
             "seconds_left": None if left is None else round(left, 1),
             "waiting": _waiting(state, now),
             "reason": state.reason,

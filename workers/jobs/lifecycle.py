@@ -6,13 +6,14 @@ delivered again, or an earlier swap met a conflict that may have been its own su
 The rules are those of docs/protocol.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.jobs import Ending, Job, JobState, Reason, Waiting
 from schemas.messages import EventType
 from schemas.results import Counts, Receipt
+from workers.jobs.pace import marked, report_due
 
-MARKS = 12
 WORTH_RENEWING = 10.0
 """Seconds by which a wait has to last longer than was told, to be told again."""
 RETRY_DELAY = 4.0
@@ -52,7 +53,14 @@ def _nothing_left(state: JobState) -> bool:
 
 
 def begin(
-    state: JobState | None, job: Job, *, shards: int, rows: int, ending: Reason | None, now: float
+    state: JobState | None,
+    job: Job,
+    *,
+    shards: int,
+    rows: int,
+    ending: Reason | None,
+    now: float,
+    least_seconds: float | None = None,
 ) -> Change:
     """The plan stands: send the first shards. A repeated announcement repeats the sends."""
     if state is not None and state.state != "validating":
@@ -69,6 +77,7 @@ def begin(
         window=job.window,
         counts=Counts(total=rows),
         started=now,
+        least_seconds=least_seconds,
         marks=((now, 0),),
     )
     filled, sends = _filled(started)
@@ -86,18 +95,38 @@ def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) ->
         resend = state.out if repeated and not state.paused else ()
         return Change(None, resend, _nothing_left(state))
     counts = state.counts.plus(receipt.counts)
+    running = tuple(each for each in state.running if each[0] != shard)
     counted = _moved(
         state,
         out=tuple(other for other in state.out if other != shard),
         counts=counts,
         tokens=state.tokens.plus(receipt.tokens),
+        running=running,
         # Rows that nobody was asked for say nothing of how fast the others will be.
-        marks=(*state.marks, (now, counts.done - counts.invalid))[-MARKS:],
+        marks=marked(state, sum(rows for _, rows in running), counts.done - counts.invalid, now),
         waiting=None,
         nudges=0,
     )
     filled, sends = _filled(counted)
     return Change(filled, sends, _nothing_left(filled))
+
+
+def report(state: JobState, journaled: Mapping[int, int], now: float) -> Change:
+    """Rows are done in shards that are out; the numbers are of this process's shards alone.
+
+    Receipts count them for good. A number falls where a crash lost what was not journaled.
+    """
+    if state.state != "in_progress" or not report_due(state, now):
+        return NOTHING
+    known = dict(state.running)
+    fresh = known | {shard: rows for shard, rows in journaled.items() if shard in state.out}
+    if fresh == known:
+        return NOTHING
+    running = tuple(sorted(fresh.items()))
+    done = state.counts.done - state.counts.invalid
+    return Change(
+        _moved(state, running=running, marks=marked(state, sum(fresh.values()), done, now))
+    )
 
 
 def end(
@@ -242,26 +271,6 @@ def standing_event(state: JobState) -> EventType:
     if state.paused:
         return "job.paused"
     return "job.progress" if state.counts.done else _EVENT_OF_STATE[state.state]
-
-
-def rate(state: JobState, now: float) -> float | None:
-    """Rows per second over the latest marks, up to now; None before anything is done."""
-    if len(state.marks) < 2:
-        return None
-    (since, before), (_, done) = state.marks[0], state.marks[-1]
-    until = state.ended if state.ended is not None else now
-    return (done - before) / (until - since) if done > before and until > since else None
-
-
-def seconds_left(state: JobState, now: float) -> float | None:
-    """Time until the last row, from the measured rate; None where nothing can be said."""
-    if state.terminal:
-        return 0.0
-    measured = rate(state, now)
-    if measured is None or state.paused:
-        return None
-    pause_left = max(0.0, (state.waiting.until or now) - now) if state.waiting else 0.0
-    return pause_left + (state.counts.total - state.counts.done) / measured
 
 
 _EVENT_OF_STATE: dict[str, EventType] = {

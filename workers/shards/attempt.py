@@ -61,7 +61,10 @@ class Attempt:
         self.ending: Ending | None = None
         self.reason: Reason | None = None
         self.rows: Sequence[Row] = ()
+        self.journaled: int | None = None
+        """Rows in this attempt's journal or earlier ones; None before those have been read."""
         self.ended = asyncio.Event()
+        self._unaskable = 0
         self._store = store
         self._rng = rng
         self._unended = unended
@@ -104,6 +107,7 @@ class Attempt:
         await self._journal.open()
         self.planned = await self._store.planned(self.job.id, self.shard)
         past = await read_journals(self._store.blobs, earlier, self.results)
+        self.journaled = len(self.results)
         self.suspicion = past.suspicion
         self.spent.update(past.spent)
 
@@ -178,6 +182,9 @@ class Attempt:
                 self.results.add(writing.refused(self.job.id, row, read))
             elif row in self.suspicion.given_up:
                 self.results.add(self._not_done(row, "failed", writing.CRASHED))
+            else:
+                continue
+            self._unaskable += 1
 
     def write_off(self, ending: Ending) -> None:
         """Give every row that was not answered the ending's reason."""
@@ -228,7 +235,9 @@ class Attempt:
             await asyncio.sleep(interval)
             # Trouble with storage is no reason to stop asking: what is pending is written later.
             with contextlib.suppress(StorageError, Unavailable):
+                answered = len(self.results) - self._unaskable
                 await self.journal.flush()
+                self.journaled = answered
                 await watch(self)
 
     def stop(self) -> None:

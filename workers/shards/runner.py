@@ -196,9 +196,26 @@ class Runner:
         elif state.paused:
             attempt.gate.close("paused")
         else:
+            await self._report(attempt.job, state)
             waiting = self._dispatcher.waiting(attempt.job.id)
             if waiting is not None and self._clock() - waiting.since >= WORTH_TELLING_SECONDS:
                 await self._tell_waiting(attempt.job, waiting)
+
+    async def _report(self, job: Job, seen: JobState) -> None:
+        """Let the job's status count the rows that are done in shards of this process."""
+        done = {
+            each.shard: each.journaled
+            for each in self._unended
+            if each.job.id == job.id and each.journaled is not None
+        }
+
+        def reported(state: JobState | None, _repeated: bool) -> lifecycle.Change:
+            if state is None:
+                return lifecycle.NOTHING
+            return lifecycle.report(state, done, self._clock())
+
+        if reported(seen, False).state is not None:
+            await self._transitions.take(job, reported)
 
     async def _tell_waiting(self, job: Job, waiting: Waiting) -> None:
         """Let the job's status say what it waits for."""

@@ -1,0 +1,144 @@
+"""A rate is that of the last minute, or what the quotas allow; time left says which of the two."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.deployments import Deployment
+from schemas.jobs import Job, JobOptions, JobState, Waiting
+from schemas.results import Counts
+from workers.jobs import pace
+from workers.jobs.pace import LATELY, MARKS, Pace
+
+
+def running(*marks: tuple[float, int], **fields: Any) -> JobState:
+    return JobState(
+        revision=1, state="in_progress", counts=Counts(total=1000, succeeded=40), marks=marks
+    ).model_copy(update=fields)
+
+
+def test_nothing_is_said_before_anything_is_known() -> None:
+    assert pace.pace(running((0.0, 0)), 10.0) is None
+    assert pace.seconds_left(running((0.0, 0)), 10.0) is None
+
+
+def test_before_there_is_enough_the_quota_speaks() -> None:
+    state = running((0.0, 0), (2.0, 3), least_seconds=100.0)
+    assert pace.pace(state, 2.0) == Pace(10.0, "quota")
+    assert pace.seconds_left(state, 2.0) == 96.0
+    assert pace.pace(state, 6.0) == Pace(0.5, "measured")
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    """For an hour a row a second, then ten."""
+    state = running()
+    for second in range(3600 + 61):
+        done = second if second <= 3600 else 3600 + 10 * (second - 3600)
+        state = state.model_copy(update={"marks": pace.marked(state, 0, done, float(second))})
+    told = pace.pace(state, 3660.0)
+    assert told is not None
+    assert told.basis == "measured"
+    assert told.rate == pytest.approx(10.0, rel=0.15)
+
+
+def test_time_left_after_an_outage_knows_nothing_of_it() -> None:
+    """Ten rows a second, nothing for five minutes, and ten rows a second again."""
+    state = running(least_seconds=50.0)
+    for second in range(60):
+        state = state.model_copy(update={"marks": pace.marked(state, 0, 10 * second, second)})
+    outage = Waiting(reason="outage", since=62.0, until=400.0)
+    state = state.model_copy(update={"waiting": outage})
+    back = state.model_copy(update={"marks": pace.marked(state, 0, 600, 360.0)})
+    assert back.marks == ((360.0, 600),)
+    assert pace.pace(back, 361.0) == Pace(20.0, "quota")
+    state = back.model_copy(update={"waiting": None})
+    for second in range(361, 367):
+        done = 600 + 10 * (second - 360)
+        state = state.model_copy(update={"marks": pace.marked(state, 0, done, float(second))})
+    assert pace.pace(state, 366.0) == Pace(10.0, "measured")
+
+
+def test_a_wait_is_added_and_a_pause_says_nothing() -> None:
+    state = running((0.0, 0), (10.0, 40))
+    assert pace.seconds_left(state, 10.0) == 240.0
+    waiting = Waiting(reason="day", since=10.0, until=110.0)
+    assert pace.seconds_left(state.model_copy(update={"waiting": waiting}), 10.0) == 340.0
+    assert pace.seconds_left(state.model_copy(update={"paused": True}), 10.0) is None
+
+
+def test_rows_in_shards_that_are_out_are_not_left() -> None:
+    state = running((0.0, 0), (10.0, 100), running=((3, 40), (7, 20)))
+    assert pace.seconds_left(state, 10.0) == 90.0
+
+
+def test_an_ended_job_keeps_the_rate_of_its_last_minute() -> None:
+    state = running((0.0, 0), (5.0, 20), (10.0, 40), state="completed", ended=30.0)
+    assert pace.pace(state, 1e6) == Pace(4.0, "measured")
+    assert pace.seconds_left(state, 1e6) == 0.0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 40.0), st.integers(0, 50)), min_size=1, max_size=80),
+    st.floats(0.0, 100.0),
+)
+def test_the_rate_never_exceeds_what_was_done_and_marks_stay_few(
+    steps: list[tuple[float, int]], later: float
+) -> None:
+    state, now, done = running(), 0.0, 0
+    history: list[tuple[float, int]] = []
+    for pause, rows in steps:
+        now, done = now + pause, done + rows
+        state = state.model_copy(update={"marks": pace.marked(state, 0, done, now)})
+        history.append((now, done))
+        assert len(state.marks) <= MARKS
+    now += later
+    told = pace.pace(state, now)
+    if told is not None:
+        # At most what was done since the last look before the minute began.
+        before = max((d for at, d in history if at <= now - LATELY - 2 * pace.SPACING), default=0)
+        assert told.rate * LATELY <= (done - before) * LATELY / pace.ENOUGH + 1e-6
+
+
+def deployment(name: str, **quota: Any) -> Deployment:
+    return Deployment(
+        name=name, kind="openai", url="http://127.0.0.1:1", model=name[:3], auth="none", **quota
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "max_tokens", "seconds"),
+    [
+        ("phi", None, 60.0),
+        ("phi", 100, 120.0),
+        ("big", 100, None),
+        (None, 10, None),
+        ("unknown", 10, None),
+    ],
+)
+def test_the_quotas_bound_is_that_of_the_deployments_that_may_serve(
+    model: str | None, max_tokens: int | None, seconds: float | None
+) -> None:
+    deployments = [
+        deployment("phi-1", requests_per_minute=600, tokens_per_minute=30_000),
+        deployment("phi-2", requests_per_minute=400, tokens_per_minute=20_000),
+        deployment("big"),
+    ]
+    options = JobOptions(model=model, max_tokens=max_tokens)
+    job = Job(
+        id="j",
+        door="queue",
+        container="inputs",
+        name="a.jsonl",
+        etag="0x1",
+        size=9,
+        options=options,
+        priority="normal",
+        created=0.0,
+        expires=9.0,
+        window=16,
+        max_line_bytes=4096,
+        results="a/j",
+    )
+    assert pace.quota_seconds(job, 1000, deployments) == seconds

@@ -1,0 +1,104 @@
+"""How fast a job goes, and when it will be through: measured over the last minute, or reckoned.
+
+A job's marks are (time, rows done that were asked), oldest first. Between two marks nothing is
+known, and nothing is taken to have been done before the later one. Times are seconds since the
+epoch, by the clocks of the workers that made the marks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from schemas.deployments import Deployment
+from schemas.jobs import Job, JobState
+
+Marks = tuple[tuple[float, int], ...]
+"""(time, rows done that were asked), oldest first."""
+
+LATELY: Final = 60.0
+"""Seconds over which a rate is measured."""
+ENOUGH: Final = 5.0
+"""Seconds that have to be measured before a rate tells more than the quotas do."""
+SPACING: Final = 5.0
+"""Seconds between marks: a newer one takes the place of the last where they would be closer."""
+MARKS: Final = 14
+"""Marks that are kept: those of the last minute, and one before."""
+REPORT_SECONDS: Final = 1.0
+"""Seconds between reports of rows that are done in shards that are out: each is a swap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Rows per second, and whether that was measured or is what the quotas allow at most."""
+
+    rate: float
+    basis: Literal["measured", "quota"]
+
+
+def marked(state: JobState, running: int, done: int, now: float) -> Marks:
+    """The marks with one more: of `done` rows that were asked, and `running` in shards out."""
+    marks, mark = state.marks, (now, done + running)
+    if state.waiting is not None and marks and marks[-1][0] <= state.waiting.since:
+        return (mark,)  # nothing was done while it waited: what was before says nothing of now
+    if len(marks) >= 2 and now - marks[-2][0] < SPACING:
+        marks = marks[:-1]
+    return (*marks, mark)[-MARKS:]
+
+
+def report_due(state: JobState, now: float) -> bool:
+    """Whether rows done in shards that are out may be told of again."""
+    return not state.marks or not 0.0 <= now - state.marks[-1][0] < REPORT_SECONDS
+
+
+def pace(state: JobState, now: float) -> Pace | None:
+    """How fast the job goes; None before anything is measured, where no quota bounds it."""
+    measured = _measured(state, now)
+    if measured is not None:
+        return Pace(measured, "measured")
+    if state.terminal or not state.least_seconds or not state.counts.total:
+        return None
+    return Pace(state.counts.total / state.least_seconds, "quota")
+
+
+def seconds_left(state: JobState, now: float) -> float | None:
+    """Time until the last row at that pace; None where nothing can be said."""
+    if state.terminal:
+        return 0.0
+    going = pace(state, now)
+    if going is None or state.paused:
+        return None
+    pause_left = max(0.0, (state.waiting.until or now) - now) if state.waiting else 0.0
+    left = state.counts.total - state.counts.done - state.running_rows
+    return pause_left + max(0, left) / going.rate
+
+
+def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> float | None:
+    """Time that the quotas need for all rows at least; None where one that may serve has none.
+
+    Reckoned from the job's own model and `max_tokens`, for which services reserve tokens
+    (docs/pacing.md); what rows say for themselves is not looked at again.
+    """
+    serving = [each for each in deployments if job.options.model in (None, each.model)]
+    needs = [
+        (rows, [each.requests_per_minute for each in serving]),
+        (rows * (job.options.max_tokens or 0), [each.tokens_per_minute for each in serving]),
+    ]
+    bounds = [
+        60.0 * need / sum(quota for quota in quotas if quota is not None)
+        for need, quotas in needs
+        if need and quotas and None not in quotas
+    ]
+    return max(bounds, default=None)
+
+
+def _measured(state: JobState, now: float) -> float | None:
+    if len(state.marks) < 2:
+        return None
+    until = state.marks[-1][0] if state.terminal else now
+    since, before = state.marks[0]
+    for time, done in state.marks[1:]:
+        if time <= until - LATELY:
+            since, before = time, done
+    since = max(since, until - LATELY)
+    done = state.marks[-1][1] - before
+    return done / (until - since) if done > 0 and until - since >= ENOUGH else None
