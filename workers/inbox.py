@@ -1,4 +1,4 @@
-"""What comes in on the queues, alive or dead, and who does it. Handlers raise only for bugs."""
+"""What comes in on the queues, alive or dead, and who handles it. Handlers raise for bugs only."""
 
 import hashlib
 import logging
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """Reads messages and hands them to whom they are for."""
+    """The reader of both queues: each message goes to the part that it is for."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Inbox:
     # -- the queue `jobs`
 
     async def jobs(self, received: Received) -> None:
-        """A job request, a blob event, or a step of a job."""
+        """Handle a message on `jobs`: a request, a blob event, or a step of a job."""
         asked = _asked(received)
         try:
             message = announcements.read_jobs_message(received.body)
@@ -109,7 +109,7 @@ class Inbox:
     # -- the queue `shards`
 
     async def shards(self, received: Received) -> None:
-        """A shard to run. Raises Draining when the process is about to end."""
+        """Run the shard that a message names. Raises Draining when the process is about to end."""
         message = await self._shard(received)
         if message is None:
             return
@@ -128,7 +128,7 @@ class Inbox:
     # -- dead letters
 
     async def dead_jobs(self, received: Received) -> None:
-        """Deliver again a few times; then it is rejected, or the sweeper's."""
+        """Send a dead letter again a few times; then reject it, or leave its job to the sweeper."""
         tries = _tries(received)
         if tries < DEAD_TRIES:
             await self._send_again(received, DEAD_RETRY_SECONDS, tries + 1)
@@ -162,7 +162,7 @@ class Inbox:
         await self._intake.reject(_name(received), failed, asked)
 
     async def dead_shards(self, received: Received) -> None:
-        """Deliver again, as a repeat: what stands by then decides, and never a delivery count."""
+        """Send a dead letter again, as a repeat: the stored documents decide what comes of it."""
         message = await self._shard(received)
         if message is not None:
             await self._outbox.send_shards(
@@ -170,7 +170,7 @@ class Inbox:
             )
 
     async def drain_dead(self) -> None:
-        """Handle dead letters that no trigger has come for: they do not scale by themselves."""
+        """Handle dead letters that no trigger has come for: their queues start no instance."""
         for queue, handle in ((JOBS, self.dead_jobs), (SHARDS, self.dead_shards)):
             taken = await self._bus.take_dead(queue, handle, MOST_DEAD)
             if taken:
@@ -191,7 +191,7 @@ class Inbox:
         await self._bus.send(JOBS, [message])
 
     async def _refuse(self, received: Received, error: InputError | NewerVersion) -> None:
-        """Keep a message that this version cannot read, and tell so."""
+        """Keep a message that this version cannot read, and publish an event that says so."""
         code = error.code if isinstance(error, InputError) else "newer_version"
         kept = await self._store.refuse(_name(received), received.body)
         reason = Reason(code=code, message=f"{error}; kept as {kept.container}/{kept.name}")
@@ -211,7 +211,7 @@ def _read_shard(body: bytes) -> ShardMessage:
 
 
 def _own(received: Received) -> dict[str, str]:
-    """The sender's properties, without what the journey added."""
+    """The sender's properties, without those that this service has added."""
     added = (_TRIES, REPEATED, "DeadLetterReason", "DeadLetterErrorDescription", *_TRACES)
     return {name: value for name, value in received.properties.items() if name not in added}
 
@@ -223,7 +223,7 @@ def _tries(received: Received) -> int:
 
 
 def _name(received: Received) -> str:
-    """What a message is called where it has no job: the same at every delivery."""
+    """The name of a message that has no job, which is the same at every delivery."""
     digest = hashlib.sha256(received.body).hexdigest()[:16]
     identity = (received.message_id or "")[:64]
     safe = "".join(char if char.isascii() and char.isalnum() else "-" for char in identity)

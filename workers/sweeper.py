@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """One look at every open job. What it sends may have been sent already: nobody minds."""
+    """One look at every open job. A message that is sent twice by it does no harm."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Sweeper:
         self._look_seconds = look_seconds
 
     async def run(self) -> None:
-        """Look at all open jobs; one that cannot be looked at does not hide the others."""
+        """Look at all open jobs, also at those after one that cannot be read."""
         async for job, marked in self._store.open_jobs():
             try:
                 await self._look(job, marked)

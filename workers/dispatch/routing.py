@@ -24,6 +24,7 @@ class Routing:
         routes: Mapping[str, Sequence[str]],
     ) -> None:
         self._deployments = {each.name: each for each in deployments}
+        self._tasks = {each.name: each.serves for each in deployments}
         self._endpoints = endpoints
         self._infos: dict[str, EndpointInfo | None] = {}
         self._able: dict[tuple[Task, str], tuple[str, ...]] = {}
@@ -52,7 +53,7 @@ class Routing:
             return f"no deployment serves the model {model!r}; known are: {known}"
         if self._serving(task, model):
             return None
-        able = sorted({each for name in names for each in self._deployments[name].serves})
+        able = sorted({each for name in names for each in self._tasks[name]})
         return f"the deployments of {model!r} do not do {task}; they do: {', '.join(able)}"
 
     def pack_limits(self, task: Task, model: str) -> Limits:
@@ -100,7 +101,7 @@ class Routing:
 
     def _serving(self, task: Task, model: str) -> tuple[str, ...]:
         names = self.names.get(model, ())
-        return tuple(name for name in names if task in self._deployments[name].serves)
+        return tuple(name for name in names if task in self._tasks[name])
 
     def _hears(self, name: str, task: Task) -> bool:
         info = self._infos.get(name)

@@ -111,12 +111,12 @@ def _place(url: str, subject: str) -> tuple[str, str]:
 
 
 def unquoted(etag: str) -> str:
-    """Event Grid gives ETags unquoted, HTTP quoted: one form for both."""
+    """An ETag without quotes: Event Grid gives it so, and HTTP with them."""
     return etag.strip('"')
 
 
 def job_id(info: BlobInfo, options: Mapping[str, Any] | None) -> str:
-    """The same file, unchanged, is the same job; a queued job's options tell it apart.
+    """The id of a file's job: of an unchanged file the same, but for other options in a message.
 
     It begins with the file's last-modified time, so that jobs and results sort by it.
     """
@@ -131,7 +131,7 @@ def job_id(info: BlobInfo, options: Mapping[str, Any] | None) -> str:
 def announce(
     info: BlobInfo, door: Door, asked: Asked, options: Mapping[str, Any] | None = None
 ) -> Announcement:
-    """What becomes of a file at a door."""
+    """The announcement of a file."""
     return Announcement(
         job=job_id(info, options),
         door=door,
@@ -145,7 +145,7 @@ def announce(
 
 
 def check_place(container: str, name: str, input_containers: tuple[str, ...]) -> None:
-    """Whether a file may become a job at all. Raises InputError."""
+    """Raise InputError where a file cannot become a job, whatever it holds."""
     if container not in input_containers:
         known = ", ".join(input_containers)
         raise InputError(
@@ -162,7 +162,7 @@ def check_place(container: str, name: str, input_containers: tuple[str, ...]) ->
 
 
 def place_id(container: str, name: str, etag: str | None) -> str:
-    """What a write is called that yields no job: the same for each of its events, and short."""
+    """The short name of a write that yields no job, which is the same for each of its events."""
     return hashlib.sha256("\0".join((container, name, etag or "")).encode()).hexdigest()[:32]
 
 
@@ -198,7 +198,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def options_json(data: bytes) -> object:
-    """Parsed options. Raises ValueError."""
+    """The options in a JSON text. Raises ValueError where it is none or they are none."""
     _refuse_long(len(data))
     try:
         parsed: object = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Turns announcements into jobs. Every step may be repeated by a repeated announcement."""
+    """The way from announcements to jobs. A repeated announcement may repeat each of its steps."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Intake:
         asked: Asked = NOBODY,
         repeated: bool,
     ) -> None:
-        """A BlobCreated event came on `jobs`."""
+        """Make a job of the file of a BlobCreated event, where one is to be made."""
         announcement = await self._announcement(container, name, etag, asked)
         if announcement is not None:
             await self.run(announcement, repeated=repeated)
@@ -128,7 +128,7 @@ class Intake:
         return announcements.announce(info, "drop", asked)
 
     async def requested(self, request: JobRequest, asked: Asked, *, repeated: bool) -> None:
-        """A back end asks for a file to be run. Raises InputError."""
+        """Make a job of the file that a back end asks for. Raises InputError."""
         await self.run(await self.announced(request, asked), repeated=repeated)
 
     async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
@@ -178,7 +178,7 @@ class Intake:
     async def reject(
         self, what: str, error: InputError, asked: Asked, source: str | None = None
     ) -> None:
-        """Tell that something yields no job."""
+        """Publish that a request or a file yields no job."""
         reason = Reason(code=error.code, message=str(error))
         log.warning("rejected: %s", error.code)
         await self._outbox.tell_rejection("job.rejected", what, reason, asked, source=source)
@@ -186,7 +186,7 @@ class Intake:
     # -- from announcement to job
 
     async def run(self, announcement: Announcement, *, repeated: bool) -> None:
-        """Walk all steps from the first; each stands once, whoever walked it before."""
+        """Do all steps from the first one on; a step that was done before is left as it stands."""
         announcements.check_place(
             announcement.container, announcement.name, self._settings.all_input_containers
         )
@@ -226,7 +226,7 @@ class Intake:
         await self._transitions.take(job, begun, repeated=repeated)
 
     async def _pin(self, announcement: Announcement) -> Job | None:
-        """job.json, with the options as they are now. None: the file is not that file any more."""
+        """Create job.json with the present options; None where the file has changed since."""
         info = await self._current(announcement)
         if info is None:
             if not await self._store.withdraw(announcement):

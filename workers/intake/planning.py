@@ -59,7 +59,7 @@ class Survey:
             asked[kind] = 1
 
     def close(self) -> None:
-        """There are no more rows."""
+        """Note that there are no more rows."""
         self.is_foreign |= 0 < self.strangers < JUDGED_ROWS and self._all_strangers
 
     @property
@@ -85,7 +85,7 @@ class DuplicateFinder:
         self.first_repeated: int | None = None
 
     def add(self, custom_id: str) -> None:
-        """A request of the first scan."""
+        """Note a request of the first scan."""
         self._hashes.append(hash(custom_id))
 
     def candidates(self) -> int:
@@ -97,7 +97,7 @@ class DuplicateFinder:
         return len(self._twice)
 
     def confirm(self, line: int, custom_id: str, *, named: bool = True) -> None:
-        """A request of the second scan, in the order of the file."""
+        """Note a request of the second scan, in the order of the file."""
         if self._twice is None:
             raise RuntimeError("the first scan has not ended")
         if (hashed := hash(custom_id)) not in self._twice:
@@ -147,7 +147,7 @@ class Scanner:
         self.head = b""
 
     def feed(self, piece: bytes) -> Iterator[ScannedRow]:
-        """(offset, length, row) of each row that ends in this piece."""
+        """The rows that end in this piece, each with its offset and length in the file."""
         if len(self.head) < HEAD_BYTES:
             self.head += piece[: HEAD_BYTES - len(self.head)]
         first, *lines = piece.split(b"\n")
@@ -217,7 +217,7 @@ class Planner:
         self._offset = self._end = self._line = self._last = self._rows = self._weight = 0
 
     def add(self, offset: int, length: int, line: int, weight: int) -> PlannedShard | None:
-        """One row, and its weight in bytes; gives the shard that ends before it, if one does."""
+        """Add a row with its weight in bytes; gives the shard that ends before it."""
         done, end, rows = None, offset + length, self._rows
         large = self._weight + weight > MAX_BYTES
         if rows and (

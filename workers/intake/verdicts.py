@@ -10,7 +10,7 @@ from workers.rows.writing import DUPLICATE
 
 
 class Preflight(Protocol):
-    """What is asked of the dispatcher before a job is planned."""
+    """What intake asks of the dispatcher before a job is planned."""
 
     def cannot(self, task: Task, model: str) -> str | None:
         """Why no deployment serves a model's task; None where one does."""
@@ -51,7 +51,7 @@ def _invalid(job: Job, planned: Planned, routes: Preflight) -> str | None:
 
 
 async def _unserved(task: Task, model: str | None, routes: Preflight) -> str | None:
-    """Only what the deployments say of themselves: an unknown model is its row's error."""
+    """What deployments say of themselves against a task; an unknown model is its row's error."""
     if model is None or routes.cannot(task, model) is not None:
         return None
     return await routes.preflight(task, model)

@@ -84,7 +84,7 @@ def event(
 def rejection(
     kind: EventType, what: str, reason: Reason, *, source: str | None, asked: Asked, now: float
 ) -> StatusEvent:
-    """The event of what yields no job. `what` makes its id stable, so that a repeat is dropped."""
+    """The event of a request or file that yields no job; `what` makes its id the same each time."""
     return StatusEvent(
         id=f"{what}:{kind}",
         type=kind,

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Finisher:
-    """Brings a job from its last receipt to its terminal state. Two at once do no harm: block ids
+    """The way of a job from its last receipt to its end. Two at once do no harm: block ids
     and parts are the same, and each document stands once.
     """
 
@@ -209,5 +209,5 @@ def _file(name: str, parts: list[ManifestPart]) -> ManifestFile:
 
 
 def _block_id(shard: int) -> str:
-    """The same for everybody, and of one length, as the service demands."""
+    """The id of a shard's block: the same for every finisher, and of one length for all."""
     return f"{shard:08d}"

@@ -132,7 +132,7 @@ def report(state: JobState, journaled: Mapping[int, int], now: float) -> Change:
 def end(
     state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
 ) -> Change:
-    """Cancel, expire or fail: the first one wins; refused once finalizing."""
+    """End a job before its time: the first ending counts, and none does once it is finalizing."""
     if state is None:
         # A cancel may come before the plan: intake then plans, and the rows flow to their ends.
         return Change(JobState(revision=1, state="validating", ending=ending, reason=reason))
@@ -147,14 +147,14 @@ def end(
 
 
 def pause(state: JobState | None) -> Change:
-    """Stop asking; what is out comes back by itself."""
+    """Pause a job; shards that are out come back by themselves."""
     if state is None or state.state != "in_progress" or state.ending or state.paused:
         return NOTHING
     return Change(_moved(state, paused=True, waiting=None))
 
 
 def resume(state: JobState | None, *, repeated: bool = False) -> Change:
-    """Go on after a pause."""
+    """End a pause: all shards that are out are sent again."""
     if state is None or state.state != "in_progress":
         return NOTHING
     if not state.paused:
@@ -204,7 +204,7 @@ def close(state: JobState, *, now: float) -> Change:
 
 
 def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Change:
-    """The sweeper's: nothing has moved, so send again; older copies die at their next delivery."""
+    """Send all that is out again, as nothing moves; older copies die at their next delivery."""
     if repeated and state.nudges and state.revision == seen_revision + 1 and not state.paused:
         return Change(None, state.out)
     if state.revision != seen_revision or state.state != "in_progress":

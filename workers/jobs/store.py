@@ -74,7 +74,7 @@ class JobStore:
     async def create_once(
         self, ref: BlobRef, data: bytes | IO[bytes], *, content_type: str
     ) -> bool:
-        """Write what must be written once. False: it stood already, by whomever.
+        """Write a blob that must be written once; gives whether this call has written it.
 
         A 409 may be about one's own success whose answer was lost, so callers use what stands.
         """
@@ -120,11 +120,11 @@ class JobStore:
         return True
 
     async def close(self, job: str) -> None:
-        """The last event is out: forget the marker."""
+        """Remove the marker of a job whose last event was sent."""
         await self.blobs.delete(self._marker(job))
 
     async def withdraw(self, announcement: Announcement) -> bool:
-        """Forget the marker of what becomes no job. False: it has become one, and stays marked.
+        """Remove the marker of a file that becomes no job; gives whether it has not become one.
 
         Whoever pins the job marks it again after that, so one of both sees the other.
         """
@@ -135,14 +135,14 @@ class JobStore:
         return False
 
     async def open_jobs(self) -> AsyncIterator[tuple[str, float]]:
-        """(job, when it was marked) of every open job."""
+        """The id of every open job, and when it was marked."""
         async for info in self.blobs.list(self.state_container, "open/"):
             yield info.ref.name.removeprefix("open/"), info.last_modified
 
     # -- job, plan, duplicates
 
     async def create_job(self, job: Job) -> Job:
-        """Pin a job; gives the one that stands."""
+        """Create a job's document; gives the one that stands."""
         return await self._create_document(self.ref(job.id, "job.json"), job)
 
     async def job(self, job: str) -> Job | None:
@@ -169,7 +169,7 @@ class JobStore:
         await self.create_once(self.ref(job, "plan.jsonl"), data, content_type="application/jsonl")
 
     async def plan_totals(self, job: str) -> tuple[int, int] | None:
-        """(shards, rows) of the plan that stands; None before there is one."""
+        """How many shards and rows the plan has that stands; None before there is one."""
         try:
             data = (await self._read(self.ref(job, "plan.jsonl"))).data
         except BlobMissing:

@@ -79,7 +79,7 @@ class Transitions:
         raise Unavailable(f"the state of {job.id} could not be changed: too many are at it")
 
     async def tell_end(self, job: Job, state: JobState) -> None:
-        """Whatever comes to an ended job: make sure that its last event was sent."""
+        """Make sure that an ended job's last event was sent, whatever message has come for it."""
         if await self._store.is_open(job.id):
             await self._outbox.tell(lifecycle.standing_event(state), job, state)
             await self._store.close(job.id)

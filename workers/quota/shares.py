@@ -273,7 +273,7 @@ def _seat(
 
 
 def _score(holder: Holder, weight: float, now: float) -> float:
-    """Who waits with the highest score comes next: the heavy soon, the light in the end."""
+    """The score of a holder that waits: the highest comes next; that of the heavy grows fast."""
     return (now - holder.since) * weight
 
 

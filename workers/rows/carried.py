@@ -31,7 +31,7 @@ class Carried(NamedTuple):
 
 
 def carried_by(line: bytes, max_line_bytes: int) -> Carried | None:
-    """None for a line that is none of errors.jsonl.
+    """What a line of errors.jsonl carries; None for any other line.
 
     It is judged by what it carries, not by its own length: escaped, a line may have six times its
     bytes. Raises WrongRow where it carries nothing that could be asked again.

@@ -49,7 +49,7 @@ def custom_id_of(row: Mapping[str, Any], line: bytes | None = None) -> str | Non
 
 
 def good_id_of(row: Mapping[str, Any], line: bytes | None = None) -> str | None:
-    """The same, but None for one that nobody could take."""
+    """The id that a row gives itself; None where it gives none, or none that is valid."""
     try:
         return custom_id_of(row, line)
     except WrongRow:

@@ -154,13 +154,13 @@ class Attempt:
         return len(self.results) == self.planned.rows
 
     def collect(self, result: RowResult) -> None:
-        """A row is done; the next journal interval makes it durable."""
+        """Keep the result of a row; the next journal interval makes it durable."""
         if result.row not in self.results:
             self.results.add(result)
             self.journal.add(writing.journal_line(result))
 
     def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:
-        """Calls were made for a row that has to wait; its line will tell of them."""
+        """Keep the calls that were made for a row that has to wait; its line will tell of them."""
         self.spent[row] = (*self.spent.get(row, ()), *attempts)
         self.journal.add(writing.spent_line(row, attempts))
 
@@ -241,6 +241,6 @@ class Attempt:
                 await watch(self)
 
     def stop(self) -> None:
-        """Ask no more: the process is about to end."""
+        """Stop the asking, because the process is about to end."""
         if self._asking is not None:
             self._asking.cancel()

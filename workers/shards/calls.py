@@ -35,7 +35,7 @@ class Dispatch(Protocol):
     """What asking needs of the dispatcher."""
 
     async def ask(self, call: Call, *, job: str, weight: float, gate: Gate) -> Answer:
-        """One call, when its turn comes. Raises HandBack where that is not in time."""
+        """Make a call when its turn comes. Raises HandBack where that is not in time."""
 
     def pack_limits(self, task: Task, model: str) -> Limits:
         """What a packed call may hold."""
@@ -68,7 +68,7 @@ class ShardCalls:
         self.handed_back: list[HandBack] = []
 
     async def all_at_once(self, rows: Sequence[NumberedRow]) -> None:
-        """Ask all rows; the dispatcher bounds what is in flight, this what waits for it."""
+        """Ask all rows, of which AT_ONCE wait or are in flight at a time."""
         room = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for call in self._calls(rows):

@@ -28,7 +28,7 @@ class Lease:
         self.until = 0.0
 
     async def acquire(self) -> bool:
-        """Take it; False where another attempt holds it."""
+        """Take the lease; gives whether no other attempt holds it."""
         start = asyncio.get_running_loop().time()
         try:
             await self._blobs.acquire_lease(self._ref, self.attempt, SECONDS)
@@ -70,7 +70,7 @@ class Lease:
             gate.until = self.until
 
     async def renew(self) -> bool:
-        """Prolong it; False where it is lost."""
+        """Prolong the lease; gives whether it is not lost."""
         start = asyncio.get_running_loop().time()
         try:
             await self._blobs.renew_lease(self._ref, self.attempt)
@@ -80,7 +80,7 @@ class Lease:
         return True
 
     async def release(self) -> None:
-        """Give it back; where that fails it runs out by itself."""
+        """Give the lease back; it runs out by itself where that fails."""
         try:
             await self._blobs.release_lease(self._ref, self.attempt)
         except (StorageError, Unavailable) as error:

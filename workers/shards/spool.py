@@ -57,7 +57,7 @@ class Spool:
         return lines, length, digest.hexdigest()
 
     def close(self) -> None:
-        """Forget everything."""
+        """Remove the temporary file."""
         self._texts.close()
 
 
