@@ -15,6 +15,7 @@ from local.endpoint.faults import Rule, When
 from local.endpoint.server import Endpoint as Simulated
 from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
+from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from tests.adapters.clients import EMBED, KEY, SEED, deployment
 from workers.adapters.endpoints import connect
@@ -22,10 +23,12 @@ from workers.dispatch.admission import Gate
 from workers.dispatch.call import Answer, Call
 from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import HandBack
+from workers.rows.answer_size import answer_bytes
 from workers.rows.packing import Limits
 from workers.rows.reading import Request
 from workers.rows.writing import RowResult
 from workers.shards.calls import ShardCalls
+from workers.shards.room import ROOM_BYTES, Room
 
 JOB = Job(
     id="20260101T000000Z-0000000000000000",
@@ -46,6 +49,10 @@ JOB = Job(
 
 def loop_time() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def kept() -> None:
+    """Everything is kept at once."""
 
 
 def texts(count: int) -> Sequence[tuple[int, Request]]:
@@ -73,6 +80,8 @@ async def asking(
                 lambda result: results.update({result.row: result}),
                 spend=lambda _row, _attempts: None,
                 spent={},
+                room=Room(),
+                keep=kept,
             )
             yield asked, results, simulator
 
@@ -134,10 +143,70 @@ async def test_what_failed_for_a_pack_is_held_against_none_of_its_rows() -> None
         gate = Gate(inf, inf)
         nobody: Callable[[RowResult], None] = lambda _: None  # noqa: E731
         asked = ShardCalls(
-            JOB, HandsBack(), gate, nobody, spend=lambda _, calls: spent.extend(calls), spent={}
+            JOB,
+            HandsBack(),
+            gate,
+            nobody,
+            spend=lambda _, calls: spent.extend(calls),
+            spent={},
+            room=Room(),
+            keep=kept,
         )
         await asked.all_at_once(texts(count))
         return spent
 
     assert [attempt.counted for attempt in await spent_by(8)] == [False]
     assert [attempt.counted for attempt in await spent_by(1)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dimensions", "at_once"),
+    [(2048, None, 1), (2048, 64, 8), (2048, 8, 128), (1, None, 128)],
+    ids=["large", "less so", "small", "one vector"],
+)
+async def test_large_answers_share_the_memory_of_a_process(
+    inputs: int, dimensions: int | None, at_once: int
+) -> None:
+    """16 shards at a time would else hold 128 answers each, of up to 70 MB."""
+    room, kept_so_far = Room(), 0
+    in_flight = most = 0
+
+    class Slow:
+        async def ask(self, call: Call, *, job: str, weight: float, gate: Gate) -> Answer:
+            nonlocal in_flight, most
+            in_flight += 1
+            most = max(most, in_flight)
+            await asyncio.sleep(0)
+            in_flight -= 1
+            return Answer(Outcome(kind="bad_request"), ())
+
+        def pack_limits(self, task: Task, model: str) -> Limits:
+            return Limits(inputs=1)
+
+    async def keep() -> None:
+        nonlocal kept_so_far
+        kept_so_far += 1
+        await asyncio.sleep(0)
+
+    def shard() -> ShardCalls:
+        return ShardCalls(
+            JOB,
+            Slow(),
+            Gate(inf, inf),
+            lambda _: None,
+            spend=lambda _row, _attempts: None,
+            spent={},
+            room=room,
+            keep=keep,
+        )
+
+    body: dict[str, Any] = {"input": ["text"] * inputs, "model": EMBED}
+    if dimensions:
+        body["dimensions"] = dimensions
+    rows = [(n, Request(n + 1, str(n), "embeddings", EMBED, body)) for n in range(64)]
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(shard().all_at_once(rows))
+    assert most == at_once
+    assert kept_so_far == (0 if at_once == 128 else 128)
+    assert at_once == 128 or answer_bytes("embeddings", body) * (at_once - 1) < ROOM_BYTES

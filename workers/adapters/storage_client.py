@@ -14,7 +14,8 @@ from workers.errors import SettingsError
 # Seconds of silence on a connection before the SDK gives up on an answer.
 SILENCE_SECONDS = 12.0
 _SINGLE_GET = 32 * 1024 * 1024
-_SINGLE_PUT = 64 * 1024 * 1024
+# What is larger goes in blocks of 4 MiB, for the SDK reads a whole put into memory.
+_SINGLE_PUT = 8 * 1024 * 1024
 # Bytes taken off a connection at a time; azure-core's default for a transport of one's own is
 # 4 KiB.
 _BLOCK_BYTES = 256 * 1024

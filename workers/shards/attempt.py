@@ -230,6 +230,11 @@ class Attempt:
         if self._asking.cancelled():
             raise Draining
 
+    async def keep(self) -> None:
+        """Journal now. Trouble with storage is no reason to stop asking: it is written later."""
+        with contextlib.suppress(StorageError, Unavailable):
+            await self.journal.flush()
+
     async def _attend(self, interval: float, watch: Callable[["Attempt"], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(interval)

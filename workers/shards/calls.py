@@ -14,10 +14,12 @@ from workers.dispatch.admission import Gate
 from workers.dispatch.call import Answer, Call
 from workers.errors import HandBack
 from workers.rows import writing
+from workers.rows.answer_size import answer_bytes
 from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
 from workers.rows.reading import Request
 from workers.rows.writing import RowResult
 from workers.shards.quarantine import Quarantine
+from workers.shards.room import LARGE_BYTES, Room
 
 WEIGHT_OF_PRIORITY = {"high": 4.0, "normal": 1.0, "low": 0.1}
 
@@ -46,6 +48,7 @@ class ShardCalls:
 
     `spend` is told of the calls that were made in vain for a row that has to wait, and `spent` has
     those of earlier attempts. `handed_back` holds why, for each call that was not made in time.
+    Large answers need `room`, which they leave when `keep` has brought them out of memory.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class ShardCalls:
         *,
         spend: Callable[[int, CallRecords], None],
         spent: Mapping[int, CallRecords],
+        room: Room,
+        keep: Callable[[], Awaitable[None]],
     ) -> None:
         self._job = job
         self._dispatch = dispatch
@@ -64,6 +69,8 @@ class ShardCalls:
         self._collect = collect
         self._spend = spend
         self._spent = spent
+        self._room = room
+        self._keep = keep
         self._weight = WEIGHT_OF_PRIORITY[job.priority]
         self.handed_back: list[HandBack] = []
 
@@ -82,10 +89,18 @@ class ShardCalls:
         by_row = dict(rows)
         for row, request in rows:
             if request.task not in PACKED:
-                yield partial(self._alone, row, request)
+                size = answer_bytes(request.task, request.body)
+                yield partial(self._with_room, size, partial(self._alone, row, request))
         for (task, model), packable in _packable(rows).items():
             for packed in pack(packable, self._dispatch.pack_limits(task, model)):
-                yield partial(self._packed, packed, by_row)
+                size = answer_bytes(task, packed.body)
+                yield partial(self._with_room, size, partial(self._packed, packed, by_row))
+
+    async def _with_room(self, size: int, ask: Callable[[], Awaitable[None]]) -> None:
+        async with self._room.hold(size):
+            await ask()
+            if size >= LARGE_BYTES:
+                await self._keep()
 
     async def by_groups(
         self,

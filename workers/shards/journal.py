@@ -91,7 +91,10 @@ class Journal:
                 if block and len(block) + len(line) > MAX_APPEND:
                     await self._append(bytes(block))
                     block.clear()
-                block += line
+                if len(line) > MAX_APPEND:
+                    await self._append(line)
+                else:
+                    block += line
             if block:
                 await self._append(bytes(block))
             del self._pending[:lines]

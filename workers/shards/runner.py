@@ -24,6 +24,7 @@ from workers.shards.input import Routes, read_rows
 from workers.shards.lease import Lease
 from workers.shards.quarantine import Quarantine
 from workers.shards.receipt import write_receipt
+from workers.shards.room import Room
 
 HELD_RETRY_SECONDS: Final = 20.0
 OUTAGE_RETRY_SECONDS: Final = 30.0
@@ -68,6 +69,7 @@ class Runner:
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._room = Room()
         self._unended: dict[Attempt, None] = {}
         self._quarantine = Quarantine()
         self._draining = False
@@ -123,6 +125,8 @@ class Runner:
             attempt.collect,
             spend=attempt.spend,
             spent=attempt.spent,
+            room=self._room,
+            keep=attempt.keep,
         )
         async with attempt:
             receipt = await self._bring_on(attempt, asking)

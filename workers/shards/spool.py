@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 
 from workers.rows.writing import RowResult
 
-MEMORY_BYTES: Final = 16 * 1024 * 1024
+MEMORY_BYTES: Final = 2 * 1024 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 
 
