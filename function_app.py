@@ -28,7 +28,7 @@ drain = service.drain
 async def prompts(file: blob.BlobClient) -> None:
     """A file was dropped; its content never travels through the binding."""
     running = await service()
-    await running.intake.announce(file.container_name, file.blob_name)
+    await running.doors.announce(file.container_name, file.blob_name)
 
 
 @app.service_bus_queue_trigger("message", BUS, "jobs", data_type=BINARY)
@@ -57,16 +57,17 @@ async def dead_shards(message: func.ServiceBusMessage) -> None:
 
 @app.timer_trigger("timer", schedule="%NIGHTLY_SCHEDULE%")
 async def nightly(timer: func.TimerRequest) -> None:
-    """Announce every file of the nightly container."""
-    await (await service()).intake.nightly()
+    """Announce the new files of the nightly container."""
+    await (await service()).nightly.run()
 
 
 @app.timer_trigger("timer", schedule="0 */5 * * * *")
 async def sweep(timer: func.TimerRequest) -> None:
-    """Help jobs that have not moved, and dead letters that no trigger has come for."""
+    """Help jobs that have not moved, dead letters that no trigger has come for, a broken night."""
     running = await service()
     await running.sweeper.run()
     await running.inbox.drain_dead()
+    await running.nightly.resume()
 
 
 @app.route("api/{*path}", methods=list(func.HttpMethod))

@@ -27,10 +27,14 @@ from azure.storage.blob.aio import BlobServiceClient
 from local.azurite import azurite
 from schemas.deployments import Deployment, Task
 from schemas.jobs import Job, JobOptions
+from schemas.tenants import DEFAULT_TENANT
 from workers.adapters.blobs import connect_blobs
+from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.intake.scanning import pieces_of
+from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
+from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef, Blobs, OutMessage
@@ -112,10 +116,22 @@ async def plan(blobs: Blobs, turn: int) -> int:
     rng = random.Random(0)
     outbox = Outbox(bus, results_container=settings.results_container, clock=time.time, rng=rng)
     transitions = Transitions(store, outbox, rng=rng)
-    intake = Intake(store, transitions, outbox, Anywhere(), settings, clock=time.time)
-    await intake.dropped(*FILE, repeated=False)
-    (job,) = [job async for job in store.jobs()]
-    held = await store.state(job)
+    index = JobIndex(store)
+    rejections = Rejections(index, outbox, settings.tenants, clock=time.time)
+    intake = Intake(
+        store,
+        transitions,
+        outbox,
+        index,
+        rejections,
+        routes=Anywhere(),
+        settings=settings,
+        clock=time.time,
+    )
+    doors = Doors(store, outbox, index, rejections, intake, settings=settings, clock=time.time)
+    await doors.dropped(*FILE, repeated=False)
+    [entry], _ = await index.page(DEFAULT_TENANT, 1)
+    held = await store.state(entry.id)
     assert held is not None
     assert held.state.state == "in_progress"
     assert bus.sent >= held.state.window

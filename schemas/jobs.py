@@ -15,14 +15,17 @@ from pydantic import (
 
 from schemas.requests import deeper_than
 from schemas.results import Counts, Tokens, WaitReason
+from schemas.tenants import DEFAULT_TENANT, TenantName
 
 SCHEMA_VERSION = 1
+# The newest that this version reads: 2 stands where an earlier one would break what it says.
+NEWEST_VERSION = 2
 
 State = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelled"
 ]
 Ending = Literal["cancelled", "expired", "failed"]
-ShownState = State | Literal["cancelling", "expiring", "failing", "paused"]
+ShownState = State | Literal["cancelling", "expiring", "failing", "paused", "rejected"]
 _SHOWN_ENDING: dict[Ending, ShownState] = {
     "cancelled": "cancelling",
     "expired": "expiring",
@@ -199,6 +202,7 @@ class Job(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     id: str
+    tenant: TenantName = DEFAULT_TENANT
     door: Door
     container: str
     name: str
@@ -215,6 +219,16 @@ class Job(BaseModel):
         default=None, description="why the job cannot run: it ends without asking anything"
     )
     results: str = Field(description="folder in the results container")
+
+    @property
+    def input(self) -> str:
+        """The file, as users are told of it."""
+        return f"{self.container}/{self.name}"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The asking message's properties, and the job's own metadata over them."""
+        return {**self.asked.metadata, **self.options.metadata}
 
 
 class PlannedShard(BaseModel):
@@ -300,13 +314,17 @@ class JobState(BaseModel):
 class JobStatus(BaseModel):
     """What the service tells of a job: the data of every event, and `GET /api/jobs/{id}`.
 
-    Times are ISO 8601 UTC. A rejected request has no job.
+    Times are ISO 8601 UTC. What was rejected has no job, but a name of its own.
     """
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     job: str | None = Field(default=None, description="the job's id; absent in a rejection")
+    rejection: str | None = Field(
+        default=None, description="what a rejection is called: GET /api/jobs/{rejection} tells it"
+    )
+    tenant: TenantName | None = None
     state: ShownState | None = None
     input: str | None = Field(default=None, description="container/name")
     door: Door | None = Field(default=None, description="how the job came")

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from schemas.jobs import SCHEMA_VERSION, Asked, Door, JobStatus
+from schemas.tenants import DEFAULT_TENANT, TenantName
 
 ContainerName = Annotated[str, Field(max_length=63)]
 BlobName = Annotated[str, Field(max_length=1024)]
@@ -29,6 +30,14 @@ class JobRequest(_Message):
     etag: ETag | None = Field(
         default=None, description="the file is run only if this is still its ETag"
     )
+    tenant: TenantName = Field(
+        default=DEFAULT_TENANT, description="for whom it is run: one that `TENANTS` knows"
+    )
+    rerun: bool = Field(
+        default=False,
+        description="run it anew though it was run before; the MessageId tells one rerun from "
+        "another, so it needs one",
+    )
     options: dict[str, Any] | None = Field(
         default=None,
         description="as in job-options.schema.json; {} is none. Without them the file's own are "
@@ -50,6 +59,10 @@ class Announcement(_Message):
         default=None, description="None: look in the blob's metadata and beside it"
     )
     asked: Asked = Asked()
+    # Not written where it says nothing: earlier versions refuse what they do not know.
+    tenant: TenantName = Field(
+        default=DEFAULT_TENANT, exclude_if=lambda tenant: tenant == DEFAULT_TENANT
+    )
 
 
 class Finish(_Message):
@@ -94,6 +107,7 @@ EventType = Literal[
     "job.cancelled",
     "job.rejected",
     "job.refused",
+    "job.known",
 ]
 
 

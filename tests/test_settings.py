@@ -20,10 +20,15 @@ def test_what_is_set_is_taken_and_the_rest_has_its_default() -> None:
         [DEPLOYMENT | {"key_setting": "KEY"}],
         KEY="k",
         INPUT_CONTAINERS="one, two",
+        TENANTS='{"blue": {"weight": 2}}',
         ENVIRONMENT_PROXIES="true",
     )
     settings = read_settings(given)
     assert settings.input_containers == ("one", "two")
+    assert {name: each.weight for name, each in settings.tenants.items()} == {
+        "default": 1.0,
+        "blue": 2.0,
+    }
     assert settings.environment_proxies
     assert settings.default_models == dict.fromkeys(("chat", "completions", "embeddings"), "m")
     plain = read_settings(environment([DEPLOYMENT | {"auth": "none"}]))
@@ -46,6 +51,10 @@ def test_a_key_that_is_not_there_is_told_with_its_entry(value: dict[str, str]) -
         ("SHARD_SECONDS", "0", "setting SHARD_SECONDS: "),
         ("RESULTS_CONTAINER", "Not_One", "setting RESULTS_CONTAINER: "),
         ("RESULTS_CONTAINER", "prompts", "container 'prompts' is both for input and"),
+        ("TENANTS", '{"blue": {"wieght": 1}}', "TENANTS, 'blue', 'wieght': "),
+        ("TENANTS", '{"Blue!": {}}', "TENANTS, 'Blue!': "),
+        ("TENANTS", "[]", "TENANTS: "),
+        ("TENANTS", "{", "TENANTS is not JSON"),
         ("ROUTES", '{"m": ["wset"]}', "no deployment is named 'wset'"),
         ("DEPLOYMENTS", "[", "DEPLOYMENTS is not JSON"),
     ],

@@ -9,14 +9,23 @@ from typing import Final
 import orjson
 from pydantic import ValidationError
 
-from schemas.jobs import SCHEMA_VERSION, TRACEPARENT, Asked, JobState, Reason
+from schemas.jobs import (
+    NEWEST_VERSION,
+    SCHEMA_VERSION,
+    TRACEPARENT,
+    Asked,
+    JobState,
+    Reason,
+)
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage, ShardMessage
 from workers.errors import InputError, NewerVersion, Unavailable
 from workers.intake import announcements
+from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.jobs import lifecycle
 from workers.jobs.finisher import Finisher
 from workers.jobs.outbox import JOBS, SHARDS, Outbox
+from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import REPEATED, TRACE, Bus, OutMessage, Received
@@ -43,8 +52,10 @@ class Inbox:
         store: JobStore,
         transitions: Transitions,
         outbox: Outbox,
+        rejections: Rejections,
         bus: Bus,
         *,
+        doors: Doors,
         intake: Intake,
         runner: Runner,
         finisher: Finisher,
@@ -53,7 +64,9 @@ class Inbox:
         self._store = store
         self._transitions = transitions
         self._outbox = outbox
+        self._rejections = rejections
         self._bus = bus
+        self._doors = doors
         self._intake = intake
         self._runner = runner
         self._finisher = finisher
@@ -68,7 +81,7 @@ class Inbox:
             message = announcements.read_jobs_message(received.body)
             await self._do(message, asked, received.repeated)
         except InputError as error:
-            await self._intake.reject(_name(received), error, asked)
+            await self._reject(received, error)
         except NewerVersion as error:
             await self._refuse(received, error)
         except Unavailable as error:
@@ -80,7 +93,7 @@ class Inbox:
     ) -> None:
         match message:
             case JobRequest():
-                await self._intake.requested(message, asked, repeated=repeated)
+                await self._doors.requested(message, asked, repeated=repeated)
             case Announcement():
                 await self._intake.run(message, repeated=repeated)
             case Finish(job=job):
@@ -88,7 +101,7 @@ class Inbox:
             case Expire(job=job):
                 await self._expire(job, repeated)
             case announcements.BlobCreated(container=container, name=name, etag=etag):
-                await self._intake.dropped(
+                await self._doors.dropped(
                     container, name, etag=etag, asked=asked, repeated=repeated
                 )
             case None:
@@ -154,12 +167,12 @@ class Inbox:
             return  # the job has its marker: the sweeper's
         try:
             if isinstance(message, JobRequest):
-                message = await self._intake.announced(message, asked)
+                message = await self._doors.announced(message, asked)
         except InputError as error:
             failed = error
         if isinstance(message, Announcement) and not await self._store.withdraw(message):
             return  # an earlier delivery made it a job: the sweeper's
-        await self._intake.reject(_name(received), failed, asked)
+        await self._reject(received, failed)
 
     async def dead_shards(self, received: Received) -> None:
         """Send a dead letter again, as a repeat: the stored documents decide what comes of it."""
@@ -190,20 +203,24 @@ class Inbox:
         )
         await self._bus.send(JOBS, [message])
 
+    async def _reject(self, received: Received, error: InputError) -> None:
+        origin = announcements.origin_of(received.body)
+        await self._rejections.reject(_name(received), error, _asked(received), origin)
+
     async def _refuse(self, received: Received, error: InputError | NewerVersion) -> None:
         """Keep a message that this version cannot read, and publish an event that says so."""
         code = error.code if isinstance(error, InputError) else "newer_version"
         kept = await self._store.refuse(_name(received), received.body)
         reason = Reason(code=code, message=f"{error}; kept as {kept.container}/{kept.name}")
-        log.warning("refused: %s", reason.message)
-        await self._outbox.tell_rejection("job.refused", _name(received), reason, _asked(received))
+        origin = announcements.origin_of(received.body)
+        await self._rejections.refuse(_name(received), reason, _asked(received), origin)
 
 
 def _read_shard(body: bytes) -> ShardMessage:
     try:
         raw = orjson.loads(body)
         version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        if isinstance(version, int) and version > NEWEST_VERSION:
             raise NewerVersion("a message", version)
         return ShardMessage.model_validate(raw)
     except (orjson.JSONDecodeError, ValidationError):

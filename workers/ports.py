@@ -87,13 +87,12 @@ class Blobs(Protocol):
     async def delete(self, ref: BlobRef) -> None:
         """Remove a blob; one that is not there is fine."""
 
-    def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
-        """Blobs below a prefix, by name, with metadata."""
+    def list(
+        self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
+    ) -> AsyncIterator[BlobInfo]:
+        """Blobs below a prefix, by name, with metadata.
 
-    def children(self, container: str, prefix: str) -> AsyncIterator[str]:
-        """Virtual folders right below a prefix (which ends in `/`), by name.
-
-        Their own names only: `a`, not `prefix/a/`.
+        `start`: only from this name on; `page`: how many are fetched at a time.
         """
 
     async def create_append(self, ref: BlobRef) -> None:

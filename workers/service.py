@@ -25,9 +25,13 @@ from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.reporting import Reporter
 from workers.errors import WorkerError
 from workers.inbox import Inbox
+from workers.intake.doors import Doors
 from workers.intake.intake import Intake
+from workers.intake.nightly import Nightly
 from workers.jobs.finisher import SLICE_SECONDS, Finisher
+from workers.jobs.index import JobIndex
 from workers.jobs.outbox import JOBS, SHARDS, STATUS, Outbox
+from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import Blobs, Bus, Endpoint
@@ -57,7 +61,9 @@ class Service:
 
     store: JobStore
     dispatcher: Dispatcher
+    doors: Doors
     intake: Intake
+    nightly: Nightly
     inbox: Inbox
     runner: Runner
     sweeper: Sweeper
@@ -85,26 +91,41 @@ def compose(
     store = _store(settings, blobs, clock)
     outbox = Outbox(bus, results_container=settings.results_container, clock=clock, rng=rng)
     transitions = Transitions(store, outbox, rng=rng)
-    intake = Intake(store, transitions, outbox, dispatcher, settings, clock=clock)
+    index = JobIndex(store)
+    rejections = Rejections(index, outbox, settings.tenants, clock=clock)
+    intake = Intake(
+        store,
+        transitions,
+        outbox,
+        index,
+        rejections,
+        routes=dispatcher,
+        settings=settings,
+        clock=clock,
+    )
+    doors = Doors(store, outbox, index, rejections, intake, settings=settings, clock=clock)
+    nightly = Nightly(store, doors, container=settings.nightly_container, clock=clock)
     runner = Runner(store, transitions, outbox, dispatcher, clock=clock, rng=rng, settings=settings)
     finisher = Finisher(store, transitions, clock=clock, slice_seconds=slice_seconds)
     inbox = Inbox(
         store,
         transitions,
         outbox,
+        rejections,
         bus,
+        doors=doors,
         intake=intake,
         runner=runner,
         finisher=finisher,
         clock=clock,
     )
-    sweeper = Sweeper(store, transitions, outbox, intake, clock=clock)
+    sweeper = Sweeper(store, transitions, outbox, doors, clock=clock)
     board = HealthBoard(blobs, settings.state_container)
     lanes, moved = dispatcher.lanes, dispatcher.moved
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved)
     deployments = DeploymentsApi(settings.deployments, board, store, transitions, clock=clock)
-    api = Api(store, transitions, intake, deployments, clock=clock)
-    return Service(store, dispatcher, intake, inbox, runner, sweeper, api, reporter)
+    api = Api(store, transitions, index, doors, deployments, clock=clock)
+    return Service(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, api, reporter)
 
 
 def _store(settings: Settings, blobs: Blobs, clock: ServiceClock | Callable[[], float]) -> JobStore:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
 from schemas.jobs import window_seconds
+from schemas.tenants import Tenant, only_default, parse_tenants
 from workers.errors import SettingsError
 
 Container = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")]
@@ -21,6 +22,7 @@ class Settings(BaseModel):
 
     deployments: tuple[Deployment, ...]
     routes: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = Field(default_factory=only_default)
     input_containers: tuple[Container, ...] = ("prompts", "nightly", "inputs")
     nightly_container: Container = "nightly"
     results_container: Container = "results"
@@ -72,6 +74,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         )
     try:
         values["deployments"] = parse_deployments(environment.get("DEPLOYMENTS") or "[]")
+        values["tenants"] = parse_tenants(environment.get("TENANTS") or "{}")
         values["routes"] = parse_routes(environment.get("ROUTES") or "{}", values["deployments"])
         settings = Settings.model_validate(values)
     except ValidationError as error:

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from schemas.jobs import Job, JobState
 from schemas.messages import Finish
 from workers.errors import WorkerError
-from workers.intake.intake import Intake
+from workers.intake.doors import Doors
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import Held, JobStore
@@ -26,7 +27,7 @@ class Sweeper:
         store: JobStore,
         transitions: Transitions,
         outbox: Outbox,
-        intake: Intake,
+        doors: Doors,
         *,
         clock: Callable[[], float],
         look_seconds: float = LOOK_SECONDS,
@@ -34,24 +35,28 @@ class Sweeper:
         self._store = store
         self._transitions = transitions
         self._outbox = outbox
-        self._intake = intake
+        self._doors = doors
         self._clock = clock
         self._look_seconds = look_seconds
+        self._looked = -inf
 
     async def run(self) -> None:
         """Look at all open jobs, also at those after one that cannot be read."""
+        now = self._clock()
+        since = now - self._looked
         async for job, marked in self._store.open_jobs():
             try:
-                await self._look(job, marked)
+                await self._look(job, marked, since)
             except WorkerError as error:
                 log.warning("job %s could not be looked at: %s", job, error)
+        self._looked = now
 
-    async def _look(self, job_id: str, marked: float) -> None:
+    async def _look(self, job_id: str, marked: float, since: float) -> None:
         job = await self._store.job(job_id)
         held = await self._store.state(job_id) if job else None
         moved = held.last_modified if held else marked
         due = lifecycle.overdue(
-            held.state if held else None, self._clock() - moved, self._look_seconds
+            held.state if held else None, self._clock() - moved, self._look_seconds, since
         )
         if job is None or held is None or held.state.state == "validating":
             if due:
@@ -69,7 +74,7 @@ class Sweeper:
         announcement = await self._store.announcement(job_id)
         if announcement is not None:
             # Not planned here: that takes minutes, and others wait to be looked at.
-            await self._intake.send(announcement, repeated=True)
+            await self._doors.send(announcement, repeated=True)
 
     async def _expired(self, job: Job, held: Held) -> Held:
         def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:

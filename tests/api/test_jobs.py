@@ -82,3 +82,30 @@ async def test_a_cursor_that_is_no_job_is_refused() -> None:
     async with bench() as service:
         reply = await service.ask("GET", "/api/jobs", after="20260101T000000Z-none")
         assert (reply.code, reply.body["error"]["param"]) == (400, "after")
+
+
+async def test_a_rerun_is_told_from_others_by_its_idempotency_key() -> None:
+    async with bench() as service:
+        await service.drop(ROWS, container="inputs")
+        jobs = []
+        for key, code in (("a", 202), ("a", 200), ("b", 202)):
+            body = REQUEST | {"rerun": True}
+            reply = await service.ask("POST", "/api/jobs", body, {"idempotency-key": key})
+            await service.settle()
+            assert reply.code == code
+            jobs.append(reply.body["job"])
+        assert jobs[0] == jobs[1] != jobs[2]
+        reply = await service.ask("POST", "/api/jobs", REQUEST | {"rerun": True})
+        assert (reply.code, reply.body["error"]["code"]) == (400, "rerun_unnamed")
+
+
+async def test_pages_of_a_filter_that_few_fit_are_short_and_go_on() -> None:
+    async with bench() as service:
+        for number in range(5):
+            await service.say({"container": "inputs", "name": f"{number}.jsonl"})
+        await service.run(ROWS, "last.jsonl")
+        page = (await service.ask("GET", "/api/jobs", state="rejected", limit="2")).body
+        assert [len(page["data"]), page["has_more"]] == [2, True]
+        rest = await service.ask("GET", "/api/jobs", state="rejected", after=page["last_id"])
+        assert [len(rest.body["data"]), rest.body["has_more"]] == [3, False]
+        assert (await service.ask("GET", "/api/jobs", tenant="blue")).body["data"] == []

@@ -1,10 +1,13 @@
 """Every method, path and query is an operation or a refusal that says what is wrong."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.jobs import JobStatus
+from schemas.listing import IndexEntry
 from workers.api.http import HttpCall, HttpRefusal
 from workers.api.routing import Act, CreateJob, ListJobs, ReadJob, route
 
@@ -101,17 +104,18 @@ def test_times_are_iso_or_epoch_seconds(time: str) -> None:
     ],
 )
 def test_a_job_has_to_fit_every_filter(query: dict[str, str], taken: bool) -> None:
-    told = JobStatus(
-        job="a",
-        state="failed",
+    entry = IndexEntry(
+        id="a",
         door="queue",
         input="inputs/a.jsonl",
-        created="2026-01-02T00:00:00.000Z",
+        created=datetime(2026, 1, 2, tzinfo=UTC).timestamp(),
         metadata={"team": "blue", "run": "7"},
     )
+    told = JobStatus(job="a", state="failed")
     asked = route(HttpCall("GET", "/api/jobs", query))
     assert isinstance(asked, ListJobs)
-    assert asked.takes(told) is taken
+    assert (asked.lists(entry) and asked.takes(told)) is taken
+    assert asked.filters is bool(query)
 
 
 PARAMETERS = st.sampled_from(["limit", "after", "state", "created_after", "metadata_a"])

@@ -124,17 +124,13 @@ class MemoryBlobs:
             self._unleased(self.blobs[ref])
             del self.blobs[ref]
 
-    async def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
+    async def list(
+        self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
+    ) -> AsyncIterator[BlobInfo]:
         await asyncio.sleep(0)
         for ref in self._below(container, prefix):
-            if ref in self.blobs:
+            if ref in self.blobs and ref.name >= (start or ""):
                 yield _info(ref, self.blobs[ref])
-
-    async def children(self, container: str, prefix: str) -> AsyncIterator[str]:
-        await asyncio.sleep(0)
-        rests = [ref.name.removeprefix(prefix) for ref in self._below(container, prefix)]
-        for child in dict.fromkeys(rest.split("/")[0] for rest in rests if "/" in rest):
-            yield child
 
     async def create_append(self, ref: BlobRef) -> None:
         await asyncio.sleep(0)

@@ -157,15 +157,12 @@ class FaultyBlobs:
     async def delete(self, ref: BlobRef) -> None:
         await self._do("delete", ref, lambda: self.inner.delete(ref))
 
-    async def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
-        async for info in self._each("list", container, self.inner.list(container, prefix)):
+    async def list(
+        self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
+    ) -> AsyncIterator[BlobInfo]:
+        items = self.inner.list(container, prefix, start=start, page=page)
+        async for info in self._each("list", container, items):
             yield info
-
-    async def children(self, container: str, prefix: str) -> AsyncIterator[str]:
-        async for child in self._each(
-            "children", container, self.inner.children(container, prefix)
-        ):
-            yield child
 
     async def _each(self, kind: str, container: str, items: AsyncIterator[T]) -> AsyncIterator[T]:
         # Under the SDK's repeats a listing goes on where it was: nothing to tell apart.

@@ -81,7 +81,7 @@ class Bench:
             clock=self.clock,
             rng=Random(0),
         )
-        self.store, self.intake = self.service.store, self.service.intake
+        self.store, self.doors = self.service.store, self.service.doors
         self.inbox, self.runner = self.service.inbox, self.service.runner
         self.sweeper, self.api = self.service.sweeper, self.service.api
         self.dispatcher = self.service.dispatcher
@@ -111,7 +111,7 @@ class Bench:
 
     async def announce(self, name: str = "in.jsonl", container: str = "prompts") -> None:
         """The blob trigger fires."""
-        await self.intake.dropped(container, name, repeated=False)
+        await self.doors.dropped(container, name, repeated=False)
 
     async def run(self, data: bytes, name: str = "in.jsonl", **dropping: Any) -> "Ended":
         """A dropped file, from its upload to the end of its job."""

@@ -288,7 +288,7 @@ async def test_a_file_overwritten_before_it_is_planned_is_the_new_files_job() ->
     async with bench() as service:
         old = await service.drop(chat(1))
         await service.drop(chat(2))
-        await service.intake.dropped(PROMPTS, "in.jsonl", etag=old, repeated=False)
+        await service.doors.dropped(PROMPTS, "in.jsonl", etag=old, repeated=False)
         await service.settle()
         assert not service.events
         await service.announce()
@@ -468,10 +468,11 @@ async def test_nothing_in_the_nightly_container_keeps_others_from_running() -> N
     async with bench() as service:
         for name in ("a\nb.jsonl", "../c.jsonl", "d.txt", "e.jsonl"):
             await service.drop(GOOD, name, container="nightly")
-        assert await service.intake.nightly() == 3
+        assert await service.service.nightly.run() == 3
         await service.settle()
         told = [(event["type"], event["data"].get("input")) for event in service.events]
-        assert told.count(("job.rejected", None)) == 2
+        for name in ("a\nb.jsonl", "../c.jsonl"):
+            assert told.count(("job.rejected", f"nightly/{name}")) == 1
         assert ("job.completed", "nightly/e.jsonl") in told
 
 

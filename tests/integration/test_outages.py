@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.doubles.bus import Delivery, MemoryBus
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.errors import Unavailable
-from workers.intake import intake
+from workers.intake import intake, nightly
 from workers.jobs import lifecycle
 from workers.jobs.outbox import JOBS, SHARDS
 from workers.jobs.store import Held, JobStore
@@ -37,11 +38,11 @@ class OutOfReach:
             await send(bus, entity, messages)
 
         async def lossy_list(
-            blobs: MemoryBlobs, container: str, prefix: str = ""
+            blobs: MemoryBlobs, container: str, prefix: str = "", **paging: Any
         ) -> AsyncIterator[BlobInfo]:
             if self.on and container == "nightly":
                 raise Unavailable
-            async for info in listed(blobs, container, prefix):
+            async for info in listed(blobs, container, prefix, **paging):
                 yield info
 
         monkeypatch.setattr(MemoryBus, "send", lossy_send)
@@ -62,7 +63,7 @@ def test_a_file_dropped_while_the_bus_is_away_is_run_when_it_is_back(
         async with bench() as service:
             await service.drop(ROWS)
             away = OutOfReach(monkeypatch)
-            await service.intake.announce("prompts", "in.jsonl")
+            await service.doors.announce("prompts", "in.jsonl")
             away.on = False
             await look(service)
             assert (await service.ended()).counts["succeeded"] == 2
@@ -75,8 +76,8 @@ def test_a_night_waits_for_storage_that_is_away(monkeypatch: pytest.MonkeyPatch)
         async with bench() as service:
             await service.drop(ROWS, container="nightly")
             away = OutOfReach(monkeypatch)
-            night = asyncio.create_task(service.intake.nightly())
-            await asyncio.sleep(intake.NIGHTLY_PATIENCE_SECONDS / 2)
+            night = asyncio.create_task(service.service.nightly.run())
+            await asyncio.sleep(nightly.PATIENCE_SECONDS / 2)
             away.on = False
             assert await night == 1
             await service.settle()
@@ -90,7 +91,7 @@ def test_a_night_ends_before_its_timer_is_stopped(monkeypatch: pytest.MonkeyPatc
         async with bench() as service:
             OutOfReach(monkeypatch)
             with pytest.raises(Unavailable):
-                await service.intake.nightly()
+                await service.service.nightly.run()
             assert service.clock() - EPOCH < 1800.0
 
     run(story)

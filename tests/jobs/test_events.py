@@ -3,6 +3,7 @@
 import pytest
 
 from schemas.jobs import Asked, Job, JobOptions, JobState, Reason, Waiting
+from schemas.listing import Rejection
 from schemas.results import Counts, Tokens
 from tests.jobs.test_lifecycle import job
 from workers.jobs import events
@@ -115,14 +116,21 @@ def test_an_event_is_a_cloud_event_in_the_order_of_revisions() -> None:
 
 def test_a_rejection_is_the_same_event_however_often_it_is_told() -> None:
     reason = Reason(code="file_not_found", message="x" * 10_000)
-    told = [
-        events.rejection(
-            "job.rejected", "name", reason, source="prompts/x", asked=Asked(message_id="m"), now=now
+    rejections = [
+        Rejection(
+            id="name",
+            type="job.rejected",
+            reason=reason,
+            input="prompts/x",
+            asked=Asked(message_id="m"),
+            created=now,
         )
         for now in (NOW, NOW + 9)
     ]
+    told = [events.rejection_event(each) for each in rejections]
     assert told[0].id == told[1].id
-    assert told[0].data.job is None
-    assert told[0].data.message_id == "m"
-    assert told[0].data.reason is not None
-    assert len(told[0].data.reason.message) == 2000
+    data = told[0].data
+    assert (data.job, data.rejection, data.state) == (None, "name", "rejected")
+    assert (data.input, data.message_id) == ("prompts/x", "m")
+    assert data.reason is not None
+    assert len(data.reason.message) == 2000

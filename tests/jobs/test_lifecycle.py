@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -294,7 +294,9 @@ def test_older_generations_are_not_run() -> None:
 
 
 def test_a_late_look_helps_a_job_less_and_less_often() -> None:
-    looks = [look for look in range(1, 40) if lifecycle.overdue(None, look * 300.0 + 9, 300.0)]
+    looks = [
+        look for look in range(1, 40) if lifecycle.overdue(None, look * 300.0 + 9, 300.0, 300.0)
+    ]
     assert looks == [1, 2, 4, 8, 12, 24, 36]
     state = begun(9)
     assert not lifecycle.overdue(state, 299.0, 300.0)
@@ -303,6 +305,18 @@ def test_a_late_look_helps_a_job_less_and_less_often() -> None:
         told = state.model_copy(update={"nudges": nudges})
         waits.append(next(n for n in range(1, 40) if lifecycle.overdue(told, n * 300.0, 300.0)))
     assert waits == [1, 2, 4, 8, 12, 12]
+
+
+@given(st.lists(st.floats(60.0, 1500.0), min_size=20, max_size=60))
+def test_looks_that_come_late_or_not_at_all_help_all_the_same(gaps: list[float]) -> None:
+    age, helped, due = 0.0, 0, [1, 2, 4, 8, *range(12, 400, 12)]
+    for gap in gaps:
+        age += gap
+        helped += lifecycle.overdue(None, age, 300.0, gap)
+        crossed = {at for at in due if age - gap < at * 300.0 <= age}
+        assert lifecycle.overdue(None, age, 300.0, gap) == bool(crossed)
+    assert helped >= 1
+    assert lifecycle.overdue(None, 301.0, 300.0), "who has not looked before helps"
 
 
 @pytest.mark.parametrize(

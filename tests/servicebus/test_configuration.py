@@ -21,6 +21,8 @@ def test_the_project_configuration() -> None:
     assert status.duplicate_window_ms == 300_000
     [ended] = status.subscriptions["ended"].rules
     assert ended(Facts({}, {"state": "completed"}))
+    assert ended(Facts({}, {"state": "rejected", "type": "job.rejected"}))
+    assert ended(Facts({}, {"state": "rejected", "type": "job.refused"}))
     assert not ended(Facts({}, {"state": "in_progress"}))
     [everything] = status.subscriptions["all"].rules
     assert everything(Facts({}, {}))

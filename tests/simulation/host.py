@@ -176,7 +176,7 @@ class Host:
         inbox = process.inbox
         if queue == DROPS:
             told = json.loads(message.body)
-            await process.intake.dropped(
+            await process.doors.dropped(
                 told["container"], told["name"], etag=told["etag"], repeated=message.repeated
             )
             return

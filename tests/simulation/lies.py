@@ -180,9 +180,11 @@ class KeepsEmptyJournals(Honest):
 
 
 class JournalsUnread(Honest):
-    async def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
+    async def list(
+        self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
+    ) -> AsyncIterator[BlobInfo]:
         if "/journal/" not in prefix:
-            async for info in super().list(container, prefix):
+            async for info in super().list(container, prefix, start=start, page=page):
                 yield info
 
 

@@ -75,7 +75,7 @@ class Process:
             slice_seconds=world.scenario.slice_seconds,
         )
         self.dispatcher, self.runner = service.dispatcher, service.runner
-        self.intake, self.inbox = service.intake, service.inbox
+        self.doors, self.inbox = service.doors, service.inbox
         self.sweeper, self.api = service.sweeper, service.api
         self.spawn(self.dispatcher.run())
 

@@ -176,20 +176,17 @@ class AzureBlobs:
         except BlobMissing:
             _log.debug("nothing to delete at %s", path_of(ref))
 
-    async def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
+    async def list(
+        self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
+    ) -> AsyncIterator[BlobInfo]:
         """Blobs below a prefix, by name, with metadata."""
         client = self._service.get_container_client(container)
-        async for page in _pages(container, client.list_blobs(prefix, include=["metadata"])):
-            for found in page:
+        items = client.list_blobs(
+            prefix, include=["metadata"], start_from=start, results_per_page=page
+        )
+        async for each in _pages(container, items):
+            for found in each:
                 yield _info(BlobRef(container, found.name), found)
-
-    async def children(self, container: str, prefix: str) -> AsyncIterator[str]:
-        """Names of the virtual folders right below a prefix (which ends in `/`), by name."""
-        client = self._service.get_container_client(container)
-        async for page in _pages(container, client.walk_blobs(prefix, delimiter="/")):
-            for found in page:
-                if not isinstance(found, BlobProperties):
-                    yield found.name.removeprefix(prefix).removesuffix("/")
 
     async def create_append(self, ref: BlobRef) -> None:
         """Make an empty append blob that must not exist."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,8 +22,9 @@ from workers.api.routing import (
 )
 from workers.errors import InputError, Unavailable, first_of
 from workers.intake import announcements
-from workers.intake.intake import Intake
-from workers.jobs import events, lifecycle
+from workers.intake.doors import Doors
+from workers.jobs import lifecycle
+from workers.jobs.index import JobIndex
 from workers.jobs.lifecycle import Change
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -43,14 +43,16 @@ class Api:
         self,
         store: JobStore,
         transitions: Transitions,
-        intake: Intake,
+        index: JobIndex,
+        doors: Doors,
         deployments: DeploymentsApi,
         *,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._transitions = transitions
-        self._intake = intake
+        self._index = index
+        self._doors = doors
         self._deployments = deployments
         self._clock = clock
 
@@ -83,27 +85,25 @@ class Api:
                 return await self._deployments.probe(name)
 
     async def _list(self, asked: ListJobs) -> JsonReply:
-        if asked.after is not None and await self._store.job(asked.after) is None:
+        last = None
+        if asked.after is not None and (last := await self._index.find(asked.after)) is None:
             raise HttpRefusal(400, "invalid_value", "after: there is no such job", param="after")
-        # Listed oldest first, and only the end of the list is wanted: it alone is held.
-        newest: deque[str] = deque(maxlen=MOST_READ + 1)
-        async for job in self._store.jobs():
-            if asked.after is None or job < asked.after:
-                newest.append(job)
-        ids = list(reversed(newest))
+        most = MOST_READ if asked.filters else asked.limit
+        entries, more = await self._index.page(asked.tenant, most, last)
         found: list[JobStatus] = []
         looked = 0
-        while len(found) < asked.limit and looked < min(len(ids), MOST_READ):
-            page = ids[looked : looked + asked.limit - len(found)]
+        while len(found) < asked.limit and looked < len(entries):
+            page = entries[looked : looked + asked.limit - len(found)]
             looked += len(page)
-            found += [told for told in await self._statuses(page) if told and asked.takes(told)]
+            fit = [entry.id for entry in page if asked.lists(entry)]
+            found += [told for told in await self._statuses(fit) if told and asked.takes(told)]
         return JsonReply(
             200,
             {
                 "object": "list",
                 "data": [_plain(told) for told in found],
-                "last_id": ids[looked - 1] if looked else None,
-                "has_more": len(ids) > looked,
+                "last_id": entries[looked - 1].id if looked else None,
+                "has_more": more or looked < len(entries),
             },
         )
 
@@ -127,13 +127,13 @@ class Api:
             )
         trace = call.headers.get("traceparent", "")
         asked = Asked(message_id=key, traceparent=trace if TRACEPARENT.fullmatch(trace) else None)
-        announcement = await self._intake.announced(request, asked)
+        announcement = await self._doors.announced(request, asked)
         known = await self._told(announcement.job)
         if known is not None:
             return JsonReply(200, _plain(known))
         # The marker first: who is answered may go, and the sweeper knows of the job.
         await self._store.open(announcement)
-        await self._intake.send(announcement)
+        await self._doors.send(announcement)
         return JsonReply(
             202, _plain(_validating(announcement)), {"Location": f"/api/jobs/{announcement.job}"}
         )
@@ -142,7 +142,7 @@ class Api:
         """Cancel, pause or resume. 409 where the job's state does not allow it."""
         job = await self._store.job(job_id)
         if job is None:
-            raise _unknown()
+            raise _impossible(await self._known(job_id), action)
         done = False
 
         def acted(state: JobState | None, repeated: bool) -> Change:
@@ -155,9 +155,7 @@ class Api:
         await self._transitions.take(job, acted)
         told = await self._known(job_id)
         if not done:
-            raise HttpRefusal(
-                409, "not_possible", f"a job that is {told.state} takes no {action}", param="action"
-            )
+            raise _impossible(told, action)
         return JsonReply(202, _plain(told))
 
     async def _statuses(self, ids: list[str]) -> list[JobStatus | None]:
@@ -175,12 +173,8 @@ class Api:
         return told
 
     async def _told(self, job_id: str) -> JobStatus | None:
-        job = await self._store.job(job_id)
-        if job is None:
-            return None
-        held = await self._store.state(job_id)
-        state = held.state if held else None
-        return events.status(job, state, self._store.results_container, self._clock())
+        told = await self._index.status(job_id, self._clock())
+        return None if told is None else told[0]
 
 
 def _change(state: JobState | None, action: Action, repeated: bool) -> Change:
@@ -206,11 +200,17 @@ def _validating(announcement: Announcement) -> JobStatus:
     """The status of a job that is on its way to being pinned."""
     return JobStatus(
         job=announcement.job,
+        tenant=announcement.tenant,
         state="validating",
         input=f"{announcement.container}/{announcement.name}",
         door=announcement.door,
         message_id=announcement.asked.message_id,
     )
+
+
+def _impossible(told: JobStatus, action: Action) -> HttpRefusal:
+    message = f"a job that is {told.state} takes no {action}"
+    return HttpRefusal(409, "not_possible", message, param="action")
 
 
 def _unknown() -> HttpRefusal:

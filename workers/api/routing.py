@@ -14,7 +14,9 @@ from pydantic import (
 )
 
 from schemas.jobs import Door, JobStatus, ShownState
+from schemas.listing import IndexEntry
 from schemas.messages import JobId
+from schemas.tenants import DEFAULT_TENANT, TenantName
 from workers.api.http import HttpCall, HttpRefusal
 
 MOST_JOBS: Final = 100
@@ -43,6 +45,8 @@ def _digits(value: object) -> object:
     return value
 
 
+# Rejections are named by the message that was rejected.
+Identity = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,96}$")]
 _Time = Annotated[float, BeforeValidator(_seconds)]
 
 
@@ -54,7 +58,8 @@ class ListJobs(_Operation):
     """`GET /api/jobs`: the newest jobs first, a page of those that fit all of the filters."""
 
     limit: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=MOST_JOBS)] = 20
-    after: JobId | None = Field(default=None, description="the last job of the page before")
+    after: Identity | None = Field(default=None, description="the `last_id` of the page before")
+    tenant: TenantName = DEFAULT_TENANT
     state: ShownState | None = None
     door: Door | None = None
     input: str | None = Field(default=None, description="container/name")
@@ -62,17 +67,24 @@ class ListJobs(_Operation):
     created_before: _Time | None = Field(default=None, description="ISO 8601, or epoch seconds")
     metadata: dict[str, str] = Field(default_factory=dict, description="metadata_{name}={value}")
 
-    def takes(self, told: JobStatus) -> bool:
-        """Whether a job fits all of the filters."""
-        created = datetime.fromisoformat(told.created).timestamp() if told.created else 0.0
+    @property
+    def filters(self) -> bool:
+        """Whether not all jobs are wanted."""
+        return bool(self.model_fields_set - {"limit", "after", "tenant"})
+
+    def lists(self, entry: IndexEntry) -> bool:
+        """Whether a job fits the filters by what never changes of it."""
         return (
-            self.state in (None, told.state)
-            and self.door in (None, told.door)
-            and self.input in (None, told.input)
-            and (self.created_after is None or created > self.created_after)
-            and (self.created_before is None or created < self.created_before)
-            and self.metadata.items() <= told.metadata.items()
+            self.door in (None, entry.door)
+            and self.input in (None, entry.input)
+            and (self.created_after is None or entry.created > self.created_after)
+            and (self.created_before is None or entry.created < self.created_before)
+            and self.metadata.items() <= entry.metadata.items()
         )
+
+    def takes(self, told: JobStatus) -> bool:
+        """Whether a job fits the filters as it stands now."""
+        return self.state in (None, told.state)
 
 
 class CreateJob(_Operation):
@@ -80,9 +92,9 @@ class CreateJob(_Operation):
 
 
 class ReadJob(_Operation):
-    """`GET /api/jobs/{id}`."""
+    """`GET /api/jobs/{id}`: a job, or a rejection."""
 
-    id: JobId
+    id: Identity
 
 
 class Act(_Operation):

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -11,10 +11,12 @@ from urllib.parse import unquote, urlsplit
 import orjson
 from pydantic import ValidationError
 
-from schemas.jobs import SCHEMA_VERSION, Asked, Door, parse_options
+from schemas.jobs import NEWEST_VERSION, SCHEMA_VERSION, Asked, Door, parse_options
 from schemas.messages import JOBS_MESSAGE, Announcement, JobsMessage
 from schemas.requests import deeper_than
+from schemas.tenants import DEFAULT_TENANT
 from workers.errors import InputError, NewerVersion
+from workers.jobs.rejections import Origin
 from workers.ports import BlobInfo
 
 # The calls that end a write; others (SetBlobTier, a directory's CreateFile) raise events as well.
@@ -66,7 +68,7 @@ def read_jobs_message(body: bytes) -> JobsMessage | BlobCreated | None:
     if isinstance(kind, str) and kind.startswith("Microsoft."):
         return _blob_created(raw) if kind == _CREATED else None
     version = raw.get("schema_version", SCHEMA_VERSION)
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if isinstance(version, int) and version > NEWEST_VERSION:
         raise NewerVersion("a message", version)
     if "type" not in raw:
         raw = {"type": "request", **raw}
@@ -110,30 +112,71 @@ def _place(url: str, subject: str) -> tuple[str, str]:
     return container, unquote(name)
 
 
+def origin_of(body: bytes) -> Origin:
+    """Where a message comes from that cannot be done, or not even be read."""
+    try:
+        raw = orjson.loads(body[: MAX_MESSAGE_BYTES + 1].removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError:
+        return Origin()
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    if not isinstance(raw, dict):
+        return Origin()
+    tenant = raw.get("tenant")
+    return Origin(_input_of(raw), tenant if isinstance(tenant, str) else DEFAULT_TENANT)
+
+
+def _input_of(raw: Mapping[str, Any]) -> str | None:
+    container, name, data = raw.get("container"), raw.get("name"), raw.get("data")
+    if isinstance(data, dict) and isinstance(url := data.get("url"), str):
+        try:
+            container, name = _place(url, str(raw.get("subject") or ""))
+        except InputError:
+            return None
+    if not (isinstance(container, str) and isinstance(name, str)):
+        return None
+    return f"{container[:63]}/{name[:1024]}"
+
+
 def unquoted(etag: str) -> str:
     """An ETag without quotes: Event Grid gives it so, and HTTP with them."""
     return etag.strip('"')
 
 
-def job_id(info: BlobInfo, options: Mapping[str, Any] | None) -> str:
-    """The id of a file's job: of an unchanged file the same, but for other options in a message.
-
-    It begins with the file's last-modified time, so that jobs and results sort by it.
+def job_id(
+    info: BlobInfo,
+    options: Mapping[str, Any] | None,
+    tenant: str = DEFAULT_TENANT,
+    rerun: str | None = None,
+) -> str:
+    """The same file, unchanged, is the same job; a request's options and tenant tell it apart, and
+    what names a rerun. It begins with the file's last-modified time, so that results sort by it.
     """
     parts = [info.ref.container, info.ref.name, info.etag]
     if options is not None:
         parts.append(orjson.dumps(options, option=orjson.OPT_SORT_KEYS).decode())
+    if tenant != DEFAULT_TENANT:
+        parts.append(f"tenant {tenant}")
+    if rerun is not None:
+        parts.append(f"rerun {rerun}")
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
     stamp = datetime.fromtimestamp(info.last_modified, UTC).strftime("%Y%m%dT%H%M%SZ")
     return f"{stamp}-{digest[:16]}"
 
 
 def announce(
-    info: BlobInfo, door: Door, asked: Asked, options: Mapping[str, Any] | None = None
+    info: BlobInfo,
+    door: Door,
+    asked: Asked,
+    options: Mapping[str, Any] | None = None,
+    *,
+    tenant: str = DEFAULT_TENANT,
+    rerun: str | None = None,
 ) -> Announcement:
     """The announcement of a file."""
     return Announcement(
-        job=job_id(info, options),
+        schema_version=SCHEMA_VERSION if tenant == DEFAULT_TENANT else NEWEST_VERSION,
+        job=job_id(info, options, tenant, rerun),
         door=door,
         container=info.ref.container,
         name=info.ref.name,
@@ -141,7 +184,17 @@ def announce(
         size=info.size,
         options=None if options is None else dict(options),
         asked=asked,
+        tenant=tenant,
     )
+
+
+def check_tenant(tenant: str, known: Collection[str]) -> None:
+    """Whether a job may be run for a tenant. Raises InputError."""
+    if tenant not in known:
+        names = ", ".join(known)
+        raise InputError(
+            "unknown_tenant", f"tenant {tenant!r} is not known; TENANTS knows: {names}"
+        )
 
 
 def check_place(container: str, name: str, input_containers: tuple[str, ...]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from schemas.jobs import (
-    Asked,
     Job,
     JobOptions,
     JobState,
@@ -15,22 +14,21 @@ from schemas.jobs import (
     parse_options,
     window_seconds,
 )
-from schemas.messages import Announcement, Expire, JobRequest
-from workers.errors import BlobChanged, BlobMissing, InputError, Unavailable
+from schemas.messages import Announcement, Expire
+from workers.errors import BlobChanged, BlobMissing, InputError
 from workers.intake import announcements
 from workers.intake.planning import Survey
 from workers.intake.scanning import PIECE_BYTES, Planned, scan
 from workers.intake.verdicts import Preflight, judged
 from workers.jobs import lifecycle, pace
+from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
+from workers.jobs.rejections import Origin, Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobInfo, BlobRef
 from workers.rows.reading import RowRules, rules_of
 from workers.settings import Settings
-
-NIGHTLY_PATIENCE_SECONDS: Final = 1200.0
-NIGHTLY_RETRY_SECONDS: Final = 30.0
 
 WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
 
@@ -41,8 +39,6 @@ NOT_PLANNED: Final = Reason(
     message="the file could not be planned within its completion window, however often it was "
     "tried: see the workers' log, split the file, and drop it again",
 )
-
-NOBODY: Final = Asked()
 
 log = logging.getLogger(__name__)
 
@@ -55,154 +51,46 @@ class Intake:
         store: JobStore,
         transitions: Transitions,
         outbox: Outbox,
+        index: JobIndex,
+        rejections: Rejections,
+        *,
         routes: Preflight,
         settings: Settings,
-        *,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._blobs = store.blobs
         self._transitions = transitions
         self._outbox = outbox
+        self._index = index
+        self._rejections = rejections
         self._routes = routes
         self._settings = settings
         self._clock = clock
         # One process reads a file as fast as two: more at once would only take memory.
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
-    # -- doors
-
-    async def announce(self, container: str, name: str) -> None:
-        """A blob trigger saw a file: announce it on `jobs`, which a blob trigger has no like of:
-        a lock, a delivery count, dead letters.
-        """
-        announcement = await self._announcement(container, name, None, NOBODY)
-        if announcement is not None:
-            await self.send(announcement)
-
-    async def send(self, announcement: Announcement, *, repeated: bool = False) -> None:
-        """Put an announcement on `jobs`; where the bus is out of reach, leave it to the sweeper.
-
-        Neither a blob trigger nor a timer comes again for as long as an outage may last.
-        """
-        try:
-            trace = announcement.asked.traceparent
-            await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace)
-        except Unavailable as error:
-            log.warning("%s waits for the sweeper: %s", announcement.job, error)
-            await self._store.open(announcement)
-
-    async def dropped(
-        self,
-        container: str,
-        name: str,
-        *,
-        etag: str | None = None,
-        asked: Asked = NOBODY,
-        repeated: bool,
-    ) -> None:
-        """Make a job of the file of a BlobCreated event, where one is to be made."""
-        announcement = await self._announcement(container, name, etag, asked)
-        if announcement is not None:
-            await self.run(announcement, repeated=repeated)
-
-    async def _announcement(
-        self, container: str, name: str, etag: str | None, asked: Asked
-    ) -> Announcement | None:
-        """A dropped file's announcement; None for what makes no job."""
-        source = f"{container}/{name[:1024]}"
-        try:
-            announcements.check_place(container, name, self._settings.all_input_containers)
-            if not announcements.check_dropped(name):
-                return None
-        except InputError as error:
-            await self.reject(announcements.place_id(container, name, etag), error, asked, source)
-            return None
-        try:
-            info = await self._blobs.head(BlobRef(container, name))
-        except BlobMissing:
-            log.info("a dropped file is gone before its job began: nothing to do")
-            return None
-        if etag is not None and info.etag != etag:
-            return None  # the file was written again; that write has an event of its own
-        return announcements.announce(info, "drop", asked)
-
-    async def requested(self, request: JobRequest, asked: Asked, *, repeated: bool) -> None:
-        """Make a job of the file that a back end asks for. Raises InputError."""
-        await self.run(await self.announced(request, asked), repeated=repeated)
-
-    async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
-        """What a request announces, as the file is now. Raises InputError."""
-        announcements.check_place(
-            request.container, request.name, self._settings.all_input_containers
-        )
-        try:
-            if request.options is not None:
-                announcements.check_options(request.options)
-        except ValueError as error:
-            raise InputError("invalid_options", str(error)) from None
-        try:
-            info = await self._blobs.head(BlobRef(request.container, request.name))
-        except BlobMissing:
-            raise InputError(
-                "file_not_found", f"{request.container}/{request.name} does not exist"
-            ) from None
-        if request.etag is not None and info.etag != announcements.unquoted(request.etag):
-            raise InputError("file_changed", "the file is not the one with the given etag")
-        return announcements.announce(info, "queue", asked, request.options)
-
-    async def nightly(self) -> int:
-        """Announce every file of the nightly container; one that has not changed is known.
-
-        A timer that fails comes again a day later: an outage of storage is waited out.
-        """
-        patience = asyncio.get_running_loop().time() + NIGHTLY_PATIENCE_SECONDS
-        while True:
-            try:
-                return await self._announce_nightly()
-            except Unavailable as error:
-                if asyncio.get_running_loop().time() >= patience:
-                    raise
-                log.warning("the nightly files wait: %s", error)
-                await asyncio.sleep(NIGHTLY_RETRY_SECONDS)
-
-    async def _announce_nightly(self) -> int:
-        container, found = self._settings.nightly_container, 0
-        async for info in self._blobs.list(container):
-            if info.ref.name.lower().endswith((".jsonl", ".ndjson")):
-                found += 1
-                # Others plan what one worker could not plan in the time that a timer has.
-                await self.send(announcements.announce(info, "nightly", NOBODY))
-        return found
-
-    async def reject(
-        self, what: str, error: InputError, asked: Asked, source: str | None = None
-    ) -> None:
-        """Publish that a request or a file yields no job."""
-        reason = Reason(code=error.code, message=str(error))
-        log.warning("rejected: %s", error.code)
-        await self._outbox.tell_rejection("job.rejected", what, reason, asked, source=source)
-
-    # -- from announcement to job
-
     async def run(self, announcement: Announcement, *, repeated: bool) -> None:
         """Do all steps from the first one on; a step that was done before is left as it stands."""
-        announcements.check_place(
-            announcement.container, announcement.name, self._settings.all_input_containers
-        )
         job = await self._store.job(announcement.job)
-        if job is not None:
-            held = await self._store.state(job.id)
-            if held is not None and held.state.terminal:
-                await self._transitions.tell_end(job, held.state)
-                return
-        await self._store.open(announcement)
+        held = None if job is None else await self._store.state(job.id)
+        if job is not None and held is not None and held.state.terminal:
+            await self._transitions.tell_end(job, held.state)
+            return
+        if held is None and await self._store.done(announcement.job) is not None:
+            await self._store.close(announcement.job)  # its folder was deleted, or is just going
+            return
         if job is None:
-            job = await self._pin(announcement)
+            job = await self._accept(announcement)
             if job is None:
                 return
+        else:
+            await self._store.open(announcement)
         totals = await self._store.plan_totals(job.id)
         if totals is None:
+            await self._index.add(job)
+            # Reading a large file takes minutes; who asked may want the job's id before that.
+            await self._outbox.tell("job.validating", job, None)
             await self._plan(job)
             totals = await self._store.plan_totals(job.id) or (0, 0)
         shards, rows = totals
@@ -225,6 +113,20 @@ class Intake:
 
         await self._transitions.take(job, begun, repeated=repeated)
 
+    async def _accept(self, announcement: Announcement) -> Job | None:
+        """Mark and pin a new job. Raises InputError where its file may not become one."""
+        try:
+            announcements.check_place(
+                announcement.container, announcement.name, self._settings.all_input_containers
+            )
+        except InputError:
+            # An earlier delivery may have marked it: nobody is to be told of it over and over.
+            if await self._store.withdraw(announcement):
+                raise
+            return await self._store.job(announcement.job)
+        await self._store.open(announcement)
+        return await self._pin(announcement)
+
     async def _pin(self, announcement: Announcement) -> Job | None:
         """Create job.json with the present options; None where the file has changed since."""
         info = await self._current(announcement)
@@ -234,7 +136,8 @@ class Intake:
             if announcement.door == "queue":
                 gone = InputError("file_changed", "the file was changed or deleted meanwhile")
                 source = f"{announcement.container}/{announcement.name}"
-                await self.reject(announcement.job, gone, announcement.asked, source)
+                origin = Origin(source, announcement.tenant)
+                await self._rejections.reject(announcement.job, gone, announcement.asked, origin)
             return None
         options, failure = JobOptions(), None
         try:
@@ -252,8 +155,6 @@ class Intake:
         job = await self._store.create_job(self._job(announcement, info, options, failure))
         # Somebody who found the file changed may have withdrawn the marker meanwhile.
         await self._store.open(announcement)
-        # Reading a large file takes minutes; who asked may want the job's id before that.
-        await self._outbox.tell("job.validating", job, None)
         return job
 
     async def _current(self, announcement: Announcement) -> BlobInfo | None:
@@ -279,6 +180,7 @@ class Intake:
         priority = options.priority or ("low" if announcement.door == "nightly" else "normal")
         return Job(
             id=announcement.job,
+            tenant=announcement.tenant,
             door=announcement.door,
             container=announcement.container,
             name=announcement.name,
@@ -312,7 +214,7 @@ class Intake:
 
     async def _plan(self, job: Job) -> None:
         """Scan the file; write duplicates, the verdict where the job has to fail, and the plan."""
-        planned, reason = Planned([], Survey(), []), job.failure
+        planned, reason = Planned([], Survey(), []), job.failure or self._forbidden(job)
         if reason is None and self._clock() >= job.expires + LATEST_PLAN_SECONDS:
             reason = NOT_PLANNED
         if reason is None:
@@ -329,6 +231,14 @@ class Intake:
         if reason is not None:
             await self._store.create_verdict(job.id, reason)
         await self._store.create_plan(job.id, planned.shards)
+
+    def _forbidden(self, job: Job) -> Reason | None:
+        """Why a job's file may not be read any more: settings may have changed since."""
+        try:
+            announcements.check_place(job.container, job.name, self._settings.all_input_containers)
+        except InputError as error:
+            return Reason(code=error.code, message=str(error))
+        return None
 
     async def _scanned(self, job: Job) -> Planned:
         rules = rules_of(job, self._settings.default_models)

@@ -1,8 +1,10 @@
 """What a job's events and its status say of it."""
 
+import hashlib
 from datetime import UTC, datetime
 
-from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
+from schemas.jobs import Asked, Job, JobState, JobStatus
+from schemas.listing import Rejection
 from schemas.messages import EventType, StatusEvent
 from workers.jobs.pace import pace, seconds_left
 
@@ -21,14 +23,15 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
     told = JobStatus(
         job=job.id,
         state="validating",
-        input=f"{job.container}/{job.name}",
+        tenant=job.tenant,
+        input=job.input,
         door=job.door,
         priority=job.priority,
         results=f"{results_container}/{job.results}",
         created=iso(job.created),
         message_id=job.asked.message_id,
         correlation_id=job.asked.correlation_id,
-        metadata={**job.asked.metadata, **job.options.metadata},
+        metadata=job.metadata,
     )
     if state is None:
         return told
@@ -81,24 +84,50 @@ def event(
     )
 
 
-def rejection(
-    kind: EventType, what: str, reason: Reason, *, source: str | None, asked: Asked, now: float
-) -> StatusEvent:
-    """The event of a request or file that yields no job; `what` makes its id the same each time."""
+def known(told: JobStatus, asked: Asked, revision: int, now: float) -> StatusEvent:
+    """The answer to a request for what is a job already: as the job stands, to whoever asked."""
+    asking = asked.message_id or f"{asked.correlation_id or ''} {now}"
     return StatusEvent(
-        id=f"{what}:{kind}",
-        type=kind,
-        subject=None,
+        id=f"{told.job}:{hashlib.sha256(asking.encode()).hexdigest()[:16]}:job.known",
+        type="job.known",
+        subject=told.job,
         time=iso(now),
         traceparent=asked.traceparent,
-        sequence=f"{0:010d}",
-        data=JobStatus(
-            job=None,
-            state=None,
-            input=source,
-            reason=reason,
-            message_id=asked.message_id,
-            correlation_id=asked.correlation_id,
-            metadata=asked.metadata,
+        sequence=f"{revision:010d}",
+        data=told.model_copy(
+            update={
+                "message_id": asked.message_id,
+                "correlation_id": asked.correlation_id,
+                "metadata": {**told.metadata, **asked.metadata},
+            }
         ),
+    )
+
+
+def rejected(rejection: Rejection) -> JobStatus:
+    """The status of what yielded no job."""
+    asked = rejection.asked
+    return JobStatus(
+        rejection=rejection.id,
+        tenant=rejection.tenant,
+        state="rejected",
+        input=rejection.input,
+        door=rejection.door,
+        reason=rejection.reason,
+        created=iso(rejection.created),
+        message_id=asked.message_id,
+        correlation_id=asked.correlation_id,
+        metadata=asked.metadata,
+    )
+
+
+def rejection_event(rejection: Rejection) -> StatusEvent:
+    """The event of what yields no job; a repeat has the same id, and is dropped."""
+    return StatusEvent(
+        id=f"{rejection.id}:{rejection.type}",
+        type=rejection.type,
+        time=iso(rejection.created),
+        traceparent=rejection.asked.traceparent,
+        sequence=f"{0:010d}",
+        data=rejected(rejection),
     )

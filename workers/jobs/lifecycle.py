@@ -8,6 +8,7 @@ The rules are those of docs/protocol.md.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from schemas.jobs import Ending, Job, JobState, Reason, Waiting
 from schemas.messages import EventType
@@ -232,16 +233,18 @@ def retry(state: JobState, *, repeated: bool = False) -> Change:
     return Change(retried, retried.out, delay=RETRY_DELAY)
 
 
-def overdue(state: JobState | None, age: float, look: float) -> bool:
+def overdue(state: JobState | None, age: float, look: float, since: float = inf) -> bool:
     """Whether a job that has not moved for `age` seconds is to be helped, at a look every `look`.
 
     After one look, then after 2, 4, 8 and every 12 of them, so that copies stay few however long
-    an outage lasts.
+    an outage lasts. `since` is the time since the last look at it: looks come late, or not at all,
+    and whoever has not looked before cannot know that somebody has helped.
     """
     looks = int(age // look)
     if state is not None and state.nudges:
         return looks >= int(min(2**state.nudges, 12))
-    return looks in (1, 2, 4, 8) or (looks > 0 and looks % 12 == 0)
+    due = looks - looks % 12 if looks >= 12 else max(n for n in (0, 1, 2, 4, 8) if n <= looks)
+    return due > 0 and age - since < due * look
 
 
 def runs(state: JobState, gen: int) -> bool:

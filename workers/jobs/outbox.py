@@ -8,7 +8,8 @@ from typing import Final
 
 import orjson
 
-from schemas.jobs import Asked, Job, JobState, Reason
+from schemas.jobs import Asked, Job, JobState, JobStatus
+from schemas.listing import Rejection
 from schemas.messages import Announcement, EventType, Expire, Finish, ShardMessage, StatusEvent
 from workers.jobs import events
 from workers.ports import REPEATED, TRACE, Bus, OutMessage
@@ -78,14 +79,13 @@ class Outbox:
             told = events.event(kind, job, state, self._results_container, self._clock())
             await self._publish(told)
 
-    async def tell_rejection(
-        self, kind: EventType, what: str, reason: Reason, asked: Asked, *, source: str | None = None
-    ) -> None:
-        """Publish that something yields no job; `what` and `source` as in `events.rejection`."""
-        now = self._clock()
-        await self._publish(
-            events.rejection(kind, what, reason, source=source, asked=asked, now=now)
-        )
+    async def tell_known(self, told: JobStatus, asked: Asked, revision: int) -> None:
+        """Answer a request for what is a job already."""
+        await self._publish(events.known(told, asked, revision, self._clock()))
+
+    async def tell_rejection(self, rejection: Rejection) -> None:
+        """Publish that something yields no job."""
+        await self._publish(events.rejection_event(rejection))
 
     def _due(self, job: str) -> bool:
         now = asyncio.get_running_loop().time()

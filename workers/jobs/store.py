@@ -3,15 +3,25 @@ written once.
 """
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final, Generic, TypeVar
 
 import orjson
 from pydantic import BaseModel
 
-from schemas.jobs import SCHEMA_VERSION, Job, JobState, PlannedShard, Reason, Verdict
+from schemas.jobs import (
+    NEWEST_VERSION,
+    SCHEMA_VERSION,
+    Job,
+    JobState,
+    PlannedShard,
+    Reason,
+    Verdict,
+)
+from schemas.listing import Done
 from schemas.messages import Announcement
 from schemas.results import Receipt
 from workers.clock import ServiceClock
@@ -31,6 +41,15 @@ class Held:
     """A state document as read, with the ETag that a swap has to meet."""
 
     state: JobState
+    etag: str
+    last_modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned(Generic[Document]):
+    """A document as read, with the ETag that a swap has to meet."""
+
+    document: Document
     etag: str
     last_modified: float
 
@@ -84,32 +103,52 @@ class JobStore:
             return False
         return True
 
-    async def _create_document(self, ref: BlobRef, document: Document) -> Document:
+    async def create_document(self, ref: BlobRef, document: Document) -> Document:
         """Write a document once; gives the one that stands, one's own or an earlier one."""
         if await self.create_once(ref, _dump(document), content_type="application/json"):
             return document
         return _load(type(document), (await self._read(ref)).data)
+
+    async def held(self, model: type[Document], ref: BlobRef) -> Versioned[Document] | None:
+        """A stored document with its version, or None."""
+        try:
+            stored = await self._read(ref)
+        except BlobMissing:
+            return None
+        return Versioned(_load(model, stored.data), stored.etag, stored.last_modified)
+
+    async def find(self, model: type[Document], ref: BlobRef) -> Document | None:
+        """A stored document, or None."""
+        held = await self.held(model, ref)
+        return None if held is None else held.document
+
+    async def replace(
+        self, ref: BlobRef, document: Document, etag: str
+    ) -> Versioned[Document] | None:
+        """Swap a document; gives what stands then, None where that is somebody else's."""
+        with contextlib.suppress(BlobChanged):
+            await self.blobs.replace(ref, _dump(document), etag)
+        # After a lost answer the conflict is one's own success: what stands tells.
+        held = await self.held(type(document), ref)
+        return held if held is not None and held.document == document else None
 
     # -- open markers
 
     def _marker(self, job: str) -> BlobRef:
         return BlobRef(self.state_container, f"open/{job}")
 
-    async def open(self, announcement: Announcement) -> None:
-        """Mark a job as open, with what it takes to announce it again.
+    async def open(self, announcement: Announcement) -> bool:
+        """Mark a job as open, with what it takes to announce it again; False: it was marked.
 
         Whose marker stands does not matter, and by now it may be gone: the job may just have ended.
         """
-        await self.create_once(
+        return await self.create_once(
             self._marker(announcement.job), _dump(announcement), content_type="application/json"
         )
 
     async def announcement(self, job: str) -> Announcement | None:
         """The announcement in a job's open marker; None when the job is not open."""
-        try:
-            return _load(Announcement, (await self._read(self._marker(job))).data)
-        except BlobMissing:
-            return None
+        return await self.find(Announcement, self._marker(job))
 
     async def is_open(self, job: str) -> bool:
         """Whether the job's last event may not have been sent yet."""
@@ -120,8 +159,20 @@ class JobStore:
         return True
 
     async def close(self, job: str) -> None:
-        """Remove the marker of a job whose last event was sent."""
+        """Remove the marker of a job."""
         await self.blobs.delete(self._marker(job))
+
+    async def end(self, done: Done) -> None:
+        """The last event is out: remember that the job has ended, then forget the marker."""
+        await self.create_document(self._done(done.id), done)
+        await self.close(done.id)
+
+    def _done(self, job: str) -> BlobRef:
+        return BlobRef(self.state_container, f"done/{job}")
+
+    async def done(self, job: str) -> Done | None:
+        """How a job has ended; None where it has not."""
+        return await self.find(Done, self._done(job))
 
     async def withdraw(self, announcement: Announcement) -> bool:
         """Remove the marker of a file that becomes no job; gives whether it has not become one.
@@ -143,25 +194,19 @@ class JobStore:
 
     async def create_job(self, job: Job) -> Job:
         """Create a job's document; gives the one that stands."""
-        return await self._create_document(self.ref(job.id, "job.json"), job)
+        return await self.create_document(self.ref(job.id, "job.json"), job)
 
     async def job(self, job: str) -> Job | None:
         """A job, or None. It never changes, so it is kept."""
         if job in self._jobs:
             return self._jobs[job]
-        try:
-            stored = await self._read(self.ref(job, "job.json"))
-        except BlobMissing:
+        found = await self.find(Job, self.ref(job, "job.json"))
+        if found is None:
             return None
         if len(self._jobs) >= _KEPT_JOBS:
             self._jobs.pop(next(iter(self._jobs)))
-        self._jobs[job] = _load(Job, stored.data)
-        return self._jobs[job]
-
-    async def jobs(self) -> AsyncIterator[str]:
-        """Ids of all jobs, oldest input first."""
-        async for name in self.blobs.children(self.state_container, "jobs/"):
-            yield name.removeprefix("jobs/").rstrip("/")
+        self._jobs[job] = found
+        return found
 
     async def create_plan(self, job: str, shards: Sequence[PlannedShard]) -> None:
         """Write the plan once; a loser uses the plan that exists."""
@@ -180,15 +225,12 @@ class JobStore:
     async def create_verdict(self, job: str, reason: Reason) -> None:
         """Why planning found that the job has to fail; stands before the plan does."""
         verdict = Verdict(code=reason.code, message=reason.message)
-        await self._create_document(self.ref(job, "verdict.json"), verdict)
+        await self.create_document(self.ref(job, "verdict.json"), verdict)
 
     async def verdict(self, job: str) -> Reason | None:
         """Why the job has to fail, if planning found so."""
-        try:
-            found = _load(Verdict, (await self._read(self.ref(job, "verdict.json"))).data)
-        except BlobMissing:
-            return None
-        return Reason(code=found.code, message=found.message)
+        found = await self.find(Verdict, self.ref(job, "verdict.json"))
+        return None if found is None else Reason(code=found.code, message=found.message)
 
     async def planned(self, job: str, shard: int) -> PlannedShard:
         """One line of the plan."""
@@ -245,14 +287,11 @@ class JobStore:
 
     async def receipt(self, job: str, shard: int) -> Receipt | None:
         """A shard's receipt: it is done when this exists."""
-        try:
-            return _load(Receipt, (await self._read(self._receipt(job, shard))).data)
-        except BlobMissing:
-            return None
+        return await self.find(Receipt, self._receipt(job, shard))
 
     async def create_receipt(self, job: str, receipt: Receipt) -> Receipt:
         """Finish a shard; gives the receipt that stands, whoever wrote it."""
-        return await self._create_document(self._receipt(job, receipt.shard), receipt)
+        return await self.create_document(self._receipt(job, receipt.shard), receipt)
 
     async def receipts(
         self, job: str, shards: Sequence[int], *, at_once: int = 16
@@ -304,7 +343,7 @@ def _load(model: type[Document], data: bytes) -> Document:
     try:
         raw: Any = orjson.loads(data)
         version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        if isinstance(version, int) and version > NEWEST_VERSION:
             raise NewerVersion(model.__name__, version)
         return model.model_validate(raw)
     except ValueError:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from schemas.jobs import Job, JobState
+from schemas.listing import Done
 from schemas.messages import Finish
 from workers.errors import Unavailable
-from workers.jobs import lifecycle
+from workers.jobs import events, lifecycle
 from workers.jobs.lifecycle import Change
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
@@ -55,7 +56,7 @@ class Transitions:
         elif repeated:
             await self._outbox.tell(lifecycle.standing_event(after), job, after)
         if after.terminal:
-            await self._store.close(job.id)
+            await self._end(job, after)
         return after
 
     async def _swap(
@@ -82,4 +83,16 @@ class Transitions:
         """Make sure that an ended job's last event was sent, whatever message has come for it."""
         if await self._store.is_open(job.id):
             await self._outbox.tell(lifecycle.standing_event(state), job, state)
-            await self._store.close(job.id)
+            await self._end(job, state)
+
+    async def _end(self, job: Job, state: JobState) -> None:
+        ended = state.ended or job.created
+        await self._store.end(
+            Done(
+                id=job.id,
+                tenant=job.tenant,
+                created=job.created,
+                revision=state.revision,
+                status=events.status(job, state, self._store.results_container, ended),
+            )
+        )

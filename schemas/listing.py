@@ -1,0 +1,86 @@
+"""What lists of jobs are made of: an entry for each job and each rejection, newest first."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.jobs import SCHEMA_VERSION, Asked, Door, Job, JobStatus, Reason
+from schemas.tenants import DEFAULT_TENANT, TenantName
+
+# Names sort by time, newest first, up to the year 2286.
+_LATEST_MS = 9_999_999_999_999
+
+
+RejectionType = Literal["job.rejected", "job.refused"]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    schema_version: int = SCHEMA_VERSION
+
+
+class IndexEntry(_Stored):
+    """`index/{tenant}/{13 digits of inverted ms}-{id}`: created once, after what it tells of."""
+
+    id: str = Field(description="the job's, or the rejection's")
+    rejected: bool = False
+    door: Door | None = None
+    input: str | None = Field(default=None, description="container/name")
+    metadata: dict[str, str] = Field(default_factory=dict)
+    created: float = Field(description="seconds since the epoch")
+
+    @property
+    def name(self) -> str:
+        """Its name below `index/{tenant}/`."""
+        return index_name(self.created, self.id)
+
+
+class Rejection(_Stored):
+    """`rejected/{id}`: what yielded no job, and why; created once, after its event was told."""
+
+    id: str = Field(description="the same at every delivery of a message, at every look at a file")
+    type: RejectionType
+    reason: Reason
+    tenant: TenantName = DEFAULT_TENANT
+    door: Door | None = None
+    input: str | None = Field(default=None, description="container/name, where it is known")
+    asked: Asked = Asked()
+    created: float = Field(description="seconds since the epoch")
+
+
+class Done(_Stored):
+    """`done/{job}`: that a job has ended, and how; created once, before its open marker goes.
+
+    It remembers that a file was run, whatever is deleted of the job.
+    """
+
+    id: str
+    tenant: TenantName = DEFAULT_TENANT
+    created: float = Field(description="seconds since the epoch")
+    revision: int = Field(description="of its last state")
+    status: JobStatus
+
+
+def index_name(created: float, identity: str) -> str:
+    """The name of what was created at a time (seconds since the epoch): it sorts newest first."""
+    return f"{_LATEST_MS - round(created * 1000):013d}-{identity}"
+
+
+def entry_of(what: Job | Rejection) -> IndexEntry:
+    """How a job, or a rejection, stands in the index."""
+    if isinstance(what, Rejection):
+        return IndexEntry(
+            id=what.id,
+            rejected=True,
+            door=what.door,
+            input=what.input,
+            metadata=what.asked.metadata,
+            created=what.created,
+        )
+    return IndexEntry(
+        id=what.id,
+        door=what.door,
+        input=what.input,
+        metadata=what.metadata,
+        created=what.created,
+    )

@@ -1,0 +1,46 @@
+"""Tenants: for whom jobs are run. The setting `TENANTS` knows them."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+TenantName = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){0,62}$")]
+DEFAULT_TENANT: Final = "default"
+
+
+class Tenant(BaseModel):
+    """What is agreed with a tenant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    weight: float = Field(default=1.0, gt=0, description="of its jobs among all tenants'")
+    max_cost_per_month: float | None = Field(
+        default=None, ge=0, description="in the currency of the deployments' prices; null: no limit"
+    )
+
+
+_TENANTS: Final = TypeAdapter(dict[TenantName, Tenant])
+
+
+def only_default() -> Mapping[str, Tenant]:
+    """The tenants where nobody has named any."""
+    return {DEFAULT_TENANT: Tenant()}
+
+
+def parse_tenants(text: str) -> Mapping[str, Tenant]:
+    """The tenants of the setting `TENANTS`, and `default`. Raises ValueError."""
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"TENANTS is not JSON: {error.msg} at character {error.pos}") from None
+    try:
+        return {**only_default(), **_TENANTS.validate_python(raw)}
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ", ".join(repr(part) for part in first["loc"] if part != "[key]")
+        raise ValueError(
+            f"TENANTS{f', {where}' if where else ''}: {first['msg']}; it is "
+            '{"name": {"weight": 1, "max_cost_per_month": 100}}'
+        ) from None

@@ -1,0 +1,149 @@
+"""What comes in at the doors, and what it announces: dropped files, requests, blob events."""
+
+import logging
+from collections.abc import Callable
+
+from schemas.jobs import Asked, JobStatus
+from schemas.messages import Announcement, JobRequest
+from workers.errors import BlobMissing, InputError, Unavailable
+from workers.intake import announcements
+from workers.intake.intake import Intake
+from workers.jobs.index import JobIndex
+from workers.jobs.outbox import Outbox
+from workers.jobs.rejections import NOBODY, Origin, Rejections
+from workers.jobs.store import JobStore
+from workers.ports import BlobRef
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Doors:
+    """Turns files and requests into announcements, and answers what is a job already."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        outbox: Outbox,
+        index: JobIndex,
+        rejections: Rejections,
+        intake: Intake,
+        *,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._blobs = store.blobs
+        self._outbox = outbox
+        self._index = index
+        self._rejections = rejections
+        self._intake = intake
+        self._settings = settings
+        self._clock = clock
+
+    async def announce(self, container: str, name: str) -> None:
+        """A blob trigger saw a file: announce it on `jobs`, which a blob trigger has no like of:
+        a lock, a delivery count, dead letters.
+        """
+        announcement = await self._announcement(container, name, None, NOBODY)
+        if announcement is not None:
+            await self.send(announcement)
+
+    async def send(self, announcement: Announcement, *, repeated: bool = False) -> None:
+        """Put an announcement on `jobs`; where the bus is out of reach, leave it to the sweeper.
+
+        Neither a blob trigger nor a timer comes again for as long as an outage may last.
+        """
+        try:
+            trace = announcement.asked.traceparent
+            await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace)
+        except Unavailable as error:
+            log.warning("%s waits for the sweeper: %s", announcement.job, error)
+            await self._store.open(announcement)
+
+    async def dropped(
+        self,
+        container: str,
+        name: str,
+        *,
+        etag: str | None = None,
+        asked: Asked = NOBODY,
+        repeated: bool,
+    ) -> None:
+        """A BlobCreated event came on `jobs`."""
+        announcement = await self._announcement(container, name, etag, asked)
+        if announcement is not None:
+            await self._intake.run(announcement, repeated=repeated)
+
+    async def _announcement(
+        self, container: str, name: str, etag: str | None, asked: Asked
+    ) -> Announcement | None:
+        """A dropped file's announcement; None for what makes no job."""
+        source = f"{container}/{name[:1024]}"
+        info = None
+        try:
+            announcements.check_place(container, name, self._settings.all_input_containers)
+            info = await self._blobs.head(BlobRef(container, name))
+            if etag is not None and info.etag != etag:
+                return None  # the file was written again; that write has an event of its own
+            if not announcements.check_dropped(name):
+                return None
+        except BlobMissing:
+            log.info("a dropped file is gone before its job began: nothing to do")
+            return None
+        except InputError as error:
+            written = etag if info is None else info.etag
+            what = announcements.place_id(container, name, written)
+            await self._rejections.reject(what, error, asked, Origin(source, door="drop"))
+            return None
+        return announcements.announce(info, "drop", asked)
+
+    async def requested(self, request: JobRequest, asked: Asked, *, repeated: bool) -> None:
+        """A back end asks for a file to be run. Raises InputError."""
+        announcement = await self.announced(request, asked)
+        known = await self._index.status(announcement.job, self._clock())
+        if known is None or _same(asked, known[0], repeated=repeated):
+            await self._intake.run(announcement, repeated=repeated)
+        else:
+            await self._outbox.tell_known(known[0], asked, known[1])
+
+    async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
+        """What a request announces, as the file is now. Raises InputError."""
+        announcements.check_tenant(request.tenant, self._settings.tenants)
+        announcements.check_place(
+            request.container, request.name, self._settings.all_input_containers
+        )
+        if request.rerun and not asked.message_id:
+            raise InputError(
+                "rerun_unnamed",
+                "a rerun needs a MessageId (over HTTP an Idempotency-Key): a request that is "
+                "delivered twice would be two reruns",
+            )
+        try:
+            if request.options is not None:
+                announcements.check_options(request.options)
+        except ValueError as error:
+            raise InputError("invalid_options", str(error)) from None
+        try:
+            info = await self._blobs.head(BlobRef(request.container, request.name))
+        except BlobMissing:
+            raise InputError(
+                "file_not_found", f"{request.container}/{request.name} does not exist"
+            ) from None
+        if request.etag is not None and info.etag != announcements.unquoted(request.etag):
+            raise InputError("file_changed", "the file is not the one with the given etag")
+        return announcements.announce(
+            info,
+            "queue",
+            asked,
+            request.options,
+            tenant=request.tenant,
+            rerun=asked.message_id if request.rerun else None,
+        )
+
+
+def _same(asked: Asked, told: JobStatus, *, repeated: bool) -> bool:
+    """Whether a request is the one that a job was made of, delivered once more."""
+    if asked.message_id is not None:
+        return asked.message_id == told.message_id
+    return repeated and (told.message_id, told.correlation_id) == (None, asked.correlation_id)

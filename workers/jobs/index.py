@@ -1,0 +1,89 @@
+"""All jobs and rejections of a tenant, newest first, found without reading any other."""
+
+import asyncio
+from collections.abc import Sequence
+
+from schemas.jobs import Job, JobStatus
+from schemas.listing import Done, IndexEntry, Rejection, entry_of, index_name
+from workers.errors import first_of
+from workers.jobs import events
+from workers.jobs.store import JobStore
+from workers.ports import BlobRef
+
+
+class JobIndex:
+    """The entries below `index/`, and the records of rejections. Errors are those of the blobs."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    async def add(self, what: Job | Rejection) -> None:
+        """List what stands already; a second time nothing happens."""
+        entry = entry_of(what)
+        await self._store.create_document(self._ref(what.tenant, entry.name), entry)
+
+    async def reject(self, rejection: Rejection) -> None:
+        """Record a rejection, and list the record that stands."""
+        await self.add(await self._store.create_document(self._rejected(rejection.id), rejection))
+
+    async def rejection(self, identity: str) -> Rejection | None:
+        """What was rejected, by what it is called."""
+        return await self._store.find(Rejection, self._rejected(identity))
+
+    async def find(self, identity: str) -> Job | Done | Rejection | None:
+        """What goes by this id, be it deleted but for its end."""
+        return (
+            await self._store.job(identity)
+            or await self._store.done(identity)
+            or await self.rejection(identity)
+        )
+
+    async def status(self, identity: str, now: float) -> tuple[JobStatus, int] | None:
+        """What is to be told of what goes by this id, and the revision of its state."""
+        job = await self._store.job(identity)
+        held = None if job is None else await self._store.state(identity)
+        if held is None and (done := await self._store.done(identity)) is not None:
+            return done.status, done.revision
+        if job is not None:
+            state = held.state if held else None
+            told = events.status(job, state, self._store.results_container, now)
+            return told, state.revision if state else 0
+        rejection = await self.rejection(identity)
+        return None if rejection is None else (events.rejected(rejection), 0)
+
+    async def page(
+        self, tenant: str, most: int, after: Job | Done | Rejection | None = None
+    ) -> tuple[Sequence[IndexEntry], bool]:
+        """The newest `most` entries that are older than `after`, and whether others follow.
+
+        What it costs does not depend on how many there are.
+        """
+        folder = self._ref(tenant, "")
+        last = None if after is None else folder.name + index_name(after.created, after.id)
+        names: list[str] = []
+        async for info in self._store.blobs.list(
+            folder.container, folder.name, start=last, page=most + 2
+        ):
+            if info.ref.name != last:
+                names.append(info.ref.name)
+            if len(names) > most:
+                break
+        return await self._entries(names[:most]), len(names) > most
+
+    async def _entries(self, names: Sequence[str]) -> list[IndexEntry]:
+        container = self._store.state_container
+        try:
+            async with asyncio.TaskGroup() as group:
+                found = [
+                    group.create_task(self._store.find(IndexEntry, BlobRef(container, name)))
+                    for name in names
+                ]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return [entry for task in found if (entry := task.result()) is not None]
+
+    def _ref(self, tenant: str, name: str) -> BlobRef:
+        return BlobRef(self._store.state_container, f"index/{tenant}/{name}")
+
+    def _rejected(self, identity: str) -> BlobRef:
+        return BlobRef(self._store.state_container, f"rejected/{identity}")

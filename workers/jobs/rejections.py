@@ -1,0 +1,74 @@
+"""What yields no job: told to whoever asked, recorded, and listed among the jobs."""
+
+import logging
+from collections.abc import Callable, Container
+from typing import Final, NamedTuple
+
+from schemas.jobs import Asked, Door, Reason
+from schemas.listing import Rejection, RejectionType
+from schemas.tenants import DEFAULT_TENANT
+from workers.errors import InputError
+from workers.jobs.index import JobIndex
+from workers.jobs.outbox import Outbox
+
+NOBODY: Final = Asked()
+
+log = logging.getLogger(__name__)
+
+
+class Origin(NamedTuple):
+    """Where something comes from, as far as it can be told; `input` is container/name."""
+
+    input: str | None = None
+    tenant: str = DEFAULT_TENANT
+    door: Door = "queue"
+
+
+class Rejections:
+    """Tells of a rejection before it records it: a crash in between tells it twice, never not.
+
+    Each message is answered; a file is told of once, however often somebody comes upon it. `what`
+    is what it is called: the same at every delivery, and at every look.
+    """
+
+    def __init__(
+        self,
+        index: JobIndex,
+        outbox: Outbox,
+        tenants: Container[str],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._index = index
+        self._outbox = outbox
+        self._tenants = tenants
+        self._clock = clock
+
+    async def reject(self, what: str, error: InputError, asked: Asked, origin: Origin) -> None:
+        """A message or a file yields no job."""
+        reason = Reason(code=error.code, message=str(error))
+        await self._record("job.rejected", what, reason, asked, origin)
+
+    async def refuse(self, what: str, reason: Reason, asked: Asked, origin: Origin) -> None:
+        """A message is kept, because this version cannot read it."""
+        await self._record("job.refused", what, reason, asked, origin)
+
+    async def _record(
+        self, kind: RejectionType, what: str, reason: Reason, asked: Asked, origin: Origin
+    ) -> None:
+        known = await self._index.rejection(what)
+        if known is None:
+            log.warning("%s: %r: %s", kind, origin.input or what, reason.code)
+        rejection = Rejection(
+            id=what,
+            type=kind,
+            reason=reason,
+            tenant=origin.tenant if origin.tenant in self._tenants else DEFAULT_TENANT,
+            door=origin.door,
+            input=origin.input,
+            asked=asked,
+            created=self._clock() if known is None else known.created,
+        )
+        if known is None or origin.door == "queue":
+            await self._outbox.tell_rejection(rejection)
+        await self._index.reject(rejection)
