@@ -31,6 +31,7 @@ from schemas.tenants import DEFAULT_TENANT
 from workers.adapters.blobs import connect_blobs
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
+from workers.intake.plans import Plans
 from workers.intake.scanning import pieces_of
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
@@ -124,7 +125,7 @@ async def plan(blobs: Blobs, turn: int) -> int:
         outbox,
         index,
         rejections,
-        routes=Anywhere(),
+        plans=Plans(store, Anywhere(), settings, clock=time.time, rng=rng),
         settings=settings,
         clock=time.time,
     )

@@ -189,12 +189,6 @@ class Reason(BaseModel):
         return message[: _REASON_CHARACTERS - 1] + "…"
 
 
-class Verdict(Reason):
-    """`jobs/{job}/verdict.json`: why planning found that the job has to fail."""
-
-    schema_version: int = SCHEMA_VERSION
-
-
 class Job(BaseModel):
     """`jobs/{job}/job.json`: created once, never changed. Times are seconds since the epoch."""
 
@@ -229,23 +223,6 @@ class Job(BaseModel):
     def metadata(self) -> dict[str, str]:
         """The asking message's properties, and the job's own metadata over them."""
         return {**self.asked.metadata, **self.options.metadata}
-
-
-class PlannedShard(BaseModel):
-    """One line of `jobs/{job}/plan.jsonl`. Offsets and lengths are bytes of the input file."""
-
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = SCHEMA_VERSION
-    shard: int
-    offset: int
-    length: int
-    line: int = Field(description="number of the shard's first line in the file, from 1")
-    rows: int
-    gaps: bool = Field(default=False, description="whether blank lines lie between its rows")
-    duplicates: tuple[int, int] = Field(
-        default=(0, 0), description="first and count of its entries in `duplicates`"
-    )
 
 
 class Waiting(BaseModel):

@@ -28,6 +28,7 @@ from workers.inbox import Inbox
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.intake.nightly import Nightly
+from workers.intake.plans import Plans
 from workers.jobs.finisher import SLICE_SECONDS, Finisher
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import JOBS, SHARDS, STATUS, Outbox
@@ -84,24 +85,16 @@ def compose(
     slice_seconds: float = SLICE_SECONDS,
 ) -> Service:
     """Make the parts over open ports; `ledger` as in `Dispatcher`, `process` as in `Reporter`."""
-    routes = settings.routes
-    dispatcher = Dispatcher(
-        settings.deployments, endpoints, rng=rng, ledger=ledger, routes=routes, wall=clock
-    )
+    known, routes = settings.deployments, settings.routes
+    dispatcher = Dispatcher(known, endpoints, rng=rng, ledger=ledger, routes=routes, wall=clock)
     store = _store(settings, blobs, clock)
     outbox = Outbox(bus, results_container=settings.results_container, clock=clock, rng=rng)
     transitions = Transitions(store, outbox, rng=rng)
     index = JobIndex(store)
     rejections = Rejections(index, outbox, settings.tenants, clock=clock)
+    plans = Plans(store, dispatcher, settings, clock=clock, rng=rng)
     intake = Intake(
-        store,
-        transitions,
-        outbox,
-        index,
-        rejections,
-        routes=dispatcher,
-        settings=settings,
-        clock=clock,
+        store, transitions, outbox, index, rejections, plans=plans, settings=settings, clock=clock
     )
     doors = Doors(store, outbox, index, rejections, intake, settings=settings, clock=clock)
     nightly = Nightly(store, doors, container=settings.nightly_container, clock=clock)
@@ -123,7 +116,7 @@ def compose(
     board = HealthBoard(blobs, settings.state_container)
     lanes, moved = dispatcher.lanes, dispatcher.moved
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved)
-    deployments = DeploymentsApi(settings.deployments, board, store, transitions, clock=clock)
+    deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     api = Api(store, transitions, index, doors, deployments, clock=clock)
     return Service(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, api, reporter)
 

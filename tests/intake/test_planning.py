@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.jobs import JobOptions, PlannedShard
+from schemas.jobs import JobOptions
+from schemas.plans import PlannedShard
 from workers.intake import planning
 from workers.intake.planning import (
     DuplicateFinder,

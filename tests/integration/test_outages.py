@@ -15,7 +15,7 @@ from tests.doubles.bus import Delivery, MemoryBus
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.errors import Unavailable
-from workers.intake import intake, nightly
+from workers.intake import nightly, plans
 from workers.jobs import lifecycle
 from workers.jobs.outbox import JOBS, SHARDS
 from workers.jobs.store import Held, JobStore
@@ -102,7 +102,7 @@ def test_a_file_that_kills_whoever_plans_it_fails_its_job_in_the_end(
 ) -> None:
     async def story(_: Random) -> None:
         async with bench() as service:
-            monkeypatch.setattr(intake, "scan", killed)
+            monkeypatch.setattr(plans, "scan", killed)
             await service.drop(ROWS, options={"completion_window": "1h"})
             for _try in range(40):
                 with contextlib.suppress(Killed):

@@ -123,7 +123,7 @@ class Shop:
         data = b"".join(json.dumps({"prompt": f"row {n}"}).encode() + b"\n" for n in range(rows))
         etag = await self.blobs.create(FILE, data)
         service = self.process.service
-        await service.intake.dropped(*FILE, etag=etag, repeated=False)
+        await service.doors.dropped(*FILE, etag=etag, repeated=False)
         while (delivery := self.bus.receive("jobs")) is not None:
             await service.inbox.jobs(received(delivery))
             self.bus.complete(delivery)

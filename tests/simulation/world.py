@@ -31,7 +31,7 @@ from tests.simulation.records import Records
 from tests.simulation.scenario import Scenario
 from tests.simulation.users import Users
 from workers.errors import WorkerError
-from workers.intake import intake, planning
+from workers.intake import intake, planning, plans
 from workers.jobs import finisher
 from workers.ports import Blobs, OutMessage
 from workers.settings import Settings
@@ -248,6 +248,7 @@ def small(scenario: Scenario) -> Iterator[None]:
     names = {
         (planning, "MAX_ROWS"): scenario.shard_rows,
         (planning, "FEW_ROWS"): scenario.shard_rows,
+        (plans, "LARGE_BYTES"): 0,
         (intake, "WINDOW"): dict.fromkeys(intake.WINDOW, scenario.window),
         (finisher, "_BATCH"): 1,
     }

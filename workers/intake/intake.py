@@ -1,6 +1,5 @@
 """From a file at a door to a planned job: open marker, job, duplicates, plan, state, messages."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -15,11 +14,9 @@ from schemas.jobs import (
     window_seconds,
 )
 from schemas.messages import Announcement, Expire
-from workers.errors import BlobChanged, BlobMissing, InputError
+from workers.errors import BlobMissing, InputError
 from workers.intake import announcements
-from workers.intake.planning import Survey
-from workers.intake.scanning import PIECE_BYTES, Planned, scan
-from workers.intake.verdicts import Preflight, judged
+from workers.intake.plans import Plans
 from workers.jobs import lifecycle, pace
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
@@ -27,18 +24,13 @@ from workers.jobs.rejections import Origin, Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobInfo, BlobRef
-from workers.rows.reading import RowRules, rules_of
+from workers.rows.reading import RowRules
 from workers.settings import Settings
 
 WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
 
-LARGE_AT_ONCE: Final = 2
-LATEST_PLAN_SECONDS: Final = 4 * 3600.0
-NOT_PLANNED: Final = Reason(
-    code="not_planned",
-    message="the file could not be planned within its completion window, however often it was "
-    "tried: see the workers' log, split the file, and drop it again",
-)
+# Another worker plans, or others have their turn: this long until somebody looks again.
+NOT_ALONE_SECONDS: Final = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +46,7 @@ class Intake:
         index: JobIndex,
         rejections: Rejections,
         *,
-        routes: Preflight,
+        plans: Plans,
         settings: Settings,
         clock: Callable[[], float],
     ) -> None:
@@ -64,11 +56,9 @@ class Intake:
         self._outbox = outbox
         self._index = index
         self._rejections = rejections
-        self._routes = routes
+        self._plans = plans
         self._settings = settings
         self._clock = clock
-        # One process reads a file as fast as two: more at once would only take memory.
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def run(self, announcement: Announcement, *, repeated: bool) -> None:
         """Do all steps from the first one on; a step that was done before is left as it stands."""
@@ -91,7 +81,10 @@ class Intake:
             await self._index.add(job)
             # Reading a large file takes minutes; who asked may want the job's id before that.
             await self._outbox.tell("job.validating", job, None)
-            await self._plan(job)
+            if not await self._plans.make(job):
+                at = self._clock() + NOT_ALONE_SECONDS
+                await self._outbox.send_jobs(announcement, at=at, repeated=True)
+                return
             totals = await self._store.plan_totals(job.id) or (0, 0)
         shards, rows = totals
         reason = await self._store.verdict(job.id)
@@ -211,38 +204,3 @@ class Intake:
             return parse_options(announcements.options_json(data))
         except BlobMissing:
             return JobOptions()
-
-    async def _plan(self, job: Job) -> None:
-        """Scan the file; write duplicates, the verdict where the job has to fail, and the plan."""
-        planned, reason = Planned([], Survey(), []), job.failure or self._forbidden(job)
-        if reason is None and self._clock() >= job.expires + LATEST_PLAN_SECONDS:
-            reason = NOT_PLANNED
-        if reason is None:
-            try:
-                planned = await self._scanned(job)
-                reason = await judged(job, planned, self._routes)
-            except (BlobMissing, BlobChanged):
-                planned = Planned([], Survey(), [])
-                reason = Reason(
-                    code="input_changed",
-                    message="the file was changed or deleted before it was read: drop it again",
-                )
-        await self._store.create_duplicates(job.id, planned.duplicates)
-        if reason is not None:
-            await self._store.create_verdict(job.id, reason)
-        await self._store.create_plan(job.id, planned.shards)
-
-    def _forbidden(self, job: Job) -> Reason | None:
-        """Why a job's file may not be read any more: settings may have changed since."""
-        try:
-            announcements.check_place(job.container, job.name, self._settings.all_input_containers)
-        except InputError as error:
-            return Reason(code=error.code, message=str(error))
-        return None
-
-    async def _scanned(self, job: Job) -> Planned:
-        rules = rules_of(job, self._settings.default_models)
-        if job.size <= PIECE_BYTES:
-            return await scan(self._blobs, job, rules)
-        async with self._large:
-            return await scan(self._blobs, job, rules)

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from schemas.deployments import Task
-from schemas.jobs import PlannedShard
+from schemas.plans import PlannedShard
 from workers.intake.formats import HEAD_BYTES
 from workers.rows.answer_size import answer_bytes
 from workers.rows.fast_path import read_usual

@@ -7,7 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.jobs import Job, PlannedShard
+from schemas.jobs import Job
+from schemas.plans import PlannedShard
 from workers.intake.formats import what_it_is
 from workers.intake.planning import DuplicateFinder, Planner, ScannedRow, Scanner, Seen, Survey
 from workers.ports import BlobRef, Blobs

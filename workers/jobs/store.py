@@ -3,37 +3,27 @@ written once.
 """
 
 import asyncio
-import contextlib
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final, Generic, TypeVar
+from typing import Final
 
 import orjson
-from pydantic import BaseModel
 
-from schemas.jobs import (
-    NEWEST_VERSION,
-    SCHEMA_VERSION,
-    Job,
-    JobState,
-    PlannedShard,
-    Reason,
-    Verdict,
-)
+from schemas.jobs import Job, JobState, Reason
 from schemas.listing import Done
 from schemas.messages import Announcement
+from schemas.plans import PlannedShard, Verdict
 from schemas.results import Receipt
 from workers.clock import ServiceClock
-from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unreadable, first_of
-from workers.ports import BlobInfo, BlobRef, Blobs, Stored
+from workers.errors import BlobChanged, BlobExists, BlobMissing, first_of
+from workers.jobs.documents import Documents, dump, load
+from workers.ports import BlobInfo, BlobRef, Blobs
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
 PLAN_WIDTH: Final = 160
 _LINE_NUMBER: Final = struct.Struct("<I")
 _KEPT_JOBS: Final = 256
-
-Document = TypeVar("Document", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +35,8 @@ class Held:
     last_modified: float
 
 
-@dataclass(frozen=True, slots=True)
-class Versioned(Generic[Document]):
-    """A document as read, with the ETag that a swap has to meet."""
-
-    document: Document
-    etag: str
-    last_modified: float
-
-
-class JobStore:
-    """The documents of all jobs. Errors are those of the blob primitives, and `NewerVersion`.
-
-    The clock hears the service's time with each document that is read.
-    """
+class JobStore(Documents):
+    """The documents of all jobs."""
 
     def __init__(
         self,
@@ -68,8 +46,7 @@ class JobStore:
         results_container: str,
         clock: ServiceClock | None = None,
     ) -> None:
-        self.blobs = blobs
-        self._clock = clock
+        super().__init__(blobs, clock)
         self.state_container = state_container
         self.results_container = results_container
         self._jobs: dict[str, Job] = {}
@@ -82,56 +59,6 @@ class JobStore:
         """A file among a job's results."""
         return BlobRef(self.results_container, f"{job.results}/{name}")
 
-    async def _read(self, ref: BlobRef) -> Stored:
-        if self._clock is None:
-            return await self.blobs.read(ref)
-        asked = self._clock()
-        stored = await self.blobs.read(ref)
-        self._clock.heard(stored.server_time, asked)
-        return stored
-
-    async def create_once(
-        self, ref: BlobRef, data: bytes | IO[bytes], *, content_type: str
-    ) -> bool:
-        """Write a blob that must be written once; gives whether this call has written it.
-
-        A 409 may be about one's own success whose answer was lost, so callers use what stands.
-        """
-        try:
-            await self.blobs.create(ref, data, content_type=content_type)
-        except BlobExists:
-            return False
-        return True
-
-    async def create_document(self, ref: BlobRef, document: Document) -> Document:
-        """Write a document once; gives the one that stands, one's own or an earlier one."""
-        if await self.create_once(ref, _dump(document), content_type="application/json"):
-            return document
-        return _load(type(document), (await self._read(ref)).data)
-
-    async def held(self, model: type[Document], ref: BlobRef) -> Versioned[Document] | None:
-        """A stored document with its version, or None."""
-        try:
-            stored = await self._read(ref)
-        except BlobMissing:
-            return None
-        return Versioned(_load(model, stored.data), stored.etag, stored.last_modified)
-
-    async def find(self, model: type[Document], ref: BlobRef) -> Document | None:
-        """A stored document, or None."""
-        held = await self.held(model, ref)
-        return None if held is None else held.document
-
-    async def replace(
-        self, ref: BlobRef, document: Document, etag: str
-    ) -> Versioned[Document] | None:
-        """Swap a document; gives what stands then, None where that is somebody else's."""
-        with contextlib.suppress(BlobChanged):
-            await self.blobs.replace(ref, _dump(document), etag)
-        # After a lost answer the conflict is one's own success: what stands tells.
-        held = await self.held(type(document), ref)
-        return held if held is not None and held.document == document else None
-
     # -- open markers
 
     def _marker(self, job: str) -> BlobRef:
@@ -143,7 +70,7 @@ class JobStore:
         Whose marker stands does not matter, and by now it may be gone: the job may just have ended.
         """
         return await self.create_once(
-            self._marker(announcement.job), _dump(announcement), content_type="application/json"
+            self._marker(announcement.job), dump(announcement), content_type="application/json"
         )
 
     async def announcement(self, job: str) -> Announcement | None:
@@ -216,7 +143,7 @@ class JobStore:
     async def plan_totals(self, job: str) -> tuple[int, int] | None:
         """How many shards and rows the plan has that stands; None before there is one."""
         try:
-            data = (await self._read(self.ref(job, "plan.jsonl"))).data
+            data = (await self.read(self.ref(job, "plan.jsonl"))).data
         except BlobMissing:
             return None
         rows = sum(orjson.loads(line)["rows"] for line in data.splitlines())
@@ -237,7 +164,7 @@ class JobStore:
         data = await self.blobs.read_range(
             self.ref(job, "plan.jsonl"), shard * PLAN_WIDTH, PLAN_WIDTH
         )
-        return _load(PlannedShard, data)
+        return load(PlannedShard, data)
 
     async def create_duplicates(self, job: str, lines: Iterable[int]) -> None:
         """Keep the line numbers whose custom_id stood earlier: 4 bytes each, in order."""
@@ -261,10 +188,10 @@ class JobStore:
     async def state(self, job: str) -> Held | None:
         """A job's state, or None before there is one."""
         try:
-            stored = await self._read(self.ref(job, "state.json"))
+            stored = await self.read(self.ref(job, "state.json"))
         except BlobMissing:
             return None
-        return Held(_load(JobState, stored.data), stored.etag, stored.last_modified)
+        return Held(load(JobState, stored.data), stored.etag, stored.last_modified)
 
     async def swap(self, job: str, before: Held | None, after: JobState) -> bool:
         """Store the new state if the old one still stands. False: it does not, or this very swap
@@ -273,9 +200,9 @@ class JobStore:
         ref = self.ref(job, "state.json")
         try:
             if before is None:
-                await self.blobs.create(ref, _dump(after))
+                await self.blobs.create(ref, dump(after))
             else:
-                await self.blobs.replace(ref, _dump(after), before.etag)
+                await self.blobs.replace(ref, dump(after), before.etag)
         except (BlobExists, BlobChanged):
             return False
         return True
@@ -301,7 +228,7 @@ class JobStore:
 
         async def read(shard: int) -> Receipt:
             async with room:
-                return _load(Receipt, (await self._read(self._receipt(job, shard))).data)
+                return load(Receipt, (await self.read(self._receipt(job, shard))).data)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -333,19 +260,3 @@ def _plan_line(shard: PlannedShard) -> bytes:
     if len(line) >= PLAN_WIDTH:
         raise ValueError(f"a plan line of {len(line)} bytes does not fit {PLAN_WIDTH}")
     return line.ljust(PLAN_WIDTH - 1) + b"\n"
-
-
-def _dump(document: BaseModel) -> bytes:
-    return orjson.dumps(document.model_dump(mode="json"))
-
-
-def _load(model: type[Document], data: bytes) -> Document:
-    try:
-        raw: Any = orjson.loads(data)
-        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
-        if isinstance(version, int) and version > NEWEST_VERSION:
-            raise NewerVersion(model.__name__, version)
-        return model.model_validate(raw)
-    except ValueError:
-        # Not chained: what is quoted may be a prompt of the options.
-        raise Unreadable(f"a {model.__name__} is not what this service writes") from None

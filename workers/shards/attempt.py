@@ -9,7 +9,8 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
 
-from schemas.jobs import Ending, Job, PlannedShard, Reason
+from schemas.jobs import Ending, Job, Reason
+from schemas.plans import PlannedShard
 from schemas.results import CallRecord
 from workers.dispatch.admission import Gate
 from workers.errors import BlobMissing, Draining, StorageError, Unavailable, WorkerError, first_of

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Protocol
 
 from schemas.deployments import Task
-from schemas.jobs import Job, PlannedShard
+from schemas.jobs import Job
+from schemas.plans import PlannedShard
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.rows import writing
