@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--faults", metavar="JSON|FILE", help="rules, or {fault: rate}: see docs/simulator.md")
     add("--models", nargs="+", metavar="NAME[:TASKS]", help="what is served; the first unnamed")
     add("--dimensions", type=int, default=DEFAULT_DIMENSIONS, help="of the embeddings")
+    add("--context", type=int, metavar="N", help="tokens of prompt and answer; default: the name's")
     add("--mean-tokens", type=int, default=DEFAULT_MEAN_TOKENS, help="of the completions")
     return parser
 

@@ -5,11 +5,14 @@ find in a result and compare by value. Every text says that it is simulated.
 """
 
 import hashlib
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import orjson
+
+from . import schemas
 
 LABEL = "[simulated]"
 """The first token of every completion."""
@@ -86,19 +89,27 @@ def completion(
     index: int = 0,
     mean_tokens: int = DEFAULT_MEAN_TOKENS,
     as_json: bool = False,
+    schema: schemas.Schema | None = None,
 ) -> Completion:
     """The completion of `prompt` (a text, or the list of messages as sent).
 
     `sampling` is read for the names in SAMPLING only; `index` tells the choices of one request
-    apart. The natural length is even over 0.5 to 1.5 of `mean_tokens`; `max_tokens` cuts it
-    (finish_reason "length"), a stop sequence ends it before its first occurrence.
+    apart. The natural length is even over 0.5 to 1.5 of `mean_tokens`, or what `schema` takes;
+    `max_tokens` cuts it (finish_reason "length"), a stop sequence ends it before its first
+    occurrence.
     """
     chosen = sorted((k, v) for k, v in (sampling or {}).items() if k in SAMPLING and v is not None)
     digest = _digest("completion", seed, model, prompt, chosen, index)
+    if schema is not None:
+        return _cut(schemas.valid(schema, digest, _words).split(" "), max_tokens, stop)
     length = max(2, mean_tokens // 2 + int.from_bytes(digest[:4], "big") % max(1, mean_tokens))
     words = [_WORDS[byte] for byte in hashlib.shake_128(digest).digest(length - 1)]
     tokens = ['{"simulated":', f'"{LABEL}', *words, '."}'] if as_json else [LABEL, *words]
     return _cut(tokens, max_tokens, stop)
+
+
+def _words(draw: random.Random) -> str:
+    return f"{LABEL} {draw.choice(_WORDS)} {draw.choice(_WORDS)}"
 
 
 def _cut(tokens: list[str], max_tokens: int | None, stop: Sequence[str]) -> Completion:

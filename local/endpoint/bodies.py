@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from . import schemas
 from .answers import Completion, completion, embedding
 from .contracts import Ask
 from .faults import Fault
@@ -73,6 +74,8 @@ def spoiled(ask: Ask, given: Body, fault: Fault) -> Body:
     """The body of a 200 that is not what was asked for; unchanged by any other fault."""
     if fault == "content_filter_200":
         return _filtered(ask, given)
+    if fault == "wrong_schema" and ask.schema is not None:
+        return given | {"choices": [_mistaken(ask.schema, choice) for choice in given["choices"]]}
     if fault == "empty_choices":
         return {k: [] if k in ("choices", "data") else v for k, v in given.items() if k != "output"}
     if fault == "missing_usage":
@@ -82,6 +85,14 @@ def spoiled(ask: Ask, given: Body, fault: Fault) -> Body:
     if fault == "shuffled_embeddings" and "data" in given:
         return given | {"data": given["data"][::-1]}
     return given
+
+
+def _mistaken(schema: schemas.Schema, choice: Body) -> Body:
+    """The same choice with JSON that its schema is not content with; one cut short stays so."""
+    if choice["finish_reason"] != "stop":
+        return choice
+    content = schemas.wrong(schema, choice["message"]["content"])
+    return choice | {"message": choice["message"] | {"content": content}}
 
 
 def _filtered(ask: Ask, given: Body) -> Body:
@@ -131,6 +142,7 @@ def _choices(ask: Ask, voice: Voice) -> Iterator[Completion]:
                 index=index,
                 mean_tokens=voice.mean_tokens,
                 as_json=ask.as_json,
+                schema=ask.schema,
             )
 
 

@@ -53,7 +53,10 @@ class Route:
 
 @dataclass(slots=True, kw_only=True)
 class Ask:
-    """One request. `inputs` are what each row asks: one for a chat, each text when packed."""
+    """One request. `inputs` are what each row asks: one for a chat, each text when packed.
+
+    `prompt_tokens` are those of all, `longest_prompt` those that the model sees at once.
+    """
 
     contract: Contract
     task: Task
@@ -62,6 +65,7 @@ class Ask:
     prompt: object
     inputs: list[str | list[int]]
     prompt_tokens: int
+    longest_prompt: int = 0
     sampling: Mapping[str, object] = field(default_factory=dict)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -69,6 +73,7 @@ class Ask:
     stream: bool = False
     include_usage: bool = False
     as_json: bool = False
+    schema: Mapping[str, Any] | None = None
     dimensions: int | None = None
     base64: bool = False
     user: str | None = None

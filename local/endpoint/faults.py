@@ -47,6 +47,7 @@ Fault = Literal[
     "missing_usage",
     "short_embeddings",
     "shuffled_embeddings",
+    "wrong_schema",
 ]
 
 AT_THE_DOOR: frozenset[Fault] = frozenset(

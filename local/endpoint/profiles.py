@@ -1,5 +1,6 @@
 """Which service is played? Its real limits, its models and the manner of its refusals."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,22 +16,28 @@ _VECTORS: frozenset[Task] = frozenset({"embeddings", "image-embeddings"})
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that is served, and what it can do."""
+    """A model that is served, what it can do, and how many tokens it takes; 0: unlimited."""
 
     name: str
     tasks: frozenset[Task]
+    context: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Model":
-        """Read `name` or `name:task,task`; without tasks, a name with "embed" in it embeds."""
+        """Read `name` or `name:task,task`; without tasks, a name with "embed" in it embeds.
+
+        The context is what the name says, as in `Phi-3-mini-4k-instruct`.
+        """
         name, _, listed = text.partition(":")
+        said = re.search(r"-(\d+)k(?:-|$)", name)
+        context = 1024 * int(said[1]) if said else 0
         if not listed:
-            return cls(name, _VECTORS if "embed" in name.lower() else _CHAT)
+            return cls(name, _VECTORS if "embed" in name.lower() else _CHAT, context)
         wanted = frozenset(listed.split(","))
         tasks: frozenset[Task] = frozenset(task for task in get_args(Task) if task in wanted)
         if not name or len(tasks) != len(wanted):
             raise ValueError(f"model {text!r}: tasks are {', '.join(get_args(Task))}")
-        return cls(name, tasks)
+        return cls(name, tasks, context)
 
 
 MODELS = tuple(

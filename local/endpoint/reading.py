@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from . import schemas
 from .answers import count_message_tokens, image_content
 from .contracts import Ask, Contract, RequestError, Route, Task
 from .fields import (
@@ -109,7 +110,13 @@ def _parse_completions(contract: Contract, task: Task, body: Mapping[str, Any]) 
     inputs = read_inputs(body.get("prompt"), "prompt")
     tokens = sum(map(count_input, inputs))
     return _generation(
-        contract, task, body, prompt=body["prompt"], inputs=inputs, prompt_tokens=tokens
+        contract,
+        task,
+        body,
+        prompt=body["prompt"],
+        inputs=inputs,
+        prompt_tokens=tokens,
+        longest_prompt=max(map(count_input, inputs)),
     )
 
 
@@ -174,6 +181,7 @@ def _generation(
     prompt: object,
     inputs: list[str | list[int]],
     prompt_tokens: int,
+    longest_prompt: int | None = None,
 ) -> Ask:
     check_ranges(body)
     max_tokens = read_count(body, "max_completion_tokens") or read_count(body, "max_tokens")
@@ -187,6 +195,7 @@ def _generation(
         prompt=prompt,
         inputs=inputs,
         prompt_tokens=prompt_tokens,
+        longest_prompt=prompt_tokens if longest_prompt is None else longest_prompt,
         sampling=body,
         max_tokens=max_tokens,
         stop=read_stop(body.get("stop")),
@@ -194,6 +203,7 @@ def _generation(
         stream=stream,
         include_usage=stream and isinstance(options, dict) and options.get("include_usage") is True,
         as_json=wants_json(body.get("response_format")),
+        schema=schemas.read(body.get("response_format")) if task == "chat" else None,
         user=read_text(body, "user"),
     )
 

@@ -131,17 +131,23 @@ def bad_request(profile: ProfileName, contract: Contract, fault: RequestError) -
 
 def too_large(profile: ProfileName, ask: Ask, exceeded: Exceeded) -> Refusal:
     """More tokens than one request may have."""
-    if ask.contract == "aml-score" or profile == "managed-online":
-        return model_error(400, f"Input is longer than {exceeded.limit} tokens.")
-    if profile in ("github-models", "serverless"):
+    if ask.contract != "aml-score" and profile in ("github-models", "serverless"):
         message = (
             f"Request body too large for {ask.model} model. Max size: {exceeded.limit} tokens."
         )
         return error(profile, 413, "tokens_limit_reached", message)
+    return too_long(profile, ask, exceeded.limit)
+
+
+def too_long(profile: ProfileName, ask: Ask, context: int) -> Refusal:
+    """Prompt and max_tokens together are more than the model's context."""
+    if ask.contract == "aml-score" or profile == "managed-online":
+        return model_error(400, f"Input is longer than {context} tokens.")
+    completion = ask.max_tokens or 0
     message = (
-        f"This model's maximum context length is {exceeded.limit} tokens. However, you requested "
-        f"{exceeded.asked} tokens ({ask.prompt_tokens} in the messages, "
-        f"{exceeded.asked - ask.prompt_tokens} in the completion)."
+        f"This model's maximum context length is {context} tokens. However, you requested "
+        f"{ask.longest_prompt + completion} tokens ({ask.longest_prompt} in the messages, "
+        f"{completion} in the completion). Please reduce the length of the messages or completion."
     )
     return error(profile, 400, "context_length_exceeded", message, param="messages")
 

@@ -14,7 +14,8 @@ class Settings:
 
     `latency` is the mean in seconds before an answer begins, lognormal with `latency_sigma`;
     `latency_per_token` is added for each completion token; `request_timeout` is after how many
-    seconds the service itself answers 408 (0: never, None: the profile's own).
+    seconds the service itself answers 408 (0: never, None: the profile's own); `context` is the
+    tokens that each model takes, prompt and max_tokens together (0: any, None: the model's own).
     """
 
     profile: ProfileName = "serverless"
@@ -34,6 +35,7 @@ class Settings:
     models: tuple[Model, ...] = MODELS
     dimensions: int = DEFAULT_DIMENSIONS
     mean_tokens: int = DEFAULT_MEAN_TOKENS
+    context: int | None = None
 
     @property
     def limits(self) -> Limits:

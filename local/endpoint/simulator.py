@@ -96,6 +96,9 @@ class Simulator:
         refusal = self._settle_model(ask)
         if refusal is not None:
             return self._refuse(refusal, "model")
+        overflow = self._overflow(ask)
+        if overflow is not None:
+            return self._refuse(overflow, "context")
         rows = row_keys(ask, request.headers)
         rule = self._plan.decide(ordinal, self.elapsed, ask, rows[0])
         if rule is not None and rule.fault in AT_THE_DOOR:
@@ -201,6 +204,14 @@ class Simulator:
         else:
             return refusals.unknown_model(profile, ask.contract, ask.model)
         return None if ask.task in model.tasks else refusals.unsupported_task(profile, ask)
+
+    def _overflow(self, ask: Ask) -> Refusal | None:
+        """The refusal of a request that the model's context cannot hold."""
+        own, given = self._models[ask.model].context, self.settings.context
+        context = own if given is None else given
+        if not context or ask.longest_prompt + (ask.max_tokens or 0) <= context:
+            return None
+        return refusals.too_long(self.settings.profile, ask, context)
 
     def _describe(self, where: Route) -> web.Response:
         headers = self._headers()
