@@ -62,6 +62,7 @@ setup: .venv/.installed node_modules/.installed
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "installing Python packages into .venv"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@.venv/bin/python -c 'import os, site; open(os.path.join(site.getsitepackages()[0], "phi3-batch-worker.pth"), "w").write(os.getcwd())'
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json

@@ -8,6 +8,7 @@ verify DIR  check downloaded results against their manifest
 
 import importlib
 import logging
+import os
 import sys
 
 from workers.errors import SettingsError
@@ -22,6 +23,9 @@ COMMANDS = {
 
 def main(arguments: list[str]) -> int:
     """The exit status: 0 all well, 1 it went wrong, 2 wrong usage."""
+    if os.name == "nt":
+        print("error: this runs on Linux and macOS; on Windows, run it within WSL", file=sys.stderr)
+        return 2
     if arguments and arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
+from local.hosts import Hosts
 from schemas.jobs import JobStatus
 from schemas.messages import StatusEvent
 
@@ -74,21 +75,31 @@ async def events(bus: str, source: str) -> AsyncIterator[Events]:
         yield Events(receiver, source)
 
 
-async def status_of(session: aiohttp.ClientSession, address: str, job: str) -> JobStatus | None:
-    """A job's status from one host; None where the host does not tell now."""
-    try:
-        async with session.get(f"{address}/api/jobs/{job}") as response:
-            if response.status != 200:
-                return None
-            return JobStatus.model_validate_json(await response.read())
-    except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
-        return None
+class Asker:
+    """Asks a host that serves HTTP now, whichever it is."""
 
+    def __init__(self, session: aiohttp.ClientSession, hosts: Hosts) -> None:
+        self._session = session
+        self._hosts = hosts
 
-async def cancel(session: aiohttp.ClientSession, address: str, job: str) -> bool:
-    """Ask a host to cancel a job; False where it cannot now. One that has ended stays as it is."""
-    try:
-        async with session.post(f"{address}/api/jobs/{job}/cancel") as response:
-            return response.status in (202, 409)
-    except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
-        return False
+    async def status(self, job: str) -> JobStatus | None:
+        """A job's status; None where no host tells it now."""
+        code, body = await self._ask("GET", job)
+        return JobStatus.model_validate_json(body) if code == 200 else None
+
+    async def cancel(self, job: str) -> bool:
+        """Cancel a job; False where no host can now. One that has ended stays as it is."""
+        code, _ = await self._ask("POST", f"{job}/cancel")
+        return code in (202, 409)
+
+    async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+        """The status code and the body; 0 where there is no answer."""
+        try:
+            address = next(iter(self._hosts.addresses.values()), None)
+            if address is not None:
+                url = f"{address}/api/jobs/{path}"
+                async with self._session.request(method, url) as response:
+                    return response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
+            pass
+        return 0, b""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from local import settings
+from local import keys, settings
 from local.host.loading import LoadError, import_app
 from local.host.serving import Host, stop_at_signals
 from local.usage import Parser
@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
         os.environ.update(_settings_from(sys.stdin.readline()))
     settings.apply(given.app)
     os.environ.setdefault("NIGHTLY_SCHEDULE", NIGHTLY)
+    os.environ.setdefault(keys.SETTING, keys.function_key(PROJECT / ".local"))
     try:
         host = Host(app, given.app)
     except LoadError as error:

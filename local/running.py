@@ -14,9 +14,9 @@ from rich.console import Console
 
 from local import results, settings
 from local.dropping import drop
-from local.following import Arrived, Events, cancel, events, status_of
-from local.hosts import Hosts
+from local.following import Arrived, Asker, Events, events
 from local.interrupts import Interrupts
+from local.keys import HEADER, function_key
 from local.progress import Display, display
 from local.reporting import GOES_ON, INTERRUPTED, exit_status, report, report_events
 from local.runs import Record, Run, reopen, run_of
@@ -143,6 +143,7 @@ async def _run(given: argparse.Namespace, console: Console) -> tuple[JobStatus, 
         profile=given.profile,
         simulator=simulator_of(given),
         verbose=given.verbose,
+        key=function_key(given.data),
     )
     tell(f"starting storage, Service Bus and {given.workers} function host(s)")
     async with stack(options, tell, reopen) as running:
@@ -177,7 +178,10 @@ async def _job(
                 await drop(container, file, given.options)
                 shown.tell(f"dropped {file.name} into the container {CONTAINER}")
             interrupts.gentle = True
-            last = await _follow(arriving, running.hosts, shown, interrupts.asked)
+            headers = {HEADER: function_key(given.data)}
+            async with aiohttp.ClientSession(timeout=TIMEOUT, headers=headers) as session:
+                asker = Asker(session, running.hosts)
+                last = await _follow(arriving, asker, shown, interrupts.asked)
         status = last.event.data
         folder = given.out or OUT / (status.job or "rejected")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -190,7 +194,7 @@ async def _job(
 
 
 async def _follow(
-    arriving: Events, hosts: Hosts, shown: Display, interrupted: asyncio.Event
+    arriving: Events, asker: Asker, shown: Display, interrupted: asyncio.Event
 ) -> Arrived:
     """Show the job until its last event; between events its status is asked for over HTTP."""
     asking: list[asyncio.Task[None]] = []
@@ -202,8 +206,8 @@ async def _follow(
             job = arrived.event.data.job
             if job and not asking:
                 asking = [
-                    asyncio.create_task(_ask(job, hosts, shown)),
-                    asyncio.create_task(_cancel(job, hosts, shown, interrupted)),
+                    asyncio.create_task(_ask(job, asker, shown)),
+                    asyncio.create_task(_cancel(job, asker, shown, interrupted)),
                 ]
     finally:
         for task in asking:
@@ -212,23 +216,17 @@ async def _follow(
     raise AssertionError("events end with a last one")
 
 
-async def _ask(job: str, hosts: Hosts, shown: Display) -> None:
-    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
-        while True:
-            for address in list(hosts.addresses.values())[:1]:
-                status = await status_of(session, address, job)
-                # How it ended is told once, by its last event.
-                if status is not None and status.state not in TERMINAL:
-                    shown.show(status)
-            await asyncio.sleep(ASK_EVERY)
+async def _ask(job: str, asker: Asker, shown: Display) -> None:
+    while True:
+        status = await asker.status(job)
+        # How it ended is told once, by its last event.
+        if status is not None and status.state not in TERMINAL:
+            shown.show(status)
+        await asyncio.sleep(ASK_EVERY)
 
 
-async def _cancel(job: str, hosts: Hosts, shown: Display, interrupted: asyncio.Event) -> None:
+async def _cancel(job: str, asker: Asker, shown: Display, interrupted: asyncio.Event) -> None:
     await interrupted.wait()
     shown.tell("interrupted: bringing home what is done; Ctrl-C again stops at once")
-    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
-        while True:
-            for address in list(hosts.addresses.values())[:1]:
-                if await cancel(session, address, job):
-                    return
-            await asyncio.sleep(ASK_EVERY)
+    while not await asker.cancel(job):  # noqa: ASYNC110 - a host may be starting again
+        await asyncio.sleep(ASK_EVERY)

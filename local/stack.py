@@ -15,7 +15,7 @@ from typing import Any
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob.aio import BlobServiceClient
 
-from local import settings, simulated
+from local import keys, settings, simulated
 from local.azurite import FolderInUseError, azurite
 from local.endpoint.profiles import ProfileName
 from local.endpoint.server import simulate
@@ -36,7 +36,10 @@ Prepare = Callable[[BlobServiceClient, AppSettings], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What is started. Blobs and messages are kept in a folder and a file, or in memory (None)."""
+    """What is started. Blobs and messages are kept in a folder and a file, or in memory (None).
+
+    Without a `key`, the HTTP doors are open to all.
+    """
 
     workers: int = 1
     app: Path = PROJECT
@@ -48,6 +51,7 @@ class StackOptions:
     profile: ProfileName = "serverless"
     simulator: Mapping[str, Any] = field(default_factory=dict)
     verbose: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ async def stack(
         endpoint_for(options, given) as (endpoint, deployments),
     ):
         await _prepare(storage.connection_string, read_settings(given | deployments), prepare)
-        running.give({STORAGE: storage.connection_string, BUS: bus} | deployments)
+        own = {STORAGE: storage.connection_string, BUS: bus, keys.SETTING: options.key}
+        running.give(own | deployments)
         try:
             yield Stack(storage.connection_string, bus, endpoint, running)
         finally:

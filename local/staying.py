@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from local.keys import function_key
 from local.stack import PROJECT, Stack, StackOptions, failed, stack
 from local.usage import Parser, add_stack_arguments, port, simulator_of
 
@@ -14,29 +15,40 @@ GUIDE = """\
 storage       {storage}
 Service Bus   {bus}
 endpoint      {endpoint}
-HTTP          {http}/api/jobs
+HTTP          {http}/api/jobs (with the header x-functions-key: {key})
 data          {data}
 
-Drop a file (options: base64url JSON in the metadata key `options`):
-  az storage blob upload --container-name prompts --name my.jsonl --file my.jsonl \\
-    --connection-string "{storage}"
-or:
+Drop a file; options go as base64url JSON into the metadata key `options`:
   from azure.storage.blob import BlobClient
-  BlobClient.from_connection_string("{storage}",
-                                    "prompts", "my.jsonl").upload_blob(open("my.jsonl", "rb"))
-Enqueue a file that lies in an input container:
+  storage = "{storage}"
+  with open("my.jsonl", "rb") as file:
+      blob = BlobClient.from_connection_string(storage, "prompts", "my.jsonl")
+      blob.upload_blob(file, overwrite=True)
+Or enqueue a file that lies in an input container:
   from azure.servicebus import ServiceBusClient, ServiceBusMessage
-  with ServiceBusClient.from_connection_string("{bus}") as client:
+  bus = "{bus}"
+  request = '{{"container": "prompts", "name": "my.jsonl", "options": {{"max_tokens": 64}}}}'
+  with ServiceBusClient.from_connection_string(bus) as client:
       with client.get_queue_sender("jobs") as sender:
-          sender.send_messages(ServiceBusMessage('{{"container": "inputs", "name": "my.jsonl"}}'))
-Run the files in `nightly` now:
-  curl -X POST -H "Content-Type: application/json" -d "{{}}" {http}/admin/functions/nightly
+          sender.send_messages(ServiceBusMessage(request))
+Results are in the container `results`, in the folder FILE/JOB; fetch them all:
+  from pathlib import Path
+  from azure.storage.blob import ContainerClient
+  storage = "{storage}"
+  with ContainerClient.from_connection_string(storage, "results") as results:
+      for name in results.list_blob_names():
+          Path(name).parent.mkdir(parents=True, exist_ok=True)
+          Path(name).write_bytes(results.download_blob(name).readall())
 Look at the jobs; cancel, pause or resume one:
-  curl {http}/api/jobs
-  curl -X POST {http}/api/jobs/JOB/cancel
+  curl -H "x-functions-key: {key}" {http}/api/jobs
+  curl -H "x-functions-key: {key}" -X POST {http}/api/jobs/JOB/cancel
+Run the files in `nightly` now:
+  curl -H "x-functions-key: {key}" -X POST {http}/admin/functions/nightly
 Status events are in the subscriptions `all` and `ended` of the topic `job-status`.
 
 Ctrl-C stops everything; what is in the queues and containers stays for the next time."""
+# Where Azurite, Service Bus and Core Tools are looked for.
+PORTS = {"storage": ("10000", "Azurite"), "bus": ("5672", "Service Bus"), "http": ("7071", "HTTP")}
 
 
 def main(arguments: list[str]) -> int:
@@ -44,9 +56,9 @@ def main(arguments: list[str]) -> int:
     parser = Parser(prog="python -m local up", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=PROJECT / ".local", help="where it is kept (default .local)")
-    for name, whose in (("storage", "Azurite"), ("bus", "Service Bus"), ("http", "the first host")):
-        text = f"of {whose}; 0 (default) takes a free one"
-        add(f"--{name}-port", type=port, default=0, metavar="PORT", help=text)
+    for name, (default, whose) in PORTS.items():
+        text = f"of {whose} (default {default}); 0 takes a free one"
+        add(f"--{name}-port", type=port, default=default, metavar="PORT", help=text)
     add_stack_arguments(parser)
     given = parser.parse_args(arguments)
     parser.writable(given.data)
@@ -71,16 +83,18 @@ async def _stay(given: argparse.Namespace) -> None:
         profile=given.profile,
         simulator=simulator_of(given),
         verbose=given.verbose,
+        key=function_key(given.data),
     )
     console = Console(highlight=False, soft_wrap=True)
     async with stack(options, lambda line: console.print(line, markup=False)) as running:
-        console.print(await _guide(running, given.data), markup=False)
+        console.print(await _guide(running, given.data, options.key), markup=False)
         await stop.wait()
         console.print("stopping", markup=False)
 
 
-async def _guide(running: Stack, data: Path) -> str:
+async def _guide(running: Stack, data: Path, key: str) -> str:
     return GUIDE.format(
+        key=key,
         storage=running.storage,
         bus=running.bus,
         endpoint=running.endpoint or "as DEPLOYMENTS says",

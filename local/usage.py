@@ -37,7 +37,7 @@ def workers(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """A port that is free; 0 leaves the choice to the system."""
+    """A port that is free; 0 leaves the choice to the system. Defaults are looked at as well."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError("must be 0 to 65535")
     with socket.socket() as tried:
@@ -45,7 +45,9 @@ def port(text: str) -> int:
         try:
             tried.bind(("127.0.0.1", int(text)))
         except OSError as error:
-            raise argparse.ArgumentTypeError(f"port {text}: {error.strerror}") from error
+            raise argparse.ArgumentTypeError(
+                f"port {text}: {error.strerror}: stop what uses it, or name another (0: a free one)"
+            ) from error
     return int(text)
 
 

@@ -17,10 +17,9 @@ from azure.functions.meta import Datum
 from local.host.invoking import InvocationFailedError, Invoker, encode_response
 from local.host.loading import Function, LoadError
 from local.host.timer_triggers import TimerListener
+from local.keys import HEADER
 
 logger = logging.getLogger("local.host")
-
-KEY_SETTING = "LOCAL_FUNCTION_KEY"
 
 
 def build(
@@ -40,7 +39,7 @@ def build(
         for method in function.trigger.get("methods") or ["*"]:
             application.router.add_route(method, path, handler)
     application.router.add_get("/admin/host/status", _status)
-    application.router.add_post("/admin/functions/{name}", _run_timer(timers))
+    application.router.add_post("/admin/functions/{name}", _run_timer(timers, key))
     return application
 
 
@@ -93,7 +92,7 @@ def _handler(
 
 
 def _may_call(request: web.Request, key: str) -> bool:
-    given = request.headers.get("x-functions-key") or request.query.get("code", "")
+    given = request.headers.get(HEADER) or request.query.get("code", "")
     return hmac.compare_digest(given.encode(), key.encode())
 
 
@@ -132,9 +131,11 @@ async def _status(_request: web.Request) -> web.Response:
 
 
 def _run_timer(
-    timers: Mapping[str, TimerListener],
+    timers: Mapping[str, TimerListener], key: str | None
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def run(request: web.Request) -> web.Response:
+        if key and not _may_call(request, key):
+            return web.Response(status=401)
         timer = timers.get(request.match_info["name"])
         if timer is None:
             return web.Response(status=404)

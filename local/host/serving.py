@@ -17,6 +17,7 @@ from aiohttp import web
 from azure.servicebus.aio import ServiceBusClient
 from azure.storage.blob.aio import BlobServiceClient
 
+from local import keys
 from local.host import connections, http_triggers, options
 from local.host.blob_triggers import BlobListener
 from local.host.invoking import Invoker
@@ -122,7 +123,7 @@ class Host:
             self._timers,
             self._invoker,
             prefix=self._options.route_prefix,
-            key=os.environ.get(http_triggers.KEY_SETTING),
+            key=os.environ.get(keys.SETTING),
         )
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from azure.storage.blob.aio import BlobServiceClient
 
+from local import keys
 from local.azurite import Azurite, azurite
 from local.endpoint import Endpoint, Settings, simulate
 from local.hosts import Hosts, hosts
@@ -123,6 +124,7 @@ async def processes(
             BUS: broker.connection_string,
             "DEPLOYMENTS": json.dumps([_with_key(each) for each in listed]),
             KEY_SETTING: key,
+            keys.SETTING: "",
             **(settings or {}),
         }
         await _create_containers(storage)

@@ -192,7 +192,7 @@ async def test_the_nightly_sweep_runs_each_unchanged_file_once(user: User) -> No
 
 async def sweep(user: User) -> None:
     """Run the nightly timer now; it has run when this returns."""
-    code, _ = await user.ask("POST", "/admin/functions/nightly")
+    code, _ = await user.ask("POST", "/admin/functions/nightly", headers=KEYED)
     assert code == 202
 
 

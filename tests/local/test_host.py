@@ -15,6 +15,8 @@ from local.servicebus import Server, serve
 
 from .conftest import APP, DEADLINE, KEY, Recorder, StartHost, config, host_process, send
 
+KEYED = {"x-functions-key": KEY}
+
 
 async def test_message_arrives_as_azure_hands_it_over(
     start: StartHost, bus: Server, recorder: Recorder
@@ -165,16 +167,17 @@ async def test_timer_ticks_by_its_schedule(start: StartHost, recorder: Recorder)
 async def test_timer_runs_at_once_when_asked(start: StartHost, recorder: Recorder) -> None:
     host = await start()
     async with aiohttp.ClientSession() as session:
-        async with session.post(f"{host.url}/admin/functions/ticked") as response:
+        async with session.post(f"{host.url}/admin/functions/ticked", headers=KEYED) as response:
             assert response.status == 202
-        async with session.post(f"{host.url}/admin/functions/no_such") as response:
+        async with session.post(f"{host.url}/admin/functions/no_such", headers=KEYED) as response:
             assert response.status == 404
+        async with session.post(f"{host.url}/admin/functions/ticked") as response:
+            assert response.status == 401
     assert len(recorder.of("ticked")) == 1
 
 
 async def test_http_asks_for_the_key_and_answers_as_the_function_says(start: StartHost) -> None:
     host = await start()
-    keyed = {"x-functions-key": KEY}
     async with aiohttp.ClientSession(host.url) as session:
         async with session.get("/api/jobs/7") as response:
             assert response.status == 401
@@ -184,9 +187,9 @@ async def test_http_asks_for_the_key_and_answers_as_the_function_says(start: Sta
             assert response.status == 202
             assert response.content_type == "application/json"
             assert await response.json() == {"id": "7", "verbose": "1", "body": "text"}
-        async with session.get("/api/jobs/fail", headers=keyed) as response:
+        async with session.get("/api/jobs/fail", headers=KEYED) as response:
             assert (response.status, await response.text()) == (500, "")
-        async with session.delete("/api/jobs/7", headers=keyed) as response:
+        async with session.delete("/api/jobs/7", headers=KEYED) as response:
             assert response.status == 405
         async with session.get("/api/health") as response:
             assert (response.status, await response.text()) == (200, "well")

@@ -2,18 +2,25 @@
 
 import asyncio
 import json
+import re
 import signal
+import socket
 import sys
+import textwrap
 from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from local import simulated
+from local import keys, simulated
 from local.__main__ import main
 from local.endpoint.profiles import LIMITS, PROFILES, ProfileName
-from local.stack import StackOptions, endpoint_for
+from local.keys import HEADER
+from local.stack import PROJECT, StackOptions, endpoint_for
+from local.staying import PORTS
 from workers.settings import read_settings
 
 from .conftest import clean
@@ -38,29 +45,98 @@ async def test_no_simulator_where_deployments_are_set() -> None:
         assert (url, settings) == (None, {})
 
 
-async def test_up_says_where_everything_is_until_it_is_stopped(tmp_path: Path) -> None:
+@asynccontextmanager
+async def up(folder: Path) -> AsyncIterator[str]:
+    """`local up`, started outside the repository, on free ports: what it prints."""
+    ports = [each for name in PORTS for each in (f"--{name}-port", "0")]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "local", "up", "--data", str(tmp_path / "data")),
+        *(sys.executable, "-m", "local", "up", "--data", str(folder / "data"), *ports),
         stdout=PIPE,
-        env=clean(),
+        cwd=folder,
+        env=clean() | {"PYTHONPATH": str(PROJECT)},
     )
     assert process.stdout is not None
-    told: dict[str, str] = {}
+    told = ""
     async with asyncio.timeout(DEADLINE):
-        while "HTTP" not in told:
-            line = (await process.stdout.readline()).decode()
-            name, _, value = line.partition("  ")
-            told[name] = value.strip()
-        async with aiohttp.ClientSession() as session, session.get(told["HTTP"]) as response:
-            assert response.status == 200
-            assert (await response.json())["data"] == []
-        assert told["storage"].startswith("DefaultEndpointsProtocol=http;")
-        assert told["Service Bus"].startswith("Endpoint=sb://127.0.0.1:")
+        while "Ctrl-C stops everything" not in told:
+            told += (line := (await process.stdout.readline()).decode())
+            assert line, "it ended before it was up"
+        yield told
         process.send_signal(signal.SIGINT)
         await process.communicate()
     assert process.returncode == 0
+
+
+def snippets(guide: str) -> list[str]:
+    """The indented blocks of the guide."""
+    blocks = re.findall(r"(?:^  .*\n)+", guide, re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+async def run_snippet(text: str, folder: Path) -> str:
+    """A block as a reader would run it: Python, or commands of a shell."""
+    command = [sys.executable, "-c", text] if text.startswith("from ") else ["sh", "-ec", text]
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=PIPE, stderr=PIPE)
+    out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
+    assert process.returncode == 0, f"{text}{err.decode()}"
+    return out.decode()
+
+
+async def completed(url: str, key: str, count: int) -> str:
+    """The id of the newest job, once so many have completed; without the key nothing is told."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(DEADLINE):
+        async with session.get(url) as response:
+            assert response.status == 401
+        while True:
+            async with session.get(url, headers={HEADER: key}) as response:
+                jobs = (await response.json())["data"]
+            if [each["state"] for each in jobs] == ["completed"] * count:
+                return str(jobs[0]["job"])
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(900)
+async def test_what_up_says_can_be_done_as_it_stands_and_a_second_time(tmp_path: Path) -> None:
+    (tmp_path / "my.jsonl").write_text('{"prompt": "hello"}\n')
+    async with up(tmp_path) as guide:
+        drop, enqueue, fetch, look, nightly = snippets(guide)
+        ((address, key),) = re.findall(r"^HTTP +(\S+) .*: (\S+)\)$", guide, re.MULTILINE)
+        await run_snippet(drop, tmp_path)
+        first = await completed(address, key, 1)
+        await run_snippet(fetch, tmp_path)
+        assert (tmp_path / "my" / first / "output.jsonl").exists()
+        await run_snippet(drop, tmp_path)
+        second = await completed(address, key, 2)
+        await run_snippet(enqueue, tmp_path)
+        assert await completed(address, key, 3) != second
+        listed, cancel = look.splitlines()
+        assert second in await run_snippet(listed, tmp_path)
+        assert "error" in await run_snippet(cancel, tmp_path), "there is no job called JOB"
+        await run_snippet(nightly, tmp_path)
+        await run_snippet(fetch, tmp_path)
+        assert (tmp_path / "my" / second / "output.jsonl").exists()
     assert (tmp_path / "data" / "servicebus.sqlite").exists()
     assert (tmp_path / "data" / "azurite").is_dir()
+    kept = tmp_path / "data" / "function-key"
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == (key, 0o600)
+    assert keys.function_key(tmp_path / "data") == key, "it is made once"
+
+
+def test_the_usual_ports_are_taken_or_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {name: default for name, (default, _) in PORTS.items()} == {
+        "storage": "10000",
+        "bus": "5672",
+        "http": "7071",
+    }
+    with ExitStack() as stack:
+        for port, _ in PORTS.values():
+            with suppress(OSError):  # somebody else has it: as well
+                stack.enter_context(socket.create_server(("127.0.0.1", int(port))))
+        with pytest.raises(SystemExit) as ended:
+            main(["up"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "port 10000: Address already in use: stop what uses it, or name another" in said
 
 
 def test_a_mistake_in_deployments_is_told_before_anything_is_started(
