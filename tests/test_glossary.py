@@ -29,6 +29,6 @@ def test_a_word_lives_where_it_is_said_to(word: str, meaning: str, file: str, na
     defined = {
         node.name
         for node in ast.parse((ROOT / file).read_text("utf-8")).body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert not name or name in defined, f"{word}: {file} defines no {name}"

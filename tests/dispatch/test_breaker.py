@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.outcomes import Outcome, OutcomeKind
-from workers.dispatch.breaker import FIRST, GRACE, LONGEST, REFUSED_FIRST, Breaker, Failure
+from workers.dispatch.breaker import (
+    FIRST,
+    GRACE,
+    LONGEST,
+    OWN,
+    PROBE_EVERY,
+    REFUSED_FIRST,
+    VOUCHED,
+    Breaker,
+    Failure,
+)
 
 
 def failed(status: int | None = 503, kind: OutcomeKind = "transient") -> Outcome:
@@ -145,3 +155,62 @@ def test_a_row_alone_is_to_blame_for_what_a_row_can_cause(status: int | None, co
 
 def test_a_row_alone_that_times_out_is_to_blame() -> None:
     assert fails(Breaker(), 1, 1.0, 2.0, failed(None, "timeout")).counts
+
+
+def crash(breaker: Breaker, row: object, at: float, status: int = 500) -> Failure:
+    return breaker.bad(failed(status), row, sent=at, probe=False, now=at + 1.0, rng=Random(1))
+
+
+def test_an_answer_to_our_own_call_holds_against_rows_what_failed_just_before() -> None:
+    breaker = Breaker()
+    crash(breaker, "first", 90.0)
+    early, late = crash(breaker, "early", 100.0), crash(breaker, "late", 140.0)
+    gateway = crash(breaker, "gateway", 141.0, status=502)
+    slow = failed(None, "timeout")
+    hung = breaker.bad(slow, "hung", sent=140.0, probe=False, now=143.0, rng=Random(1))
+    assert breaker.doubts(late, 144.0, holders=1)
+    assert not breaker.doubts(gateway, 144.0, holders=1)
+    assert not breaker.doubts(hung, 144.0, holders=1)
+    breaker.vouched(145.0)
+    assert (late.counts, late.evidence) == (True, VOUCHED)
+    assert not early.counts
+    assert not gateway.counts
+    assert not hung.counts
+    assert breaker.state == "closed"
+
+
+def test_two_answers_in_a_row_hold_against_rows_all_that_failed_between_them_and_after() -> None:
+    breaker = Breaker()
+    breaker.vouched(100.0)
+    between = [crash(breaker, row, 110.0 + row) for row in range(20)]
+    assert not any(failure.counts for failure in between[1:])
+    breaker.vouched(165.0)
+    assert all(failure.counts for failure in between)
+    after = [crash(breaker, row, 170.0 + row) for row in range(20)]
+    assert all(failure.evidence == VOUCHED for failure in after)
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("what", ["a row is answered", "our own call fails", "much time passes"])
+def test_what_ends_that(what: str) -> None:
+    breaker = Breaker()
+    breaker.vouched(100.0)
+    breaker.vouched(160.0)
+    now = 165.0
+    if what == "a row is answered":
+        breaker.good(164.0)
+    elif what == "our own call fails":
+        crash(breaker, OWN, 164.0)
+    else:
+        now = 160.0 + 4.0 * PROBE_EVERY
+    crash(breaker, "other", now)
+    assert crash(breaker, "row", now).evidence == ""
+
+
+def test_processes_that_share_a_quota_ask_once_a_minute_together() -> None:
+    breaker = Breaker()
+    crash(breaker, "other", 0.0)
+    failure = crash(breaker, "row", 0.0)
+    breaker.probed(1.0)
+    assert not breaker.doubts(failure, 1.0 + 4.0 * PROBE_EVERY - 1.0, holders=4)
+    assert breaker.doubts(failure, 1.0 + 4.0 * PROBE_EVERY, holders=4)

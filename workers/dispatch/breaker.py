@@ -129,8 +129,9 @@ class Breaker:
     def doubts(self, failure: Failure, now: float, holders: int) -> bool:
         """Whether a call of our own should tell whose fault a failure is.
 
-        The deployment is asked so once a minute, by one of the `holders` of its quota, while
-        failures cannot be explained, or would keep the breaker open, or count by this call alone.
+        Each of the `holders` of its quota asks the deployment so rarely that all together ask once
+        a minute; and only while failures cannot be explained, or would keep the breaker open, or
+        count by such calls alone.
         """
         self._probe_every = PROBE_EVERY * holders
         open_question = not failure.counts or self.state != "closed" or self._poisoned

@@ -101,3 +101,15 @@ class Tries:
             for attempt, failure in self._made
         )
         return (*made, *self._probes)
+
+
+def too_large(lanes: Sequence[Lane]) -> Outcome:
+    """The outcome of a call that none of the lanes takes in one piece."""
+    most = max(lane.most_tokens for lane in lanes)
+    return Outcome(
+        kind="bad_request",
+        code="request_too_large",
+        message=f"prompt and max_tokens together exceed the {most:.0f} tokens that "
+        f"{', '.join(lane.name for lane in lanes)} may be asked for in one request and minute: "
+        "shorten the prompt or lower max_tokens",
+    )

@@ -15,7 +15,7 @@ from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
 from workers.dispatch.admission import Gate, Waiter
-from workers.dispatch.call import Answer, Call, Tries
+from workers.dispatch.call import Answer, Call, Tries, too_large
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.probe import probe
 from workers.dispatch.retries import Budget, backoff, step
@@ -129,7 +129,7 @@ class Dispatcher:
         )
         if not fitting:
             readers = [lane for lane in lanes if lane.reads(job, size)]
-            return Answer(_too_large(readers) if readers else _too_long(lanes), ())
+            return Answer(too_large(readers) if readers else _too_long(lanes), ())
         group = self._groups.get(fitting) or self._group(fitting)
         jobs = group.pool.jobs
         jobs[job] = (weight, jobs.get(job, (weight, 0))[1] + 1)
@@ -192,7 +192,7 @@ class Dispatcher:
                     failures += 1
                     rest = max(lane.budget.wait(loop.time()), backoff(failures, self._rng))
             if tries.exhausted:
-                return _too_large((lane,)) if what == "postpone" else tries.judged(outcome)
+                return too_large((lane,)) if what == "postpone" else tries.judged(outcome)
             if what == "retry" and alone:
                 budget = lane.budget
                 budget.spend()
@@ -299,15 +299,4 @@ def _too_long(lanes: Sequence[Lane]) -> Outcome:
         message=f"the prompt has more tokens than the {most:.0f} that "
         f"{', '.join(lane.name for lane in lanes)} can read at a time: shorten it, or name a "
         "model with a longer context",
-    )
-
-
-def _too_large(lanes: Sequence[Lane]) -> Outcome:
-    most = max(lane.most_tokens for lane in lanes)
-    return Outcome(
-        kind="bad_request",
-        code="request_too_large",
-        message=f"prompt and max_tokens together exceed the {most:.0f} tokens that "
-        f"{', '.join(lane.name for lane in lanes)} may be asked for in one request and minute: "
-        "shorten the prompt or lower max_tokens",
     )
