@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.quota.allowance import Allowance, Grant
+from workers.quota.allowance import GROWTH, HORIZON, Allowance, Grant
 from workers.quota.cubic import BETA, RECOVERY, Cubic
 from workers.quota.pacing import Quota
 from workers.quota.shares import Wish
@@ -81,3 +81,25 @@ def test_uncoordinated_processes_meet_few_refusals() -> None:
                 each.passed(now)
     assert refused / sent < 0.03
     assert sent / 3600 > 0.7
+
+
+def after(spent: int, waiting: int, *, waited: int) -> float:
+    """What is wanted of 1,000 requests a minute two seconds after `waited` calls waited."""
+    mine = Allowance(Quota(1000.0, None, None), safe_share=0.1, midnight=inf, now=0.0)
+    mine.wish({"job": 1.0}, waited, 0.0)
+    for _ in range(spent):
+        mine.spend(1.0, 1.0)
+    return mine.wish({"job": 1.0}, waiting, 2.0).wants
+
+
+def test_a_process_whose_calls_have_all_gone_wants_nothing() -> None:
+    assert after(30, 0, waited=30) == 0.0
+
+
+def test_a_process_wants_what_serves_the_calls_that_wait() -> None:
+    assert after(20, 25, waited=45) == pytest.approx(25 / HORIZON / (1000 / 60))
+    assert after(30, 500, waited=530) == 1.0
+
+
+def test_a_process_whose_calls_come_one_by_one_wants_a_little_more_than_came() -> None:
+    assert after(10, 1, waited=1) == pytest.approx(GROWTH * 5 / (1000 / 60))

@@ -69,6 +69,13 @@ def test_what_one_does_not_want_goes_to_those_who_do() -> None:
     assert shares["nightly"] == pytest.approx(0.95 / 11)
 
 
+def test_what_nobody_wants_goes_to_those_who_want_any() -> None:
+    shares = weighted_max_min({"dry": holder(wants=0.0), "a": holder(wants=0.3)})
+    assert shares == {"dry": 0.0, "a": 1.0}
+    # While nobody has calls that wait, whoever asks first finds a part at once.
+    assert weighted_max_min({n: holder(wants=0.0) for n in "ab"}) == {"a": 0.5, "b": 0.5}
+
+
 some_jobs = st.sets(st.sampled_from("pqrstuv"), min_size=1)
 WEIGHTS = dict(zip("pqrstuv", (0.1, 0.1, 1.0, 1.0, 1.0, 4.0, 4.0), strict=True))
 

@@ -11,6 +11,8 @@ import pytest
 
 from local.endpoint.limits import Limits
 from schemas.outcomes import Outcome
+from tests.simulation import quota_shards
+from tests.simulation.quota_shards import Dealt
 from tests.simulation.quota_world import (
     EPOCH,
     Endpoint,
@@ -73,6 +75,19 @@ def test_a_token_quota_is_used_to_the_full(workers: int) -> None:
     assert sum(row.tokens for row in work) / 200_000 * 60.0 / took >= 0.95
     assert world.refusals <= 0.015
     assert jain([len(worker.done) for worker in world.workers]) >= 0.99
+
+
+@pytest.mark.parametrize("dealt", ["even", "first"])
+@pytest.mark.parametrize(
+    ("per_minute", "count", "workers", "least"),
+    [(1800, 1500, 4, 0.94), (1800, 1500, 16, 0.90), (1000, 1000, 8, 0.96)],
+)
+def test_shares_follow_the_shards_however_they_are_dealt(
+    per_minute: int, count: int, workers: int, least: float, dealt: Dealt
+) -> None:
+    found = quota_shards.measure(per_minute, count, workers, dealt)
+    assert found.efficiency >= least
+    assert found.refused <= 0.015
 
 
 def test_32_workers_take_turns_instead_of_slivers() -> None:

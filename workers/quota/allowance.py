@@ -10,17 +10,15 @@ from dataclasses import dataclass, field
 from math import inf
 
 from workers.quota.cubic import Cubic
-from workers.quota.pacing import REQUEST_LOSS, TOKEN_LOSS, Headroom, Pacer, Quota, clamp
+from workers.quota.pacing import REQUEST_LOSS, TOKEN_LOSS, Headroom, Pacer, Quota
 from workers.quota.shares import REST, Day, Wish, named, seats
 
 DAY = 86_400.0
 """Seconds of a day, as quotas count it: from midnight to midnight, UTC."""
-HORIZON = 5.0
+HORIZON = 3.0
 """Seconds within which what waits should be served, if the quota allows."""
-LEAST_WANTS = 0.05
-"""The part of a quota that a process asks for at least, to begin with."""
 GROWTH = 1.5
-"""What a process asks for, as a multiple of what it used: so it finds out if it can use more."""
+"""What a process asks for where few calls ever wait, as a multiple of those that came."""
 FIRST_TOKENS = 500.0
 """Tokens that a call is reckoned with before one was made."""
 AHEAD = 20.0
@@ -66,10 +64,11 @@ class Allowance:
         self.day_left = 0
         self.drawn = Day()
         self._day_over = False
-        self._starved = True
         self._asked_at = now
         self._sent: tuple[int, float] = (0, 0.0)
         self._each = FIRST_TOKENS
+        self._queued = 0
+        self.wanted = 0.0
 
     # -- may a call go? ---------------------------------------------------------------------
 
@@ -90,15 +89,11 @@ class Allowance:
         """When a request of the day is left: now, at midnight, or inf when one has to be dealt."""
         if self.quota.requests_per_day is None or self._lot(now) > 0:
             return now
-        self._starved = True
         return self.midnight if self._day_over else inf
 
     def paced(self, tokens: float, now: float) -> float:
         """When a call of `tokens` may go by the rates of the share."""
-        at = self._pacer.ready(tokens, now)
-        if at > now:
-            self._starved = True
-        return at
+        return self._pacer.ready(tokens, now)
 
     # -- what became of calls ---------------------------------------------------------------
 
@@ -172,7 +167,6 @@ class Allowance:
         self._cubic = None
         self.drawn = self.used
         self.day_left = 0
-        self._starved = True
 
     def spread(self, job: str) -> int:
         """By how many processes a job is asked, as far as is known."""
@@ -214,20 +208,21 @@ class Allowance:
         return max(0, int(max(1.0, ahead)) - self._lot(now))
 
     def _wants(self, queued: int, now: float) -> float:
-        """The part of the quota that could be used: what was used and half as much again.
+        """The part of the quota that could be used: what serves the calls that wait within HORIZON.
 
-        While the quota holds calls up, also what would serve them within HORIZON.
+        Where calls come one after the other and few ever wait, it is what came and half as much
+        again. A process whose calls have all gone wants nothing, whatever it has used before.
         """
         seconds = max(now - self._asked_at, 0.1)
         requests, tokens = self._sent
         each = tokens / requests if requests else self._each
-        self._each = each
-        wants = GROWTH * self._part(requests, tokens, seconds)
-        if self._starved:
-            wants = max(wants, self._part(queued, queued * each, HORIZON))
-        self._starved = False
+        came = max(0, requests + queued - self._queued)
+        waiting = self._part(queued, queued * each, HORIZON)
+        coming = GROWTH * self._part(came, came * each, seconds)
+        self._each, self._queued = each, queued
         self._asked_at, self._sent = now, (0, 0.0)
-        return clamp(wants, LEAST_WANTS, 1.0)
+        self.wanted = min(max(waiting, coming), 1.0)
+        return self.wanted
 
     def _part(self, requests: float, tokens: float, seconds: float) -> float:
         """Which part of the quota so much in so many seconds is."""

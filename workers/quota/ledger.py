@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 ROUND = 3.0
 """Seconds for one round; the next one comes soon enough."""
 TRIES = 8
-FASTEST, PER_HOLDER = 1.0, 0.6
-"""Seconds between rounds: the fewer the holders, the faster newcomers find their share, and the
-blob sees about two rounds a second, however many they are, up to seven; then it grows slowly."""
+FASTEST, PER_HOLDER = 0.5, 0.1
+"""Seconds between rounds: what one holder gives up lies idle until another has come to its next
+round. The blob sees about ten rounds a second, however many holders there are, up to forty."""
 REWRITE = 4.0
 """Seconds after which an entry is written again although nothing has changed."""
 

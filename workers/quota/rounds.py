@@ -19,7 +19,7 @@ LINGER = 2.0
 """Seconds without work after which a share is given back."""
 PAUSE = 5.0
 """Seconds after a fault that nobody expected."""
-LOOK = 0.5
+LOOK = 0.25
 """Seconds between looks at whether there is still work."""
 
 
@@ -102,13 +102,16 @@ class Rounds:
     async def _hold(self, account: Account) -> None:
         """One round after the other, while there is work."""
         while self._has_work(account):
-            told = sum(self._asking(account).values())
+            told, waited = sum(self._asking(account).values()), self._queued(account.name) > 0
             grant = await self._round(account)
             left = self._ledger.interval(grant)
             while left > 0.0 and self._has_work(account):
                 await asyncio.sleep(min(LOOK, left))
-                # A job that weighs more than all before need not wait for the next round.
-                left = 0.0 if sum(self._asking(account).values()) > 2.0 * told else left - LOOK
+                # Neither a job that weighs more than all before, nor a share whose last call has
+                # gone, nor calls that come when none waited, need wait for the next round.
+                heavier = sum(self._asking(account).values()) > 2.0 * told
+                turned = waited != (self._queued(account.name) > 0)
+                left = 0.0 if heavier or turned else left - LOOK
 
     def _asking(self, account: Account) -> Mapping[str, float]:
         """The jobs, by weight; between two calls those that were asked last."""

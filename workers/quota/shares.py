@@ -186,7 +186,8 @@ def spread(holders: Mapping[str, Holder], me: str) -> dict[str, int]:
 def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
     """Divide 1 by weight, none getting more than it wants while others want more.
 
-    What nobody says to want is divided too: wishes are guesses, and quota must not lie idle.
+    What nobody says to want is divided among those who want any: wishes are guesses, and quota must
+    not lie idle.
     """
     shares: dict[str, float] = {}
     weights = effective(holders)
@@ -206,8 +207,9 @@ def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
         for name in content:
             del open_[name]
     else:
-        total = sum(weights.values())
-        shares = {name: share + left * weights[name] / total for name, share in shares.items()}
+        wanting = [name for name, share in shares.items() if share > 0.0] or list(shares)
+        total = sum(weights[name] for name in wanting)
+        shares |= {name: shares[name] + left * weights[name] / total for name in wanting}
     return shares
 
 

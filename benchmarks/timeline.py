@@ -1,0 +1,44 @@
+"""Where do the seconds of a shared quota go? Shards dealt to hosts, in virtual time.
+
+    python -m benchmarks.timeline [--requests 1800] [--rows 1500] [--workers 1 4 16] [--seconds]
+
+The production dispatcher and ledger run in the seeded world of the tests: shards of a job are out
+as far as its window allows, and a host takes them from the queue: all hosts in turn (`even`), or
+the one that was up first as many as it can hold (`first`). Printed for each run: the time from the
+first call to the last against the lower bound of an endpoint that judges by the second, refusals a
+row, and operations on the ledger a second. `--seconds` also prints a line for each second: calls
+let in, and for each worker the share granted / share wanted (percent) / calls waiting / in flight.
+"""
+
+import argparse
+import sys
+from typing import get_args
+
+from tests.simulation.quota_shards import Dealt, measure
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, default=1800, help="quota a minute")
+    parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--seconds", action="store_true", help="print each second of each worker")
+    given = parser.parse_args()
+    print("dealt  workers  bound   took  bound/took  429 a row  ledger operations/s")
+    for dealt in get_args(Dealt):
+        for workers in given.workers:
+            found = measure(given.requests, given.rows, workers, dealt)
+            print(
+                f"{dealt:5}{workers:9}{found.bound:6}s{found.took:6}s{found.efficiency:12.3f}"
+                f"{found.refused:11.4f}{found.operations:21.1f}",
+                flush=True,
+            )
+            for now, states in found.seen if given.seconds else ():
+                print(f"  {now:5.0f} s {found.let_in[int(now)]:4} let in  " + "  ".join(states))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
