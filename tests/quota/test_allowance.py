@@ -102,4 +102,8 @@ def test_a_process_wants_what_serves_the_calls_that_wait() -> None:
 
 
 def test_a_process_whose_calls_come_one_by_one_wants_a_little_more_than_came() -> None:
-    assert after(10, 1, waited=1) == pytest.approx(GROWTH * 5 / (1000 / 60))
+    assert after(10, 0, waited=0) == pytest.approx(GROWTH * 5 / (1000 / 60))
+
+
+def test_a_queue_that_is_filled_as_fast_as_it_is_served_wants_more_than_it_has() -> None:
+    assert after(10, 15, waited=15) == pytest.approx((GROWTH * 5 + 15 / HORIZON) / (1000 / 60))

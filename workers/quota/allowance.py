@@ -18,7 +18,7 @@ DAY = 86_400.0
 HORIZON = 3.0
 """Seconds within which what waits should be served, if the quota allows."""
 GROWTH = 1.5
-"""What a process asks for where few calls ever wait, as a multiple of those that came."""
+"""What a process asks for beside the calls that wait, as a multiple of those that came."""
 FIRST_TOKENS = 500.0
 """Tokens that a call is reckoned with before one was made."""
 AHEAD = 20.0
@@ -208,10 +208,11 @@ class Allowance:
         return max(0, int(max(1.0, ahead)) - self._lot(now))
 
     def _wants(self, queued: int, now: float) -> float:
-        """The part of the quota that could be used: what serves the calls that wait within HORIZON.
+        """The part of the quota that could be used by the calls that wait and those that come.
 
-        Where calls come one after the other and few ever wait, it is what came and half as much
-        again. A process whose calls have all gone wants nothing, whatever it has used before.
+        What waits is to be served within HORIZON; what came since the last wish will come again,
+        and half as much more where there is room for it. A process whose calls have all gone wants
+        nothing, whatever it has used before.
         """
         seconds = max(now - self._asked_at, 0.1)
         requests, tokens = self._sent
@@ -221,7 +222,7 @@ class Allowance:
         coming = GROWTH * self._part(came, came * each, seconds)
         self._each, self._queued = each, queued
         self._asked_at, self._sent = now, (0, 0.0)
-        self.wanted = min(max(waiting, coming), 1.0)
+        self.wanted = min(waiting + coming, 1.0)
         return self.wanted
 
     def _part(self, requests: float, tokens: float, seconds: float) -> float:
