@@ -120,7 +120,7 @@ class DuplicateFinder:
 
 
 class Seen(Struct, frozen=True, gc=False):
-    """What a scan keeps of a request: made for each row, and a Struct is made in no time."""
+    """What a scan keeps of a request. There is one for each row, so it is the cheapest object."""
 
     line: int
     custom_id: str

@@ -39,9 +39,9 @@ class Lease:
 
     @contextlib.asynccontextmanager
     async def kept(self, gate: Gate) -> AsyncIterator[None]:
-        """Renewed while the block runs; `gate` hears of it.
+        """Renew the lease while the block runs; `gate` hears of each renewal.
 
-        From the first moment on: what earlier attempts left may take longer to read than a lease
+        The renewals begin at once: what earlier attempts left may take longer to read than a lease
         lasts, and an attempt that begins without one leaves only more to read.
         """
         try:

@@ -75,8 +75,10 @@ class Runner:
         self._draining = False
 
     async def run(self, message: ShardMessage, *, repeated: bool) -> None:
-        """Bring a shard as far as it goes now. Safe at any time, for any message, any number of
-        times. Raises Draining when the process is to stop.
+        """Bring a shard as far as it goes now.
+
+        A message may come at any time, any number of times. Raises Draining when the process is to
+        stop.
         """
         if self._draining:
             raise Draining
