@@ -1,8 +1,7 @@
 """Which deployment answers a call, and when? Turns, routes, pacing and retries.
 
 Deployments that share a route share a queue; each takes from it what its quota, guard and breaker
-let through. No waiting call has a task or a timer of its own: a deployment has one wake-up, a
-shard has one deadline.
+let through.
 """
 
 import asyncio

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Doors:
-    """Turns files and requests into announcements, and answers what is a job already."""
+    """The ways in: files and requests become announcements, but for those that are jobs already."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ class Versioned(Generic[Document]):
 
 
 class Documents:
-    """Errors are those of the blob primitives, `NewerVersion` and `Unreadable`.
+    """Stored documents. Errors are those of the blob primitives, `NewerVersion` and `Unreadable`.
 
     The clock hears the service's time with each document that is read.
     """
