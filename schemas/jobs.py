@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from schemas.requests import deeper_than
-from schemas.results import Counts, Tokens, WaitReason
+from schemas.results import CodeCount, Counts, Tokens, WaitReason
 from schemas.tenants import DEFAULT_TENANT, TenantName
 
 SCHEMA_VERSION = 1
@@ -255,6 +255,7 @@ class JobState(BaseModel):
     window: int = 16
     counts: Counts = Counts()
     tokens: Tokens = Tokens()
+    codes: dict[str, CodeCount] = Field(default_factory=dict)
     staged: int = Field(default=0, description="shards whose parts the finisher has staged")
     nudges: int = Field(default=0, description="times the sweeper sent again since it last moved")
     started: float | None = None
@@ -309,6 +310,9 @@ class JobStatus(BaseModel):
     counts: Counts | None = Field(default=None, description="absent before the file is read")
     running: int | None = Field(
         default=None, description="rows done in shards that are not, beside those in counts"
+    )
+    codes: dict[str, CodeCount] | None = Field(
+        default=None, description="rows in error so far, by code, with the first line of each"
     )
     tokens: Tokens | None = None
     rate: float | None = Field(default=None, description="rows per second")

@@ -102,6 +102,13 @@ class DeploymentUse(_Frozen):
     )
 
 
+class CodeCount(_Frozen):
+    """Rows that ended with one error code, and the first of them in the input."""
+
+    rows: int = 0
+    line: int | None = Field(default=None, description="the first one's; null where not known")
+
+
 class Part(_Frozen):
     """One blob of lines. `name` is its blob in the state container."""
 
@@ -121,6 +128,7 @@ class Receipt(_Frozen):
     tokens: Tokens
     output: Part | None = None
     errors: Part | None = None
+    codes: dict[str, CodeCount] = Field(default_factory=dict)
     use: dict[str, DeploymentUse] = Field(default_factory=dict)
 
 
@@ -158,6 +166,9 @@ class Manifest(_Frozen):
     started: str | None
     finished: str
     seconds: float = Field(description="from created to finished")
+    codes: dict[str, CodeCount] = Field(
+        default_factory=dict, description="rows in errors.jsonl, by their error's code"
+    )
     use: dict[str, DeploymentUse] = Field(description="by deployment")
     output: ManifestFile
     errors: ManifestFile

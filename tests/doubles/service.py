@@ -200,6 +200,11 @@ class Ended:
         assert sum(self.counts[kind] for kind in kinds) == self.counts["total"]
         assert len(self.output) == self.counts["succeeded"]
         assert len(self.output) + len(self.errors) == self.counts["total"]
+        codes: dict[str, dict[str, Any]] = {}
+        for row in self.errors:
+            known = codes.setdefault(row["error"]["code"], {"rows": 0, "line": row["line"]})
+            known["rows"] += 1
+        assert self.manifest["codes"] == codes
         for name, data in (("output", output), ("errors", errors)):
             end = 0
             for part in self.manifest[name]["parts"]:

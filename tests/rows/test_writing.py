@@ -1,5 +1,6 @@
 """A row's line: what it says, what it adds to the sums, and that no journal or spool changes it."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.outcomes import Outcome, Usage
 from schemas.results import (
     CallRecord,
+    CodeCount,
     Counts,
     DeploymentUse,
     ErrorRow,
@@ -150,8 +152,26 @@ TEXTS = st.dictionaries(
     st.text(max_size=9) | st.integers(-(2**63), 2**64 - 1) | st.none(),
     max_size=4,
 ).map(lambda fields: json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode())
+NO_CODES: dict[str, CodeCount] = {}
+ERRORS = st.none() | st.tuples(
+    st.sampled_from(["timeout", "invalid_json"]) | st.text(max_size=3),
+    st.none() | st.integers(1, 1 << 40),
+)
+
+
+def result_of(error: tuple[str, int | None] | None, text: bytes, **fields: Any) -> RowResult:
+    """A result whose line says what is wrong with it."""
+    line = json.loads(text) | {
+        "line": error[1] if error else 7,
+        "error": {"code": error[0]} if error else None,
+    }
+    text = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
+    return RowResult(text=text, error=error, **fields)
+
+
 RESULTS = st.builds(
-    RowResult,
+    result_of,
+    ERRORS,
     row=st.integers(0, 30),
     kind=st.sampled_from(["succeeded", "failed", "invalid", "cancelled", "expired"]),
     usage=st.builds(Usage, st.integers(0, 1 << 40), st.integers(0, 1 << 40)),
@@ -194,6 +214,22 @@ def test_sums_add_up_however_they_are_parted(results: list[RowResult]) -> None:
         assert used.tokens == use[name].tokens
         assert used.call_seconds == pytest.approx(use[name].call_seconds, abs=1e-4)
         assert sum(used.outcomes.values()) == used.calls
+    codes = functools.reduce(writing.add_codes, [part.codes for part in parts], NO_CODES)
+    assert whole.codes == codes
+    wrong = [result.error for result in results if result.error]
+    assert sum(count.rows for count in codes.values()) == len(wrong)
+    for code, count in codes.items():
+        lines = [line for each, line in wrong if each == code and line is not None]
+        assert count.line == min(lines, default=None)
+
+
+def test_the_rarest_of_many_codes_are_counted_together() -> None:
+    many = {f"c{number}": CodeCount(rows=number, line=number) for number in range(1, 40)}
+    codes = functools.reduce(writing.add_codes, [{k: v} for k, v in many.items()], NO_CODES)
+    assert len(codes) == writing.MOST_CODES
+    assert sum(count.rows for count in codes.values()) == sum(range(1, 40))
+    assert codes["c39"] == CodeCount(rows=39, line=39)
+    assert codes[writing.OTHER].line == 1
 
 
 def test_waits_are_summed_by_what_was_waited_for() -> None:

@@ -41,6 +41,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "state": state.shown,
             "counts": state.counts,
             "tokens": state.tokens,
+            "codes": state.codes,
             "running": None if state.terminal else state.running_rows,
             "rate": None if going is None else round(going.rate, 3),
             "basis": None if going is None else going.basis,

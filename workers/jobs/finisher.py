@@ -172,6 +172,7 @@ class Finisher:
             options=asked,
             counts=state.counts,
             tokens=state.tokens,
+            codes=state.codes,
             created=iso(job.created),
             started=None if state.started is None else iso(state.started),
             finished=iso(now),

@@ -14,6 +14,7 @@ from schemas.jobs import Ending, Job, JobState, Reason, Waiting
 from schemas.messages import EventType
 from schemas.results import Counts, Receipt
 from workers.jobs.pace import marked, report_due
+from workers.rows.writing import add_codes
 
 WORTH_RENEWING = 10.0
 """Seconds by which a wait has to last longer than was told, to be told again."""
@@ -102,6 +103,7 @@ def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) ->
         out=tuple(other for other in state.out if other != shard),
         counts=counts,
         tokens=state.tokens.plus(receipt.tokens),
+        codes=add_codes(state.codes, receipt.codes),
         running=running,
         # Rows that nobody was asked for say nothing of how fast the others will be.
         marks=marked(state, sum(rows for _, rows in running), counts.done - counts.invalid, now),

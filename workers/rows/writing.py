@@ -1,5 +1,6 @@
 """The line that each row gets in the results, and what it adds to the sums."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -8,10 +9,12 @@ import orjson
 
 from schemas.jobs import Ending, Reason
 from schemas.outcomes import Outcome, OutcomeKind, Usage
-from schemas.results import CallRecord, Counts, DeploymentUse, Tokens
+from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
+MOST_CODES = 16
+OTHER = "other"
 ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
 
 # What a row's error is called, and what to do, where the endpoint gave no better words.
@@ -36,6 +39,7 @@ class RowResult(NamedTuple):
     """A row's line, without newline. `row` counts the shard's rows from 0.
 
     `use` holds the attempts that count in the sums: a packed call counts with one of its rows.
+    `error` is the code and the line in the input, where it is no answer.
     """
 
     row: int
@@ -43,6 +47,7 @@ class RowResult(NamedTuple):
     usage: Usage
     text: bytes
     use: tuple[CallRecord, ...] = ()
+    error: tuple[str, int | None] | None = None
 
 
 def answered(
@@ -71,8 +76,10 @@ def answered(
             outcome, kind="transient", body=None, code="unwritable_answer", message=_UNWRITABLE
         )
         return answered(job, row, request, unwritable, attempts=attempts, use=use)
-    kind: ResultKind = "succeeded" if outcome.kind == "ok" else "failed"
-    return RowResult(row, kind, outcome.usage or Usage(), text, tuple(use))
+    good = outcome.kind == "ok"
+    kind: ResultKind = "succeeded" if good else "failed"
+    error = None if good else (outcome.code or outcome.kind, request.line)
+    return RowResult(row, kind, outcome.usage or Usage(), text, tuple(use), error)
 
 
 def _told(request: Request, outcome: Outcome) -> dict[str, Any]:
@@ -106,7 +113,8 @@ def refused(job: str, row: int, refusal: Refusal) -> RowResult:
         line["raw"] = refusal.raw
     if refusal.offset is not None:
         line |= {"offset": refusal.offset, "length": refusal.length}
-    return RowResult(row, "invalid", Usage(), orjson.dumps(line))
+    error = (refusal.code, refusal.line)
+    return RowResult(row, "invalid", Usage(), orjson.dumps(line), error=error)
 
 
 def not_done(
@@ -133,7 +141,9 @@ def not_done(
         "request": request.as_batch_row() if request else None,
     }
     text["attempts"] = [asdict(attempt) for attempt in attempts]
-    return RowResult(row, kind, Usage(), orjson.dumps(text), tuple(attempts))
+    return RowResult(
+        row, kind, Usage(), orjson.dumps(text), tuple(attempts), error=(reason.code, line)
+    )
 
 
 def default_reason(ending: Ending) -> Reason:
@@ -163,10 +173,12 @@ class Sums:
     counts: Counts
     tokens: Tokens
     use: dict[str, DeploymentUse]
+    codes: dict[str, CodeCount]
 
 
 def sums_of(results: Iterable[RowResult]) -> Sums:
-    """Counts, tokens and use of some results."""
+    """Counts, tokens, use and error codes of some results, in the input's order."""
+    codes: dict[str, CodeCount] = {}
     kinds: dict[str, int] = {}
     tokens, use = Tokens(), dict[str, DeploymentUse]()
     for result in results:
@@ -176,7 +188,28 @@ def sums_of(results: Iterable[RowResult]) -> Sums:
         )
         for attempt in result.use:
             use[attempt.deployment] = _used(use.get(attempt.deployment), attempt)
-    return Sums(Counts(**kinds), tokens, use)
+        if result.error is not None:
+            code, line = result.error
+            codes = add_codes(codes, {code: CodeCount(rows=1, line=line)})
+    return Sums(Counts(**kinds), tokens, use, codes)
+
+
+def add_codes(one: Mapping[str, CodeCount], other: Mapping[str, CodeCount]) -> dict[str, CodeCount]:
+    """Two counts of rows by error code as one; the rarest of too many codes become `other`."""
+    added = {code: _both(one.get(code), other.get(code)) for code in (*one, *other)}
+    if len(added) <= MOST_CODES:
+        return added
+    kept = sorted(added, key=lambda code: (code == OTHER, -added[code].rows))
+    rest = kept[MOST_CODES - 1 :]
+    folded = functools.reduce(_both, (added[code] for code in rest))
+    return {code: added[code] for code in added if code not in rest} | {OTHER: folded}
+
+
+def _both(one: CodeCount | None, other: CodeCount | None) -> CodeCount:
+    if one is None or other is None:
+        return one or other or CodeCount()
+    lines = [each.line for each in (one, other) if each.line is not None]
+    return CodeCount(rows=one.rows + other.rows, line=min(lines, default=None))
 
 
 def _used(use: DeploymentUse | None, attempt: CallRecord) -> DeploymentUse:
@@ -231,12 +264,14 @@ def journal_line(result: RowResult) -> bytes:
 
 def from_journal(line: Mapping[str, Any]) -> RowResult:
     """The result in a parsed line of a journal."""
+    error = line["text"].get("error")
     return RowResult(
         line["row"],
         line["kind"],
         Usage(*line["usage"]),
         orjson.dumps(line["text"]),
         tuple(CallRecord(**attempt) for attempt in line["use"]),
+        None if error is None else (error["code"], line["text"].get("line")),
     )
 
 

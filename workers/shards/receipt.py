@@ -31,6 +31,7 @@ async def write_receipt(
         tokens=sums.tokens,
         output=await part("output", [each.row for each in found if each.kind == "succeeded"]),
         errors=await part("errors", [each.row for each in found if each.kind != "succeeded"]),
+        codes=sums.codes,
         use=sums.use,
     )
     return await store.create_receipt(job, receipt)
