@@ -116,8 +116,9 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 class Outage:
     """A fault that lasts: one line in the log where it begins, one where it ends, with its subject.
 
-    Times are seconds of any one clock. A fault is over once calls have passed for QUIET seconds
-    with none that failed, so that a service that answers every other call has one line, not many.
+    What each call makes of it meanwhile is logged at debug. Times are seconds of any one clock. A
+    fault is over once calls have passed for QUIET seconds with none that failed, so that a service
+    that answers every other call has one line, not many.
     """
 
     QUIET: ClassVar = 10.0

@@ -85,7 +85,7 @@ class Inbox:
         except NewerVersion as error:
             await self._refuse(received, error)
         except Unavailable as error:
-            log.warning("a message on jobs waits: %s", error)
+            log.debug("a message on jobs waits: %s", error)
             await self._send_again(received, RETRY_SECONDS, _tries(received))
 
     async def _do(
@@ -152,7 +152,7 @@ class Inbox:
             await self._refuse(received, error)
         except Unavailable as error:
             # Without a delay the dead letter would come back at once, and for ever.
-            log.warning("a dead message of jobs waits: %s", error)
+            log.debug("a dead message of jobs waits: %s", error)
             await self._send_again(received, DEAD_RETRY_SECONDS, tries)
 
     async def _give_up(self, received: Received) -> None:

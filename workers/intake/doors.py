@@ -58,7 +58,7 @@ class Doors:
             trace = announcement.asked.traceparent
             await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace)
         except Unavailable as error:
-            log.warning("%s waits for the sweeper: %s", announcement.job, error)
+            log.debug("%s waits for the sweeper: %s", announcement.job, error)
             await self._store.open(announcement)
 
     async def dropped(

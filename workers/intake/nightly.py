@@ -62,7 +62,7 @@ class Nightly:
             except Unavailable as error:
                 if loop.time() >= patience:
                     raise
-                log.warning("the nightly files wait: %s", error)
+                log.debug("the nightly files wait: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def resume(self) -> None:

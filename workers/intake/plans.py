@@ -112,7 +112,7 @@ class Plans:
             try:
                 await self._blobs.renew_lease(lease, name)
             except Unavailable:
-                log.warning("a plan's lease could not be renewed: trying again")
+                log.debug("a plan's lease could not be renewed: trying again")
             except StorageError:
                 return
 

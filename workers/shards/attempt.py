@@ -129,15 +129,11 @@ class Attempt:
                 except BlobMissing:
                     log.warning("the journal of shard %s of %s is gone", self.shard, self.job.id)
                     break
-                except Exception as error:
-                    log.warning(
-                        "shard %s of %s owes its end: %s",
-                        self.shard,
-                        self.job.id,
-                        error,
-                        exc_info=not isinstance(error, WorkerError),
-                    )
-                    await asyncio.sleep(self._rng.uniform(1.0, 3.0))
+                except WorkerError as error:
+                    log.debug("shard %s of %s owes its end: %s", self.shard, self.job.id, error)
+                except Exception:
+                    log.exception("shard %s of %s owes its end", self.shard, self.job.id)
+                await asyncio.sleep(self._rng.uniform(1.0, 3.0))
         await self.lease.release()
 
     def _closed(self, closing: asyncio.Task[None]) -> None:

@@ -59,10 +59,12 @@ class Lease:
             await asyncio.sleep(RENEW_SECONDS)
             try:
                 held = await self.renew()
-            except Exception as error:
-                # One that is refused or not answered is none: in time the gate lets nobody through.
-                known = isinstance(error, WorkerError)
-                log.warning("a lease could not be renewed: %s", error, exc_info=not known)
+            # One that is refused or not answered is none: in time the gate lets nobody through.
+            except WorkerError as error:
+                log.debug("a lease could not be renewed: %s", error)
+                continue
+            except Exception:
+                log.exception("a lease could not be renewed")
                 continue
             if not held:
                 gate.close("lease")
@@ -84,4 +86,4 @@ class Lease:
         try:
             await self._blobs.release_lease(self._ref, self.attempt)
         except (StorageError, Unavailable) as error:
-            log.warning("a lease could not be given back, and runs out by itself: %s", error)
+            log.debug("a lease could not be given back, and runs out by itself: %s", error)

@@ -86,7 +86,7 @@ class Runner:
             await self._run(message, repeated)
         except Unavailable as error:
             # Without a delay the queue would hand the shard out again at once, until it is dead.
-            log.warning("shard %s of %s waits: %s", message.shard, message.job, error)
+            log.debug("shard %s of %s waits: %s", message.shard, message.job, error)
             await self._send_copy(message, OUTAGE_RETRY_SECONDS, repeated=True)
 
     async def _run(self, message: ShardMessage, repeated: bool) -> None:
