@@ -165,6 +165,22 @@ class NoEndMark(_Journals):
         return data.removesuffix(END_MARK)
 
 
+class EndsTriedOnce(_Journals):
+    """An end mark that could not be written the first time is written no more."""
+
+    def __init__(self, inner: Blobs) -> None:
+        super().__init__(inner)
+        self._tried: set[BlobRef] = set()
+
+    def kept(self, ref: BlobRef, data: bytes) -> bytes:
+        if not data.endswith(END_MARK):
+            return data
+        if ref in self._tried:
+            return data.removesuffix(END_MARK)
+        self._tried.add(ref)
+        return data
+
+
 class NoBeginMark(_Journals):
     def kept(self, ref: BlobRef, data: bytes) -> bytes:
         marks = (b'{"begin"', b'{"group"')

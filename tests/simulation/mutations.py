@@ -6,6 +6,7 @@ looks for another one.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -180,6 +181,22 @@ class _ForEver(Suspicion):
 
     def __init__(self, traces: Sequence[Trace]) -> None:
         super().__init__([trace for trace in traces if not trace.ended])
+
+
+class _Whole(Suspicion):
+    """Asks all suspects at the same time, however often that went wrong."""
+
+    def groups(self, left: Sequence[int]) -> list[list[int]]:
+        return [list(left)] if left else []
+
+
+class _GroupGivenUp(Suspicion):
+    """Gives rows up that were never alone."""
+
+    def __init__(self, traces: Sequence[Trace]) -> None:
+        super().__init__(traces)
+        blamed = Counter(row for trace in traces if not trace.ended for row in trace.group)
+        self.given_up = frozenset(row for row, times in blamed.items() if times >= 3)
 
 
 # -- the order of swap, sends and events
@@ -372,6 +389,24 @@ MUTATIONS: Sequence[Mutation] = (
         "a row is given up after three crashes of its own",
         10,
         partial(_instead, suspicion, "ALONE_CRASHES", 1),
+    ),
+    Mutation(
+        "not_by_halves",
+        "a blamed group is asked in halves",
+        29,
+        partial(_instead, journal, "Suspicion", _Whole),
+    ),
+    Mutation(
+        "group_given_up",
+        "only a row alone is given up",
+        29,
+        partial(_instead, journal, "Suspicion", _GroupGivenUp),
+    ),
+    Mutation(
+        "end_not_owed",
+        "an end that cannot be written is owed",
+        98,
+        storage=lies.EndsTriedOnce,
     ),
     Mutation(
         "begun_not_journaled", "a suspect row is journaled as begun", 10, storage=lies.NoBeginMark
