@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from tempfile import TemporaryFile
+from tempfile import SpooledTemporaryFile, TemporaryFile
 
 import pytest
 
@@ -138,6 +138,20 @@ async def test_a_file_is_written_whole(at: Subject) -> None:
 
     for name in ("x", "y"):
         assert (await at.blobs.read(at(name))).data == b"line\n" * 1000
+
+
+class Kept(SpooledTemporaryFile[bytes]):
+    """A file that must stay in memory."""
+
+    def rollover(self) -> None:
+        raise AssertionError("the file went to disk")
+
+
+async def test_what_is_held_in_memory_does_not_go_to_disk_to_be_written(at: Subject) -> None:
+    with Kept(max_size=1024 * 1024) as file:
+        file.write(b"line\n" * 1000)
+        await at.blobs.create(at("x"), file)
+    assert (await at.blobs.head(at("x"))).size == 5000
 
 
 async def test_of_concurrent_creates_one_wins(at: Subject) -> None:

@@ -4,6 +4,7 @@ The SDK repeats a call whose answer was lost; `asyncio.timeout` bounds the call 
 """
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -146,11 +147,14 @@ class AzureBlobs:
         content_type: str = "application/json",
     ) -> str:
         """Write a blob that must not exist (If-None-Match `*`); gives its ETag."""
+        length = len(data) if isinstance(data, bytes) else data.seek(0, os.SEEK_END)
         if not isinstance(data, bytes):
             data.seek(0)
         async with deadline(ref, BlobExists, BULK_SECONDS):
             answer = await self._blob(ref).upload_blob(
                 data,
+                # Else the SDK asks for a file descriptor, and what is in memory goes to disk.
+                length=length,
                 overwrite=False,
                 metadata=dict(metadata or {}),
                 content_settings=ContentSettings(content_type=content_type),

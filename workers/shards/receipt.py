@@ -1,11 +1,15 @@
 """Writes what a finished shard leaves: output, errors, and the receipt that names them."""
 
+import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from schemas.results import Part, Receipt
 from workers.jobs.store import JobStore
 from workers.rows import writing
 from workers.shards.spool import Spool
+
+LARGE_BYTES: Final = 1024 * 1024
 
 
 async def write_receipt(
@@ -17,7 +21,10 @@ async def write_receipt(
         if not rows:
             return None
         ref = store.ref(job, kind, f"{shard}.{attempt}")
-        data, length, digest = results.part(rows)
+        # Copied and hashed beside the loop where that takes more than a moment.
+        large = results.size > LARGE_BYTES
+        read = await asyncio.to_thread(results.part, rows) if large else results.part(rows)
+        data, length, digest = read
         with data:
             await store.create_once(ref, data, content_type="application/jsonl")
         return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)

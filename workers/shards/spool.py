@@ -15,10 +15,14 @@ _PIECE_BYTES: Final = 256 * 1024
 
 
 class Spool:
-    """Results by row. The lines may be large (embeddings), all else is kept as it is."""
+    """Results by row. The lines may be large (embeddings), all else is kept as it is.
+
+    `size` is the bytes of all lines.
+    """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         self._texts = SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by close
+        self.size = 0
         self._places: dict[int, tuple[int, int]] = {}
         self._results: dict[int, RowResult] = {}
 
@@ -34,6 +38,7 @@ class Spool:
             return
         end = self._texts.seek(0, 2)
         self._texts.write(result.text)
+        self.size = end + len(result.text)
         self._places[result.row] = (end, len(result.text))
         self._results[result.row] = result._replace(text=b"")
 
