@@ -2,10 +2,11 @@
 
     python -m benchmarks.loop_lag [--rows 400]
 
-One worker's parts run in this process, over a real Azurite, and an endpoint that answers at once
-with some 200 KB: ten vectors of 1,536. A shard of 200 such rows goes beyond what is held in memory.
-Every 5 ms something wants its turn, and what it waits is the lag; turns that would have come while
-the loop was held up count too. Ends with status 1 if the 99th percentile is above 50 ms.
+One worker's parts run in this process, over a real Azurite, and an endpoint that answers within 0.2
+to 2 s with some 200 KB a row: ten vectors of 1,536. A shard of 200 such rows goes beyond what is
+held in memory. Every 5 ms something wants its turn, and what it waits is the lag; turns that would
+have come while the loop was held up count too. Ends with status 1 if the 99th percentile is above
+50 ms. On a machine that does other work, what is measured is that work.
 """
 
 import argparse
@@ -56,21 +57,21 @@ class Messages:
 
 
 class Vectors:
-    """An endpoint that answers at once with long answers."""
+    """An endpoint with long answers."""
 
     def __init__(self) -> None:
-        rng = Random(1)
+        self._rng = Random(1)
         self._data = [
             {
                 "object": "embedding",
                 "index": n,
-                "embedding": [rng.random() for _ in range(DIMENSIONS)],
+                "embedding": [self._rng.random() for _ in range(DIMENSIONS)],
             }
             for n in range(INPUTS)
         ]
 
     async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(self._rng.uniform(0.2, 2.0))
         answer = {"object": "list", "data": self._data}
         return Outcome("ok", 200, answer, usage=Usage(100, 0), billed=True)
 
@@ -143,7 +144,7 @@ async def job(rows: int) -> list[float]:
         etag = await blobs.create(file, data)
         gc.set_threshold(*GC_THRESHOLD)
         async with lags(found), asyncio.timeout(600.0):
-            await service.intake.dropped(*file, etag=etag, repeated=False)
+            await service.doors.dropped(*file, etag=etag, repeated=False)
             await work(service, messages)
     return found
 
