@@ -2,6 +2,7 @@
 
 python -m tests.simulation --seeds 100000 [--start S]    many worlds; prints each that is wrong
 python -m tests.simulation --seed K [--trace]            one world, and all that happened in it
+python -m tests.simulation --coverage [--seeds N]        how often did each fault strike where?
 python -m tests.simulation --mutations [--seeds N]       break each rule: which seed notices?
 """
 
@@ -9,7 +10,9 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 
+from tests.simulation import coverage
 from tests.simulation.checker import check
 from tests.simulation.mutations import MUTATIONS, caught, find
 from tests.simulation.seeds import see_all
@@ -23,13 +26,14 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--mutations", action="store_true")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
     if asked.seed is not None:
         return one(asked.seed, trace=asked.trace)
     seeds = range(asked.start, asked.start + asked.seeds)
-    return mutated(seeds) if asked.mutations else many(seeds, asked.workers)
+    return mutated(seeds) if asked.mutations else many(seeds, asked.workers, asked.coverage)
 
 
 def one(seed: int, *, trace: bool) -> int:
@@ -45,9 +49,11 @@ def one(seed: int, *, trace: bool) -> int:
     return 1 if faults else 0
 
 
-def many(seeds: range, workers: int) -> int:
+def many(seeds: range, workers: int, covered: bool) -> int:
     began, wrong, mishaps, jobs = time.monotonic(), 0, 0, 0
+    struck: coverage.Struck = Counter()
     for seen in see_all(seeds, workers=workers):
+        struck.update(seen.struck)
         mishaps += seen.mishaps
         jobs += seen.jobs
         if seen.faults:
@@ -55,6 +61,9 @@ def many(seeds: range, workers: int) -> int:
             print(f"seed {seen.seed}:", *seen.faults, sep="\n  ", flush=True)
     seconds = time.monotonic() - began
     print(f"{len(seeds)} worlds, {jobs} jobs, {mishaps} mishaps, {seconds:.1f} s: {wrong} wrong")
+    if covered:
+        print(*coverage.table(struck), sep="\n")
+        print(*(f"UNKNOWN SITE: {place}" for place in coverage.unknown(struck)), sep="\n")
     return 1 if wrong else 0
 
 

@@ -72,6 +72,7 @@ class Faults:
     def _struck(self, mishap: Mishap) -> None:
         self.mishaps.append(mishap)
         self.last_at = self._world.now
+        self._world.liveness.disturbed()
 
     def _scripted(self, kind: str, name: str, what: str) -> Blow | None:
         found = None

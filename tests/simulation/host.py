@@ -54,6 +54,7 @@ class Host:
     def start(self, place: int) -> None:
         """Begin a life, in a new place or in that of a process that died."""
         self.lives += 1
+        self._world.liveness.disturbed()
         rng = Random(self._rng.getrandbits(64))
         skew = self._scenario.skews[place % len(self._scenario.skews)]
         process = Process(self._world, f"p{place}.{self.lives}", place=place, skew=skew, rng=rng)
@@ -68,6 +69,7 @@ class Host:
         if process.dead:
             return
         self.kills += 1
+        self._world.liveness.disturbed()
         self.killed.add(process.name)
         self._world.trace("kill", process.name)
         self._world.billing.died(process.name)
@@ -82,7 +84,11 @@ class Host:
         self._world.trace("freeze", process.name)
         self._world.billing.died(process.name)
         process.freeze()
-        self._world.later(seconds, process.wake)
+        self._world.later(seconds, self._wake, process)
+
+    def _wake(self, process: Process) -> None:
+        process.wake()
+        self._world.liveness.disturbed()
 
     def drain(self, process: Process) -> None:
         """Tell a process that it is about to end, and end it two seconds later."""
@@ -96,6 +102,9 @@ class Host:
     def stop(self) -> None:
         """End all processes; nothing takes their places."""
         for process in self.processes:
+            if self._scenario.endless and not process.dead:
+                self.killed.add(process.name)
+                self._world.billing.died(process.name)
             process.kill()
 
     # -- messages

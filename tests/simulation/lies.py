@@ -14,7 +14,7 @@ from schemas.jobs import JobState
 from tests.doubles.faults import FaultyBlobs
 from tests.simulation.process import END_MARK
 from workers.errors import BlobChanged, BlobExists, BlobMissing, LeaseHeld, StorageError
-from workers.ports import BlobInfo, BlobRef, Blobs
+from workers.ports import BlobInfo, BlobRef, Blobs, Stored
 
 
 class Honest(FaultyBlobs):
@@ -133,6 +133,21 @@ class SwapsBlindly(_Creating):
     async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
         await self.put(ref, data)
         return ""
+
+
+class ReadsStale(Honest):
+    """Every other look at a job's state shows what the look before it saw."""
+
+    def __init__(self, inner: Blobs) -> None:
+        super().__init__(inner)
+        self._seen: list[Stored] = []
+
+    async def read(self, ref: BlobRef) -> Stored:
+        stored = await super().read(ref)
+        if not ref.name.endswith("/state.json"):
+            return stored
+        self._seen.append(stored)
+        return self._seen[-2] if len(self._seen) % 2 == 0 else stored
 
 
 class _Journals(Honest):

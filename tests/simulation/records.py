@@ -1,6 +1,7 @@
 """What lies in a world's storage, read past all ports and faults."""
 
 import json
+from collections.abc import Iterator
 
 from tests.doubles.blobs import MemoryBlobs
 from tests.simulation.scenario import Row, Version
@@ -28,6 +29,12 @@ class Records:
     def of_job(self, job: str, name: str) -> bytes | None:
         """A document of a job in the state container; None where it does not stand."""
         return self.stored("state", f"jobs/{job}/{name}")
+
+    def below(self, container: str, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each blob below a prefix."""
+        for ref in sorted(self._blobs.blobs):
+            if ref.container == container and ref.name.startswith(prefix):
+                yield ref.name, bytes(self._blobs.blobs[ref].data)
 
     def jobs(self) -> list[str]:
         """Ids of all jobs that were accepted."""

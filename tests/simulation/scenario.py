@@ -134,7 +134,10 @@ class Focus:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """All that is decided before a world begins. Rates are chances for one call."""
+    """All that is decided before a world begins.
+
+    An `endless` one is ended while things still go wrong, and judged for safety alone.
+    """
 
     seed: int = 0
     files: tuple[Version, ...] = ()
@@ -156,6 +159,7 @@ class Scenario:
     skews: tuple[float, ...] = (0.0,)
     doings: tuple[Doing, ...] = ()
     faults_until: float = 0.0
+    endless: bool = False
     chances: Mapping[Fault, float] = field(default_factory=dict)
     unlock: float = 0.0
     focus: Focus | None = None

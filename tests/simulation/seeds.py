@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.simulation.checker import check
+from tests.simulation.sites import Fault
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 
@@ -22,6 +24,7 @@ class Seen:
     mishaps: int
     jobs: int
     shards: int
+    struck: Counter[tuple[str, Fault]]
 
 
 def see(seed: int) -> Seen:
@@ -36,6 +39,7 @@ def see(seed: int) -> Seen:
         mishaps=len(world.faults.mishaps),
         jobs=len(jobs),
         shards=sum(len(plan.splitlines()) for plan in plans),
+        struck=world.faults.struck,
     )
 
 

@@ -5,6 +5,7 @@ nothing but lost answers, and others everything at once.
 """
 
 from collections.abc import Sequence
+from math import inf
 from random import Random
 
 from tests.simulation.scenario import (
@@ -113,6 +114,7 @@ def scenario(seed: int) -> Scenario:
         for at, count in enumerate(counts)
     )
     skew = rng.choice((0.0, 0.0, 5.0, 120.0))
+    endless = rng.random() < 0.04
     return Scenario(
         seed=seed,
         files=files,
@@ -133,7 +135,8 @@ def scenario(seed: int) -> Scenario:
         latency=rng.choice((0.1, 1.0, 1.0, 4.0)),
         skews=tuple(rng.uniform(-skew, skew) for _ in range(3)),
         doings=tuple(_doings(rng, len(files))),
-        faults_until=rng.choice((60.0, 400.0, 900.0)),
+        faults_until=inf if endless else rng.choice((60.0, 400.0, 900.0)),
+        endless=endless,
         chances=_chances(rng),
         unlock=rng.choice((0.0, 0.0, 0.01, 0.05)),
         focus=_focus(rng),

@@ -55,6 +55,7 @@ class Users:
         async def act() -> None:
             with held:
                 await self._does(doing)
+            self._world.liveness.disturbed()
 
         self._world.spawn(act())
 

@@ -26,6 +26,8 @@ from tests.simulation.billing import Billing
 from tests.simulation.endpoint import Service
 from tests.simulation.faults import Befalls, Faults
 from tests.simulation.host import DROPS, QUEUES, Host
+from tests.simulation.liveness import Liveness
+from tests.simulation.observers import Observers
 from tests.simulation.process import EPOCH
 from tests.simulation.records import Records
 from tests.simulation.scenario import Scenario
@@ -37,7 +39,9 @@ from workers.ports import Blobs, OutMessage
 from workers.settings import Settings
 from workers.sweeper import LOOK_SECONDS
 
-PATIENCE = 6 * 3600.0
+PATIENCE = 30 * 3600.0
+ENDLESS_SECONDS = 3600.0
+"""How long a world is looked at whose faults never end."""
 MOST_LIVES = 60
 OWED_SECONDS = 900.0
 """How long after the last fault a living process may owe the end of an attempt."""
@@ -82,6 +86,8 @@ class World:
         self.faults = Faults(self, faults)
         self.host = Host(self)
         self.users = Users(self)
+        self.liveness = Liveness(self)
+        self.observers = Observers(self)
 
     # -- time and trace
 
@@ -177,6 +183,25 @@ class World:
 
     async def run(self) -> None:
         """Live until nothing moves any more, or for too long."""
+        await self._begin()
+        end = ENDLESS_SECONDS if self.scenario.endless else PATIENCE + self.scenario.faults_until
+        while self.now < end:
+            self.host.deliver()
+            if self._too_much():
+                break
+            if not self._quiet():
+                await self._change(end)
+            elif self.attempts.owing() and self.now - self.faults.last_at < OWED_SECONDS:
+                await asyncio.sleep(1.0)
+            else:
+                break
+        self.ended_at = int(self.now)
+        for job in self.records.jobs():
+            await self.observers.look(job)
+        self.host.stop()
+        await asyncio.sleep(0)
+
+    async def _begin(self) -> None:
         for place in range(self.scenario.workers):
             self.host.start(place)
         for file in self.scenario.files:
@@ -187,22 +212,17 @@ class World:
         for span in self.scenario.no_runs:
             self.loop.call_at(span.end, self.moved.set)
         self.loop.call_later(LOOK_SECONDS * self.rng.random(), self.host.tick)
-        end = PATIENCE + 86_400 + self.scenario.faults_until
-        while self.now < end:
-            self.host.deliver()
-            many = self.host.deliveries > self.scenario.most_deliveries
-            if many or self.host.lives > MOST_LIVES:
-                self.fault_found("messages go round, or workers die, without end")
-                break
-            if self._quiet():
-                if not self.attempts.owing() or self.now - self.faults.last_at > OWED_SECONDS:
-                    break
-                await asyncio.sleep(1.0)
-                continue
-            await self._change(end)
-        self.ended_at = int(self.now)
-        self.host.stop()
-        await asyncio.sleep(0)
+        self.spawn(self.observers.watch())
+        if not self.scenario.endless:
+            self.liveness.look()
+
+    def _too_much(self) -> bool:
+        """Whether it has to be ended: an endless world's faults may well be without end."""
+        deliveries = self.host.deliveries > self.scenario.most_deliveries
+        much = deliveries or self.host.lives > MOST_LIVES
+        if much and not self.scenario.endless:
+            self.fault_found("messages go round, or workers die, without end")
+        return much
 
     def _quiet(self) -> bool:
         return not (

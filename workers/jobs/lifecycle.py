@@ -242,7 +242,7 @@ def overdue(state: JobState | None, age: float, look: float, since: float = inf)
     an outage lasts. `since` is the time since the last look at it: looks come late, or not at all,
     and whoever has not looked before cannot know that somebody has helped.
     """
-    looks = int(age // look)
+    looks = max(0, int(age // look))  # a clock that is behind sees it move in the future
     if state is not None and state.nudges:
         return looks >= int(min(2**state.nudges, 12))
     due = looks - looks % 12 if looks >= 12 else max(n for n in (0, 1, 2, 4, 8) if n <= looks)

@@ -1,0 +1,39 @@
+"""How often did each fault strike at each call site?"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.simulation.sites import FAMILIES, SITES, Fault, faults_at
+
+FAULTS: tuple[Fault, ...] = tuple(fault for family in FAMILIES.values() for fault in family)
+
+Struck = Counter[tuple[str, Fault]]
+
+
+def pairs() -> Iterator[tuple[str, Fault]]:
+    """Every fault that can strike at every site of the code."""
+    for place in SITES:
+        for fault in faults_at(place):
+            yield place, fault
+
+
+def missing(struck: Struck) -> list[tuple[str, Fault]]:
+    """The pairs that never were hit."""
+    return [pair for pair in pairs() if not struck[pair]]
+
+
+def unknown(struck: Struck) -> list[str]:
+    """Sites that code has and the list has not: whoever adds a call adds its site."""
+    return sorted({place for place, _ in struck} - set(SITES))
+
+
+def table(struck: Struck) -> Iterator[str]:
+    """A line for each site, with a column for each fault; a dot where it cannot strike."""
+    wide = max(map(len, SITES))
+    yield " " * wide + " ".join(f"{fault.replace(' ', '-'):>13}" for fault in FAULTS)
+    for place in SITES:
+        able = faults_at(place)
+        cells = [str(struck[place, fault]) if fault in able else "." for fault in FAULTS]
+        yield f"{place:<{wide}}" + " ".join(f"{cell:>13}" for cell in cells)
+    found = [struck[pair] for pair in pairs()]
+    yield f"{len(found)} pairs, the rarest hit {min(found)} times"

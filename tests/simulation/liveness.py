@@ -1,0 +1,65 @@
+"""Does every open job move, once nothing goes wrong any more?"""
+
+from typing import TYPE_CHECKING
+
+from schemas.jobs import JobState
+from tests.simulation.process import EPOCH
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LOOK_SECONDS = 60.0
+NEVER_NUDGED_SECONDS = 15 * 60.0
+NUDGED_SECONDS = 65 * 60.0
+
+
+class Liveness:
+    """Looks at all open jobs every minute; names one that stands still, and what it waits for.
+
+    A bound runs from the last fault, or from when the job moved last, whichever is later.
+    """
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._seen: dict[str, bytes | None] = {}
+        self._moved_at: dict[str, float] = {}
+        spans = (
+            *world.scenario.storms,
+            *world.scenario.outages,
+            *world.scenario.storage_out,
+            *world.scenario.bus_out,
+            *world.scenario.no_runs,
+            *(cut.span for cut in world.scenario.partitions),
+            *(throttle.span for throttle in world.scenario.throttles),
+        )
+        self._calm_at = max((span.end for span in spans), default=0.0)
+
+    def disturbed(self) -> None:
+        """Something went wrong, came back, or was done to a job."""
+        self._calm_at = max(self._calm_at, self._world.now)
+
+    def look(self) -> None:
+        """Look at all open jobs, and again in a minute."""
+        for job in self._world.records.open_markers():
+            stored = self._world.records.of_job(job, "state.json")
+            if job not in self._seen or stored != self._seen[job]:
+                self._seen[job], self._moved_at[job] = stored, self._world.now
+            still = self._world.now - max(self._moved_at[job], self._calm_at)
+            if still > NEVER_NUDGED_SECONDS:
+                self._judge(job, stored, still)
+        self._world.loop.call_later(LOOK_SECONDS, self.look)
+
+    def _judge(self, job: str, stored: bytes | None, still: float) -> None:
+        state = None if stored is None else JobState.model_validate_json(stored)
+        if state is not None and self._waits(state):
+            return
+        # Until it runs, and when it is being finished, helping it does not show in its state.
+        fresh = state is not None and state.state == "in_progress" and not state.nudges
+        if still > (NEVER_NUDGED_SECONDS if fresh else NUDGED_SECONDS):
+            self._world.fault_found(f"job {job} has stood still since the last fault: {state}")
+
+    def _waits(self, state: JobState) -> bool:
+        if state.paused:
+            return True
+        until = state.waiting.until if state.waiting is not None else None
+        return until is not None and until > EPOCH + self._world.now
