@@ -320,7 +320,7 @@ def test_looks_that_come_late_or_not_at_all_help_all_the_same(gaps: list[float])
 
 
 def test_a_clock_that_is_behind_helps_nobody() -> None:
-    # The world of seed 71: what storage says to have moved now is in this clock's future.
+    # What storage says to have moved now is in this clock's future.
     assert not lifecycle.overdue(None, -1.5, 300.0)
     assert not lifecycle.overdue(begun(9), -1.5, 300.0, 300.0)
 
