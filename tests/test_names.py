@@ -69,7 +69,8 @@ FILES = [file.relative_to(ROOT).as_posix() for file in tracked()]
 FOLDERS = {parent.as_posix() for file in FILES for parent in Path(file).parents}
 # Made by the service or by its user: no files of this repository.
 MADE = {
-    *("name.jsonl", "name.options.json", "output.jsonl", "errors.jsonl", "manifest.json"),
+    *("name.jsonl", "name.options.json", "output.jsonl", "output.2.jsonl", "errors.jsonl"),
+    "manifest.json",
     *("events.jsonl", "verdict.json", "state.json", "job.json", "local.settings.json"),
     *("plan.jsonl",),
 }

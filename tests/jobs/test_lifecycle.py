@@ -317,6 +317,7 @@ def test_looks_that_come_late_or_not_at_all_help_all_the_same(gaps: list[float])
         assert lifecycle.overdue(None, age, 300.0, gap) == bool(crossed)
     assert helped >= 1
     assert lifecycle.overdue(None, 301.0, 300.0), "who has not looked before helps"
+    assert not lifecycle.overdue(None, -400.0, 300.0), "a clock may be behind"
 
 
 def test_a_clock_that_is_behind_helps_nobody() -> None:

@@ -32,6 +32,9 @@ from workers.jobs.transitions import Transitions
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
 
+INSURED_SECONDS: Final = 10.0
+"""After which a cancel is looked at whose process died before it sent what follows from it."""
+
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _STATUS_OF: Final = {"file_not_found": 404, "file_changed": 409, "message_too_large": 413}
 
@@ -152,6 +155,8 @@ class Api:
             done = change.state is not None or _stands(state, action)
             return change
 
+        if action == "cancel":
+            await self._transitions.insure(job, at=self._clock() + INSURED_SECONDS)
         await self._transitions.take(job, acted)
         told = await self._known(job_id)
         if not done:

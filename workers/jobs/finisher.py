@@ -50,8 +50,10 @@ class Finisher:
         if job is None:
             return
 
-        def finalized(state: JobState | None, _repeated: bool) -> lifecycle.Change:
-            return lifecycle.NOTHING if state is None else lifecycle.finalize(state)
+        def finalized(state: JobState | None, repeated: bool) -> lifecycle.Change:
+            if state is None:
+                return lifecycle.NOTHING
+            return lifecycle.finalize(state, repeated=repeated)
 
         state = await self._transitions.take(job, finalized, repeated=repeated)
         if state is None or state.state != "finalizing":
@@ -121,9 +123,9 @@ class Finisher:
                 ends[kind] += part.length
             for name, used in receipt.use.items():
                 use[name] = add_use(use[name], used) if name in use else used
-        await self._commit(job, state, "errors", parts["errors"])
-        await self._commit(job, state, "output", parts["output"])
-        manifest = self._manifest(job, state, parts, use)
+        errors = await self._commit(job, state, "errors", parts["errors"])
+        output = await self._commit(job, state, "output", parts["output"])
+        manifest = self._manifest(job, state, output, errors, use)
         await self._store.create_once(
             self._store.result(job, "manifest.json"),
             manifest.model_dump_json(indent=2).encode(),
@@ -132,29 +134,56 @@ class Finisher:
 
     async def _commit(
         self, job: Job, state: JobState, kind: PartName, parts: Sequence[ManifestPart]
-    ) -> None:
-        target = self._target(job, kind)
-        blocks = [_block_id(part.shard) for part in parts]
+    ) -> ManifestFile:
+        """Make a result file of its parts, as the manifest tells of it.
+
+        Where somebody else has written a file of its name, it gets another one: the answers are
+        paid for, and whoever reads the manifest finds them.
+        """
+        usual, *others = (f"{kind}.jsonl", *(f"{kind}.{n}.jsonl" for n in range(2, 10)))
+        file = _file(usual, parts)
+        if await self._committed(job, state, kind, file):
+            return file
+        for name in others:
+            file = _file(name, parts)
+            await self._stage_all(job, state, kind, self._store.result(job, name))
+            if await self._committed(job, state, kind, file):
+                return file
+        raise StorageError(f"all names for the {kind} of {job.id} are taken by others' files")
+
+    async def _committed(
+        self, job: Job, state: JobState, kind: PartName, file: ManifestFile
+    ) -> bool:
+        """Whether a file stands now as it has to, whoever committed it."""
+        target = self._store.result(job, file.name)
+        blocks = [_block_id(part.shard) for part in file.parts]
         try:
             await self._blobs.commit(target, blocks)
         except BlobExists:
-            length = sum(part.length for part in parts)
             found = (await self._blobs.head(target)).size
-            if found != length:
-                # The manifest tells what belongs here; whoever wrote this did not go through us.
-                log.warning("%s of %s has %s bytes instead of %s", kind, job.id, found, length)
+            if found != file.length:
+                log.warning("%s has %s bytes, not %s: not ours", target.name, found, file.length)
+            return found == file.length
         except StorageError:
             # Uncommitted blocks are kept for a week, and another commit may discard them.
             log.warning("staged blocks of %s are gone: staging them again", job.id)
-            async for receipt in self._receipts(job, state.shards):
-                await self._stage(job, [receipt])
+            await self._stage_all(job, state, kind, target)
             await self._blobs.commit(target, blocks)
+        return True
+
+    async def _stage_all(self, job: Job, state: JobState, kind: PartName, target: BlobRef) -> None:
+        async for receipt in self._receipts(job, state.shards):
+            for part_kind, part in _parts(receipt):
+                if part_kind == kind:
+                    source = BlobRef(self._store.state_container, part.name)
+                    await self._blobs.stage_from(target, _block_id(receipt.shard), source)
 
     def _manifest(
         self,
         job: Job,
         state: JobState,
-        parts: dict[PartName, list[ManifestPart]],
+        output: ManifestFile,
+        errors: ManifestFile,
         use: dict[str, DeploymentUse],
     ) -> Manifest:
         now = self._clock()
@@ -178,8 +207,8 @@ class Finisher:
             finished=iso(now),
             seconds=round(now - job.created, 3),
             use=use,
-            output=_file("output.jsonl", parts["output"]),
-            errors=_file("errors.jsonl", parts["errors"]),
+            output=output,
+            errors=errors,
         )
 
 
@@ -200,12 +229,12 @@ def _parts(receipt: Receipt) -> list[tuple[PartName, Part]]:
     return [(kind, part) for kind, part in named if part is not None]
 
 
-def _file(name: str, parts: list[ManifestPart]) -> ManifestFile:
+def _file(name: str, parts: Sequence[ManifestPart]) -> ManifestFile:
     return ManifestFile(
         name=name,
         length=sum(part.length for part in parts),
         rows=sum(part.rows for part in parts),
-        parts=parts,
+        parts=list(parts),
     )
 
 

@@ -183,10 +183,14 @@ def wait(state: JobState, waiting: Waiting) -> Change:
     return Change(_moved(state, waiting=waiting))
 
 
-def finalize(state: JobState) -> Change:
-    """Every shard has its receipt: assemble, paused or not, for there is nothing left to ask."""
+def finalize(state: JobState, *, repeated: bool = False) -> Change:
+    """Every shard has its receipt: assemble, paused or not, for there is nothing left to ask.
+
+    Where something is left, a repeat comes from who has asked for an ending, and may have died.
+    """
     if not _nothing_left(state):
-        return NOTHING
+        ending = state.state == "in_progress" and state.ending is not None
+        return Change(None, state.out if repeated and ending else ())
     return Change(_moved(state, state="finalizing", paused=False))
 
 

@@ -59,6 +59,13 @@ class Transitions:
             await self._end(job, after)
         return after
 
+    async def insure(self, job: Job, *, at: float) -> None:
+        """Have somebody look, at a time, whether the ending that is asked for now went out.
+
+        Whoever asks over HTTP has no message that would come again if this process died.
+        """
+        await self._outbox.send_jobs(Finish(job=job.id), at=at, repeated=True)
+
     async def _swap(
         self, job: Job, transition: Transition, repeated: bool
     ) -> tuple[JobState | None, JobState | None, Change, bool]:

@@ -1,0 +1,96 @@
+"""How jobs end although somebody dies, or writes where their results belong."""
+
+import asyncio
+import json
+from random import Random
+from typing import Any
+
+import pytest
+
+from schemas.results import Manifest
+from tests.doubles.blobs import MemoryBlobs
+from tests.doubles.service import EPOCH, bench
+from tests.simulation.virtual_time import run
+from workers.jobs.outbox import SHARDS
+from workers.ports import BlobRef
+
+ROWS = b'{"prompt": "p"}\n{"prompt": "q"}\n{"prompt": "r"}\n'
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def test_a_cancel_whose_process_dies_before_its_sends_waits_for_no_sweeper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(_: Random) -> None:
+        loop = asyncio.get_running_loop()
+        blobs = MemoryBlobs(lambda: EPOCH + loop.time())
+        async with bench(blobs=blobs) as service:
+            await service.drop(ROWS)
+            await service.announce()
+            # The shard's message is with a worker that has gone.
+            while delivery := service.bus.receive(SHARDS):  # type: ignore[attr-defined]
+                service.bus.complete(delivery)  # type: ignore[attr-defined]
+            job = service.events[0]["data"]["job"]
+
+            async def dies(*_: Any, **__: Any) -> None:
+                raise Killed
+
+            with monkeypatch.context() as dying:
+                dying.setattr(service.service.doors._outbox, "send_shards", dies)
+                with pytest.raises(Killed):
+                    await service.ask("POST", f"/api/jobs/{job}/cancel")
+            await service.settle()
+            assert not [event for event in service.events if event["data"].get("ended")]
+            await asyncio.sleep(11.0)
+            await service.settle()
+            ended = await service.ended()
+            assert (ended.state, ended.counts["cancelled"]) == ("cancelled", 3)
+
+    run(story)
+
+
+def test_a_cancel_that_went_out_is_not_sent_twice() -> None:
+    async def story(_: Random) -> None:
+        loop = asyncio.get_running_loop()
+        blobs = MemoryBlobs(lambda: EPOCH + loop.time())
+        async with bench(blobs=blobs) as service:
+            await service.drop(ROWS)
+            await service.announce()
+            job = service.events[0]["data"]["job"]
+            assert (await service.ask("POST", f"/api/jobs/{job}/cancel")).code == 202
+            await service.settle()
+            told = len(service.events)
+            await asyncio.sleep(11.0)
+            await service.settle()
+            assert len(service.events) == told
+            assert (await service.ended()).state == "cancelled"
+
+    run(story)
+
+
+@pytest.mark.parametrize("taken", [["output.jsonl"], ["output.jsonl", "output.2.jsonl"]])
+async def test_where_somebody_else_wrote_the_answers_get_a_name_of_their_own(
+    taken: list[str],
+) -> None:
+    async with bench() as service:
+        await service.drop(ROWS)
+        await service.announce()
+        folder = service.events[0]["data"]["results"].removeprefix("results/")
+        for name in taken:
+            await service.blobs.create(BlobRef("results", f"{folder}/{name}"), b"mine")
+        await service.settle()
+
+        async def read(name: str) -> bytes:
+            return (await service.blobs.read(BlobRef("results", f"{folder}/{name}"))).data
+
+        manifest = Manifest.model_validate_json(await read("manifest.json"))
+        assert manifest.state == "completed"
+        assert manifest.output.name == f"output.{len(taken) + 1}.jsonl"
+        assert manifest.errors.name == "errors.jsonl"
+        lines = (await read(manifest.output.name)).splitlines()
+        assert [json.loads(line)["custom_id"] for line in lines] == ["1", "2", "3"]
+        assert len(b"".join(lines)) + len(lines) == manifest.output.length
+        assert [await read(name) for name in taken] == [b"mine"] * len(taken)
