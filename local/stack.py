@@ -103,7 +103,8 @@ def _check(given: Mapping[str, str], options: StackOptions) -> None:
     """A mistake is told before anything is started. Errors: `SettingsError`."""
     if not given.get("DEPLOYMENTS"):
         limits = Settings(profile=options.profile, **options.simulator).limits
-        given = {**given, **simulated.settings_for(options.profile, limits, "http://h", "key")}
+        simulator = simulated.settings_for(options.profile, limits, "http://localhost", "key")
+        given = {**given, **simulator}
     read_settings(given)
 
 

@@ -44,6 +44,7 @@ class Deployment(BaseModel):
     `openai` server (usually ending in /v1), of an `azure-openai` resource, or the whole scoring
     URL of an `aml-score` endpoint. `scope` is the Entra scope where the kind's own does not fit.
     `context_length` is the tokens that the model reads at a time, of one prompt or input.
+    `allow_http` lets a key travel over plain http to another host.
     `max_inputs_per_request` bounds a packed embeddings call. `timeout` is seconds for one call as a
     whole.
     """
@@ -70,6 +71,7 @@ class Deployment(BaseModel):
     scope: str | None = Field(default=None, pattern=r"^(https|api)://[A-Za-z0-9./-]+/\.default$")
     api_version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,40}$")
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    allow_http: bool = False
     timeout: float = Field(default=120.0, gt=0, le=180)
 
     @field_validator("url")
@@ -108,8 +110,14 @@ class Deployment(BaseModel):
         if unable:
             raise ValueError(f"tasks: kind {self.kind!r} cannot do {', '.join(unable)}")
         parts = _split(self.url)
-        if self.auth == "entra" and parts.scheme != "https" and parts.hostname not in LOOPBACK:
-            raise ValueError("url: auth 'entra' needs https")
+        if parts.scheme != "https" and parts.hostname not in LOOPBACK:
+            if self.auth == "entra":
+                raise ValueError("url: auth 'entra' needs https")
+            if self.auth == "key" and not self.allow_http:
+                raise ValueError(
+                    "url: auth 'key' would send the key unencrypted: use https, or allow_http "
+                    "where the way to the host is private"
+                )
         too_long = self.kind != "aml-score" and parts.path.endswith(_APPENDED)
         if too_long or (self.kind == "azure-openai" and "/openai" in parts.path):
             raise ValueError(f"url: kind {self.kind!r} appends the path itself: give the base only")

@@ -8,7 +8,7 @@ import pytest
 from workers.errors import SettingsError
 from workers.settings import read_settings
 
-DEPLOYMENT = {"name": "east", "kind": "openai", "url": "http://h/v1", "model": "m"}
+DEPLOYMENT = {"name": "east", "kind": "openai", "url": "https://h/v1", "model": "m"}
 
 
 def environment(deployments: object, **settings: str) -> Mapping[str, str]:

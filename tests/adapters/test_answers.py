@@ -145,6 +145,6 @@ async def test_a_request_that_json_cannot_carry_is_not_sent() -> None:
 
 
 async def test_a_name_that_does_not_resolve_was_not_billed() -> None:
-    async with asking("openai", "http://no-such-host.invalid") as endpoint:
+    async with asking("openai", "http://no-such-host.invalid", allow_http=True) as endpoint:
         got = await endpoint.ask("chat", CHAT)
     assert (got.kind, got.code, got.billed) == ("transient", "connect_failed", False)

@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
     "weight": 2,
     "api_version": "2024-05-01-preview",
     "headers": {"azureml-model-deployment": "blue"},
+    "allow_http": False,
     "timeout": 90,
 }
 
@@ -42,6 +43,15 @@ def test_every_field_is_taken() -> None:
     taken = parsed.model_dump(mode="json")
     assert taken == GOOD | {"url": GOOD["url"].rstrip("/"), "scope": None}
     assert GOOD.keys() | {"scope"} == Deployment.model_fields.keys()
+
+
+@pytest.mark.parametrize("host", ["10.0.0.4:8000", "phi.internal"])
+def test_a_key_goes_unencrypted_only_where_somebody_allows_it(host: str) -> None:
+    plain = GOOD | {"url": f"http://{host}"}
+    assert "DEPLOYMENTS[0] ('phi3-east')" in mistake(plain)
+    assert "use https, or allow_http" in mistake(plain)
+    assert parse_deployments(json.dumps([plain | {"allow_http": True}]))
+    assert parse_deployments(json.dumps([GOOD | {"url": "http://localhost:8000"}]))
 
 
 def test_what_is_absent_is_unlimited_and_all_that_the_kind_can_do() -> None:

@@ -144,7 +144,7 @@ def test_a_mistake_in_deployments_is_told_before_anything_is_started(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"prompt": "hello"}\n')
-    entry = {"name": "east", "kind": "openai", "url": "http://h/v1", "model": "m"}
+    entry = {"name": "east", "kind": "openai", "url": "https://h/v1", "model": "m"}
     monkeypatch.setenv("DEPLOYMENTS", json.dumps([entry | {"key_setting": "NOT_THERE"}]))
     assert main(["run", str(file), "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr()
