@@ -18,7 +18,7 @@ from schemas.jobs import (
     Reason,
 )
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage, ShardMessage
-from workers.errors import InputError, NewerVersion, Unavailable
+from workers.errors import InputError, NewerVersion, Unavailable, WorkerError
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
@@ -183,11 +183,20 @@ class Inbox:
             )
 
     async def drain_dead(self) -> None:
-        """Handle dead letters that no trigger has come for: their queues start no instance."""
+        """Handle dead letters that no trigger has come for: their queues start no instance.
+
+        What goes wrong with one queue's does not hide the other's.
+        """
         for queue, handle in ((JOBS, self.dead_jobs), (SHARDS, self.dead_shards)):
-            taken = await self._bus.take_dead(queue, handle, MOST_DEAD)
-            if taken:
-                log.warning("%s dead letters of %s were handled by the timer", taken, queue)
+            try:
+                taken = await self._bus.take_dead(queue, handle, MOST_DEAD)
+            except WorkerError as error:
+                log.warning("dead letters of %s were not handled: %s", queue, error)
+            except Exception:
+                log.exception("dead letters of %s were not handled: report this", queue)
+            else:
+                if taken:
+                    log.warning("%s dead letters of %s were handled by the timer", taken, queue)
 
     # -- both
 

@@ -49,6 +49,8 @@ class Sweeper:
                 await self._look(job, marked, since)
             except WorkerError as error:
                 log.warning("job %s could not be looked at: %s", job, error)
+            except Exception:
+                log.exception("job %s could not be looked at: report this", job)
         self._looked = now
 
     async def _look(self, job_id: str, marked: float, since: float) -> None:
