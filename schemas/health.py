@@ -25,6 +25,9 @@ class DeploymentHealth(BaseModel):
     calls: int = Field(default=0, description="answered, well or not")
     tokens: int = Field(default=0, description="as the endpoint counted them")
     refusals: int = Field(default=0, description="429s")
+    failing: tuple[str, ...] = Field(
+        default=(), description="background tasks of the process that keep failing"
+    )
 
 
 class DeploymentStatus(BaseModel):
@@ -47,3 +50,6 @@ class DeploymentStatus(BaseModel):
     calls: int = 0
     tokens: int = 0
     refusals: int = 0
+    failing: tuple[str, ...] = Field(
+        default=(), description="background tasks that keep failing in a process that asks it"
+    )

@@ -30,8 +30,8 @@ KNOWS: dict[str, frozenset[str]] = {
         "adapters": "errors ports rows.packing",
         "inbox": "errors intake jobs ports shards",
         "sweeper": "errors intake jobs ports shards",
-        "service": "adapters api clock dispatch errors inbox intake jobs ports quota rows settings "
-        "shards sweeper",
+        "service": "adapters api clock dispatch errors inbox intake jobs ports quota "
+        "rows settings shards sweeper",
     }.items()
 }
 MOST_PAIRS = 50

@@ -94,6 +94,7 @@ def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> Deployme
         calls=sum(each.calls for each in told),
         tokens=sum(each.tokens for each in told),
         refusals=sum(each.refusals for each in told),
+        failing=tuple(sorted({name for each in told for name in each.failing})),
     )
 
 

@@ -6,7 +6,7 @@ answer HTTP see no breaker of those that ask; what is written here is all that t
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from schemas.health import DeploymentHealth
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Tells of this process's lanes. `moved` is called with the name of one that may go on."""
+    """Tells of this process's lanes. `moved` is called with the name of one that may go on.
+
+    `failing` names the process's background tasks that keep failing.
+    """
 
     def __init__(
         self,
@@ -38,12 +41,14 @@ class Reporter:
         wall: Callable[[], float],
         lanes: Callable[[], Iterable[Lane]],
         moved: Callable[[str], None],
+        failing: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._board = board
         self._process = process
         self._wall = wall
         self._lanes = lanes
         self._moved = moved
+        self._failing = failing
 
     async def run(self) -> None:
         """Tell, until cancelled. Storage that is out of reach is told of later."""
@@ -73,7 +78,7 @@ class Reporter:
     def _due(self, lane: Lane, told: DeploymentHealth | None) -> bool:
         if told is None:
             return lane.calls > 0
-        if told.breaker != lane.breaker.state:
+        if told.breaker != lane.breaker.state or told.failing != tuple(self._failing()):
             return True
         in_use = lane.calls > told.calls or self._waits(lane)
         return in_use and self._wall() - told.at >= TELL_SECONDS
@@ -106,6 +111,7 @@ class Reporter:
             calls=lane.calls,
             tokens=lane.tokens_used,
             refusals=lane.refusals,
+            failing=tuple(self._failing()),
         )
 
 

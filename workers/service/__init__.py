@@ -38,6 +38,7 @@ from workers.jobs.transitions import Transitions
 from workers.ports import Blobs, Bus, Endpoint
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
+from workers.service.background import Background
 from workers.settings import Settings, read_settings
 from workers.shards.runner import Runner
 from workers.sweeper import Sweeper
@@ -47,11 +48,16 @@ from workers.sweeper import Sweeper
 BLOBS: Final = "AzureWebJobsStorage"
 BUS: Final = "ServiceBusConnection"
 
+PROJECT: Final = Path(__file__).parents[2]
+
 START_RETRY_SECONDS: Final = 5.0
 
 # Thousands of calls in flight are so many live objects that the collector, at its default of 700
 # new ones, takes a third of the CPU to look through them over and over.
 GC_THRESHOLD: Final = (20_000, 20, 20)
+
+# The SDKs tell each request at INFO, with the names of blobs, which are other people's.
+SDK_LOG: Final = "azure"
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +76,7 @@ class Service:
     sweeper: Sweeper
     api: Api
     reporter: Reporter
+    background: Background
 
 
 def compose(
@@ -85,7 +92,7 @@ def compose(
     slice_seconds: float = SLICE_SECONDS,
 ) -> Service:
     """Make the parts over open ports; `ledger` as in `Dispatcher`, `process` as in `Reporter`."""
-    known, routes = settings.deployments, settings.routes
+    known, routes, background = settings.deployments, settings.routes, Background()
     dispatcher = Dispatcher(known, endpoints, rng=rng, ledger=ledger, routes=routes, wall=clock)
     store = _store(settings, blobs, clock)
     outbox = Outbox(bus, results_container=settings.results_container, clock=clock, rng=rng)
@@ -115,10 +122,14 @@ def compose(
     sweeper = Sweeper(store, transitions, outbox, doors, clock=clock)
     board = HealthBoard(blobs, settings.state_container)
     lanes, moved = dispatcher.lanes, dispatcher.moved
-    reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved)
+    ill = background.failing
+    reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved, failing=ill)
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     api = Api(store, transitions, index, doors, deployments, clock=clock)
-    return Service(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, api, reporter)
+    return Service(
+        *(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, api, reporter),
+        background,
+    )
 
 
 def _store(settings: Settings, blobs: Blobs, clock: ServiceClock | Callable[[], float]) -> JobStore:
@@ -163,19 +174,31 @@ class Running:
         self.service = service
         self._bus = bus
         self._open = open_
-        self._background = asyncio.create_task(self._attend(), name="shares and links")
+        self._attending = asyncio.create_task(self._attend(), name="background")
 
     async def _attend(self) -> None:
+        works = {
+            "opening links": lambda: self._bus.open((JOBS, SHARDS, STATUS)),
+            "sharing quotas": self.service.dispatcher.run,
+            "telling of deployments": self.service.reporter.run,
+        }
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._bus.open((JOBS, SHARDS, STATUS)))
-            group.create_task(self.service.dispatcher.run())
-            group.create_task(self.service.reporter.run())
+            for name, work in works.items():
+                group.create_task(self.service.background.keep(name, work), name=name)
+
+
+def _silence_sdks() -> None:
+    """Let warnings of the Azure SDKs through, and what somebody has asked for."""
+    sdks = logging.getLogger(SDK_LOG)
+    if sdks.level == logging.NOTSET:
+        sdks.setLevel(logging.WARNING)
 
 
 async def start(environment: Mapping[str, str] = os.environ) -> Running:
     """Make the parts, and begin to connect. Raises SettingsError that says what to mend."""
     settings = read_settings(environment)
     gc.set_threshold(*GC_THRESHOLD)
+    _silence_sdks()
     rng, clock = random.SystemRandom(), ServiceClock(time.time)
     async with AsyncExitStack() as stack:
         identity = None
@@ -189,7 +212,7 @@ async def start(environment: Mapping[str, str] = os.environ) -> Running:
         bus = await stack.enter_async_context(
             connect_bus(environment.get(BUS), namespace, identity)
         )
-        keys = Keys(environment, Path(__file__).parent.parent)
+        keys = Keys(environment, PROJECT)
         proxies = settings.environment_proxies
         endpoints = await stack.enter_async_context(
             connect(settings.deployments, keys, credential=identity, env_proxies=proxies)
