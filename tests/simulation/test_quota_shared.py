@@ -92,7 +92,7 @@ def test_shares_follow_the_shards_however_they_are_dealt(
 
 def test_32_workers_take_turns_instead_of_slivers() -> None:
     world, work, took = measure(1, 4000, 100, nothing, workers=32, concurrency=16)
-    assert lower_bound(work, REQUESTS) / took >= 0.80
+    assert lower_bound(work, REQUESTS) / took >= 0.87
     assert world.refusals <= 0.015
     assert min(len(worker.done) for worker in world.workers) > 0
 
