@@ -1,5 +1,6 @@
 """One blob as a block of another: copied by the service where it can, else streamed."""
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from workers.errors import BlobChanged, StorageError
 from workers.ports import BlobRef
 
 _SAS_VALIDITY = timedelta(hours=1)
+# Each holds what one download takes at a time, up to 32 MiB.
+_STREAMS = 2
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 _log = logging.getLogger(__name__)
@@ -25,6 +28,7 @@ class BlockCopies:
         self._service = service
         self._credential = credential
         self._by_url = True
+        self._streams = asyncio.Semaphore(_STREAMS)
         self._refusals: set[tuple[Any, Any]] = set()
 
     async def stage(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
@@ -48,11 +52,12 @@ class BlockCopies:
             )
 
     async def _stage_streamed(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
-        async with deadline(source, BlobChanged, BULK_SECONDS):
-            download = await self._blob(source).download_blob(decompress=False)
-        async with deadline(ref, BlobChanged, BULK_SECONDS):
-            chunks: Any = download.chunks()  # the SDK takes asynchronous iterables, untyped
-            await self._blob(ref).stage_block(block_id, chunks, length=download.size)
+        async with self._streams:
+            async with deadline(source, BlobChanged, BULK_SECONDS):
+                download = await self._blob(source).download_blob(decompress=False)
+            async with deadline(ref, BlobChanged, BULK_SECONDS):
+                chunks: Any = download.chunks()  # the SDK takes asynchronous iterables, untyped
+                await self._blob(ref).stage_block(block_id, chunks, length=download.size)
 
     def _tell(self, refusal: StorageError) -> None:
         """Say once for each kind of refusal why copies are streamed."""
