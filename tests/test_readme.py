@@ -112,7 +112,7 @@ def test_the_events_are_the_real_ones() -> None:
 def test_the_job_request_is_one() -> None:
     (shown,) = re.findall(r"`(\{\"container\".*?\})`", section(README, "Three doors"))
     JobRequest.model_validate(json.loads(shown.replace("{...}", "{}")))
-    (shown,) = re.findall(r"ServiceBusMessage\('(.*?)'\)", staying.GUIDE)
+    (shown,) = re.findall(r"request = '(.*?)'\n", staying.GUIDE)
     JobRequest.model_validate(json.loads(shown.format()))
 
 
