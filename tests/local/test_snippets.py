@@ -1,0 +1,137 @@
+"""The commands of the README and the documents, run as they stand in a copy of the project."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from local.endpoint import Model, Settings, simulate
+
+from .conftest import clean
+from .test_stack import completed, run_snippet, up
+
+PROJECT = Path(__file__).parents[2]
+DEADLINE = 240.0
+pytestmark = pytest.mark.timeout(900)
+
+
+def blocks(path: str, language: str = "sh") -> list[str]:
+    text = (PROJECT / path).read_text("utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The project by links, so that what a command leaves is not left in the project.
+
+    What `make` would install into are folders of the copy's own, and marked as installed.
+    """
+    own = (".venv", "node_modules")
+    for each in PROJECT.iterdir():
+        if each.name not in (".git", ".local", "out", *own):
+            (tmp_path / each.name).symlink_to(each)
+    for name in own:
+        (tmp_path / name).mkdir()
+        for each in (PROJECT / name).resolve().iterdir():
+            if each.name != ".installed":
+                (tmp_path / name / each.name).symlink_to(each)
+        (tmp_path / name / ".installed").touch()
+    return tmp_path
+
+
+@asynccontextmanager
+async def started(text: str, folder: Path) -> AsyncIterator[Process]:
+    environment = clean() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-ec", f"exec 2>&1\n{text}"), cwd=folder, env=environment, stdout=PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def done(text: str, folder: Path) -> str:
+    async with started(text, folder) as process:
+        out, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
+    assert process.returncode == 0, f"{text}\n{out.decode()}"
+    return out.decode()
+
+
+def commands(block: str) -> list[str]:
+    """The block's commands, one a line unless a line is continued."""
+    return re.findall(r"(?:.*\\\n)*.+", block)
+
+
+async def test_the_readme_can_be_tried(copy: Path) -> None:
+    first, own = blocks("README.md")[:2]
+    make_run = commands(first)[0]
+    assert make_run.startswith("make run")
+    assert "completed · 500 of 500 rows · 500 succeeded" in await done(make_run, copy)
+    (copy / "prompts.jsonl").write_text('{"prompt": "hello"}\n{"prompt": "again"}\n')
+    (copy / "options.json").write_text('{"model": "phi3", "max_tokens": 8}')
+    with_options, from_file, elsewhere, local_up = commands(own)
+    assert "2 of 2 rows" in await done(with_options, copy)
+    assert (copy / "results" / "output.jsonl").exists()
+    assert "every row failed" in await failing(from_file, copy), "nobody serves phi3 here"
+    async with simulate(Settings(profile="openai", models=(Model.parse("phi3"),)), port=8000):
+        assert "2 of 2 rows · 2 succeeded" in await done(elsewhere, copy)
+    assert local_up.startswith(".venv/bin/python -m local up ")
+
+
+async def failing(text: str, folder: Path) -> str:
+    async with started(text, folder) as process:
+        out, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
+    assert process.returncode != 0
+    return out.decode()
+
+
+async def test_the_samples_can_be_run(copy: Path) -> None:
+    (block,) = blocks("samples/README.md", "")
+    template, dialects = commands(block)
+    # The whole of it takes a minute and a half of the simulated quota: its first rows will do.
+    sample = copy / "samples"
+    lines = (sample / "gsm8k-test.jsonl").read_text().splitlines(keepends=True)[:20]
+    sample.unlink()
+    sample.mkdir()
+    for each in (PROJECT / "samples").iterdir():
+        (sample / each.name).symlink_to(each)
+    (sample / "gsm8k-test.jsonl").unlink()
+    (sample / "gsm8k-test.jsonl").write_text("".join(lines))
+    assert "20 of 20 rows · 20 succeeded" in await done(template, copy)
+    assert "16 of 16 rows · 16 succeeded" in await done(dialects, copy)
+
+
+async def test_the_simulator_serves_a_job_with_each_kind_of_deployment(copy: Path) -> None:
+    (serve,) = blocks("docs/simulator.md", "")[:1]
+    (job,) = blocks("docs/simulator.md")
+    async with started(f"exec {serve}", copy) as endpoint:
+        assert endpoint.stdout is not None
+        assert b"http://127.0.0.1:8090" in await endpoint.stdout.readline()
+        assert "5 of 5 rows · 5 succeeded" in await done(job, copy)
+
+
+async def test_jobs_can_be_asked_for_over_http(tmp_path: Path) -> None:
+    (block,) = blocks("docs/http.md")
+    async with up(tmp_path) as guide:
+        ((address, key),) = re.findall(r"^HTTP +(\S+)/api/jobs .*: (\S+)\)$", guide, re.MULTILINE)
+        (storage,) = re.findall(r"^storage +(\S+)$", guide, re.MULTILINE)
+        await run_snippet(
+            "from azure.storage.blob import BlobClient\n"
+            f"blob = BlobClient.from_connection_string({storage!r}, 'inputs', 'questions.jsonl')\n"
+            """blob.upload_blob('{"prompt": "hello"}')""",
+            tmp_path,
+        )
+        said = await run_snippet(f"URL={address} KEY={key}\n{block}", tmp_path)
+        assert await completed(f"{address}/api/jobs", key, 1) in said
+        listed = json.loads(said[said.index('{"object"') :])
+        assert listed["data"] == []
