@@ -18,8 +18,11 @@ from local.results import MANIFEST
 from workers.settings import Settings
 
 RECORD = "run.json"
-# What an earlier attempt at a job leaves for the next: plan, answers, and shards that are done.
-KEPT = ("plan.jsonl", "duplicates", "journal", "receipts", "output", "errors")
+# What an earlier attempt at a job leaves for the next: plan, answers, and shards that are done;
+# and what carries nothing but leases, which a killed host may still hold.
+KEPT = frozenset(
+    {"plan.jsonl", "duplicates", "journal", "receipts", "output", "errors", "leases", "planning"}
+)
 # Where a job is listed by its id: as open, as done, as made.
 LISTED = ("open/", "done/", "index/")
 
@@ -90,7 +93,7 @@ async def _reopen(state: ContainerClient, folder: str) -> None:
 
     if await state.get_blob_client(f"{folder}verdict.json").exists():
         # Nothing was asked, and what was amiss may be mended.
-        await _delete(state, folder, lambda _: True)
+        await _delete(state, folder, lambda name: "/planning" not in name)
         return
     failed = await _ending(state, folder) == "failed"
     async for receipt in state.list_blobs(f"{folder}receipts/"):
