@@ -32,6 +32,9 @@ FAST = $(wildcard $(patsubst workers/%/,tests/%,$(wildcard workers/*/)) tests/te
 # Tests that share a module's parts stay in one process; more processes than four gain nothing.
 PYTEST = .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 
+# Images often set it; but each run starts some hundred processes of the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run up test test-fast test-long lint setup clean
 
 # Through the environment, so that no quote in them means anything to the shell.

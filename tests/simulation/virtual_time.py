@@ -54,6 +54,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""
 
+    def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
+        """A thread takes real time, in which virtual time might or might not pass."""
+        raise Stuck("threads know no virtual time")
+
     def _write_to_self(self) -> None:
         """There is only one thread: nobody has to be woken."""
 
