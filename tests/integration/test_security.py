@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import PurePosixPath
@@ -64,6 +65,13 @@ ODD = [
 ]
 
 
+# What is written, or looked for, of what yields no job: names of digests and of the job alone.
+OF_A_REJECTION = re.compile(
+    r"rejected/[0-9a-f-]{32,64}|index/default/[0-9]{13}-[0-9a-f-]{32,64}"
+    r"|open/j|done/j|jobs/j/job\.json"
+)
+
+
 class WatchedBlobs(MemoryBlobs):
     """Notes what is touched, and how much is read at a time."""
 
@@ -111,7 +119,13 @@ async def test_a_name_that_climbs_out_is_refused_at_every_door(name: str) -> Non
         await blobs.create(BlobRef("prompts", name), GOOD)
         blobs.touched.clear()
         await through_every_door(service, name)
-        assert not [ref for ref in blobs.touched if ref.container != "prompts" or ref.name == name]
+        for ref in blobs.touched:
+            match ref.container:
+                case "prompts":
+                    assert ref.name != name
+                case container:
+                    assert container == "state"
+                    assert OF_A_REJECTION.fullmatch(ref.name)
         assert {event["type"] for event in service.events} <= {"job.rejected"}
         assert len(service.events) >= 3
         assert not service.endpoint.asked
@@ -125,13 +139,14 @@ async def test_results_of_an_odd_name_stay_in_their_folder(name: str) -> None:
         assert ended.state == "completed"
         job = ended.event["data"]["job"]
         inside_its_folder(ended.folder, job)
-        known = (f"open/{job}", f"jobs/{job}/")
+        known = (f"open/{job}", f"jobs/{job}/", f"done/{job}", "index/default/")
         for ref in blobs.touched:
             match ref.container:
                 case "results":
                     assert f"results/{ref.name}".startswith(f"{ended.folder}/")
                 case "state":
                     assert ref.name.startswith(known)
+                    assert job in ref.name
                 case container:
                     assert container == "prompts"
                     assert ref.name == name or ref.name.endswith(".options.json")
@@ -159,7 +174,7 @@ async def test_odd_names_through_azurite(azurite: Azurite) -> None:
         there = {info.ref.name async for info in blobs.list("odd-prompts")}
         assert there == {name.replace("\\", "/") for name in ODD}  # as storage takes them
         stored = [info.ref.name async for info in blobs.list("odd-state")]
-        assert {name.split("/")[0] for name in stored} == {"jobs"}
+        assert {name.split("/")[0] for name in stored} == {"done", "index", "jobs"}
 
 
 def inside_its_folder(folder: str, job: str) -> None:
@@ -328,7 +343,7 @@ def test_every_http_door_needs_a_function_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "job", ["..", "../../results", "%2e%2e", "a/b", "x" * 65, "", "a b", "j\n", "ＡＢＣ"]
+    "job", ["..", "../../results", "%2e%2e", "a/b", "x" * 97, "", "a b", "j\n", "ＡＢＣ"]
 )
 async def test_http_takes_no_id_that_is_none(job: str) -> None:
     blobs = WatchedBlobs()

@@ -114,8 +114,10 @@ def _place(url: str, subject: str) -> tuple[str, str]:
 
 def origin_of(body: bytes) -> Origin:
     """Where a message comes from that cannot be done, or not even be read."""
+    if len(body) > MAX_MESSAGE_BYTES:
+        return Origin()
     try:
-        raw = orjson.loads(body[: MAX_MESSAGE_BYTES + 1].removeprefix(b"\xef\xbb\xbf"))
+        raw = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:
         return Origin()
     if isinstance(raw, list) and len(raw) == 1:
