@@ -87,6 +87,29 @@ async def test_a_roll_whose_blob_could_not_be_created_is_created_with_the_next_a
     assert set((await read_journals(blobs, await listed(blobs), Spool())).spent) == {1, 2}
 
 
+# As the first release wrote them: rows one by one, each begun before, and no mark of a group.
+FORMER = (
+    b'{"schema_version":1}\n',
+    b'{"schema_version":1}\n{"begin":0}\n{"row":0,"kind":"succeeded","usage":[1,1],"use":[],'
+    b'"text":{"id":"j-1"}}\n{"begin":1}\n',
+    b'{"schema_version":1}\n{"begin":1}\n',
+    b'{"schema_version":1}\n{"begin":1}\n{"begin":2}\n{"end":true}\n',
+    b'{"schema_version":1}\n{"begin":1}\n',
+)
+
+
+async def test_journals_of_the_first_release_say_the_same() -> None:
+    blobs, results = MemoryBlobs(lambda: 0.0), Spool()
+    for ordinal, data in enumerate(FORMER):
+        name = attempt_name(ordinal, f"00000000-0000-4000-8000-{ordinal:012d}")
+        await blobs.create(BlobRef(FOLDER.container, FOLDER.name + name), data)
+    past = await read_journals(blobs, await listed(blobs), results)
+    assert 0 in results
+    assert past.suspicion.crashes == 4
+    assert past.suspicion.given_up == {1}
+    results.close()
+
+
 async def test_an_attempt_sorts_after_those_before_it_though_some_are_gone() -> None:
     blobs = MemoryBlobs(lambda: 0.0)
     for ordinal in (0, 7, 12):
