@@ -2,6 +2,7 @@
 
 python -m tests.simulation --seeds 100000 [--start S]    many worlds; prints each that is wrong
 python -m tests.simulation --seed K [--trace]            one world, and all that happened in it
+python -m tests.simulation --seed K --shrink             the few faults that make it fail, as a test
 python -m tests.simulation --coverage [--seeds N]        how often did each fault strike where?
 python -m tests.simulation --mutations [--seeds N]       break each rule: which seed notices?
 """
@@ -16,6 +17,7 @@ from tests.simulation import coverage
 from tests.simulation.checker import check
 from tests.simulation.mutations import MUTATIONS, caught, find
 from tests.simulation.seeds import see_all
+from tests.simulation.shrinking import as_test, shrunk
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 
@@ -26,10 +28,13 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--shrink", action="store_true")
     parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--mutations", action="store_true")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
+    if asked.seed is not None and asked.shrink:
+        return small(asked.seed)
     if asked.seed is not None:
         return one(asked.seed, trace=asked.trace)
     seeds = range(asked.start, asked.start + asked.seeds)
@@ -47,6 +52,12 @@ def one(seed: int, *, trace: bool) -> int:
     for fault in faults:
         print(f"  WRONG: {fault}")
     return 1 if faults else 0
+
+
+def small(seed: int) -> int:
+    found = shrunk(scenario(seed))
+    print("all holds" if found is None else as_test(found))
+    return 0 if found is None else 1
 
 
 def many(seeds: range, workers: int, covered: bool) -> int:

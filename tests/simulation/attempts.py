@@ -29,9 +29,10 @@ class Attempts:
 
     # -- while the world lives
 
-    def began(self, run: Run) -> None:
-        """A run took its lease: from what stands now it judges the attempts before it."""
-        assert run.attempt is not None
+    def looks_back(self, run: Run) -> None:
+        """A run lists the journals: from what stands now it judges the attempts before it."""
+        if run.attempt is None:
+            return
         excuses = 0
         for earlier in self._before(run):
             if not self.ended(earlier):
@@ -64,7 +65,7 @@ class Attempts:
                 yield f"a lease was not given back though its process lived: {where}"
             if run.process not in self._world.host.killed:
                 yield from self._lost(run, where)
-            if self._suspected(run) and self._excuses[run.attempt or ""] < SUSPECT_DEATHS:
+            if self._suspected(run) and self._excuses.get(run.attempt or "", 0) < SUSPECT_DEATHS:
                 yield f"a shard was suspected without two deaths in a row: {where}"
 
     def _lost(self, run: Run, where: str) -> Iterator[str]:

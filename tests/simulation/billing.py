@@ -86,7 +86,6 @@ class Billing:
             if (other.job, other.shard) == (job, shard) and other.troubled:
                 other.exposed |= set(other.billed()) - run.known  # it may be journaled too late
         self.runs.append(run)
-        self._world.attempts.began(run)
 
     def died(self, process: str) -> None:
         """All runs of a process broke that had not come to their ends."""

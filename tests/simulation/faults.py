@@ -65,7 +65,7 @@ class Faults:
             return None
         if blow.fault == "bug" and run is not None and run.closing:
             return None  # a bug in what writes the end itself has no end to be written
-        self._struck(Mishap(kind, what, blow.fault, self._calls[kind, what], blow.seconds))
+        self._struck(Mishap(kind, f"={what}", blow.fault, self._calls[kind, what], blow.seconds))
         self.struck[site(kind, what), blow.fault] += 1
         return blow
 
@@ -78,14 +78,16 @@ class Faults:
         found = None
         for awaited in self._script:
             mishap = awaited.mishap
-            if mishap.kind != kind or not (mishap.about in what or mishap.about in name):
+            if mishap.kind != kind or not _is_about(mishap.about, name, what):
                 continue
             awaited.left -= 1
             if awaited.left == 0 and mishap.act is not None:
                 self._world.users.do(Doing(self._world.now, mishap.act))
             elif awaited.left == 0 and mishap.fault is not None and found is None:
-                seconds = mishap.seconds or self._seconds(mishap.fault)
-                found = Blow(mishap.fault, seconds)
+                seconds = mishap.seconds
+                found = Blow(
+                    mishap.fault, self._seconds(mishap.fault) if seconds is None else seconds
+                )
         return found
 
     def _by_chance(self, _process: Process, kind: str, what: str) -> Fault | None:
@@ -173,9 +175,15 @@ class Faults:
         if on and self._rng.random() < self._scenario.unlock:
             seconds = self._rng.uniform(0.0, 5.0)
             nth = self._calls["deliver", what]
-            self._struck(Mishap("deliver", what, "lose after", nth, seconds))
+            self._struck(Mishap("deliver", f"={what}", "lose after", nth, seconds))
             return seconds
         return None
+
+
+def _is_about(about: str, name: str, what: str) -> bool:
+    if about.startswith("="):
+        return about[1:] == what
+    return about in what or about in name
 
 
 def service_of(kind: str) -> str:

@@ -19,7 +19,7 @@ from tests.simulation.endpoint import Poisoned, prompts_of
 from tests.simulation.sites import Fault
 from workers.clock import ServiceClock
 from workers.errors import StorageError, Unavailable, WorkerError
-from workers.ports import BlobRef, EndpointInfo, OutMessage, Received
+from workers.ports import BlobInfo, BlobRef, EndpointInfo, OutMessage, Received
 from workers.quota.ledger import Ledger
 from workers.service import compose
 
@@ -219,6 +219,17 @@ class ProcessBlobs(FaultyBlobs):
         found = await self._process.call(kind, container, listed)
         for item in found:
             yield item
+
+    async def list(
+        self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
+    ) -> AsyncIterator[BlobInfo]:
+        listed = super().list(container, prefix, start=start, page=page)
+        found = [info async for info in listed]
+        run = RUN.get()
+        if run is not None and "/journal/" in prefix:
+            self._process.world.attempts.looks_back(run)
+        for info in found:
+            yield info
 
     async def acquire_lease(self, ref: BlobRef, lease_id: str, seconds: int) -> None:
         async def acquired() -> None:

@@ -93,14 +93,15 @@ class Span:
 class Mishap:
     """A fault at the nth call of a kind with this in its name, or what a user does at that moment.
 
-    `seconds` is how long it lasts; 0: as long as chance has it.
+    An `about` that begins with `=` is the whole of it. `seconds` is how long it lasts; None: as
+    long as chance has it.
     """
 
     kind: str
     about: str
     fault: Fault | None = None
     nth: int = 1
-    seconds: float = 0.0
+    seconds: float | None = None
     act: Act | None = None
 
 

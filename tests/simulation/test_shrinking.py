@@ -1,0 +1,51 @@
+"""A world that fails is told by the few faults that it takes."""
+
+import pytest
+
+from tests.simulation import lies
+from tests.simulation.checker import check
+from tests.simulation.scenario import Scenario
+from tests.simulation.shrinking import as_it_happened, as_test, shrunk
+from tests.simulation.swarm import scenario
+from tests.simulation.world import World, live
+
+
+def _forgetful(world: Scenario) -> World:
+    return live(world, storage=lies.JournalsUnread)
+
+
+@pytest.mark.parametrize("seed", [5, 10, 19])
+def test_a_world_is_the_same_when_its_mishaps_are_told_instead_of_drawn(seed: int) -> None:
+    drawn = live(scenario(seed), keep=True)
+    told = live(as_it_happened(drawn), keep=True)
+    assert drawn.faults.mishaps
+    assert told.log == drawn.log
+
+
+def test_of_many_mishaps_few_are_left() -> None:
+    # The faults of a busy world, and a rule that a single crash shows to be broken.
+    busy = live(scenario(21))
+    assert len(busy.faults.mishaps) > 10
+    small = shrunk(scenario(21), lives=_forgetful)
+    assert small is not None
+    assert len(small.script) + len(small.doings) <= 10
+    assert check(_forgetful(small)) != []
+    assert check(live(small)) == []
+
+
+def test_what_is_left_is_a_test_that_can_be_pasted() -> None:
+    names: dict[str, object] = {}
+    program = as_test(as_it_happened(live(scenario(10))))
+    header = (
+        "from tests.simulation.checker import check\n"
+        "from tests.simulation.scenario import *\n"
+        "from tests.simulation.world import live\n"
+    )
+    exec(header + program, names)
+    test = names["test_the_world_of_seed_10"]
+    assert callable(test)
+    test()
+
+
+def test_a_world_in_order_has_nothing_to_be_shrunk() -> None:
+    assert shrunk(Scenario()) is None
