@@ -329,11 +329,11 @@ MUTATIONS: Sequence[Mutation] = (
         storage=lies.CountsItsOwn,
     ),
     Mutation(
-        "receipt_before_its_parts", "parts, then the receipt", 25, storage=lies.ReceiptsBeforeParts
+        "receipt_before_its_parts", "parts, then the receipt", 35, storage=lies.ReceiptsBeforeParts
     ),
     Mutation("duplicates_lost", "duplicates are found", 8, storage=lies.NoDuplicates),
     Mutation(
-        "swap_without_if_match", "state changes by compare-and-swap", 25, storage=lies.SwapsBlindly
+        "swap_without_if_match", "state changes by compare-and-swap", 5, storage=lies.SwapsBlindly
     ),
     Mutation("reads_stale", "a status is read as it stands", 1, storage=lies.ReadsStale),
     Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
@@ -345,7 +345,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "sent_before_swap",
         "swap, then send",
-        16,
+        333,
         partial(_instead, service, "Transitions", _SendsFirst),
     ),
     Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
@@ -360,11 +360,11 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "empty_journals_stay",
         "an end with nothing to say leaves nothing",
-        0,
+        3,
         storage=lies.KeepsEmptyJournals,
     ),
     Mutation("lease_ignored", "one attempt at a time asks", 2, storage=lies.NobodysLease),
-    Mutation("lease_believed_for_ever", "no call without a lease", 6, storage=lies.LeaseForEver),
+    Mutation("lease_believed_for_ever", "no call without a lease", 59, storage=lies.LeaseForEver),
     Mutation("lease_kept", "an end gives the lease back", 0, storage=lies.KeepsItsLease),
     Mutation("ending_drops_rows", "an ending gives each row its line", 0, ending_drops_rows),
     Mutation(
@@ -382,7 +382,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "suspected_for_ever",
         "a clean attempt clears crashes",
-        197,
+        164,
         partial(_instead, journal, "Suspicion", _ForEver),
     ),
     Mutation(
@@ -394,26 +394,26 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "not_by_halves",
         "a blamed group is asked in halves",
-        29,
+        19,
         partial(_instead, journal, "Suspicion", _Whole),
     ),
     Mutation(
         "group_given_up",
         "only a row alone is given up",
-        29,
+        52,
         partial(_instead, journal, "Suspicion", _GroupGivenUp),
     ),
     Mutation(
         "end_not_owed",
         "an end that cannot be written is owed",
-        98,
+        45,
         storage=lies.EndsTriedOnce,
     ),
     Mutation(
         "begun_not_journaled", "a suspect row is journaled as begun", 19, storage=lies.NoBeginMark
     ),
     Mutation("etag_ignored", "the input is what was planned", 61, storage=lies.ReadsAnyVersion),
-    Mutation("no_marker", "an open marker stands before the job", 13, storage=lies.NoMarker),
+    Mutation("no_marker", "an open marker stands before the job", 25, storage=lies.NoMarker),
     Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
     Mutation(
         "no_sweeper",
