@@ -1,5 +1,6 @@
 """Users and operators: they upload files, announce them, cancel, pause, resume, stop workers."""
 
+import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING
@@ -82,6 +83,7 @@ class Users:
             process = able[self._world.rng.randrange(len(able))]
             if job is not None:
                 process.spawn(self._acts(process, job, doing.act))
+                await asyncio.sleep(0)  # it has begun, and holds the world open itself
 
     def _job_of(self, name: str) -> str | None:
         records = self._world.records
@@ -94,16 +96,15 @@ class Users:
             self._world.host.kill(process)
 
     async def _acts(self, process: Process, job: str, act: str) -> None:
-        try:
-            reply = await process.api.answer(HttpCall("POST", f"/api/jobs/{job}/{act}"))
-        except Unavailable:
-            return
-        except (ProcessKilled, BaseExceptionGroup):
-            if not process.dead:
-                raise
-            return
-        finally:
-            self._world.moved.set()
+        with self._world.held_open():
+            try:
+                reply = await process.api.answer(HttpCall("POST", f"/api/jobs/{job}/{act}"))
+            except Unavailable:
+                return
+            except (ProcessKilled, BaseExceptionGroup):
+                if not process.dead:
+                    raise
+                return
         self._world.trace("user", act, job, reply.code)
         if reply.code == 202:
             self.accepted.append((job, act))
