@@ -47,10 +47,13 @@ class Attempts:
         return lines is None or any("end" in line for line in lines)
 
     def owing(self) -> list[Run]:
-        """Attempts without an end whose processes live."""
+        """Attempts whose processes live, and that still owe their end or their lease."""
         alive = {process.name for process in self._world.host.alive}
         return [
-            run for run in self._world.billing.runs if run.process in alive and not self.ended(run)
+            run
+            for run in self._world.billing.runs
+            if run.process in alive
+            if not self.ended(run) or (run.holds and not run.released)
         ]
 
     # -- when nothing moves any more
