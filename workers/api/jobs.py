@@ -155,7 +155,7 @@ class Api:
             done = change.state is not None or _stands(state, action)
             return change
 
-        if action == "cancel":
+        if action == "cancel" and await self._store.is_open(job_id):
             await self._transitions.insure(job, at=self._clock() + INSURED_SECONDS)
         await self._transitions.take(job, acted)
         told = await self._known(job_id)
