@@ -64,7 +64,8 @@ class Attempts:
             where = f"by {run.process} on shard {run.shard} of {run.job}"
             if run.process not in self._world.host.killed and not self.ended(run):
                 yield f"an attempt left no end though its process lived: {where}"
-            if run.holds and run.done and run.died_at is None and not run.released:
+            lived = run.process not in self._world.host.killed
+            if run.holds and run.done and lived and not run.released:
                 yield f"a lease was not given back though its process lived: {where}"
             if run.process not in self._world.host.killed:
                 yield from self._lost(run, where)

@@ -120,27 +120,34 @@ def site(kind: str, what: str) -> str:
     """The place in the code that makes a call, as far as its kind and name tell."""
     if kind == "ask":
         return "ask"
-    if "rejected" in what:
+    if "/index/" in what:
+        what = what.partition("-")[0]
+    elif "rejected" in what:
         return f"{kind} job-status job.rejected"
     return f"{kind} {_NUMBER.sub('#', what)}"
 
 
 SITES: Sequence[str] = """
 acquire_lease state/jobs/*/leases/#
+acquire_lease state/jobs/*/planning
 append state/jobs/*/journal/#/*
 append state/jobs/*/journal/#/*-#
 ask
-commit results/f#.jsonl/*/errors.jsonl
-commit results/f#.jsonl/*/output.jsonl
-create results/f#.jsonl/*/manifest.json
+commit results/f#/*/errors.jsonl
+commit results/f#/*/output.jsonl
+create results/f#/*/manifest.json
+create state/done/*
+create state/index/default/#
 create state/jobs/*/duplicates
 create state/jobs/*/errors/#.*
 create state/jobs/*/job.json
 create state/jobs/*/leases/#
 create state/jobs/*/output/#.*
 create state/jobs/*/plan.jsonl
+create state/jobs/*/planning
 create state/jobs/*/receipts/#
 create state/jobs/*/state.json
+create state/jobs/*/verdict.json
 create state/open/*
 create state/quota/phi.json
 create_append state/jobs/*/journal/#/*
@@ -148,10 +155,12 @@ create_append state/jobs/*/journal/#/*-#
 delete state/jobs/*/journal/#/*
 delete state/open/*
 head prompts/f#.jsonl
-head results/f#.jsonl/*/errors.jsonl
-head results/f#.jsonl/*/output.jsonl
+head results/f#/*/errors.jsonl
+head results/f#/*/output.jsonl
 head state/open/*
 list state
+read state/done/*
+read state/index/default/#
 read state/jobs/*/job.json
 read state/jobs/*/plan.jsonl
 read state/jobs/*/receipts/#
@@ -166,7 +175,9 @@ read_range state/jobs/*/journal/#/*
 read_range state/jobs/*/journal/#/*-#
 read_range state/jobs/*/plan.jsonl
 release_lease state/jobs/*/leases/#
+release_lease state/jobs/*/planning
 renew_lease state/jobs/*/leases/#
+renew_lease state/jobs/*/planning
 replace state/jobs/*/state.json
 replace state/quota/phi.json
 send job-status *:#:job.cancelled
@@ -183,13 +194,14 @@ send job-status *:#:job.progress
 send job-status *:#:job.resumed
 send job-status *:#:job.validating
 send job-status job.rejected
+send jobs *:announce:*
 send jobs *:expire:*
 send jobs *:finish:*
 send jobs *:job:*
 send jobs request f#.jsonl
 send shards *:shard:*
-stage_from results/f#.jsonl/*/errors.jsonl
-stage_from results/f#.jsonl/*/output.jsonl
+stage_from results/f#/*/errors.jsonl
+stage_from results/f#/*/output.jsonl
 take_dead jobs
 take_dead shards
 """.strip().split("\n")
