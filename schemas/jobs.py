@@ -25,7 +25,7 @@ State = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelled"
 ]
 Ending = Literal["cancelled", "expired", "failed"]
-ShownState = State | Literal["cancelling", "expiring", "failing", "paused", "rejected"]
+ShownState = Literal[State, "cancelling", "expiring", "failing", "paused", "rejected"]
 _SHOWN_ENDING: dict[Ending, ShownState] = {
     "cancelled": "cancelling",
     "expired": "expiring",

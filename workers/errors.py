@@ -31,10 +31,11 @@ class SettingsError(WorkerError):
 
 
 class InputError(WorkerError):
-    """The input cannot become a job."""
+    """The input cannot become a job. `param` is the field of the request that is wrong."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
         self.code = code
+        self.param = param
         super().__init__(message)
 
 

@@ -38,12 +38,16 @@ def build(
         handler = _handler(function, invoker, key)
         for method in function.trigger.get("methods") or ["*"]:
             application.router.add_route(method, path, handler)
+            if path != (without := _CATCH_ALL.sub("", path)):
+                application.router.add_route(method, without, handler)
     application.router.add_get("/admin/host/status", _status)
     application.router.add_post("/admin/functions/{name}", _run_timer(timers, key))
     return application
 
 
 _CONSTRAINTS = {"int": "[0-9]+", "alpha": "[A-Za-z]+", "guid": "[0-9A-Fa-f-]{36}"}
+# ASP.NET's `{*rest}` matches nothing too, and needs no slash before it then.
+_CATCH_ALL = re.compile(r"(?<=[^/])/\{\w+:\.\*\}$")
 _PARAMETER = re.compile(r"\{(\*{0,2})(\w+)(?::(regex\((.+?)\)|\w+))?\}(?=/|$)")
 
 

@@ -43,18 +43,42 @@ async def test_a_job_is_marked_before_it_is_answered() -> None:
         assert [job async for job, _ in service.store.open_jobs()] == [posted.body["job"]]
 
 
+async def test_a_posted_job_is_where_its_location_says_before_intake_has_seen_it() -> None:
+    async with bench() as service:
+        await service.drop(ROWS, container="inputs")
+        posted = await service.ask("POST", "/api/jobs", REQUEST, {"idempotency-key": "order-7"})
+        place = posted.headers["Location"]
+        told = await service.ask("GET", place)
+        assert (told.code, told.body) == (200, posted.body)
+        for action in ("cancel", "pause", "resume"):
+            refused = (await service.ask("POST", f"{place}/{action}")).body["error"]
+            assert refused["code"] == "not_possible"
+            assert "try again in a moment" in refused["message"]
+        again = await service.ask("POST", "/api/jobs", REQUEST, {"idempotency-key": "order-7"})
+        assert (again.code, again.body, again.headers) == (202, posted.body, posted.headers)
+        await service.settle()
+        assert (await service.ask("GET", place)).body["state"] == "completed"
+        assert sum(event["type"] == "job.completed" for event in service.events) == 1
+
+
 async def test_what_makes_no_job_is_said_at_once() -> None:
     async with bench() as service:
-        for body, code, name in (
-            ({"container": "inputs", "name": "gone.jsonl"}, 404, "file_not_found"),
-            ({"container": "secret", "name": "in.jsonl"}, 400, "wrong_container"),
-            ({"container": "inputs"}, 400, "invalid_message"),
-            ({"type": "finish", "job": "a"}, 400, "invalid_message"),
-            ({**REQUEST, "options": {"max_token": 1}}, 400, "invalid_options"),
-            ([], 400, "invalid_message"),
+        await service.drop(ROWS, container="inputs")
+        for body, code, name, param in (
+            ({"container": "inputs", "name": "gone.jsonl"}, 404, "file_not_found", "name"),
+            ({"container": "secret", "name": "in.jsonl"}, 400, "wrong_container", "container"),
+            ({"container": "inputs", "name": "../in.jsonl"}, 400, "invalid_name", "name"),
+            ({"container": "inputs"}, 400, "invalid_message", "name"),
+            ({**REQUEST, "options": 7}, 400, "invalid_message", "options"),
+            ({"type": "finish", "job": "a"}, 400, "invalid_message", "type"),
+            ({**REQUEST, "options": {"max_token": 1}}, 400, "invalid_options", "options"),
+            ({**REQUEST, "tenant": "nobody"}, 400, "unknown_tenant", "tenant"),
+            ({**REQUEST, "etag": "other"}, 409, "file_changed", "etag"),
+            ({**REQUEST, "rerun": True}, 400, "rerun_unnamed", "rerun"),
+            ([], 400, "invalid_message", None),
         ):
-            reply = await service.ask("POST", "/api/jobs", body)
-            assert (reply.code, reply.body["error"]["code"]) == (code, name), body
+            error = (reply := await service.ask("POST", "/api/jobs", body)).body["error"]
+            assert (reply.code, error["code"], error["param"]) == (code, name, param), body
         reply = await service.ask("POST", "/api/jobs", REQUEST, {"idempotency-key": "é" * 3})
         assert (reply.code, reply.body["error"]["param"]) == (400, "Idempotency-Key")
         assert service.events == []

@@ -1,12 +1,13 @@
 """Every method, path and query is an operation or a refusal that says what is wrong."""
 
 from datetime import UTC, datetime
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.jobs import JobStatus
+from schemas.jobs import JobStatus, ShownState
 from schemas.listing import IndexEntry
 from workers.api.http import HttpCall, HttpRefusal
 from workers.api.routing import Act, CreateJob, ListJobs, ReadJob, route
@@ -74,6 +75,15 @@ def test_a_query_does_not_speak_for_the_path() -> None:
 def test_a_wrong_value_is_refused_with_its_parameter(name: str, value: str) -> None:
     refusal = refused("GET", "/api/jobs", **{name: value})
     assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", name)
+
+
+def test_all_states_that_a_filter_takes_are_named() -> None:
+    states = get_args(ShownState)
+    assert {"completed", "paused", "cancelling", "expiring", "failing", "rejected"} <= set(states)
+    for state in states:
+        assert route(HttpCall("GET", "/api/jobs", {"state": state})) == ListJobs(state=state)
+    told = str(refused("GET", "/api/jobs", state="nonsense"))
+    assert [state for state in states if f"'{state}'" not in told] == []
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,20 @@ async def test_http_asks_for_the_key_and_answers_as_the_function_says(start: Sta
             assert (response.status, await response.text()) == (200, "well")
 
 
+@pytest.mark.parametrize(
+    ("place", "told"), [("files/a/b", "a/b"), ("files/", ""), ("files", "None")]
+)
+async def test_a_route_for_all_that_follows_matches_nothing_too(
+    place: str, told: str, start: StartHost
+) -> None:
+    host = await start()
+    async with (
+        aiohttp.ClientSession(host.url) as session,
+        session.get(f"/api/{place}", headers=KEYED) as response,
+    ):
+        assert (response.status, await response.text()) == (200, f"path {told}")
+
+
 async def test_host_ends_with_the_process_that_started_it(start: StartHost) -> None:
     host = await start()
     assert host.process.stdin is not None

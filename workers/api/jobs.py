@@ -67,7 +67,7 @@ class Api:
             return refusal.reply()
         except InputError as error:
             status = _STATUS_OF.get(error.code, 400)
-            return HttpRefusal(status, error.code, str(error)).reply()
+            return HttpRefusal(status, error.code, str(error), param=error.param).reply()
         except Unavailable:
             away = HttpRefusal(503, "unavailable", "storage or bus is out of reach: ask again")
             return away.reply()
@@ -172,10 +172,12 @@ class Api:
         return [task.result() for task in tasks]
 
     async def _known(self, job_id: str) -> JobStatus:
-        told = await self._told(job_id)
-        if told is None:
-            raise _unknown()
-        return told
+        if (told := await self._told(job_id)) is not None:
+            return told
+        # Who posts a job looks at it before intake does.
+        if (marked := await self._store.announcement(job_id)) is not None:
+            return _validating(marked)
+        raise _unknown()
 
     async def _told(self, job_id: str) -> JobStatus | None:
         told = await self._index.status(job_id, self._clock())
@@ -215,6 +217,8 @@ def _validating(announcement: Announcement) -> JobStatus:
 
 def _impossible(told: JobStatus, action: Action) -> HttpRefusal:
     message = f"a job that is {told.state} takes no {action}"
+    if told.state == "validating":
+        message += " yet: its file is being read, try again in a moment"
     return HttpRefusal(409, "not_possible", message, param="action")
 
 

@@ -76,11 +76,13 @@ def read_jobs_message(body: bytes) -> JobsMessage | BlobCreated | None:
         return JOBS_MESSAGE.validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:100]
+        # The first part is the message's type.
+        where = ".".join(str(part) for part in first["loc"][1:])[:100]
         raise InputError(
             "invalid_message",
             f"{where or 'the message'}: {first['msg'][:300]}; a job request is "
             '{"container": "...", "name": "...", "options": {...}}',
+            param=where or None,
         ) from None
 
 
@@ -195,7 +197,9 @@ def check_tenant(tenant: str, known: Collection[str]) -> None:
     if tenant not in known:
         names = ", ".join(known)
         raise InputError(
-            "unknown_tenant", f"tenant {tenant!r} is not known; TENANTS knows: {names}"
+            "unknown_tenant",
+            f"tenant {tenant!r} is not known; TENANTS knows: {names}",
+            param="tenant",
         )
 
 
@@ -204,16 +208,22 @@ def check_place(container: str, name: str, input_containers: tuple[str, ...]) ->
     if container not in input_containers:
         known = ", ".join(input_containers)
         raise InputError(
-            "wrong_container", f"{container!r} is not an input container; those are: {known}"
+            "wrong_container",
+            f"{container!r} is not an input container; those are: {known}",
+            param="container",
         )
     if not name or len(name) > 1024:
-        raise InputError("invalid_name", "a blob's name has 1 to 1,024 characters")
+        raise _invalid_name("a blob's name has 1 to 1,024 characters")
     # HTTP clients resolve dot segments, whoever signs the request: the blob would be another one,
     # in another container. Names with control characters break the listing they stand in.
     if any(part in (".", "..") for part in name.replace("\\", "/").split("/")):
-        raise InputError("invalid_name", "a blob's name must have no part that is '.' or '..'")
+        raise _invalid_name("a blob's name must have no part that is '.' or '..'")
     if any(ord(character) < 32 or ord(character) == 127 for character in name):
-        raise InputError("invalid_name", "a blob's name must have no control characters")
+        raise _invalid_name("a blob's name must have no control characters")
+
+
+def _invalid_name(message: str) -> InputError:
+    return InputError("invalid_name", message, param="name")
 
 
 def place_id(container: str, name: str, etag: str | None) -> str:

@@ -118,20 +118,25 @@ class Doors:
                 "rerun_unnamed",
                 "a rerun needs a MessageId (over HTTP an Idempotency-Key): a request that is "
                 "delivered twice would be two reruns",
+                param="rerun",
             )
         try:
             if request.options is not None:
                 announcements.check_options(request.options)
         except ValueError as error:
-            raise InputError("invalid_options", str(error)) from None
+            raise InputError("invalid_options", str(error), param="options") from None
         try:
             info = await self._blobs.head(BlobRef(request.container, request.name))
         except BlobMissing:
             raise InputError(
-                "file_not_found", f"{request.container}/{request.name} does not exist"
+                "file_not_found",
+                f"{request.container}/{request.name} does not exist",
+                param="name",
             ) from None
         if request.etag is not None and info.etag != announcements.unquoted(request.etag):
-            raise InputError("file_changed", "the file is not the one with the given etag")
+            raise InputError(
+                "file_changed", "the file is not the one with the given etag", param="etag"
+            )
         return announcements.announce(
             info,
             "queue",

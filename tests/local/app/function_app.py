@@ -86,5 +86,10 @@ def health(req: func.HttpRequest) -> str:
     return "well"
 
 
+@app.route(route="files/{*path}", methods=["GET"])
+def file(req: func.HttpRequest) -> str:
+    return f"path {req.route_params.get('path')}"
+
+
 async def drain() -> None:
     await tell("drain")
