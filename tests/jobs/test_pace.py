@@ -1,5 +1,6 @@
 """A rate is that of the last minute, or what the quotas allow; time left says which of the two."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from schemas.deployments import Deployment
 from schemas.jobs import Job, JobOptions, JobState, Waiting
 from schemas.results import Counts
 from workers.jobs import pace
-from workers.jobs.pace import LATELY, MARKS, Pace
+from workers.jobs.pace import MARKS, Pace
 
 
 def running(*marks: tuple[float, int], **fields: Any) -> JobState:
@@ -20,15 +21,16 @@ def running(*marks: tuple[float, int], **fields: Any) -> JobState:
 
 
 def test_nothing_is_said_before_anything_is_known() -> None:
-    assert pace.pace(running((0.0, 0)), 10.0) is None
+    assert pace.pace(running((0.0, 0))) is None
     assert pace.seconds_left(running((0.0, 0)), 10.0) is None
 
 
 def test_before_there_is_enough_the_quota_speaks() -> None:
     state = running((0.0, 0), (2.0, 3), least_seconds=100.0)
-    assert pace.pace(state, 2.0) == Pace(10.0, "quota")
+    assert pace.pace(state) == Pace(10.0, "quota")
     assert pace.seconds_left(state, 2.0) == 96.0
-    assert pace.pace(state, 6.0) == Pace(0.5, "measured")
+    state = running((0.0, 0), (6.0, 3), least_seconds=100.0)
+    assert pace.pace(state) == Pace(0.5, "measured")
 
 
 def test_the_rate_is_that_of_the_last_minute() -> None:
@@ -37,7 +39,7 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
     for second in range(3600 + 61):
         done = second if second <= 3600 else 3600 + 10 * (second - 3600)
         state = state.model_copy(update={"marks": pace.marked(state, 0, done, float(second))})
-    told = pace.pace(state, 3660.0)
+    told = pace.pace(state)
     assert told is not None
     assert told.basis == "measured"
     assert told.rate == pytest.approx(10.0, rel=0.15)
@@ -51,13 +53,71 @@ def test_time_left_after_an_outage_knows_nothing_of_it() -> None:
     outage = Waiting(reason="outage", since=62.0, until=400.0)
     state = state.model_copy(update={"waiting": outage})
     back = state.model_copy(update={"marks": pace.marked(state, 0, 600, 360.0)})
-    assert back.marks == ((360.0, 600),)
-    assert pace.pace(back, 361.0) == Pace(20.0, "quota")
+    assert pace.pace(back) == Pace(10.0, "measured")
     state = back.model_copy(update={"waiting": None})
     for second in range(361, 367):
         done = 600 + 10 * (second - 360)
         state = state.model_copy(update={"marks": pace.marked(state, 0, done, float(second))})
-    assert pace.pace(state, 366.0) == Pace(10.0, "measured")
+    assert pace.pace(state) == Pace(10.0, "measured")
+
+
+def through(state: JobState, *done: tuple[float, int]) -> JobState:
+    """The state after one mark after the other."""
+    for at, rows in done:
+        state = state.model_copy(update={"marks": pace.marked(state, 0, rows, at)})
+    return state
+
+
+@pytest.mark.parametrize(
+    "strays",
+    [(), ((33.0, 304),), ((33.0, 304), (53.0, 305)), ((33.0, 304), (53.0, 305), (59.0, 306))],
+)
+def test_answers_that_came_in_an_outage_change_no_time_left(
+    strays: tuple[tuple[float, int], ...],
+) -> None:
+    """Ten rows a second, 503 from second 30 to 75 but for a few answers, then ten again."""
+    state = through(running((0.0, 0), least_seconds=50.0), *((3.0 * n, 30 * n) for n in range(11)))
+    assert pace.pace(state) == Pace(10.0, "measured")
+    outage = Waiting(reason="outage", since=31.0, until=75.0)
+    state = through(state.model_copy(update={"waiting": outage}), *strays)
+    for now in (34.0, 50.0, 70.0):
+        left = pace.seconds_left(state, now)
+        assert left == pytest.approx(75.0 - now + 96.0, rel=0.3), "the outage, and 960 rows"
+    state = state.model_copy(update={"waiting": None})
+    for at in range(78, 120, 3):
+        state = through(state, (float(at), 310 + 10 * (at - 75)))
+        told = pace.pace(state)
+        assert told is not None
+        assert told.rate == pytest.approx(10.0, rel=0.25)
+
+
+def test_time_left_does_not_grow_while_nothing_is_told() -> None:
+    """A killed host tells nothing until its lease has run out."""
+    state = through(running((0.0, 0), least_seconds=50.0), *((3.0 * n, 30 * n) for n in range(11)))
+    assert pace.seconds_left(state, 78.0) == pace.seconds_left(state, 30.0)
+
+
+@pytest.mark.parametrize("distances", [(30.0,), (5.0, 55.0), (5.0, 5.0, 5.0, 45.0), (20.0, 44.0)])
+def test_a_job_that_goes_by_fits_and_starts_has_that_pace(distances: tuple[float, ...]) -> None:
+    """A row each time, however far apart: that is no outage."""
+    state, at = running((0.0, 0)), 0.0
+    for n in range(1, 41):
+        at += distances[n % len(distances)]
+        state = through(state, (at, n))
+        told = pace.pace(state)
+        if n > 12:
+            assert told is not None
+            assert told.basis == "measured"
+            assert told.rate == pytest.approx(len(distances) / sum(distances), rel=0.5)
+
+
+def test_a_job_that_becomes_slow_is_told_so() -> None:
+    """Ten rows a second, then one each half minute."""
+    state = through(running((0.0, 0)), *((float(n), 10 * n) for n in range(61)))
+    state = through(state, *((60.0 + 30 * n, 600 + n) for n in range(1, 5)))
+    told = pace.pace(state)
+    assert told is not None
+    assert told.rate == pytest.approx(1 / 30)
 
 
 def test_a_wait_is_added_and_a_pause_says_nothing() -> None:
@@ -75,30 +135,27 @@ def test_rows_in_shards_that_are_out_are_not_left() -> None:
 
 def test_an_ended_job_keeps_the_rate_of_its_last_minute() -> None:
     state = running((0.0, 0), (5.0, 20), (10.0, 40), state="completed", ended=30.0)
-    assert pace.pace(state, 1e6) == Pace(4.0, "measured")
+    assert pace.pace(state) == Pace(4.0, "measured")
     assert pace.seconds_left(state, 1e6) == 0.0
 
 
 @given(
-    st.lists(st.tuples(st.floats(0.0, 40.0), st.integers(0, 50)), min_size=1, max_size=80),
+    st.lists(st.tuples(st.floats(0.01, 40.0), st.integers(0, 50)), min_size=1, max_size=80),
     st.floats(0.0, 100.0),
 )
-def test_the_rate_never_exceeds_what_was_done_and_marks_stay_few(
+def test_the_rate_lies_between_those_from_mark_to_mark_and_marks_stay_few(
     steps: list[tuple[float, int]], later: float
 ) -> None:
     state, now, done = running(), 0.0, 0
-    history: list[tuple[float, int]] = []
     for pause, rows in steps:
         now, done = now + pause, done + rows
-        state = state.model_copy(update={"marks": pace.marked(state, 0, done, now)})
-        history.append((now, done))
+        state = through(state, (now, done))
         assert len(state.marks) <= MARKS
-    now += later
-    told = pace.pace(state, now)
+    told = pace.pace(state)
     if told is not None:
-        # At most what was done since the last look before the minute began.
-        before = max((d for at, d in history if at <= now - LATELY - 2 * pace.SPACING), default=0)
-        assert told.rate * LATELY <= (done - before) * LATELY / pace.ENOUGH + 1e-6
+        rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(state.marks)]
+        assert min(rates) * (1 - 1e-6) <= told.rate <= max(rates) * (1 + 1e-6)
+        assert told.rate * pace.ENOUGH <= state.marks[-1][1] - state.marks[0][1] + 1e-6
 
 
 def deployment(name: str, **quota: Any) -> Deployment:

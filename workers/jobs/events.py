@@ -35,7 +35,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
     )
     if state is None:
         return told
-    going, left = pace(state, now), seconds_left(state, now)
+    going, left = pace(state), seconds_left(state, now)
     return told.model_copy(
         update={
             "state": state.shown,

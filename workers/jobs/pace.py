@@ -1,12 +1,14 @@
 """How fast a job goes, and when it will be through: measured over the last minute, or reckoned.
 
 A job's marks are (time, rows done that were asked), oldest first. Between two marks nothing is
-known, and nothing is taken to have been done before the later one. Times are seconds since the
-epoch, by the clocks of the workers that made the marks.
+known, nor after the last: only the time from mark to mark is measured, and an interruption between
+them (an outage, a host that died) is not. Times are seconds since the epoch, by the clocks of the
+workers that made the marks.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 from schemas.deployments import Deployment
@@ -16,13 +18,16 @@ Marks = tuple[tuple[float, int], ...]
 """(time, rows done that were asked), oldest first."""
 
 LATELY: Final = 60.0
-"""Seconds over which a rate is measured."""
+"""Seconds over which a rate is measured, interruptions apart."""
 ENOUGH: Final = 5.0
 """Seconds that have to be measured before a rate tells more than the quotas do."""
 SPACING: Final = 5.0
 """Seconds between marks: a newer one takes the place of the last where they would be closer."""
 MARKS: Final = 14
 """Marks that are kept: those of the last minute, and one before."""
+LONG, TIMES_LONGER = 3 * SPACING, 3.0
+"""Seconds from mark to mark, and how often those of the usual distance, from which on it may be an
+interruption."""
 REPORT_SECONDS: Final = 1.0
 """Seconds between reports of rows that are done in shards that are out: each is a swap."""
 
@@ -38,8 +43,6 @@ class Pace:
 def marked(state: JobState, running: int, done: int, now: float) -> Marks:
     """The marks with one more: of `done` rows that were asked, and `running` in shards out."""
     marks, mark = state.marks, (now, done + running)
-    if state.waiting is not None and marks and marks[-1][0] <= state.waiting.since:
-        return (mark,)  # nothing was done while it waited: what was before says nothing of now
     if len(marks) >= 2 and now - marks[-2][0] < SPACING:
         marks = marks[:-1]
     return (*marks, mark)[-MARKS:]
@@ -50,9 +53,9 @@ def report_due(state: JobState, now: float) -> bool:
     return not state.marks or not 0.0 <= now - state.marks[-1][0] < REPORT_SECONDS
 
 
-def pace(state: JobState, now: float) -> Pace | None:
+def pace(state: JobState) -> Pace | None:
     """How fast the job goes; None before anything is measured, where no quota bounds it."""
-    measured = _measured(state, now)
+    measured = _measured(state.marks)
     if measured is not None:
         return Pace(measured, "measured")
     if state.terminal or not state.least_seconds or not state.counts.total:
@@ -64,7 +67,7 @@ def seconds_left(state: JobState, now: float) -> float | None:
     """Time until the last row at that pace; None where nothing can be said."""
     if state.terminal:
         return 0.0
-    going = pace(state, now)
+    going = pace(state)
     if going is None or state.paused:
         return None
     pause_left = max(0.0, (state.waiting.until or now) - now) if state.waiting else 0.0
@@ -91,14 +94,29 @@ def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> flo
     return max(bounds, default=None)
 
 
-def _measured(state: JobState, now: float) -> float | None:
-    if len(state.marks) < 2:
-        return None
-    until = state.marks[-1][0] if state.terminal else now
-    since, before = state.marks[0]
-    for time, done in state.marks[1:]:
-        if time <= until - LATELY:
-            since, before = time, done
-    since = max(since, until - LATELY)
-    done = state.marks[-1][1] - before
-    return done / (until - since) if done > 0 and until - since >= ENOUGH else None
+def _measured(marks: Marks) -> float | None:
+    """The rate of the last minute that was no interruption."""
+    seconds, done = 0.0, 0
+    for step_seconds, step_rows in reversed(_uninterrupted(marks)):
+        if seconds >= LATELY:
+            break
+        seconds, done = seconds + step_seconds, done + step_rows
+    return done / seconds if done > 0 and seconds >= ENOUGH else None
+
+
+def _uninterrupted(marks: Marks) -> list[tuple[float, int]]:
+    """(seconds, rows) from mark to mark, without those of one interruption.
+
+    A few marks may stand in it: answers that were on their way, a single row that came through.
+    Where short distances are as many as long ones in between, the job goes by fits and starts, and
+    that is its pace; it is too where more than a quarter of all distances are long.
+    """
+    steps = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(marks)]
+    if not steps:
+        return []
+    usual = sorted(seconds for seconds, _ in steps)[(len(steps) - 1) * 3 // 4]
+    least = max(LONG, TIMES_LONGER * usual)
+    long = [at for at, (seconds, _) in enumerate(steps) if seconds > least]
+    if not long or 2 * len(long) <= long[-1] - long[0] + 1:
+        return steps
+    return steps[: long[0]] + steps[long[-1] + 1 :]
