@@ -333,12 +333,12 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     Mutation("duplicates_lost", "duplicates are found", 8, storage=lies.NoDuplicates),
     Mutation(
-        "swap_without_if_match", "state changes by compare-and-swap", 5, storage=lies.SwapsBlindly
+        "swap_without_if_match", "state changes by compare-and-swap", 1, storage=lies.SwapsBlindly
     ),
     Mutation("reads_stale", "a status is read as it stands", 1, storage=lies.ReadsStale),
-    Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
+    Mutation("counted_again", "a shard that is not out is not counted", 2, counted_again),
     Mutation("finished_early", "finish when nothing is out", 0, finished_early),
-    Mutation("last_ending_wins", "the first ending wins", 43, last_ending_wins),
+    Mutation("last_ending_wins", "the first ending wins", 107, last_ending_wins),
     Mutation("ending_keeps_the_pause", "an ending ends the pause", 0, ending_keeps_the_pause),
     Mutation("revision_stands_still", "each change raises the revision", 5, revision_stands_still),
     Mutation("window_ignored", "a completion window ends the job", 36, window_ignored),
@@ -363,9 +363,9 @@ MUTATIONS: Sequence[Mutation] = (
         3,
         storage=lies.KeepsEmptyJournals,
     ),
-    Mutation("lease_ignored", "one attempt at a time asks", 2, storage=lies.NobodysLease),
-    Mutation("lease_believed_for_ever", "no call without a lease", 59, storage=lies.LeaseForEver),
-    Mutation("lease_kept", "an end gives the lease back", 0, storage=lies.KeepsItsLease),
+    Mutation("lease_ignored", "one attempt at a time asks", 3, storage=lies.NobodysLease),
+    Mutation("lease_believed_for_ever", "no call without a lease", 10, storage=lies.LeaseForEver),
+    Mutation("lease_kept", "an end gives the lease back", 2, storage=lies.KeepsItsLease),
     Mutation("ending_drops_rows", "an ending gives each row its line", 0, ending_drops_rows),
     Mutation(
         "never_suspect",
@@ -382,7 +382,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "suspected_for_ever",
         "a clean attempt clears crashes",
-        164,
+        6,
         partial(_instead, journal, "Suspicion", _ForEver),
     ),
     Mutation(
@@ -418,10 +418,10 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "no_sweeper",
         "jobs that do not move are helped",
-        5,
+        14,
         partial(_instead, Sweeper, "run", _nothing),
     ),
-    Mutation("marker_deleted_first", "the marker goes last", 111, storage=lies.MarkerGoesFirst),
+    Mutation("marker_deleted_first", "the marker goes last", 56, storage=lies.MarkerGoesFirst),
     Mutation(
         "end_told_once",
         "the last event is told until it is sure",
