@@ -23,7 +23,7 @@ from local.azurite import azurite as running_azurite
 from tests.contract.lossy import Lossy, Mishap, Refuse, lossy
 from workers import errors
 from workers.adapters import blobs as adapter
-from workers.adapters import storage_client
+from workers.adapters import storage_client, storage_errors
 from workers.adapters.blobs import AzureBlobs, connect_blobs
 from workers.ports import BlobRef
 
@@ -292,6 +292,8 @@ async def test_an_outage_is_one_line_where_it_begins_and_one_where_it_ends(
     ref = BlobRef(container, "state.json")
     await blobs.create(ref, b"{}")
     monkeypatch.setattr(errors.Outage, "QUIET", 0.0)
+    log = logging.getLogger(storage_errors.__name__)
+    monkeypatch.setattr(storage_errors, "OUTAGE", errors.Outage(log, "Blob Storage"))
     caplog.set_level(logging.WARNING, "workers.adapters")
     for _ in range(3):
         proxy.plan.extend([BUSY] * 3)

@@ -29,7 +29,7 @@ _ADVICE: dict[type[Exception], str] = {
 _log = logging.getLogger(__name__)
 
 # Of the one namespace that a process uses.
-_OUTAGE = Outage(_log, "Service Bus")
+OUTAGE = Outage(_log, "Service Bus")
 
 
 @asynccontextmanager
@@ -59,10 +59,10 @@ def unavailable(entity: str, error: Exception) -> Unavailable:
         f"Service Bus does not serve {entity}: {type(error).__name__}"
         + _ADVICE.get(type(error), "")
     )
-    _OUTAGE.failed(meaning, time.monotonic())
+    OUTAGE.failed(meaning, time.monotonic())
     return meaning
 
 
 def answered() -> None:
     """Note that Service Bus did what it was asked."""
-    _OUTAGE.passed(time.monotonic())
+    OUTAGE.passed(time.monotonic())

@@ -44,7 +44,7 @@ _PASSING = frozenset({"ContainerBeingDeleted", "AccountBeingCreated", "ServerBus
 _REFUSED = "give the identity the role Storage Blob Data Owner, or correct the connection string"
 
 # Of the one account that a process uses.
-_OUTAGE = errors.Outage(logging.getLogger(__name__), "Blob Storage")
+OUTAGE = errors.Outage(logging.getLogger(__name__), "Blob Storage")
 
 
 @asynccontextmanager
@@ -61,12 +61,12 @@ async def deadline(
     except (AzureError, OSError) as error:  # TimeoutError is an OSError
         meaning = meaning_of(error, path_of(where), conflict)
         if isinstance(meaning, errors.Unavailable) or meaning.details["status"] in (401, 403):
-            _OUTAGE.failed(meaning, time.monotonic())
+            OUTAGE.failed(meaning, time.monotonic())
         else:
-            _OUTAGE.passed(time.monotonic())
+            OUTAGE.passed(time.monotonic())
         raise meaning from error
     else:
-        _OUTAGE.passed(time.monotonic())
+        OUTAGE.passed(time.monotonic())
 
 
 def path_of(where: BlobRef | str) -> str:
