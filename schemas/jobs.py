@@ -101,7 +101,7 @@ class JobOptions(BaseModel):
     on_duplicate: Literal["refuse", "number"] = Field(
         default="refuse",
         description="whether a row whose custom_id stood earlier is refused, or asked with its "
-        "line's number behind it: a#7",
+        "line's number behind it: a#7; where the file gives that too, under its job and line",
     )
     priority: Priority | None = Field(
         default=None, description="normal, but low for files of the nightly container"

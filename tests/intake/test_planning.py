@@ -20,6 +20,7 @@ from workers.intake.planning import (
     Survey,
     seen,
 )
+from workers.rows.ids import told_apart
 from workers.rows.lines import kept_bytes, lines_of
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
 
@@ -211,7 +212,14 @@ def test_a_line_of_any_length_costs_no_more_memory_than_the_limit() -> None:
     assert other.line == 2
 
 
-@given(st.lists(st.sampled_from("abcdefgh") | st.text(max_size=3) | st.integers(0, 30).map(str)))
+@given(
+    st.lists(
+        st.sampled_from("abcdefgh")
+        | st.text(max_size=3)
+        | st.integers(0, 30).map(str)
+        | st.builds("{}#{}".format, st.sampled_from("abc"), st.integers(1, 9))
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_duplicates_are_those_that_a_dict_finds(ids: list[str]) -> None:
     assert _duplicates(ids) == _by_dict(ids)
@@ -240,9 +248,11 @@ def _duplicates(ids: list[str]) -> list[int]:
 
 def _by_dict(ids: list[str]) -> list[int]:
     first: dict[str, int] = {}
-    return [
+    found = [
         line for line, custom_id in enumerate(ids, 1) if first.setdefault(custom_id, line) != line
     ]
+    taken = [line for line in found if told_apart(ids[line - 1], line) in first]
+    return sorted([*found, *taken])
 
 
 def test_a_given_id_goes_before_the_number_of_a_line_wherever_it_stands() -> None:

@@ -141,6 +141,25 @@ async def test_duplicates_can_be_numbered() -> None:
     assert [row["line"] for row in ended.output] == [1, 2, 3, 4]
 
 
+async def test_a_numbered_id_never_takes_a_custom_id_that_is_given() -> None:
+    ids = ["7", "7", "8", "7#2", "7"]
+    data = b"\n".join(b'{"custom_id": "%s", "prompt": "p"}' % each.encode() for each in ids)
+    ended = await run(data, {"on_duplicate": "number"})
+    assert not ended.errors
+    own = f"{ended.output[0]['id'].removesuffix('-1')}-2"
+    assert [row["custom_id"] for row in ended.output] == ["7", own, "8", "7#2", "7#5"]
+
+
+async def test_a_rerun_of_a_duplicate_never_takes_a_custom_id_that_is_given() -> None:
+    ids = ["a", "a", "a#2"]
+    data = b"\n".join(b'{"custom_id": "%s", "prompt": "p"}' % each.encode() for each in ids)
+    async with bench() as service:
+        first = await service.run(data)
+        again = await service.run(first.errors_file, "again.jsonl")
+    assert [row["custom_id"] for row in first.output] == ["a", "a#2"]
+    assert [row["custom_id"] for row in again.output] == [f"{first.folder.split('/')[-1]}-2"]
+
+
 @pytest.mark.parametrize("on_invalid", ["skip", "fail"])
 async def test_a_lines_number_never_takes_a_custom_id_that_is_given(on_invalid: str) -> None:
     unnamed = b'{"prompt": "p"}'

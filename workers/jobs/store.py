@@ -4,6 +4,7 @@ written once.
 
 import asyncio
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -167,21 +168,23 @@ class JobStore(Documents):
         return load(PlannedShard, data)
 
     async def create_duplicates(self, job: str, lines: Iterable[int]) -> None:
-        """Keep the line numbers whose custom_id stood earlier: 4 bytes each, in order."""
+        """Keep the line numbers whose custom_id stood earlier: 4 bytes each, in order, and twice
+        where the numbered id is given too.
+        """
         data = b"".join(map(_LINE_NUMBER.pack, lines))
         if data:
             await self.create_once(
                 self.ref(job, "duplicates"), data, content_type="application/octet-stream"
             )
 
-    async def duplicates(self, job: str, shard: PlannedShard) -> frozenset[int]:
-        """The duplicates among a shard's lines."""
+    async def duplicates(self, job: str, shard: PlannedShard) -> Counter[int]:
+        """The duplicates among a shard's lines: 2 where the numbered id is given too."""
         first, count = shard.duplicates
         if not count:
-            return frozenset()
+            return Counter()
         size = _LINE_NUMBER.size
         data = await self.blobs.read_range(self.ref(job, "duplicates"), first * size, count * size)
-        return frozenset(line for (line,) in _LINE_NUMBER.iter_unpack(data))
+        return Counter(line for (line,) in _LINE_NUMBER.iter_unpack(data))
 
     # -- state
 

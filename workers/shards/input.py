@@ -47,17 +47,22 @@ async def read_rows(
         length=planned.length,
     )
     read = [read_row(line.number, line.content, rules, line.offset, line.length) for line in lines]
-    apart = [_told_apart(row, job) if row.line in duplicates else row for row in read]
+    apart = [
+        _told_apart(row, job, taken=times > 1) if (times := duplicates[row.line]) else row
+        for row in read
+    ]
     return [_vetted(row, routes) for row in apart]
 
 
-def _told_apart(row: Row, job: Job) -> Row:
-    """A row whose custom_id is another's too."""
+def _told_apart(row: Row, job: Job, *, taken: bool) -> Row:
+    """A row whose custom_id is another's too; `taken` where the numbered one is as well."""
     if isinstance(row, Refusal):
         return row
+    # No file can hold this: the job's id comes of the file's ETag.
+    own = f"{job.id}-{row.line}"
     if not row.named:
-        return row._replace(custom_id=f"{job.id}-{row.line}")
-    numbered = row._replace(custom_id=told_apart(row.custom_id, row.line))
+        return row._replace(custom_id=own)
+    numbered = row._replace(custom_id=own if taken else told_apart(row.custom_id, row.line))
     if job.options.on_duplicate == "number":
         return numbered
     # Its request already has the other name: dropped again, all of them are asked.
