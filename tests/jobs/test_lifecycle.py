@@ -386,6 +386,24 @@ def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:
     assert counted.running == ((1, 12),)
 
 
+def test_rows_of_earlier_attempts_are_no_rows_of_the_last_seconds() -> None:
+    """A run is taken up again: 650 rows stood in its journals, ten a second come."""
+    state = begun(9).model_copy(update={"counts": Counts(total=2000), "marks": ((0.0, 0),)})
+    found = {0: 200, 1: 250, 2: 0}
+    for at in range(1, 11):
+        rows = {0: 200 + 5 * at, 1: 250 + 5 * at, 2: 0}
+        state = lifecycle.report(state, rows, float(at), found).state or state
+    assert state.running_rows == 550
+    assert pace.pace(state) == pace.Pace(10.0, "measured")
+    whole = receipt(3).model_copy(update={"counts": Counts(total=220, succeeded=220)})
+    counted = lifecycle.advance(state, whole, repeated=False, now=12.0, found=200).state
+    assert counted is not None
+    assert pace.pace(counted) == pace.Pace(10.0, "measured")
+    again = lifecycle.report(counted, {0: 270, 1: 260}, 14.0, {0: 260, 1: 240}).state
+    assert again is not None
+    assert pace.pace(again) == pace.Pace(150 / 14.0, "measured"), "60 were lost, 30 came"
+
+
 def test_a_wait_is_told_once() -> None:
     state = begun(9)
     waiting = Waiting(reason="quota", deployment="phi", since=1.0)

@@ -13,7 +13,7 @@ from math import inf
 from schemas.jobs import Ending, Job, JobState, Reason, Waiting
 from schemas.messages import EventType
 from schemas.results import Counts, Receipt
-from workers.jobs.pace import marked, report_due
+from workers.jobs.pace import done_before, marked, report_due
 from workers.rows.writing import add_codes
 
 WORTH_RENEWING = 10.0
@@ -86,8 +86,13 @@ def begin(
     return Change(filled, sends, _nothing_left(filled))
 
 
-def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) -> Change:
-    """A shard's receipt stands: count it once, send what comes next."""
+def advance(
+    state: JobState, receipt: Receipt, *, repeated: bool, now: float, found: int = 0
+) -> Change:
+    """A shard's receipt stands: count it once, send what comes next.
+
+    `found` are the rows that were done when the attempt that tells of it began.
+    """
     if state.terminal:
         return NOTHING
     shard = receipt.shard
@@ -98,6 +103,9 @@ def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) ->
         return Change(None, resend, _nothing_left(state))
     counts = state.counts.plus(receipt.counts)
     running = tuple(each for each in state.running if each[0] != shard)
+    out = sum(rows for _, rows in running)
+    asked = receipt.counts.done - receipt.counts.invalid
+    before = done_before(state.running_rows - out, found, asked)
     counted = _moved(
         state,
         out=tuple(other for other in state.out if other != shard),
@@ -106,7 +114,7 @@ def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) ->
         codes=add_codes(state.codes, receipt.codes),
         running=running,
         # Rows that nobody was asked for say nothing of how fast the others will be.
-        marks=marked(state, sum(rows for _, rows in running), counts.done - counts.invalid, now),
+        marks=marked(state, out, counts.done - counts.invalid, now, before),
         waiting=None,
         nudges=0,
     )
@@ -114,10 +122,13 @@ def advance(state: JobState, receipt: Receipt, *, repeated: bool, now: float) ->
     return Change(filled, sends, _nothing_left(filled))
 
 
-def report(state: JobState, journaled: Mapping[int, int], now: float) -> Change:
+def report(
+    state: JobState, journaled: Mapping[int, int], now: float, found: Mapping[int, int] = {}
+) -> Change:
     """Rows are done in shards that are out; the numbers are of this process's shards alone.
 
-    Receipts count them for good. A number falls where a crash lost what was not journaled.
+    Receipts count them for good. A number falls where a crash lost what was not journaled. `found`
+    are those of them that were done when the attempts began.
     """
     if state.state != "in_progress" or not report_due(state, now):
         return NOTHING
@@ -127,9 +138,11 @@ def report(state: JobState, journaled: Mapping[int, int], now: float) -> Change:
         return NOTHING
     running = tuple(sorted(fresh.items()))
     done = state.counts.done - state.counts.invalid
-    return Change(
-        _moved(state, running=running, marks=marked(state, sum(fresh.values()), done, now))
+    before = sum(
+        done_before(known.get(shard, 0), found.get(shard, 0), rows) for shard, rows in running
     )
+    marks = marked(state, sum(fresh.values()), done, now, before)
+    return Change(_moved(state, running=running, marks=marks))
 
 
 def end(

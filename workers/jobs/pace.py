@@ -40,12 +40,24 @@ class Pace:
     basis: Literal["measured", "quota"]
 
 
-def marked(state: JobState, running: int, done: int, now: float) -> Marks:
-    """The marks with one more: of `done` rows that were asked, and `running` in shards out."""
-    marks, mark = state.marks, (now, done + running)
+def marked(state: JobState, running: int, done: int, now: float, before: int = 0) -> Marks:
+    """The marks with one more: of `done` rows that were asked, and `running` in shards out.
+
+    `before` of them were done before the marks, though told only now.
+    """
+    marks, mark = tuple((at, rows + before) for at, rows in state.marks), (now, done + running)
     if len(marks) >= 2 and now - marks[-2][0] < SPACING:
         marks = marks[:-1]
     return (*marks, mark)[-MARKS:]
+
+
+def done_before(told: int, found: int, done: int) -> int:
+    """Rows of a shard that a mark shall not count as done since the last, though they are news.
+
+    `told` were told of last, an attempt found `found` in the journals of earlier ones, and `done`
+    are done now: fewer than were told where a crash lost some, and then the result is below 0.
+    """
+    return min(found, done) - told if told < found or told > done else 0
 
 
 def report_due(state: JobState, now: float) -> bool:

@@ -64,6 +64,8 @@ class Attempt:
         self.rows: Sequence[Row] = ()
         self.journaled: int | None = None
         """Rows in this attempt's journal or earlier ones; None before those have been read."""
+        self.found = 0
+        """Rows in the journals of earlier attempts."""
         self.ended = asyncio.Event()
         self._unaskable = 0
         self._store = store
@@ -108,7 +110,7 @@ class Attempt:
         await self._journal.open()
         self.planned = await self._store.planned(self.job.id, self.shard)
         past = await read_journals(self._store.blobs, earlier, self.results)
-        self.journaled = len(self.results)
+        self.journaled = self.found = len(self.results)
         self.suspicion = past.suspicion
         self.spent.update(past.spent)
 

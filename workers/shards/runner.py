@@ -95,7 +95,7 @@ class Runner:
             return  # announced again by the sweeper, if there is anything to it
         receipt = await self._store.receipt(job.id, message.shard)
         if receipt is not None:
-            await self._advance(job, receipt, repeated)
+            await self._advance(job, receipt, repeated, found=receipt.counts.done)
             return
         held = await self._store.state(job.id)
         if held is None:
@@ -133,7 +133,7 @@ class Runner:
         async with attempt:
             receipt = await self._bring_on(attempt, asking)
             if receipt is not None:
-                await self._advance(attempt.job, receipt, repeated)
+                await self._advance(attempt.job, receipt, repeated, found=attempt.found)
         if receipt is None:
             await self._hand_back(attempt, message, asking)
 
@@ -209,16 +209,14 @@ class Runner:
 
     async def _report(self, job: Job, seen: JobState) -> None:
         """Let the job's status count the rows that are done in shards of this process."""
-        done = {
-            each.shard: each.journaled
-            for each in self._unended
-            if each.job.id == job.id and each.journaled is not None
-        }
+        ours = [each for each in self._unended if each.job.id == job.id]
+        done = {each.shard: each.journaled for each in ours if each.journaled is not None}
+        found = {each.shard: each.found for each in ours}
 
         def reported(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.report(state, done, self._clock())
+            return lifecycle.report(state, done, self._clock(), found)
 
         if reported(seen, False).state is not None:
             await self._transitions.take(job, reported)
@@ -243,11 +241,12 @@ class Runner:
                 await self._tell_waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
-    async def _advance(self, job: Job, receipt: Receipt, repeated: bool) -> None:
+    async def _advance(self, job: Job, receipt: Receipt, repeated: bool, *, found: int) -> None:
         def advanced(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.advance(state, receipt, repeated=repeated, now=self._clock())
+            now = self._clock()
+            return lifecycle.advance(state, receipt, repeated=repeated, now=now, found=found)
 
         await self._transitions.take(job, advanced, repeated=repeated)
 
