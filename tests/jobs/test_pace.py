@@ -182,15 +182,33 @@ def test_the_quotas_bound_is_that_of_the_deployments_that_may_serve(
         deployment("phi-2", requests_per_minute=400, tokens_per_minute=20_000),
         deployment("big"),
     ]
-    options = JobOptions(model=model, max_tokens=max_tokens)
-    job = Job(
+    assert pace.quota_seconds(job(model, max_tokens), 1000, deployments) == seconds
+
+
+def test_a_job_without_a_model_is_bounded_by_one_that_serves_chat() -> None:
+    """Deployments for embeddings make no conversation faster; a row asks one model."""
+    phi = [
+        deployment("phi-1", requests_per_minute=600),
+        deployment("phi-2", requests_per_minute=400),
+    ]
+    vectors = deployment("vec", requests_per_minute=2000, tasks=("embeddings",))
+    assert pace.quota_seconds(job(), 1000, [*phi, vectors]) == 60.0
+    assert pace.quota_seconds(job(), 1000, [*phi, deployment("vec", tasks=("embeddings",))]) == 60.0
+    small = deployment("big", requests_per_minute=100)
+    assert pace.quota_seconds(job(), 1000, [*phi, small, vectors]) == 60.0
+    assert pace.quota_seconds(job("vec"), 1000, [*phi, vectors]) == 30.0
+    assert pace.quota_seconds(job(), 1000, [vectors]) == 30.0
+
+
+def job(model: str | None = None, max_tokens: int | None = None) -> Job:
+    return Job(
         id="j",
         door="queue",
         container="inputs",
         name="a.jsonl",
         etag="0x1",
         size=9,
-        options=options,
+        options=JobOptions(model=model, max_tokens=max_tokens),
         priority="normal",
         created=0.0,
         expires=9.0,
@@ -198,4 +216,3 @@ def test_the_quotas_bound_is_that_of_the_deployments_that_may_serve(
         max_line_bytes=4096,
         results="a/j",
     )
-    assert pace.quota_seconds(job, 1000, deployments) == seconds

@@ -91,9 +91,22 @@ def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> flo
     """Time that the quotas need for all rows at least; None where one that may serve has none.
 
     Reckoned from the job's own model and `max_tokens`, for which services reserve tokens
-    (docs/pacing.md); what rows say for themselves is not looked at again.
+    (docs/pacing.md); what rows say for themselves is not looked at again. A job that names no model
+    is taken to ask one model for chat: the one that allows most.
     """
-    serving = [each for each in deployments if job.options.model in (None, each.model)]
+    named = job.options.model
+    chat = [each for each in deployments if "chat" in each.serves] or deployments
+    models: dict[str, list[Deployment]] = {}
+    for each in chat if named is None else deployments:
+        models.setdefault(each.model, []).append(each)
+    bounds = [
+        _bound(job, rows, serving) for model, serving in models.items() if named in (None, model)
+    ]
+    limits = [bound for bound in bounds if bound is not None]
+    return min(limits) if limits and len(limits) == len(bounds) else None
+
+
+def _bound(job: Job, rows: int, serving: Sequence[Deployment]) -> float | None:
     needs = [
         (rows, [each.requests_per_minute for each in serving]),
         (rows * (job.options.max_tokens or 0), [each.tokens_per_minute for each in serving]),
