@@ -1024,6 +1024,48 @@ def test_before_the_first_round_and_without_a_share_nothing_goes() -> None:
     assert lane.why == "quota"
 
 
+def test_a_wait_for_the_quota_began_no_earlier_than_the_last_fault_ended() -> None:
+    """A call has queued for the quota since before an outage, and queues for it again."""
+
+    async def main(rng: Random) -> None:
+        fault = Outcome(kind="auth", status=401, code="auth")
+        endpoint = Scripted(lambda call, _: fault if call in (31, 32) else OK, seconds=0.1)
+        bench = Bench({"phi": endpoint}, requests_per_minute=60)
+        asked = [asyncio.create_task(bench.ask()) for _ in range(300)]
+        await asyncio.sleep(180)
+        assert len(endpoint.calls) > 40
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert waiting.reason == "quota"
+        assert waiting.since == pytest.approx(EPOCH + endpoint.calls[32], abs=0.5)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    run(main)
+
+
+def test_a_wait_after_a_pause_began_no_earlier_than_the_pause_ended() -> None:
+    """The service says to come back in 20 s; what queues after that waits for the quota."""
+
+    async def main(rng: Random) -> None:
+        stop = Outcome(kind="throttled", status=429, code="429", retry_after=20.0)
+        endpoint = Scripted(lambda call, _: stop if call == 31 else OK, seconds=0.1)
+        bench = Bench({"phi": endpoint}, requests_per_minute=60)
+        asked = [asyncio.create_task(bench.ask()) for _ in range(300)]
+        await asyncio.sleep(80)
+        assert len(endpoint.calls) > 40
+        waiting = bench.dispatcher.waiting("job")
+        assert waiting is not None
+        assert waiting.reason == "quota"
+        assert EPOCH + endpoint.calls[30] + 20 <= waiting.since <= EPOCH + endpoint.calls[31] + 0.5
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    run(main)
+
+
 def test_a_wait_began_no_earlier_than_the_fault_that_it_is_for() -> None:
     """A call that has queued for the quota for a minute waits for an outage since it began."""
 

@@ -66,6 +66,8 @@ class Breaker:
         self.open_until = -inf
         self.since = -inf
         """When what is wrong began: the breaker has not been closed from then on."""
+        self.mended = -inf
+        """When the call was sent whose answer closed it last."""
         self.said: str | None = None
         """What the last failure said, for people."""
         self._failures = 0.0
@@ -108,7 +110,7 @@ class Breaker:
         if self.state != "closed":
             if sent < self.opened_at:
                 return  # of the time before
-            self.state = "closed"
+            self.state, self.mended = "closed", sent
             self._failures = 0.0
         self._failures *= 1.0 - SMOOTHING
         self._open_for = 0.0

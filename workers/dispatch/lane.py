@@ -137,11 +137,13 @@ class Lane:
                 return until, why
         return now, "quota"
 
-    def began(self, reason: WaitReason) -> float:
-        """When the fault began that calls wait for; -inf for a reason that is no fault."""
-        if reason == "outage":
-            return -inf if self.breaker.state == "closed" else self.breaker.since
-        return self._paused_since if reason == self._paused[1] else -inf
+    def began(self, reason: WaitReason, now: float) -> float:
+        """When the fault began that calls wait for; for no fault, when the last one had ended."""
+        if reason == "outage" and self.breaker.state != "closed":
+            return self.breaker.since
+        if reason == self._paused[1]:
+            return self._paused_since
+        return max(self.breaker.mended, min(self._paused[0], now))
 
     def _concurrency(self, tokens: float | None, now: float) -> tuple[float, WaitReason]:
         if self.in_flight < self.guard.limit:

@@ -74,8 +74,8 @@ class Turns:
         if waiter.resting is not None:
             (reason, name), until = waiter.resting, now
         lane = next(lane for lane in group.lanes if lane.name == name)
-        # The call may have queued for its turn long before the fault began.
-        since = max(waiter.since, lane.began(reason))
+        # The call may have queued for its turn long before the fault began, or ended.
+        since = max(waiter.since, lane.began(reason, now))
         return Waiting(
             reason=reason,
             deployment=name,
