@@ -1,12 +1,16 @@
 """A fault that lasts is told where it begins and where it ends, and not in between."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.errors import Outage
+from workers.adapters import bus_errors, storage_errors
+from workers.errors import BlobExists, Outage, Unavailable
 
 LOG = logging.getLogger("tests.outages")
 
@@ -43,6 +47,57 @@ def test_two_minutes_of_faults_are_two_lines(lines: Lines) -> None:
         "Blob Storage is out of order: 503 ServerBusy",
         "Blob Storage is in order again: it failed for 119 s",
     ]
+
+
+def test_a_fault_lasts_for_the_calls_that_it_met_not_until_the_last_one_timed_out(
+    lines: Lines,
+) -> None:
+    storage = outage(lines)
+    storage.passed(9)
+    for second in range(10, 56):
+        storage.failed("no answer", second + 30, second)
+    storage.passed(86)
+    storage.passed(96)
+    assert lines.told[1:] == ["Blob Storage is in order again: it failed for 45 s"]
+
+
+def test_a_call_of_before_the_last_success_does_not_lengthen_a_fault(lines: Lines) -> None:
+    storage = outage(lines)
+    storage.passed(20)
+    storage.failed("no answer", 30, 0)
+    storage.failed("503 ServerBusy", 31)
+    storage.passed(50)
+    assert lines.told[1:] == ["Blob Storage is in order again: it failed for 11 s"]
+
+
+Reached = Callable[[], AbstractAsyncContextManager[None]]
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [lambda: storage_errors.deadline("c/b", BlobExists), lambda: bus_errors.reached("jobs")],
+)
+async def test_storage_and_bus_tell_when_a_call_was_made(
+    reach: Reached, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    for module in (storage_errors, bus_errors):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(module, "OUTAGE", outage(lines))
+
+    async def fails(made: float, failed: float) -> None:
+        now[0] = made
+        async with reach():
+            now[0] = failed
+            raise TimeoutError
+
+    for made, failed in ((0.0, 1.0), (45.0, 75.0)):
+        with pytest.raises(Unavailable):
+            await fails(made, failed)
+    now[0] = 100.0
+    async with reach():
+        pass
+    assert [line.partition(": ")[2] for line in lines.told[1:]] == ["it failed for 45 s"]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(min_value=0.0, max_value=30.0)), max_size=60))

@@ -13,6 +13,7 @@ WorkerError
 """
 
 import logging
+from math import inf
 from typing import Any, ClassVar
 
 from schemas.results import CallRecord
@@ -119,7 +120,8 @@ class Outage:
 
     What each call makes of it meanwhile is logged at debug. Times are seconds of any one clock. A
     fault is over once calls have passed for QUIET seconds with none that failed, so that a service
-    that answers every other call has one line, not many.
+    that answers every other call has one line, not many. It lasted from the first to the last call
+    that was made and failed: one that timed out tells of the time when it was made.
     """
 
     QUIET: ClassVar = 10.0
@@ -128,18 +130,26 @@ class Outage:
         self._log = log
         self._subject = subject
         self._began: float | None = None
+        self._made = 0.0
         self._failed = 0.0
+        self._passed = -inf
 
-    def failed(self, error: object, now: float) -> None:
-        """Note that a call failed, and why: what is to be mended stands in the error."""
+    def failed(self, error: object, now: float, made: float | None = None) -> None:
+        """Note that a call failed that was made at `made`, or now, and why: what is to be mended
+        stands in the error.
+        """
+        made = now if made is None else made
         if self._began is None:
-            self._began = now
+            # It may have been made before the fault: the last success was.
+            self._began = self._made = max(made, self._passed)
             self._log.warning("%s is out of order: %s", self._subject, error)
+        self._made = max(self._made, made)
         self._failed = now
 
     def passed(self, now: float) -> None:
         """Note that a call was answered."""
         if self._began is not None and now - self._failed >= self.QUIET:
-            lasted = round(self._failed - self._began)
+            lasted = round(self._made - self._began)
             self._log.warning("%s is in order again: it failed for %s s", self._subject, lasted)
             self._began = None
+        self._passed = now

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from random import Random
 from typing import Any
@@ -81,6 +82,24 @@ def test_a_wish_to_try_brings_the_rows_back_within_seconds() -> None:
             assert (told["breaker"], told["message"]) == ("closed", None)
 
     run(story)
+
+
+def test_a_refused_key_is_one_line_where_it_begins_and_one_where_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "workers")
+
+    async def story(_: Random) -> None:
+        endpoint = WrongKey()
+        async with refused(endpoint) as service:
+            endpoint.mended = True
+            await service.ask("POST", "/api/deployments/phi/probe")
+            await settled(service, 30)
+
+    run(story)
+    begin, end = (record.getMessage() for record in caplog.records)
+    assert begin == "deployment phi is out of order: the key is refused: mend PHI_KEY"
+    assert end.startswith("deployment phi is in order again: it failed for ")
 
 
 def test_a_try_in_vain_costs_one_call_and_waits_again() -> None:

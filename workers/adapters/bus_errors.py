@@ -35,11 +35,12 @@ OUTAGE = Outage(_log, "Service Bus")
 @asynccontextmanager
 async def reached(entity: str) -> AsyncIterator[None]:
     """Bound a call in time and give its failures the workers' name."""
+    made = time.monotonic()
     try:
         async with asyncio.timeout(TURN_SECONDS):
             yield
     except (AzureError, OSError) as error:  # TimeoutError is an OSError
-        raise unavailable(entity, error) from error
+        raise unavailable(entity, error, made) from error
     else:
         answered()
 
@@ -53,13 +54,16 @@ async def quietly(call: Awaitable[None]) -> None:
         _log.debug("not closed or settled: %s", type(error).__name__)
 
 
-def unavailable(entity: str, error: Exception) -> Unavailable:
-    """What to tell a caller, without the SDK's text: it may quote tokens and addresses."""
+def unavailable(entity: str, error: Exception, made: float) -> Unavailable:
+    """What to tell a caller, without the SDK's text: it may quote tokens and addresses.
+
+    `made` is when the call was made, by the monotonic clock.
+    """
     meaning = Unavailable(
         f"Service Bus does not serve {entity}: {type(error).__name__}"
         + _ADVICE.get(type(error), "")
     )
-    OUTAGE.failed(meaning, time.monotonic())
+    OUTAGE.failed(meaning, time.monotonic(), made)
     return meaning
 
 

@@ -1,6 +1,7 @@
 """The way to one queue or topic: one sender, and batches that all who send at a time share."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 from azure.core.exceptions import AzureError
@@ -64,13 +65,14 @@ class SendQueue:
 
     async def _send_for_all(self) -> None:
         loads, self._waiting = self._waiting, []
+        made = time.monotonic()
         try:
             async with asyncio.timeout(TURN_SECONDS):
                 await self._send(loads)
         except (AzureError, OSError) as error:  # TimeoutError is an OSError
             self._retire()
             for load in loads:
-                load.error = load.error or unavailable(self._entity, error)
+                load.error = load.error or unavailable(self._entity, error, made)
         except BaseException:
             # Only the caller whose turn it was is cancelled. What the others wanted is perhaps
             # sent: they send it again, and receivers expect repeats.

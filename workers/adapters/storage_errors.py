@@ -55,13 +55,14 @@ async def deadline(
 
     `conflict` is what a 409 or 412 means to the call when its code does not say it.
     """
+    made = time.monotonic()
     try:
         async with asyncio.timeout(seconds):
             yield
     except (AzureError, OSError) as error:  # TimeoutError is an OSError
         meaning = meaning_of(error, path_of(where), conflict)
         if isinstance(meaning, errors.Unavailable) or meaning.details["status"] in (401, 403):
-            OUTAGE.failed(meaning, time.monotonic())
+            OUTAGE.failed(meaning, time.monotonic(), made)
         else:
             OUTAGE.passed(time.monotonic())
         raise meaning from error

@@ -122,13 +122,14 @@ class Rounds:
 
     async def _round(self, account: Account) -> Grant | None:
         loop, mine = asyncio.get_running_loop(), account.allowance
-        wish = mine.wish(self._asking(account), self._queued(account.name), loop.time())
+        made = loop.time()
+        wish = mine.wish(self._asking(account), self._queued(account.name), made)
         try:
             done = await self._ledger.renew(
                 account.name, wish, lambda share: mine.lower(share, loop.time())
             )
         except WorkerError as error:
-            self._outages[account.name].failed(error, loop.time())
+            self._outages[account.name].failed(error, loop.time(), made)
             mine.ledger_lost(loop.time())
             self._moved(account.name)
             return None

@@ -4,7 +4,6 @@ Whatever the endpoint does, the answer is an `Outcome`; only cancellation and bu
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -35,8 +34,6 @@ from workers.adapters.endpoints.refusals import (
 from workers.adapters.endpoints.streaming import Fold, Malformed
 from workers.adapters.endpoints.transport import EndpointRequest
 from workers.ports import EndpointInfo
-
-log = logging.getLogger(__name__)
 
 USER_AGENT = "phi3-batch-worker"
 
@@ -92,7 +89,6 @@ class HttpEndpoint:
         self._options = dict(options or {})
         self._clock = clock
         self._done: set[Task] = set()
-        self._stopped_by: str | None = None
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -110,18 +106,7 @@ class HttpEndpoint:
         elif outcome.code == NO_SUCH_PATH and self._done and task not in self._done:
             # Servers are set up for chat and no more: that must not stop their chat.
             outcome = task_unsupported(outcome)
-        self._warn(outcome)
         return outcome
-
-    def _warn(self, outcome: Outcome) -> None:
-        """Tell the operator, once, of what rows wait for: no row's error will ever name it."""
-        stops = outcome.kind in ("auth", "gone") or outcome.code == CONNECT_FAILED
-        if stops and outcome.code != self._stopped_by:
-            log.warning("deployment %s cannot be used: %s", self._deployment.name, outcome.message)
-        elif outcome.kind == "ok" and self._stopped_by:
-            log.info("deployment %s can be used again", self._deployment.name)
-        if stops or outcome.kind == "ok":
-            self._stopped_by = outcome.code
 
     async def info(self) -> EndpointInfo | None:
         """What the endpoint says of itself; None where it cannot or will not say."""
