@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     """
     given = _arguments(arguments)
     console = Console(highlight=False, soft_wrap=True)
-    if known := _completed(given.run):
+    if not given.again and (known := _completed(given.run)):
         return _tell_known(given, known, console)
     try:
         status, interrupted = asyncio.run(_run(given, console))
@@ -65,9 +65,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.writable(given.out or OUT)
     parser.writable(given.data)
     given.run = run_of(given.data, given.file, given.options, _endpoints())
-    if given.again:
-        given.run.forget()
-    record = given.run.record
+    record = None if given.again else given.run.record
     own = record is not None and given.out is not None and record.results == given.out.resolve()
     if given.out and not own and (found := results.lie_in(given.out)):
         parser.error(f"{given.out} holds {', '.join(found)} already: name a folder of its own")
@@ -91,7 +89,10 @@ def read_options(given: str) -> dict[str, Any]:
         parse_options(raw)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        reason = f"cannot read {error.filename}: {error.strerror}"
+        raise argparse.ArgumentTypeError(reason) from error
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return raw
 
@@ -146,7 +147,9 @@ async def _run(given: argparse.Namespace, console: Console) -> tuple[JobStatus, 
         key=function_key(given.data),
     )
     tell(f"starting storage, Service Bus and {given.workers} function host(s)")
-    async with stack(options, tell, reopen) as running:
+    # Storage is up then, on a folder that nobody else has, and every setting has been read.
+    prepare = given.run.begin_anew if given.again else reopen
+    async with stack(options, tell, prepare) as running:
         tell(
             "asking the endpoints that DEPLOYMENTS names"
             if running.endpoint is None

@@ -60,8 +60,16 @@ class Run:
             shutil.rmtree(self.blobs)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Remove what was stored and noted. To be done while no storage runs."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def begin_anew(self, storage: BlobServiceClient, _: Settings) -> None:
+        """Empty the run's storage, and remove its record. To be done while no host runs."""
+        (self._folder / RECORD).unlink(missing_ok=True)
+        # Whole containers: a blob whose lease a killed host still holds could not be deleted.
+        for container in [each.name async for each in storage.list_containers()]:
+            await storage.delete_container(container)
+            await storage.create_container(container)
 
 
 def run_of(data: Path, file: Path, options: Mapping[str, Any], endpoints: Iterable[str]) -> Run:

@@ -12,11 +12,13 @@ from local import results, running, verifying
 from local.__main__ import main
 from local.dropping import MAX_METADATA, metadata_for
 from local.progress import describe
+from local.staying import PORTS
 from schemas.jobs import JobStatus
 from schemas.results import Counts, Manifest, Tokens
 from workers.intake.announcements import metadata_options
 
 SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")
+FREE_PORTS = [each for name in PORTS for each in (f"--{name}-port", "0")]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")
         (["run"], "FILE"),
         (["run", "no-such.jsonl"], "no-such.jsonl is not a file"),
         (["run", SAMPLE, "--options", "{"], "not JSON"),
-        (["run", SAMPLE, "--options", "@none.json"], "No such file or directory: 'none.json'"),
+        (["run", SAMPLE, "--options", "@none.json"], "cannot read none.json: No such file"),
         (["run", SAMPLE, "--options", "[]"], "have to be a JSON object"),
         (["run", SAMPLE, "--options", '{"max_token": 5}'], "max_tokens"),
         (["run", SAMPLE, "--workers", "0"], "must be 1 to 64"),
@@ -35,8 +37,8 @@ SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")
         (["run", SAMPLE, "--latency", "-1"], "must be 0 to 3600 seconds"),
         (["run", SAMPLE, "--requests-per-minute", "-4"], "0 means unlimited"),
         (["run", SAMPLE, "--out", SAMPLE], f"cannot write into {SAMPLE}: File exists"),
-        (["up", "--data", SAMPLE], f"cannot write into {SAMPLE}: File exists"),
-        (["up", "--bus-port", "65536"], "must be 0 to 65535"),
+        (["up", "--data", SAMPLE, *FREE_PORTS], f"cannot write into {SAMPLE}: File exists"),
+        (["up", *FREE_PORTS, "--bus-port", "65536"], "must be 0 to 65535"),
         (["run", SAMPLE, "--profile", "unknown"], "invalid choice"),
         (["verify", "no-such-folder"], "no-such-folder has no manifest.json"),
         (["verify", SAMPLE], "has no manifest.json that can be read: Not a directory"),
@@ -63,7 +65,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with pytest.raises(SystemExit) as ended:
-            main(["up", "--http-port", port])
+            main(["up", *FREE_PORTS, "--http-port", port])
     assert ended.value.code == 2
     assert f"port {port}: Address already in use" in capsys.readouterr().err
 

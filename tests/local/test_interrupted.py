@@ -144,6 +144,9 @@ async def test_what_is_completed_is_not_asked_again_but_on_demand(command: Comma
     status, _, err = await command.run("--again")
     assert status == 2
     assert "out holds output.jsonl" in err, "results that were paid for stay"
+    status, said, _ = await command.run()
+    assert status == 0
+    assert "it completed before: nothing is asked" in said, "a refusal forgets nothing"
     assert (await command.run("--again", "--out", str(command.folder / "anew")))[0] == 0
     assert billed(command.endpoint) == (200, 400)
     assert list((command.folder / "data" / "runs").rglob("azurite")) == [], "all is at home"
@@ -161,19 +164,44 @@ async def test_other_options_or_endpoints_are_another_run(command: Command, tmp_
     assert len(lines(tmp_path / "simulated" / "output.jsonl")) == 200
 
 
-async def test_the_same_command_at_once_is_refused(command: Command) -> None:
+async def test_a_refused_again_keeps_what_was_answered(command: Command) -> None:
+    assert await command.interrupt(signal.SIGINT, at=60) == 130
+    status, _, err = await command.run("--again")
+    assert status == 2
+    assert "out holds output.jsonl" in err
+    status, said, err = await command.run()
+    assert (status, err) == (0, "")
+    assert "going on with rows.jsonl" in said
+    assert billed(command.endpoint) == (200, 200), "nothing was asked twice"
+
+
+async def test_again_begins_anew_what_was_killed(command: Command) -> None:
+    assert await command.interrupt(signal.SIGKILL, at=60) == -signal.SIGKILL
+    before = billed(command.endpoint)[1]
+    status, said, err = await command.run("--again")
+    assert (status, err) == (0, "")
+    assert "going on with" not in said
+    assert lines(command.out / "output.jsonl") == list(range(1, 201))
+    assert billed(command.endpoint) == (200, before + 200)
+
+
+@pytest.mark.parametrize("again", [(), ("--again",)])
+async def test_the_same_command_at_once_is_refused(
+    command: Command, again: tuple[str, ...]
+) -> None:
     async with running(*command.arguments, **command.settings) as first:
         output = asyncio.create_task(first.communicate())
         async with asyncio.timeout(DEADLINE):
             while not billed(command.endpoint)[1]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         first.send_signal(signal.SIGSTOP)
-        status, _, err = await command.run()
+        status, _, err = await command.run(*again)
         first.send_signal(signal.SIGCONT)
-        first.terminate()
-        await output
+        out, _ = await output
+        assert first.returncode == 0, out
     assert status == 1
     assert "is in use: is another one running?" in err
+    assert billed(command.endpoint) == (200, 200)
 
 
 @pytest.mark.long
