@@ -49,7 +49,8 @@ def exit_status(status: JobStatus, *, strict: bool, interrupted: bool) -> int:
         return INTERRUPTED
     if status.state != "completed":
         reason = f": {status.reason.message}" if status.reason else ""
-        print(f"error: the job {status.state or 'was rejected'}{reason}", file=sys.stderr)
+        stands = "was rejected" if status.state in {None, "rejected"} else status.state
+        print(f"error: the job {stands}{reason}", file=sys.stderr)
         return NOT_COMPLETED
     if counts is None or not counts.errors or (counts.succeeded and not strict):
         return 0

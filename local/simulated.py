@@ -27,7 +27,10 @@ def settings_for(profile: ProfileName, limits: Limits, url: str, key: str) -> di
     """The settings with which the function app calls a simulator at `url`."""
     quota = {name: getattr(limits, name) or None for name in _QUOTAS}
     common = {"auth": "key", "key_setting": KEY_SETTING} | {k: v for k, v in quota.items() if v}
-    deployments = [common | each for each in _deployments(profile, url)]
+    contexts = {each.name: {"context_length": each.context} for each in MODELS if each.context}
+    deployments = [
+        common | contexts.get(each["model"], {}) | each for each in _deployments(profile, url)
+    ]
     return {"DEPLOYMENTS": json.dumps(deployments), KEY_SETTING: key}
 
 

@@ -31,11 +31,12 @@ REASON = Reason(code="invalid_options", message="mend them")
         ("completed", Counts(total=2, failed=2), False, 3, "error: every row failed"),
         ("failed", Counts(), False, 1, "error: the job failed: mend them"),
         ("cancelled", Counts(total=1, cancelled=1), False, 1, "error: the job cancelled"),
+        ("rejected", None, False, 1, "error: the job was rejected"),
     ],
 )
 def test_the_exit_status_tells_how_the_rows_fared(  # noqa: PLR0917
     state: str,
-    counts: Counts,
+    counts: Counts | None,
     strict: bool,
     status: int,
     said: str,
@@ -68,6 +69,19 @@ def test_errors_are_told_by_code_with_the_first_line_of_each(tmp_path: Path) -> 
     assert told[1] == "  2 timeout: line 5: change it"
     assert told[2] == "  1 content_filter: line 3: change it"
     assert told[11] == "  4 with other codes"
+
+
+async def test_a_row_beyond_the_models_context_is_refused_unasked(tmp_path: Path) -> None:
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows = ({"prompt": "hello"}, {"prompt": "x" * 100_000})
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    status, _, err = await run(str(file), "--data", str(tmp_path / "data"), "--out", str(out))
+    assert (status, err) == (0, "")
+    (line,) = (out / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["error"]["code"] == "context_length_exceeded"
+    assert "than the 4096 that phi-3-mini can read" in line
+    (use,) = json.loads((out / "manifest.json").read_text())["use"].values()
+    assert use["calls"] == 1
 
 
 async def test_a_strict_run_with_a_row_that_failed_exits_with_3(tmp_path: Path) -> None:

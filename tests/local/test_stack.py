@@ -36,6 +36,9 @@ def test_a_simulator_becomes_deployments_that_the_app_accepts(profile: ProfileNa
     assert {"chat", "embeddings"} <= {task for each in deployments for task in each.serves}
     limit = LIMITS[profile].requests_per_minute or None
     assert {each.requests_per_minute for each in deployments} == {limit}
+    contexts = {each.model: each.context_length for each in deployments}
+    assert contexts[simulated.CHAT_MODEL] == 4096, "the service need not ask to know"
+    assert contexts[simulated.EMBED_MODEL] is None
     assert given[simulated.KEY_SETTING] == "secret"
     assert "secret" not in given["DEPLOYMENTS"]
 
