@@ -25,6 +25,13 @@ FOREIGN = {
     "one short JSON array": (b'[{"prompt": "p"}]', "this is one JSON array"),
     "a printed JSON array": (json.dumps(ROWS, indent=2).encode(), "this is one JSON array"),
     "printed objects": (json.dumps(ROWS[0], indent=2).encode(), "no object stands on one line"),
+    "an array on each line": (b"[1,2]\n[3]", "this is a JSON array on each line"),
+    "an array whose items are arrays": (b"[[1],\n[2]]", "this is one JSON array"),
+    "Latin-1": ('{"prompt":"\xe9"}\n'.encode("latin-1") * 1500, "this is not UTF-8"),
+    "printed objects beyond ASCII": (
+        json.dumps({"prompt": "é" * 40_000}, indent=1, ensure_ascii=False).encode(),
+        "no object stands on one line",
+    ),
     "UTF-16": (LINES.encode("utf-16"), "this is UTF-16"),
     "UTF-16 without a mark": (LINES.encode("utf-16-be"), "this is UTF-16"),
     "UTF-16 the other way": (LINES.encode("utf-16-le"), "this is UTF-16"),

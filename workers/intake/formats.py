@@ -1,5 +1,7 @@
 """What is a file that holds no JSON Lines, and what has to be done with it?"""
 
+import orjson
+
 HEAD_BYTES = 64 * 1024
 
 # What a file of each kind begins with: byte order marks of UTF-16 and UTF-32, and magic numbers.
@@ -24,8 +26,12 @@ def what_it_is(head: bytes) -> str:
         return "this is UTF-16: save it as UTF-8"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):
+        if _is_arrays(text):
+            return "this is a JSON array on each line: write each row as a JSON object instead"
         return "this is one JSON array: write each of its items on a line of its own"
     if text.startswith(b"{"):
+        if not _is_utf8(text):
+            return "this is not UTF-8, but Latin-1 or another encoding: save it as UTF-8"
         return "this is JSON, but no object stands on one line: write each on a line of its own"
     if text.startswith(b"<"):
         return "this is HTML or XML: write each row as a JSON object on a line of its own"
@@ -38,6 +44,25 @@ def _is_wide(head: bytes) -> bool:
     """Whether every other byte is a zero, as where UTF-16 without a mark holds ASCII."""
     even, odd = head[::2].count(0), head[1::2].count(0)
     return max(even, odd) > len(head) // 3
+
+
+def _is_arrays(text: bytes) -> bool:
+    """Whether the first line is a whole array, and more lines follow."""
+    first, _, others = text.partition(b"\n")
+    try:
+        orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return False
+    return bool(others.strip())
+
+
+def _is_utf8(text: bytes) -> bool:
+    """Whether this is UTF-8, but for a character that may be cut off at the end."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return True
 
 
 def _is_table(text: bytes) -> bool:
