@@ -62,6 +62,8 @@ setup: .venv/.installed node_modules/.installed
 
 .venv/.installed: requirements.txt requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python >= 3.11 found: install one, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@! test -L .venv || ! grep -qvxF "$$(pwd -P)" .venv/lib/python*/site-packages/phi3-batch-worker.pth 2>/dev/null \
+		|| { echo "error: .venv is a link to another folder's environment: remove it, and make again" >&2; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "installing Python packages into .venv"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt

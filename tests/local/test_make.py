@@ -63,3 +63,24 @@ def test_names_survive_too_and_what_is_not_given_is_left_out(project: Path) -> N
         *("--out", "$out", "--again"),
     ]
     assert "--out" not in arguments(project)
+
+
+def test_an_environment_that_is_a_link_to_another_folders_stays_as_it_is(
+    project: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    (project / ".venv").rename(theirs)
+    (project / ".venv").symlink_to(theirs)
+    (theirs / ".installed").unlink()
+    packages = theirs / "lib/python3.12/site-packages"
+    packages.mkdir(parents=True)
+    path = packages / "phi3-batch-worker.pth"
+    path.write_text("/the/other/folder")
+    make = ["make", "--silent", "setup"]
+    done = subprocess.run(make, cwd=project, capture_output=True, check=False, text=True)
+    assert done.returncode == 2
+    assert "error: .venv is a link to another folder's environment" in done.stderr
+    assert not (theirs / ".installed").exists()
+    path.write_text(str(project))
+    subprocess.run(make, cwd=project, capture_output=True, check=True)
+    assert (theirs / ".installed").exists(), "a link to one's own is as good as a folder"
