@@ -197,10 +197,10 @@ async def test_the_same_command_at_once_is_refused(
         first.send_signal(signal.SIGSTOP)
         status, _, err = await command.run(*again)
         first.send_signal(signal.SIGCONT)
+        assert status == 1
+        assert "is in use: is another one running?" in err
         out, _ = await output
         assert first.returncode == 0, out
-    assert status == 1
-    assert "is in use: is another one running?" in err
     assert billed(command.endpoint) == (200, 200)
 
 
