@@ -83,13 +83,14 @@ class JobOptions(BaseModel):
     )
     template_for: Literal["all_rows", "other_rows"] = Field(
         default="all_rows",
+        exclude_if=lambda chosen: chosen == "all_rows",
         description="whether the template also makes requests of rows that are some by "
         "themselves; the requests in a file of errors always pass as they are",
     )
     on_missing: Literal["refuse", "empty"] = Field(
         default="refuse",
-        description="whether a row is refused for a field of the template that is null or "
-        "missing, or the field becomes an empty text",
+        exclude_if=lambda chosen: chosen == "refuse",
+        description="a field of the template that is null or missing refuses its row, or is empty",
     )
     completion_window: str = Field(
         default="24h",
@@ -100,8 +101,8 @@ class JobOptions(BaseModel):
     )
     on_duplicate: Literal["refuse", "number"] = Field(
         default="refuse",
-        description="whether a row whose custom_id stood earlier is refused, or asked with its "
-        "line's number behind it: a#7; where the file gives that too, under its job and line",
+        exclude_if=lambda chosen: chosen == "refuse",
+        description="a row whose custom_id stood earlier is refused, or asked as a#7, by its line",
     )
     priority: Priority | None = Field(
         default=None, description="normal, but low for files of the nightly container"

@@ -166,3 +166,11 @@ def test_all_options_are_accepted_together() -> None:
     }
     assert set(options) == set(JobOptions.model_fields)
     assert parse_options(options).model_dump() == options
+
+
+def test_options_that_earlier_workers_refuse_are_written_only_where_they_are_set() -> None:
+    new = {"template_for", "on_missing", "on_duplicate"}
+    assert not new & JobOptions().model_dump().keys()
+    chosen = JobOptions(template_for="other_rows", on_missing="empty", on_duplicate="number")
+    assert new <= chosen.model_dump().keys()
+    assert JobOptions.model_validate(chosen.model_dump()) == chosen

@@ -18,7 +18,14 @@ from schemas.jobs import (
     Reason,
 )
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage, ShardMessage
-from workers.errors import InputError, NewerVersion, Unavailable, WorkerError
+from workers.errors import (
+    InputError,
+    NewerVersion,
+    StorageError,
+    Unavailable,
+    Unreadable,
+    WorkerError,
+)
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
@@ -150,7 +157,7 @@ class Inbox:
             await self._give_up(received)
         except NewerVersion as error:
             await self._refuse(received, error)
-        except Unavailable as error:
+        except (Unavailable, StorageError, Unreadable) as error:
             # Without a delay the dead letter would come back at once, and for ever.
             log.debug("a dead message of jobs waits: %s", error)
             await self._send_again(received, DEAD_RETRY_SECONDS, tries)

@@ -133,3 +133,9 @@ async def test_pages_of_a_filter_that_few_fit_are_short_and_go_on() -> None:
         rest = await service.ask("GET", "/api/jobs", state="rejected", after=page["last_id"])
         assert [len(rest.body["data"]), rest.body["has_more"]] == [3, False]
         assert (await service.ask("GET", "/api/jobs", tenant="blue")).body["data"] == []
+
+
+async def test_a_request_of_a_later_version_is_refused_in_the_usual_form() -> None:
+    async with bench() as service:
+        reply = await service.ask("POST", "/api/jobs", {**REQUEST, "schema_version": 9})
+        assert (reply.code, reply.body["error"]["code"]) == (400, "newer_version")

@@ -477,3 +477,27 @@ def test_many_ends_that_are_owed_keep_a_process_from_more_work() -> None:
         assert shop.answers() == ALL
 
     lived(test)
+
+
+def test_a_copy_does_not_join_an_attempt_whose_lease_was_lost_while_storage_was_away() -> None:
+    """What the first was answered is in memory alone, until storage is back."""
+
+    async def test(shop: Shop) -> None:
+        delivery = shop.bus.receive("shards")
+        assert delivery is not None
+        handler = shop.process.service.inbox.shards
+        first = asyncio.create_task(handler(received(delivery)))
+        await asyncio.sleep(5.0)
+        shop.away(30.0)
+        await asyncio.sleep(31.0)
+        for ref, blob in shop.blobs.blobs.items():
+            if "/leases/" in ref.name:
+                blob.lease = None
+        await handler(received(delivery))
+        await first
+        shop.bus.complete(delivery)
+        await shop.finish()
+        assert shop.answers() == ALL
+        assert len(shop.asked) == ROWS
+
+    lived(test)

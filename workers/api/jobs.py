@@ -1,6 +1,7 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,7 +21,14 @@ from workers.api.routing import (
     ReadJob,
     route,
 )
-from workers.errors import InputError, Unavailable, first_of
+from workers.errors import (
+    InputError,
+    NewerVersion,
+    StorageError,
+    Unavailable,
+    Unreadable,
+    first_of,
+)
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.jobs import lifecycle
@@ -37,6 +45,8 @@ INSURED_SECONDS: Final = 10.0
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
 _STATUS_OF: Final = {"file_not_found": 404, "file_changed": 409, "message_too_large": 413}
+
+log = logging.getLogger(__name__)
 
 
 class Api:
@@ -68,6 +78,11 @@ class Api:
         except InputError as error:
             status = _STATUS_OF.get(error.code, 400)
             return HttpRefusal(status, error.code, str(error), param=error.param).reply()
+        except NewerVersion as error:
+            return HttpRefusal(400, "newer_version", str(error)).reply()
+        except (StorageError, Unreadable):
+            log.exception("storage refused what HTTP asked for")
+            return HttpRefusal(500, "storage_refused", "storage refused: see the log").reply()
         except Unavailable:
             away = HttpRefusal(503, "unavailable", "storage or bus is out of reach: ask again")
             return away.reply()

@@ -6,14 +6,22 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Literal
 
 from schemas.jobs import Job, JobState
-from schemas.results import DeploymentUse, Manifest, ManifestFile, ManifestPart, Part, Receipt
+from schemas.results import (
+    CodeCount,
+    DeploymentUse,
+    Manifest,
+    ManifestFile,
+    ManifestPart,
+    Part,
+    Receipt,
+)
 from workers.errors import BlobExists, StorageError, first_of
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef
-from workers.rows.writing import add_use
+from workers.rows.writing import add_codes, add_use
 
 PartName = Literal["output", "errors"]
 
@@ -109,6 +117,7 @@ class Finisher:
         parts: dict[PartName, list[ManifestPart]] = {"output": [], "errors": []}
         ends: dict[PartName, int] = {"output": 0, "errors": 0}
         use: dict[str, DeploymentUse] = {}
+        codes: dict[str, CodeCount] = {}
         async for receipt in self._receipts(job, state.shards):
             for kind, part in _parts(receipt):
                 parts[kind].append(
@@ -123,9 +132,11 @@ class Finisher:
                 ends[kind] += part.length
             for name, used in receipt.use.items():
                 use[name] = add_use(use[name], used) if name in use else used
+            # Not those of the state: an earlier worker's swap knows nothing of them.
+            codes = add_codes(codes, receipt.codes)
         errors = await self._commit(job, state, "errors", parts["errors"])
         output = await self._commit(job, state, "output", parts["output"])
-        manifest = self._manifest(job, state, output, errors, use)
+        manifest = self._manifest(job, state, output, errors, use=use, codes=codes)
         await self._store.create_once(
             self._store.result(job, "manifest.json"),
             manifest.model_dump_json(indent=2).encode(),
@@ -184,7 +195,9 @@ class Finisher:
         state: JobState,
         output: ManifestFile,
         errors: ManifestFile,
+        *,
         use: dict[str, DeploymentUse],
+        codes: dict[str, CodeCount],
     ) -> Manifest:
         now = self._clock()
         asked: dict[str, Any] = job.options.model_dump(mode="json", exclude_none=True)
@@ -201,7 +214,7 @@ class Finisher:
             options=asked,
             counts=state.counts,
             tokens=state.tokens,
-            codes=state.codes,
+            codes=codes,
             created=iso(job.created),
             started=None if state.started is None else iso(state.started),
             finished=iso(now),

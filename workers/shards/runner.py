@@ -109,7 +109,13 @@ class Runner:
             raise Unavailable("too many attempts of this process owe their end to storage")
         name = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         lease = Lease(self._blobs, await self._store.lease_blob(job.id, message.shard), name)
-        if not await lease.acquire():
+        # Where storage was away for longer than a lease lasts, an attempt of this very process may
+        # have lost its own and have yet to write what it was answered.
+        if self._is_here(message) or not await lease.acquire():
+            await self._send_copy(message, HELD_RETRY_SECONDS)
+            return
+        if self._is_here(message):
+            await lease.release()
             await self._send_copy(message, HELD_RETRY_SECONDS)
             return
         attempt = Attempt(
@@ -117,6 +123,12 @@ class Runner:
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
         await self._attempt(attempt, message, repeated)
+
+    def _is_here(self, message: ShardMessage) -> bool:
+        """Whether an attempt of this process at the shard has no end yet."""
+        return any(
+            (each.job.id, each.shard) == (message.job, message.shard) for each in self._unended
+        )
 
     async def _attempt(self, attempt: Attempt, message: ShardMessage, repeated: bool) -> None:
         """Bring a shard to its receipt, or put the rest of it back on the queue."""
