@@ -70,13 +70,13 @@ async def sweep(timer: func.TimerRequest) -> None:
     await running.nightly.resume()
 
 
-@app.route("api/{*path}", methods=list(func.HttpMethod))
+@app.route("{*path}", methods=list(func.HttpMethod))
 async def api(req: func.HttpRequest) -> func.HttpResponse:
     """Jobs over HTTP; what is not known is answered too."""
     reply = await (await service()).api.answer(
         HttpCall(
             method=req.method,
-            path=f"/api/{req.route_params.get('path', '')}",
+            path=f"/{req.route_params.get('path', '')}",
             query=req.params,
             headers={name.lower(): value for name, value in req.headers.items()},
             body=req.get_body(),

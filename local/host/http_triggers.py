@@ -32,6 +32,9 @@ def build(
 ) -> web.Application:
     """The host's web application. Without a `key`, all may call, as under `func start`."""
     application = web.Application()
+    # The host's own come first: a function's route for everything takes none of them.
+    application.router.add_get("/admin/host/status", _status)
+    application.router.add_post("/admin/functions/{name}", _run_timer(timers, key))
     for function in functions:
         route = aiohttp_route(function.trigger.get("route") or function.name)
         path = "/" + "/".join(part for part in (prefix, route) if part)
@@ -40,8 +43,6 @@ def build(
             application.router.add_route(method, path, handler)
             if path != (without := _CATCH_ALL.sub("", path)):
                 application.router.add_route(method, without, handler)
-    application.router.add_get("/admin/host/status", _status)
-    application.router.add_post("/admin/functions/{name}", _run_timer(timers, key))
     return application
 
 

@@ -217,6 +217,14 @@ async def test_without_the_function_key_nothing_is_told_over_http(
         assert body["error"]["code"] == "unknown_job" if code == 404 else body["object"] == "list"
 
 
+@pytest.mark.parametrize("path", ["/", "/api", "/nope", "/api/nope/"])
+async def test_a_path_that_is_none_is_answered_in_the_form_of_all_errors(
+    user: User, path: str
+) -> None:
+    code, body = await user.ask("GET", path, headers=KEYED)
+    assert (code, body["error"]["code"]) == (404, "unknown_url")
+
+
 async def started(user: User, name: str, rows: int) -> str:
     """Drop a slow file; gives its job once some of its rows are done."""
     await user.drop(name, jsonl(chats(rows, name, **SLOW)))

@@ -339,7 +339,7 @@ def test_every_http_door_needs_a_function_key() -> None:
         if told["type"] == "httpTrigger":
             doors_found.append(told["route"])
             assert str(told["authLevel"].value) == "function", told["route"]
-    assert sorted(doors_found) == ["api/{*path}"]
+    assert sorted(doors_found) == ["{*path}"]
 
 
 @pytest.mark.parametrize(
