@@ -350,11 +350,32 @@ def test_what_cannot_be_asked_is_refused_with_a_reason(row: object, code: str) -
     assert refused(row).code == code
 
 
+@pytest.mark.parametrize("blank", [None, "", " \n", [], [{"type": "text", "text": " "}]])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant"},
+        {"role": "assistant", "tool_calls": []},
+        {"role": "assistant", "function_call": None},
+        {"role": "tool", "tool_call_id": "1"},
+        {"role": "tool", "tool_calls": [{"id": "1"}]},
+        {"role": "function", "name": "f"},
+        {"role": "user"},
+        {"role": "system"},
+    ],
+)
+def test_a_turn_that_is_blank_as_a_whole_is_refused_whoever_said_it(turn: Any, blank: Any) -> None:
+    refusal = refused({"messages": [USER, {**turn, "content": blank}, USER]})
+    assert refusal.message.startswith("line 7: messages.1.content: blank as a whole")
+
+
 @pytest.mark.parametrize(
     "row",
     [
-        {"messages": [USER, {"role": "assistant", "content": ""}, USER]},
-        {"messages": [USER, {"role": "tool", "content": "", "tool_call_id": "1"}]},
+        {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+        {"messages": [USER, {"role": "assistant", "function_call": {"name": "f"}}, USER]},
+        {"messages": [USER, {"role": "assistant", "content": None, "refusal": "No."}, USER]},
+        {"messages": [USER, {"role": "tool", "content": "3", "tool_call_id": "1"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
         {"input": ["a", ""]},
         {"input": [0]},
@@ -368,7 +389,7 @@ def test_what_says_something_is_asked(row: object) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"prompt": " "}, "prompt: blank as a whole, so that nothing would be asked"),
+        ({"prompt": " "}, "prompt: blank as a whole: it has to say something"),
         ({"input": ""}, "input: String should have at least 1 character"),
         ({"input": []}, "input: List should have at least 1 item after validation, not 0"),
         ({"input": ["a", 3]}, "input.1: Input should be a valid string"),

@@ -21,8 +21,8 @@ from schemas.requests import (
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
 _NUMBERS = (int, float)
-# What others said in a conversation may be nothing: a tool's result, an answer of calls alone.
-_ASKING = frozenset({"system", "developer", "user"})
+# What an assistant's turn may say in the place of a text.
+_SAID_OTHERWISE = ("tool_calls", "function_call", "refusal", "audio")
 # How pydantic names the forms of a union in the place of a mistake; people know only fields.
 _FORM = re.compile(r"(constrained-)?str|list\[.*\]")
 
@@ -41,11 +41,11 @@ def task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str
 
 
 def check_body(task: Task, body: Mapping[str, Any]) -> None:
-    """Hold a body to its task's model; what asks has to say something. Raises WrongRow."""
+    """Hold a body to its task's model; each part of it has to say something. Raises WrongRow."""
     _check(BODY_OF_TASK[task], body, "body")
     if task == "chat":
         for at, turn in enumerate(body["messages"]):
-            if turn["role"] in _ASKING:
+            if not (turn["role"] == "assistant" and any(map(turn.get, _SAID_OTHERWISE))):
                 _refuse_blank(turn.get("content"), f"messages.{at}.content")
     elif task == "completions":
         _refuse_blank(body["prompt"], "prompt")
@@ -122,7 +122,7 @@ def plain_chat(body: Mapping[str, Any]) -> bool:
 
 def _refuse_blank(value: Any, where: str) -> None:
     if _is_blank(value):
-        raise WrongRow("invalid_row", f"{where}: blank as a whole, so that nothing would be asked")
+        raise WrongRow("invalid_row", f"{where}: blank as a whole: it has to say something")
 
 
 def _is_blank(value: Any) -> bool:
