@@ -3,21 +3,12 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
-import orjson
-from pydantic import ValidationError
-
-from schemas.jobs import (
-    NEWEST_VERSION,
-    SCHEMA_VERSION,
-    TRACEPARENT,
-    Asked,
-    JobState,
-    Reason,
-)
-from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage, ShardMessage
+from schemas.jobs import TRACEPARENT, Asked, JobState, Reason
+from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage
 from workers.errors import (
     InputError,
     NewerVersion,
@@ -36,7 +27,7 @@ from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import REPEATED, TRACE, Bus, OutMessage, Received
-from workers.shards.runner import Runner
+from workers.shards.runner import Runner, read_shard_message
 
 RETRY_SECONDS: Final = 30.0
 DEAD_RETRY_SECONDS: Final = 60.0
@@ -75,9 +66,12 @@ class Inbox:
         self._bus = bus
         self._doors = doors
         self._intake = intake
-        self._runner = runner
         self._finisher = finisher
         self._clock = clock
+        self.shards: Callable[[Received], Awaitable[None]] = partial(
+            runner.run, refuse=self._refuse
+        )
+        """Handle a message on `shards`, as `Runner.run` does."""
 
     # -- the queue `jobs`
 
@@ -126,25 +120,6 @@ class Inbox:
 
         await self._transitions.take(job, expired, repeated=repeated)
 
-    # -- the queue `shards`
-
-    async def shards(self, received: Received) -> None:
-        """Run the shard that a message names. Raises Draining when the process is about to end."""
-        message = await self._shard(received)
-        if message is None:
-            return
-        try:
-            await self._runner.run(message, repeated=received.repeated)
-        except NewerVersion as error:
-            await self._refuse(received, error)
-
-    async def _shard(self, received: Received) -> ShardMessage | None:
-        try:
-            return _read_shard(received.body)
-        except (InputError, NewerVersion) as error:
-            await self._refuse(received, error)
-        return None
-
     # -- dead letters
 
     async def dead_jobs(self, received: Received) -> None:
@@ -183,11 +158,14 @@ class Inbox:
 
     async def dead_shards(self, received: Received) -> None:
         """Send a dead letter again, as a repeat: the stored documents decide what comes of it."""
-        message = await self._shard(received)
-        if message is not None:
-            await self._outbox.send_shards(
-                message.job, [message.shard], message.gen, delay=DEAD_RETRY_SECONDS, repeated=True
-            )
+        try:
+            message = read_shard_message(received.body)
+        except (InputError, NewerVersion) as error:
+            await self._refuse(received, error)
+            return
+        await self._outbox.send_shards(
+            message.job, [message.shard], message.gen, delay=DEAD_RETRY_SECONDS, repeated=True
+        )
 
     async def drain_dead(self) -> None:
         """Handle dead letters that no trigger has come for: their queues start no instance.
@@ -230,17 +208,6 @@ class Inbox:
         reason = Reason(code=code, message=f"{error}; kept as {kept.container}/{kept.name}")
         origin = announcements.origin_of(received.body)
         await self._rejections.refuse(_name(received), reason, _asked(received), origin)
-
-
-def _read_shard(body: bytes) -> ShardMessage:
-    try:
-        raw = orjson.loads(body)
-        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
-        if isinstance(version, int) and version > NEWEST_VERSION:
-            raise NewerVersion("a message", version)
-        return ShardMessage.model_validate(raw)
-    except (orjson.JSONDecodeError, ValidationError):
-        raise InputError("invalid_message", "not a shard message") from None
 
 
 def _own(received: Received) -> dict[str, str]:

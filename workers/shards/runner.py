@@ -5,17 +5,29 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, cast, get_args
 
-from schemas.jobs import Job, JobState, Reason, Waiting
+import orjson
+from pydantic import ValidationError
+
+from schemas.jobs import NEWEST_VERSION, SCHEMA_VERSION, Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
 from schemas.results import Receipt, WaitReason
-from workers.errors import BlobChanged, BlobMissing, Draining, HandBack, Unavailable
+from workers.errors import (
+    BlobChanged,
+    BlobMissing,
+    Draining,
+    HandBack,
+    InputError,
+    NewerVersion,
+    Unavailable,
+)
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
+from workers.ports import Received
 from workers.rows.reading import rules_of
 from workers.settings import Settings
 from workers.shards.attempt import Attempt
@@ -38,6 +50,10 @@ CHANGED: Final = Reason(
 )
 
 log = logging.getLogger(__name__)
+
+
+Refuse = Callable[[Received, InputError | NewerVersion], Awaitable[None]]
+"""Keeps a message that cannot be read, and tells whoever sent it."""
 
 
 class Deployments(Dispatch, Routes, Protocol):
@@ -74,12 +90,20 @@ class Runner:
         self._quarantine = Quarantine()
         self._draining = False
 
-    async def run(self, message: ShardMessage, *, repeated: bool) -> None:
-        """Bring a shard as far as it goes now.
+    async def run(self, received: Received, refuse: Refuse) -> None:
+        """Bring the shard that a message names as far as it goes now.
 
-        A message may come at any time, any number of times. Raises Draining when the process is to
+        A message may come at any time, any number of times. One that this version cannot read, or
+        whose stored documents it cannot, goes to `refuse`. Raises Draining when the process is to
         stop.
         """
+        try:
+            message = read_shard_message(received.body)
+            await self._run_or_wait(message, received.repeated)
+        except (InputError, NewerVersion) as error:
+            await refuse(received, error)
+
+    async def _run_or_wait(self, message: ShardMessage, repeated: bool) -> None:
         if self._draining:
             raise Draining
         try:
@@ -282,6 +306,18 @@ class Runner:
             attempt.stop()
         while self._unended:
             await next(iter(self._unended)).ended.wait()
+
+
+def read_shard_message(body: bytes) -> ShardMessage:
+    """A message on `shards`. Raises NewerVersion, and InputError for anything else."""
+    try:
+        raw = orjson.loads(body)
+        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
+        if isinstance(version, int) and version > NEWEST_VERSION:
+            raise NewerVersion("a message", version)
+        return ShardMessage.model_validate(raw)
+    except (orjson.JSONDecodeError, ValidationError):
+        raise InputError("invalid_message", "not a shard message") from None
 
 
 def _waiting(wait: HandBack, now: float) -> Waiting | None:
