@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from schemas.jobs import TRACEPARENT, Asked, JobState, Reason
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage
@@ -68,7 +68,7 @@ class Inbox:
         self._intake = intake
         self._finisher = finisher
         self._clock = clock
-        self.shards: Callable[[Received], Awaitable[None]] = partial(
+        self.shards: Callable[[Received], Coroutine[Any, Any, None]] = partial(
             runner.run, refuse=self._refuse
         )
         """Handle a message on `shards`, as `Runner.run` does."""

@@ -10,9 +10,8 @@ from schemas.night import Night
 from workers.errors import Unavailable, first_of
 from workers.intake import announcements
 from workers.intake.doors import Doors
-from workers.jobs.documents import Versioned
 from workers.jobs.rejections import NOBODY
-from workers.jobs.store import JobStore
+from workers.jobs.store import JobStore, Versioned
 from workers.ports import BlobInfo, BlobRef
 
 PATIENCE_SECONDS: Final = 1200.0

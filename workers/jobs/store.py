@@ -3,28 +3,48 @@ written once.
 """
 
 import asyncio
+import contextlib
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Any, Final, Generic, NamedTuple, TypeVar
 
 import orjson
+from pydantic import BaseModel
 
-from schemas.jobs import Job, JobState, Reason
+from schemas.jobs import NEWEST_VERSION, SCHEMA_VERSION, Job, JobState, Reason
 from schemas.listing import Done
 from schemas.messages import Announcement
 from schemas.plans import PlannedShard, Verdict
 from schemas.results import Receipt
 from workers.clock import ServiceClock
-from workers.errors import BlobChanged, BlobExists, BlobMissing, first_of
-from workers.jobs.documents import Documents, dump, load
-from workers.ports import BlobInfo, BlobRef, Blobs
+from workers.errors import (
+    BlobChanged,
+    BlobExists,
+    BlobMissing,
+    NewerVersion,
+    Unreadable,
+    first_of,
+)
+from workers.ports import BlobInfo, BlobRef, Blobs, Stored
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
 PLAN_WIDTH: Final = 160
 _LINE_NUMBER: Final = struct.Struct("<I")
 _KEPT_JOBS: Final = 256
+
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned(Generic[Document]):
+    """A document as read, with the ETag that a swap has to meet."""
+
+    document: Document
+    etag: str
+    last_modified: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +56,18 @@ class Held:
     last_modified: float
 
 
-class JobStore(Documents):
-    """The documents of all jobs."""
+class ShardStanding(NamedTuple):
+    """What decides on a shard's message: no more is asked once the receipt stands."""
+
+    job: Job
+    receipt: Receipt | None
+    held: Held | None
+
+
+class JobStore:
+    """The documents of all jobs. Errors are those of the blob primitives, `NewerVersion` and
+    `Unreadable`. The clock hears the service's time with each document that is read.
+    """
 
     def __init__(
         self,
@@ -47,7 +77,8 @@ class JobStore(Documents):
         results_container: str,
         clock: ServiceClock | None = None,
     ) -> None:
-        super().__init__(blobs, clock)
+        self.blobs = blobs
+        self._clock = clock
         self.state_container = state_container
         self.results_container = results_container
         self._jobs: dict[str, Job] = {}
@@ -59,6 +90,59 @@ class JobStore(Documents):
     def result(self, job: Job, name: str) -> BlobRef:
         """A file among a job's results."""
         return BlobRef(self.results_container, f"{job.results}/{name}")
+
+    # -- documents of any kind
+
+    async def read(self, ref: BlobRef) -> Stored:
+        """A whole document; the clock hears the service's time with it."""
+        if self._clock is None:
+            return await self.blobs.read(ref)
+        asked = self._clock()
+        stored = await self.blobs.read(ref)
+        self._clock.heard(stored.server_time, asked)
+        return stored
+
+    async def create_once(
+        self, ref: BlobRef, data: bytes | IO[bytes], *, content_type: str
+    ) -> bool:
+        """Write a blob that must be written once; gives whether this call has written it.
+
+        A 409 may be about one's own success whose answer was lost, so callers use what stands.
+        """
+        try:
+            await self.blobs.create(ref, data, content_type=content_type)
+        except BlobExists:
+            return False
+        return True
+
+    async def create_document(self, ref: BlobRef, document: Document) -> Document:
+        """Write a document once; gives the one that stands, one's own or an earlier one."""
+        if await self.create_once(ref, dump(document), content_type="application/json"):
+            return document
+        return load(type(document), (await self.read(ref)).data)
+
+    async def held(self, model: type[Document], ref: BlobRef) -> Versioned[Document] | None:
+        """A stored document with its version, or None."""
+        try:
+            stored = await self.read(ref)
+        except BlobMissing:
+            return None
+        return Versioned(load(model, stored.data), stored.etag, stored.last_modified)
+
+    async def find(self, model: type[Document], ref: BlobRef) -> Document | None:
+        """A stored document, or None."""
+        held = await self.held(model, ref)
+        return None if held is None else held.document
+
+    async def replace(
+        self, ref: BlobRef, document: Document, etag: str
+    ) -> Versioned[Document] | None:
+        """Swap a document; gives what stands then, None where that is somebody else's."""
+        with contextlib.suppress(BlobChanged):
+            await self.blobs.replace(ref, dump(document), etag)
+        # After a lost answer the conflict is one's own success: what stands tells.
+        held = await self.held(type(document), ref)
+        return held if held is not None and held.document == document else None
 
     # -- open markers
 
@@ -240,6 +324,18 @@ class JobStore(Documents):
             raise first_of(errors) from errors
         return [task.result() for task in tasks]
 
+    async def standing(self, job: str, shard: int) -> ShardStanding | None:
+        """What stands of a shard and its job, read at the same time; None where no job does."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                found = group.create_task(self.job(job))
+                receipt = group.create_task(self.receipt(job, shard))
+                held = group.create_task(self.state(job))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        known = found.result()
+        return None if known is None else ShardStanding(known, receipt.result(), held.result())
+
     async def lease_blob(self, job: str, shard: int) -> BlobRef:
         """The blob that carries a shard's lease and nothing else."""
         ref = self.ref(job, "leases", str(shard))
@@ -256,6 +352,24 @@ class JobStore(Documents):
         ref = BlobRef(self.state_container, f"refused/{what}")
         await self.create_once(ref, data, content_type="application/octet-stream")
         return ref
+
+
+def dump(document: BaseModel) -> bytes:
+    """A document as it is stored."""
+    return orjson.dumps(document.model_dump(mode="json"))
+
+
+def load(model: type[Document], data: bytes) -> Document:
+    """A document as it was stored. Raises NewerVersion, and Unreadable for anything else."""
+    try:
+        raw: Any = orjson.loads(data)
+        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
+        if isinstance(version, int) and version > NEWEST_VERSION:
+            raise NewerVersion(model.__name__, version)
+        return model.model_validate(raw)
+    except ValueError:
+        # Not chained: what is quoted may be a prompt of the options.
+        raise Unreadable(f"a {model.__name__} is not what this service writes") from None
 
 
 def _plan_line(shard: PlannedShard) -> bytes:

@@ -114,14 +114,13 @@ class Runner:
             await self._send_copy(message, OUTAGE_RETRY_SECONDS, repeated=True)
 
     async def _run(self, message: ShardMessage, repeated: bool) -> None:
-        job = await self._store.job(message.job)
-        if job is None:
+        standing = await self._store.standing(message.job, message.shard)
+        if standing is None:
             return  # announced again by the sweeper, if there is anything to it
-        receipt = await self._store.receipt(job.id, message.shard)
+        job, receipt, held = standing
         if receipt is not None:
             await self._advance(job, receipt, repeated, found=receipt.counts.done)
             return
-        held = await self._store.state(job.id)
         if held is None:
             return
         if held.state.terminal:
