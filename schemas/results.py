@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from schemas.outcomes import OutcomeKind
 
@@ -94,9 +94,15 @@ class DeploymentUse(_Frozen):
         default_factory=dict, description="calls by what became of them"
     )
     tokens: int = 0
-    call_seconds: float = Field(default=0.0, description="time in calls, of all together")
+    # Receipts of 0.1.0 have the second names.
+    call_seconds: float = Field(
+        default=0.0,
+        validation_alias=AliasChoices("call_seconds", "seconds"),
+        description="time in calls, of all together",
+    )
     row_seconds_waited: dict[str, float] = Field(
         default_factory=dict,
+        validation_alias=AliasChoices("row_seconds_waited", "waited"),
         description="seconds before calls, by what they waited for; of all rows together, so that "
         "100 rows that wait side by side for a minute are 6,000",
     )

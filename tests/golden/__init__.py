@@ -1,0 +1,1 @@
+"""What each release stores and sends, one file for each document, message and event, as written."""
