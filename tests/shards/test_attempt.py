@@ -21,7 +21,7 @@ from tests.simulation.scenario import Scenario
 from tests.simulation.world import settings_of, small
 from workers.clock import ServiceClock
 from workers.errors import Draining, StorageError, Unavailable
-from workers.ports import BlobRef, EndpointInfo
+from workers.ports import BlobRef, EndpointInfo, Stored
 from workers.service import Service, compose
 from workers.shards.attempt import Attempt
 from workers.shards.runner import MOST_UNENDED
@@ -393,6 +393,31 @@ def test_a_refused_journal_stops_nobody_from_asking() -> None:
         assert refused[0] > 0
         assert sorted(shop.asked) == sorted(ALL)
         assert shop.answers() == ALL
+
+    lived(test)
+
+
+def test_a_state_that_is_slow_to_read_does_not_keep_rows_from_the_journal() -> None:
+    """What a crash can cost stays at one journal interval, however busy storage is elsewhere."""
+
+    async def test(shop: Shop) -> None:
+        read = shop.blobs.read
+
+        async def slow(ref: BlobRef) -> Stored:
+            await asyncio.sleep(30.0)
+            return await read(ref)
+
+        shop.latency, shop.at_once = 4.0, 1
+        shop.process = Process(shop)
+        running = asyncio.create_task((await shop.message())())
+        await asyncio.sleep(1.0)
+        shop.blobs.read = slow  # type: ignore[method-assign]
+        for answered in range(1, ROWS):
+            await asyncio.sleep(4.0)
+            lines = [line for each in shop.journals().values() for line in each if "row" in line]
+            assert len(lines) >= answered - 1
+        shop.blobs.read = read  # type: ignore[method-assign]
+        await running
 
     lived(test)
 

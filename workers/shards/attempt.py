@@ -232,17 +232,24 @@ class Attempt:
     async def keep(self) -> None:
         """Journal now. Trouble with storage is no reason to stop asking: it is written later."""
         with contextlib.suppress(StorageError, Unavailable):
+            answered = len(self.results) - self._unaskable
             await self.journal.flush()
+            self.journaled = answered
 
     async def _attend(self, interval: float, watch: Callable[["Attempt"], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(interval)
-            # Trouble with storage is no reason to stop asking: what is pending is written later.
-            with contextlib.suppress(StorageError, Unavailable):
-                answered = len(self.results) - self._unaskable
-                await self.journal.flush()
-                self.journaled = answered
-                await watch(self)
+        watching: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(interval)
+                await self.keep()
+                # The journal does not wait for it: a status that is slow to read is no reason to
+                # lose more in a crash.
+                if watching is None or watching.done():
+                    watching = group.create_task(self._watch(watch))
+
+    async def _watch(self, watch: Callable[["Attempt"], Awaitable[None]]) -> None:
+        with contextlib.suppress(StorageError, Unavailable):
+            await watch(self)
 
     def stop(self) -> None:
         """Stop the asking, because the process is about to end."""
