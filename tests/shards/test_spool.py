@@ -10,9 +10,8 @@ from tests.doubles import MemoryBlobs
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.rows.writing import RowResult
-from workers.shards import receipt
-from workers.shards.receipt import write_receipt
-from workers.shards.spool import Spool
+from workers.shards import spool
+from workers.shards.spool import Spool, write_receipt
 
 
 class Watched(Spool):
@@ -31,7 +30,7 @@ class Watched(Spool):
 async def test_a_long_part_is_hashed_beside_the_loop(
     beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receipt, "LARGE_BYTES", 10_000)
+    monkeypatch.setattr(spool, "COPIED_BYTES", 10_000)
     blobs = MemoryBlobs(asyncio.get_running_loop().time)
     store = JobStore(blobs, state_container="state", results_container="results")
     results = Watched()

@@ -342,6 +342,16 @@ class JobStore:
         await self.create_once(ref, b"", content_type="application/octet-stream")
         return ref
 
+    async def plan_and_journals(self, job: str, shard: int) -> tuple[PlannedShard, list[BlobInfo]]:
+        """A shard's line of the plan and its journals, read at the same time."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                planned = group.create_task(self.planned(job, shard))
+                journals = group.create_task(self.journals(job, shard))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return planned.result(), journals.result()
+
     async def journals(self, job: str, shard: int) -> list[BlobInfo]:
         """A shard's journals, oldest attempt first (their names sort so)."""
         prefix = self.ref(job, "journal", str(shard), "")

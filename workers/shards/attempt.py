@@ -72,7 +72,7 @@ class Attempt:
         self._rng = rng
         self._unended = unended
         self._journal: Journal | None = None
-        self._kept = lease.kept(self.gate)
+        self._keeping: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -80,7 +80,7 @@ class Attempt:
 
     async def __aenter__(self) -> Self:
         self._unended[self] = None
-        await self._kept.__aenter__()
+        self._keeping = asyncio.create_task(self.lease.keep(self.gate), name="lease of an attempt")
         return self
 
     async def __aexit__(
@@ -90,25 +90,21 @@ class Attempt:
         trace: TracebackType | None,
     ) -> None:
         """Write the end. A task of its own does it, so that no cancellation reaches it."""
-        try:
-            await self._kept.__aexit__(kind, error, trace)
-        finally:
-            self.results.close()
-            self._closing = asyncio.create_task(self._close(), name="end of an attempt")
-            self._closing.add_done_callback(self._closed)
-            cancelled = isinstance(error, asyncio.CancelledError)
-            await asyncio.wait(
-                [self._closing], timeout=CANCELLED_END_SECONDS if cancelled else END_SECONDS
-            )
+        self.results.close()
+        self._closing = asyncio.create_task(self._close(), name="end of an attempt")
+        self._closing.add_done_callback(self._closed)
+        cancelled = isinstance(error, asyncio.CancelledError)
+        await asyncio.wait(
+            [self._closing], timeout=CANCELLED_END_SECONDS if cancelled else END_SECONDS
+        )
 
     async def begin(self) -> None:
         """Open the own journal and read what earlier attempts left."""
-        earlier = await self._store.journals(self.job.id, self.shard)
+        self.planned, earlier = await self._store.plan_and_journals(self.job.id, self.shard)
         folder = self._store.ref(self.job.id, "journal", str(self.shard), "")
         name = attempt_name(next_ordinal(earlier), self.lease.attempt)
         self._journal = Journal(self._store.blobs, folder, name)
         await self._journal.open()
-        self.planned = await self._store.planned(self.job.id, self.shard)
         past = await read_journals(self._store.blobs, earlier, self.results)
         self.journaled = self.found = len(self.results)
         self.suspicion = past.suspicion
@@ -123,20 +119,28 @@ class Attempt:
 
     async def _close(self) -> None:
         """Write the end mark, and keep the lease until it stands."""
-        async with self.lease.kept(self.gate):
-            while self._journal is not None:
-                try:
-                    await self._journal.end()
-                    break
-                except BlobMissing:
-                    log.warning("the journal of shard %s of %s is gone", self.shard, self.job.id)
-                    break
-                except WorkerError as error:
-                    log.debug("shard %s of %s owes its end: %s", self.shard, self.job.id, error)
-                except Exception:
-                    log.exception("shard %s of %s owes its end", self.shard, self.job.id)
-                await asyncio.sleep(self._rng.uniform(1.0, 3.0))
+        try:
+            await self._write_end()
+        finally:
+            if self._keeping is not None:
+                self._keeping.cancel()
+                await asyncio.wait([self._keeping])
         await self.lease.release()
+
+    async def _write_end(self) -> None:
+        while self._journal is not None:
+            try:
+                await self._journal.end()
+            except BlobMissing:
+                log.warning("the journal of shard %s of %s is gone", self.shard, self.job.id)
+                return
+            except WorkerError as error:
+                log.debug("shard %s of %s owes its end: %s", self.shard, self.job.id, error)
+            except Exception:
+                log.exception("shard %s of %s owes its end", self.shard, self.job.id)
+            else:
+                return
+            await asyncio.sleep(self._rng.uniform(1.0, 3.0))
 
     def _closed(self, closing: asyncio.Task[None]) -> None:
         self._unended.pop(self, None)

@@ -1,8 +1,9 @@
 """The journal of a shard's attempts: the rows done so far, and in suspect mode the rows begun.
 
-One append blob an attempt, `jobs/{job}/journal/{shard}/{attempt}`; its lines are a header, results,
-calls spent on rows that have to wait, in suspect mode a mark for each group of rows that is begun
-(`begin` for a row alone), and an `end` mark. A journal without end mark is a crash.
+One append blob an attempt, `jobs/{job}/journal/{shard}/{attempt}`; its lines are a header (written
+with the first of the others), results, calls spent on rows that have to wait, in suspect mode a
+mark for each group of rows that is begun (`begin` for a row alone), and an `end` mark. A journal
+without end mark is a crash.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ class Journal:
         self._blobs = blobs
         self._folder = folder
         self._attempt = attempt
-        self._pending: list[bytes] = []
+        self._pending = [_HEADER]
         self._one_writer = asyncio.Lock()
         self._rolled = 0
         self._torn = False
@@ -54,7 +55,6 @@ class Journal:
         """Create the blob. That it exists is one's own success, the name being one's own."""
         with contextlib.suppress(BlobExists):
             await self._blobs.create_append(self._ref)
-        await self._blobs.append(self._ref, _HEADER)
         self._opened = True
 
     def add(self, line: bytes) -> None:

@@ -1,13 +1,11 @@
 """A shard's lease: held while it runs, renewed in time, given back at the end."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
 from typing import Final
 
 from workers.dispatch.admission import Gate
-from workers.errors import LeaseHeld, LeaseLost, StorageError, Unavailable, WorkerError, first_of
+from workers.errors import LeaseHeld, LeaseLost, StorageError, Unavailable, WorkerError
 from workers.ports import BlobRef, Blobs
 
 SECONDS: Final = 30
@@ -37,24 +35,12 @@ class Lease:
         self.until = start + SAFE_SECONDS
         return True
 
-    @contextlib.asynccontextmanager
-    async def kept(self, gate: Gate) -> AsyncIterator[None]:
-        """Renew the lease while the block runs; `gate` hears of each renewal.
+    async def keep(self, gate: Gate) -> None:
+        """Renew the lease until it is lost; `gate` hears of each renewal.
 
-        The renewals begin at once: what earlier attempts left may take longer to read than a lease
-        lasts, and an attempt that begins without one leaves only more to read.
+        To be begun at once: what earlier attempts left may take longer to read than a lease lasts,
+        and an attempt that begins without one leaves only more to read.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                keeper = group.create_task(self._keep(gate))
-                try:
-                    yield
-                finally:
-                    keeper.cancel()
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-
-    async def _keep(self, gate: Gate) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:

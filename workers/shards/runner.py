@@ -35,8 +35,8 @@ from workers.shards.calls import Dispatch, ShardCalls
 from workers.shards.input import Routes, read_rows
 from workers.shards.lease import Lease
 from workers.shards.quarantine import Quarantine
-from workers.shards.receipt import write_receipt
 from workers.shards.room import Room
+from workers.shards.spool import write_receipt
 
 HELD_RETRY_SECONDS: Final = 20.0
 OUTAGE_RETRY_SECONDS: Final = 30.0

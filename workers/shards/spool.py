@@ -1,5 +1,6 @@
-"""A shard's results while it runs: in memory up to a bound, beyond it in a temporary file."""
+"""A shard's results: kept while it runs, and written at its end as output, errors and receipt."""
 
+import asyncio
 import hashlib
 import io
 from bisect import bisect_right
@@ -8,16 +9,19 @@ from itertools import accumulate
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
+from schemas.results import Part, Receipt
+from workers.jobs.store import JobStore
+from workers.rows import writing
 from workers.rows.writing import RowResult
 
 MEMORY_BYTES: Final = 2 * 1024 * 1024
+COPIED_BYTES: Final = 1024 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 
 
 class Spool:
-    """Results by row. The lines may be large (embeddings), all else is kept as it is.
-
-    `size` is the bytes of all lines.
+    """Results by row. The lines may be large (embeddings): beyond a bound they lie in a temporary
+    file. All else is kept as it is. `size` is the bytes of all lines.
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -106,3 +110,35 @@ class _Lines(io.RawIOBase):
         buffer[: len(read)] = read
         self._at += len(read)
         return len(read)
+
+
+async def write_receipt(
+    store: JobStore, job: str, shard: int, attempt: str, results: Spool
+) -> Receipt:
+    """Write output and errors, in input order; gives the receipt that stands, whoever wrote it."""
+
+    async def part(kind: str, rows: Sequence[int]) -> Part | None:
+        if not rows:
+            return None
+        ref = store.ref(job, kind, f"{shard}.{attempt}")
+        # Copied and hashed beside the loop where that takes more than a moment.
+        large = results.size > COPIED_BYTES
+        read = await asyncio.to_thread(results.part, rows) if large else results.part(rows)
+        data, length, digest = read
+        with data:
+            await store.create_once(ref, data, content_type="application/jsonl")
+        return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
+
+    found = list(results.results())
+    sums = writing.sums_of(found)
+    receipt = Receipt(
+        shard=shard,
+        attempt=attempt,
+        counts=sums.counts,
+        tokens=sums.tokens,
+        output=await part("output", [each.row for each in found if each.kind == "succeeded"]),
+        errors=await part("errors", [each.row for each in found if each.kind != "succeeded"]),
+        codes=sums.codes,
+        use=sums.use,
+    )
+    return await store.create_receipt(job, receipt)
