@@ -1,8 +1,8 @@
 """Input rows: what one line of a file may look like, in every dialect, and what it becomes.
 
-Dialects are told apart by the fields that a row has (`dialect_of`). Sources: OpenAI and Azure
-OpenAI batch input files; the Azure AI Model Inference API; the scoring contract of managed online
-endpoints; data sets with `prompt`, `prompt_id`, `messages`.
+`workers/rows/dialects.py` tells dialects apart by the fields that a row has. Sources: OpenAI and
+Azure OpenAI batch input files; the Azure AI Model Inference API; the scoring contract of managed
+online endpoints; data sets with `prompt`, `prompt_id`, `messages`.
 """
 
 from typing import Annotated, Any, Literal
@@ -169,23 +169,3 @@ InputRow = (
     | ImageEmbeddingBody
     | ScoringRow
 )
-
-Dialect = Literal["batch", "error", "messages", "prompt", "input", "scoring", "other"]
-
-
-def dialect_of(row: dict[str, Any]) -> Dialect:
-    """Which dialect a parsed line is in, by its fields alone."""
-    if isinstance(row.get("error"), dict) and ("request" in row or "raw" in row):
-        return "error"
-    if "url" in row or "body" in row:
-        return "batch"
-    if "input_data" in row:
-        return "scoring"
-    # ultrachat_200k and its like carry the prompt and a finished conversation: the prompt is asked.
-    if "prompt" in row:
-        return "prompt"
-    if "messages" in row:
-        return "messages"
-    if "input" in row:
-        return "input"
-    return "other"

@@ -13,7 +13,7 @@ from tests.test_layering import LOCAL, PRODUCTION, ROOT, tracked
 
 # What a reader can hold in his head: lines of a function and of a module.
 LONGEST_FUNCTION, LONG_FUNCTION, MOST_LONG, MEDIAN_LINES = 60, 40, 3, 7
-LONGEST_MODULE = 380
+LONGEST_MODULE = 400
 
 
 def trees(modules: dict[str, Path]) -> dict[str, ast.Module]:

@@ -13,7 +13,8 @@ from local.endpoint.faults import read_rules
 from schemas.deployments import Deployment, EndpointKind, parse_deployments
 from schemas.jobs import JobOptions, parse_options
 from schemas.messages import EventType, JobRequest
-from schemas.requests import TASK_OF_URL, InputRow, dialect_of
+from schemas.requests import TASK_OF_URL, InputRow
+from workers.rows.dialects import dialect_of
 from workers.settings import Settings, read_settings
 
 PROJECT = Path(__file__).parent.parent

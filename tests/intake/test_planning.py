@@ -20,7 +20,7 @@ from workers.intake.planning import (
     Survey,
     seen,
 )
-from workers.rows.ids import told_apart
+from workers.rows.dialects import told_apart
 from workers.rows.lines import kept_bytes, lines_of
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
 

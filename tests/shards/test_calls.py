@@ -27,8 +27,7 @@ from workers.rows.answer_size import answer_bytes
 from workers.rows.packing import Limits
 from workers.rows.reading import Request
 from workers.rows.writing import RowResult
-from workers.shards.calls import ShardCalls
-from workers.shards.room import ROOM_BYTES, Room
+from workers.shards.calls import ROOM_BYTES, Room, ShardCalls
 
 JOB = Job(
     id="20260101T000000Z-0000000000000000",

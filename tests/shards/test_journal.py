@@ -74,7 +74,7 @@ async def test_a_roll_whose_blob_could_not_be_created_is_created_with_the_next_a
             failing.clear()
             raise Unavailable
 
-    blobs, failing = MemoryBlobs(lambda: 0.0, append_blocks=2), list[str]()
+    blobs, failing = MemoryBlobs(lambda: 0.0, append_blocks=1), list[str]()
     journal = Journal(FaultyBlobs(blobs, fails), FOLDER, FIRST)
     await journal.open()
     journal.add(spent_line(1, (CALL,)))

@@ -159,7 +159,7 @@ def test_nothing_is_admitted_at_or_after_until_and_it_goes_on_when_that_moves() 
         before = len(bench.calls)
         assert max(bench.calls) < 3.5
         assert before < 6
-        gate.until = 60.0
+        gate.prolong(60.0)
         await asyncio.gather(*asking)
         assert bench.calls[before] >= 20.0
         assert bench.idle()

@@ -79,27 +79,22 @@ class Waiter:
 class Gate:
     """Admission of one shard's calls. Times are the event loop's.
 
-    `until` is when the lease may be gone: the runner moves it forward with each renewal.
+    `until` is when the lease may be gone: each renewal prolongs it.
     `deadline` is the shard's soft deadline: a wait beyond it hands the call back.
     """
 
     def __init__(self, until: float, deadline: float) -> None:
-        self._until = until
+        self.until = until
         self.deadline = deadline
         self.closed: str | None = None
         self.waiters: dict[Waiter, None] = {}
         self.hear: dict[Callable[[], None], None] = {}
         self.timer: asyncio.TimerHandle | None = None
 
-    @property
-    def until(self) -> float:
-        """The time from which on no call is admitted."""
-        return self._until
-
-    @until.setter
-    def until(self, until: float) -> None:
-        later = until > self._until
-        self._until = until
+    def prolong(self, until: float) -> None:
+        """Admit calls up to another time; who waits hears of a later one."""
+        later = until > self.until
+        self.until = until
         if later and self.waiters:
             for moved in list(self.hear):
                 moved()

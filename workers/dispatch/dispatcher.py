@@ -117,11 +117,10 @@ class Dispatcher:
         Raises HandBack when it cannot be admitted before the gate closes or its deadline, and
         ValueError for a call that `cannot` refuses.
         """
-        refused = self._routing.heard(call.task, call.model)
-        if refused is not None:
-            return Answer(Outcome(kind="bad_request", code="no_deployment", message=refused), ())
-        size = measure(call.task, call.body)
         lanes = self._able(call.task, call.model)
+        if not lanes:
+            return self._unserved(call)
+        size = measure(call.task, call.body)
         # Some deployments may be too small: only where all seem to be is the service asked.
         fitting = tuple(lane for lane in lanes if lane.suits(job, size)) or tuple(
             lane for lane in lanes if lane.fits(job, size)
@@ -234,10 +233,14 @@ class Dispatcher:
     def _able(self, task: Task, model: str) -> tuple[Lane, ...]:
         if not self._lanes:
             self._open()
-        names = self._routing.able(task, model)
-        if not names:
-            raise ValueError(self.cannot(task, model) or f"{model!r} cannot do {task}")
-        return tuple(self._lanes[name] for name in names)
+        return tuple(self._lanes[name] for name in self._routing.able(task, model))
+
+    def _unserved(self, call: Call) -> Answer:
+        """The answer to a call that no deployment can do, because its endpoint says so."""
+        refused = self._routing.heard(call.task, call.model)
+        if refused is None:
+            raise ValueError(self.cannot(call.task, call.model))
+        return Answer(Outcome(kind="bad_request", code="no_deployment", message=refused), ())
 
     def _open(self) -> None:
         """Make the lanes; a monotonic clock is known only inside an event loop."""

@@ -93,7 +93,8 @@ class Turns:
             if not queue.waiting and now < gate.until:
                 free = self._free(group, waiter, now)
                 if free is not None:
-                    return free, free.admit(free.tokens(waiter.job, waiter.size), now)
+                    lane, tokens = free
+                    return lane, lane.admit(tokens, now)
             lane, ticket = await self._turn(group, waiter)
             # Between its turn and this line a lease may have ended: the process may have slept.
             if loop.time() < gate.until and gate.closed is None:
@@ -101,14 +102,19 @@ class Turns:
             lane.abandon(ticket, loop.time())
             self.pump(lane)
 
-    def _free(self, group: Group, waiter: Waiter, now: float) -> Lane | None:
-        """The lane with the most free capacity for its weight that may take a call right now."""
+    def _free(self, group: Group, waiter: Waiter, now: float) -> tuple[Lane, float] | None:
+        """The lane with the most free capacity for its weight that may take a call right now, and
+        the tokens to reserve for it there.
+        """
         best, least = None, inf
         for lane in group.lanes:
             self._wanted(lane)
             load = (lane.in_flight + 1) / lane.deployment.weight
-            if load < least and lane.ready(lane.tokens(waiter.job, waiter.size), now) <= now:
-                best, least = lane, load
+            if load >= least:
+                continue
+            tokens = lane.tokens(waiter.job, waiter.size)
+            if lane.ready(tokens, now) <= now:
+                best, least = (lane, tokens), load
         return best
 
     async def _turn(self, group: Group, waiter: Waiter) -> tuple[Lane, Ticket]:

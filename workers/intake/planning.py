@@ -13,8 +13,8 @@ from schemas.deployments import Task
 from schemas.plans import PlannedShard
 from workers.intake.formats import HEAD_BYTES
 from workers.rows.answer_size import answer_bytes
+from workers.rows.dialects import told_apart
 from workers.rows.fast_path import read_usual
-from workers.rows.ids import told_apart
 from workers.rows.lines import BLANK, kept_bytes, line_content
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
 

@@ -236,8 +236,8 @@ class Allowance:
 
     def _pace(self, now: float) -> None:
         """Space calls by the share and by what was learned of the service."""
-        requests, tokens = self._rooms["requests"].value, self._rooms["tokens"].value
-        self._pacer.grant(self.share, requests, tokens, now)
+        rooms = self._rooms
+        self._pacer.grant(self.share, rooms["requests"].value, rooms["tokens"].value, now)
 
     def _lot(self, now: float) -> int:
         """Requests of the day that are held; at midnight they are worth nothing any more."""

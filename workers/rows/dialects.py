@@ -1,22 +1,27 @@
-"""Which task and body a row in any dialect means, and whether the body is one."""
+"""Which task, body and custom_id a row in any dialect means, and whether the body is one."""
 
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import orjson
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
 from pydantic import ValidationError
 
 from schemas.deployments import Task
 from schemas.requests import (
     BODY_OF_TASK,
     IDS,
+    LONGEST_ID,
     TASK_OF_URL,
     BatchRow,
-    Dialect,
     PromptRow,
     ScoringRow,
 )
+
+Dialect = Literal["batch", "error", "messages", "prompt", "input", "scoring", "other"]
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _PLAIN = frozenset({"messages", "model", "max_tokens", "temperature"})
@@ -35,9 +40,78 @@ class WrongRow(Exception):
         super().__init__(message)
 
 
+class _Written(Struct):
+    """The ids of a row as its line has them: a parsed 7.0 or 1e3 is not what was written."""
+
+    custom_id: Raw = Raw()
+    id: Raw = Raw()
+    prompt_id: Raw = Raw()
+
+
+_written = Decoder(_Written).decode
+
+
+def dialect_of(row: dict[str, Any]) -> Dialect:
+    """Which dialect a parsed line is in, by its fields alone."""
+    if isinstance(row.get("error"), dict) and ("request" in row or "raw" in row):
+        return "error"
+    if "url" in row or "body" in row:
+        return "batch"
+    if "input_data" in row:
+        return "scoring"
+    # ultrachat_200k and its like carry the prompt and a finished conversation: the prompt is asked.
+    if "prompt" in row:
+        return "prompt"
+    if "messages" in row:
+        return "messages"
+    if "input" in row:
+        return "input"
+    return "other"
+
+
 def task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
     """What a row asks for, its body in OpenAI's shape. Raises WrongRow."""
     return _batch(row) if dialect == "batch" else _bare(row, dialect)
+
+
+def names_itself(row: Mapping[str, Any]) -> bool:
+    """Whether a row gives any id."""
+    return any(row.get(name) is not None for name in IDS)
+
+
+def custom_id_of(row: Mapping[str, Any], line: bytes | None = None) -> str | None:
+    """The id that a row gives itself; None where it gives none.
+
+    That of a number is as `line` has it, or as JSON is written. Raises WrongRow for one that
+    nobody could take.
+    """
+    for name in IDS:
+        value = row.get(name)
+        if value is None:
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            written = orjson.dumps(value) if line is None else bytes(getattr(_written(line), name))
+            value = written.decode()
+        if not isinstance(value, str):
+            raise WrongRow("invalid_row", f"{name} has to be a string or a number")
+        if not 1 <= len(value) <= LONGEST_ID:
+            raise WrongRow("invalid_row", f"{name} has to have 1 to {LONGEST_ID} characters")
+        return value
+    return None
+
+
+def good_id_of(row: Mapping[str, Any], line: bytes | None = None) -> str | None:
+    """The id that a row gives itself; None where it gives none, or none that is valid."""
+    try:
+        return custom_id_of(row, line)
+    except WrongRow:
+        return None
+
+
+def told_apart(custom_id: str, line: int) -> str:
+    """A custom_id for a row whose own stood in an earlier line."""
+    mark = f"#{line}"
+    return custom_id[: LONGEST_ID - len(mark)] + mark
 
 
 def check_body(task: Task, body: Mapping[str, Any]) -> None:

@@ -8,10 +8,18 @@ import orjson
 
 from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
-from schemas.requests import URL_OF_TASK, deeper_than, dialect_of
+from schemas.requests import URL_OF_TASK, deeper_than
 from workers.rows.carried import carried_by
-from workers.rows.dialects import WrongRow, check_body, plain_chat, task_and_body
-from workers.rows.ids import custom_id_of, good_id_of, names_itself
+from workers.rows.dialects import (
+    WrongRow,
+    check_body,
+    custom_id_of,
+    dialect_of,
+    good_id_of,
+    names_itself,
+    plain_chat,
+    task_and_body,
+)
 from workers.rows.lines import BLANK, MAX_ADDED_BYTES
 from workers.rows.templating import Template
 

@@ -2,7 +2,17 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,7 +29,6 @@ from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unp
 from workers.rows.reading import Request
 from workers.rows.writing import RowResult
 from workers.shards.quarantine import Quarantine
-from workers.shards.room import LARGE_BYTES, Room
 
 WEIGHT_OF_PRIORITY = {"high": 4.0, "normal": 1.0, "low": 0.1}
 
@@ -27,6 +36,10 @@ PACKED: tuple[Task, ...] = ("embeddings", "image-embeddings")
 
 # A shard's calls that wait or are in flight: with 16 shards of a job out, two thousand.
 AT_ONCE = 128
+
+LARGE_BYTES = 1024 * 1024
+# Parsed, and once more as a line and in the journal, an answer takes four times its own bytes.
+ROOM_BYTES = 24 * 1024 * 1024
 
 NumberedRow = tuple[int, Request]
 CallRecords = tuple[CallRecord, ...]
@@ -41,6 +54,37 @@ class Dispatch(Protocol):
 
     def pack_limits(self, task: Task, model: str) -> Limits:
         """What a packed call may hold."""
+
+
+class Room:
+    """Room for the large answers that are on their way to a process, in the order of asking.
+
+    An answer that is larger than the room goes alone. Answers of less than 1 MiB need none: their
+    number is bounded.
+    """
+
+    def __init__(self, size: int = ROOM_BYTES) -> None:
+        self._size = size
+        self._held = 0
+        self._first = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Wait for room for an answer of `size` bytes, and keep it until the end."""
+        if size < LARGE_BYTES:
+            yield
+            return
+        async with self._first:
+            while self._held and self._held + size > self._size:
+                self._freed.clear()
+                await self._freed.wait()
+            self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+            self._freed.set()
 
 
 class ShardCalls:

@@ -9,7 +9,7 @@ from schemas.plans import PlannedShard
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.rows import writing
-from workers.rows.ids import told_apart
+from workers.rows.dialects import told_apart
 from workers.rows.lines import kept_bytes, lines_of
 from workers.rows.reading import MAX_BYTES, NO_MODEL, Refusal, Request, RowRules, read_row
 

@@ -55,7 +55,7 @@ class Lease:
             if not held:
                 gate.close("lease")
                 return
-            gate.until = self.until
+            gate.prolong(self.until)
 
     async def renew(self) -> bool:
         """Prolong the lease; gives whether it is not lost."""

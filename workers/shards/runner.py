@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, cast, get_args
 
 import orjson
@@ -31,11 +31,10 @@ from workers.ports import Received
 from workers.rows.reading import rules_of
 from workers.settings import Settings
 from workers.shards.attempt import Attempt
-from workers.shards.calls import Dispatch, ShardCalls
+from workers.shards.calls import Dispatch, NumberedRow, Room, ShardCalls
 from workers.shards.input import Routes, read_rows
 from workers.shards.lease import Lease
 from workers.shards.quarantine import Quarantine
-from workers.shards.room import Room
 from workers.shards.spool import write_receipt
 
 HELD_RETRY_SECONDS: Final = 20.0
@@ -181,9 +180,11 @@ class Runner:
         attempt.settle_unaskable()
         if self._draining:
             raise Draining
-        if attempt.ending is None and attempt.left():
+        left = attempt.left() if attempt.ending is None else []
+        if left:
             interval = self._settings.journal_seconds
-            await attempt.ask(self._ask(attempt, asking), interval=interval, watch=self._watch)
+            asked = self._ask(attempt, left, asking)
+            await attempt.ask(asked, interval=interval, watch=self._watch)
         if attempt.ending is not None:
             attempt.write_off(attempt.ending)
         if not attempt.complete:
@@ -208,8 +209,8 @@ class Runner:
             attempt.ending = (state.ending if state else None) or "failed"
             attempt.reason = CHANGED
 
-    async def _ask(self, attempt: Attempt, asking: ShardCalls) -> None:
-        left, suspicion = attempt.left(), attempt.suspicion
+    async def _ask(self, attempt: Attempt, left: Sequence[NumberedRow], asking: ShardCalls) -> None:
+        suspicion = attempt.suspicion
         if not suspicion.suspect:
             await asking.all_at_once(left)
             return
