@@ -29,8 +29,11 @@ def test_before_there_is_enough_the_quota_speaks() -> None:
     state = running((0.0, 0), (2.0, 3), least_seconds=100.0)
     assert pace.pace(state) == Pace(10.0, "quota")
     assert pace.seconds_left(state, 2.0) == 96.0
-    state = running((0.0, 0), (6.0, 3), least_seconds=100.0)
+    state = running((0.0, 0), (14.0, 7), least_seconds=100.0)
+    assert pace.pace(state) == Pace(10.0, "quota")
+    state = running((0.0, 0), (16.0, 8), least_seconds=100.0)
     assert pace.pace(state) == Pace(0.5, "measured")
+    assert pace.pace(running((0.0, 0), (6.0, 3))) == Pace(0.5, "measured"), "no quota bounds it"
 
 
 def test_the_rate_is_that_of_the_last_minute() -> None:
@@ -89,6 +92,36 @@ def test_answers_that_came_in_an_outage_change_no_time_left(
         told = pace.pace(state)
         assert told is not None
         assert told.rate == pytest.approx(10.0, rel=0.25)
+
+
+# (seconds, rows done) as `run` told them: 2,500 rows at 1,000 a minute on three hosts, 503 from
+# second 60 to 105. One host's breaker closes at 113, the others' at 141 and 152; it ends at 248.
+REPLAYED = """
+10 0, 17 82, 22 112, 26 175, 32 283, 39 374, 45 475, 52 530, 56 576, 59 651, 63 696, 65 750,
+113 751, 116 760, 120 777, 122 794, 126 811, 129 823, 133 827, 135 829, 139 853, 144 859, 146 865,
+148 928, 150 966, 153 1000, 157 1054, 159 1084, 162 1117, 164 1149, 166 1216, 170 1250, 172 1283,
+178 1331, 180 1345, 183 1361, 185 1392, 188 1408, 190 1455, 192 1503, 195 1559, 199 1599, 206 1726
+"""
+
+
+def test_hosts_that_come_back_one_by_one_are_no_new_pace() -> None:
+    done = [each.split() for each in REPLAYED.replace("\n", " ").split(",")]
+    state = running((10.0, 0), counts=Counts(total=2500), least_seconds=150.0)
+    for at, rows in ((float(at), int(rows)) for at, rows in done):
+        state = through(state, (at, rows)).model_copy(
+            update={"counts": Counts(total=2500, succeeded=rows)}
+        )
+        if at > 105.0:
+            left = pace.seconds_left(state, at)
+            assert left == pytest.approx(248.0 - at, rel=0.5), at
+
+
+def test_a_job_that_stays_slow_after_an_outage_is_told_so() -> None:
+    state = through(running((0.0, 0)), *((3.0 * n, 30 * n) for n in range(1, 11)))
+    state = through(state, *((75.0 + 3 * n, 300 + 6 * n) for n in range(40)))
+    told = pace.pace(state)
+    assert told is not None
+    assert told.rate == pytest.approx(2.0, rel=0.1)
 
 
 def test_time_left_does_not_grow_while_nothing_is_told() -> None:
@@ -155,7 +188,7 @@ def test_the_rate_lies_between_those_from_mark_to_mark_and_marks_stay_few(
     if told is not None:
         rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(state.marks)]
         assert min(rates) * (1 - 1e-6) <= told.rate <= max(rates) * (1 + 1e-6)
-        assert told.rate * pace.ENOUGH <= state.marks[-1][1] - state.marks[0][1] + 1e-6
+        assert told.rate * pace.LEAST <= state.marks[-1][1] - state.marks[0][1] + 1e-6
 
 
 def deployment(name: str, **quota: Any) -> Deployment:

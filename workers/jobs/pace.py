@@ -16,18 +16,23 @@ from schemas.jobs import Job, JobState
 
 Marks = tuple[tuple[float, int], ...]
 """(time, rows done that were asked), oldest first."""
+Steps = list[tuple[float, int]]
+"""(seconds, rows) from mark to mark."""
 
 LATELY: Final = 60.0
 """Seconds over which a rate is measured, interruptions apart."""
-ENOUGH: Final = 5.0
-"""Seconds that have to be measured before a rate tells more than the quotas do."""
+ENOUGH, LEAST = 15.0, 5.0
+"""Seconds that have to be measured before a rate tells more than the quotas do, for processes
+start one after the other; and before it tells anything, where no quota bounds the job."""
 SPACING: Final = 5.0
 """Seconds between marks: a newer one takes the place of the last where they would be closer."""
-MARKS: Final = 14
-"""Marks that are kept: those of the last minute, and one before."""
+MARKS: Final = 26
+"""Marks that are kept: those of the last minute, as many of a recovery, and some from before."""
 LONG, TIMES_LONGER = 3 * SPACING, 3.0
 """Seconds from mark to mark, and how often those of the usual distance, from which on it may be an
 interruption."""
+RECOVERED: Final = 0.75
+"""Of the rate before an interruption: what is slower just after it belongs to it."""
 REPORT_SECONDS: Final = 1.0
 """Seconds between reports of rows that are done in shards that are out: each is a swap."""
 
@@ -67,12 +72,11 @@ def report_due(state: JobState, now: float) -> bool:
 
 def pace(state: JobState) -> Pace | None:
     """How fast the job goes; None before anything is measured, where no quota bounds it."""
-    measured = _measured(state.marks)
+    bounded = not state.terminal and state.least_seconds and state.counts.total
+    measured = _measured(state.marks, ENOUGH if bounded else LEAST)
     if measured is not None:
         return Pace(measured, "measured")
-    if state.terminal or not state.least_seconds or not state.counts.total:
-        return None
-    return Pace(state.counts.total / state.least_seconds, "quota")
+    return Pace(state.counts.total / state.least_seconds, "quota") if bounded else None
 
 
 def seconds_left(state: JobState, now: float) -> float | None:
@@ -119,29 +123,54 @@ def _bound(job: Job, rows: int, serving: Sequence[Deployment]) -> float | None:
     return max(bounds, default=None)
 
 
-def _measured(marks: Marks) -> float | None:
+def _measured(marks: Marks, enough: float) -> float | None:
     """The rate of the last minute that was no interruption."""
     seconds, done = 0.0, 0
     for step_seconds, step_rows in reversed(_uninterrupted(marks)):
         if seconds >= LATELY:
             break
         seconds, done = seconds + step_seconds, done + step_rows
-    return done / seconds if done > 0 and seconds >= ENOUGH else None
+    return done / seconds if done > 0 and seconds >= enough else None
 
 
-def _uninterrupted(marks: Marks) -> list[tuple[float, int]]:
+def _uninterrupted(marks: Marks) -> Steps:
     """(seconds, rows) from mark to mark, without those of one interruption.
 
     A few marks may stand in it: answers that were on their way, a single row that came through.
     Where short distances are as many as long ones in between, the job goes by fits and starts, and
-    that is its pace; it is too where more than a quarter of all distances are long.
+    that is its pace; it is too where more than a quarter of the latest distances are long.
     """
     steps = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(marks)]
     if not steps:
         return []
-    usual = sorted(seconds for seconds, _ in steps)[(len(steps) - 1) * 3 // 4]
+    lately = sorted(seconds for seconds, _ in steps[-MARKS // 2 :])
+    usual = lately[(len(lately) - 1) * 3 // 4]
     least = max(LONG, TIMES_LONGER * usual)
     long = [at for at, (seconds, _) in enumerate(steps) if seconds > least]
     if not long or 2 * len(long) <= long[-1] - long[0] + 1:
         return steps
-    return steps[: long[0]] + steps[long[-1] + 1 :]
+    before, interruption, after = (
+        steps[: long[0]],
+        steps[long[0] : long[-1] + 1],
+        steps[long[-1] + 1 :],
+    )
+    return before + _recovered(before, sum(seconds for seconds, _ in interruption), after)
+
+
+def _recovered(before: Steps, lasted: float, after: Steps) -> Steps:
+    """What came after an interruption, without the steps in which not all processes were back.
+
+    Each tries again at a time of its own, the later the longer it tried in vain: within about as
+    long as the interruption lasted. What is slow for longer than that is the job's pace.
+    """
+    least, since, kept = RECOVERED * _rate(before), 0.0, []
+    for seconds, rows in after:
+        since += seconds
+        if since > lasted or rows >= least * seconds:
+            kept.append((seconds, rows))
+    return kept
+
+
+def _rate(steps: Steps) -> float:
+    seconds = sum(seconds for seconds, _ in steps)
+    return sum(rows for _, rows in steps) / seconds if seconds else 0.0
