@@ -25,7 +25,7 @@ ENOUGH, LEAST = 15.0, 5.0
 """Seconds that have to be measured before a rate tells more than the quotas do, for processes
 start one after the other; and before it tells anything, where no quota bounds the job."""
 SPACING: Final = 5.0
-"""Seconds between marks: a newer one takes the place of the last where they would be closer."""
+"""Seconds between marks: a newer one takes the place of the last while that one is closer."""
 MARKS: Final = 26
 """Marks that are kept: those of the last minute, as many of a recovery, and some from before."""
 LONG, TIMES_LONGER = 3 * SPACING, 3.0
@@ -51,7 +51,7 @@ def marked(state: JobState, running: int, done: int, now: float, before: int = 0
     `before` of them were done before the marks, though told only now.
     """
     marks, mark = tuple((at, rows + before) for at, rows in state.marks), (now, done + running)
-    if len(marks) >= 2 and now - marks[-2][0] < SPACING:
+    if len(marks) >= 2 and marks[-1][0] - marks[-2][0] < SPACING > now - marks[-1][0]:
         marks = marks[:-1]
     return (*marks, mark)[-MARKS:]
 
@@ -72,11 +72,12 @@ def report_due(state: JobState, now: float) -> bool:
 
 def pace(state: JobState) -> Pace | None:
     """How fast the job goes; None before anything is measured, where no quota bounds it."""
-    bounded = not state.terminal and state.least_seconds and state.counts.total
-    measured = _measured(state.marks, ENOUGH if bounded else LEAST)
+    least = None if state.terminal else state.least_seconds
+    bound = state.counts.total / least if least else 0.0
+    measured = _measured(state.marks, ENOUGH if bound else LEAST)
     if measured is not None:
         return Pace(measured, "measured")
-    return Pace(state.counts.total / state.least_seconds, "quota") if bounded else None
+    return Pace(bound, "quota") if bound else None
 
 
 def seconds_left(state: JobState, now: float) -> float | None:
