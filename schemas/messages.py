@@ -14,7 +14,8 @@ JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: of the text "no" somebody meant false.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     schema_version: int = SCHEMA_VERSION
 
 

@@ -75,6 +75,8 @@ async def test_what_makes_no_job_is_said_at_once() -> None:
             ({**REQUEST, "tenant": "nobody"}, 400, "unknown_tenant", "tenant"),
             ({**REQUEST, "etag": "other"}, 409, "file_changed", "etag"),
             ({**REQUEST, "rerun": True}, 400, "rerun_unnamed", "rerun"),
+            ({**REQUEST, "rerun": "yes"}, 400, "invalid_message", "rerun"),
+            ({**REQUEST, "rerun": 1}, 400, "invalid_message", "rerun"),
             ([], 400, "invalid_message", None),
         ):
             error = (reply := await service.ask("POST", "/api/jobs", body)).body["error"]
