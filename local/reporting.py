@@ -49,7 +49,8 @@ def exit_status(status: JobStatus, *, strict: bool, interrupted: bool) -> int:
         return INTERRUPTED
     if status.state != "completed":
         reason = f": {status.reason.message}" if status.reason else ""
-        stands = "was rejected" if status.state in {None, "rejected"} else status.state
+        state = status.state or "rejected"
+        stands = f"was {state}" if state in {"rejected", "cancelled"} else state
         print(f"error: the job {stands}{reason}", file=sys.stderr)
         return NOT_COMPLETED
     if counts is None or not counts.errors or (counts.succeeded and not strict):

@@ -30,7 +30,8 @@ REASON = Reason(code="invalid_options", message="mend them")
         ),
         ("completed", Counts(total=2, failed=2), False, 3, "error: every row failed"),
         ("failed", Counts(), False, 1, "error: the job failed: mend them"),
-        ("cancelled", Counts(total=1, cancelled=1), False, 1, "error: the job cancelled"),
+        ("cancelled", Counts(total=1, cancelled=1), False, 1, "error: the job was cancelled"),
+        ("expired", Counts(total=1, expired=1), False, 1, "error: the job expired"),
         ("rejected", None, False, 1, "error: the job was rejected"),
     ],
 )
