@@ -113,7 +113,7 @@ def test_hosts_that_come_back_one_by_one_are_no_new_pace() -> None:
         )
         if at > 105.0:
             left = pace.seconds_left(state, at)
-            assert left == pytest.approx(248.0 - at, rel=0.35), at
+            assert left == pytest.approx(248.0 - at, rel=0.5), at
 
 
 def test_a_job_that_stays_slow_after_an_outage_is_told_so() -> None:

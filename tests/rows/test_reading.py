@@ -623,6 +623,46 @@ class TestTemplates:
         for row, content in (({"prompt": "p", "question": "q"}, "p"), ({"question": "q"}, "q")):
             assert asked(row, others).body["messages"] == [{"role": "user", "content": content}]
 
+    @pytest.mark.parametrize(
+        "column",
+        [
+            {"url": "https://example.org"},
+            {"url": "https://example.org", "prompt": "a column"},
+            {"url": None, "body": {"a": 1}},
+            {"body": "a column"},
+            {"prompt": None},
+            {"input": {"a": 1}},
+            {"messages": "a column"},
+            {"messages": [{"from": "human", "value": "a column"}]},
+            {"input_data": 3},
+        ],
+        ids=repr,
+    )
+    def test_a_column_of_a_requests_name_makes_no_request_of_its_row(self, column: Any) -> None:
+        others = rules(template=self.QUESTION, template_for="other_rows")
+        said = [{"role": "user", "content": "Why?"}]
+        assert asked({"question": "Why?", **column}, others).body["messages"] == said
+
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            {"url": "/v1/chat/completions"},
+            {"url": "/v1/unknown", "body": {}},
+            {"url": "/v1/chat/completions", "body": 3},
+            {"messages": [{"role": "king"}]},
+            {"prompt": ""},
+            {"input": []},
+            {"input_data": {}},
+        ],
+        ids=repr,
+    )
+    def test_a_request_with_a_mistake_is_told_of_it(self, request_: Any) -> None:
+        others = rules(template=self.QUESTION, template_for="other_rows")
+        assert refused({"question": "Why?", **request_}, others).code in (
+            "invalid_row",
+            "unknown_url",
+        )
+
     def test_the_templates_id_goes_before_a_column_of_that_name(self) -> None:
         template = {"custom_id": "q-{nr}", "prompt": "{q}"}
         for column in ("7", "", [1], None):

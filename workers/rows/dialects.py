@@ -69,6 +69,32 @@ def dialect_of(row: dict[str, Any]) -> Dialect:
     return "other"
 
 
+def is_request(row: dict[str, Any]) -> bool:
+    """Whether a row is a request by itself, if a wrong one.
+
+    A data set may have a column of the name of a request's field, with something else in it.
+    """
+    match dialect_of(row):
+        case "batch":
+            url = row.get("url")
+            return isinstance(url, str) and (
+                url in TASK_OF_URL or isinstance(row.get("body"), dict)
+            )
+        case "scoring":
+            return isinstance(row["input_data"], dict)
+        case "messages":
+            turns = row["messages"]
+            return isinstance(turns, list) and any(
+                isinstance(t, dict) and "role" in t for t in turns
+            )
+        case "prompt":
+            return isinstance(row["prompt"], str)
+        case "input":
+            return isinstance(row["input"], str | list)
+        case dialect:
+            return dialect == "error"
+
+
 def task_and_body(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
     """What a row asks for, its body in OpenAI's shape. Raises WrongRow."""
     return _batch(row) if dialect == "batch" else _bare(row, dialect)

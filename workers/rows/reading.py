@@ -16,6 +16,7 @@ from workers.rows.dialects import (
     custom_id_of,
     dialect_of,
     good_id_of,
+    is_request,
     names_itself,
     plain_chat,
     task_and_body,
@@ -114,7 +115,7 @@ class RowRules:
 
     def template_of(self, row: dict[str, Any]) -> Template | None:
         """The template, where it makes the request of a row."""
-        return self.template if self._for_all or dialect_of(row) == "other" else None
+        return self.template if self._for_all or not is_request(row) else None
 
     @property
     def _for_all(self) -> bool:
