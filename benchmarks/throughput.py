@@ -32,8 +32,7 @@ from benchmarks import loop_lag
 from benchmarks.whole_job import Finished, site
 from schemas.deployments import Deployment, EndpointKind
 from workers.adapters.endpoints import connect
-from workers.dispatch.admission import Gate
-from workers.dispatch.call import Call
+from workers.dispatch.call import Call, Gate
 from workers.dispatch.dispatcher import Dispatcher
 from workers.intake.planning import MAX_ROWS
 from workers.service import GC_THRESHOLD

@@ -20,15 +20,19 @@ def running(*marks: tuple[float, int], **fields: Any) -> JobState:
     ).model_copy(update=fields)
 
 
+def time_left(state: JobState, now: float) -> float | None:
+    return pace.seconds_left(state, pace.pace(state), now)
+
+
 def test_nothing_is_said_before_anything_is_known() -> None:
     assert pace.pace(running((0.0, 0))) is None
-    assert pace.seconds_left(running((0.0, 0)), 10.0) is None
+    assert time_left(running((0.0, 0)), 10.0) is None
 
 
 def test_before_there_is_enough_the_quota_speaks() -> None:
     state = running((0.0, 0), (2.0, 3), least_seconds=100.0)
     assert pace.pace(state) == Pace(10.0, "quota")
-    assert pace.seconds_left(state, 2.0) == 96.0
+    assert time_left(state, 2.0) == 96.0
     state = running((0.0, 0), (14.0, 7), least_seconds=100.0)
     assert pace.pace(state) == Pace(10.0, "quota")
     state = running((0.0, 0), (16.0, 8), least_seconds=100.0)
@@ -84,7 +88,7 @@ def test_answers_that_came_in_an_outage_change_no_time_left(
     outage = Waiting(reason="outage", since=31.0, until=75.0)
     state = through(state.model_copy(update={"waiting": outage}), *strays)
     for now in (34.0, 50.0, 70.0):
-        left = pace.seconds_left(state, now)
+        left = time_left(state, now)
         assert left == pytest.approx(75.0 - now + 96.0, rel=0.3), "the outage, and 960 rows"
     state = state.model_copy(update={"waiting": None})
     for at in range(78, 120, 3):
@@ -127,7 +131,7 @@ def test_a_job_that_stays_slow_after_an_outage_is_told_so() -> None:
 def test_time_left_does_not_grow_while_nothing_is_told() -> None:
     """A killed host tells nothing until its lease has run out."""
     state = through(running((0.0, 0), least_seconds=50.0), *((3.0 * n, 30 * n) for n in range(11)))
-    assert pace.seconds_left(state, 78.0) == pace.seconds_left(state, 30.0)
+    assert time_left(state, 78.0) == time_left(state, 30.0)
 
 
 @pytest.mark.parametrize("distances", [(30.0,), (5.0, 55.0), (5.0, 5.0, 5.0, 45.0), (20.0, 44.0)])
@@ -155,21 +159,21 @@ def test_a_job_that_becomes_slow_is_told_so() -> None:
 
 def test_a_wait_is_added_and_a_pause_says_nothing() -> None:
     state = running((0.0, 0), (10.0, 40))
-    assert pace.seconds_left(state, 10.0) == 240.0
+    assert time_left(state, 10.0) == 240.0
     waiting = Waiting(reason="day", since=10.0, until=110.0)
-    assert pace.seconds_left(state.model_copy(update={"waiting": waiting}), 10.0) == 340.0
-    assert pace.seconds_left(state.model_copy(update={"paused": True}), 10.0) is None
+    assert time_left(state.model_copy(update={"waiting": waiting}), 10.0) == 340.0
+    assert time_left(state.model_copy(update={"paused": True}), 10.0) is None
 
 
 def test_rows_in_shards_that_are_out_are_not_left() -> None:
     state = running((0.0, 0), (10.0, 100), running=((3, 40), (7, 20)))
-    assert pace.seconds_left(state, 10.0) == 90.0
+    assert time_left(state, 10.0) == 90.0
 
 
 def test_an_ended_job_keeps_the_rate_of_its_last_minute() -> None:
     state = running((0.0, 0), (5.0, 20), (10.0, 40), state="completed", ended=30.0)
     assert pace.pace(state) == Pace(4.0, "measured")
-    assert pace.seconds_left(state, 1e6) == 0.0
+    assert time_left(state, 1e6) == 0.0
 
 
 @given(

@@ -19,8 +19,7 @@ from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from tests.adapters.clients import EMBED, KEY, SEED, deployment
 from workers.adapters.endpoints import connect
-from workers.dispatch.admission import Gate
-from workers.dispatch.call import Answer, Call
+from workers.dispatch.call import Answer, Call, Gate
 from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import HandBack
 from workers.rows.answer_size import answer_bytes

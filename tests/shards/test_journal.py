@@ -10,7 +10,7 @@ from schemas.results import CallRecord
 from tests.doubles import AnswerLost, FaultyBlobs, MemoryBlobs
 from tests.simulation import virtual_time
 from workers.clock import TOLERANCE_SECONDS, ServiceClock
-from workers.dispatch.admission import Gate
+from workers.dispatch.call import Gate
 from workers.errors import Unavailable
 from workers.ports import BlobInfo, BlobRef
 from workers.rows.writing import spent_line

@@ -15,7 +15,7 @@ from typing import Literal
 from local.endpoint.limits import Limits
 from tests.simulation.quota_world import NAME, Row, Worker, World, rows
 from tests.simulation.virtual_time import run
-from workers.dispatch.admission import Gate
+from workers.dispatch.call import Gate
 
 Dealt = Literal["even", "first"]
 WINDOW, SHARD_ROWS, AT_ONCE, HOST_SHARDS = 16, 50, 128, 32

@@ -18,8 +18,7 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from workers.adapters.endpoints.refusals import refusal
-from workers.dispatch.admission import Gate
-from workers.dispatch.call import Answer, Call
+from workers.dispatch.call import Answer, Call, Gate
 from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import HandBack, Unavailable
 from workers.ports import BlobRef, EndpointInfo, Stored

@@ -17,8 +17,7 @@ from schemas.results import CallRecord
 from tests.simulation.quota_world import EPOCH, deployment
 from tests.simulation.virtual_time import run
 from workers.adapters.endpoints.refusals import refusal
-from workers.dispatch.admission import Gate
-from workers.dispatch.call import Answer, Call
+from workers.dispatch.call import Answer, Call, Gate
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.lane import Lane
 from workers.dispatch.probe import smallest

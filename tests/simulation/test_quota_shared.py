@@ -26,8 +26,7 @@ from tests.simulation.quota_world import (
     rows,
 )
 from tests.simulation.virtual_time import run
-from workers.dispatch.admission import Gate
-from workers.dispatch.call import Answer, Call
+from workers.dispatch.call import Answer, Call, Gate
 from workers.dispatch.dispatcher import Dispatcher
 from workers.ports import BlobRef
 from workers.quota.ledger import Ledger, Round

@@ -13,11 +13,10 @@ from schemas.deployments import Deployment, Task
 from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
-from workers.dispatch.admission import Gate, Waiter
-from workers.dispatch.call import Answer, Call, Tries, too_large
+from workers.dispatch.call import Answer, Call, Gate, Tries, Waiter, too_large
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.probe import probe
-from workers.dispatch.retries import Budget, backoff, step
+from workers.dispatch.retries import Budget, Step, backoff, step
 from workers.dispatch.routing import Routing
 from workers.dispatch.token_estimates import measure
 from workers.dispatch.waiting import Group, Pool, Turns
@@ -164,12 +163,11 @@ class Dispatcher:
         while True:
             try:
                 lane, ticket = await self._turns.admitted(group, waiter)
-                outcome, rest = await self._try(lane, ticket, call, waiter, tries)
+                outcome, what, rest = await self._try(lane, ticket, call, waiter, tries)
             except BaseException:
                 if budget is not None:
                     budget.give_back()
                 raise
-            what = step(outcome)
             if budget is not None and (what != "retry" or tries.vouched_for):
                 budget.give_back()
             budget = None
@@ -197,8 +195,8 @@ class Dispatcher:
 
     async def _try(
         self, lane: Lane, ticket: Ticket, call: Call, waiter: Waiter, tries: Tries
-    ) -> tuple[Outcome, float]:
-        """Make one call. Gives its outcome, and the seconds for which its row should rest."""
+    ) -> tuple[Outcome, Step, float]:
+        """Make one call. Gives its outcome, what follows, and the seconds for its row to rest."""
         loop = asyncio.get_running_loop()
         asked = self._in_flight.setdefault(waiter.job, {})
         asked[ticket] = lane
@@ -217,7 +215,8 @@ class Dispatcher:
         verdict = lane.settle(ticket, outcome, job=job, size=size, row=tries.row, now=now)
         tries.note(lane, ticket, outcome, verdict.failure, waiter=waiter, now=now)
         waiter.tried(now)
-        if step(outcome) != "final":
+        what = step(outcome)
+        if what != "final":
             self._turns.hand_back(lane)
         self._turns.pump(lane)
         allowed = waiter.gate.closed is None and now < waiter.gate.until
@@ -226,7 +225,7 @@ class Dispatcher:
             if probed is not None:
                 tries.probed(probed)
                 self._turns.pump(lane)
-        return outcome, verdict.rest
+        return outcome, what, verdict.rest
 
     # -- lanes ------------------------------------------------------------------------------
 

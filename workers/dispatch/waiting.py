@@ -13,7 +13,7 @@ from random import Random
 
 from schemas.jobs import Waiting
 from schemas.results import WaitReason
-from workers.dispatch.admission import Gate, Waiter
+from workers.dispatch.call import Gate, Waiter
 from workers.dispatch.fair_queue import FairQueue
 from workers.dispatch.lane import Lane, Ticket
 from workers.errors import HandBack

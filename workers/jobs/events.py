@@ -35,7 +35,8 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
     )
     if state is None:
         return told
-    going, left = pace(state), seconds_left(state, now)
+    going = pace(state)
+    left = seconds_left(state, going, now)
     return told.model_copy(
         update={
             "state": state.shown,

@@ -80,11 +80,10 @@ def pace(state: JobState) -> Pace | None:
     return Pace(bound, "quota") if bound else None
 
 
-def seconds_left(state: JobState, now: float) -> float | None:
-    """Time until the last row at that pace; None where nothing can be said."""
+def seconds_left(state: JobState, going: Pace | None, now: float) -> float | None:
+    """Time until the last row at this pace; None where nothing can be said."""
     if state.terminal:
         return 0.0
-    going = pace(state)
     if going is None or state.paused:
         return None
     pause_left = max(0.0, (state.waiting.until or now) - now) if state.waiting else 0.0

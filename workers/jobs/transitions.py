@@ -42,7 +42,7 @@ class Transitions:
         before, after, change, repeated = await self._swap(job, transition, repeated)
         if after is None:
             return None
-        if after.terminal and change.state is None:
+        if change.state is None and after.terminal:
             await self.tell_end(job, after)
             return after
         trace = job.asked.traceparent

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from schemas.jobs import Ending, Job, Reason
 from schemas.plans import PlannedShard
 from schemas.results import CallRecord
-from workers.dispatch.admission import Gate
+from workers.dispatch.call import Gate
 from workers.errors import BlobMissing, Draining, StorageError, Unavailable, WorkerError, first_of
 from workers.jobs.store import JobStore
 from workers.rows import writing
@@ -158,8 +158,7 @@ class Attempt:
 
     def collect(self, result: RowResult) -> None:
         """Keep the result of a row; the next journal interval makes it durable."""
-        if result.row not in self.results:
-            self.results.add(result)
+        if self.results.add(result):
             self.journal.add(writing.journal_line(result))
 
     def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:

@@ -20,8 +20,7 @@ from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord
-from workers.dispatch.admission import Gate
-from workers.dispatch.call import Answer, Call
+from workers.dispatch.call import Answer, Call, Gate
 from workers.errors import HandBack
 from workers.rows import writing
 from workers.rows.answer_size import answer_bytes

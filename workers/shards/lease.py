@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from workers.dispatch.admission import Gate
+from workers.dispatch.call import Gate
 from workers.errors import LeaseHeld, LeaseLost, StorageError, Unavailable, WorkerError
 from workers.ports import BlobRef, Blobs
 

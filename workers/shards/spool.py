@@ -36,15 +36,16 @@ class Spool:
     def __contains__(self, row: int) -> bool:
         return row in self._results
 
-    def add(self, result: RowResult) -> None:
-        """Keep a result; the first one of a row counts."""
+    def add(self, result: RowResult) -> bool:
+        """Keep a result; the first one of a row counts. Gives whether it was this one."""
         if result.row in self._results:
-            return
+            return False
         end = self._texts.seek(0, 2)
         self._texts.write(result.text)
         self.size = end + len(result.text)
         self._places[result.row] = (end, len(result.text))
         self._results[result.row] = result._replace(text=b"")
+        return True
 
     def results(self) -> Iterator[RowResult]:
         """All results in input order, without their lines."""
