@@ -116,7 +116,7 @@ def test_hosts_that_come_back_one_by_one_are_no_new_pace() -> None:
             update={"counts": Counts(total=2500, succeeded=rows)}
         )
         if at > 105.0:
-            left = pace.seconds_left(state, at)
+            left = time_left(state, at)
             assert left == pytest.approx(248.0 - at, rel=0.5), at
 
 

@@ -14,8 +14,8 @@ from workers.dispatch.call import Gate
 from workers.errors import Unavailable
 from workers.ports import BlobInfo, BlobRef
 from workers.rows.writing import spent_line
+from workers.shards.attempt import LEASE_SECONDS, Lease
 from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
-from workers.shards.lease import SECONDS, Lease
 from workers.shards.spool import Spool
 
 FOLDER = BlobRef("state", "jobs/j/journal/0/")
@@ -128,7 +128,7 @@ def test_a_lease_is_kept_from_the_first_moment_on() -> None:
         assert await lease.acquire()
         gate = Gate(until=lease.until, deadline=1e9)
         keeping = asyncio.create_task(lease.keep(gate))
-        await asyncio.sleep(10 * SECONDS)
+        await asyncio.sleep(10 * LEASE_SECONDS)
         assert gate.until > clock()
         assert not await Lease(blobs, ref, "00000000-0000-4000-8000-000000000001").acquire()
         keeping.cancel()

@@ -9,7 +9,7 @@ without end mark is a crash.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -125,25 +125,24 @@ class Journal:
 class Past:
     """What earlier attempts at a shard left behind, besides results."""
 
-    suspicion: Suspicion = field(default_factory=lambda: Suspicion(()))
-    spent: dict[int, tuple[CallRecord, ...]] = field(default_factory=dict)
+    suspicion: Suspicion
+    spent: dict[int, tuple[CallRecord, ...]]
 
 
 async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spool) -> Past:
     """Read a shard's earlier journals, oldest first, into `results`."""
-    past = Past()
     traces: dict[str, Trace] = {}
+    spent: dict[int, tuple[CallRecord, ...]] = {}
     for info in journals:
         name = info.ref.name.rsplit("/", 1)[-1]
         trace = traces.setdefault(_attempt_of(name), Trace())
         trace.ended = False  # a rolled journal is judged by its last blob
         try:
             async for line in _lines(blobs, info):
-                _note(line, trace, past, results)
+                _note(line, trace, spent, results)
         except BlobMissing:
             trace.ended = True  # a late one ended just now and had nothing to say
-    past.suspicion = Suspicion(list(traces.values()))
-    return past
+    return Past(Suspicion(list(traces.values())), spent)
 
 
 def _attempt_of(name: str) -> str:
@@ -161,7 +160,12 @@ def next_ordinal(earlier: Sequence[BlobInfo]) -> int:
     return int(earlier[-1].ref.name.rsplit("/", 1)[-1][:6]) + 1 if earlier else 0
 
 
-def _note(line: Mapping[str, Any], trace: Trace, past: Past, results: Spool) -> None:
+def _note(
+    line: Mapping[str, Any],
+    trace: Trace,
+    spent: dict[int, tuple[CallRecord, ...]],
+    results: Spool,
+) -> None:
     if line.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
         raise NewerVersion("a journal", line["schema_version"])
     if "row" in line:
@@ -171,7 +175,7 @@ def _note(line: Mapping[str, Any], trace: Trace, past: Past, results: Spool) -> 
         row, calls = spent_from_journal(line)
         if row not in trace.spent:  # an attempt says it once, but its append may be repeated
             trace.spent.add(row)
-            past.spent[row] = (*past.spent.get(row, ()), *calls)
+            spent[row] = (*spent.get(row, ()), *calls)
     elif "begin" in line:
         trace.group = (line["begin"],)
     elif "group" in line:

@@ -30,10 +30,9 @@ from workers.jobs.transitions import Transitions
 from workers.ports import Received
 from workers.rows.reading import rules_of
 from workers.settings import Settings
-from workers.shards.attempt import Attempt
+from workers.shards.attempt import Attempt, Lease
 from workers.shards.calls import Dispatch, NumberedRow, Room, ShardCalls
 from workers.shards.input import Routes, read_rows
-from workers.shards.lease import Lease
 from workers.shards.quarantine import Quarantine
 from workers.shards.spool import write_receipt
 
@@ -122,10 +121,9 @@ class Runner:
             return
         if held is None:
             return
-        if held.state.terminal:
-            await self._transitions.tell_end(job, held.state)
-            return
         if not lifecycle.runs(held.state, message.gen):
+            if held.state.terminal:
+                await self._transitions.tell_end(job, held.state)
             return
         if len(self._unended) >= MOST_UNENDED:
             raise Unavailable("too many attempts of this process owe their end to storage")
