@@ -4,12 +4,10 @@ Nothing is read or connected at import, so that the host can index it anywhere; 
 process are made at its first invocation and live as long as it does.
 """
 
-import json
-
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
-from workers.api.http import HttpCall
+from workers.api.http import AnyReply, HttpCall
 from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
 
@@ -70,23 +68,41 @@ async def sweep(timer: func.TimerRequest) -> None:
     await running.nightly.resume()
 
 
+# Keys are looked at by the door itself: those of the host travel in no header that clients know.
+@app.route(
+    "{door:regex(^(v1|openai)$)}/{*path}",
+    methods=list(func.HttpMethod),
+    auth_level=func.AuthLevel.ANONYMOUS,
+)
+async def openai(req: func.HttpRequest) -> func.HttpResponse:
+    """The OpenAI Batch API."""
+    path = f"{req.route_params['door']}/{req.route_params.get('path') or ''}"
+    return _answer(await (await service()).openai.answer(_call(req, path)))
+
+
 @app.route("{*path}", methods=list(func.HttpMethod))
 async def api(req: func.HttpRequest) -> func.HttpResponse:
     """Jobs over HTTP; what is not known is answered too."""
-    reply = await (await service()).api.answer(
-        HttpCall(
-            method=req.method,
-            path=f"/{req.route_params.get('path', '')}",
-            query=req.params,
-            headers={name.lower(): value for name, value in req.headers.items()},
-            body=req.get_body(),
-        )
+    path = req.route_params.get("path") or ""
+    return _answer(await (await service()).api.answer(_call(req, path)))
+
+
+def _call(req: func.HttpRequest, path: str) -> HttpCall:
+    return HttpCall(
+        method=req.method,
+        path=f"/{path}",
+        query=req.params,
+        headers={name.lower(): value for name, value in req.headers.items()},
+        body=req.get_body(),
     )
+
+
+def _answer(reply: AnyReply) -> func.HttpResponse:
     return func.HttpResponse(
-        json.dumps(reply.body),
+        reply.data,
         status_code=reply.code,
         headers=dict(reply.headers),
-        mimetype="application/json",
+        mimetype=reply.content_type,
     )
 
 

@@ -137,6 +137,7 @@ async def job(rows: int) -> list[float]:
             blobs,
             messages,
             {"vectors": Vectors()},
+            transfers=blobs,
             ledger=None,
             clock=time.time,
             rng=Random(1),

@@ -1,23 +1,43 @@
-"""Which function key do local hosts ask for? One that is made once and kept, as Azure keeps one."""
+"""Which keys do local hosts ask for? A function key and an API key, made once and kept."""
 
+import hashlib
+import json
 import os
 import secrets
 from pathlib import Path
 
+from schemas.access import KEY_PREFIX
+
 SETTING = "LOCAL_FUNCTION_KEY"
 HEADER = "x-functions-key"
 FILE = "function-key"
+API_KEYS = "API_KEYS"
+API_KEY_FILE = "api-key"
 
 
 def function_key(data: Path) -> str:
     """The setting's key, or the one kept in a folder, which is made if need be."""
     if (given := os.environ.get(SETTING)) is not None:
         return given
-    file = data / FILE
+    return _kept(data / FILE, secrets.token_urlsafe(24))
+
+
+def api_key(data: Path) -> str:
+    """The API key of the tenant `default` that is kept in a folder, which is made if need be."""
+    return _kept(data / API_KEY_FILE, KEY_PREFIX + secrets.token_urlsafe(32))
+
+
+def api_keys(key: str) -> str:
+    """The setting API_KEYS that lets a key of the tenant `default` in."""
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return json.dumps([{"name": "local", "sha256": digest}])
+
+
+def _kept(file: Path, fresh: str) -> str:
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
-            made.write(secrets.token_urlsafe(24))
+            made.write(fresh)
     except FileExistsError:
         pass
     return file.read_text().strip()

@@ -20,6 +20,7 @@ from local.azurite import FolderInUseError, azurite
 from local.endpoint.profiles import ProfileName
 from local.endpoint.server import simulate
 from local.endpoint.settings import Settings
+from local.host.http_triggers import BODY_LIMIT
 from local.hosts import Hosts, failure_in, hosts
 from local.servicebus import serve
 from local.servicebus.server.store import StoreInUseError
@@ -31,6 +32,9 @@ PROJECT = Path(__file__).parent.parent
 STORAGE = "AzureWebJobsStorage"
 BUS = "ServiceBusConnection"
 
+# As docs/azure.md sets it: above what the doors take, so that they refuse in words of their own.
+BODY_BYTES = 128 * 1024 * 1024
+
 Prepare = Callable[[BlobServiceClient, AppSettings], Awaitable[None]]
 
 
@@ -38,7 +42,8 @@ Prepare = Callable[[BlobServiceClient, AppSettings], Awaitable[None]]
 class StackOptions:
     """What is started. Blobs and messages are kept in a folder and a file, or in memory (None).
 
-    Without a `key`, the HTTP doors are open to all.
+    Without a `key`, the doors under /api are open to all. The `api_key` opens those under /v1,
+    where the setting API_KEYS says nothing else.
     """
 
     workers: int = 1
@@ -52,6 +57,7 @@ class StackOptions:
     simulator: Mapping[str, Any] = field(default_factory=dict)
     verbose: bool = False
     key: str = ""
+    api_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,9 @@ async def stack(
     ):
         await _prepare(storage.connection_string, read_settings(given | deployments), prepare)
         own = {STORAGE: storage.connection_string, BUS: bus, keys.SETTING: options.key}
+        own[BODY_LIMIT] = str(BODY_BYTES)
+        if options.api_key and not given.get(keys.API_KEYS):
+            own[keys.API_KEYS] = keys.api_keys(options.api_key)
         running.give(own | deployments)
         try:
             yield Stack(storage.connection_string, bus, endpoint, running)
@@ -136,9 +145,9 @@ async def endpoint_for(
 
 async def _prepare(storage: str, chosen: AppSettings, prepare: Prepare | None) -> None:
     """Create the containers, which docs/azure.md has created with `az`."""
-    own = {chosen.nightly_container, chosen.results_container, chosen.state_container}
+    own = {chosen.results_container, chosen.state_container}
     async with BlobServiceClient.from_connection_string(storage) as client:
-        for name in sorted({*chosen.input_containers} | own):
+        for name in sorted({*chosen.all_input_containers} | own):
             with suppress(ResourceExistsError):
                 await client.create_container(name)
         if prepare is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.keys import function_key
+from local.keys import api_key, function_key
 from local.stack import PROJECT, Stack, StackOptions, failed, stack
 from local.usage import Parser, add_stack_arguments, port, simulator_of
 
@@ -16,6 +16,7 @@ storage       {storage}
 Service Bus   {bus}
 endpoint      {endpoint}
 HTTP          {http}/api/jobs (with the header x-functions-key: {key})
+OpenAI API    {http}/v1 (with the API key {api_key})
 data          {data}
 
 Drop a file; options go as base64url JSON into the metadata key `options`:
@@ -39,6 +40,13 @@ Results are in the container `results`, in the folder FILE/JOB; fetch them all:
       for name in results.list_blob_names():
           Path(name).parent.mkdir(parents=True, exist_ok=True)
           Path(name).write_bytes(results.download_blob(name).readall())
+Or with the openai package, unchanged:
+  from openai import OpenAI
+  client = OpenAI(base_url="{http}/v1", api_key="{api_key}")
+  file = client.files.create(file=open("my.jsonl", "rb"), purpose="batch")
+  batch = client.batches.create(
+      input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+  )
 Look at the jobs; cancel, pause or resume one:
   curl -H "x-functions-key: {key}" {http}/api/jobs
   curl -H "x-functions-key: {key}" -X POST {http}/api/jobs/JOB/cancel
@@ -84,17 +92,19 @@ async def _stay(given: argparse.Namespace) -> None:
         simulator=simulator_of(given),
         verbose=given.verbose,
         key=function_key(given.data),
+        api_key=api_key(given.data),
     )
     console = Console(highlight=False, soft_wrap=True)
     async with stack(options, lambda line: console.print(line, markup=False)) as running:
-        console.print(await _guide(running, given.data, options.key), markup=False)
+        console.print(await _guide(running, given.data, options), markup=False)
         await stop.wait()
         console.print("stopping", markup=False)
 
 
-async def _guide(running: Stack, data: Path, key: str) -> str:
+async def _guide(running: Stack, data: Path, options: StackOptions) -> str:
     return GUIDE.format(
-        key=key,
+        key=options.key,
+        api_key=options.api_key,
         storage=running.storage,
         bus=running.bus,
         endpoint=running.endpoint or "as DEPLOYMENTS says",

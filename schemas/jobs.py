@@ -13,7 +13,7 @@ from pydantic import (
     field_validator,
 )
 
-from schemas.requests import deeper_than
+from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import CodeCount, Counts, Tokens, WaitReason
 from schemas.tenants import DEFAULT_TENANT, TenantName
 
@@ -33,7 +33,7 @@ _SHOWN_ENDING: dict[Ending, ShownState] = {
 }
 TERMINAL: frozenset[State] = frozenset({"completed", "failed", "expired", "cancelled"})
 Priority = Literal["high", "normal", "low"]
-Door = Literal["drop", "queue", "nightly"]
+Door = Literal["drop", "queue", "nightly", "http"]
 
 _WINDOW = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -104,6 +104,21 @@ class JobOptions(BaseModel):
         exclude_if=lambda chosen: chosen == "refuse",
         description="a row whose custom_id stood earlier is refused, or asked as a#7, by its line",
     )
+    endpoint: str | None = Field(
+        default=None,
+        exclude_if=lambda chosen: chosen is None,
+        description="what every row has to ask for, as /v1/chat/completions; without it any",
+    )
+    mixed: bool = Field(
+        default=False,
+        exclude_if=lambda chosen: not chosen,
+        description="whether rows may ask for others than `endpoint` all the same",
+    )
+    output_expires_after: Annotated[int, Field(ge=3600, le=30 * 86400)] | None = Field(
+        default=None,
+        exclude_if=lambda chosen: chosen is None,
+        description="seconds after the job's end in which its results are deleted",
+    )
     priority: Priority | None = Field(
         default=None, description="normal, but low for files of the nightly container"
     )
@@ -130,6 +145,13 @@ class JobOptions(BaseModel):
     def _window(cls, window: str) -> str:
         window_seconds(window)
         return window
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and endpoint not in TASK_OF_URL:
+            raise ValueError(f"not an endpoint: known are {', '.join(TASK_OF_URL)}")
+        return endpoint
 
 
 def parse_options(raw: object) -> JobOptions:

@@ -78,6 +78,7 @@ def entry_of(what: Job | Rejection) -> IndexEntry:
             created=what.created,
         )
     return IndexEntry(
+        schema_version=what.schema_version,
         id=what.id,
         door=what.door,
         input=what.input,

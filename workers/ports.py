@@ -119,6 +119,19 @@ class Blobs(Protocol):
         """Make a blob that must not exist of staged blocks, in this order."""
 
 
+class Transfers(Protocol):
+    """What HTTP needs of Blob Storage besides: parts of uploads, links for downloads.
+
+    Errors are those of `Blobs`.
+    """
+
+    async def link(self, ref: BlobRef, seconds: float, filename: str) -> str:
+        """A URL at which anybody may read a blob, and nothing else, for so long.
+
+        Whoever follows it is offered the content under `filename`.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class OutMessage:
     """A message to send. `at` (seconds since the epoch) schedules it."""

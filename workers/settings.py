@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas.access import ApiKey, parse_api_keys
 from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
 from schemas.jobs import window_seconds
 from schemas.tenants import Tenant, only_default, parse_tenants
@@ -23,8 +24,10 @@ class Settings(BaseModel):
     deployments: tuple[Deployment, ...]
     routes: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     tenants: Mapping[str, Tenant] = Field(default_factory=only_default)
+    api_keys: tuple[ApiKey, ...] = ()
     input_containers: tuple[Container, ...] = ("prompts", "nightly", "inputs")
     nightly_container: Container = "nightly"
+    files_container: Container = "files"
     results_container: Container = "results"
     state_container: Container = "state"
     max_line_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
@@ -33,11 +36,13 @@ class Settings(BaseModel):
     shard_seconds: float = Field(default=120.0, gt=0, le=300)
     journal_seconds: float = Field(default=3.0, gt=0, le=60)
     environment_proxies: bool = False
+    downloads: Literal["auto", "redirect", "body"] = "auto"
 
     @property
     def all_input_containers(self) -> tuple[str, ...]:
-        """The containers that files may come from: the nightly one needs no second mention."""
-        return tuple(dict.fromkeys((*self.input_containers, self.nightly_container)))
+        """The containers that files may come from: two of them need no second mention."""
+        own = (self.nightly_container, self.files_container)
+        return tuple(dict.fromkeys((*self.input_containers, *own)))
 
     @cached_property
     def default_models(self) -> Mapping[Task, str]:
@@ -52,6 +57,7 @@ class Settings(BaseModel):
 _NAMES = {
     "INPUT_CONTAINERS": "input_containers",
     "NIGHTLY_CONTAINER": "nightly_container",
+    "FILES_CONTAINER": "files_container",
     "RESULTS_CONTAINER": "results_container",
     "STATE_CONTAINER": "state_container",
     "MAX_LINE_BYTES": "max_line_bytes",
@@ -60,6 +66,7 @@ _NAMES = {
     "SHARD_SECONDS": "shard_seconds",
     "JOURNAL_SECONDS": "journal_seconds",
     "ENVIRONMENT_PROXIES": "environment_proxies",
+    "DOWNLOADS": "downloads",
 }
 
 
@@ -75,6 +82,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     try:
         values["deployments"] = parse_deployments(environment.get("DEPLOYMENTS") or "[]")
         values["tenants"] = parse_tenants(environment.get("TENANTS") or "{}")
+        values["api_keys"] = parse_api_keys(environment.get("API_KEYS") or "[]")
         values["routes"] = parse_routes(environment.get("ROUTES") or "{}", values["deployments"])
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -89,6 +97,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     except ValueError as error:
         raise SettingsError(f"setting COMPLETION_WINDOW: {error}") from None
     _refuse_loops(settings)
+    _refuse_strangers(settings)
     _refuse_missing_keys(settings, environment)
     return settings
 
@@ -105,6 +114,15 @@ def _refuse_loops(settings: Settings) -> None:
             f"container {own.pop()!r} is both for results and for state: a file's name could "
             "make its results look like documents of the service; choose different containers"
         )
+
+
+def _refuse_strangers(settings: Settings) -> None:
+    for at, key in enumerate(settings.api_keys):
+        if key.tenant not in settings.tenants:
+            raise SettingsError(
+                f"API_KEYS[{at}] ({key.name!r}): tenant {key.tenant!r} is not known; TENANTS "
+                f"knows: {', '.join(settings.tenants)}"
+            )
 
 
 def _refuse_missing_keys(settings: Settings, environment: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ https://learn.microsoft.com/azure/azure-functions/functions-bindings-http-webhoo
 
 import hmac
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -18,6 +19,9 @@ from local.host.invoking import InvocationFailedError, Invoker, encode_response
 from local.host.loading import Function, LoadError
 from local.host.timer_triggers import TimerListener
 from local.keys import HEADER
+
+BODY_LIMIT = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
+DEFAULT_BODY_BYTES = 104_857_600
 
 logger = logging.getLogger("local.host")
 
@@ -31,11 +35,11 @@ def build(
     key: str | None,
 ) -> web.Application:
     """The host's web application. Without a `key`, all may call, as under `func start`."""
-    application = web.Application()
+    application = web.Application(client_max_size=_body_limit())
     # The host's own come first: a function's route for everything takes none of them.
     application.router.add_get("/admin/host/status", _status)
     application.router.add_post("/admin/functions/{name}", _run_timer(timers, key))
-    for function in functions:
+    for function in sorted(functions, key=_precedence):
         route = aiohttp_route(function.trigger.get("route") or function.name)
         path = "/" + "/".join(part for part in (prefix, route) if part)
         handler = _handler(function, invoker, key)
@@ -44,6 +48,19 @@ def build(
             if path != (without := _CATCH_ALL.sub("", path)):
                 application.router.add_route(method, without, handler)
     return application
+
+
+def _precedence(function: Function) -> list[int]:
+    """Of routes that fit, ASP.NET takes the one that says most, from the first segment on.
+
+    A literal says more than a parameter, one with a constraint more than one without, and either
+    more than what takes all that is left.
+    """
+    route = str(function.trigger.get("route") or function.name).strip("/")
+    return [
+        3 if part.startswith("{*") else 0 if "{" not in part else 1 if ":" in part else 2
+        for part in route.split("/")
+    ]
 
 
 _CONSTRAINTS = {"int": "[0-9]+", "alpha": "[A-Za-z]+", "guid": "[0-9A-Fa-f-]{36}"}
@@ -80,7 +97,11 @@ def _handler(
     async def handle(request: web.Request) -> web.Response:
         if key and not anonymous and not _may_call(request, key):
             return web.Response(status=401)
-        body = await request.read()
+        try:
+            body = await _body(request)
+        except web.HTTPRequestEntityTooLarge:
+            # Azure's host answers so, and not 413.
+            return web.Response(status=500)
         try:
             result = await invoker.invoke(
                 function,
@@ -94,6 +115,17 @@ def _handler(
             return web.Response(status=500)
 
     return handle
+
+
+def _body_limit() -> int:
+    """Bytes of a body that the host takes (FUNCTIONS_REQUEST_BODY_SIZE_LIMIT)."""
+    return int(os.environ.get(BODY_LIMIT) or DEFAULT_BODY_BYTES)
+
+
+async def _body(request: web.Request) -> bytes:
+    """The body as a function gets it: without a Content-Length nothing arrives of it."""
+    body = await request.read()
+    return body if request.content_length is not None else b""
 
 
 def _may_call(request: web.Request, key: str) -> bool:

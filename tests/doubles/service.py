@@ -20,7 +20,7 @@ from tests.doubles.bus import Delivery, MemoryBus
 from workers.api.http import HttpCall, JsonReply
 from workers.inbox import Received
 from workers.jobs.outbox import JOBS, SHARDS, STATUS
-from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage
+from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage, Transfers
 from workers.service import compose
 from workers.settings import Settings
 
@@ -69,7 +69,15 @@ def _answer(task: Task, body: Mapping[str, Any]) -> dict[str, Any]:
 class Bench:
     """One process of the service. `blobs` and `bus` are what storage and Service Bus hold."""
 
-    def __init__(self, *, blobs: Blobs, bus: Bus, settings: Settings, endpoint: Answering) -> None:
+    def __init__(
+        self,
+        *,
+        blobs: Blobs,
+        bus: Bus,
+        settings: Settings,
+        endpoint: Answering,
+        transfers: Transfers,
+    ) -> None:
         self.blobs, self.bus = blobs, bus
         self.settings, self.endpoint = settings, endpoint
         self.service = compose(
@@ -77,6 +85,7 @@ class Bench:
             blobs,
             bus,
             {each.name: endpoint for each in settings.deployments},
+            transfers=transfers,
             ledger=None,
             clock=self.clock,
             rng=Random(0),
@@ -84,6 +93,7 @@ class Bench:
         self.store, self.doors = self.service.store, self.service.doors
         self.inbox, self.runner = self.service.inbox, self.service.runner
         self.sweeper, self.api = self.service.sweeper, self.service.api
+        self.openai = self.service.openai
         self.dispatcher = self.service.dispatcher
 
     def clock(self) -> float:
@@ -251,8 +261,10 @@ async def bench(
     *, blobs: Blobs | None = None, endpoint: Answering | None = None, **settings: Any
 ) -> AsyncIterator[Bench]:
     """A process over the doubles, with settings of one's own."""
+    memory = MemoryBlobs(lambda: EPOCH + asyncio.get_running_loop().time())
     made = Bench(
-        blobs=blobs or MemoryBlobs(lambda: EPOCH + asyncio.get_running_loop().time()),
+        blobs=blobs or memory,
+        transfers=blobs if isinstance(blobs, MemoryBlobs) else memory,
         bus=MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
         settings=Settings(deployments=(DEPLOYMENT,), **settings),
         endpoint=endpoint or Answering(),

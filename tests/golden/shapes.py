@@ -6,6 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel, TypeAdapter
 
 import schemas.listing as listed
+from schemas import files
 from schemas.health import DeploymentHealth
 from schemas.jobs import Job, JobState
 from schemas.messages import (
@@ -33,6 +34,9 @@ DOCUMENTS: Final[Mapping[str, type]] = {
     "rejected.json": listed.Rejection,
     "done.json": listed.Done,
     "nightly.json": Night,
+    "file.json": files.FileRecord,
+    "creation.json": files.Creation,
+    "due.json": files.Due,
     "deployment.json": DeploymentHealth,
     "quota.json": Book,
     "output.jsonl": OutputRow,

@@ -28,7 +28,7 @@ CONFIG = PROJECT / "Config.json"
 CHAT_MODEL = "Phi-3-mini-4k-instruct"
 EMBED_MODEL = "simulated-embed"
 KEY_SETTING = "ENDPOINT_KEY"
-CONTAINERS = ("prompts", "nightly", "inputs", "results", "state")
+CONTAINERS = ("prompts", "nightly", "inputs", "files", "results", "state")
 POLL_SECONDS = 0.05
 
 Held = TypeVar("Held")

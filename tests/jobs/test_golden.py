@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+import schemas.files
 import schemas.health
 import schemas.jobs
 import schemas.listing
@@ -35,6 +36,7 @@ RENAMED = {"seconds": "call_seconds", "waited": "row_seconds_waited"}
 STORED = [
     model
     for module in (
+        schemas.files,
         schemas.health,
         schemas.jobs,
         schemas.listing,

@@ -88,6 +88,7 @@ class Process:
             FaultyBlobs(shop.blobs, self._fault),
             shop.bus,
             {"phi": Models(self)},
+            transfers=shop.blobs,
             ledger=None,
             clock=clock,
             rng=Random(1),

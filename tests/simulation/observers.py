@@ -35,6 +35,7 @@ class Observers:
             world.storage(world.blobs),
             world.bus,
             {},
+            transfers=world.blobs,
             ledger=None,
             clock=lambda: EPOCH + world.now,
             rng=self._rng,

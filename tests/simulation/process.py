@@ -69,6 +69,7 @@ class Process:
             blobs,
             bus,
             {each.name: ProcessEndpoint(self) for each in settings.deployments},
+            transfers=world.blobs,
             ledger=Ledger(blobs, settings.state_container, rng=rng) if limited else None,
             clock=clock,
             rng=rng,

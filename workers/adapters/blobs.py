@@ -22,6 +22,7 @@ from azure.storage.blob import (
 from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClient
 
 from workers.adapters.block_copies import BlockCopies
+from workers.adapters.links import Links
 from workers.adapters.storage_client import open_client
 from workers.adapters.storage_errors import (
     BULK_SECONDS,
@@ -61,13 +62,14 @@ async def connect_blobs(
 
 
 class AzureBlobs:
-    """Blob Storage; see `workers.ports.Blobs` for what each call promises."""
+    """Blob Storage; see `Blobs` and `Transfers` of `workers.ports` for what each call promises."""
 
     def __init__(
         self, service: BlobServiceClient, credential: AsyncTokenCredential | None = None
     ) -> None:
         self._service = service
         self._copies = BlockCopies(service, credential)
+        self._links = Links(service, credential)
 
     async def ensure_containers(self, names: Iterable[str]) -> None:
         """Make containers that are not there: for local use, where nothing deploys them."""
@@ -241,6 +243,10 @@ class AzureBlobs:
                 match_condition=MatchConditions.IfMissing,
                 read_timeout=BULK_SILENCE_SECONDS,
             )
+
+    async def link(self, ref: BlobRef, seconds: float, filename: str) -> str:
+        """A URL at which anybody may read a blob for so long: see `workers.ports.Transfers`."""
+        return await self._links.link(ref, seconds, filename)
 
     def _blob(self, ref: BlobRef) -> BlobClient:
         return self._service.get_blob_client(ref.container, ref.name)

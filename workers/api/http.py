@@ -4,9 +4,13 @@ Errors have the form of the OpenAI API, so that its clients read them
 (https://platform.openai.com/docs/guides/error-codes).
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+# The SDK repeats these otherwise: a conflict that stands, a body that stays too large.
+_NEVER_AGAIN: Final = frozenset({409, 411, 413})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,33 @@ class JsonReply:
     code: int
     body: dict[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+    @property
+    def data(self) -> bytes:
+        """The body as it is sent."""
+        return json.dumps(self.body).encode()
+
+    def with_headers(self, headers: Mapping[str, str]) -> "JsonReply":
+        """The same with further headers."""
+        return replace(self, headers={**self.headers, **headers})
+
+
+@dataclass(frozen=True, slots=True)
+class BytesReply:
+    """An HTTP status code and a body of any type."""
+
+    code: int
+    data: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/octet-stream"
+
+    def with_headers(self, headers: Mapping[str, str]) -> "BytesReply":
+        """The same with further headers."""
+        return replace(self, headers={**self.headers, **headers})
+
+
+AnyReply = JsonReply | BytesReply
 
 
 class HttpRefusal(Exception):
@@ -44,7 +75,8 @@ class HttpRefusal(Exception):
         self.status = status
         self.code = code
         self.param = param
-        self.headers = headers or {}
+        again = {"x-should-retry": "false"} if status in _NEVER_AGAIN else {}
+        self.headers = {**again, **(headers or {})}
         super().__init__(message)
 
     def reply(self) -> JsonReply:

@@ -1,13 +1,14 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
 import asyncio
-import logging
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from schemas.jobs import TRACEPARENT, Asked, JobState, JobStatus
+from schemas.jobs import JobStatus
 from schemas.messages import Announcement, JobRequest
+from workers.api.acting import JobActions
+from workers.api.answering import answered
+from workers.api.asking import asked_by
 from workers.api.deployments import DeploymentsApi
 from workers.api.http import HttpCall, HttpRefusal, JsonReply
 from workers.api.routing import (
@@ -16,37 +17,18 @@ from workers.api.routing import (
     CreateJob,
     ListDeployments,
     ListJobs,
-    Operation,
     Probe,
     ReadJob,
     route,
 )
-from workers.errors import (
-    InputError,
-    NewerVersion,
-    StorageError,
-    Unavailable,
-    Unreadable,
-    first_of,
-)
+from workers.errors import first_of
 from workers.intake import announcements
 from workers.intake.doors import Doors
-from workers.jobs import lifecycle
 from workers.jobs.index import JobIndex
-from workers.jobs.lifecycle import Change
 from workers.jobs.store import JobStore
-from workers.jobs.transitions import Transitions
 
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
-
-INSURED_SECONDS: Final = 10.0
-"""After which a cancel is looked at whose process died before it sent what follows from it."""
-
-_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,128}")
-_STATUS_OF: Final = {"file_not_found": 404, "file_changed": 409, "message_too_large": 413}
-
-log = logging.getLogger(__name__)
 
 
 class Api:
@@ -55,7 +37,7 @@ class Api:
     def __init__(
         self,
         store: JobStore,
-        transitions: Transitions,
+        actions: JobActions,
         index: JobIndex,
         doors: Doors,
         deployments: DeploymentsApi,
@@ -63,7 +45,7 @@ class Api:
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._transitions = transitions
+        self._actions = actions
         self._index = index
         self._doors = doors
         self._deployments = deployments
@@ -71,24 +53,10 @@ class Api:
 
     async def answer(self, call: HttpCall) -> JsonReply:
         """The answer to any call; what is wrong with it is an answer too."""
-        try:
-            return await self._do(route(call), call)
-        except HttpRefusal as refusal:
-            return refusal.reply()
-        except InputError as error:
-            status = _STATUS_OF.get(error.code, 400)
-            return HttpRefusal(status, error.code, str(error), param=error.param).reply()
-        except NewerVersion as error:
-            return HttpRefusal(400, "newer_version", str(error)).reply()
-        except (StorageError, Unreadable):
-            log.exception("storage refused what HTTP asked for")
-            return HttpRefusal(500, "storage_refused", "storage refused: see the log").reply()
-        except Unavailable:
-            away = HttpRefusal(503, "unavailable", "storage or bus is out of reach: ask again")
-            return away.reply()
+        return await answered(self._do(call))
 
-    async def _do(self, operation: Operation, call: HttpCall) -> JsonReply:
-        match operation:
+    async def _do(self, call: HttpCall) -> JsonReply:
+        match operation := route(call):
             case ListJobs():
                 return await self._list(operation)
             case CreateJob():
@@ -127,14 +95,6 @@ class Api:
 
     async def _create(self, call: HttpCall) -> JsonReply:
         """Put the job on the queue `jobs`, as a back end's message would have."""
-        key = call.headers.get("idempotency-key")
-        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise HttpRefusal(
-                400,
-                "invalid_value",
-                "Idempotency-Key: 1 to 128 visible ASCII characters",
-                param="Idempotency-Key",
-            )
         request = announcements.read_jobs_message(call.body)
         if not isinstance(request, JobRequest):
             raise HttpRefusal(
@@ -143,9 +103,7 @@ class Api:
                 'the body is a job request: {"container": "...", "name": "...", "options": {...}}',
                 param="type",
             )
-        trace = call.headers.get("traceparent", "")
-        asked = Asked(message_id=key, traceparent=trace if TRACEPARENT.fullmatch(trace) else None)
-        announcement = await self._doors.announced(request, asked)
+        announcement = await self._doors.announced(request, asked_by(call))
         known = await self._told(announcement.job)
         if known is not None:
             return JsonReply(200, _plain(known))
@@ -158,25 +116,14 @@ class Api:
 
     async def _act(self, job_id: str, action: Action) -> JsonReply:
         """Cancel, pause or resume. 409 where the job's state does not allow it."""
-        job = await self._store.job(job_id)
-        if job is None:
-            raise _impossible(await self._known(job_id), action)
-        done = False
-
-        def acted(state: JobState | None, repeated: bool) -> Change:
-            nonlocal done
-            change = _change(state, action, repeated)
-            # The last look counts: an earlier change may have lost against somebody else's.
-            done = change.state is not None or _stands(state, action)
-            return change
-
-        if action == "cancel" and await self._store.is_open(job_id):
-            await self._transitions.insure(job, at=self._clock() + INSURED_SECONDS)
-        await self._transitions.take(job, acted)
+        done = await self._actions.act(job_id, action)
         told = await self._known(job_id)
-        if not done:
-            raise _impossible(told, action)
-        return JsonReply(202, _plain(told))
+        if done:
+            return JsonReply(202, _plain(told))
+        message = f"a job that is {told.state} takes no {action}"
+        if told.state == "validating":
+            message += " yet: its file is being read, try again in a moment"
+        raise HttpRefusal(409, "not_possible", message, param="action")
 
     async def _statuses(self, ids: list[str]) -> list[JobStatus | None]:
         try:
@@ -199,25 +146,6 @@ class Api:
         return None if told is None else told[0]
 
 
-def _change(state: JobState | None, action: Action, repeated: bool) -> Change:
-    if action == "cancel":
-        return lifecycle.end(state, "cancelled", None, repeated=repeated)
-    if action == "pause":
-        return lifecycle.pause(state)
-    return lifecycle.resume(state, repeated=repeated)
-
-
-def _stands(state: JobState | None, action: Action) -> bool:
-    """Whether what is asked for is so already."""
-    if state is None:
-        return False
-    if action == "cancel":
-        return state.ending == "cancelled"
-    if state.state != "in_progress":
-        return False
-    return state.paused if action == "pause" else not state.paused and state.ending is None
-
-
 def _validating(announcement: Announcement) -> JobStatus:
     """The status of a job that is on its way to being pinned."""
     return JobStatus(
@@ -228,13 +156,6 @@ def _validating(announcement: Announcement) -> JobStatus:
         door=announcement.door,
         message_id=announcement.asked.message_id,
     )
-
-
-def _impossible(told: JobStatus, action: Action) -> HttpRefusal:
-    message = f"a job that is {told.state} takes no {action}"
-    if told.state == "validating":
-        message += " yet: its file is being read, try again in a moment"
-    return HttpRefusal(409, "not_possible", message, param="action")
 
 
 def _unknown() -> HttpRefusal:

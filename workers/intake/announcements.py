@@ -178,8 +178,9 @@ def announce(
     rerun: str | None = None,
 ) -> Announcement:
     """The announcement of a file."""
+    newer = tenant != DEFAULT_TENANT or door == "http"
     return Announcement(
-        schema_version=SCHEMA_VERSION if tenant == DEFAULT_TENANT else NEWEST_VERSION,
+        schema_version=NEWEST_VERSION if newer else SCHEMA_VERSION,
         job=job_id(info, options, tenant, rerun),
         door=door,
         container=info.ref.container,

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from schemas.jobs import Asked, JobStatus
+from schemas.jobs import Asked, Door, JobStatus
 from schemas.messages import Announcement, JobRequest
 from workers.errors import BlobMissing, InputError, Unavailable
 from workers.intake import announcements
@@ -107,7 +107,9 @@ class Doors:
         else:
             await self._outbox.tell_known(known[0], asked, known[1])
 
-    async def announced(self, request: JobRequest, asked: Asked) -> Announcement:
+    async def announced(
+        self, request: JobRequest, asked: Asked, door: Door = "queue"
+    ) -> Announcement:
         """What a request announces, as the file is now. Raises InputError."""
         announcements.check_tenant(request.tenant, self._settings.tenants)
         announcements.check_place(
@@ -139,7 +141,7 @@ class Doors:
             )
         return announcements.announce(
             info,
-            "queue",
+            door,
             asked,
             request.options,
             tenant=request.tenant,

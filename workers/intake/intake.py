@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from schemas.jobs import (
+    NEWEST_VERSION,
+    SCHEMA_VERSION,
     Job,
     JobOptions,
     JobState,
@@ -71,7 +73,7 @@ class Intake:
             await self._store.close(announcement.job)  # its folder was deleted, or is just going
             return
         if job is None:
-            job = await self._accept(announcement)
+            job = await self.accept(announcement)
             if job is None:
                 return
         else:
@@ -106,8 +108,11 @@ class Intake:
 
         await self._transitions.take(job, begun, repeated=repeated)
 
-    async def _accept(self, announcement: Announcement) -> Job | None:
-        """Mark and pin a new job. Raises InputError where its file may not become one."""
+    async def accept(self, announcement: Announcement) -> Job | None:
+        """Mark and pin a new job; None where its file has changed since it was announced.
+
+        Raises InputError where its file may not become one.
+        """
         try:
             announcements.check_place(
                 announcement.container, announcement.name, self._settings.all_input_containers
@@ -172,6 +177,8 @@ class Intake:
         )
         priority = options.priority or ("low" if announcement.door == "nightly" else "normal")
         return Job(
+            # Earlier workers know no such door, and are to leave the job to those that do.
+            schema_version=NEWEST_VERSION if announcement.door == "http" else SCHEMA_VERSION,
             id=announcement.job,
             tenant=announcement.tenant,
             door=announcement.door,

@@ -52,7 +52,7 @@ class JobIndex:
         return None if rejection is None else (events.rejected(rejection), 0)
 
     async def page(
-        self, tenant: str, most: int, after: Job | Done | Rejection | None = None
+        self, tenant: str, most: int, after: Job | Done | Rejection | IndexEntry | None = None
     ) -> tuple[Sequence[IndexEntry], bool]:
         """The newest `most` entries that are older than `after`, and whether others follow.
 

@@ -96,6 +96,7 @@ class Transitions:
         ended = state.ended or job.created
         await self._store.end(
             Done(
+                schema_version=job.schema_version,
                 id=job.id,
                 tenant=job.tenant,
                 created=job.created,

@@ -8,7 +8,7 @@ import orjson
 
 from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
-from schemas.requests import URL_OF_TASK, deeper_than
+from schemas.requests import TASK_OF_URL, URL_OF_TASK, deeper_than
 from workers.rows.carried import carried_by
 from workers.rows.dialects import (
     WrongRow,
@@ -110,8 +110,15 @@ class RowRules:
 
     @property
     def takes_usual(self) -> bool:
-        """Whether a batch row is asked as it stands."""
-        return not self.alters and (self.template is None or not self._for_all)
+        """Whether a batch row of a chat is asked as it stands."""
+        plain = not self.alters and (self.template is None or not self._for_all)
+        return plain and self.task in (None, "chat")
+
+    @property
+    def task(self) -> Task | None:
+        """The only task that rows may ask for; None where any may be asked."""
+        endpoint = None if self.options.mixed else self.options.endpoint
+        return None if endpoint is None else TASK_OF_URL[endpoint]
 
     def template_of(self, row: dict[str, Any]) -> Template | None:
         """The template, where it makes the request of a row."""
@@ -268,6 +275,9 @@ def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules)
         _refuse_deep(made, data)
         raise WrongRow("unknown_row", _NO_DIALECT)
     task, body = task_and_body(made, dialect)
+    if rules.task not in (None, task):
+        asked, wanted = URL_OF_TASK[task], rules.options.endpoint
+        raise WrongRow("url_mismatch", f"the row asks for {asked}, the job for {wanted}")
     if rules.alters:
         body = _with_defaults(task, body, rules)
     model = body.get("model")

@@ -18,8 +18,10 @@ from azure.identity.aio import DefaultAzureCredential
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
+from workers.api.acting import JobActions
 from workers.api.deployments import DeploymentsApi
 from workers.api.jobs import Api
+from workers.api.openai.door import OpenAiDoor
 from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.reporting import Reporter
@@ -35,10 +37,11 @@ from workers.jobs.outbox import JOBS, SHARDS, STATUS, Outbox
 from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports import Blobs, Bus, Endpoint
+from workers.ports import Blobs, Bus, Endpoint, Transfers
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
 from workers.service.background import Background
+from workers.service.openai import Jobs, openai_door
 from workers.settings import Settings, read_settings
 from workers.shards.runner import Runner
 from workers.sweeper import Sweeper
@@ -75,6 +78,7 @@ class Service:
     runner: Runner
     sweeper: Sweeper
     api: Api
+    openai: OpenAiDoor
     reporter: Reporter
     background: Background
 
@@ -85,6 +89,7 @@ def compose(
     bus: Bus,
     endpoints: Mapping[str, Endpoint],
     *,
+    transfers: Transfers,
     ledger: Ledger | None,
     clock: ServiceClock | Callable[[], float],
     rng: random.Random,
@@ -125,10 +130,14 @@ def compose(
     ill = background.failing
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved, failing=ill)
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
-    api = Api(store, transitions, index, doors, deployments, clock=clock)
+    actions = JobActions(store, transitions, clock=clock)
+    api = Api(store, actions, index, doors, deployments, clock=clock)
+    openai = openai_door(
+        Jobs(store, index, doors, intake, actions), transfers, settings, clock=clock, rng=rng
+    )
     return Service(
-        *(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, api, reporter),
-        background,
+        *(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, api, openai),
+        *(reporter, background),
     )
 
 
@@ -220,6 +229,7 @@ async def start(environment: Mapping[str, str] = os.environ) -> Running:
         ledger = Ledger(blobs, settings.state_container, rng=rng)
         service = compose(
             *(settings, blobs, bus, endpoints),
+            transfers=blobs,
             ledger=ledger,
             clock=clock,
             rng=rng,

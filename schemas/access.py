@@ -1,0 +1,51 @@
+"""Who may use the doors under `/v1`: keys, each with a tenant, in the setting `API_KEYS`."""
+
+import json
+from typing import Annotated, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from schemas.tenants import DEFAULT_TENANT, TenantName
+
+KEY_PREFIX: Final = "pbk_"
+"""What a key begins with, so that scanners of repositories know one."""
+
+
+class ApiKey(BaseModel):
+    """A key, of which its hash alone is known. Two may be live for one tenant, to change them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="told in logs")
+    tenant: TenantName = DEFAULT_TENANT
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", repr=False)] = Field(
+        description="of the key, in hexadecimal"
+    )
+    expires: AwareDatetime | None = Field(default=None, description="with a zone; null: never")
+
+
+_KEYS: Final = TypeAdapter(tuple[ApiKey, ...])
+
+
+def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
+    """The keys of the setting `API_KEYS`. Raises ValueError, which quotes none of them."""
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"API_KEYS is not JSON: {error.msg} at character {error.pos}") from None
+    try:
+        keys = _KEYS.validate_python(raw)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        at, *fields = first["loc"] or ("",)
+        where = f"API_KEYS[{at}]" if isinstance(at, int) else "API_KEYS"
+        field = f", field {str(fields[0])[:40]!r}" if fields else ""
+        raise ValueError(
+            f'{where}{field}: {first["msg"]}; a key is {{"name": "...", "tenant": "...", '
+            '"sha256": "64 hexadecimal digits", "expires": "2027-01-01T00:00:00Z"}'
+        ) from None
+    names = [key.name for key in keys]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise ValueError(f"API_KEYS[{at}]: another key is named {name!r}: names must differ")
+    return keys

@@ -1,0 +1,54 @@
+"""The doors under /v1, asked by the `openai` package as it stands."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI
+
+from local import keys
+from tests.integration.processes import CHAT_MODEL, Processes, processes, until
+
+API_KEY = secrets.token_urlsafe()
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("openai")]
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Processes]:
+    async with processes(tmp_path, settings={keys.API_KEYS: keys.api_keys(API_KEY)}) as started:
+        yield started
+
+
+def row(number: int) -> bytes:
+    body = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": f"about {number}"}]}
+    line = {"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions"}
+    return json.dumps(line | {"body": body}).encode() + b"\n"
+
+
+async def test_a_file_becomes_a_batch_and_its_answers(running: Processes) -> None:
+    base = await running.hosts.up() + "/v1"
+    async with AsyncOpenAI(base_url=base, api_key=API_KEY, max_retries=0) as client:
+        data = b"".join(row(number) for number in range(20))
+        file = await client.files.create(file=('é".jsonl', data), purpose="batch")
+        assert (file.filename, file.bytes, file.status) == ('é".jsonl', len(data), "processed")
+        batch = await client.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"team": "blue"},
+        )
+        assert (batch.status, batch.input_file_id) == ("validating", file.id)
+        done = await until(lambda: completed(client, batch.id), "the batch completes")
+        assert done.request_counts.completed == 20
+        answer = await client.files.content(done.output_file_id)
+        lines = [json.loads(line) for line in answer.text.splitlines()]
+        assert [line["custom_id"] for line in lines] == [f"r{number}" for number in range(20)]
+
+
+async def completed(client: AsyncOpenAI, batch_id: str) -> object:
+    batch = await client.batches.retrieve(batch_id)
+    assert batch.status in ("validating", "in_progress", "finalizing", "completed"), batch
+    return batch if batch.status == "completed" else None

@@ -1,0 +1,63 @@
+"""What HTTP may do to a job that runs: cancel, pause, resume."""
+
+from collections.abc import Callable
+from typing import Final
+
+from schemas.jobs import JobState
+from workers.api.routing import Action
+from workers.jobs import lifecycle
+from workers.jobs.lifecycle import Change
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
+
+INSURED_SECONDS: Final = 10.0
+"""After which a cancel is looked at whose process died before it sent what follows from it."""
+
+
+class JobActions:
+    """Does to a job what somebody asks for."""
+
+    def __init__(
+        self, store: JobStore, transitions: Transitions, *, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._transitions = transitions
+        self._clock = clock
+
+    async def act(self, job_id: str, action: Action) -> bool:
+        """Whether it is so now; False where there is no such job, or its state forbids it."""
+        job = await self._store.job(job_id)
+        if job is None:
+            return False
+        done = False
+
+        def acted(state: JobState | None, repeated: bool) -> Change:
+            nonlocal done
+            change = _change(state, action, repeated)
+            # The last look counts: an earlier change may have lost against somebody else's.
+            done = change.state is not None or _stands(state, action)
+            return change
+
+        if action == "cancel" and await self._store.is_open(job_id):
+            await self._transitions.insure(job, at=self._clock() + INSURED_SECONDS)
+        await self._transitions.take(job, acted)
+        return done
+
+
+def _change(state: JobState | None, action: Action, repeated: bool) -> Change:
+    if action == "cancel":
+        return lifecycle.end(state, "cancelled", None, repeated=repeated)
+    if action == "pause":
+        return lifecycle.pause(state)
+    return lifecycle.resume(state, repeated=repeated)
+
+
+def _stands(state: JobState | None, action: Action) -> bool:
+    """Whether what is asked for is so already."""
+    if state is None:
+        return False
+    if action == "cancel":
+        return state.ending == "cancelled"
+    if state.state != "in_progress":
+        return False
+    return state.paused if action == "pause" else not state.paused and state.ending is None

@@ -1,0 +1,108 @@
+"""Batches over HTTP: jobs as the OpenAI Batch API tells of them."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from schemas.jobs import Job
+from schemas.listing import IndexEntry
+from schemas.openai import Batch
+from workers.api.access import Caller
+from workers.api.acting import JobActions
+from workers.api.http import HttpCall, HttpRefusal, JsonReply
+from workers.api.openai import shapes
+from workers.api.openai.creating import BatchCreator
+from workers.api.openai.operations import ActOnBatch, ListBatches
+from workers.errors import first_of
+from workers.files.names import read_batch_id
+from workers.jobs import events
+from workers.jobs.index import JobIndex
+from workers.jobs.store import JobStore
+
+Key = TypeVar("Key")
+Read = TypeVar("Read")
+
+
+class BatchesApi:
+    """The operations on batches. What belongs to another tenant is answered as if it were not."""
+
+    def __init__(
+        self,
+        creator: BatchCreator,
+        store: JobStore,
+        index: JobIndex,
+        actions: JobActions,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._creator = creator
+        self._store = store
+        self._index = index
+        self._actions = actions
+        self._clock = clock
+
+    async def create(self, caller: Caller, call: HttpCall) -> JsonReply:
+        """Make a batch of an uploaded file."""
+        return await self._told(await self._creator.create(caller, call))
+
+    async def read(self, caller: Caller, job_id: str) -> JsonReply:
+        """A batch as it stands."""
+        return await self._told(await self._job(caller, job_id))
+
+    async def act(self, caller: Caller, asked: ActOnBatch) -> JsonReply:
+        """Cancel, pause or resume a batch. 409 where its state does not allow it."""
+        job = await self._job(caller, asked.id)
+        done = await self._actions.act(job.id, asked.action)
+        batch = await self._batch(job)
+        if not done and not (asked.action == "cancel" and batch.status == "cancelled"):
+            message = f"a batch that is {batch.status} takes no {asked.action}"
+            raise HttpRefusal(409, "not_possible", message)
+        return JsonReply(200, batch.model_dump(mode="json"))
+
+    async def list(self, caller: Caller, asked: ListBatches) -> JsonReply:
+        """A page of the tenant's jobs, filled past those that are there no more."""
+        after = None
+        if asked.after is not None:
+            job_id = read_batch_id(asked.after)
+            after = None if job_id is None else await self._store.job(job_id)
+            if after is None or after.tenant != caller.tenant:
+                message = "after: there is no such batch"
+                raise HttpRefusal(400, "invalid_value", message, param="after")
+        found: list[Job] = []
+        more = asked.limit > 0
+        last: Job | IndexEntry | None = after
+        # One more than asked for tells whether others follow.
+        while more and len(found) <= asked.limit:
+            entries, more = await self._index.page(caller.tenant, asked.limit + 1, last)
+            found += await self._jobs([each.id for each in entries if not each.rejected])
+            last = entries[-1] if entries else last
+        batches = await _all(self._batch, found[: asked.limit])
+        return shapes.listed(batches, more=len(found) > asked.limit)
+
+    async def _jobs(self, ids: Sequence[str]) -> Sequence[Job]:
+        return [job for job in await _all(self._store.job, ids) if job is not None]
+
+    async def _job(self, caller: Caller, job_id: str) -> Job:
+        job = await self._store.job(job_id)
+        if job is None or job.tenant != caller.tenant:
+            raise HttpRefusal(404, "batch_not_found", "there is no such batch", param="id")
+        return job
+
+    async def _told(self, job: Job) -> JsonReply:
+        return JsonReply(200, (await self._batch(job)).model_dump(mode="json"))
+
+    async def _batch(self, job: Job) -> Batch:
+        held = await self._store.state(job.id)
+        state = held.state if held else None
+        told = events.status(job, state, self._store.results_container, self._clock())
+        return shapes.batch_of(job, state, told)
+
+
+async def _all(read: Callable[[Key], Coroutine[Any, Any, Read]], of: Sequence[Key]) -> list[Read]:
+    """What a reader gives of each, read at once."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(read(each)) for each in of]
+    except BaseExceptionGroup as errors:
+        raise first_of(errors) from errors
+    return [task.result() for task in tasks]

@@ -1,0 +1,110 @@
+"""The door under `/v1` and `/openai`: who calls, may he send so much, and who answers."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from workers.api.access import Caller, caller_of
+from workers.api.answering import answered
+from workers.api.http import AnyReply, HttpCall, HttpRefusal
+from workers.api.openai import shapes
+from workers.api.openai.batches import BatchesApi
+from workers.api.openai.files import FilesApi
+from workers.api.openai.operations import (
+    ActOnBatch,
+    CreateBatch,
+    CreateFile,
+    DeleteFile,
+    ListBatches,
+    ListFiles,
+    ListModels,
+    OpenAiOperation,
+    ReadBatch,
+    ReadContent,
+    ReadFile,
+    route,
+)
+from workers.settings import Settings
+
+MOST_BYTES: Final = 100 * 1024 * 1024
+"""Of a file in one form. The host keeps a body whole several times over."""
+FORM_BYTES: Final = 64 * 1024
+"""Of what a form has around its file."""
+
+
+class OpenAiDoor:
+    """Answers the calls of the OpenAI Batch API's clients."""
+
+    def __init__(
+        self,
+        files: FilesApi,
+        batches: BatchesApi,
+        *,
+        settings: Settings,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._files = files
+        self._batches = batches
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+
+    async def answer(self, call: HttpCall) -> AnyReply:
+        """The answer to any call, with an id that clients show beside an error."""
+        reply = await answered(self._do(call))
+        request = f"req_{self._rng.getrandbits(96):024x}"
+        return reply.with_headers({"x-request-id": request})
+
+    async def _do(self, call: HttpCall) -> AnyReply:
+        caller = caller_of(call.headers, self._settings.api_keys, self._clock())
+        check_length(call.headers, call.method, len(call.body))
+        return await self._answer(caller, route(call), call)
+
+    async def _answer(self, caller: Caller, operation: OpenAiOperation, call: HttpCall) -> AnyReply:
+        match operation:
+            case CreateFile():
+                return await self._files.create(caller, call)
+            case ListFiles():
+                return await self._files.list(caller, operation)
+            case DeleteFile(id=file):
+                return await self._files.delete(caller, file)
+            case ReadContent(id=file):
+                return await self._files.content(caller, file)
+            case ReadFile(id=file):
+                return await self._files.read(caller, file)
+            case CreateBatch():
+                return await self._batches.create(caller, call)
+            case ListBatches():
+                return await self._batches.list(caller, operation)
+            case ActOnBatch():
+                return await self._batches.act(caller, operation)
+            case ReadBatch(id=job):
+                return await self._batches.read(caller, job)
+            case ListModels():
+                settings = self._settings
+                return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
+
+
+def check_length(headers: Mapping[str, str], method: str, held: int) -> None:
+    """Refuse a body that is too long, or lost, before it is read. Raises HttpRefusal.
+
+    The Functions host reads bodies with a Content-Length only: of others nothing arrives.
+    """
+    given = headers.get("content-length")
+    if method == "POST" and given is None and not held:
+        raise HttpRefusal(
+            411,
+            "length_required",
+            "the body came without a Content-Length, and is lost: give a file that can be "
+            "measured, or send it in parts (client.uploads)",
+        )
+    length = int(given) if given and given.isascii() and given.isdecimal() else held
+    if max(length, held) > MOST_BYTES + FORM_BYTES:
+        raise HttpRefusal(
+            413,
+            "file_too_large",
+            f"a file sent in one piece has at most {MOST_BYTES:,} bytes: send it in parts "
+            "(client.uploads.upload_file_chunked)",
+            param="file",
+        )

@@ -1,0 +1,170 @@
+"""Which operation of the OpenAI Batch API does a call ask for, and what does its body say?"""
+
+import json
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar, cast
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from schemas.requests import deeper_than
+from workers.api.http import HttpCall, HttpRefusal
+from workers.api.matching import Operation, digits, find, routes
+from workers.api.routing import Action
+from workers.files.names import FileId, read_batch_id, read_file_id
+
+MAX_JSON_BYTES: Final = 256 * 1024
+_DEEPEST: Final = 32
+_FILE: Final = ("file_not_found", "there is no such file")
+_BATCH: Final = ("batch_not_found", "there is no such batch")
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def _file(text: object) -> FileId:
+    found = read_file_id(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("not an id of a file")
+    return found
+
+
+def _batch(text: object) -> str:
+    found = read_batch_id(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("not an id of a batch")
+    return found
+
+
+_FileId = Annotated[FileId, BeforeValidator(_file)]
+_JobOfBatch = Annotated[str, BeforeValidator(_batch)]
+
+
+class CreateFile(Operation):
+    """`POST /v1/files`: the body is a form of `purpose`, `expires_after` and `file`."""
+
+
+class ListFiles(Operation):
+    """`GET /v1/files`: the tenant's uploaded files."""
+
+    after: str | None = None
+    limit: Annotated[int, BeforeValidator(digits), Field(ge=0, le=10_000)] = 10_000
+    order: Literal["asc", "desc"] = "desc"
+    purpose: str | None = None
+
+
+class ReadFile(Operation):
+    """`GET /v1/files/{id}`."""
+
+    unknown: ClassVar = _FILE
+    id: _FileId
+
+
+class DeleteFile(ReadFile):
+    """`DELETE /v1/files/{id}`."""
+
+
+class ReadContent(ReadFile):
+    """`GET /v1/files/{id}/content`."""
+
+
+class CreateBatch(Operation):
+    """`POST /v1/batches`: the body is a `BatchCreate`."""
+
+
+class ListBatches(Operation):
+    """`GET /v1/batches`: the tenant's jobs, whatever their doors, newest first."""
+
+    after: str | None = None
+    limit: Annotated[int, BeforeValidator(digits), Field(ge=0, le=100)] = 20
+
+
+class ReadBatch(Operation):
+    """`GET /v1/batches/{id}`."""
+
+    unknown: ClassVar = _BATCH
+    id: _JobOfBatch
+
+
+class ActOnBatch(ReadBatch):
+    """`POST /v1/batches/{id}/cancel`, `/pause` or `/resume`."""
+
+    action: Action
+
+
+class ListModels(Operation):
+    """`GET /v1/models`: the deployments' models, and the routes."""
+
+
+OpenAiOperation = (
+    CreateFile
+    | ListFiles
+    | ReadFile
+    | DeleteFile
+    | ReadContent
+    | CreateBatch
+    | ListBatches
+    | ReadBatch
+    | ActOnBatch
+    | ListModels
+)
+
+ROUTES: Final = routes(
+    ("POST", "/files", CreateFile),
+    ("GET", "/files", ListFiles),
+    ("GET", "/files/{id}", ReadFile),
+    ("DELETE", "/files/{id}", DeleteFile),
+    ("GET", "/files/{id}/content", ReadContent),
+    ("POST", "/batches", CreateBatch),
+    ("GET", "/batches", ListBatches),
+    ("GET", "/batches/{id}", ReadBatch),
+    ("POST", "/batches/{id}/(?P<action>cancel|pause|resume)", ActOnBatch),
+    ("GET", "/models", ListModels),
+)
+
+# Of several that begin alike the longest comes first.
+_PREFIXES: Final = ("/openai/v1", "/openai", "/v1")
+# Azure's clients send a version with every call: there is one contract here, whatever it says.
+_IGNORED: Final = frozenset({"api-version"})
+
+
+def route(call: HttpCall) -> OpenAiOperation:
+    """The operation that a call asks for. Raises HttpRefusal with 404, 405 or 400."""
+    prefix = next((each for each in _PREFIXES if call.path.startswith(f"{each}/")), call.path)
+    path = call.path.removeprefix(prefix)
+    return cast("OpenAiOperation", find(ROUTES, path, call, _IGNORED))
+
+
+class _Complaint(NamedTuple):
+    code: str
+    message: str
+
+
+_COMPLAINTS: Final = {
+    "missing": _Complaint("missing_required_parameter", "it is required"),
+    "extra_forbidden": _Complaint("unknown_parameter", "no such parameter is known here"),
+}
+
+
+def read_body(model: type[Body], call: HttpCall) -> Body:
+    """The JSON body of a call. Raises HttpRefusal with 400 that names the field that is wrong."""
+    if len(call.body) > MAX_JSON_BYTES:
+        raise HttpRefusal(413, "body_too_large", f"the body has more than {MAX_JSON_BYTES:,} bytes")
+    try:
+        raw: Any = json.loads(call.body)
+    except (ValueError, RecursionError):
+        raise HttpRefusal(400, "invalid_json", "the body is not JSON in UTF-8") from None
+    if not isinstance(raw, dict) or deeper_than(raw, _DEEPEST):
+        message = f"the body has to be a JSON object, at most {_DEEPEST} levels deep"
+        raise HttpRefusal(400, "invalid_json", message)
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise _wrong(error) from None
+
+
+def _wrong(error: ValidationError) -> HttpRefusal:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    param = ".".join(str(part) for part in first["loc"])[:100]
+    kind = first["type"]
+    usual = _COMPLAINTS.get(kind)
+    code = usual.code if usual else "invalid_type" if kind.endswith("_type") else "invalid_value"
+    told = usual.message if usual else first["msg"].removeprefix("Value error, ")
+    return HttpRefusal(400, code, f"{param}: {told}", param=param)

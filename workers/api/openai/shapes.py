@@ -1,0 +1,168 @@
+"""What clients of the OpenAI Batch API are told of files and jobs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from schemas.deployments import Deployment
+from schemas.files import FileRecord
+from schemas.jobs import Job, JobState, JobStatus, Reason
+from schemas.openai import (
+    Batch,
+    BatchErrors,
+    BatchLineError,
+    BatchProgress,
+    BatchStatus,
+    BatchUsage,
+    File,
+    Model,
+    RequestCounts,
+)
+from schemas.results import ManifestFile
+from workers.api.http import JsonReply
+from workers.files.names import ResultPart, batch_id, file_id, input_id, result_id
+
+_USUAL: Final = "/v1/chat/completions"
+"""The endpoint of a batch whose rows may ask for any, as jobs of other doors."""
+
+
+def status_of(state: JobState | None) -> BatchStatus:
+    """The word for a job's state, of the eight that typed clients know."""
+    if state is None:
+        return "validating"
+    if state.terminal or state.ending is None:
+        return state.state
+    if state.ending == "cancelled":
+        return "cancelling"
+    return "validating" if state.state == "validating" else "finalizing"
+
+
+def batch_of(
+    job: Job, state: JobState | None, told: JobStatus, errors: Sequence[BatchLineError] = ()
+) -> Batch:
+    """A job as a batch. `told` is its status; `errors` are the lines for which it failed."""
+    known = state or JobState(revision=0, state="validating")
+    ended = None if known.ended is None else int(known.ended)
+    ends = {f"{known.state}_at": ended} if known.terminal else {}
+    counts, tokens = known.counts, known.tokens
+    output, failed = counts.succeeded > 0, counts.errors > 0
+    return Batch(
+        id=batch_id(job.id),
+        endpoint=job.options.endpoint or _USUAL,
+        model=job.options.model,
+        errors=_errors(known, errors),
+        input_file_id=input_id(job.id, job.door, job.name),
+        completion_window=job.options.completion_window,
+        status=status_of(state),
+        # Not before the end: who is told of a file downloads it.
+        output_file_id=result_id(job.id, "output") if known.terminal and output else None,
+        error_file_id=result_id(job.id, "errors") if known.terminal and failed else None,
+        created_at=int(job.created),
+        in_progress_at=None if known.started is None else int(known.started),
+        expires_at=int(job.expires),
+        request_counts=RequestCounts(
+            total=counts.total,
+            completed=counts.succeeded,
+            failed=counts.failed + counts.invalid,
+        ),
+        usage=BatchUsage(
+            input_tokens=tokens.prompt,
+            output_tokens=tokens.completion,
+            total_tokens=tokens.total,
+        ),
+        metadata=job.metadata or None,
+        phi3=_progress(job, known, told),
+        **ends,
+    )
+
+
+def _errors(state: JobState, lines: Sequence[BatchLineError]) -> BatchErrors | None:
+    if state.state != "failed":
+        return None
+    reason = state.reason or Reason(code="failed", message="the job failed")
+    return BatchErrors(
+        data=tuple(lines) or (BatchLineError(code=reason.code, message=reason.message),)
+    )
+
+
+def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
+    return BatchProgress(
+        paused=state.paused,
+        waiting=told.waiting,
+        rate=told.rate,
+        seconds_left=told.seconds_left,
+        basis=told.basis,
+        running=told.running,
+        door=job.door,
+        input=job.input,
+        results=told.results or "",
+    )
+
+
+def uploaded(record: FileRecord) -> File:
+    """An uploaded file."""
+    return File(
+        id=file_id(record.key),
+        bytes=record.bytes,
+        created_at=int(record.created),
+        filename=record.filename,
+        purpose=record.purpose,
+        expires_at=None if record.expires is None else int(record.expires),
+    )
+
+
+def input_of(job: Job) -> File:
+    """The input of a job that came by another door."""
+    return File(
+        id=file_id(job.id),
+        bytes=job.size,
+        created_at=int(job.created),
+        filename=job.name.rpartition("/")[2] or job.name,
+        purpose="batch",
+    )
+
+
+def result_of(job: Job, part: ResultPart, file: ManifestFile, ended: float) -> File:
+    """A result file; it stands from the job's end on."""
+    kept = job.options.output_expires_after
+    return File(
+        id=result_id(job.id, part),
+        bytes=file.length,
+        created_at=int(ended),
+        filename=f"{batch_id(job.id)}_{file.name}",
+        purpose="batch_output",
+        expires_at=None if kept is None else int(ended + kept),
+    )
+
+
+def models_of(
+    deployments: Sequence[Deployment], routes: Mapping[str, Sequence[str]]
+) -> list[Model]:
+    """The models that rows may name, each with the tasks that somebody does for it."""
+    tasks: dict[str, dict[str, None]] = {}
+    served = {each.name: each for each in deployments}
+    for each in deployments:
+        if each.model not in routes:
+            tasks.setdefault(each.model, {}).update(dict.fromkeys(each.serves))
+    for name, members in routes.items():
+        known = tasks.setdefault(name, {})
+        for member in members:
+            known.update(dict.fromkeys(served[member].serves))
+    return [
+        Model(id=name, owned_by="route" if name in routes else "deployment", tasks=tuple(done))
+        for name, done in tasks.items()
+    ]
+
+
+def listed(data: Sequence[File | Batch | Model], *, more: bool = False) -> JsonReply:
+    """A page of a list."""
+    told: list[dict[str, Any]] = [each.model_dump(mode="json") for each in data]
+    return JsonReply(
+        200,
+        {
+            "object": "list",
+            "data": told,
+            "first_id": told[0]["id"] if told else None,
+            "last_id": told[-1]["id"] if told else None,
+            "has_more": more,
+        },
+    )

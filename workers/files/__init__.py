@@ -1,0 +1,1 @@
+"""Files that came over HTTP: what is stored of them, and when they go."""

@@ -1,0 +1,113 @@
+"""The stored documents of files, creations and what is due: what lies where."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from schemas.files import Creation, Due, FileRecord, due_name
+from workers.errors import first_of
+from workers.files.names import content_name
+from workers.jobs.store import JobStore
+from workers.ports import BlobRef
+
+
+class FileStore:
+    """Documents of files. Errors are those of the blob primitives and of `Documents`."""
+
+    def __init__(self, documents: JobStore, *, files_container: str) -> None:
+        self._documents = documents
+        self.blobs = documents.blobs
+        self._container = documents.state_container
+        self._files_container = files_container
+
+    # -- files
+
+    def content(self, tenant: str, key: str) -> BlobRef:
+        """Where an uploaded file's content lies."""
+        return BlobRef(self._files_container, content_name(tenant, key))
+
+    def _record(self, tenant: str, key: str) -> BlobRef:
+        return BlobRef(self._container, f"files/{tenant}/{key}")
+
+    async def add(self, record: FileRecord) -> FileRecord:
+        """Have a file be named from now on; gives the record that stands."""
+        return await self._documents.create_document(
+            self._record(record.tenant, record.key), record
+        )
+
+    async def file(self, tenant: str, key: str, now: float) -> FileRecord | None:
+        """A file of a tenant; None where it has none of that key, or it has expired."""
+        record = await self._documents.find(FileRecord, self._record(tenant, key))
+        return record if record is not None and _lives(record, now) else None
+
+    async def remove(self, tenant: str, key: str) -> None:
+        """Have a file be named no more; its content stays until it is due."""
+        await self.blobs.delete(self._record(tenant, key))
+
+    async def keys(self, tenant: str, after: str | None = None) -> AsyncIterator[str]:
+        """The keys of a tenant's files, or of those behind one of them, newest first."""
+        folder = self._record(tenant, "")
+        start = None if after is None else folder.name + after
+        async for info in self.blobs.list(folder.container, folder.name, start=start):
+            if info.ref.name != start:
+                yield info.ref.name.removeprefix(folder.name)
+
+    async def files(self, tenant: str, keys: Sequence[str], now: float) -> list[FileRecord]:
+        """Those of these files that stand still, in this order."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                found = [group.create_task(self.file(tenant, key, now)) for key in keys]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return [record for task in found if (record := task.result()) is not None]
+
+    # -- creations
+
+    def _creation(self, tenant: str, digest: str) -> BlobRef:
+        return BlobRef(self._container, f"creations/{tenant}/{digest}")
+
+    async def creation(self, tenant: str, digest: str) -> Creation | None:
+        """The latest request of a kind."""
+        return await self._documents.find(Creation, self._creation(tenant, digest))
+
+    async def create(self, tenant: str, digest: str, creation: Creation) -> Creation:
+        """Remember a request where none of its kind is remembered; gives the one that stands."""
+        return await self._documents.create_document(self._creation(tenant, digest), creation)
+
+    async def renew(self, tenant: str, digest: str, creation: Creation) -> Creation:
+        """Remember a request in the place of an earlier one; gives the one that stands."""
+        ref = self._creation(tenant, digest)
+        held = await self._documents.held(Creation, ref)
+        if held is None:
+            return await self.create(tenant, digest, creation)
+        replaced = await self._documents.replace(ref, creation, held.etag)
+        if replaced is not None:
+            return replaced.document
+        return await self.creation(tenant, digest) or creation
+
+    async def forget(self, tenant: str, digest: str) -> None:
+        """Remember a request no more."""
+        await self.blobs.delete(self._creation(tenant, digest))
+
+    # -- what is due
+
+    async def owe(self, due: Due) -> None:
+        """Have something be forgotten at its time."""
+        ref = BlobRef(self._container, f"due/{due_name(due)}")
+        await self._documents.create_document(ref, due)
+
+    async def due(self, now: float) -> AsyncIterator[Due]:
+        """What is to be forgotten by now, the earliest first."""
+        folder, until = "due/", f"due/{round(now * 1000):013d}"
+        async for info in self.blobs.list(self._container, folder):
+            if info.ref.name > until:
+                return
+            if (found := await self._documents.find(Due, info.ref)) is not None:
+                yield found
+
+    async def settle(self, due: Due) -> None:
+        """It is forgotten."""
+        await self.blobs.delete(BlobRef(self._container, f"due/{due_name(due)}"))
+
+
+def _lives(record: FileRecord, now: float) -> bool:
+    return record.expires is None or now < record.expires

@@ -1,0 +1,50 @@
+"""The parts of the doors under `/v1` and `/openai`, put together."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from workers.api.acting import JobActions
+from workers.api.openai.batches import BatchesApi
+from workers.api.openai.creating import BatchCreator
+from workers.api.openai.door import OpenAiDoor
+from workers.api.openai.files import FilesApi
+from workers.files.store import FileStore
+from workers.intake.doors import Doors
+from workers.intake.intake import Intake
+from workers.jobs.index import JobIndex
+from workers.jobs.store import JobStore
+from workers.ports import Transfers
+from workers.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The parts of a process that know of jobs."""
+
+    store: JobStore
+    index: JobIndex
+    doors: Doors
+    intake: Intake
+    actions: JobActions
+
+
+def openai_door(
+    jobs: Jobs,
+    transfers: Transfers,
+    settings: Settings,
+    *,
+    clock: Callable[[], float],
+    rng: random.Random,
+) -> OpenAiDoor:
+    """Make the door over the parts that all doors share."""
+    files = FileStore(jobs.store, files_container=settings.files_container)
+    files_api = FilesApi(files, jobs.store, transfers, settings=settings, clock=clock, rng=rng)
+    creator = BatchCreator(
+        *(files_api, files, jobs.store, jobs.index, jobs.intake),
+        doors=jobs.doors,
+        clock=clock,
+        rng=rng,
+    )
+    batches = BatchesApi(creator, jobs.store, jobs.index, jobs.actions, clock=clock)
+    return OpenAiDoor(files_api, batches, settings=settings, clock=clock, rng=rng)
