@@ -75,6 +75,32 @@ def test_failed_probes_wait_ever_longer_up_to_a_minute() -> None:
     assert waits[-1] == pytest.approx(LONGEST, rel=0.11)
 
 
+@pytest.mark.parametrize("kind", ["transient", "auth"])
+def test_who_tries_too_early_makes_the_pause_no_longer(kind: OutcomeKind) -> None:
+    breaker, rng = opened(Breaker()), Random(1)
+    for _ in range(3):
+        now = breaker.open_until
+        assert breaker.admitted()
+        breaker.bad(failed(), 1, sent=now, probe=True, now=now, rng=rng)
+    until, lasts = breaker.open_until, breaker.open_until - now
+    for early in (now + 1.0, now + 5.0, now + 9.0):
+        breaker.retry(early)
+        assert breaker.ready(early) == early
+        assert breaker.admitted()
+        breaker.bad(failed(kind=kind), 1, sent=early, probe=True, now=early + 0.5, rng=rng)
+        assert breaker.ready(early + 0.5) == until
+    # The probe that was due anyway counts as ever, and so does the next outage.
+    assert breaker.admitted()
+    breaker.bad(failed(), 1, sent=until, probe=True, now=until, rng=rng)
+    assert breaker.open_until - until == pytest.approx(min(LONGEST, 2 * lasts), rel=0.25)
+    breaker.retry(until + 1.0)
+    assert breaker.admitted()
+    breaker.good(until + 1.0)
+    assert opened(breaker, until + 2.0).admitted()
+    breaker.bad(failed(), 1, sent=until + 8.0, probe=True, now=until + 8.0, rng=rng)
+    assert breaker.open_until == pytest.approx(until + 8.0 + 2 * FIRST, abs=1.1)
+
+
 def test_late_failures_of_the_same_flight_do_not_prolong_it() -> None:
     breaker = opened(Breaker())
     until = breaker.open_until

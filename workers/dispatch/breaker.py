@@ -72,6 +72,8 @@ class Breaker:
         """What the last failure said, for people."""
         self._failures = 0.0
         self._open_for = 0.0
+        self._cut_short = -inf
+        """When the pause would have ended that somebody cut short."""
         self.opened_at = -inf
         self._failing: dict[Hashable, float] = {}
         self._unexplained: deque[Failure] = deque()
@@ -96,9 +98,12 @@ class Breaker:
         return True
 
     def retry(self, now: float) -> None:
-        """Let the next call probe now, because somebody says that what failed is mended."""
-        if self.state == "open":
-            self.open_until = min(self.open_until, now)
+        """Let the next call probe now, because somebody says that what failed is mended.
+
+        Where it is not, the pause goes on as it was: whoever tries too early makes nothing worse.
+        """
+        if self.state == "open" and now < self.open_until:
+            self._cut_short, self.open_until = self.open_until, now
 
     def abandoned(self) -> None:
         """Let the next call probe, because the probe was given up before it was answered."""
@@ -110,7 +115,7 @@ class Breaker:
         if self.state != "closed":
             if sent < self.opened_at:
                 return  # of the time before
-            self.state, self.mended = "closed", sent
+            self.state, self.mended, self._cut_short = "closed", sent, -inf
             self._failures = 0.0
         self._failures *= 1.0 - SMOOTHING
         self._open_for = 0.0
@@ -202,6 +207,9 @@ class Breaker:
         self._failures += SMOOTHING * (1.0 - self._failures)
         refused = outcome.kind in ("auth", "gone")
         if self.state == "open" and not refused:
+            return
+        if probe and now < self._cut_short:
+            self.state, self.opened_at, self.open_until = "open", now, self._cut_short
             return
         if refused or probe or (self.state == "closed" and self._failures >= TRIP):
             first, longest = (REFUSED_FIRST, REFUSED_LONGEST) if refused else (FIRST, LONGEST)
