@@ -1,5 +1,7 @@
 """What is a file that holds no JSON Lines, and what has to be done with it?"""
 
+import re
+
 import orjson
 
 HEAD_BYTES = 64 * 1024
@@ -14,6 +16,12 @@ _BEGINNINGS = (
     (b"PK\x03\x04", "this is a ZIP file, as archives and spreadsheets are: unpack or export it"),
     (b"PAR1", "this is a Parquet file: export it as JSON Lines"),
 )
+_NO_JSON = (
+    "this is no JSON, but objects as Python or JavaScript print them: JSON has names and texts in "
+    "double quotes, as json.dumps and JSON.stringify write them"
+)
+# An object as JSON begins it; other languages quote names otherwise, or not at all.
+_OBJECT = re.compile(rb"\{\s*([\"}]|$)")
 _SEPARATORS = (b",", b";", b"\t", b"|")
 
 
@@ -32,6 +40,8 @@ def what_it_is(head: bytes) -> str:
     if text.startswith(b"{"):
         if not _is_utf8(text):
             return "this is not UTF-8, but Latin-1 or another encoding: save it as UTF-8"
+        if not _OBJECT.match(text):
+            return _NO_JSON
         return "this is JSON, but no object stands on one line: write each on a line of its own"
     if text.startswith(b"<"):
         return "this is HTML or XML: write each row as a JSON object on a line of its own"
