@@ -11,7 +11,7 @@ from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 
 INSURED_SECONDS: Final = 10.0
-"""After which a cancel is looked at whose process died before it sent what follows from it."""
+"""After which a cancel or a resume is looked at whose messages may never have gone out."""
 
 
 class JobActions:
@@ -38,10 +38,17 @@ class JobActions:
             done = change.state is not None or _stands(state, action)
             return change
 
-        if action == "cancel" and await self._store.is_open(job_id):
+        if await self._sends(job_id, action):
             await self._transitions.insure(job, at=self._clock() + INSURED_SECONDS)
         await self._transitions.take(job, acted)
         return done
+
+    async def _sends(self, job_id: str, action: Action) -> bool:
+        """Whether messages follow from an action, which this process may not live to send."""
+        if action == "cancel":
+            return await self._store.is_open(job_id)
+        held = await self._store.state(job_id) if action == "resume" else None
+        return held is not None and held.state.paused
 
 
 def _change(state: JobState | None, action: Action, repeated: bool) -> Change:

@@ -199,11 +199,12 @@ def wait(state: JobState, waiting: Waiting) -> Change:
 def finalize(state: JobState, *, repeated: bool = False) -> Change:
     """Every shard has its receipt: assemble, paused or not, for there is nothing left to ask.
 
-    Where something is left, a repeat comes from who has asked for an ending, and may have died.
+    Where something is left, a repeat comes from who asked for an ending or a resume, and may have
+    died before anything was sent.
     """
     if not _nothing_left(state):
-        ending = state.state == "in_progress" and state.ending is not None
-        return Change(None, state.out if repeated and ending else ())
+        going = state.state == "in_progress" and not state.paused
+        return Change(None, state.out if repeated and going else ())
     return Change(_moved(state, state="finalizing", paused=False))
 
 
