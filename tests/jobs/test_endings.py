@@ -1,7 +1,9 @@
 """How jobs end although somebody dies, or writes where their results belong."""
 
 import asyncio
+import contextlib
 import json
+import logging
 from random import Random
 from typing import Any
 
@@ -11,6 +13,7 @@ from schemas.results import Manifest
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import EPOCH, bench
 from tests.simulation.virtual_time import run
+from workers.errors import Unavailable
 from workers.jobs.outbox import SHARDS
 from workers.ports import BlobRef
 
@@ -48,6 +51,57 @@ def test_a_cancel_whose_process_dies_before_its_sends_waits_for_no_sweeper(
             await service.settle()
             ended = await service.ended()
             assert (ended.state, ended.counts["cancelled"]) == ("cancelled", 3)
+
+    run(story)
+
+
+@pytest.mark.parametrize("fault", [Killed, Unavailable])
+def test_a_resume_whose_sends_fail_waits_for_no_sweeper(
+    monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    async def story(_: Random) -> None:
+        loop = asyncio.get_running_loop()
+        blobs = MemoryBlobs(lambda: EPOCH + loop.time())
+        async with bench(blobs=blobs) as service:
+            await service.drop(ROWS)
+            await service.announce()
+            job = service.events[0]["data"]["job"]
+            await service.ask("POST", f"/api/jobs/{job}/pause")
+            await service.settle()
+
+            async def fails(*_: Any, **__: Any) -> None:
+                raise fault
+
+            with monkeypatch.context() as failing, contextlib.suppress(Killed):
+                failing.setattr(service.service.doors._outbox, "send_shards", fails)
+                assert (await service.ask("POST", f"/api/jobs/{job}/resume")).code == 503
+            # Whoever asks again is told that the job goes on, and it does.
+            assert (await service.ask("POST", f"/api/jobs/{job}/resume")).code == 202
+            await service.settle()
+            assert not service.endpoint.asked
+            await asyncio.sleep(11.0)
+            await service.settle()
+            assert (await service.ended()).counts["succeeded"] == 3
+
+    run(story)
+
+
+def test_a_resume_that_went_out_asks_nothing_twice() -> None:
+    async def story(_: Random) -> None:
+        loop = asyncio.get_running_loop()
+        blobs = MemoryBlobs(lambda: EPOCH + loop.time())
+        async with bench(blobs=blobs) as service:
+            await service.drop(ROWS)
+            await service.announce()
+            job = service.events[0]["data"]["job"]
+            await service.ask("POST", f"/api/jobs/{job}/pause")
+            await service.settle()
+            assert (await service.ask("POST", f"/api/jobs/{job}/resume")).code == 202
+            await service.settle()
+            told = len(service.events)
+            await asyncio.sleep(11.0)
+            await service.settle()
+            assert (len(service.endpoint.asked), len(service.events)) == (3, told)
 
     run(story)
 
@@ -94,3 +148,26 @@ async def test_where_somebody_else_wrote_the_answers_get_a_name_of_their_own(
         assert [json.loads(line)["custom_id"] for line in lines] == ["1", "2", "3"]
         assert len(b"".join(lines)) + len(lines) == manifest.output.length
         assert [await read(name) for name in taken] == [b"mine"] * len(taken)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "code"),
+    [
+        ({"max_token": 1}, ROWS, "invalid_options"),
+        ({"on_invalid": "fail"}, ROWS + b"{\n", "invalid_rows"),
+        ({}, b"id,prompt\n1,p\n", "not_jsonl"),
+        ({}, ROWS, None),
+    ],
+)
+async def test_a_job_that_fails_as_a_whole_leaves_one_line_in_the_log(
+    options: dict[str, Any], rows: bytes, code: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "workers")
+    async with bench() as service:
+        await service.drop(rows, options=options)
+        await service.announce()
+        await service.announce()
+        await service.settle()
+        job = (await service.ended()).event["subject"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ([f"job {job} of 'prompts/in.jsonl' fails: {code}"] if code else [])

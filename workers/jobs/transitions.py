@@ -1,6 +1,7 @@
 """The one way a job's state changes: swap, then send, then tell."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,8 @@ from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 
 _PATIENCE: Final = 12
+
+log = logging.getLogger(__name__)
 
 Transition = Callable[[JobState | None, bool], Change]
 """From the state that stands, and whether this may be a repeat, to what becomes of it."""
@@ -52,6 +55,7 @@ class Transitions:
         if change.finish:
             await self._outbox.send_jobs(Finish(job=job.id), trace=trace)
         if change.state is not None:
+            _log_failure(job, before, after)
             await self._outbox.tell(lifecycle.event_type(before, after), job, after)
         elif repeated:
             await self._outbox.tell(lifecycle.standing_event(after), job, after)
@@ -60,7 +64,7 @@ class Transitions:
         return after
 
     async def insure(self, job: Job, *, at: float) -> None:
-        """Have somebody look, at a time, whether the ending that is asked for now went out.
+        """Have somebody look, at a time, whether the ending or resume that is asked for went out.
 
         Whoever asks over HTTP has no message that would come again if this process died.
         """
@@ -104,3 +108,10 @@ class Transitions:
                 status=events.status(job, state, self._store.results_container, ended),
             )
         )
+
+
+def _log_failure(job: Job, before: JobState | None, after: JobState) -> None:
+    """One line where a job comes to fail as a whole; what its reason says is for who asked."""
+    if after.ending == "failed" and (before is None or before.ending is None):
+        code = after.reason.code if after.reason else "unknown"
+        log.warning("job %s of %r fails: %s", job.id, job.input, code)
