@@ -29,10 +29,10 @@ param tenants object = {}
 @description('When the nightly container is looked at: six-field NCRONTAB, in UTC.')
 param nightlySchedule string = '0 0 1 * * *'
 
-@description('Settings whose values are secrets of the vault: those named by key_setting. MY_KEY is the secret my-key.')
+@description('Settings whose values are secrets of the vault: those that key_setting names, and API_KEYS. MY_KEY is the secret my-key.')
 param keySettings array = []
 
-@description('The limits that the README lists, by their names, as texts: {"SHARD_SECONDS": "60"}.')
+@description('The settings with a default that the README lists, by their names, as texts: {"SHARD_SECONDS": "60"}.')
 param limits Limits = {}
 
 @allowed([512, 2048, 4096])
@@ -78,12 +78,14 @@ type Limits = {
   SHARD_SECONDS: string?
   JOURNAL_SECONDS: string?
   ENVIRONMENT_PROXIES: string?
+  DOWNLOADS: string?
 }
 
 var token = toLower(uniqueString(subscription().id, environmentName, location))
 var tags = { 'azd-env-name': environmentName }
 var inputContainers = ['prompts', 'nightly', 'inputs']
 var nightlyContainer = 'nightly'
+var filesContainer = 'files'
 var resultsContainer = 'results'
 var stateContainer = 'state'
 var deploymentContainer = 'deployment'
@@ -115,6 +117,7 @@ module storage 'storage.bicep' = {
     topicName: 'evgt-${token}'
     redundancy: storageRedundancy
     inputContainers: inputContainers
+    filesContainer: filesContainer
     resultsContainer: resultsContainer
     stateContainer: stateContainer
     deploymentContainer: deploymentContainer
@@ -206,6 +209,7 @@ module app 'app.bicep' = {
       NIGHTLY_SCHEDULE: nightlySchedule
       INPUT_CONTAINERS: join(inputContainers, ',')
       NIGHTLY_CONTAINER: nightlyContainer
+      FILES_CONTAINER: filesContainer
       RESULTS_CONTAINER: resultsContainer
       STATE_CONTAINER: stateContainer
     })

@@ -5,6 +5,7 @@ param accountName string
 param topicName string
 param redundancy string
 param inputContainers string[]
+param filesContainer string
 param resultsContainer string
 param stateContainer string
 param deploymentContainer string
@@ -15,6 +16,7 @@ param locked bool
 
 var deadLetterContainer = 'event-dead-letters'
 var containers = union(inputContainers, [
+  filesContainer
   resultsContainer
   stateContainer
   deploymentContainer

@@ -75,6 +75,7 @@ def containers() -> dict[str, object]:
     return {
         "inputContainers": list(told["input_containers"].default),
         "nightlyContainer": told["nightly_container"].default,
+        "filesContainer": told["files_container"].default,
         "resultsContainer": told["results_container"].default,
         "stateContainer": told["state_container"].default,
     }
