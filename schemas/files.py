@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas.messages import JobId
 from schemas.tenants import TenantName
+from schemas.versions import Kept
 
 # No earlier release knows these documents.
 FILES_VERSION = 2
@@ -15,8 +16,7 @@ FileKey = Annotated[str, Field(pattern=r"^[0-9]{13}-[0-9a-f]{16}$")]
 """13 digits of inverted milliseconds and 16 of chance: keys sort newest first."""
 
 
-class _FileDocument(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _FileDocument(Kept):
     schema_version: int = FILES_VERSION
 
 

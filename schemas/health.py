@@ -4,21 +4,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.versions import SCHEMA_VERSION, Kept, Word
+
 BreakerState = Literal["closed", "open", "probing"]
 
 
-class DeploymentHealth(BaseModel):
+class DeploymentHealth(Kept):
     """`deployments/{name}/{process}` in the state container: a deployment as one process finds it.
 
     Written at each change of the breaker and every 10 s while the deployment is in use. Sums run
     from the start of the process; times are seconds since the epoch.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     at: float
-    breaker: BreakerState = "closed"
+    breaker: BreakerState | Word = "closed"
     message: str | None = Field(default=None, description="what the last failure said")
     until: float | None = Field(default=None, description="when an open breaker lets a call probe")
     in_flight: int = 0

@@ -16,10 +16,7 @@ from pydantic import (
 from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import CodeCount, Counts, Tokens, WaitReason
 from schemas.tenants import DEFAULT_TENANT, TenantName
-
-SCHEMA_VERSION = 1
-# The newest that this version reads: 2 stands where an earlier one would break what it says.
-NEWEST_VERSION = 2
+from schemas.versions import SCHEMA_VERSION, Kept, Word
 
 State = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelled"
@@ -182,10 +179,8 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """A trace as W3C Trace Context writes it."""
 
 
-class Asked(BaseModel):
+class Asked(Kept):
     """Who asked for a job, to be told again in every event."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     message_id: str | None = None
     correlation_id: str | None = None
@@ -195,10 +190,8 @@ class Asked(BaseModel):
     metadata: Metadata = Field(default_factory=dict)
 
 
-class Reason(BaseModel):
+class Reason(Kept):
     """Why a job ends as it does."""
-
-    model_config = ConfigDict(frozen=True)
 
     code: str = Field(description="stable, for programs")
     message: str = Field(description="what happened and what to do, for people")
@@ -212,15 +205,13 @@ class Reason(BaseModel):
         return message[: _REASON_CHARACTERS - 1] + "…"
 
 
-class Job(BaseModel):
+class Job(Kept):
     """`jobs/{job}/job.json`: created once, never changed. Times are seconds since the epoch."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     id: str
     tenant: TenantName = DEFAULT_TENANT
-    door: Door
+    door: Door | Word
     container: str
     name: str
     etag: str
@@ -248,22 +239,18 @@ class Job(BaseModel):
         return {**self.asked.metadata, **self.options.metadata}
 
 
-class Waiting(BaseModel):
+class Waiting(Kept):
     """What a job waits for. Times are seconds since the epoch."""
 
-    model_config = ConfigDict(frozen=True)
-
-    reason: WaitReason | Literal["latency"]
+    reason: WaitReason | Literal["latency"] | Word
     deployment: str | None = None
     message: str | None = Field(default=None, description="of an outage: what is to be mended")
     since: float
     until: float | None = None
 
 
-class JobState(BaseModel):
+class JobState(Kept):
     """`jobs/{job}/state.json`: a job's progress, changed only by compare-and-swap."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     revision: int
@@ -312,13 +299,11 @@ class JobState(BaseModel):
         return "paused" if self.paused else self.state
 
 
-class JobStatus(BaseModel):
+class JobStatus(Kept):
     """What the service tells of a job: the data of every event, and `GET /api/jobs/{id}`.
 
     Times are ISO 8601 UTC. What was rejected has no job, but a name of its own.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     job: str | None = Field(default=None, description="the job's id; absent in a rejection")
@@ -326,10 +311,10 @@ class JobStatus(BaseModel):
         default=None, description="what a rejection is called: GET /api/jobs/{rejection} tells it"
     )
     tenant: TenantName | None = None
-    state: ShownState | None = None
+    state: ShownState | Word | None = None
     input: str | None = Field(default=None, description="container/name")
-    door: Door | None = Field(default=None, description="how the job came")
-    priority: Priority | None = None
+    door: Door | Word | None = Field(default=None, description="how the job came")
+    priority: Priority | Word | None = None
     counts: Counts | None = Field(default=None, description="absent before the file is read")
     running: int | None = Field(
         default=None, description="rows done in shards that are not, beside those in counts"
@@ -342,7 +327,7 @@ class JobStatus(BaseModel):
     seconds_left: float | None = Field(
         default=None, description="until the last row, at that rate; 0 at the end"
     )
-    basis: Literal["measured", "quota"] | None = Field(
+    basis: Literal["measured", "quota"] | Word | None = Field(
         default=None, description="of both: measured over the last minute, or allowed by quotas"
     )
     waiting: dict[str, str] | None = Field(

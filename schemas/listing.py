@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from schemas.jobs import SCHEMA_VERSION, Asked, Door, Job, JobStatus, Reason
+from schemas.jobs import Asked, Door, Job, JobStatus, Reason
 from schemas.tenants import DEFAULT_TENANT, TenantName
+from schemas.versions import SCHEMA_VERSION, Kept, Word
 
 # Names sort by time, newest first, up to the year 2286.
 _LATEST_MS = 9_999_999_999_999
@@ -14,8 +15,7 @@ _LATEST_MS = 9_999_999_999_999
 RejectionType = Literal["job.rejected", "job.refused"]
 
 
-class _Stored(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _Stored(Kept):
     schema_version: int = SCHEMA_VERSION
 
 
@@ -24,7 +24,7 @@ class IndexEntry(_Stored):
 
     id: str = Field(description="the job's, or the rejection's")
     rejected: bool = False
-    door: Door | None = None
+    door: Door | Word | None = None
     input: str | None = Field(default=None, description="container/name")
     metadata: dict[str, str] = Field(default_factory=dict)
     created: float = Field(description="seconds since the epoch")
@@ -39,10 +39,10 @@ class Rejection(_Stored):
     """`rejected/{id}`: what yielded no job, and why; created once, after its event was told."""
 
     id: str = Field(description="the same at every delivery of a message, at every look at a file")
-    type: RejectionType
+    type: RejectionType | Word
     reason: Reason
     tenant: TenantName = DEFAULT_TENANT
-    door: Door | None = None
+    door: Door | Word | None = None
     input: str | None = Field(default=None, description="container/name, where it is known")
     asked: Asked = Asked()
     created: float = Field(description="seconds since the epoch")

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from schemas.jobs import SCHEMA_VERSION, Asked, Door, JobStatus
+from schemas.jobs import Asked, Door, Job, JobStatus
 from schemas.tenants import DEFAULT_TENANT, TenantName
+from schemas.versions import SCHEMA_VERSION, Kept, Word
 
 ContainerName = Annotated[str, Field(max_length=63)]
 BlobName = Annotated[str, Field(max_length=1024)]
@@ -13,18 +14,22 @@ ETag = Annotated[str, Field(max_length=128)]
 JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")]
 
 
-class _Message(BaseModel):
+class _Message(Kept):
     # Strict: of the text "no" somebody meant false.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(strict=True)
+
     schema_version: int = SCHEMA_VERSION
 
 
-class JobRequest(_Message):
+class JobRequest(BaseModel):
     """Run a file that lies in an input container (sent by back ends to `jobs`).
 
     The message's MessageId, CorrelationId and application properties come back in every event.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    schema_version: int = SCHEMA_VERSION
     type: Literal["request"] = "request"
     container: ContainerName
     name: BlobName
@@ -51,7 +56,7 @@ class Announcement(_Message):
 
     type: Literal["announce"] = "announce"
     job: JobId
-    door: Door
+    door: Door | Word
     container: ContainerName
     name: BlobName
     etag: ETag
@@ -71,6 +76,11 @@ class Finish(_Message):
 
     type: Literal["finish"] = "finish"
     job: JobId
+
+
+def finish(job: Job) -> Finish:
+    """The message that has a job's results assembled."""
+    return Finish(schema_version=job.schema_version, job=job.id)
 
 
 class Expire(_Message):
@@ -112,10 +122,8 @@ EventType = Literal[
 ]
 
 
-class StatusEvent(BaseModel):
+class StatusEvent(Kept):
     """A CloudEvents 1.0 event on the topic `job-status`. Consumers keep the highest sequence."""
-
-    model_config = ConfigDict(frozen=True)
 
     specversion: Literal["1.0"] = "1.0"
     id: str = Field(description="the same for each copy of an event; also its MessageId")

@@ -1,14 +1,12 @@
 """How far the nightly files have been looked at."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from schemas.jobs import SCHEMA_VERSION
+from schemas.versions import SCHEMA_VERSION, Kept
 
 
-class Night(BaseModel):
+class Night(Kept):
     """`nightly/{container}.json`: changed only by compare-and-swap. Times are seconds."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     since: float = Field(

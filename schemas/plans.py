@@ -1,8 +1,9 @@
 """What planning a file comes to: shards, or why its job has to fail."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from schemas.jobs import SCHEMA_VERSION, Reason
+from schemas.jobs import Reason
+from schemas.versions import SCHEMA_VERSION, Kept
 
 
 class Verdict(Reason):
@@ -11,10 +12,8 @@ class Verdict(Reason):
     schema_version: int = SCHEMA_VERSION
 
 
-class PlannedShard(BaseModel):
+class PlannedShard(Kept):
     """One line of `jobs/{job}/plan.jsonl`. Offsets and lengths are bytes of the input file."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     shard: int

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from schemas.outcomes import OutcomeKind
+from schemas.versions import SCHEMA_VERSION, Kept, unknown_of
 
 WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
 
@@ -33,7 +34,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Counts(_Frozen):
+class Counts(Kept):
     """Rows by what became of them: `total` is the sum of the others once a job has ended.
 
     `failed` were asked in vain, `invalid` could not be asked, `cancelled` and `expired` were not.
@@ -65,10 +66,11 @@ class Counts(_Frozen):
             invalid=self.invalid + other.invalid,
             cancelled=self.cancelled + other.cancelled,
             expired=self.expired + other.expired,
+            **unknown_of(self, other),
         )
 
 
-class Tokens(_Frozen):
+class Tokens(Kept):
     """Tokens as the endpoints counted them."""
 
     prompt: int = 0
@@ -82,11 +84,13 @@ class Tokens(_Frozen):
     def plus(self, other: "Tokens") -> "Tokens":
         """The sums of both kinds."""
         return Tokens(
-            prompt=self.prompt + other.prompt, completion=self.completion + other.completion
+            prompt=self.prompt + other.prompt,
+            completion=self.completion + other.completion,
+            **unknown_of(self, other),
         )
 
 
-class DeploymentUse(_Frozen):
+class DeploymentUse(Kept):
     """The attempts at one deployment, summed up."""
 
     calls: int = 0
@@ -108,14 +112,14 @@ class DeploymentUse(_Frozen):
     )
 
 
-class CodeCount(_Frozen):
+class CodeCount(Kept):
     """Rows that ended with one error code, and the first of them in the input."""
 
     rows: int = 0
     line: int | None = Field(default=None, description="the first one's; null where not known")
 
 
-class Part(_Frozen):
+class Part(Kept):
     """One blob of lines. `name` is its blob in the state container."""
 
     name: str
@@ -124,10 +128,10 @@ class Part(_Frozen):
     sha256: str
 
 
-class Receipt(_Frozen):
+class Receipt(Kept):
     """`jobs/{job}/receipts/{shard}`: the shard is done, and these are its lines."""
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     shard: int
     attempt: str
     counts: Counts
@@ -138,7 +142,7 @@ class Receipt(_Frozen):
     use: dict[str, DeploymentUse] = Field(default_factory=dict)
 
 
-class ManifestPart(_Frozen):
+class ManifestPart(Kept):
     """A shard's piece of a result file: bytes [offset, offset + length)."""
 
     shard: int
@@ -148,7 +152,7 @@ class ManifestPart(_Frozen):
     sha256: str
 
 
-class ManifestFile(_Frozen):
+class ManifestFile(Kept):
     """A result file and its parts, in order and without gaps."""
 
     name: str
@@ -157,10 +161,10 @@ class ManifestFile(_Frozen):
     parts: list[ManifestPart]
 
 
-class Manifest(_Frozen):
+class Manifest(Kept):
     """`manifest.json`: what was asked, what came of it, and the proof. Times are ISO 8601 UTC."""
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     job: str
     state: Literal["completed", "failed", "expired", "cancelled"]
     reason: dict[str, str] | None = Field(default=None, description="code and message")

@@ -163,9 +163,7 @@ class Inbox:
         except (InputError, NewerVersion) as error:
             await self._refuse(received, error)
             return
-        await self._outbox.send_shards(
-            message.job, [message.shard], message.gen, delay=DEAD_RETRY_SECONDS, repeated=True
-        )
+        await self._outbox.send_shards([message], delay=DEAD_RETRY_SECONDS, repeated=True)
 
     async def drain_dead(self) -> None:
         """Handle dead letters that no trigger has come for: their queues start no instance.

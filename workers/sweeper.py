@@ -6,7 +6,7 @@ from math import inf
 from typing import Final
 
 from schemas.jobs import Job, JobState
-from schemas.messages import Finish
+from schemas.messages import finish
 from workers.errors import WorkerError
 from workers.intake.doors import Doors
 from workers.jobs import lifecycle
@@ -89,7 +89,7 @@ class Sweeper:
         if held.state.terminal:
             return
         if held.state.state == "finalizing":
-            await self._outbox.send_jobs(Finish(job=job.id))
+            await self._outbox.send_jobs(finish(job))
             return
         seen = held.state.revision
 

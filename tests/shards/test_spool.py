@@ -7,6 +7,7 @@ import pytest
 
 from schemas.outcomes import Usage
 from tests.doubles import MemoryBlobs
+from tests.jobs.test_lifecycle import job
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.rows.writing import RowResult
@@ -36,7 +37,7 @@ async def test_a_long_part_is_hashed_beside_the_loop(
     results = Watched()
     for row in range(4):
         results.add(RowResult(row, "succeeded", Usage(), b"x" * (5_000 if beside else 500)))
-    written = await write_receipt(store, "job", 0, "attempt", results)
+    written = await write_receipt(store, job(), 0, "attempt", results)
     results.close()
     assert written.output is not None
     stored = blobs.blobs[BlobRef("state", written.output.name)].data

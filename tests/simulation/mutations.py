@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from schemas.jobs import Ending, Job, JobState, Reason
-from schemas.messages import Announcement
+from schemas.messages import Announcement, ShardMessage
 from schemas.results import Receipt
 from tests.simulation import lies
 from tests.simulation.checker import check
@@ -218,7 +218,8 @@ class _SendsFirst(_Ordered):
         held = await self.store.state(job.id)
         change = transition(held.state if held else None, repeated)
         gen = change.state.gen if change.state else 0
-        await self.outbox.send_shards(job.id, change.shards, gen)
+        shards = [ShardMessage(job=job.id, shard=shard, gen=gen) for shard in change.shards]
+        await self.outbox.send_shards(shards)
 
         def silent(state: JobState | None, again: bool) -> Change:
             change = transition(state, again)

@@ -1,12 +1,14 @@
 """The operations on deployments over HTTP: how they are, and "try again now"."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from schemas.deployments import Deployment
 from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
 from schemas.jobs import JobState
 from workers.api.http import HttpRefusal, JsonReply
+from workers.errors import NewerVersion
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
@@ -51,7 +53,8 @@ class DeploymentsApi:
             raise HttpRefusal(404, "unknown_deployment", message, param="name")
         await self._board.ask_probe(name, self._clock())
         async for job_id, _ in self._store.open_jobs():
-            await self._bring_back(job_id, name)
+            with suppress(NewerVersion):  # those are a later version's to bring back
+                await self._bring_back(job_id, name)
         return JsonReply(202, await self._status(deployment))
 
     async def _bring_back(self, job_id: str, deployment: str) -> None:

@@ -1,10 +1,11 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from schemas.jobs import JobStatus
+from schemas.listing import IndexEntry
 from schemas.messages import Announcement, JobRequest
 from workers.api.acting import JobActions
 from workers.api.answering import answered
@@ -21,9 +22,10 @@ from workers.api.routing import (
     ReadJob,
     route,
 )
-from workers.errors import first_of
+from workers.errors import NewerVersion, first_of
 from workers.intake import announcements
 from workers.intake.doors import Doors
+from workers.jobs import events
 from workers.jobs.index import JobIndex
 from workers.jobs.store import JobStore
 
@@ -81,13 +83,14 @@ class Api:
         while len(found) < asked.limit and looked < len(entries):
             page = entries[looked : looked + asked.limit - len(found)]
             looked += len(page)
-            fit = [entry.id for entry in page if asked.lists(entry)]
-            found += [told for told in await self._statuses(fit) if told and asked.takes(told)]
+            fit = [entry for entry in page if asked.lists(entry)]
+            told = await self._statuses(fit, asked.tenant)
+            found += [each for each in told if each and asked.takes(each)]
         return JsonReply(
             200,
             {
                 "object": "list",
-                "data": [_plain(told) for told in found],
+                "data": [_plain(each) for each in found],
                 "last_id": entries[looked - 1].id if looked else None,
                 "has_more": more or looked < len(entries),
             },
@@ -125,10 +128,18 @@ class Api:
             message += " yet: its file is being read, try again in a moment"
         raise HttpRefusal(409, "not_possible", message, param="action")
 
-    async def _statuses(self, ids: list[str]) -> list[JobStatus | None]:
+    async def _listed(self, entry: IndexEntry, tenant: str) -> JobStatus | None:
+        try:
+            return await self._told(entry.id)
+        except NewerVersion as error:
+            return events.unread(entry, tenant, str(error))
+
+    async def _statuses(
+        self, entries: Sequence[IndexEntry], tenant: str
+    ) -> Sequence[JobStatus | None]:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._told(job)) for job in ids]
+                tasks = [group.create_task(self._listed(entry, tenant)) for entry in entries]
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
         return [task.result() for task in tasks]

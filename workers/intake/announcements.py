@@ -11,11 +11,13 @@ from urllib.parse import unquote, urlsplit
 import orjson
 from pydantic import ValidationError
 
-from schemas.jobs import NEWEST_VERSION, SCHEMA_VERSION, Asked, Door, parse_options
+from schemas.jobs import Asked, Door, parse_options
 from schemas.messages import JOBS_MESSAGE, Announcement, JobsMessage
 from schemas.requests import deeper_than
 from schemas.tenants import DEFAULT_TENANT
-from workers.errors import InputError, NewerVersion
+from schemas.versions import version_of
+from workers.errors import InputError
+from workers.jobs.documents import check_version
 from workers.jobs.rejections import Origin
 from workers.ports import BlobInfo
 
@@ -67,9 +69,7 @@ def read_jobs_message(body: bytes) -> JobsMessage | BlobCreated | None:
     kind = raw.get("eventType") or raw.get("type")
     if isinstance(kind, str) and kind.startswith("Microsoft."):
         return _blob_created(raw) if kind == _CREATED else None
-    version = raw.get("schema_version", SCHEMA_VERSION)
-    if isinstance(version, int) and version > NEWEST_VERSION:
-        raise NewerVersion("a message", version)
+    check_version("a message", raw)
     if "type" not in raw:
         raw = {"type": "request", **raw}
     try:
@@ -178,9 +178,8 @@ def announce(
     rerun: str | None = None,
 ) -> Announcement:
     """The announcement of a file."""
-    newer = tenant != DEFAULT_TENANT or door == "http"
     return Announcement(
-        schema_version=NEWEST_VERSION if newer else SCHEMA_VERSION,
+        schema_version=version_of(options, tenant, door),
         job=job_id(info, options, tenant, rerun),
         door=door,
         container=info.ref.container,

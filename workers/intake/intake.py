@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from schemas.jobs import (
-    NEWEST_VERSION,
-    SCHEMA_VERSION,
     Job,
     JobOptions,
     JobState,
@@ -16,6 +14,7 @@ from schemas.jobs import (
     window_seconds,
 )
 from schemas.messages import Announcement, Expire
+from schemas.versions import version_of
 from workers.errors import BlobMissing, InputError
 from workers.intake import announcements
 from workers.intake.plans import Plans
@@ -93,7 +92,8 @@ class Intake:
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
         trace = job.asked.traceparent
-        await self._outbox.send_jobs(Expire(job=job.id), at=job.expires, trace=trace)
+        expire = Expire(schema_version=job.schema_version, job=job.id)
+        await self._outbox.send_jobs(expire, at=job.expires, trace=trace)
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(
@@ -177,8 +177,9 @@ class Intake:
         )
         priority = options.priority or ("low" if announcement.door == "nightly" else "normal")
         return Job(
-            # Earlier workers know no such door, and are to leave the job to those that do.
-            schema_version=NEWEST_VERSION if announcement.door == "http" else SCHEMA_VERSION,
+            schema_version=version_of(
+                options.model_dump(exclude_defaults=True), announcement.tenant, announcement.door
+            ),
             id=announcement.job,
             tenant=announcement.tenant,
             door=announcement.door,

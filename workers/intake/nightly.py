@@ -7,7 +7,7 @@ from typing import Final
 
 from schemas.messages import Announcement
 from schemas.night import Night
-from workers.errors import Unavailable, first_of
+from workers.errors import NewerVersion, Unavailable, first_of
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.jobs.rejections import NOBODY
@@ -122,8 +122,11 @@ class Nightly:
 
     async def _announce_one(self, announcement: Announcement) -> bool:
         job = announcement.job
-        if await self._store.done(job) is not None or await self._store.job(job) is not None:
-            return False
+        try:
+            if await self._store.done(job) is not None or await self._store.job(job) is not None:
+                return False
+        except NewerVersion:
+            return False  # it is a job already, whatever else is said of it
         # The marker comes first: it alone outlives a message, and the sweeper announces it again.
         if not await self._store.open(announcement):
             return False

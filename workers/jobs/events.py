@@ -3,8 +3,8 @@
 import hashlib
 from datetime import UTC, datetime
 
-from schemas.jobs import Asked, Job, JobState, JobStatus
-from schemas.listing import Rejection
+from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
+from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
 from workers.jobs.pace import pace, seconds_left
 
@@ -103,6 +103,20 @@ def known(told: JobStatus, asked: Asked, revision: int, now: float) -> StatusEve
                 "metadata": {**told.metadata, **asked.metadata},
             }
         ),
+    )
+
+
+def unread(entry: IndexEntry, tenant: str, why: str) -> JobStatus:
+    """What can be told of a job that a later version has to read."""
+    return JobStatus(
+        job=None if entry.rejected else entry.id,
+        rejection=entry.id if entry.rejected else None,
+        tenant=tenant,
+        input=entry.input,
+        door=entry.door,
+        reason=Reason(code="newer_version", message=why),
+        created=iso(entry.created),
+        metadata=entry.metadata,
     )
 
 

@@ -74,6 +74,7 @@ def begin(
         fresh = fresh.model_copy(update={"ending": "failed", "reason": ending})
     started = _moved(
         fresh,
+        schema_version=job.schema_version,
         state="in_progress",
         shards=shards,
         window=job.window,

@@ -43,9 +43,7 @@ class Outbox:
 
     async def send_shards(
         self,
-        job: str,
-        shards: Sequence[int],
-        gen: int,
+        shards: Sequence[ShardMessage],
         *,
         delay: float = 0.0,
         repeated: bool = False,
@@ -53,12 +51,7 @@ class Outbox:
     ) -> None:
         """Put shards on their queue, in `delay` seconds; `repeated` as in `Received`."""
         at = self._clock() + delay if delay > 0.0 else None
-        messages = [
-            self._message(
-                ShardMessage(job=job, shard=shard, gen=gen), at, repeated=repeated, trace=trace
-            )
-            for shard in shards
-        ]
+        messages = [self._message(shard, at, repeated=repeated, trace=trace) for shard in shards]
         if messages:
             await self._bus.send(SHARDS, messages)
 

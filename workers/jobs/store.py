@@ -8,12 +8,11 @@ import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final, Generic, NamedTuple, TypeVar
+from typing import IO, Final, Generic, NamedTuple
 
 import orjson
-from pydantic import BaseModel
 
-from schemas.jobs import NEWEST_VERSION, SCHEMA_VERSION, Job, JobState, Reason
+from schemas.jobs import Job, JobState, Reason
 from schemas.listing import Done
 from schemas.messages import Announcement
 from schemas.plans import PlannedShard, Verdict
@@ -23,19 +22,15 @@ from workers.errors import (
     BlobChanged,
     BlobExists,
     BlobMissing,
-    NewerVersion,
-    Unreadable,
     first_of,
 )
+from workers.jobs.documents import Document, dump, load
 from workers.ports import BlobInfo, BlobRef, Blobs, Stored
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
 PLAN_WIDTH: Final = 160
 _LINE_NUMBER: Final = struct.Struct("<I")
 _KEPT_JOBS: Final = 256
-
-
-Document = TypeVar("Document", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +237,7 @@ class JobStore:
     async def verdict(self, job: str) -> Reason | None:
         """Why the job has to fail, if planning found so."""
         found = await self.find(Verdict, self.ref(job, "verdict.json"))
-        return None if found is None else Reason(code=found.code, message=found.message)
+        return None if found is None else Reason(**found.model_dump(exclude={"schema_version"}))
 
     async def planned(self, job: str, shard: int) -> PlannedShard:
         """One line of the plan."""
@@ -274,11 +269,8 @@ class JobStore:
 
     async def state(self, job: str) -> Held | None:
         """A job's state, or None before there is one."""
-        try:
-            stored = await self.read(self.ref(job, "state.json"))
-        except BlobMissing:
-            return None
-        return Held(load(JobState, stored.data), stored.etag, stored.last_modified)
+        held = await self.held(JobState, self.ref(job, "state.json"))
+        return None if held is None else Held(held.document, held.etag, held.last_modified)
 
     async def swap(self, job: str, before: Held | None, after: JobState) -> bool:
         """Store the new state if the old one still stands. False: it does not, or this very swap
@@ -362,24 +354,6 @@ class JobStore:
         ref = BlobRef(self.state_container, f"refused/{what}")
         await self.create_once(ref, data, content_type="application/octet-stream")
         return ref
-
-
-def dump(document: BaseModel) -> bytes:
-    """A document as it is stored."""
-    return orjson.dumps(document.model_dump(mode="json"))
-
-
-def load(model: type[Document], data: bytes) -> Document:
-    """A document as it was stored. Raises NewerVersion, and Unreadable for anything else."""
-    try:
-        raw: Any = orjson.loads(data)
-        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
-        if isinstance(version, int) and version > NEWEST_VERSION:
-            raise NewerVersion(model.__name__, version)
-        return model.model_validate(raw)
-    except ValueError:
-        # Not chained: what is quoted may be a prompt of the options.
-        raise Unreadable(f"a {model.__name__} is not what this service writes") from None
 
 
 def _plan_line(shard: PlannedShard) -> bytes:

@@ -8,7 +8,7 @@ from typing import Final
 
 from schemas.jobs import Job, JobState
 from schemas.listing import Done
-from schemas.messages import Finish
+from schemas.messages import ShardMessage, finish
 from workers.errors import Unavailable
 from workers.jobs import events, lifecycle
 from workers.jobs.lifecycle import Change
@@ -49,11 +49,14 @@ class Transitions:
             await self.tell_end(job, after)
             return after
         trace = job.asked.traceparent
-        await self._outbox.send_shards(
-            job.id, change.shards, after.gen, delay=change.delay, trace=trace
-        )
+        version = job.schema_version
+        shards = [
+            ShardMessage(schema_version=version, job=job.id, shard=shard, gen=after.gen)
+            for shard in change.shards
+        ]
+        await self._outbox.send_shards(shards, delay=change.delay, trace=trace)
         if change.finish:
-            await self._outbox.send_jobs(Finish(job=job.id), trace=trace)
+            await self._outbox.send_jobs(finish(job), trace=trace)
         if change.state is not None:
             _log_failure(job, before, after)
             await self._outbox.tell(lifecycle.event_type(before, after), job, after)
@@ -68,7 +71,7 @@ class Transitions:
 
         Whoever asks over HTTP has no message that would come again if this process died.
         """
-        await self._outbox.send_jobs(Finish(job=job.id), at=at, repeated=True)
+        await self._outbox.send_jobs(finish(job), at=at, repeated=True)
 
     async def _swap(
         self, job: Job, transition: Transition, repeated: bool

@@ -49,7 +49,8 @@ class Holder:
     """One process in the ledger. `wants` is the part of the quota it could use, 0 to 1.
 
     `jobs` are the weights of the jobs it asks; `weight`, their sum, counts where they are not
-    known. `drawn` is how many requests of the book's day it was given.
+    known. `drawn` is how many requests of the book's day it was given. `unknown`, here and below,
+    is what a later version says of it, which stays as it is.
     """
 
     weight: float
@@ -60,6 +61,7 @@ class Holder:
     seated: bool = True
     jobs: Mapping[str, float] = field(default_factory=dict)
     drawn: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Day:
 
     date: int = 0
     given: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,13 @@ class Book:
     requests: float = Headroom.START
     tokens: float = Headroom.START
     day: Day = Day()
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def dump(self) -> bytes:
         """The document as it is stored."""
-        return orjson.dumps({"version": VERSION, **_plain(self)})
+        holders = {name: _plain(held) for name, held in self.holders.items()}
+        own = {**_plain(self), "holders": holders, "day": _plain(self.day)}
+        return orjson.dumps({"version": VERSION, **own})
 
     @classmethod
     def load(cls, data: bytes) -> "Book | None":
@@ -93,11 +99,13 @@ class Book:
             raw: dict[str, Any] = orjson.loads(data)
             if raw["version"] != VERSION:
                 return None
+            day = raw["day"]
             return cls(
                 {name: _holder(entry) for name, entry in raw["holders"].items()},
                 float(raw["requests"]),
                 float(raw["tokens"]),
-                Day(int(raw["day"]["date"]), int(raw["day"]["given"])),
+                Day(int(day["date"]), int(day["given"]), _unknown(Day, day)),
+                _unknown(cls, raw),
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -140,11 +148,12 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
     day, drawn, given = _deal(book, me, wish, now)
     if day.date != book.day.date:
         others = {name: replace(other, drawn=0) for name, other in others.items()}
-    fresh = Book(
-        others | {me: replace(mine, drawn=drawn)},
-        clamp(book.requests * wish.requests, Headroom.FLOOR, Headroom.CEILING),
-        clamp(book.tokens * wish.tokens, Headroom.FLOOR, Headroom.CEILING),
-        day,
+    fresh = replace(
+        book,
+        holders=others | {me: replace(mine, drawn=drawn)},
+        requests=clamp(book.requests * wish.requests, Headroom.FLOOR, Headroom.CEILING),
+        tokens=clamp(book.tokens * wish.tokens, Headroom.FLOOR, Headroom.CEILING),
+        day=day,
     )
     return fresh, given
 
@@ -311,7 +320,8 @@ def _deal(book: Book, me: str, wish: Wish, now: float) -> tuple[Day, int, int]:
         given = book.day.given
         drawn = max(known, before.drawn if before is not None else 0)
     more = max(0, min(wish.day - (drawn - known), wish.per_day - given))
-    return Day(today, given + more), drawn + more, drawn + more - known
+    day = replace(book.day, date=today, given=given + more)
+    return day, drawn + more, drawn + more - known
 
 
 def _holder(entry: Mapping[str, Any]) -> Holder:
@@ -325,16 +335,14 @@ def _holder(entry: Mapping[str, Any]) -> Holder:
         # Earlier workers, who may write the same blob, do not know these.
         jobs={str(job): float(weight) for job, weight in entry.get("jobs", {}).items()},
         drawn=int(entry.get("drawn", 0)),
+        unknown=_unknown(Holder, entry),
     )
 
 
-def _plain(book: Book) -> dict[str, Any]:
-    return {
-        "holders": {
-            name: {slot: getattr(held, slot) for slot in Holder.__slots__}
-            for name, held in book.holders.items()
-        },
-        "requests": book.requests,
-        "tokens": book.tokens,
-        "day": {"date": book.day.date, "given": book.day.given},
-    }
+def _unknown(kind: type[Book | Day | Holder], entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: entry[name] for name in entry.keys() - {*kind.__slots__, "version"}}
+
+
+def _plain(what: Book | Day | Holder) -> dict[str, Any]:
+    known = {slot: getattr(what, slot) for slot in what.__slots__ if slot != "unknown"}
+    return {**known, **what.unknown}

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
@@ -10,10 +10,12 @@ import orjson
 from schemas.jobs import Ending, Reason
 from schemas.outcomes import Outcome, OutcomeKind, Usage
 from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens
+from schemas.versions import unknown_of
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
 MOST_CODES = 16
+_CALL_FIELDS = tuple(each.name for each in fields(CallRecord))
 OTHER = "other"
 ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
 
@@ -209,7 +211,8 @@ def _both(one: CodeCount | None, other: CodeCount | None) -> CodeCount:
     if one is None or other is None:
         return one or other or CodeCount()
     lines = [each.line for each in (one, other) if each.line is not None]
-    return CodeCount(rows=one.rows + other.rows, line=min(lines, default=None))
+    rows = one.rows + other.rows
+    return CodeCount(rows=rows, line=min(lines, default=None), **unknown_of(one, other))
 
 
 def _used(use: DeploymentUse | None, attempt: CallRecord) -> DeploymentUse:
@@ -238,6 +241,7 @@ def add_use(one: DeploymentUse, other: DeploymentUse) -> DeploymentUse:
             reason: round(seconds, 6)
             for reason, seconds in _added(one.row_seconds_waited, other.row_seconds_waited).items()
         },
+        **unknown_of(one, other),
     )
 
 
@@ -270,7 +274,7 @@ def from_journal(line: Mapping[str, Any]) -> RowResult:
         line["kind"],
         Usage(*line["usage"]),
         orjson.dumps(line["text"]),
-        tuple(CallRecord(**attempt) for attempt in line["use"]),
+        _calls(line),
         None if error is None else (error["code"], line["text"].get("line")),
     )
 
@@ -282,4 +286,12 @@ def spent_line(row: int, attempts: Sequence[CallRecord]) -> bytes:
 
 def spent_from_journal(line: Mapping[str, Any]) -> tuple[int, tuple[CallRecord, ...]]:
     """The row and its calls in such a line."""
-    return line["spent"], tuple(CallRecord(**attempt) for attempt in line["use"])
+    return line["spent"], _calls(line)
+
+
+def _calls(line: Mapping[str, Any]) -> tuple[CallRecord, ...]:
+    """The calls in such a line, without what a later version says beside."""
+    return tuple(
+        CallRecord(**{name: call[name] for name in _CALL_FIELDS if name in call})
+        for call in line["use"]
+    )

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from schemas.jobs import SCHEMA_VERSION
 from schemas.results import CallRecord
+from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION
 from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.rows.writing import from_journal, spent_from_journal
@@ -166,7 +166,7 @@ def _note(
     spent: dict[int, tuple[CallRecord, ...]],
     results: Spool,
 ) -> None:
-    if line.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
+    if line.get("schema_version", SCHEMA_VERSION) > NEWEST_VERSION:
         raise NewerVersion("a journal", line["schema_version"])
     if "row" in line:
         trace.done.add(line["row"])

@@ -8,10 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, cast, get_args
 
-import orjson
-from pydantic import ValidationError
-
-from schemas.jobs import NEWEST_VERSION, SCHEMA_VERSION, Job, JobState, Reason, Waiting
+from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
 from schemas.results import Receipt, WaitReason
 from workers.errors import (
@@ -22,8 +19,10 @@ from workers.errors import (
     InputError,
     NewerVersion,
     Unavailable,
+    Unreadable,
 )
 from workers.jobs import lifecycle
+from workers.jobs.documents import load
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -189,7 +188,7 @@ class Runner:
             return None
         await attempt.journal.flush()
         return await write_receipt(
-            self._store, attempt.job.id, attempt.shard, attempt.lease.attempt, attempt.results
+            self._store, attempt.job, attempt.shard, attempt.lease.attempt, attempt.results
         )
 
     async def _read(self, attempt: Attempt) -> None:
@@ -293,9 +292,8 @@ class Runner:
             held = await self._store.state(message.job)
             gen = gen if held is None else held.state.gen
         delay = min(delay, LONGEST_DELAY_SECONDS)
-        await self._outbox.send_shards(
-            message.job, [message.shard], gen, delay=delay, repeated=repeated
-        )
+        copy = message.model_copy(update={"gen": gen})
+        await self._outbox.send_shards([copy], delay=delay, repeated=repeated)
 
     async def drain(self) -> None:
         """Stop asking at once and journal what is there: the process is about to end."""
@@ -309,12 +307,8 @@ class Runner:
 def read_shard_message(body: bytes) -> ShardMessage:
     """A message on `shards`. Raises NewerVersion, and InputError for anything else."""
     try:
-        raw = orjson.loads(body)
-        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
-        if isinstance(version, int) and version > NEWEST_VERSION:
-            raise NewerVersion("a message", version)
-        return ShardMessage.model_validate(raw)
-    except (orjson.JSONDecodeError, ValidationError):
+        return load(ShardMessage, body)
+    except Unreadable:
         raise InputError("invalid_message", "not a shard message") from None
 
 

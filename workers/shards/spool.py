@@ -9,6 +9,7 @@ from itertools import accumulate
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
+from schemas.jobs import Job
 from schemas.results import Part, Receipt
 from workers.jobs.store import JobStore
 from workers.rows import writing
@@ -114,14 +115,14 @@ class _Lines(io.RawIOBase):
 
 
 async def write_receipt(
-    store: JobStore, job: str, shard: int, attempt: str, results: Spool
+    store: JobStore, job: Job, shard: int, attempt: str, results: Spool
 ) -> Receipt:
     """Write output and errors, in input order; gives the receipt that stands, whoever wrote it."""
 
     async def part(kind: str, rows: Sequence[int]) -> Part | None:
         if not rows:
             return None
-        ref = store.ref(job, kind, f"{shard}.{attempt}")
+        ref = store.ref(job.id, kind, f"{shard}.{attempt}")
         # Copied and hashed beside the loop where that takes more than a moment.
         large = results.size > COPIED_BYTES
         read = await asyncio.to_thread(results.part, rows) if large else results.part(rows)
@@ -133,6 +134,7 @@ async def write_receipt(
     found = list(results.results())
     sums = writing.sums_of(found)
     receipt = Receipt(
+        schema_version=job.schema_version,
         shard=shard,
         attempt=attempt,
         counts=sums.counts,
@@ -142,4 +144,4 @@ async def write_receipt(
         codes=sums.codes,
         use=sums.use,
     )
-    return await store.create_receipt(job, receipt)
+    return await store.create_receipt(job.id, receipt)
