@@ -119,9 +119,10 @@ class Shop:
         self.breaks: tuple[str, ...] = ()
         self.process = Process(self)
 
-    async def plan(self, rows: int = ROWS) -> None:
+    async def plan(self, rows: int = ROWS, **fields: int) -> None:
         """Have a file planned; its shard's message waits."""
-        data = b"".join(json.dumps({"prompt": f"row {n}"}).encode() + b"\n" for n in range(rows))
+        lines = [json.dumps({"prompt": f"row {n}", **fields}).encode() for n in range(rows)]
+        data = b"".join(line + b"\n" for line in lines)
         etag = await self.blobs.create(FILE, data)
         service = self.process.service
         await service.doors.dropped(*FILE, etag=etag, repeated=False)
@@ -238,12 +239,12 @@ class Shop:
         return found
 
 
-def lived(test: Callable[[Shop], Awaitable[None]], rows: int = ROWS) -> None:
-    """Run a test with one planned job, on virtual time."""
+def lived(test: Callable[[Shop], Awaitable[None]], rows: int = ROWS, **fields: int) -> None:
+    """Run a test with one planned job, on virtual time; its rows have these fields too."""
 
     async def main(_rng: Random) -> None:
         shop = Shop()
-        await shop.plan(rows)
+        await shop.plan(rows, **fields)
         await test(shop)
 
     virtual_time.run(main)
@@ -396,6 +397,28 @@ def test_a_refused_journal_stops_nobody_from_asking() -> None:
         assert shop.answers() == ALL
 
     lived(test)
+
+
+@pytest.mark.parametrize("away", [60.0, 200.0])
+def test_a_large_answer_keeps_its_room_until_it_is_in_the_journal(away: float) -> None:
+    """Another shard's rows wait, or go back to the queue where that takes longer than they may."""
+
+    async def test(shop: Shop) -> None:
+        def fault(kind: str, _name: str, phase: Phase) -> None:
+            if kind == "append" and phase == "before" and shop.wall() < EPOCH + away:
+                raise Unavailable
+
+        shop.fault = fault
+        running = [asyncio.create_task((await shop.message())()) for _ in range(2)]
+        await asyncio.sleep(away - 5.0)
+        assert len(shop.asked) == 2
+        await asyncio.wait(running)
+        while shop.answers() != ALL:
+            await shop.attempt()
+        assert sorted(shop.asked) == sorted(ALL)
+
+    # Answers of 12 MB: two make a shard, and fill the room of a process.
+    lived(test, n=128, max_tokens=16384)
 
 
 def test_a_state_that_is_slow_to_read_does_not_keep_rows_from_the_journal() -> None:

@@ -49,8 +49,9 @@ def loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def kept() -> None:
+async def kept(out: Callable[[], None]) -> None:
     """Everything is kept at once."""
+    out()
 
 
 def texts(count: int) -> Sequence[tuple[int, Request]]:
@@ -181,10 +182,11 @@ async def test_large_answers_share_the_memory_of_a_process(
         def pack_limits(self, task: Task, model: str) -> Limits:
             return Limits(inputs=1)
 
-    async def keep() -> None:
+    async def keep(out: Callable[[], None]) -> None:
         nonlocal kept_so_far
         kept_so_far += 1
         await asyncio.sleep(0)
+        out()
 
     def shard() -> ShardCalls:
         return ShardCalls(

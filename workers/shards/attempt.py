@@ -196,6 +196,8 @@ class Attempt:
         try:
             await self._write_end()
         finally:
+            if self._journal is not None:
+                self._journal.drop()
             if self._keeping is not None:
                 self._keeping.cancel()
                 await asyncio.wait([self._keeping])
@@ -306,8 +308,13 @@ class Attempt:
         if self._asking.cancelled():
             raise Draining
 
-    async def keep(self) -> None:
-        """Journal now. Trouble with storage is no reason to stop asking: it is written later."""
+    async def keep(self, out: Callable[[], None] | None = None) -> None:
+        """Journal now; `out` is called when what there is to write is in memory no more.
+
+        Trouble with storage is no reason to stop asking: it is written later.
+        """
+        if out is not None:
+            self.journal.when_out(out)
         with contextlib.suppress(StorageError, Unavailable):
             answered = len(self.results) - self._unaskable
             await self.journal.flush()

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -12,7 +11,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -68,22 +66,18 @@ class Room:
         self._first = asyncio.Lock()
         self._freed = asyncio.Event()
 
-    @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        """Wait for room for an answer of `size` bytes, and keep it until the end."""
-        if size < LARGE_BYTES:
-            yield
-            return
+    async def take(self, size: int) -> None:
+        """Wait for room for an answer of `size` bytes."""
         async with self._first:
             while self._held and self._held + size > self._size:
                 self._freed.clear()
                 await self._freed.wait()
             self._held += size
-        try:
-            yield
-        finally:
-            self._held -= size
-            self._freed.set()
+
+    def leave(self, size: int) -> None:
+        """Give back the room of an answer that is not in memory any more."""
+        self._held -= size
+        self._freed.set()
 
 
 class ShardCalls:
@@ -91,7 +85,8 @@ class ShardCalls:
 
     `spend` is told of the calls that were made in vain for a row that has to wait, and `spent` has
     those of earlier attempts. `handed_back` holds why, for each call that was not made in time.
-    Large answers need `room`, which they leave when `keep` has brought them out of memory.
+    Large answers need `room`, which they leave when what `keep` is to bring out of memory is out of
+    it: it calls what it is given then.
     """
 
     def __init__(
@@ -104,7 +99,7 @@ class ShardCalls:
         spend: Callable[[int, CallRecords], None],
         spent: Mapping[int, CallRecords],
         room: Room,
-        keep: Callable[[], Awaitable[None]],
+        keep: Callable[[Callable[[], None]], Awaitable[None]],
     ) -> None:
         self._job = job
         self._dispatch = dispatch
@@ -140,10 +135,23 @@ class ShardCalls:
                 yield partial(self._with_room, size, partial(self._packed, packed, by_row))
 
     async def _with_room(self, size: int, ask: Callable[[], Awaitable[None]]) -> None:
-        async with self._room.hold(size):
+        if size < LARGE_BYTES:
             await ask()
-            if size >= LARGE_BYTES:
-                await self._keep()
+            return
+        try:
+            # Where storage is away for long, what has the room keeps it.
+            async with asyncio.timeout_at(self._gate.deadline):
+                await self._room.take(size)
+        except TimeoutError:
+            self.handed_back.append(HandBack("room", 0.0))
+            return
+        leave = partial(self._room.leave, size)
+        try:
+            await ask()
+        except BaseException:
+            leave()
+            raise
+        await self._keep(leave)
 
     async def by_groups(
         self,

@@ -8,7 +8,7 @@ without end mark is a crash.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ class Journal:
         self._torn = False
         self._tells = False
         self._opened = False
+        self._out: list[Callable[[], None]] = []
 
     @property
     def _ref(self) -> BlobRef:
@@ -61,6 +62,20 @@ class Journal:
         """Keep a line for the next write."""
         self._tells = True
         self._pending.append(line)
+
+    def when_out(self, told: Callable[[], None]) -> None:
+        """Have `told` called when what was added so far is in memory no more."""
+        self._out.append(told)
+
+    def drop(self) -> None:
+        """Forget what could not be written: it never will be."""
+        self._pending.clear()
+        self._tell_out(len(self._out))
+
+    def _tell_out(self, count: int) -> None:
+        out, self._out = self._out[:count], self._out[count:]
+        for told in out:
+            told()
 
     async def flush(self) -> None:
         """Make durable what was added."""
@@ -85,7 +100,7 @@ class Journal:
 
     async def _write(self, mark: bytes = b"") -> None:
         async with self._one_writer:
-            lines = len(self._pending)
+            lines, out = len(self._pending), len(self._out)
             block = bytearray()
             for line in (*self._pending, mark):
                 if block and len(block) + len(line) > MAX_APPEND:
@@ -98,6 +113,7 @@ class Journal:
             if block:
                 await self._append(bytes(block))
             del self._pending[:lines]
+            self._tell_out(out)
 
     async def _append(self, data: bytes) -> None:
         # A line longer than one append goes in pieces; a crash between them leaves a torn line.
