@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import Counts, Receipt, Tokens
 from workers.jobs import lifecycle, pace
-from workers.jobs.lifecycle import NOTHING, Change
+from workers.jobs.lifecycle import NOTHING, UNTOLD, Change
 
 ROWS = 3
 REASON = Reason(code="why", message="because")
@@ -376,8 +376,8 @@ def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:
     told = lifecycle.report(state, {0: 30, 1: 12, 99: 7}, now=10.0).state
     assert told is not None
     assert (told.running, told.running_rows) == (((0, 30), (1, 12)), 42)
-    assert lifecycle.report(told, {0: 31}, now=10.9) == NOTHING
-    assert lifecycle.report(told, {0: 30}, now=20.0) == NOTHING
+    assert lifecycle.report(told, {0: 31}, now=10.9) == UNTOLD
+    assert lifecycle.report(told, {0: 30}, now=20.0) == UNTOLD
     fell = lifecycle.report(told, {0: 5}, now=20.0).state
     assert fell is not None
     assert fell.running_rows == 17
@@ -410,7 +410,7 @@ def test_a_wait_is_told_once() -> None:
     told = lifecycle.wait(state, waiting).state
     assert told is not None
     assert told.waiting == waiting
-    assert lifecycle.wait(told, waiting.model_copy(update={"since": 2.0})) == NOTHING
+    assert lifecycle.wait(told, waiting.model_copy(update={"since": 2.0})) == UNTOLD
     other = lifecycle.wait(told, waiting.model_copy(update={"deployment": "other"}))
     assert other.state is not None
     advanced = lifecycle.advance(told, receipt(0), repeated=False, now=3.0).state
@@ -423,7 +423,7 @@ def test_a_wait_that_lasts_longer_than_was_told_is_renewed_and_keeps_its_beginni
     told = lifecycle.wait(begun(9), outage).state
     assert told is not None
     sooner = outage.model_copy(update={"since": 125.0, "until": 131.0})
-    assert lifecycle.wait(told, sooner) == NOTHING
+    assert lifecycle.wait(told, sooner) == UNTOLD
     later = lifecycle.wait(told, outage.model_copy(update={"since": 131.0, "until": 190.0})).state
     assert later is not None
     assert later.waiting == outage.model_copy(update={"until": 190.0})

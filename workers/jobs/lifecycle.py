@@ -26,16 +26,20 @@ RETRY_DELAY = 4.0
 class Change:
     """What becomes of a happening: the new state (None: as it was), and what is to be sent.
 
-    `delay` is seconds for which the shards are held back.
+    `delay` is seconds for which the shards are held back. `told` says whether a repeat tells the
+    event of the state that stands, where there is no new one.
     """
 
     state: JobState | None = None
     shards: tuple[int, ...] = ()
     finish: bool = False
     delay: float = 0.0
+    told: bool = True
 
 
 NOTHING = Change()
+UNTOLD = Change(told=False)
+"""For what a consumer misses nothing of: rows that are done so far, and what a job waits for."""
 
 
 def _moved(state: JobState, /, **fields: object) -> JobState:
@@ -132,11 +136,11 @@ def report(
     are those of them that were done when the attempts began.
     """
     if state.state != "in_progress" or not report_due(state, now):
-        return NOTHING
+        return UNTOLD
     known = dict(state.running)
     fresh = known | {shard: rows for shard, rows in journaled.items() if shard in state.out}
     if fresh == known:
-        return NOTHING
+        return UNTOLD
     running = tuple(sorted(fresh.items()))
     done = state.counts.done - state.counts.invalid
     before = sum(
@@ -186,14 +190,14 @@ def wait(state: JobState, waiting: Waiting) -> Change:
     Until a receipt clears it, the same reason at the same deployment is the same wait.
     """
     if state.state != "in_progress" or state.ending or state.paused:
-        return NOTHING
+        return UNTOLD
     known = state.waiting
     if known and (known.reason, known.deployment) == (waiting.reason, waiting.deployment):
         if waiting.until is None or waiting.until < (known.until or 0.0) + WORTH_RENEWING:
-            return NOTHING
+            return UNTOLD
         waiting = waiting.model_copy(update={"since": min(known.since, waiting.since)})
     elif known and waiting.reason == "latency":
-        return NOTHING  # of one worker; others know of what can be mended
+        return UNTOLD  # of one worker; others know of what can be mended
     return Change(_moved(state, waiting=waiting))
 
 

@@ -60,7 +60,7 @@ class Transitions:
         if change.state is not None:
             _log_failure(job, before, after)
             await self._outbox.tell(lifecycle.event_type(before, after), job, after)
-        elif repeated:
+        elif repeated and change.told:
             await self._outbox.tell(lifecycle.standing_event(after), job, after)
         if after.terminal:
             await self._end(job, after)
