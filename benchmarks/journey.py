@@ -54,6 +54,17 @@ class Journey:
     def moves(self) -> int:
         return sum(file != following for (file, _), (following, _) in pairwise(self.steps))
 
+    @property
+    def moves_of_rooms(self) -> int:
+        """Moves that there would be if each room were one file."""
+        rooms = [Path(file).parent for file, _ in self.steps]
+        return sum(room != following for room, following in pairwise(rooms))
+
+    @property
+    def waits(self) -> int:
+        """How often the handler itself goes on after a wait."""
+        return self.steps.count(self.steps[0]) - 1
+
 
 async def journey(root: Path) -> Journey:
     """One row's, in the checkout at `root`."""
@@ -77,6 +88,7 @@ def main() -> None:
         for file, steps in groupby(made.steps, key=lambda step: step[0]):
             print(f"{file}: {' '.join(function for _, function in steps)}")
     print(f"{len(made.files)} files, {made.moves} moves between them, {len(made.steps)} entries")
+    print(f"{made.moves_of_rooms} moves between rooms, {made.waits} waits of the handler")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from schemas.outcomes import OutcomeKind
-from schemas.versions import SCHEMA_VERSION, Kept, unknown_of
+from schemas.versions import SCHEMA_VERSION, Kept
 
 WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
 
@@ -32,6 +32,17 @@ class CallRecord:
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+def unknown_of(one: Kept, other: Kept) -> dict[str, Any]:
+    """What two sums say that this version does not know, as one: numbers are added."""
+    before, more = one.model_extra or {}, other.model_extra or {}
+    both = {
+        name: before[name] + more[name]
+        for name in before.keys() & more.keys()
+        if isinstance(before[name], int | float) and isinstance(more[name], int | float)
+    }
+    return {**before, **more, **both}
 
 
 class Counts(Kept):

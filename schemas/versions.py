@@ -44,14 +44,3 @@ def only_unknown(error: ValidationError) -> bool:
     """Whether all that is wrong with a document are words and options that came later."""
     mistakes = error.errors(include_input=False, include_url=False)
     return all(mistake["type"] in ("literal_error", "extra_forbidden") for mistake in mistakes)
-
-
-def unknown_of(one: Kept, other: Kept) -> dict[str, Any]:
-    """What two sums say that this version does not know, as one: numbers are added."""
-    before, more = one.model_extra or {}, other.model_extra or {}
-    both = {
-        name: before[name] + more[name]
-        for name in before.keys() & more.keys()
-        if isinstance(before[name], int | float) and isinstance(more[name], int | float)
-    }
-    return {**before, **more, **both}

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from schemas.messages import StatusEvent
 from tests.golden.shapes import DOCUMENTS, MESSAGES, Shape, changes
-from workers.jobs.documents import dump, load
+from workers.jobs.store import dump, load
 from workers.quota.shares import Book
 from workers.rows.writing import from_journal, journal_line, spent_from_journal, spent_line
 

@@ -18,8 +18,8 @@ from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import Bench, bench
 from tests.golden import first_release, releases, shapes
 from workers.errors import NewerVersion, Unreadable
-from workers.jobs.documents import dump, load
 from workers.jobs.outbox import JOBS, SHARDS
+from workers.jobs.store import dump, load
 from workers.ports import BlobRef, OutMessage
 from workers.quota.shares import Book, Wish, leave, renew
 from workers.rows.writing import add_use

@@ -17,8 +17,8 @@ from schemas.requests import deeper_than
 from schemas.tenants import DEFAULT_TENANT
 from schemas.versions import version_of
 from workers.errors import InputError
-from workers.jobs.documents import check_version
 from workers.jobs.rejections import Origin
+from workers.jobs.store import check_version
 from workers.ports import BlobInfo
 
 # The calls that end a write; others (SetBlobTier, a directory's CreateFile) raise events as well.

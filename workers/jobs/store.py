@@ -8,29 +8,35 @@ import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Final, Generic, NamedTuple
+from typing import IO, Any, Final, Generic, NamedTuple, TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
 
 from schemas.jobs import Job, JobState, Reason
 from schemas.listing import Done
 from schemas.messages import Announcement
 from schemas.plans import PlannedShard, Verdict
 from schemas.results import Receipt
+from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION, only_unknown
 from workers.clock import ServiceClock
 from workers.errors import (
     BlobChanged,
     BlobExists,
     BlobMissing,
+    NewerVersion,
+    Unreadable,
     first_of,
 )
-from workers.jobs.documents import Document, dump, load
 from workers.ports import BlobInfo, BlobRef, Blobs, Stored
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
 PLAN_WIDTH: Final = 160
 _LINE_NUMBER: Final = struct.Struct("<I")
 _KEPT_JOBS: Final = 256
+
+
+Document = TypeVar("Document", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +360,32 @@ class JobStore:
         ref = BlobRef(self.state_container, f"refused/{what}")
         await self.create_once(ref, data, content_type="application/octet-stream")
         return ref
+
+
+def dump(document: BaseModel) -> bytes:
+    """A document as it is stored."""
+    return orjson.dumps(document.model_dump(mode="json"))
+
+
+def load(model: type[Document], data: bytes) -> Document:
+    """A document or message as it was written. Raises NewerVersion; Unreadable for all else."""
+    try:
+        raw = orjson.loads(data)
+        version = check_version(model.__name__, raw)
+        return model.model_validate(raw)
+    except (orjson.JSONDecodeError, ValidationError) as error:
+        # Not chained: what is quoted may be a prompt of the options.
+        if isinstance(error, ValidationError) and only_unknown(error):
+            raise NewerVersion(model.__name__, version) from None
+        raise Unreadable(f"a {model.__name__} is not what this service writes") from None
+
+
+def check_version(what: str, raw: Any) -> object:
+    """The schema version of a parsed document or message. Raises NewerVersion."""
+    version: object = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else 0
+    if isinstance(version, int) and version > NEWEST_VERSION:
+        raise NewerVersion(what, version)
+    return version
 
 
 def _plan_line(shard: PlannedShard) -> bytes:

@@ -9,8 +9,7 @@ import orjson
 
 from schemas.jobs import Ending, Reason
 from schemas.outcomes import Outcome, OutcomeKind, Usage
-from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens
-from schemas.versions import unknown_of
+from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens, unknown_of
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)

@@ -22,9 +22,8 @@ from workers.errors import (
     Unreadable,
 )
 from workers.jobs import lifecycle
-from workers.jobs.documents import load
 from workers.jobs.outbox import Outbox
-from workers.jobs.store import JobStore
+from workers.jobs.store import JobStore, load
 from workers.jobs.transitions import Transitions
 from workers.ports import Received
 from workers.rows.reading import rules_of
