@@ -90,6 +90,16 @@ def modules(*roots: str) -> dict[str, Path]:
 
 PRODUCTION = modules("schemas", "workers", "function_app.py")
 LOCAL = modules("local")
+COMMAND_LINE = modules("phi3batch")
+KNOWN = {**PRODUCTION, **LOCAL, **COMMAND_LINE}
+# What of the service the command line applies itself; its wheel holds no more.
+SHARED_RULES = (
+    "schemas",
+    "workers.rows",
+    "workers.intake.planning",
+    "workers.dispatch.token_estimates",
+    "workers.intake.formats",
+)
 
 
 def imports(module: str, file: Path) -> Iterator[str]:
@@ -105,7 +115,7 @@ def imports(module: str, file: Path) -> Iterator[str]:
                 source = ".".join([*package, source]).rstrip(".")
             for alias in node.names:
                 member = f"{source}.{alias.name}"
-                yield member if member in PRODUCTION or member in LOCAL else source
+                yield member if member in KNOWN else source
 
 
 def within(name: str, packages: tuple[str, ...]) -> bool:
@@ -150,7 +160,9 @@ def test_few_rooms_know_each_other_and_none_in_a_circle() -> None:
     assert sum(map(len, graph.values())) <= MOST_PAIRS
 
 
-@pytest.mark.parametrize("tree", [PRODUCTION, LOCAL], ids=["production", "local"])
+@pytest.mark.parametrize(
+    "tree", [PRODUCTION, LOCAL, COMMAND_LINE], ids=["production", "local", "phi3batch"]
+)
 def test_no_modules_import_each_other_in_a_circle(tree: dict[str, Path]) -> None:
     graph = {
         module: {name for name in imports(module, file) if name in tree and name != module}
@@ -182,6 +194,13 @@ def test_decisions_do_no_io(module: str) -> None:
 @pytest.mark.parametrize("decides", DECIDES)
 def test_every_module_that_decides_is_there(decides: str) -> None:
     assert decides in PRODUCTION
+
+
+@pytest.mark.parametrize("module", COMMAND_LINE)
+def test_the_command_line_knows_the_rules_of_the_service_and_nothing_of_azure(module: str) -> None:
+    for name in imports(module, COMMAND_LINE[module]):
+        assert not within(name, ("local", "tests", "benchmarks", "azure", "aiohttp")), name
+        assert within(name, SHARED_RULES) or not within(name, ("workers", "function_app")), name
 
 
 def test_what_stands_in_for_azure_knows_no_test() -> None:

@@ -9,7 +9,7 @@ from statistics import median
 
 import pytest
 
-from tests.test_layering import LOCAL, PRODUCTION, ROOT, tracked
+from tests.test_layering import COMMAND_LINE, LOCAL, PRODUCTION, ROOT, tracked
 
 # What a reader can hold in his head: lines of a function and of a module.
 LONGEST_FUNCTION, LONG_FUNCTION, MOST_LONG, MEDIAN_LINES = 60, 40, 3, 7
@@ -32,7 +32,7 @@ def classes(tree: ast.Module) -> Iterator[str]:
 
 def worlds() -> dict[str, dict[str, Path]]:
     """Where a name has one meaning: the service, and each of the stand-ins for others' services."""
-    found = {"service": PRODUCTION}
+    found = {"service": {**PRODUCTION, **COMMAND_LINE}}
     for name, file in LOCAL.items():
         room = name.split(".")[1] if name.count(".") > 1 else "local"
         found.setdefault(room, {})[name] = file
@@ -49,8 +49,8 @@ def test_no_type_is_defined_twice(world: str) -> None:
 
 
 def test_functions_and_modules_are_short() -> None:
-    lines = {}
-    for module, tree in trees(PRODUCTION).items():
+    lines, measured = {}, {**PRODUCTION, **COMMAND_LINE}
+    for module, tree in trees(measured).items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
                 lines[f"{module}.{node.name}, {node.lineno}"] = node.end_lineno - node.lineno + 1
@@ -58,13 +58,13 @@ def test_functions_and_modules_are_short() -> None:
     assert len(long) <= MOST_LONG, long
     assert max(lines.values()) <= LONGEST_FUNCTION, long
     assert median(lines.values()) <= MEDIAN_LINES
-    sizes = {name: len(file.read_text("utf-8").splitlines()) for name, file in PRODUCTION.items()}
+    sizes = {name: len(file.read_text("utf-8").splitlines()) for name, file in measured.items()}
     assert {name: size for name, size in sizes.items() if size > LONGEST_MODULE} == {}
 
 
 # -- paths ------------------------------------------------------------------------------------
 
-TOPS = ("workers", "schemas", "local", "tests", "docs", "samples", "benchmarks")
+TOPS = ("workers", "schemas", "phi3batch", "local", "tests", "docs", "samples", "benchmarks")
 FILES = [file.relative_to(ROOT).as_posix() for file in tracked()]
 FOLDERS = {parent.as_posix() for file in FILES for parent in Path(file).parents}
 # Made by the service or by its user: no files of this repository.
@@ -102,7 +102,9 @@ def test_paths_in_documents_lead_somewhere(name: str) -> None:
     assert [path for path in paths(text) if not leads_somewhere(path)] == []
 
 
-@pytest.mark.parametrize("tree", [PRODUCTION, LOCAL], ids=["production", "local"])
+@pytest.mark.parametrize(
+    "tree", [PRODUCTION, LOCAL, COMMAND_LINE], ids=["production", "local", "phi3batch"]
+)
 def test_paths_in_docstrings_lead_somewhere(tree: dict[str, Path]) -> None:
     lost = {}
     for module, file in tree.items():

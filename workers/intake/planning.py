@@ -104,24 +104,26 @@ class DuplicateFinder:
             self._given = hashes
         return len(self._twice)
 
-    def confirm(self, line: int, custom_id: str, *, named: bool = True) -> None:
-        """Note a request of the second scan, in the order of the file."""
+    def confirm(self, line: int, custom_id: str, *, named: bool = True) -> bool:
+        """Note a request of the second scan, in the file's order; tells whether its id stood."""
         if self._twice is None:
             raise RuntimeError("the first scan has not ended")
         if (hashed := hash(custom_id)) not in self._twice:
-            return
+            return False
         if not named:
             # No other line has this number: somebody gave it.
             self._found.append(line)
-            return
+            return False
         digest = hashlib.blake2b(custom_id.encode("utf-8", "surrogatepass"), digest_size=8)
         key = (hashed, digest.digest())
-        if key in self._seen:
+        stood = key in self._seen
+        if stood:
             self._found.append(line)
             self._repeated.append(line)
             self._numbered.append(hash(told_apart(custom_id, line)))
             self.first_repeated = self.first_repeated or line
         self._seen.add(key)
+        return stood
 
     @property
     def duplicates(self) -> list[int]:

@@ -35,6 +35,11 @@ class Template:
         self._names = tuple({**self._in_text, **self._alone})
         self._own_size = len(orjson.dumps(template))
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What it takes of a row."""
+        return self._names
+
     def fill(self, row: Mapping[str, Any], most: int) -> tuple[Any, int]:
         """What the template makes of a row, and its bytes as JSON (a few more at most).
 

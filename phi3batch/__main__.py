@@ -1,0 +1,45 @@
+"""`phi3batch COMMAND`: the exit status says what came of it."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from phi3batch.mistakes import Ended, Mistake
+from phi3batch.usage import WRONG_USAGE, parser
+
+INTERRUPTED = 130
+_PIPE_CLOSED = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    0 done, 1 not done, 2 wrong usage, 3 rows failed, 4 not admitted, 124 too late, 130 Ctrl-C.
+    """
+    given = parser().parse_args(arguments)
+    try:
+        # Only the command's own module: the SDK alone takes most of a second.
+        command = importlib.import_module(f"phi3batch.commands.{given.command}")
+        status: int = command.run(given)
+        sys.stdout.flush()
+    except Mistake as mistake:
+        return _failed(WRONG_USAGE, mistake)
+    except Ended as ended:
+        return _failed(ended.status, ended)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has enough, as `head` does; nothing is left to be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    return status
+
+
+def _failed(status: int, why: Exception) -> int:
+    print(f"error: {why}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What will the service make of a file? Its own rules, read here, before anything is sent."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final
+
+from schemas.jobs import JobOptions
+from workers.dispatch.token_estimates import Estimator, measure
+from workers.intake.formats import HEAD_BYTES, what_it_is
+from workers.intake.planning import DuplicateFinder, Seen, Survey, seen
+from workers.rows.lines import Line, kept_bytes, line_content
+from workers.rows.reading import Refusal, Request, RowRules, read_row
+from workers.rows.writing import DUPLICATE
+
+FIRST_REQUESTS: Final = 3
+MAX_LINE_BYTES: Final = 4 * 1024 * 1024
+"""The service's own limit, unless its setting MAX_LINE_BYTES says otherwise."""
+_TOO_LONG: Final = "context_length_exceeded"
+DUPLICATE_CODE: Final = "duplicate_custom_id"
+# Phi-3's models tell it in their names: Phi-3-mini-4k-instruct, Phi-3-small-128k-instruct.
+_IN_NAME: Final = re.compile(r"-(\d{1,4})k(?:-|$)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a file came to. Tokens are estimates, as the service makes them before it has asked.
+
+    `perhaps_too_long` are rows that by these estimates do not fit into their model's context,
+    though the service will ask them; `foreign` says what the file is where it is no JSON Lines.
+    """
+
+    rows: int = 0
+    requests: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    tasks: Counter[str] = field(default_factory=Counter)
+    perhaps_too_long: int = 0
+    prompt_tokens: float = 0
+    answer_tokens: float = 0
+    first: list[dict[str, Any]] = field(default_factory=list)
+    foreign: str | None = None
+
+    @property
+    def refused(self) -> int:
+        """Rows that the service would not ask."""
+        return self.codes.total()
+
+
+def rules_for(options: JobOptions, max_line_bytes: int = MAX_LINE_BYTES) -> RowRules:
+    """How rows are read. Raises ValueError where the template is wrong."""
+    return RowRules.of(options, max_line_bytes=max_line_bytes)
+
+
+@dataclass(slots=True)
+class Checker:
+    """Reads a file as the service's intake does. `contexts` are tokens by model."""
+
+    rules: RowRules
+    contexts: Mapping[str, int] = field(default_factory=dict)
+    report: Report = field(default_factory=Report)
+    _survey: Survey = field(default_factory=Survey)
+    _estimator: Estimator = field(default_factory=Estimator)
+
+    def refusals(self, file: BinaryIO) -> Iterator[Refusal]:
+        """Each row that would not be asked, in order, those of repeated custom_ids at the end.
+
+        `report` is complete once there are no more. The file is read twice where ids may repeat.
+        """
+        finder = DuplicateFinder()
+        for line in lines_in(file, self.rules.max_line_bytes):
+            row = self._read(line)
+            self._survey.note(row_seen := seen(row))
+            if isinstance(row_seen, Seen):
+                finder.add(row_seen.custom_id)
+            yield from self._judge(row)
+        self._survey.close()
+        if self._survey.is_foreign:
+            file.seek(0)
+            self.report.foreign = what_it_is(file.read(HEAD_BYTES))
+        if finder.candidates() and self.rules.options.on_duplicate == "refuse":
+            yield from self._repeated(file, finder)
+
+    def _read(self, line: Line) -> Request | Refusal:
+        return read_row(line.number, line.content, self.rules, line.offset, line.length)
+
+    def _judge(self, row: Request | Refusal) -> Iterator[Refusal]:
+        self.report.rows += 1
+        if isinstance(row, Request) and (why := self._too_long(row)) is not None:
+            row = _refusal(row, _TOO_LONG, why)
+        if isinstance(row, Refusal):
+            self.report.codes[row.code] += 1
+            yield row
+        else:
+            self._note(row)
+
+    def _note(self, request: Request) -> None:
+        """Count a request."""
+        size = measure(request.task, request.body)
+        prompt = self._estimator.prompt(size)
+        answer = self._estimator.total(size) - prompt
+        context = self._context(request.model)
+        report = self.report
+        report.requests += 1
+        report.prompt_tokens += prompt
+        report.answer_tokens += answer
+        report.tasks[request.task] += 1
+        report.models[request.model or ""] += 1
+        report.perhaps_too_long += context is not None and prompt + answer > context
+        if len(report.first) < FIRST_REQUESTS:
+            report.first.append(request.as_batch_row())
+
+    def _too_long(self, request: Request) -> str | None:
+        """Why a request surely does not fit into its model's context."""
+        context = self._context(request.model)
+        size = measure(request.task, request.body)
+        if context is None or self._estimator.least_read(size) <= context:
+            return None
+        return (
+            f"it has more tokens than the {context:,} that {request.model or 'the model'} can "
+            "read at a time: shorten it, or name a model with a longer context"
+        )
+
+    def _context(self, model: str | None) -> int | None:
+        if model is None:
+            return self.contexts.get("")
+        known = self.contexts.get(model, self.contexts.get(""))
+        return context_in_name(model) if known is None else known
+
+    def _repeated(self, file: BinaryIO, finder: DuplicateFinder) -> Iterator[Refusal]:
+        for line in lines_in(file, self.rules.max_line_bytes):
+            row = self._read(line)
+            if isinstance(row, Refusal):
+                continue
+            repeated = finder.confirm(row.line, row.custom_id, named=row.named)
+            if repeated and self._too_long(row) is None:
+                self._forget(row)
+                yield _refusal(row, DUPLICATE_CODE, DUPLICATE)
+
+    def _forget(self, request: Request) -> None:
+        """Count a request as refused that was counted as one that is asked."""
+        report = self.report
+        report.codes[DUPLICATE_CODE] += 1
+        report.requests -= 1
+        report.tasks[request.task] -= 1
+        report.models[request.model or ""] -= 1
+
+
+def context_in_name(model: str) -> int | None:
+    """The context that a model's name tells, in tokens."""
+    match = _IN_NAME.search(model)
+    return None if match is None else int(match[1]) * 1024
+
+
+def lines_in(file: BinaryIO, longest: int) -> Iterator[Line]:
+    """The lines of a file that are not blank; of one that is too long, no more than is judged."""
+    kept = kept_bytes(longest) + 1
+    number, offset = 1, 0
+    file.seek(0)
+    while line := file.readline(kept):
+        length, last = len(line), line
+        while not last.endswith(b"\n") and (last := file.readline(kept)):
+            length += len(last)
+        own = length - last.endswith(b"\n")
+        if content := line_content(line.removesuffix(b"\n"), number, longest):
+            yield Line(number, offset, own, content)
+        number += 1
+        offset += length
+
+
+def _refusal(request: Request, code: str, message: str) -> Refusal:
+    return Refusal(request.line, request.custom_id, code, f"line {request.line}: {message}")

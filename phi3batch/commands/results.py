@@ -1,0 +1,64 @@
+"""`phi3batch results`: bring results home, and join them to the table that they are of."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from phi3batch.answers import Joined, added_columns, joined, refuse_taken
+from phi3batch.mistakes import Mistake
+from phi3batch.results import Results, naming_in
+from phi3batch.tables import Table, open_table
+from phi3batch.tasks import Naming
+
+_ROWS_FAILED: Final = 3
+_DEFAULT: Final = ("answer",)
+
+
+def run(given: Namespace) -> int:
+    """0 where the results are at home, 3 where no row of the table was answered."""
+    folders = [Path(each) for each in given.results]
+    if given.join is None:
+        raise Mistake("say which table they belong to: --join TABLE")
+    naming = _naming(given, folders)
+    table = open_table(given.join, given.format)
+    target = given.to or given.join.with_name(f"{given.join.stem}.answers{given.join.suffix}")
+    summary = _join(table, target, folders, naming)
+    _tell(given, target, summary)
+    return 0 if summary.whole or not summary.rows else _ROWS_FAILED
+
+
+def _naming(given: Namespace, folders: list[Path]) -> Naming:
+    told = next((found for each in folders if (found := naming_in(each)) is not None), None)
+    columns = tuple(given.columns or (told.columns if told else _DEFAULT))
+    return Naming(columns, given.id_column or (told.id_column if told else None))
+
+
+def _join(table: Table, target: Path, folders: list[Path], naming: Naming) -> Joined:
+    """Write the joined table; it has its name once it is whole."""
+    summary = Joined()
+    with Results(folders, naming) as results:
+        added = added_columns(naming, results.kinds)
+        refuse_taken(table, added)
+        part = target.with_name(f".{target.name}.part")
+        try:
+            table.write(part, added, joined(table.rows(), naming, results, summary))
+            part.replace(target)
+        except OSError as error:
+            raise Mistake(f"{target}: {error.strerror}") from None
+        finally:
+            part.unlink(missing_ok=True)
+    return summary
+
+
+def _tell(given: Namespace, target: Path, summary: Joined) -> None:
+    if given.json:
+        told = {"table": str(target), "rows": summary.rows, "whole": summary.whole}
+        print(orjson.dumps({**told, "errors": summary.errors}).decode())
+        return
+    print(target)
+    missing = ", ".join(f"{count:,} {code}" for code, count in summary.errors.items())
+    why = f"; missing: {missing}" if missing else ""
+    print(f"{summary.whole:,} of {summary.rows:,} rows answered{why}", file=sys.stderr)

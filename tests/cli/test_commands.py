@@ -1,0 +1,203 @@
+"""The commands as they are typed: what they print, write and end with."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from phi3batch.__main__ import main
+from tests.cli.test_joining import run
+
+REVIEWS = "key,text\na,Great phone\nb,\nc,Awful\n"
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    (path := tmp_path / "reviews.csv").write_text(REVIEWS)
+    return path
+
+
+def ended(*arguments: str) -> int:
+    """The exit status, of wrong usage too."""
+    try:
+        return main(arguments)
+    except SystemExit as usage:
+        return int(str(usage.code))
+
+
+def test_validate_tells_every_bad_line_and_the_errors_by_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ['{"prompt": "hi"}', "{", '{"prompt": " "}', '{"prompt": "hi", "id": 1}'] * 2
+    (path := tmp_path / "a.jsonl").write_text("\n".join(rows))
+    assert ended("validate", str(path), "-O", "max_tokens=5") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:5]] == [f"line {n}" for n in (2, 3, 6, 7, 8)]
+    assert lines[5] == "8 rows: 3 can be asked (3 chat), 5 cannot"
+    assert lines[6:9] == ["  2 invalid_json", "  2 invalid_row", "  1 duplicate_custom_id"]
+    assert sum(line.startswith('  {"custom_id"') for line in lines) == 3
+    assert ended("validate", str(path), "--json", "-O", "on_duplicate=number") == 1
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["line"] for each in told[:-1]] == [2, 3, 6, 7]
+    assert told[-1]["codes"] == {"invalid_json": 2, "invalid_row": 2}
+    assert len(told[-1]["first"]) == 3
+
+
+def test_validate_is_silent_of_what_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path := tmp_path / "a.jsonl").write_text('{"prompt": "hi", "model": "m"}')
+    assert ended("validate", str(path)) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "1 rows: 1 can be asked (1 chat), 0 cannot"
+
+
+def test_validate_of_a_table_names_rows_by_their_ids(
+    reviews: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reviews.write_text(REVIEWS + "a,Again\n")
+    tasks = ("--prompt", "Sum up: {text}", "--as", "sum", "--model", "m", "--embed", "text")
+    assert ended("validate", str(reviews), *tasks, "--id-column", "key", "--json") == 1
+    *bad, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [(each["custom_id"], each["code"]) for each in bad] == [
+        ("b#sum", "template_field"),
+        ("b#embedding", "template_field"),
+        ("a#sum", "duplicate_custom_id"),
+        ("a#embedding", "duplicate_custom_id"),
+    ]
+    assert all(each["message"].startswith(("row 2: ", "a#")) for each in bad)
+    assert summary["tasks"] == {"chat": 2, "embeddings": 2}
+    assert summary["first"][0]["body"]["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["validate", "FILE"], "is a table: say what is asked of each row"),
+        (["validate", "FILE", "--as", "x"], "stands behind the --prompt or --embed"),
+        (["validate", "FILE", "--embed", "txt"], "has no column 'txt': it has 'key', 'text'"),
+        (["validate", "FILE", "--embed", "text", "--as", "key"], "has a column 'key' already"),
+        (["validate", "FILE", "--embed", "text", "--id-column", "k"], "has no column 'k'"),
+        (["validate", "FILE", "--prompt", "{text", "--embed", "text"], "names no field"),
+        (["validate", "FILE", "--embed", "text", "-O", "temprature=1"], "'temperature'"),
+        (["validate", "FILE", "--embed", "text", "-O", 'template={"a":1}'], "say --template"),
+        (["validate", "none.csv", "--embed", "text"], "none.csv: no such file"),
+        (["validate", ".", "--embed", "text"], "a folder"),
+        (["validate", "FILE", "--template", "@none.json"], "none.json: No such file"),
+        (["validate", "FILE", "--template", "[]"], "has to be a JSON object"),
+        (["validate", "FILE", "--options", "{"], "not JSON"),
+        (["validate", "FILE", "--context", "x"], "MODEL=TOKENS"),
+        (["validate"], "required: FILE"),
+        (["results", ".", "--join", "FILE"], "holds no results"),
+        (["nothing"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    reviews: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert ended(*(str(reviews) if each == "FILE" else each for each in arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert told in err
+
+
+def requests_of(table: Path, *arguments: str, folder: Path) -> None:
+    """The results of a table whose requests the service has run."""
+    from phi3batch.inputs import prepared
+    from phi3batch.usage import parser
+
+    given = parser().parse_args(["validate", str(table), *arguments])
+    with prepared(given, lambda _: None) as file:
+        folder.mkdir()
+        run(file.path.read_bytes(), folder)
+        assert file.naming is not None
+        manifest = {"options": {"metadata": file.naming.as_metadata()}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_csv_comes_back_with_the_answers_of_each_row(
+    reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = ("--prompt", "Label: {text}", "--as", "label", "--embed", "text", "--id-column", "key")
+    requests_of(reviews, *tasks, folder=tmp_path / "out")
+    assert ended("results", str(tmp_path / "out"), "--join", str(reviews)) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'reviews.answers.csv'}\n"
+    assert err == "2 of 3 rows answered; missing: 2 no_answer\n"
+    assert (tmp_path / "reviews.answers.csv").read_text().splitlines() == [
+        "key,text,label,label_error,embedding,embedding_error",
+        f'a,Great phone,Label: Great phone,,"{written(numbers("Great phone"))}",',
+        "b,,,no_answer,,no_answer",
+        f'c,Awful,Label: Awful,,"{written(numbers("Awful"))}",',
+    ]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(ord(char)) for char in text]
+
+
+def written(vector: list[float]) -> str:
+    return json.dumps(vector, separators=(",", ":"))
+
+
+def test_a_parquet_comes_back_with_vectors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "reviews.parquet"
+    pq.write_table(pa.table({"id": [7, 8], "text": ["hi", None]}), path)
+    requests_of(path, "--embed", "text", folder=tmp_path / "out")
+    target = tmp_path / "joined.parquet"
+    command = ("results", str(tmp_path / "out"), "--join", str(path), "--to", str(target))
+    assert ended(*command, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "table": str(target),
+        "rows": 2,
+        "whole": 1,
+        "errors": {"no_answer": 1},
+    }
+    assert pq.read_table(target).to_pylist() == [
+        {"id": 7, "text": "hi", "embedding": numbers("hi"), "embedding_error": None},
+        {"id": 8, "text": None, "embedding": None, "embedding_error": "no_answer"},
+    ]
+
+
+def test_where_nothing_was_answered_the_status_is_3(reviews: Path, tmp_path: Path) -> None:
+    requests_of(reviews, "--embed", "text", "--id-column", "key", folder=tmp_path / "out")
+    other = tmp_path / "other.csv"
+    other.write_text("key,text\nx,y\n")
+    assert ended("results", str(tmp_path / "out"), "--join", str(other)) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [(REVIEWS, 3), ('{"text": "a"}\n{"text": "b"}\n', 2), ("text\nalone\n", 1)],
+)
+def test_standard_input_is_a_table_of_any_format(
+    content: str, rows: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    ended("validate", "-", "--prompt", "{text}", "--json")
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == rows
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended("completion", shell) == 0
+    script = capsys.readouterr().out
+    assert "validate" in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
+    (path := tmp_path / "a.jsonl").write_text("{\n" * 20_000)
+    command = f"{sys.executable} -m phi3batch validate {path} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert done.stdout.startswith("line 1:")
