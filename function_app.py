@@ -10,6 +10,7 @@ from azurefunctions.extensions.bindings import blob
 from workers.api.http import AnyReply, HttpCall
 from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
+from workers.service.background import each_in_turn
 
 # Bodies are other people's: as text, one that is not UTF-8 would fail before it is read here.
 BINARY = func.DataType.BINARY
@@ -63,9 +64,7 @@ async def nightly(timer: func.TimerRequest) -> None:
 async def sweep(timer: func.TimerRequest) -> None:
     """Help jobs that have not moved, dead letters that no trigger has come for, a broken night."""
     running = await service()
-    await running.sweeper.run()
-    await running.inbox.drain_dead()
-    await running.nightly.resume()
+    await each_in_turn(running.sweeper.run, running.inbox.drain_dead, running.nightly.resume)
 
 
 # Keys are looked at by the door itself: those of the host travel in no header that clients know.

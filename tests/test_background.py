@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from random import Random
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import function_app
 from tests.doubles.service import bench
 from tests.simulation.virtual_time import run
 from workers.dispatch.reporting import TELL_SECONDS
@@ -108,3 +110,31 @@ def test_a_link_that_cannot_be_opened_ends_nobodys_work_and_is_told_in_the_statu
             assert running.service
 
     run(story)
+
+
+@pytest.mark.parametrize("broken", ["sweeper", "inbox", "nightly"])
+async def test_what_the_sweep_does_does_not_wait_for_what_fails(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def look(name: str) -> Callable[[], Awaitable[None]]:
+        async def looked() -> None:
+            done.append(name)
+            if name == broken:
+                raise AttributeError(name)
+
+        return looked
+
+    async def running() -> SimpleNamespace:
+        return SimpleNamespace(
+            sweeper=SimpleNamespace(run=look("sweeper")),
+            inbox=SimpleNamespace(drain_dead=look("inbox")),
+            nightly=SimpleNamespace(resume=look("nightly")),
+        )
+
+    monkeypatch.setattr(function_app, "service", running)
+    with pytest.raises(Exception, match=r"looked after|sweeper|inbox|nightly") as told:
+        await function_app.sweep._function.get_user_function()(None)
+    assert done == ["sweeper", "inbox", "nightly"]
+    assert broken in repr(told.value)

@@ -19,6 +19,18 @@ MENDED_SECONDS: Final = 600.0
 log = logging.getLogger(__name__)
 
 
+async def each_in_turn(*works: Callable[[], Awaitable[object]]) -> None:
+    """Run all, whatever becomes of the others. Errors: `ExceptionGroup`, at the end."""
+    errors: list[Exception] = []
+    for work in works:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - told below
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("not all was looked after", errors)
+
+
 class Background:
     """Runs tasks again that end in an error that nobody expected."""
 
