@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob.aio import BlobServiceClient
+from pydantic import ValidationError
 
 from schemas.results import Manifest
 
@@ -22,18 +23,30 @@ SHOWN_CHARACTERS = 160
 
 def lie_in(folder: Path) -> list[str]:
     """The result files, of whatever job, that a folder holds."""
-    return [name for name in (OUTPUT, ERRORS, MANIFEST, EVENTS) if (folder / name).exists()]
+    names = dict.fromkeys((OUTPUT, ERRORS, *_files(folder), MANIFEST, EVENTS))
+    return [name for name in names if (folder / name).exists()]
 
 
 async def download(storage: BlobServiceClient, results: str, folder: Path) -> None:
     """Copy a job's result files into a folder that exists; `results` is container/folder.
 
-    A file has its name once it is whole. What the job does not have is not there afterwards either.
+    Files are called as the manifest has it, which tells ours from what somebody else wrote there. A
+    file has its name once it is whole. What the job does not have is not there afterwards either.
     """
     container, _, prefix = results.partition("/")
+    fetched = folder / f".{MANIFEST}"
+    await _copy(storage, container, f"{prefix}/{MANIFEST}", fetched)
+    names = _files(folder, fetched.name)
     async with asyncio.TaskGroup() as tasks:
-        for name in (OUTPUT, ERRORS, MANIFEST):
-            tasks.create_task(_copy(storage, container, f"{prefix}/{name}", folder / name))
+        for name in {OUTPUT, ERRORS, *names}:
+            if name in names:
+                tasks.create_task(_copy(storage, container, f"{prefix}/{name}", folder / name))
+            else:
+                (folder / name).unlink(missing_ok=True)
+    if fetched.exists():
+        os.replace(fetched, folder / MANIFEST)
+    else:
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -67,6 +80,15 @@ def manifest(folder: Path) -> Manifest:
     return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
 
 
+def _files(folder: Path, manifest_name: str = MANIFEST) -> tuple[str, str]:
+    """What the files of answers and of errors are called there."""
+    try:
+        found = Manifest.model_validate_json((folder / manifest_name).read_bytes())
+    except (OSError, ValidationError):
+        return OUTPUT, ERRORS
+    return found.output.name, found.errors.name
+
+
 @dataclass(slots=True)
 class Failures:
     """The errors of one code. `first` is what the first row with it was told."""
@@ -76,9 +98,9 @@ class Failures:
 
 
 def errors_by_code(folder: Path) -> list[tuple[str, Failures]]:
-    """The codes in errors.jsonl with their failures, the most frequent first."""
+    """The codes of a job's errors with their failures, the most frequent first."""
     codes: dict[str, Failures] = {}
-    path = folder / ERRORS
+    path = folder / _files(folder)[1]
     if not path.exists():
         return []
     with path.open("rb") as lines:
@@ -90,8 +112,8 @@ def errors_by_code(folder: Path) -> list[tuple[str, Failures]]:
 
 
 def first_answers(folder: Path, count: int) -> Iterator[tuple[str, str]]:
-    """The custom_id and the shortened answer of the first rows of output.jsonl."""
-    path = folder / OUTPUT
+    """The custom_id and the shortened answer of the first rows that were answered."""
+    path = folder / _files(folder)[0]
     if not path.exists():
         return
     with path.open(encoding="utf-8") as lines:

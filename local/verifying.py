@@ -30,8 +30,8 @@ def main(arguments: list[str]) -> int:
     if not wrong:
         counts = manifest.counts
         print(
-            f"verified: {counts.total:,} rows, {manifest.output.rows:,} in output.jsonl and "
-            f"{manifest.errors.rows:,} in errors.jsonl, "
+            f"verified: {counts.total:,} rows, {manifest.output.rows:,} in {manifest.output.name} "
+            f"and {manifest.errors.rows:,} in {manifest.errors.name}, "
             f"{len(manifest.output.parts) + len(manifest.errors.parts):,} parts"
         )
     return 1 if wrong else 0
@@ -47,8 +47,8 @@ def verify(manifest: Manifest, folder: Path) -> list[str]:
         wrong.append(f"{counts.succeeded} rows succeeded, output has {manifest.output.rows}")
     if counts.errors != manifest.errors.rows:
         wrong.append(f"{counts.errors} rows failed, errors has {manifest.errors.rows}")
-    wrong += _verify_file(manifest.output, folder / "output.jsonl")
-    wrong += _verify_file(manifest.errors, folder / "errors.jsonl")
+    for file in (manifest.output, manifest.errors):
+        wrong += _verify_file(file, folder / Path(file.name).name)
     return wrong
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.storage.blob.aio import BlobServiceClient
 
 from local import results, running, verifying
 from local.__main__ import main
+from local.azurite import Azurite
 from local.dropping import MAX_METADATA, metadata_for
 from local.progress import describe
 from local.staying import PORTS
@@ -142,10 +144,10 @@ def test_long_answers_are_shortened_to_one_line() -> None:
     assert "\n" not in short
 
 
-def write_results(folder: Path) -> Manifest:
+def write_results(folder: Path, output: str = "output.jsonl") -> Manifest:
     """Two shards with three answers and one error, as a job leaves them."""
     first, second, error = b'{"n":1}\n{"n":2}\n', b'{"n":3}\n', b'{"error":1}\n'
-    (folder / "output.jsonl").write_bytes(first + second)
+    (folder / output).write_bytes(first + second)
     (folder / "errors.jsonl").write_bytes(error)
 
     def part(shard: int, offset: int, data: bytes) -> dict[str, Any]:
@@ -173,7 +175,7 @@ def write_results(folder: Path) -> Manifest:
         "seconds": 1.0,
         "use": {},
         "output": {
-            "name": "output.jsonl",
+            "name": output,
             "length": len(first + second),
             "rows": 3,
             "parts": [part(0, 0, first), part(1, len(first), second)],
@@ -220,3 +222,34 @@ def test_verify_fails_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "errors.jsonl").write_bytes(b'{"error":2}\n')
     assert main(["verify", str(tmp_path)]) == 1
     assert "shard 1" in capsys.readouterr().err
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_what_is_fetched_is_called_as_the_manifest_has_it(
+    azurite: Azurite, tmp_path: Path
+) -> None:
+    """Somebody else has written an output.jsonl beside the job's own."""
+    job, home, other = tmp_path / "job", tmp_path / "home", tmp_path / "other"
+    job.mkdir()
+    home.mkdir()
+    write_results(job, "output.2.jsonl")
+    (job / "output.jsonl").write_bytes(b"another's")
+    (home / "output.jsonl").write_bytes(b"of an earlier start")
+    async with BlobServiceClient.from_connection_string(azurite.connection_string) as storage:
+        container = await storage.create_container("fetched")
+        for path in job.iterdir():
+            await container.upload_blob(f"in/j/{path.name}", path.read_bytes())
+        await results.download(storage, "fetched/in/j", home)
+    ours = {"output.2.jsonl", "errors.jsonl", "manifest.json"}
+    assert {path.name for path in home.iterdir()} == ours == set(results.lie_in(home))
+    assert verifying.verify(results.manifest(home), home) == []
+    results.copy(home, other)
+    assert {path.name for path in other.iterdir()} == ours
+
+
+def test_the_answers_shown_are_the_jobs_own(tmp_path: Path) -> None:
+    write_results(tmp_path, "output.2.jsonl")
+    line = {"custom_id": "a", "response": {"body": {"choices": [{"text": "mine"}]}}}
+    (tmp_path / "output.2.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "output.jsonl").write_text("another's\n")
+    assert list(results.first_answers(tmp_path, 1)) == [("a", "mine")]
