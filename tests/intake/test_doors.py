@@ -121,6 +121,21 @@ async def test_a_rerun_without_an_id_is_refused() -> None:
         assert "MessageId" in rejected["reason"]["message"]
 
 
+@pytest.mark.parametrize(("message_id", "answers_told"), [(None, 3), ("a", 1)])
+async def test_each_of_equal_messages_that_yield_no_job_is_answered(
+    message_id: str | None, answers_told: int
+) -> None:
+    """With a MessageId they are one message that is delivered again."""
+    async with bench() as service:
+        for _ in range(3):
+            await ask(service, message_id, name="gone.jsonl")
+        assert len(service.events) == answers_told
+        assert {event["type"] for event in service.events} == {"job.rejected"}
+        assert len({event["data"]["rejection"] for event in service.events}) == 1
+        listed = (await service.ask("GET", "/api/jobs", state="rejected")).body["data"]
+        assert len(listed) == 1
+
+
 async def test_a_file_whose_ended_job_was_deleted_is_not_run_again() -> None:
     async with bench() as service:
         await service.run(ROWS, container="nightly")

@@ -137,12 +137,16 @@ def rejected(rejection: Rejection) -> JobStatus:
     )
 
 
-def rejection_event(rejection: Rejection) -> StatusEvent:
-    """The event of what yields no job; a repeat has the same id, and is dropped."""
+def rejection_event(rejection: Rejection, again: float | None = None) -> StatusEvent:
+    """The event of what yields no job; a repeat has the same id, and is dropped.
+
+    `again` is when what may be another message, word for word the same, was rejected.
+    """
+    anew = "" if again is None else f":{again}"
     return StatusEvent(
-        id=f"{rejection.id}:{rejection.type}",
+        id=f"{rejection.id}{anew}:{rejection.type}",
         type=rejection.type,
-        time=iso(rejection.created),
+        time=iso(rejection.created if again is None else again),
         traceparent=rejection.asked.traceparent,
         sequence=f"{0:010d}",
         data=rejected(rejection),

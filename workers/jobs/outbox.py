@@ -76,9 +76,9 @@ class Outbox:
         """Answer a request for what is a job already."""
         await self._publish(events.known(told, asked, revision, self._clock()))
 
-    async def tell_rejection(self, rejection: Rejection) -> None:
-        """Publish that something yields no job."""
-        await self._publish(events.rejection_event(rejection))
+    async def tell_rejection(self, rejection: Rejection, again: float | None = None) -> None:
+        """Publish that something yields no job; `again` as in `rejection_event`."""
+        await self._publish(events.rejection_event(rejection, again))
 
     def _due(self, job: str) -> bool:
         now = asyncio.get_running_loop().time()

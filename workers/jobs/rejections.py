@@ -69,6 +69,10 @@ class Rejections:
             asked=asked,
             created=self._clock() if known is None else known.created,
         )
-        if known is None or origin.door == "queue":
+        if known is None:
             await self._outbox.tell_rejection(rejection)
+        elif origin.door == "queue":
+            # Without a MessageId, who says the same cannot be told from who is delivered again.
+            again = self._clock() if asked.message_id is None else None
+            await self._outbox.tell_rejection(rejection, again)
         await self._index.reject(rejection)
