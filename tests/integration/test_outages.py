@@ -12,14 +12,16 @@ import pytest
 
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
+from tests.doubles.faults import FaultyBlobs, Phase
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
-from workers.errors import Unavailable
+from workers.errors import StorageError, Unavailable, Unreadable
+from workers.inbox import DEAD_RETRY_SECONDS, DEAD_TRIES
 from workers.intake import nightly, plans
 from workers.jobs import lifecycle
 from workers.jobs.outbox import JOBS, SHARDS
 from workers.jobs.store import Held, JobStore
-from workers.ports import BlobInfo, OutMessage, Received
+from workers.ports import BlobInfo, BlobRef, OutMessage, Received
 from workers.sweeper import LOOK_SECONDS
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
@@ -246,3 +248,33 @@ async def test_a_paused_job_with_nothing_left_finishes_and_is_not_paused() -> No
         assert held is not None
         assert not held.state.paused
         assert lifecycle.nudge(held.state, held.state.revision) == lifecycle.NOTHING
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("refused with 403"), Unreadable("job.json"), Unavailable("away")]
+)
+def test_a_dead_letter_waits_while_what_decides_about_it_cannot_be_read(error: Exception) -> None:
+    async def story(_: Random) -> None:
+        loop = asyncio.get_running_loop()
+        broken = True
+
+        def fault(kind: str, name: str, phase: Phase) -> None:
+            if broken and phase == "before" and name.startswith("state/"):
+                raise error
+
+        blobs = FaultyBlobs(MemoryBlobs(lambda: EPOCH + loop.time()), fault)
+        async with bench(blobs=blobs) as service:
+            await blobs.create(BlobRef("inputs", "in.jsonl"), ROWS)
+            body = b'{"container": "inputs", "name": "in.jsonl"}'
+            dead = Received(body, message_id="m", properties={"tries": str(DEAD_TRIES)})
+            await service.inbox.dead_jobs(dead)
+            assert service.events == []
+            broken = False
+            await service.settle()
+            assert service.events == [], "it comes again after a while, not at once"
+            await asyncio.sleep(DEAD_RETRY_SECONDS + 1.0)
+            await service.settle()
+            last = service.events[-1]
+            assert (last["type"], last["data"]["counts"]["succeeded"]) == ("job.completed", 2)
+
+    run(story)

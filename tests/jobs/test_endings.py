@@ -171,3 +171,22 @@ async def test_a_job_that_fails_as_a_whole_leaves_one_line_in_the_log(
         job = (await service.ended()).event["subject"]
     said = [record.getMessage() for record in caplog.records]
     assert said == ([f"job {job} of 'prompts/in.jsonl' fails: {code}"] if code else [])
+
+
+async def test_the_manifest_tells_of_codes_that_an_earlier_workers_swap_has_dropped() -> None:
+    async with bench() as service:
+        await service.drop(ROWS + b"{\n" + b'{"prompt": " "}\n' + b"[\n")
+        await service.announce()
+        job = service.events[0]["subject"]
+        await service.settle(lambda delivery: b'"finish"' in delivery.message.body)
+        store = service.service.store
+        held = await store.state(job)
+        assert held is not None
+        assert held.state.codes
+        assert await store.swap(job, held, held.state.model_copy(update={"codes": {}}))
+        await service.settle()
+        codes = (await service.ended()).manifest["codes"]
+        assert {code: count["rows"] for code, count in codes.items()} == {
+            "invalid_json": 2,
+            "invalid_row": 1,
+        }
