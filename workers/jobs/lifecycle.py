@@ -106,7 +106,7 @@ def advance(
         # A paused job's copies would be dropped; resuming sends them.
         resend = state.out if repeated and not state.paused else ()
         return Change(None, resend, _nothing_left(state))
-    counts = state.counts.plus(receipt.counts)
+    counts, tokens = state.counts.plus(receipt.counts), state.tokens.plus(receipt.tokens)
     running = tuple(each for each in state.running if each[0] != shard)
     out = sum(rows for _, rows in running)
     asked = receipt.counts.done - receipt.counts.invalid
@@ -115,7 +115,7 @@ def advance(
         state,
         out=tuple(other for other in state.out if other != shard),
         counts=counts,
-        tokens=state.tokens.plus(receipt.tokens),
+        tokens=tokens,
         codes=add_codes(state.codes, receipt.codes),
         running=running,
         # Rows that nobody was asked for say nothing of how fast the others will be.

@@ -174,8 +174,8 @@ class Attempt:
 
     async def begin(self) -> None:
         """Open the own journal and read what earlier attempts left."""
-        self.planned, earlier = await self._store.plan_and_journals(self.job.id, self.shard)
         folder = self._store.ref(self.job.id, "journal", str(self.shard), "")
+        self.planned, earlier = await self._store.plan_and_journals(self.job.id, self.shard)
         name = attempt_name(next_ordinal(earlier), self.lease.attempt)
         self._journal = Journal(self._store.blobs, folder, name)
         await self._journal.open()

@@ -125,15 +125,8 @@ class Runner:
             return
         if len(self._unended) >= MOST_UNENDED:
             raise Unavailable("too many attempts of this process owe their end to storage")
-        name = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
-        lease = Lease(self._blobs, await self._store.lease_blob(job.id, message.shard), name)
-        # Where storage was away for longer than a lease lasts, an attempt of this very process may
-        # have lost its own and have yet to write what it was answered.
-        if self._is_here(message) or not await lease.acquire():
-            await self._send_copy(message, HELD_RETRY_SECONDS)
-            return
-        if self._is_here(message):
-            await lease.release()
+        lease = await self._lease(message)
+        if lease is None:
             await self._send_copy(message, HELD_RETRY_SECONDS)
             return
         attempt = Attempt(
@@ -141,6 +134,23 @@ class Runner:
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
         await self._attempt(attempt, message, repeated)
+
+    async def _lease(self, message: ShardMessage) -> Lease | None:
+        """The shard's lease; None while an attempt has it, or has yet to end in this process.
+
+        Where storage was away for longer than a lease lasts, one may have lost its lease and have
+        yet to write what it was answered.
+        """
+        if self._is_here(message):
+            return None
+        name = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        lease = Lease(self._blobs, await self._store.lease_blob(message.job, message.shard), name)
+        if not await lease.acquire():
+            return None
+        if self._is_here(message):
+            await lease.release()
+            return None
+        return lease
 
     def _is_here(self, message: ShardMessage) -> bool:
         """Whether an attempt of this process at the shard has no end yet."""

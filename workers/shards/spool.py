@@ -122,11 +122,11 @@ async def write_receipt(
     async def part(kind: str, rows: Sequence[int]) -> Part | None:
         if not rows:
             return None
-        ref = store.ref(job.id, kind, f"{shard}.{attempt}")
         # Copied and hashed beside the loop where that takes more than a moment.
         large = results.size > COPIED_BYTES
         read = await asyncio.to_thread(results.part, rows) if large else results.part(rows)
         data, length, digest = read
+        ref = store.ref(job.id, kind, f"{shard}.{attempt}")
         with data:
             await store.create_once(ref, data, content_type="application/jsonl")
         return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
