@@ -32,7 +32,8 @@ PROJECT = Path(__file__).parent.parent
 STORAGE = "AzureWebJobsStorage"
 BUS = "ServiceBusConnection"
 
-# As docs/azure.md sets it: above what the doors take, so that they refuse in words of their own.
+# As infra/service/app.bicep sets it: above what the doors take, so that they refuse in words of
+# their own.
 BODY_BYTES = 128 * 1024 * 1024
 
 Prepare = Callable[[BlobServiceClient, AppSettings], Awaitable[None]]
@@ -144,7 +145,7 @@ async def endpoint_for(
 
 
 async def _prepare(storage: str, chosen: AppSettings, prepare: Prepare | None) -> None:
-    """Create the containers, which docs/azure.md has created with `az`."""
+    """Create the containers, as infra/service/storage.bicep does on Azure."""
     own = {chosen.results_container, chosen.state_container}
     async with BlobServiceClient.from_connection_string(storage) as client:
         for name in sorted({*chosen.all_input_containers} | own):

@@ -35,7 +35,10 @@ def test_what_is_set_is_taken_and_the_rest_has_its_default() -> None:
     assert not plain.environment_proxies
 
 
-@pytest.mark.parametrize("value", [{}, {"KEY": ""}, {"KEY": "  "}])
+UNRESOLVED = "@Microsoft.KeyVault(SecretUri=https://vault/secrets/key/)"
+
+
+@pytest.mark.parametrize("value", [{}, {"KEY": ""}, {"KEY": "  "}, {"KEY": UNRESOLVED}])
 def test_a_key_that_is_not_there_is_told_with_its_entry(value: dict[str, str]) -> None:
     entries = [DEPLOYMENT | {"auth": "none"}, DEPLOYMENT | {"name": "west", "key_setting": "KEY"}]
     with pytest.raises(SettingsError) as caught:

@@ -125,13 +125,28 @@ def _refuse_strangers(settings: Settings) -> None:
             )
 
 
+# What Azure leaves in a setting whose reference to a secret it could not resolve.
+_REFERENCE = "@Microsoft.KeyVault("
+
+
 def _refuse_missing_keys(settings: Settings, environment: Mapping[str, str]) -> None:
     # The setting is not named: a key may have been pasted in its place.
     missing = [
-        f"DEPLOYMENTS[{at}] ({each.name!r}), field 'key_setting': the setting that it names is "
-        "missing or empty: put the key there"
+        f"DEPLOYMENTS[{at}] ({each.name!r}), field 'key_setting': the setting that it names {what}"
         for at, each in enumerate(settings.deployments)
-        if each.key_setting and not environment.get(each.key_setting, "").strip()
+        if each.key_setting and (what := _no_key(environment.get(each.key_setting, "")))
     ]
     if missing:
         raise SettingsError("\n".join(missing))
+
+
+def _no_key(value: str) -> str | None:
+    """Why a setting's value is no key."""
+    if not value.strip():
+        return "is missing or empty: put the key there"
+    if value.startswith(_REFERENCE):
+        return (
+            "holds a reference to Key Vault that Azure could not resolve: put the secret into the "
+            "vault, or let the app's identity read it"
+        )
+    return None

@@ -32,14 +32,17 @@ var connections = {
   AZURE_CLIENT_ID: identityClientId
   APPLICATIONINSIGHTS_CONNECTION_STRING: insightsConnection
   APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
+  // Above what the OpenAI doors take, so that they refuse in words of their own.
+  FUNCTIONS_REQUEST_BODY_SIZE_LIMIT: '134217728'
   // Event Grid sends to the queue jobs, which has a lock and a dead-letter queue.
   'AzureWebJobs.prompts.Disabled': 'true'
 }
 
+// The slash at the end: without it, an older version of a secret may go on being read.
 var keys = toObject(
   keySettings,
   name => name,
-  name => '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${toLower(replace(name, '_', '-'))})'
+  name => '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${toLower(replace(name, '_', '-'))}/)'
 )
 
 resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {

@@ -216,6 +216,7 @@ OTHERS: Mapping[str, str] = {
     "AZURE_CLIENT_ID": "azure-identity",
     "APPLICATIONINSIGHTS_CONNECTION_STRING": "host",
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "host",
+    "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT": "host",
     "NIGHTLY_SCHEDULE": "host, for the timer",
     "AzureWebJobs.prompts.Disabled": "host",
 }

@@ -2,8 +2,9 @@
 
 import pytest
 
+from local.stack import BODY_BYTES
 from tests.infra import project, rules
-from tests.infra.bicep import text
+from tests.infra.bicep import literal, member, text
 
 pytestmark = pytest.mark.xdist_group("infra")
 
@@ -31,6 +32,12 @@ def test_every_module_is_called_and_every_layer_is_deployed() -> None:
     assert called | layers == found.keys()
     told = project.sources()["azure.yaml"]
     assert all(f"path: {layer}\n" in told for layer in project.LAYERS)
+
+
+def test_bodies_are_bounded_as_they_are_on_one_machine() -> None:
+    connections = project.templates(project.sources())[rules.APP].variables["connections"]
+    limit = literal(member(connections, "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"))
+    assert limit == str(BODY_BYTES)
 
 
 def test_the_app_is_the_service_of_azd() -> None:

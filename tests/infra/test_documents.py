@@ -1,0 +1,71 @@
+"""What the operators' documents say of the deployment is so."""
+
+import json
+import re
+from typing import get_args
+
+import pytest
+
+from schemas.results import WaitReason
+from tests.infra import project, rules
+from tests.infra.bicep import literal, member, text
+from tests.test_readme import names, section, table
+
+DOCS = {
+    name: (project.ROOT / "docs" / name).read_text("utf-8") for name in ("azure.md", "runbook.md")
+}
+AZURE, RUNBOOK = DOCS["azure.md"], DOCS["runbook.md"]
+EVENTS = project.sources()["infra/events/main.parameters.json"]
+ALERTS = "infra/service/alerts.bicep"
+
+
+def parameters() -> dict[str, str]:
+    """The parameters of the first layer by the variables that azd takes them from."""
+    told = json.loads(project.sources()["infra/service/main.parameters.json"])["parameters"]
+    return {each["value"][2:-1]: name for name, each in told.items()}
+
+
+def test_the_parameters_are_the_real_ones_with_their_defaults() -> None:
+    main = project.templates(project.sources())[rules.MAIN]
+    rows = table(section(AZURE, "Parameters"))
+    told = {name: row[1].strip("`") for row in rows for name in names(row[0])}
+    known = {name: each for name, each in parameters().items() if not name.startswith("AZURE_")}
+    assert told.keys() == known.keys()
+    for name, default in told.items():
+        node = main.params[known[name]].default
+        found = "" if node is None else literal(node) if node.type == "string" else text(node)
+        assert (found or "") == default, name
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_what_is_set_and_read_of_the_environment_is_there(name: str) -> None:
+    outputs = project.templates(project.sources())[rules.MAIN].outputs
+    assert set(re.findall(r"azd env get-value (\w+)", DOCS[name])) <= outputs.keys()
+    assert set(re.findall(r"azd env set (\w+)", DOCS[name])) - {"NAME"} <= parameters().keys()
+    for output in outputs.keys() - {"AZURE_RESOURCE_GROUP"}:
+        assert output in AZURE + RUNBOOK or output in EVENTS, f"nobody uses {output}"
+
+
+def alerts() -> set[str]:
+    """The names of the alerts, loops unrolled."""
+    template = project.templates(project.sources())[ALERTS]
+    queries = [text(node) for node in template.variables["queries"].named_children]
+    found = {name for query in queries for name in re.findall(r"name: '([\w-]+)'", query)}
+    for symbol in ("deadLetters", "stuck", "lostEvents"):
+        body = template.resources[symbol].body
+        around = text(body.parent or body)
+        loop = re.match(r"for \w+ in \[(.+?)\]:", around.lstrip("[ \n"))
+        told = text(member(body, "name")).strip("'")
+        for value in re.findall(r"'(\w+)'", loop[1]) if loop else [""]:
+            found.add(re.sub(r"\$\{.+\}", value.lower(), told))
+    return found
+
+
+def test_the_alerts_are_the_real_ones() -> None:
+    rows = table(section(AZURE, "Alerts"))
+    assert {name for row in rows for name in names(row[0])} == alerts()
+
+
+def test_the_runbook_knows_each_thing_that_a_job_waits_for() -> None:
+    rows = table(section(RUNBOOK, "A job stands still"))
+    assert {name for row in rows for name in names(row[0])} >= {*get_args(WaitReason), "latency"}
