@@ -13,10 +13,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from azure.servicebus import ServiceBusMessage, ServiceBusReceiveMode
@@ -50,10 +51,12 @@ class Broker:
 
 
 @asynccontextmanager
-async def running_broker(data: Path | None) -> AsyncIterator[Broker]:
+async def running_broker(
+    data: Path | None, entities: Mapping[str, Any] = CONFIG
+) -> AsyncIterator[Broker]:
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "Config.json"
-        config.write_text(json.dumps(CONFIG), encoding="utf-8")
+        config.write_text(json.dumps(entities), encoding="utf-8")
         arguments = ["--config", str(config), "--port", "0"]
         if data is not None:
             arguments += ["--data", str(data)]

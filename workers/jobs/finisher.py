@@ -204,7 +204,9 @@ class Finisher:
         return Manifest(
             job=job.id,
             state=state.ending or "completed",
-            reason=None if state.reason is None else state.reason.model_dump(),
+            reason=None
+            if state.reason is None
+            else {"code": state.reason.code, "message": state.reason.message},
             input={
                 "container": job.container,
                 "name": job.name,
