@@ -85,8 +85,8 @@ class ShardCalls:
 
     `spend` is told of the calls that were made in vain for a row that has to wait, and `spent` has
     those of earlier attempts. `handed_back` holds why, for each call that was not made in time.
-    Large answers need `room`, which they leave when what `keep` is to bring out of memory is out of
-    it: it calls what it is given then.
+    Large answers need `room`. `keep` is to journal them, and calls what it is given once they are
+    in memory no more: then they leave the room.
     """
 
     def __init__(
