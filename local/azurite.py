@@ -39,7 +39,7 @@ _LISTENS = re.compile(r"successfully listens on https?://[^:]+:(\d+)")
 
 
 class FolderInUseError(RuntimeError):
-    """Another Azurite has the folder: wait for the command that runs it, or name another folder."""
+    """Another command has the folder: wait for it, or name another folder."""
 
 
 class Azurite:
@@ -71,7 +71,7 @@ class Azurite:
 
         Errors: `SettingsError`, `FolderInUseError`.
         """
-        self._spawn([] if self.location is None else [await _locked(self.location)])
+        self._spawn([] if self.location is None else [await locked(self.location)])
         give_up = time.monotonic() + START_SECONDS
         while (listening := _LISTENS.search(self._said())) is None:
             if self.process is None or self.process.poll() is not None:
@@ -134,8 +134,8 @@ class Azurite:
         self.process = None
 
 
-async def _locked(folder: Path) -> int:
-    """A lock on a folder, to be inherited: it is held for exactly as long as a child holds it.
+async def locked(folder: Path) -> int:
+    """A lock on a folder, held until the descriptor is closed, by a child that inherits it too.
 
     One that is about to end is waited for. Errors: `FolderInUseError`.
     """

@@ -13,6 +13,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from rich.console import Console
 
 from local import results, settings
+from local.azurite import FolderInUseError
 from local.dropping import drop
 from local.following import Arrived, Asker, Events, events
 from local.interrupts import Interrupts
@@ -39,10 +40,10 @@ def main(arguments: list[str]) -> int:
     """
     given = _arguments(arguments)
     console = Console(highlight=False, soft_wrap=True)
-    if not given.again and (known := _completed(given.run)):
-        return _tell_known(given, known, console)
     try:
         status, interrupted = asyncio.run(_run(given, console))
+    except FolderInUseError as error:
+        return failed(ExceptionGroup("", [error]))
     except BaseExceptionGroup as group:
         return failed(group)
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -117,7 +118,7 @@ def _completed(run: Run) -> Record | None:
     return record if record is not None and record.state == "completed" else None
 
 
-def _tell_known(given: argparse.Namespace, known: Record, console: Console) -> int:
+def _tell_known(given: argparse.Namespace, known: Record, console: Console) -> JobStatus:
     """The same was asked before, of the same, and answered."""
     folder: Path = (given.out or known.results).resolve()
     if folder != known.results:
@@ -128,11 +129,18 @@ def _tell_known(given: argparse.Namespace, known: Record, console: Console) -> i
     )
     console.print("it completed before: nothing is asked (--again asks all anew)", markup=False)
     report(console, status, folder)
-    return exit_status(status, strict=given.strict, interrupted=False)
+    return status
 
 
 async def _run(given: argparse.Namespace, console: Console) -> tuple[JobStatus, bool]:
     """How the job stands at the end, and whether Ctrl-C ended it."""
+    async with given.run.held():
+        if not given.again and (known := _completed(given.run)):
+            return _tell_known(given, known, console), False
+        return await _ask_it(given, console)
+
+
+async def _ask_it(given: argparse.Namespace, console: Console) -> tuple[JobStatus, bool]:
     interrupts = Interrupts()
 
     def tell(line: str) -> None:

@@ -6,14 +6,17 @@ record stays for good, so that the same command tells where they are and pays fo
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from local.azurite import locked
 from local.results import MANIFEST
 from workers.settings import Settings
 
@@ -38,11 +41,23 @@ class Record(BaseModel):
 
 
 class Run:
-    """One run's folder. Only who runs Azurite on `blobs` may change it."""
+    """One run's folder. Only who holds it may change it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.blobs = folder / "azurite"
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """The run to oneself, from before its record is read until its results are noted.
+
+        Azurite's own lock ends with Azurite, before that. Errors: `FolderInUseError`.
+        """
+        lock = await locked(self._folder)
+        try:
+            yield
+        finally:
+            os.close(lock)
 
     @property
     def record(self) -> Record | None:
@@ -61,7 +76,8 @@ class Run:
 
     def forget(self) -> None:
         """Remove what was stored and noted. To be done while no storage runs."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.blobs, ignore_errors=True)
+        (self._folder / RECORD).unlink(missing_ok=True)
 
     async def begin_anew(self, storage: BlobServiceClient, _: Settings) -> None:
         """Empty the run's storage, and remove its record. To be done while no host runs."""

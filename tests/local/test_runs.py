@@ -1,13 +1,23 @@
 """What is kept of a job that was interrupted, and what is forgotten."""
 
+import asyncio
+import io
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
+from rich.console import Console
 
+from local import running
 from local.azurite import Azurite
-from local.runs import reopen
+from local.runs import Record, Run, reopen
+from schemas.jobs import JobStatus
+from tests.local.test_commands import write_results
 from workers.settings import Settings
 
 ANSWERED = {"counts": {"total": 2, "succeeded": 2, "cancelled": 0, "expired": 0}}
@@ -80,3 +90,42 @@ async def reopened(azurite: Azurite, name: str, files: Mapping[str, object]) -> 
 
 async def names(container: ContainerClient) -> set[str]:
     return {blob.name async for blob in container.list_blobs()}
+
+
+async def test_who_comes_while_results_are_brought_home_waits_and_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "p"}\n')
+    given = running._arguments(
+        [str(tmp_path / "rows.jsonl"), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    )
+    starts, ended, note = [0], asyncio.Event(), Run.note
+
+    @asynccontextmanager
+    async def started(*_: object) -> AsyncIterator[SimpleNamespace]:
+        starts[0] += 1
+        given.run.blobs.mkdir(parents=True, exist_ok=True)
+        yield SimpleNamespace(endpoint=None)
+
+    async def job(*_: object) -> tuple[JobStatus, Path]:
+        (tmp_path / "out").mkdir(exist_ok=True)
+        write_results(tmp_path / "out")
+        ended.set()
+        return JobStatus(job="j", state="completed", results="results/rows/j"), tmp_path / "out"
+
+    def noted(run: Run, record: Record) -> None:
+        time.sleep(0.5)  # somebody else has all the time to begin
+        note(run, record)
+
+    monkeypatch.setattr(running, "stack", started)
+    monkeypatch.setattr(running, "_job", job)
+    monkeypatch.setattr(running, "report", lambda *_: None)
+    monkeypatch.setattr(Run, "note", noted)
+    console = Console(file=io.StringIO())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(running._run(given, console))
+        await ended.wait()
+        second = group.create_task(running._run(given, console))
+    assert starts == [1]
+    assert second.result()[0].state == "completed"
+    assert not given.run.blobs.exists()
