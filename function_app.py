@@ -7,7 +7,7 @@ process are made at its first invocation and live as long as it does.
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
-from workers.api.http import AnyReply, HttpCall
+from workers.api.http import AnyReply, HttpCall, repeated_in
 from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
 from workers.service.background import each_in_turn
@@ -93,6 +93,7 @@ def _call(req: func.HttpRequest, path: str) -> HttpCall:
         query=req.params,
         headers={name.lower(): value for name, value in req.headers.items()},
         body=req.get_body(),
+        repeated=repeated_in(req.url),
     )
 
 

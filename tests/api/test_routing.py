@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime
 from typing import get_args
+from urllib.parse import parse_qsl
 
+import azure.functions as func
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import function_app
 from schemas.jobs import JobStatus, ShownState
 from schemas.listing import IndexEntry
 from workers.api.http import HttpCall, HttpRefusal
@@ -75,6 +78,26 @@ def test_a_query_does_not_speak_for_the_path() -> None:
 def test_a_wrong_value_is_refused_with_its_parameter(name: str, value: str) -> None:
     refusal = refused("GET", "/api/jobs", **{name: value})
     assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_value", name)
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("limit=5&limit=6", "limit"),
+        ("limit=5&limit=5", "limit"),
+        ("state=&state=failed", "state"),
+        ("metadata_team=a&door=drop&metadata_team=b", "metadata_team"),
+        ("%6Cimit=5&limit=6", "limit"),
+    ],
+)
+def test_a_parameter_that_is_given_twice_is_refused(query: str, param: str) -> None:
+    """Hosts keep the last value, or join them: neither is what was asked for."""
+    url = f"http://localhost/api/jobs?code=a&code=b&{query}"
+    params = dict(parse_qsl(query))
+    call = function_app._call(func.HttpRequest("GET", url, params=params, body=b""), "api/jobs")
+    with pytest.raises(HttpRefusal) as caught:
+        route(call)
+    assert (caught.value.status, caught.value.param) == (400, param)
 
 
 def test_all_states_that_a_filter_takes_are_named() -> None:

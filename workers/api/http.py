@@ -5,9 +5,11 @@ Errors have the form of the OpenAI API, so that its clients read them
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 # The SDK repeats these otherwise: a conflict that stands, a body that stays too large.
 _NEVER_AGAIN: Final = frozenset({409, 411, 413})
@@ -15,13 +17,23 @@ _NEVER_AGAIN: Final = frozenset({409, 411, 413})
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """A request as it came. Names of `headers` are in lower case; `path` is not decoded again."""
+    """A request as it came. Names of `headers` are in lower case; `path` is not decoded again.
+
+    `repeated` are the names that its query gives more than once; hosts keep one value or join them.
+    """
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    repeated: frozenset[str] = frozenset()
+
+
+def repeated_in(url: str) -> frozenset[str]:
+    """The names that the query of a url gives more than once."""
+    names = Counter(name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    return frozenset(name for name, count in names.items() if count > 1)
 
 
 @dataclass(frozen=True, slots=True)

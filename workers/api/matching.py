@@ -60,6 +60,9 @@ def find(table: Sequence[Route], path: str, call: HttpCall, ignored: frozenset[s
         raise HttpRefusal(404, "unknown_url", f"there is no {call.path[:200]}: see docs/http.md")
     for route, parts in found:
         if route.method == call.method:
+            for name in sorted(call.repeated - ignored):
+                message = f"{name[:100]}: given more than once, and one value is taken"
+                raise HttpRefusal(400, "invalid_value", message, param=name[:100])
             given = {name: text for name, text in call.query.items() if name not in ignored}
             return _read(route.operation, parts, given)
     allowed = ", ".join(sorted({route.method for route, _ in found}))
