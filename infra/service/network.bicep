@@ -55,11 +55,11 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
     ]
   }
 
-  resource app 'subnets' existing = {
+  resource appSubnet 'subnets' existing = {
     name: 'app'
   }
 
-  resource endpoints 'subnets' existing = {
+  resource endpointSubnet 'subnets' existing = {
     name: 'endpoints'
   }
 }
@@ -91,7 +91,7 @@ resource endpoints 'Microsoft.Network/privateEndpoints@2024-05-01' = [
     location: location
     tags: tags
     properties: {
-      subnet: { id: network::endpoints.id }
+      subnet: { id: network::endpointSubnet.id }
       privateLinkServiceConnections: [
         {
           name: link.name
@@ -121,4 +121,4 @@ resource records 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@2024-0
 ]
 
 // Whoever takes this waits for the endpoints: an app that starts before them finds no storage.
-output appSubnetId string = network::app.id
+output appSubnetId string = network::appSubnet.id

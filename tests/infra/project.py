@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from tests.infra import rules
+from tests.infra.app_settings import settings_problems
 from tests.infra.bicep import Template, parse
+from tests.infra.entities import entity_problems
 from tests.infra.names import name_problems
 from tests.infra.resources import resource_problems
+from tests.infra.roles import role_problems
 from tests.infra.wiring import module_problems, parameter_problems
 from workers.settings import Settings
 
@@ -93,9 +96,9 @@ def problems(files: Mapping[str, str]) -> Iterator[str]:
             yield from module_problems(found, template, symbol, module)
     yield from rules.key_problems(files)
     yield from rules.locking_problems(found)
-    yield from rules.role_problems(found)
-    yield from rules.entity_problems(found, files[CONFIG])
-    yield from rules.settings_problems(found, set(settings_read()), functions())
+    yield from role_problems(found)
+    yield from entity_problems(found, files[CONFIG])
+    yield from settings_problems(found, set(settings_read()), functions())
     yield from rules.container_problems(found, containers())
     yield from rules.event_problems(found, watched())
     yield from rules.metric_problems(found, files[WORKBOOK])

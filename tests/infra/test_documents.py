@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from schemas.results import WaitReason
-from tests.infra import project, rules
+from tests.infra import project
+from tests.infra.app_settings import MAIN
 from tests.infra.bicep import literal, member, text
 from tests.test_readme import names, section, table
 
@@ -26,7 +27,7 @@ def parameters() -> dict[str, str]:
 
 
 def test_the_parameters_are_the_real_ones_with_their_defaults() -> None:
-    main = project.templates(project.sources())[rules.MAIN]
+    main = project.templates(project.sources())[MAIN]
     rows = table(section(AZURE, "Parameters"))
     told = {name: row[1].strip("`") for row in rows for name in names(row[0])}
     known = {name: each for name, each in parameters().items() if not name.startswith("AZURE_")}
@@ -39,7 +40,7 @@ def test_the_parameters_are_the_real_ones_with_their_defaults() -> None:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_what_is_set_and_read_of_the_environment_is_there(name: str) -> None:
-    outputs = project.templates(project.sources())[rules.MAIN].outputs
+    outputs = project.templates(project.sources())[MAIN].outputs
     assert set(re.findall(r"azd env get-value (\w+)", DOCS[name])) <= outputs.keys()
     assert set(re.findall(r"azd env set (\w+)", DOCS[name])) - {"NAME"} <= parameters().keys()
     for output in outputs.keys() - {"AZURE_RESOURCE_GROUP"}:

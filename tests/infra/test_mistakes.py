@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import pytest
 
 from tests.infra import project, rules
+from tests.infra.app_settings import APP, MAIN
+from tests.infra.entities import BUS
+from tests.infra.roles import ACCESS
 
 pytestmark = pytest.mark.xdist_group("infra")
 
-APP, BUS, STORAGE, ACCESS = rules.APP, rules.BUS, rules.STORAGE, rules.ACCESS
-MAIN, EVENTS = rules.MAIN, rules.EVENTS
+STORAGE, EVENTS = rules.STORAGE, rules.EVENTS
 ALERTS, NETWORK = "infra/service/alerts.bicep", "infra/service/network.bicep"
 MONITORING, VAULT = "infra/service/monitoring.bicep", "infra/service/vault.bicep"
 
@@ -127,6 +129,9 @@ MISTAKES = {
     ),
     "a setting that nobody reads": Mistake(
         MAIN, "NIGHTLY_SCHEDULE: nightly", "NIGHTLY_CRON: nightly", "NIGHTLY_CRON is set and nobody"
+    ),
+    "a setting that is no text": Mistake(
+        APP, "Disabled': 'true'", "Disabled': true", "takes string, not bool"
     ),
     "a setting that is not set": Mistake(
         MAIN, "      ROUTES: string(routes)\n", "", "ROUTES is read by the service and not set"

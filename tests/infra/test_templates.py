@@ -4,6 +4,7 @@ import pytest
 
 from local.stack import BODY_BYTES
 from tests.infra import project, rules
+from tests.infra.app_settings import APP
 from tests.infra.bicep import literal, member, text
 
 pytestmark = pytest.mark.xdist_group("infra")
@@ -35,12 +36,12 @@ def test_every_module_is_called_and_every_layer_is_deployed() -> None:
 
 
 def test_bodies_are_bounded_as_they_are_on_one_machine() -> None:
-    connections = project.templates(project.sources())[rules.APP].variables["connections"]
+    connections = project.templates(project.sources())[APP].variables["connections"]
     limit = literal(member(connections, "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"))
     assert limit == str(BODY_BYTES)
 
 
 def test_the_app_is_the_service_of_azd() -> None:
-    found = project.templates(project.sources())[rules.APP]
+    found = project.templates(project.sources())[APP]
     assert "'azd-service-name': 'worker'" in text(found.resources["site"].body)
     assert "\n  worker:\n    project: .\n" in project.sources()["azure.yaml"]
