@@ -62,9 +62,11 @@ async def nightly(timer: func.TimerRequest) -> None:
 
 @app.timer_trigger("timer", schedule="0 */5 * * * *")
 async def sweep(timer: func.TimerRequest) -> None:
-    """Help jobs that have not moved, dead letters that no trigger has come for, a broken night."""
+    """Help jobs that have not moved, forgotten dead letters, a broken night; delete what is due."""
     running = await service()
-    await each_in_turn(running.sweeper.run, running.inbox.drain_dead, running.nightly.resume)
+    await each_in_turn(
+        running.sweeper.run, running.inbox.drain_dead, running.nightly.resume, running.retention.run
+    )
 
 
 # Keys are looked at by the door itself: those of the host travel in no header that clients know.

@@ -48,7 +48,7 @@ class Creation(_FileDocument):
     created: float = Field(description="seconds since the epoch")
 
 
-DueKind = Literal["file", "content", "results", "creation"]
+DueKind = Literal["file", "content", "output", "errors", "creation"]
 
 
 class Due(_FileDocument):

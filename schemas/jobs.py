@@ -269,6 +269,8 @@ class JobState(Kept):
     staged: int = Field(default=0, description="shards whose parts the finisher has staged")
     nudges: int = Field(default=0, description="times the sweeper sent again since it last moved")
     started: float | None = None
+    ending_since: float | None = Field(default=None, description="when its ending became known")
+    finalizing_since: float | None = Field(default=None, description="when all rows were done")
     ended: float | None = None
     marks: tuple[tuple[float, int], ...] = Field(
         default=(), description="latest (time, rows asked and done): the measured rate"

@@ -182,6 +182,17 @@ class Batch(_Told):
     phi3: BatchProgress
 
 
+class BatchEvent(_Told):
+    """Something that happened to a batch, as its stored state remembers it."""
+
+    id: str
+    object: Literal["batch.event"] = "batch.event"
+    created_at: int
+    level: Literal["info", "warn", "error"] = "info"
+    type: str = Field(description="as the events on the topic are called: batch.in_progress")
+    message: str
+
+
 class Model(_Told):
     """A model that rows may ask for: a deployment's, or a route."""
 

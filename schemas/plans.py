@@ -6,10 +6,25 @@ from schemas.jobs import Reason
 from schemas.versions import SCHEMA_VERSION, Kept
 
 
+class LineError(BaseModel):
+    """What is wrong with one line of a file. Its message may quote the file's own words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+    line: int | None = None
+
+
 class Verdict(Reason):
     """`jobs/{job}/verdict.json`: why planning found that the job has to fail."""
 
     schema_version: int = SCHEMA_VERSION
+    lines: tuple[LineError, ...] = Field(
+        default=(),
+        exclude_if=lambda lines: not lines,
+        description="the first that are wrong, where that is why",
+    )
 
 
 class PlannedShard(Kept):

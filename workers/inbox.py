@@ -116,7 +116,7 @@ class Inbox:
         def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING  # the sweeper announces it again, then it expires
-            return lifecycle.end(state, "expired", None, repeated=repeated)
+            return lifecycle.end(state, "expired", None, repeated=repeated, now=self._clock())
 
         await self._transitions.take(job, expired, repeated=repeated)
 

@@ -80,7 +80,7 @@ class Sweeper:
 
     async def _expired(self, job: Job, held: Held) -> Held:
         def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:
-            return lifecycle.end(state, "expired", None, repeated=repeated)
+            return lifecycle.end(state, "expired", None, repeated=repeated, now=self._clock())
 
         await self._transitions.take(job, expired)
         return await self._store.state(job.id) or held

@@ -260,7 +260,7 @@ def test_a_given_id_goes_before_the_number_of_a_line_wherever_it_stands() -> Non
     for line, (custom_id, named) in enumerate(rows, 1):
         finder.confirm(line, custom_id, named=named)
     assert finder.duplicates == [1, 5, 6]
-    assert finder.first_repeated == 6
+    assert finder.repeated == [6]
 
 
 def test_the_second_scan_has_to_follow_the_first() -> None:
@@ -275,8 +275,7 @@ def test_a_survey_counts_what_is_asked_and_keeps_the_first_refusal() -> None:
         survey.note(seen(read_row(number, json.dumps(row).encode(), RULES)))
     assert survey.asked == {("chat", "phi"): 2, ("embeddings", None): 1}
     assert survey.invalid == 2
-    assert survey.first_invalid is not None
-    assert survey.first_invalid.line == 2
+    assert survey.wrong[0].line == 2
 
 
 def test_a_survey_is_bounded_whatever_a_file_asks() -> None:

@@ -33,7 +33,7 @@ class JobActions:
 
         def acted(state: JobState | None, repeated: bool) -> Change:
             nonlocal done
-            change = _change(state, action, repeated)
+            change = _change(state, action, repeated, self._clock())
             # The last look counts: an earlier change may have lost against somebody else's.
             done = change.state is not None or _stands(state, action)
             return change
@@ -51,9 +51,9 @@ class JobActions:
         return held is not None and held.state.paused
 
 
-def _change(state: JobState | None, action: Action, repeated: bool) -> Change:
+def _change(state: JobState | None, action: Action, repeated: bool, now: float) -> Change:
     if action == "cancel":
-        return lifecycle.end(state, "cancelled", None, repeated=repeated)
+        return lifecycle.end(state, "cancelled", None, repeated=repeated, now=now)
     if action == "pause":
         return lifecycle.pause(state)
     return lifecycle.resume(state, repeated=repeated)

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 from schemas.files import Creation, Due, FileRecord, due_name
 from workers.errors import first_of
 from workers.files.names import content_name
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
+
+CREATION_SECONDS: Final = 86400.0
+"""For so long it is remembered which job a request has made."""
 
 
 class FileStore:

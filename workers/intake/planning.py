@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from schemas.deployments import Task
-from schemas.plans import PlannedShard
+from schemas.plans import LineError, PlannedShard
 from workers.intake.formats import HEAD_BYTES
 from workers.rows.answer_size import answer_bytes
 from workers.rows.dialects import told_apart
@@ -24,6 +24,8 @@ MAX_SHARDS = 40_000
 FEW_ROWS = 50
 USUAL_SHARDS = 32
 MOST_KINDS = 256
+MOST_WRONG = 100
+"""Lines that a job which fails for them names, as in the OpenAI Batch API."""
 JUDGED_ROWS = 1000
 """Among as many rows, or all of a smaller file, one has to be a JSON object."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -35,20 +37,24 @@ is done, and are uploaded in one go. One row whose answer is larger stands alone
 class Survey:
     """What a scan has seen of the rows: refusals, and how many ask which model for which task.
 
+    `wrong` are the first refusals, `first` the first lines that ask for a model's task.
     `strangers` are rows that are no JSON objects.
     """
 
     invalid: int = 0
-    first_invalid: Refusal | None = None
+    wrong: list[LineError] = field(default_factory=list)
     strangers: int = 0
     is_foreign: bool = False
     asked: dict[tuple[Task, str | None], int] = field(default_factory=dict)
+    first: dict[tuple[Task, str | None], int] = field(default_factory=dict)
 
     def note(self, row: "Seen | Refusal") -> None:
         """Count one row."""
         if isinstance(row, Refusal):
             self.invalid += 1
-            self.first_invalid = self.first_invalid or row
+            if len(self.wrong) < MOST_WRONG:
+                # Without the row itself, which may be megabytes.
+                self.wrong.append(LineError(code=row.code, message=row.message, line=row.line))
             if not row.is_object:
                 self.strangers += 1
                 self.is_foreign |= self.strangers == JUDGED_ROWS and self._all_strangers
@@ -59,6 +65,7 @@ class Survey:
         elif len(asked) < MOST_KINDS:
             # Bounded, whatever the file claims: beyond this nobody reads the list.
             asked[kind] = 1
+            self.first[kind] = row.line
 
     def close(self) -> None:
         """Note that there are no more rows."""
@@ -88,7 +95,6 @@ class DuplicateFinder:
         self._found: list[int] = []
         self._repeated = array("q")
         self._numbered = array("q")
-        self.first_repeated: int | None = None
 
     def add(self, custom_id: str) -> None:
         """Note a request of the first scan."""
@@ -121,9 +127,13 @@ class DuplicateFinder:
             self._found.append(line)
             self._repeated.append(line)
             self._numbered.append(hash(told_apart(custom_id, line)))
-            self.first_repeated = self.first_repeated or line
         self._seen.add(key)
         return stood
+
+    @property
+    def repeated(self) -> list[int]:
+        """The first lines that give a custom_id which stood earlier."""
+        return self._repeated[:MOST_WRONG].tolist()
 
     @property
     def duplicates(self) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from schemas.jobs import Job, Reason
+from schemas.plans import Verdict
 from workers.errors import (
     BlobChanged,
     BlobMissing,
@@ -134,7 +135,7 @@ class Plans:
                 )
         await self._store.create_duplicates(job.id, planned.duplicates)
         if reason is not None:
-            await self._store.create_verdict(job.id, reason)
+            await self._store.create_verdict(job.id, _verdict(reason))
         await self._store.create_plan(job.id, planned.shards)
 
     def _forbidden(self, job: Job) -> Reason | None:
@@ -144,3 +145,9 @@ class Plans:
         except InputError as error:
             return Reason(code=error.code, message=str(error))
         return None
+
+
+def _verdict(reason: Reason) -> Verdict:
+    if isinstance(reason, Verdict):
+        return reason
+    return Verdict(code=reason.code, message=reason.message)

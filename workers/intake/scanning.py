@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -23,14 +23,14 @@ class Planned:
     """What a scan of the file came to.
 
     `foreign` says what the file is where it is no JSON Lines at all, and then nothing is planned.
-    `duplicates` are the lines whose custom_id is not theirs alone, `first_repeated` the first of
-    them that gave it.
+    `duplicates` are the lines whose custom_id is not theirs alone, `repeated` the first of them
+    that gave it.
     """
 
     shards: list[PlannedShard]
     survey: Survey
     duplicates: list[int]
-    first_repeated: int | None = None
+    repeated: Sequence[int] = ()
     foreign: str | None = None
 
 
@@ -87,7 +87,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
                 if isinstance(row, Seen):
                     finder.confirm(row.line, row.custom_id, named=row.named)
     lines = finder.duplicates
-    return Planned(_with_duplicates(shards, lines), survey, lines, finder.first_repeated)
+    return Planned(_with_duplicates(shards, lines), survey, lines, finder.repeated)
 
 
 async def _scanned(

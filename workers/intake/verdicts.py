@@ -4,6 +4,8 @@ from typing import Protocol
 
 from schemas.deployments import Task
 from schemas.jobs import Job, Reason
+from schemas.plans import LineError, Verdict
+from workers.intake.planning import MOST_WRONG
 from workers.intake.scanning import Planned
 from workers.rows.reading import NO_MODEL
 from workers.rows.writing import DUPLICATE
@@ -24,8 +26,13 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
     if planned.foreign is not None:
         return Reason(code="not_jsonl", message=f"{planned.foreign}, and drop it again")
     asked = planned.survey.asked
-    if job.options.on_invalid == "fail" and (bad := _invalid(job, planned, routes)) is not None:
-        return Reason(code="invalid_rows", message=f"on_invalid is fail, and {bad}")
+    if job.options.on_invalid == "fail" and (wrong := _wrong(job, planned, routes)):
+        first = wrong[0]
+        # Not the row's own message: this one goes into events, and templates hold prompts.
+        message = f"on_invalid is fail, and line {first.line} is wrong: {first.code}"
+        return Verdict(
+            code="invalid_rows", message=f"{message}; errors.jsonl says more", lines=tuple(wrong)
+        )
     if not asked:
         return None
     refused = [await _unserved(task, model, routes) for task, model in asked]
@@ -34,20 +41,22 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
     return None
 
 
-def _invalid(job: Job, planned: Planned, routes: Preflight) -> str | None:
-    """What is wrong with a row that cannot be asked; None where all can."""
+def _wrong(job: Job, planned: Planned, routes: Preflight) -> list[LineError]:
+    """The first lines that cannot be asked, in the order of the file."""
     survey = planned.survey
-    if survey.first_invalid is not None:
-        # Not the row's own message: this one goes into events, and templates hold prompts.
-        bad = survey.first_invalid
-        return f"line {bad.line} is wrong: {bad.code}; errors.jsonl says more"
-    if planned.first_repeated is not None and job.options.on_duplicate == "refuse":
-        return f"line {planned.first_repeated}: {DUPLICATE}"
-    for task, model in survey.asked:
+    wrong = list(survey.wrong)
+    if job.options.on_duplicate == "refuse":
+        wrong += [_duplicate(line) for line in planned.repeated]
+    for (task, model), line in survey.first.items():
+        code = "no_model" if model is None else "unknown_model"
         cannot = NO_MODEL if model is None else routes.cannot(task, model)
         if cannot is not None:
-            return cannot
-    return None
+            wrong.append(LineError(code=code, message=f"line {line}: {cannot}", line=line))
+    return sorted(wrong, key=lambda each: each.line or 0)[:MOST_WRONG]
+
+
+def _duplicate(line: int) -> LineError:
+    return LineError(code="duplicate_custom_id", message=f"line {line}: {DUPLICATE}", line=line)
 
 
 async def _unserved(task: Task, model: str | None, routes: Preflight) -> str | None:

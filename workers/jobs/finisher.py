@@ -61,7 +61,7 @@ class Finisher:
         def finalized(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.finalize(state, repeated=repeated)
+            return lifecycle.finalize(state, repeated=repeated, now=self._clock())
 
         state = await self._transitions.take(job, finalized, repeated=repeated)
         if state is None or state.state != "finalizing":

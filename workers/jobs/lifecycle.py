@@ -151,18 +151,31 @@ def report(
 
 
 def end(
-    state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
+    state: JobState | None,
+    ending: Ending,
+    reason: Reason | None,
+    *,
+    repeated: bool = False,
+    now: float | None = None,
 ) -> Change:
     """End a job before its time: the first ending counts, and none does once it is finalizing."""
     if state is None:
         # A cancel may come before the plan: intake then plans, and the rows flow to their ends.
-        return Change(JobState(revision=1, state="validating", ending=ending, reason=reason))
+        return Change(
+            JobState(revision=1, state="validating", ending=ending, reason=reason, ending_since=now)
+        )
     if state.terminal or state.state == "finalizing":
         return NOTHING
     if state.ending is not None:
         return Change(None, state.out if repeated else (), repeated and _nothing_left(state))
     ended = _moved(
-        state, ending=ending, reason=reason, paused=False, gen=state.gen + 1, waiting=None
+        state,
+        ending=ending,
+        reason=reason,
+        ending_since=now,
+        paused=False,
+        gen=state.gen + 1,
+        waiting=None,
     )
     return Change(ended, ended.out, _nothing_left(ended))
 
@@ -201,7 +214,7 @@ def wait(state: JobState, waiting: Waiting) -> Change:
     return Change(_moved(state, waiting=waiting))
 
 
-def finalize(state: JobState, *, repeated: bool = False) -> Change:
+def finalize(state: JobState, *, repeated: bool = False, now: float | None = None) -> Change:
     """Every shard has its receipt: assemble, paused or not, for there is nothing left to ask.
 
     Where something is left, a repeat comes from who asked for an ending or a resume, and may have
@@ -210,7 +223,7 @@ def finalize(state: JobState, *, repeated: bool = False) -> Change:
     if not _nothing_left(state):
         going = state.state == "in_progress" and not state.paused
         return Change(None, state.out if repeated and going else ())
-    return Change(_moved(state, state="finalizing", paused=False))
+    return Change(_moved(state, state="finalizing", paused=False, finalizing_since=now))
 
 
 def stage(state: JobState, staged: int, *, repeated: bool = False) -> Change:

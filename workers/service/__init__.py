@@ -26,6 +26,8 @@ from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.reporting import Reporter
 from workers.errors import WorkerError
+from workers.files.retention import Retention
+from workers.files.store import FileStore
 from workers.inbox import Inbox
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
@@ -77,6 +79,7 @@ class Service:
     inbox: Inbox
     runner: Runner
     sweeper: Sweeper
+    retention: Retention
     api: Api
     openai: OpenAiDoor
     reporter: Reporter
@@ -132,12 +135,13 @@ def compose(
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     actions = JobActions(store, transitions, clock=clock)
     api = Api(store, actions, index, doors, deployments, clock=clock)
-    openai = openai_door(
-        Jobs(store, index, doors, intake, actions), transfers, settings, clock=clock, rng=rng
-    )
+    files = FileStore(store, files_container=settings.files_container)
+    jobs = Jobs(store, index, doors, intake, actions)
+    openai = openai_door(jobs, files, transfers, settings, clock=clock, rng=rng)
+    retention = Retention(files, store, clock=clock)
     return Service(
-        *(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, api, openai),
-        *(reporter, background),
+        *(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, retention, api),
+        *(openai, reporter, background),
     )
 
 

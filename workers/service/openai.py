@@ -31,6 +31,7 @@ class Jobs:
 
 def openai_door(
     jobs: Jobs,
+    files: FileStore,
     transfers: Transfers,
     settings: Settings,
     *,
@@ -38,7 +39,6 @@ def openai_door(
     rng: random.Random,
 ) -> OpenAiDoor:
     """Make the door over the parts that all doors share."""
-    files = FileStore(jobs.store, files_container=settings.files_container)
     files_api = FilesApi(files, jobs.store, transfers, settings=settings, clock=clock, rng=rng)
     creator = BatchCreator(
         *(files_api, files, jobs.store, jobs.index, jobs.intake),

@@ -209,7 +209,7 @@ class Runner:
         except (BlobMissing, BlobChanged):
 
             def failed(state: JobState | None, repeated: bool) -> lifecycle.Change:
-                return lifecycle.end(state, "failed", CHANGED, repeated=repeated)
+                return lifecycle.end(state, "failed", CHANGED, repeated=repeated, now=self._clock())
 
             state = await self._transitions.take(attempt.job, failed)
             attempt.ending = (state.ending if state else None) or "failed"

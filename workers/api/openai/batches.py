@@ -49,6 +49,11 @@ class BatchesApi:
         """A batch as it stands."""
         return await self._told(await self._job(caller, job_id))
 
+    async def events(self, caller: Caller, job_id: str) -> JsonReply:
+        """What has happened to a batch."""
+        batch = await self._batch(await self._job(caller, job_id))
+        return shapes.listed(shapes.events_of(batch))
+
     async def act(self, caller: Caller, asked: ActOnBatch) -> JsonReply:
         """Cancel, pause or resume a batch. 409 where its state does not allow it."""
         job = await self._job(caller, asked.id)
@@ -95,7 +100,9 @@ class BatchesApi:
         held = await self._store.state(job.id)
         state = held.state if held else None
         told = events.status(job, state, self._store.results_container, self._clock())
-        return shapes.batch_of(job, state, told)
+        failed = state is not None and state.state == "failed"
+        wrong = await self._store.wrong_lines(job.id) if failed else ()
+        return shapes.batch_of(job, state, told, wrong)
 
 
 async def _all(read: Callable[[Key], Coroutine[Any, Any, Read]], of: Sequence[Key]) -> list[Read]:

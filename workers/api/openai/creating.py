@@ -15,7 +15,8 @@ from workers.api.http import HttpCall, HttpRefusal
 from workers.api.openai.files import FilesApi
 from workers.api.openai.operations import read_body
 from workers.errors import InputError
-from workers.files.store import FileStore
+from workers.files.names import ResultPart
+from workers.files.store import CREATION_SECONDS, FileStore
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.jobs.index import JobIndex
@@ -24,8 +25,6 @@ from workers.ports import BlobRef
 
 RETRIED_SECONDS: Final = 900.0
 """For so long a request that the SDK sends again is the one whose answer it missed."""
-KEPT_SECONDS: Final = 86400.0
-"""For so long an Idempotency-Key is remembered."""
 
 
 class BatchCreator:
@@ -87,7 +86,7 @@ class BatchCreator:
         if wanted.key is None:
             counted = call.headers.get("x-stainless-retry-count", "0")
             return known if counted != "0" and age < RETRIED_SECONDS else None
-        if age >= KEPT_SECONDS:
+        if age >= CREATION_SECONDS:
             return None
         if known.request != wanted.request:
             raise HttpRefusal(
@@ -109,7 +108,9 @@ class BatchCreator:
             nonce=announcement.asked.message_id or "",
             created=now,
         )
-        due = Due(kind="creation", tenant=caller.tenant, name=wanted.digest, at=now + KEPT_SECONDS)
+        due = Due(
+            kind="creation", tenant=caller.tenant, name=wanted.digest, at=now + CREATION_SECONDS
+        )
         await self._files.owe(due)
         await self._files.renew(caller.tenant, wanted.digest, creation)
 
@@ -118,7 +119,9 @@ class BatchCreator:
         await self._index.add(job)
         if job.options.output_expires_after is not None:
             at = job.created + job.options.output_expires_after
-            await self._files.owe(Due(kind="results", tenant=job.tenant, name=job.id, at=at))
+            parts: tuple[ResultPart, ...] = ("output", "errors")
+            for part in parts:
+                await self._files.owe(Due(kind=part, tenant=job.tenant, name=job.id, at=at))
 
 
 class _Wanted(NamedTuple):

@@ -21,6 +21,7 @@ from workers.api.openai.operations import (
     OpenAiOperation,
     ReadBatch,
     ReadContent,
+    ReadEvents,
     ReadFile,
     route,
 )
@@ -79,6 +80,8 @@ class OpenAiDoor:
                 return await self._batches.list(caller, operation)
             case ActOnBatch():
                 return await self._batches.act(caller, operation)
+            case ReadEvents(id=job):
+                return await self._batches.events(caller, job)
             case ReadBatch(id=job):
                 return await self._batches.read(caller, job)
             case ListModels():

@@ -89,6 +89,10 @@ class ActOnBatch(ReadBatch):
     action: Action
 
 
+class ReadEvents(ReadBatch):
+    """`GET /v1/batches/{id}/events`: what has happened to it, the latest first."""
+
+
 class ListModels(Operation):
     """`GET /v1/models`: the deployments' models, and the routes."""
 
@@ -103,6 +107,7 @@ OpenAiOperation = (
     | ListBatches
     | ReadBatch
     | ActOnBatch
+    | ReadEvents
     | ListModels
 )
 
@@ -116,6 +121,7 @@ ROUTES: Final = routes(
     ("GET", "/batches", ListBatches),
     ("GET", "/batches/{id}", ReadBatch),
     ("POST", "/batches/{id}/(?P<action>cancel|pause|resume)", ActOnBatch),
+    ("GET", "/batches/{id}/events", ReadEvents),
     ("GET", "/models", ListModels),
 )
 

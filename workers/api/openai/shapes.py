@@ -1,14 +1,16 @@
 """What clients of the OpenAI Batch API are told of files and jobs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, Literal
 
 from schemas.deployments import Deployment
 from schemas.files import FileRecord
-from schemas.jobs import Job, JobState, JobStatus, Reason
+from schemas.jobs import TERMINAL, Job, JobState, JobStatus, Reason
 from schemas.openai import (
     Batch,
     BatchErrors,
+    BatchEvent,
     BatchLineError,
     BatchProgress,
     BatchStatus,
@@ -17,12 +19,32 @@ from schemas.openai import (
     Model,
     RequestCounts,
 )
+from schemas.plans import LineError
 from schemas.results import ManifestFile
 from workers.api.http import JsonReply
 from workers.files.names import ResultPart, batch_id, file_id, input_id, result_id
 
 _USUAL: Final = "/v1/chat/completions"
 """The endpoint of a batch whose rows may ask for any, as jobs of other doors."""
+
+
+# What clients test for, and the field it is about, where this service has words of its own.
+_CODES: Final[Mapping[str, tuple[str, str | None]]] = {
+    "invalid_json": ("invalid_json_line", None),
+    "unknown_url": ("invalid_url", "url"),
+    "url_mismatch": ("invalid_url", "url"),
+    "duplicate_custom_id": ("duplicate_custom_id", "custom_id"),
+    "no_model": ("missing_required_parameter", "body.model"),
+    "unknown_model": ("model_not_found", "body.model"),
+}
+
+
+_LEVELS: Final[Mapping[str, Literal["info", "warn", "error"]]] = {
+    "failed": "error",
+    "expired": "error",
+    "waiting": "warn",
+    "cancelled": "warn",
+}
 
 
 def status_of(state: JobState | None) -> BatchStatus:
@@ -37,19 +59,18 @@ def status_of(state: JobState | None) -> BatchStatus:
 
 
 def batch_of(
-    job: Job, state: JobState | None, told: JobStatus, errors: Sequence[BatchLineError] = ()
+    job: Job, state: JobState | None, told: JobStatus, wrong: Sequence[LineError] = ()
 ) -> Batch:
-    """A job as a batch. `told` is its status; `errors` are the lines for which it failed."""
+    """A job as a batch. `told` is its status; `wrong` are the lines for which it failed."""
     known = state or JobState(revision=0, state="validating")
-    ended = None if known.ended is None else int(known.ended)
-    ends = {f"{known.state}_at": ended} if known.terminal else {}
+    ends = {f"{known.state}_at": _whole(known.ended)} if known.terminal else {}
     counts, tokens = known.counts, known.tokens
     output, failed = counts.succeeded > 0, counts.errors > 0
     return Batch(
         id=batch_id(job.id),
         endpoint=job.options.endpoint or _USUAL,
         model=job.options.model,
-        errors=_errors(known, errors),
+        errors=_errors(known, wrong),
         input_file_id=input_id(job.id, job.door, job.name),
         completion_window=job.options.completion_window,
         status=status_of(state),
@@ -57,8 +78,10 @@ def batch_of(
         output_file_id=result_id(job.id, "output") if known.terminal and output else None,
         error_file_id=result_id(job.id, "errors") if known.terminal and failed else None,
         created_at=int(job.created),
-        in_progress_at=None if known.started is None else int(known.started),
+        in_progress_at=_whole(known.started),
         expires_at=int(job.expires),
+        finalizing_at=_whole(known.finalizing_since),
+        cancelling_at=_whole(known.ending_since) if known.ending == "cancelled" else None,
         request_counts=RequestCounts(
             total=counts.total,
             completed=counts.succeeded,
@@ -75,13 +98,23 @@ def batch_of(
     )
 
 
-def _errors(state: JobState, lines: Sequence[BatchLineError]) -> BatchErrors | None:
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _errors(state: JobState, wrong: Sequence[LineError]) -> BatchErrors | None:
     if state.state != "failed":
         return None
     reason = state.reason or Reason(code="failed", message="the job failed")
     return BatchErrors(
-        data=tuple(lines) or (BatchLineError(code=reason.code, message=reason.message),)
+        data=tuple(_line_error(each) for each in wrong)
+        or (BatchLineError(code=reason.code, message=reason.message),)
     )
+
+
+def _line_error(wrong: LineError) -> BatchLineError:
+    code, param = _CODES.get(wrong.code, (wrong.code, None))
+    return BatchLineError(code=code, message=wrong.message, param=param, line=wrong.line)
 
 
 def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
@@ -96,6 +129,38 @@ def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
         input=job.input,
         results=told.results or "",
     )
+
+
+def events_of(batch: Batch) -> list[BatchEvent]:
+    """What has happened to a batch, the latest first."""
+    counts, phi3 = batch.request_counts, batch.phi3
+    rows = f"{counts.completed} of {counts.total} rows succeeded, {counts.failed} failed"
+    happened: list[tuple[str, int | None, str]] = [
+        ("validating", batch.created_at, f"came by the door {phi3.door}"),
+        ("in_progress", batch.in_progress_at, f"{counts.total} rows are planned"),
+        ("cancelling", batch.cancelling_at, "no more rows are asked"),
+        ("finalizing", batch.finalizing_at, "every row has its line"),
+    ]
+    if phi3.waiting is not None:
+        told = " ".join(phi3.waiting.get(name, "") for name in ("reason", "deployment", "message"))
+        since = int(datetime.fromisoformat(phi3.waiting["since"]).timestamp())
+        happened.append(("waiting", since, f"waits for {told.strip()}"))
+    ended = getattr(batch, f"{batch.status}_at", None) if batch.status in TERMINAL else None
+    happened.append((batch.status, ended, rows))
+    found = [
+        BatchEvent(
+            id=f"{batch.id}:{kind}",
+            created_at=at,
+            level=_LEVELS.get(kind, "info"),
+            type=f"batch.{kind}",
+            message=message,
+        )
+        for kind, at, message in happened
+        if at is not None
+    ]
+    # Of one second the later one stands further on.
+    found.reverse()
+    return sorted(found, key=lambda event: -event.created_at)
 
 
 def uploaded(record: FileRecord) -> File:
@@ -153,7 +218,7 @@ def models_of(
     ]
 
 
-def listed(data: Sequence[File | Batch | Model], *, more: bool = False) -> JsonReply:
+def listed(data: Sequence[File | Batch | Model | BatchEvent], *, more: bool = False) -> JsonReply:
     """A page of a list."""
     told: list[dict[str, Any]] = [each.model_dump(mode="json") for each in data]
     return JsonReply(
