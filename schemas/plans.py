@@ -1,6 +1,6 @@
 """What planning a file comes to: shards, or why its job has to fail."""
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.jobs import Reason
 from schemas.versions import SCHEMA_VERSION, Kept
