@@ -101,7 +101,7 @@ class FileStore:
 
     async def due(self, now: float) -> AsyncIterator[Due]:
         """What is to be forgotten by now, the earliest first."""
-        folder, until = "due/", f"due/{round(now * 1000):013d}"
+        folder, until = "due/", f"due/{round(now * 1000) + 1:013d}"
         async for info in self.blobs.list(self._container, folder):
             if info.ref.name > until:
                 return

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.jobs import Job, JobState, Reason
 from schemas.listing import Done
 from schemas.messages import Announcement
-from schemas.plans import LineError, PlannedShard, Verdict
+from schemas.plans import PlannedShard, Verdict
 from schemas.results import Receipt
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION, only_unknown
 from workers.clock import ServiceClock
@@ -242,12 +242,8 @@ class JobStore:
     async def verdict(self, job: str) -> Reason | None:
         """Why the job has to fail, if planning found so."""
         found = await self.find(Verdict, self.ref(job, "verdict.json"))
-        return None if found is None else Reason(**found.model_dump(exclude={"schema_version"}))
-
-    async def wrong_lines(self, job: str) -> Sequence[LineError]:
-        """The first lines for which planning found that the job has to fail."""
-        found = await self.find(Verdict, self.ref(job, "verdict.json"))
-        return () if found is None else found.lines
+        told = {} if found is None else found.model_dump(exclude={"schema_version", "lines"})
+        return Reason(**told) if told else None
 
     async def planned(self, job: str, shard: int) -> PlannedShard:
         """One line of the plan."""

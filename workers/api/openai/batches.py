@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from schemas.jobs import Job
 from schemas.listing import IndexEntry
 from schemas.openai import Batch
+from schemas.plans import Verdict
 from workers.api.access import Caller
 from workers.api.acting import JobActions
 from workers.api.http import HttpCall, HttpRefusal, JsonReply
@@ -100,9 +101,10 @@ class BatchesApi:
         held = await self._store.state(job.id)
         state = held.state if held else None
         told = events.status(job, state, self._store.results_container, self._clock())
-        failed = state is not None and state.state == "failed"
-        wrong = await self._store.wrong_lines(job.id) if failed else ()
-        return shapes.batch_of(job, state, told, wrong)
+        verdict = None
+        if state is not None and state.state == "failed":
+            verdict = await self._store.find(Verdict, self._store.ref(job.id, "verdict.json"))
+        return shapes.batch_of(job, state, told, verdict.lines if verdict else ())
 
 
 async def _all(read: Callable[[Key], Coroutine[Any, Any, Read]], of: Sequence[Key]) -> list[Read]:
