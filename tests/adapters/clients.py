@@ -23,6 +23,11 @@ KINDS: tuple[EndpointKind, ...] = ("model-inference", "openai", "azure-openai", 
 _SUFFIX = {"openai": "/v1", "aml-score": "/score"}
 
 
+def written(body: Any) -> Any:
+    """An answer's body as it stands in a line of results."""
+    return orjson.loads(orjson.dumps(body))
+
+
 def deployment(kind: EndpointKind, url: str, **fields: Any) -> Deployment:
     """A deployment of this kind at a server's root URL; fields given replace the usual ones."""
     usual = {"name": kind, "model": MODEL, "key_setting": "KEY", "timeout": 20.0}

@@ -15,6 +15,7 @@ from tests.adapters.clients import (
     json_answer,
     recorded,
     simulated,
+    written,
 )
 
 MESSAGES = [
@@ -79,8 +80,8 @@ async def test_each_task_of_each_kind_is_done_and_counted(kind: EndpointKind, ta
     found: dict[Task, Any] = {
         "chat": lambda body: body["choices"][0]["message"]["content"],
         "completions": lambda body: body["choices"][0]["text"],
-        "embeddings": lambda body: [each["embedding"] for each in body["data"]],
-        "image-embeddings": lambda body: [each["embedding"] for each in body["data"]],
+        "embeddings": lambda body: [each["embedding"] for each in written(body)["data"]],
+        "image-embeddings": lambda body: [each["embedding"] for each in written(body)["data"]],
     }
     wanted: dict[Task, Any] = {
         "chat": expected_chat(),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from local.endpoint import Rule, Settings, When, embedding
 from schemas.outcomes import OutcomeKind
-from tests.adapters.clients import EMBED, SEED, simulated
+from tests.adapters.clients import EMBED, SEED, simulated, written
 from workers.ports import Endpoint
 from workers.rows.packing import Limits, Pack, Packable, Share, blames_a_row, pack, unpack
 
@@ -57,7 +57,7 @@ async def test_ten_thousand_short_rows_take_a_fifth_of_the_calls_or_less() -> No
     for request in asked:
         texts = request.body["input"]
         texts = texts if isinstance(texts, list) else [texts]
-        own = [each["embedding"] for each in shares[request.row].body["data"]]
+        own = [each["embedding"] for each in written(shares[request.row].body)["data"]]
         assert own == [embedding(SEED, EMBED, text, DIMENSIONS) for text in texts]
     assert stats["rows"]["billed_more_than_once"] == 0
     used = [share.usage for share in shares.values()]
@@ -80,5 +80,5 @@ async def test_bad_rows_are_found_and_the_others_answered() -> None:
     assert sorted(shares) == sorted({request.row for request in asked} - bad.keys())
     assert calls <= len(asked) / 5
     for row in (122, 124, 1_776, 1_778):
-        own = shares[row].body["data"][0]["embedding"]
+        own = written(shares[row].body)["data"][0]["embedding"]
         assert own == embedding(SEED, EMBED, f"text {row}", DIMENSIONS)

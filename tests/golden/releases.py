@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import orjson
 from pydantic import BaseModel
 
@@ -14,7 +15,7 @@ from schemas.messages import StatusEvent
 from tests.golden.shapes import DOCUMENTS, MESSAGES, Shape, changes
 from workers.jobs.store import dump, load
 from workers.quota.shares import Book
-from workers.rows.writing import from_journal, journal_line, spent_from_journal, spent_line
+from workers.rows.writing import JournalLine, calls_of, from_journal, journal_line, spent_line
 
 ROOT: Final = Path(__file__).parent.parent.parent
 FOLDER: Final = Path(__file__).parent
@@ -90,9 +91,10 @@ def again(name: str, document: Any) -> Any:
 
 
 def _journaled(line: Any) -> Any:
-    if "row" in line:
-        return orjson.loads(journal_line(from_journal(line)))
-    return orjson.loads(spent_line(*spent_from_journal(line))) if "spent" in line else line
+    read = msgspec.json.decode(orjson.dumps(line), type=JournalLine)
+    if read.row is not None:
+        return orjson.loads(b"".join(journal_line(from_journal(read.row, read))))
+    return line if read.spent is None else orjson.loads(spent_line(read.spent, calls_of(read)))
 
 
 def missing(release: str, now: Mapping[str, Shape]) -> Sequence[str]:

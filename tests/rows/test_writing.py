@@ -3,9 +3,11 @@
 import functools
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -189,10 +191,11 @@ def alike(one: RowResult, other: RowResult) -> bool:
 @given(RESULTS)
 @settings(max_examples=150, deadline=None)
 def test_a_journal_gives_back_what_it_was_given(result: RowResult) -> None:
-    line = writing.journal_line(result)
+    line = b"".join(writing.journal_line(result))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert alike(writing.from_journal(json.loads(line)), result)
+    parsed = msgspec.json.decode(line, type=writing.JournalLine)
+    assert alike(writing.from_journal(result.row, parsed), result)
 
 
 @given(st.lists(RESULTS, max_size=8))
@@ -267,7 +270,7 @@ def name(ordinal: int) -> str:
 
 async def write(journal: Journal, results: Sequence[RowResult]) -> None:
     for result in results:
-        journal.add(writing.journal_line(result))
+        journal.add(*writing.journal_line(result))
     await journal.flush()
 
 
@@ -379,3 +382,20 @@ def test_a_spool_gives_lines_back_in_order_from_memory_or_disk(memory: int) -> N
     assert length == len(expected)
     assert digest == hashlib.sha256(expected).hexdigest()
     spool.close()
+
+
+async def test_a_line_of_vectors_is_read_without_its_numbers() -> None:
+    blobs = storage()
+    vectors = [[at + 0.123456789] * 1536 for at in range(400)]
+    text = json.dumps({"line": 1, "error": None, "response": {"body": {"data": vectors}}}).encode()
+    del vectors
+    journal = Journal(blobs, FOLDER, name(0))
+    await write(journal, [RowResult(0, "succeeded", Usage(1, 0), text)])
+    tracemalloc.start()
+    try:
+        _, [kept] = await back(blobs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.text.rstrip(b"\n") == text
+    assert peak < 4 * len(text)

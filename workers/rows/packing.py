@@ -155,13 +155,17 @@ def by_index(data: Any, count: int) -> list[dict[str, Any]] | None:
     if indexed not in (0, count):
         return None
     for at, each in enumerate(data):
-        if not isinstance(each, dict) or not isinstance(each.get("embedding"), list | str | dict):
+        if not isinstance(each, dict) or not isinstance(each.get("embedding"), _VECTORS):
             return None
         index = each.get("index", at)
         if type(index) is not int or not 0 <= index < count or ordered[index] is not None:
             return None
         ordered[index] = each
     return [each for each in ordered if each is not None]
+
+
+# Of an endpoint's answer they are the bytes that came.
+_VECTORS = (orjson.Fragment, list, str, dict)
 
 
 class _OpenPack:

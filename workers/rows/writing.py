@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import msgspec
 import orjson
 
 from schemas.jobs import Ending, Reason
@@ -251,30 +252,55 @@ def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, 
 # -- the same, as lines of a journal
 
 
-def journal_line(result: RowResult) -> bytes:
-    """A result as a line of a journal, newline included."""
-    return orjson.dumps(
+class JournalLine(msgspec.Struct):
+    """A parsed line of a journal, of any kind; what a later version says beside is left out.
+
+    `text` is the row's own line, as it stands.
+    """
+
+    schema_version: int = 1
+    row: int | None = None
+    kind: Any = None
+    usage: tuple[int, int] = (0, 0)
+    use: tuple[dict[str, Any], ...] = ()
+    text: msgspec.Raw = msgspec.Raw(b"null")
+    spent: int | None = None
+    begin: int | None = None
+    group: tuple[int, ...] | None = None
+    end: bool = False
+
+
+class _OwnError(msgspec.Struct):
+    """What the sums need to know of a row's own line."""
+
+    error: dict[str, Any] | None = None
+    line: int | None = None
+
+
+def journal_line(result: RowResult) -> tuple[bytes, bytes, bytes]:
+    """A result as a line of a journal, newline included, in pieces: its text may be large."""
+    head = orjson.dumps(
         {
             "row": result.row,
             "kind": result.kind,
             "usage": [result.usage.prompt_tokens, result.usage.completion_tokens],
             "use": result.use,
-            "text": orjson.Fragment(result.text),
-        },
-        option=orjson.OPT_APPEND_NEWLINE,
+        }
     )
+    return head[:-1] + b',"text":', result.text, b"}\n"
 
 
-def from_journal(line: Mapping[str, Any]) -> RowResult:
-    """The result in a parsed line of a journal."""
-    error = line["text"].get("error")
+def from_journal(row: int, line: JournalLine) -> RowResult:
+    """The result of a row in such a line."""
+    text = bytes(line.text)
+    told = msgspec.json.decode(text, type=_OwnError)
     return RowResult(
-        line["row"],
-        line["kind"],
-        Usage(*line["usage"]),
-        orjson.dumps(line["text"]),
-        _calls(line),
-        None if error is None else (error["code"], line["text"].get("line")),
+        row,
+        line.kind,
+        Usage(*line.usage),
+        text,
+        calls_of(line),
+        None if told.error is None else (told.error["code"], told.line),
     )
 
 
@@ -283,14 +309,9 @@ def spent_line(row: int, attempts: Sequence[CallRecord]) -> bytes:
     return orjson.dumps({"spent": row, "use": attempts}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def spent_from_journal(line: Mapping[str, Any]) -> tuple[int, tuple[CallRecord, ...]]:
-    """The row and its calls in such a line."""
-    return line["spent"], _calls(line)
-
-
-def _calls(line: Mapping[str, Any]) -> tuple[CallRecord, ...]:
-    """The calls in such a line, without what a later version says beside."""
+def calls_of(line: JournalLine) -> tuple[CallRecord, ...]:
+    """The calls that a line of a journal tells of."""
     return tuple(
         CallRecord(**{name: call[name] for name in _CALL_FIELDS if name in call})
-        for call in line["use"]
+        for call in line.use
     )

@@ -235,7 +235,7 @@ class Attempt:
     def collect(self, result: RowResult) -> None:
         """Keep the result of a row; the next journal interval makes it durable."""
         if self.results.add(result):
-            self.journal.add(writing.journal_line(result))
+            self.journal.add(*writing.journal_line(result))
 
     def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:
         """Keep the calls that were made for a row that has to wait; its line will tell of them."""

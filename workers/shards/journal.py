@@ -8,23 +8,25 @@ without end mark is a crash.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import orjson
 
 from schemas.results import CallRecord
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION
 from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
-from workers.rows.writing import from_journal, spent_from_journal
+from workers.rows.writing import JournalLine, calls_of, from_journal
 from workers.shards.spool import Spool
 from workers.shards.suspicion import Suspicion, Trace
 
 # One byte less than the service takes, for the newline that parts a torn line from the next.
 MAX_APPEND: Final = 4 * 1024 * 1024 - 1
 _HEADER: Final = orjson.dumps({"schema_version": SCHEMA_VERSION}) + b"\n"
+_LINE: Final = msgspec.json.Decoder(JournalLine)
 _END: Final = b'{"end":true}\n'
 
 
@@ -58,10 +60,10 @@ class Journal:
             await self._blobs.create_append(self._ref)
         self._opened = True
 
-    def add(self, line: bytes) -> None:
-        """Keep a line for the next write."""
+    def add(self, *line: bytes) -> None:
+        """Keep a line, or the pieces of one, for the next write."""
         self._tells = True
-        self._pending.append(line)
+        self._pending += line
 
     def when_out(self, told: Callable[[], None]) -> None:
         """Have `told` called when what was added so far is in memory no more."""
@@ -177,38 +179,40 @@ def next_ordinal(earlier: Sequence[BlobInfo]) -> int:
 
 
 def _note(
-    line: Mapping[str, Any],
+    line: JournalLine,
     trace: Trace,
     spent: dict[int, tuple[CallRecord, ...]],
     results: Spool,
 ) -> None:
-    if line.get("schema_version", SCHEMA_VERSION) > NEWEST_VERSION:
-        raise NewerVersion("a journal", line["schema_version"])
-    if "row" in line:
-        trace.done.add(line["row"])
-        results.add(from_journal(line))
-    elif "spent" in line:
-        row, calls = spent_from_journal(line)
-        if row not in trace.spent:  # an attempt says it once, but its append may be repeated
-            trace.spent.add(row)
-            spent[row] = (*spent.get(row, ()), *calls)
-    elif "begin" in line:
-        trace.group = (line["begin"],)
-    elif "group" in line:
-        trace.group = tuple(line["group"])
-    elif "end" in line:
+    if line.schema_version > NEWEST_VERSION:
+        raise NewerVersion("a journal", line.schema_version)
+    if line.row is not None:
+        trace.done.add(line.row)
+        results.add(from_journal(line.row, line))
+    elif line.spent is not None:
+        if line.spent not in trace.spent:  # an attempt says it once, but its append may be repeated
+            trace.spent.add(line.spent)
+            spent[line.spent] = (*spent.get(line.spent, ()), *calls_of(line))
+    elif line.begin is not None:
+        trace.group = (line.begin,)
+    elif line.group is not None:
+        trace.group = line.group
+    elif line.end:
         trace.ended = True
 
 
-async def _lines(blobs: Blobs, info: BlobInfo) -> AsyncIterator[Mapping[str, Any]]:
+async def _lines(blobs: Blobs, info: BlobInfo) -> AsyncIterator[JournalLine]:
     """The whole lines of a journal; what a crash tore is passed over."""
-    offset, rest, piece = 0, b"", b""
+    offset, piece = 0, b""
+    begun: list[bytes] = []  # pieces of a line, which may be far longer than one
     while offset == 0 or len(piece) == MAX_APPEND:
         piece = await blobs.read_range(info.ref, offset, MAX_APPEND)
         offset += MAX_APPEND
-        *whole, rest = (rest + piece).split(b"\n")
+        *whole, rest = piece.split(b"\n")
+        if whole:
+            whole[0] = b"".join((*begun, whole[0]))
+            begun.clear()
+        begun.append(rest)
         for line in whole:
-            with contextlib.suppress(orjson.JSONDecodeError):
-                parsed = orjson.loads(line)
-                if isinstance(parsed, dict):
-                    yield parsed
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                yield _LINE.decode(line)

@@ -33,6 +33,7 @@ from workers.adapters.endpoints.refusals import (
 )
 from workers.adapters.endpoints.streaming import Fold, Malformed
 from workers.adapters.endpoints.transport import EndpointRequest
+from workers.adapters.endpoints.vectors import parsed_vectors
 from workers.ports import EndpointInfo
 
 USER_AGENT = "phi3-batch-worker"
@@ -41,6 +42,8 @@ CONNECT_FAILED = "connect_failed"
 
 INFO_TIMEOUT = 10.0
 """Seconds that an endpoint has to say what it is."""
+
+LARGE_ANSWER = 1024 * 1024
 
 LARGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of one answer. 2,048 vectors of 1,536 numbers are about 40 MB of JSON."""
@@ -164,7 +167,7 @@ class HttpEndpoint:
         try:
             if _is_stream(headers):
                 return await _folded(task, body, response)
-            parsed = _parsed(await _read(response))
+            parsed = _answer(task, await _read(response))
         except _TooLarge:
             what = f"The answer is larger than {LARGEST_ANSWER >> 20} MiB"
             return unusable("answer_too_large", what, status, headers)
@@ -205,15 +208,19 @@ async def _folded(task: Task, body: Mapping[str, Any], response: AsyncHttpRespon
     return answer(task, status, headers, fold.body(), None)
 
 
-async def _read(response: AsyncHttpResponse) -> bytes:
-    """The whole body; in one go where the server tells how long it is and it is not packed."""
+async def _read(response: AsyncHttpResponse) -> bytes | bytearray:
+    """The whole body; in one go where the server tells that it is short and it is not packed."""
     headers = response.headers
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > LARGEST_ANSWER:
         raise _TooLarge
-    if length.isdigit() and "content-encoding" not in headers:
+    if length.isdigit() and int(length) < LARGE_ANSWER and "content-encoding" not in headers:
         return await response.read()
-    return b"".join([piece async for piece in _pieces(response)])
+    # Not in pieces that are joined: both together would be twice the answer.
+    body = bytearray()
+    async for piece in _pieces(response):
+        body += piece
+    return body
 
 
 async def _pieces(response: AsyncHttpResponse) -> AsyncIterator[bytes]:
@@ -226,7 +233,12 @@ async def _pieces(response: AsyncHttpResponse) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _parsed(raw: bytes) -> Any:
+def _answer(task: Task, raw: bytes | bytearray) -> Any:
+    vectors = parsed_vectors(raw) if task in ("embeddings", "image-embeddings") else None
+    return _parsed(raw) if vectors is None else vectors
+
+
+def _parsed(raw: bytes | bytearray) -> Any:
     try:
         return orjson.loads(raw)
     except ValueError:
