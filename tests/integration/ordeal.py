@@ -62,14 +62,12 @@ class Ordeal:
     async def kill(self, worker: int) -> None:
         """SIGKILL: no hand-back, no goodbye. It is started again."""
         self.user.processes.hosts.processes[worker].kill()
-        self.crashes += 1
-        await self._note_what_is_journaled()
+        await self.note_crash()
 
     async def stop(self, worker: int) -> None:
         """SIGSTOP: it holds what it holds, until others take it for dead."""
         self.user.processes.hosts.processes[worker].send_signal(signal.SIGSTOP)
-        self.crashes += 1
-        await self._note_what_is_journaled()
+        await self.note_crash()
 
     def resume(self, worker: int) -> None:
         """SIGCONT: it wakes up and knows of nothing."""
@@ -85,12 +83,15 @@ class Ordeal:
         await self.user.processes.broker.kill()
         await self.user.processes.broker.start()
 
-    async def _note_what_is_journaled(self) -> None:
-        """Rows in a journal now must stay at what they were billed; others may be asked again.
+    async def note_crash(self) -> None:
+        """A worker has just been killed or stopped: what is in no journal may be asked again.
+
+        Rows in a journal now must stay at what they were billed.
 
         Only each shard's latest attempt is safe: one that was frozen may journal after its
         successor has read, and what it says so late is paid twice.
         """
+        self.crashes += 1
         latest: dict[str, set[str]] = {}
         journaled_keys: set[str] = set()
         for name, journal in sorted((await journaled(self.user.storage, self.job)).items()):
