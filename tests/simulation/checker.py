@@ -49,6 +49,10 @@ def _unanswered(world: World) -> Iterator[str]:
     }
     events = list(_events(world))
     rejected = {event["data"].get("input") for event in events if event["type"] == "job.rejected"}
+    misnamed = {f"prompts/{name}" for name in world.users.misnamed}
+    for name in sorted(misnamed - rejected):
+        yield f"nobody was told that there is no {name}"
+    rejected -= misnamed
     refused = [event for event in events if event["type"] == "job.refused"]
     if refused:
         yield f"messages were refused: {refused}"
@@ -100,19 +104,22 @@ class _Job:
                 yield f"the job did not end: {self.state}"
             return
         yield from self._told(self.state)
-        files = {name: self._result(name) for name in ("output.jsonl", "errors.jsonl")}
         manifest = self._result("manifest.json")
-        if manifest is None or None in files.values():
+        if manifest is None:
+            yield "the manifest is missing"
+            return
+        # They have other names where somebody else's files have theirs.
+        told = Manifest.model_validate_json(manifest)
+        output, errors = self._result(told.output.name), self._result(told.errors.name)
+        if output is None or errors is None:
             yield "results are missing"
             return
-        output, errors = files["output.jsonl"] or b"", files["errors.jsonl"] or b""
         good = [_Line(self._line_of(held), held, good=True) for held in _parsed(output)]
         bad = [_Line(self._line_of(held), held, good=False) for held in _parsed(errors)]
         yield from self._rows(good, bad)
-        yield from self._reconciled(self.state, Manifest.model_validate_json(manifest), good, bad)
+        yield from self._reconciled(self.state, told, good, bad)
         if self.job not in self.world.records.open_markers():
             yield from self.world.observers.faults(self.job, output, json.loads(manifest))
-        told = Manifest.model_validate_json(manifest)
         yield from _file(told.output, output)
         yield from _file(told.errors, errors)
         for line in good:

@@ -91,15 +91,15 @@ class Faults:
         return found
 
     def _by_chance(self, _process: Process, kind: str, what: str) -> Fault | None:
+        run = RUN.get()
+        for focus in self._scenario.focuses:
+            if focus.site != site(kind, what) or (run is None and focus.fault in HANDLERS_ONLY):
+                continue
+            often = self.struck[focus.site, focus.fault]
+            if often < focus.most and self._rng.random() < focus.chance:
+                return focus.fault
         if self._world.now >= self._scenario.faults_until:
             return None
-        run = RUN.get()
-        focus = self._scenario.focus
-        if focus is not None and focus.site == site(kind, what):
-            fitting = run is not None or focus.fault not in HANDLERS_ONLY
-            often = self.struck[focus.site, focus.fault]
-            if fitting and often < focus.most and self._rng.random() < focus.chance:
-                return focus.fault
         faults = faults_of(kind, what)
         menu = self._menus.get((faults, run is not None))
         if menu is None:
@@ -131,6 +131,11 @@ class Faults:
         if fault == "busy":
             return self._rng.uniform(0.0, 1.0)
         return self._rng.uniform(5.0, 25.0) if fault == "slow" else self._rng.uniform(0.5, 5.0)
+
+    @property
+    def met(self) -> set[str]:
+        """The sites that were called, whether something befell them or not."""
+        return {site(kind, what) for kind, what in self._calls if kind != "deliver"}
 
     # -- services
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -253,15 +255,30 @@ class Host:
 
     async def _swept(self, process: Process) -> None:
         self._world.trace(process.name, "sweeps")
-        try:
+        with self.handling(process):
             await process.sweeper.run()
             await process.inbox.drain_dead()
-        except Unavailable:
-            self._world.trace(process.name, "sweep fails")
+        self._world.moved.set()
+
+    @contextmanager
+    def handling(self, process: Process) -> Iterator[None]:
+        """A trigger without a message runs its handler: it fails, and nothing comes again."""
+        run = Run(process.name, asyncio.current_task())
+        RUN.set(run)
+        try:
+            yield
+        except Unavailable as error:
+            self._world.trace(process.name, "raises", type(error).__name__)
+        except asyncio.CancelledError:
+            if process.dead or run.struck_at is None:
+                raise
+            self._world.trace(process.name, "is cancelled")
+        except Exception as error:  # noqa: BLE001 - as the host does
+            if not process.dead:
+                self._failed(process, run, error)
         except (ProcessKilled, BaseExceptionGroup):
             if not process.dead:
                 raise
-        self._world.moved.set()
 
 
 def _key(delivery: Delivery) -> _Key:

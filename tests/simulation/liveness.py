@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LOOK_SECONDS = 60.0
+IDLE_SECONDS = 600.0
 NEVER_NUDGED_SECONDS = 15 * 60.0
 NUDGED_SECONDS = 65 * 60.0
 
@@ -16,7 +17,8 @@ NUDGED_SECONDS = 65 * 60.0
 class Liveness:
     """Looks at all open jobs every minute; names one that stands still, and what it waits for.
 
-    A bound runs from the last fault, or from when the job moved last, whichever is later.
+    Every ten minutes are enough while all that are open are known to wait. A bound runs from the
+    last fault, or from when the job moved last, whichever is later.
     """
 
     def __init__(self, world: "World") -> None:
@@ -39,20 +41,27 @@ class Liveness:
         self._calm_at = max(self._calm_at, self._world.now)
 
     def look(self) -> None:
-        """Look at all open jobs, and again in a minute."""
-        for job in self._world.records.open_markers():
-            stored = self._world.records.of_job(job, "state.json")
-            if job not in self._seen or stored != self._seen[job]:
-                self._seen[job], self._moved_at[job] = stored, self._world.now
-            still = self._world.now - max(self._moved_at[job], self._calm_at)
-            if still > NEVER_NUDGED_SECONDS:
-                self._judge(job, stored, still)
-        self._world.loop.call_later(LOOK_SECONDS, self.look)
+        """Look at all open jobs, and again after a while."""
+        jobs = self._world.records.open_markers()
+        waiting = [self._look(job) for job in jobs]
+        self._world.loop.call_later(IDLE_SECONDS if all(waiting) else LOOK_SECONDS, self.look)
 
-    def _judge(self, job: str, stored: bytes | None, still: float) -> None:
+    def _look(self, job: str) -> bool:
+        """Judge a job; whether it is known to wait."""
+        now, stored = self._world.now, self._world.records.of_job(job, "state.json")
+        if job not in self._seen or stored != self._seen[job]:
+            self._seen[job] = stored
+            self._moved_at[job] = now if stored is None else self._world.records.moved_at(job)
+        still = now - max(self._moved_at[job], self._calm_at)
+        if still <= NEVER_NUDGED_SECONDS / 2:
+            return False
         state = None if stored is None else JobState.model_validate_json(stored)
         if state is not None and self._waits(state):
-            return
+            return True
+        self._judge(job, state, still)
+        return False
+
+    def _judge(self, job: str, state: JobState | None, still: float) -> None:
         # Until it runs, and when it is being finished, helping it does not show in its state.
         fresh = state is not None and state.state == "in_progress" and not state.nudges
         if still > (NEVER_NUDGED_SECONDS if fresh else NUDGED_SECONDS):

@@ -6,6 +6,7 @@ their clean-up is refused. A frozen one stands still at its next call and wakes 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
@@ -85,8 +86,8 @@ class Process:
         return not self._awake.is_set()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Have the process do something; its errors are its own."""
-        task = asyncio.get_running_loop().create_task(work)
+        """Have the process do something; its errors are its own, and nobody's run is."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks[task] = None
         task.add_done_callback(self._done)
 
@@ -240,7 +241,7 @@ class ProcessBlobs(FaultyBlobs):
                 self._process.world.billing.took_lease(run, *place, lease_id)
 
         await self._do("acquire_lease", ref, acquired)
-        if (run := RUN.get()) is not None:
+        if (run := RUN.get()) is not None and lease_of(ref) is not None:
             run.holds = True
 
     async def append(self, ref: BlobRef, data: bytes) -> None:
@@ -257,7 +258,7 @@ class ProcessBlobs(FaultyBlobs):
 
     async def release_lease(self, ref: BlobRef, lease_id: str) -> None:
         run = RUN.get()
-        if run is not None:
+        if run is not None and lease_of(ref) is not None:
             run.closing = run.released = True
         await super().release_lease(ref, lease_id)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from tests.doubles.blobs import MemoryBlobs
+from tests.simulation.process import EPOCH
 from tests.simulation.scenario import Row, Version
 from workers.ports import BlobRef
 
@@ -30,6 +31,10 @@ class Records:
         """A document of a job in the state container; None where it does not stand."""
         return self.stored("state", f"jobs/{job}/{name}")
 
+    def moved_at(self, job: str) -> float:
+        """When a job's state was changed last, in virtual seconds."""
+        return self._blobs.blobs[BlobRef("state", f"jobs/{job}/state.json")].last_modified - EPOCH
+
     def below(self, container: str, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Name and content of each blob below a prefix."""
         for ref in sorted(self._blobs.blobs):
@@ -52,6 +57,10 @@ class Records:
     def file_of(self, job: str) -> Version:
         """The content that a job was made of."""
         return self.versions[json.loads(self.of_job(job, "job.json") or b"{}")["etag"]]
+
+    def results_of(self, job: str) -> str:
+        """The folder of a job's results."""
+        return str(json.loads(self.of_job(job, "job.json") or b"{}")["results"])
 
     def rows_of(self, job: str, shard: int) -> tuple[Row, ...]:
         """The rows of a shard, by the plan."""

@@ -3,14 +3,26 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tests.simulation.sites import Fault
 
 RowKind = Literal[
     "chat", "embedding", "invalid", "duplicate", "unknown", "refused", "filtered", "poison"
 ]
-Act = Literal["cancel", "pause", "resume", "announce", "overwrite", "delete", "kill", "drain"]
+Act = Literal[
+    "cancel",
+    "pause",
+    "resume",
+    "announce",
+    "overwrite",
+    "delete",
+    "kill",
+    "drain",
+    "misname",  # a file is asked for that never was
+    "squat",  # somebody writes files of his own where results are to be
+    "discard",  # blocks that wait for their commit are gone, as after a week
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,10 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """A site at which one fault strikes far more often than elsewhere, up to so many times."""
+    """A site at which one fault strikes far more often than elsewhere, up to so many times.
+
+    It strikes whenever the site is met, also when all other faults are over.
+    """
 
     site: str
     fault: Fault
@@ -142,6 +157,7 @@ class Scenario:
 
     seed: int = 0
     files: tuple[Version, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     queued: bool = False
     workers: int = 1
     slots: int = 2
@@ -163,7 +179,7 @@ class Scenario:
     endless: bool = False
     chances: Mapping[Fault, float] = field(default_factory=dict)
     unlock: float = 0.0
-    focus: Focus | None = None
+    focuses: tuple[Focus, ...] = ()
     partitions: tuple[Partition, ...] = ()
     throttles: tuple[Throttle, ...] = ()
     storms: tuple[Span, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.simulation.checker import check
-from tests.simulation.sites import Fault
+from tests.simulation.sites import SITES, Fault
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 
@@ -25,6 +25,7 @@ class Seen:
     jobs: int
     shards: int
     struck: Counter[tuple[str, Fault]]
+    met: frozenset[str]
 
 
 def see(seed: int) -> Seen:
@@ -40,6 +41,7 @@ def see(seed: int) -> Seen:
         jobs=len(jobs),
         shards=sum(len(plan.splitlines()) for plan in plans),
         struck=world.faults.struck,
+        met=frozenset(world.faults.met),
     )
 
 
@@ -58,6 +60,7 @@ def assert_in_order(seeds: range) -> None:
     worlds = [see(seed) for seed in seeds]
     wrong = {seen.seed: seen.faults for seen in worlds if seen.faults}
     assert wrong == {}, "python -m tests.simulation --seed K --trace shows what happened"
+    assert set().union(*(seen.met for seen in worlds)) <= set(SITES), "a call adds its site"
     assert sum(seen.mishaps for seen in worlds) > 2 * len(worlds)
     assert sum(seen.jobs for seen in worlds) > len(worlds)
     assert sum(seen.shards for seen in worlds) > 1.3 * len(worlds)

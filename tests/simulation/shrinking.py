@@ -32,7 +32,7 @@ def as_it_happened(world: World) -> Scenario:
     """The scenario of a world with what befell it in place of chances: its world is the same."""
     acts = tuple(mishap for mishap in world.scenario.script if mishap.act is not None)
     script = (*acts, *world.faults.mishaps)
-    return replace(world.scenario, chances={}, focus=None, unlock=0.0, script=script)
+    return replace(world.scenario, chances={}, focuses=(), unlock=0.0, script=script)
 
 
 def kind_of(fault: str) -> str:

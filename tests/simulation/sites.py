@@ -32,7 +32,13 @@ Fault = Literal[
 
 STORAGE = EFFECTS - {"send"} | {"head", "read", "read_range", "list", "children"}
 HANDLERS_ONLY: frozenset[Fault] = frozenset({"refused", "cancel", "bug"})
-"""What befalls only calls that the handler of a message makes: the host answers for the rest."""
+"""What befalls only calls that a trigger's handler makes: the host answers for the rest."""
+
+BACKGROUND = ("state/quota/",)
+"""What only tasks of the process itself touch, in no handler."""
+
+CLOSING = (("release_lease", "/leases/"), ("delete", "/journal/"))
+"""Calls with which an attempt writes its end: a bug in those has no end to be written."""
 
 RATES: Mapping[Fault, float] = {
     "kill before": 0.002,
@@ -86,6 +92,15 @@ _LATE = frozenset({"append", "create", "replace", "commit"})
 @cache
 def faults_of(kind: str, what: str) -> Sequence[Fault]:
     """The faults that a kind of call about something can meet."""
+    found = _faults_of(kind, what)
+    if what.startswith(BACKGROUND):
+        found = tuple(fault for fault in found if fault not in HANDLERS_ONLY)
+    if any(kind == closing and part in what for closing, part in CLOSING):
+        found = tuple(fault for fault in found if fault != "bug")
+    return found
+
+
+def _faults_of(kind: str, what: str) -> Sequence[Fault]:
     if kind == "ask":
         return (*_ANY, "lose after")
     if kind == "send":
@@ -109,6 +124,7 @@ def _of_message(what: str) -> Sequence[Fault]:
 _JOB = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 _UUID = re.compile(r"(?:[0-9]{6}-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"[0-9]+")
+_OTHER_NAME = re.compile(r"\.[0-9]\.jsonl$")
 
 
 def about(name: str) -> str:
@@ -122,8 +138,12 @@ def site(kind: str, what: str) -> str:
         return "ask"
     if "/index/" in what:
         what = what.partition("-")[0]
-    elif "rejected" in what:
-        return f"{kind} job-status job.rejected"
+    elif what.startswith("results/"):
+        what = _OTHER_NAME.sub(".jsonl", what)
+    elif "/rejected/" in what:
+        what = "state/rejected/*"
+    elif "job.rejected" in what:
+        what = "job-status job.rejected"
     return f"{kind} {_NUMBER.sub('#', what)}"
 
 
@@ -150,6 +170,7 @@ create state/jobs/*/state.json
 create state/jobs/*/verdict.json
 create state/open/*
 create state/quota/phi.json
+create state/rejected/*
 create_append state/jobs/*/journal/#/*
 create_append state/jobs/*/journal/#/*-#
 delete state/jobs/*/journal/#/*
@@ -168,6 +189,7 @@ read state/jobs/*/state.json
 read state/jobs/*/verdict.json
 read state/open/*
 read state/quota/phi.json
+read state/rejected/*
 read_range prompts/f#.jsonl
 read_range prompts/f#.options.json
 read_range state/jobs/*/duplicates
@@ -197,7 +219,6 @@ send job-status job.rejected
 send jobs *:announce:*
 send jobs *:expire:*
 send jobs *:finish:*
-send jobs *:job:*
 send jobs request f#.jsonl
 send shards *:shard:*
 stage_from results/f#/*/errors.jsonl

@@ -5,9 +5,11 @@ nothing but lost answers, and others everything at once.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from math import inf
 from random import Random
 
+from tests.simulation.circumstances import made_for
 from tests.simulation.scenario import (
     Act,
     Doing,
@@ -43,6 +45,9 @@ def _doings(rng: Random, files: int) -> list[Doing]:
         acts.append(Doing(rng.uniform(60, 400), "resume", 1))
     again = (0.0, rng.uniform(0, 60), rng.uniform(100, 900))
     acts += [Doing(rng.choice(again), "announce") for _ in range(rng.choice((0, 0, 1, 2)))]
+    if rng.random() < 0.06:
+        odd_act: Act = rng.choice(("misname", "squat", "discard"))
+        acts.append(Doing(rng.uniform(0, 60), odd_act))
     if rng.random() < 0.12:
         input_act: Act = rng.choice(("overwrite", "delete"))
         acts.append(Doing(rng.uniform(0, 60), input_act, rng.randrange(files)))
@@ -74,11 +79,17 @@ def _chances(rng: Random) -> dict[Fault, float]:
     return {fault: chance * most for fault, chance in chances.items()}
 
 
-def _focus(rng: Random) -> Focus | None:
-    if rng.random() < 0.6:
-        return None
-    place = rng.choice(SITES)
-    return Focus(place, rng.choice(faults_at(place)), rng.choice((0.2, 0.5, 1.0)), 8)
+_PAIRS = tuple((place, fault) for place in SITES for fault in faults_at(place))
+
+
+# What leaves a call its effect strikes but once where a call is made once: it is drawn more often.
+_ONCE: frozenset[Fault] = frozenset({"slow", "lose after", "late", "double", "delay"})
+_WEIGHTS = tuple(accumulate(2 if fault in _ONCE else 1 for _, fault in _PAIRS))
+
+
+def _focuses(rng: Random) -> tuple[Focus, ...]:
+    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 0, 1, 2, 2)))
+    return tuple(Focus(*pair, rng.choice((0.5, 1.0, 1.0)), 8) for pair in pairs)
 
 
 def _partitions(rng: Random, workers: int) -> tuple[Partition, ...]:
@@ -115,7 +126,7 @@ def scenario(seed: int) -> Scenario:
     )
     skew = rng.choice((0.0, 0.0, 5.0, 120.0))
     endless = rng.random() < 0.04
-    return Scenario(
+    drawn = Scenario(
         seed=seed,
         files=files,
         queued=rng.random() < 0.3,
@@ -139,7 +150,7 @@ def scenario(seed: int) -> Scenario:
         endless=endless,
         chances=_chances(rng),
         unlock=rng.choice((0.0, 0.0, 0.01, 0.05)),
-        focus=_focus(rng),
+        focuses=_focuses(rng),
         partitions=_partitions(rng, workers),
         throttles=_throttles(rng),
         storms=_span(rng, 0.15, (10.0, 60.0, 300.0)),
@@ -147,3 +158,6 @@ def scenario(seed: int) -> Scenario:
         storage_out=_span(rng, 0.08, (5.0, 40.0, 120.0)),
         bus_out=_span(rng, 0.08, (5.0, 40.0, 120.0)),
     )
+    for focus in drawn.focuses:
+        drawn = made_for(drawn, focus.site, rng)
+    return drawn

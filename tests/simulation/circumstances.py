@@ -1,0 +1,154 @@
+"""What a world has to be like to come to a place in the code that few worlds come to.
+
+A world that has its faults at such a site is made so that it calls there: a file with duplicates,
+a journal that is full after two appends, a plan that takes longer than a lease lasts.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from tests.simulation.scenario import Doing, Mishap, RowKind, Scenario, version
+
+Make = Callable[[Random], Mapping[str, Any]]
+
+
+def _file(rng: Random, *odd: RowKind) -> Mapping[str, Any]:
+    """One file of twenty rows, these among them."""
+    kinds: list[RowKind] = [*("chat",) * (20 - 2 * len(odd)), *odd, *odd]
+    rng.shuffle(kinds)
+    return {"files": (version("f0.jsonl", 1, ("chat", *kinds)),), "shard_rows": 8}
+
+
+def _busy(rng: Random) -> Mapping[str, Any]:
+    """A job that takes a while: one row after the other, and slowly."""
+    slow = {"latency": 4.0, "max_concurrency": 1, "workers": rng.randint(2, 3)}
+    return {**_file(rng), **slow, "completion_window": "24h"}
+
+
+def _full_journals(rng: Random) -> Mapping[str, Any]:
+    # No fewer: what the SDK repeats, and what comes late, may fill a blob that was just created.
+    often = {"append_blocks": 6, "journal_seconds": 1.0, "latency": 6.0}
+    return {**_busy(rng), **often, "shard_rows": 20, "shard_seconds": rng.choice((30.0, 50.0))}
+
+
+def _duplicates(rng: Random) -> Mapping[str, Any]:
+    return _file(rng, "duplicate", "duplicate", "embedding")
+
+
+def _unfit(rng: Random) -> Mapping[str, Any]:
+    """A file that fails its job before a row is asked."""
+    return {**_file(rng, "invalid"), "options": {"on_invalid": "fail"}, "doings": ()}
+
+
+def _failing(rng: Random) -> Mapping[str, Any]:
+    """The same, or a file that is written again while its rows are asked."""
+    if rng.random() < 0.4:
+        return _unfit(rng)
+    return {**_busy(rng), "doings": (Doing(rng.uniform(2.0, 15.0), "overwrite"),)}
+
+
+def _slow_plan(rng: Random) -> Mapping[str, Any]:
+    seconds = rng.uniform(20.0, 90.0)
+    return {"script": (Mishap("create", "/plan.jsonl", "slow", seconds=seconds),)}
+
+
+def _stuck_plan(rng: Random) -> Mapping[str, Any]:
+    """A plan that takes so long that the sweeper announces its file once more."""
+    seconds = rng.uniform(700.0, 900.0)
+    slow = Mishap("create", "/plan.jsonl", "slow", seconds=seconds)
+    return {"script": (slow,), "workers": 3, "faults_until": 900.0, "endless": False}
+
+
+def _two_plans(rng: Random) -> Mapping[str, Any]:
+    """Two workers come to one file at a time."""
+    if rng.random() < 0.3:
+        return _stuck_plan(rng)
+    again = Doing(rng.uniform(1.0, 4.0), "announce")
+    return {**_slow_plan(rng), "doings": (again,), "workers": 3, "queued": False}
+
+
+def _asked_in_vain(_rng: Random) -> Mapping[str, Any]:
+    """A request that storage does not let through."""
+    return {"queued": True, "script": (Mishap("create", "/open/", "lose before"),)}
+
+
+def _nothing_there(rng: Random) -> Mapping[str, Any]:
+    times = rng.randint(1, 4)
+    return {"doings": tuple(Doing(rng.uniform(0.0, 60.0), "misname", at) for at in range(times))}
+
+
+def _long_pause(rng: Random) -> Mapping[str, Any]:
+    """A job that is open for hours, so that the sweeper looks at it again and again."""
+    doings = (Doing(rng.uniform(0.5, 2.0), "pause"), Doing(7200.0, "resume"))
+    return {**_busy(rng), "doings": doings, "faults_until": 3600.0, "endless": False}
+
+
+def _cancelled(rng: Random) -> Mapping[str, Any]:
+    return {**_busy(rng), "doings": (Doing(rng.uniform(1.0, 20.0), "cancel"),)}
+
+
+def _expired(rng: Random) -> Mapping[str, Any]:
+    return {**_busy(rng), "completion_window": "20s", "doings": ()}
+
+
+def _paused(rng: Random) -> Mapping[str, Any]:
+    at = rng.uniform(6.0, 25.0)
+    return {**_busy(rng), "doings": (Doing(at, "pause"), Doing(at + rng.uniform(1, 60), "resume"))}
+
+
+def _limited(rng: Random) -> Mapping[str, Any]:
+    return {"requests_per_minute": rng.choice((30.0, 600.0)), "workers": rng.randint(2, 3)}
+
+
+def _indexed_before(_rng: Random) -> Mapping[str, Any]:
+    """A job that was indexed, but nobody was told that it was."""
+    return {"script": (Mishap("create", "/index/", "lose after"),)}
+
+
+def _committed_before(name: str) -> Make:
+    """Results that stand already: nobody was told, or they are somebody else's."""
+
+    def make(rng: Random) -> Mapping[str, Any]:
+        lost = Mishap("commit", name, "lose after")
+        other = Mishap("read", "/receipts/", act="squat", nth=rng.randint(1, 4))
+        return {"script": (rng.choice((lost, other)),)}
+
+    return make
+
+
+def _discarded(rng: Random) -> Mapping[str, Any]:
+    """Blocks that are gone when they are to be committed."""
+    nth = rng.randint(1, 2)
+    return {"script": (Mishap("commit", "/errors.jsonl", act="discard", nth=nth),)}
+
+
+_MAKINGS: Mapping[str, Make] = {
+    "/journal/#/*-#": _full_journals,
+    "/duplicates": _duplicates,
+    "create state/jobs/*/verdict.json": _unfit,
+    "job.failed": _failing,
+    "job.failing": _failing,
+    "renew_lease state/jobs/*/planning": _slow_plan,
+    "read state/open/*": _stuck_plan,
+    ":announce:": _two_plans,
+    "send jobs request": _asked_in_vain,
+    "rejected": _nothing_there,
+    "take_dead": _long_pause,
+    "job.cancel": _cancelled,
+    "job.expir": _expired,
+    "job.paused": _paused,
+    "job.resumed": _paused,
+    "state/quota/": _limited,
+    "head results/f#/*/output.jsonl": _committed_before("/output.jsonl"),
+    "head results/f#/*/errors.jsonl": _committed_before("/errors.jsonl"),
+    "stage_from results/f#/*/output.jsonl": _discarded,
+    "read state/index/": _indexed_before,
+}
+
+
+def made_for(scenario: Scenario, site: str, rng: Random) -> Scenario:
+    """A scenario that differs in what it takes to come to a site."""
+    make = next((make for part, make in _MAKINGS.items() if part in site), None)
+    return scenario if make is None else replace(scenario, **make(rng))

@@ -1,0 +1,132 @@
+"""The list of sites is the code's: every place in it that calls a service is met by a world."""
+
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from random import Random
+from types import FrameType
+
+from tests.simulation import coverage
+from tests.simulation.checker import check
+from tests.simulation.circumstances import made_for
+from tests.simulation.faults import Befalls
+from tests.simulation.process import Process
+from tests.simulation.seeds import see
+from tests.simulation.sites import SITES, Fault
+from tests.simulation.swarm import scenario
+from tests.simulation.world import World, live
+from workers.ports import Blobs, Bus, Endpoint
+
+WORKERS = Path(__file__).parents[2] / "workers"
+
+# What no world of a seed comes to, and what does instead: a file, or a function of it.
+ELSEWHERE = {
+    "quota/health.py": "what processes tell of deployments: tests/quota",
+    "dispatch/probe.py": "asked where all rows of a job meet 500s: tests/dispatch",
+    "dispatch/routing.py": "what an endpoint says of itself: tests/dispatch",
+    "intake/nightly.py": "walks once a night: tests/intake",
+    "intake/scanning.py": "reads ahead in a task, in which its caller does not show",
+    "jobs/documents.py read": "by a store that keeps no time of the service's: tests/jobs",
+    "jobs/documents.py replace": "where a nightly walk stands: tests/intake",
+    "jobs/index.py": "pages of jobs over HTTP: tests/jobs",
+}
+RECEIVERS = frozenset({"blobs", "_blobs", "bus", "_bus", "endpoint", "_endpoints"})
+METHODS = frozenset(
+    name
+    for port in (Blobs, Bus, Endpoint)
+    for name, _ in inspect.getmembers(port, inspect.isfunction)
+    if not name.startswith("_")
+)
+
+
+def _receiver(called: ast.expr) -> str:
+    """What a call is made on, by its last name."""
+    if isinstance(called, ast.Subscript):
+        return _receiver(called.value)
+    return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+
+
+def _calls(function: ast.AST) -> Iterator[ast.Attribute]:
+    for node in ast.walk(function):
+        called = node.func if isinstance(node, ast.Call) else None
+        method = isinstance(called, ast.Attribute) and called.attr in METHODS
+        if isinstance(called, ast.Attribute) and method and _receiver(called.value) in RECEIVERS:
+            yield called
+
+
+def calls_of_services() -> dict[str, tuple[str, range]]:
+    """For each call of a port in production its function; file and lines at which it begins."""
+    found = {}
+    for file in sorted(WORKERS.rglob("*.py")):
+        if "adapters" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.AsyncFunctionDef):
+                continue
+            for call in _calls(node):
+                name = f"{file.relative_to(WORKERS)} {node.name} {call.lineno}"
+                lines = range(call.lineno, (call.end_lineno or call.lineno) + 1)
+                found[name] = str(file), lines
+    return found
+
+
+def _caller(frame: FrameType | None) -> tuple[str, int]:
+    """The nearest place in production that a call comes from."""
+    while frame is not None and not frame.f_code.co_filename.startswith(str(WORKERS)):
+        frame = frame.f_back
+    return ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+@cache
+def _worlds() -> tuple[dict[str, World], set[tuple[str, int]]]:
+    """A world for each site that is made to come to it; where production called from in them."""
+    places = set()
+
+    def watching() -> Befalls:
+        def nothing(_process: Process, _kind: str, _what: str) -> Fault | None:
+            places.add(_caller(sys._getframe()))
+            return None
+
+        return nothing
+
+    return {site: _met(site, watching) for site in SITES}, places
+
+
+def _met(site: str, watching: Callable[[], Befalls]) -> World:
+    """A world that comes to a site; the last of some where none does."""
+    for seed in range(100, 108):
+        world = live(made_for(scenario(seed), site, Random(seed)), faults=watching)
+        if site in world.faults.met:
+            return world
+    return world
+
+
+def test_a_world_comes_to_every_site() -> None:
+    worlds, _ = _worlds()
+    assert [site for site, world in worlds.items() if site not in world.faults.met] == []
+    assert {site: faults for site, world in worlds.items() if (faults := check(world))} == {}
+
+
+def test_no_world_comes_to_a_site_that_is_not_listed() -> None:
+    worlds, _ = _worlds()
+    assert set().union(*(world.faults.met for world in worlds.values())) - set(SITES) == set()
+
+
+def test_a_world_comes_to_every_place_in_the_code_that_calls_a_service() -> None:
+    _, places = _worlds()
+    unmet = {
+        name
+        for name, (file, lines) in calls_of_services().items()
+        if not any((file, line) in places for line in lines)
+    }
+    known = {name: next((e for e in ELSEWHERE if name.startswith(f"{e} ")), None) for name in unmet}
+    assert [name for name, elsewhere in known.items() if elsewhere is None] == []
+    assert set(ELSEWHERE) - set(known.values()) == set(), "a world comes there after all"
+
+
+def test_only_what_can_befall_a_site_does() -> None:
+    struck = [see(seed).struck for seed in range(12)]
+    assert set().union(*struck) <= set(coverage.pairs())
