@@ -16,7 +16,8 @@ Make = Callable[[Random], Mapping[str, Any]]
 
 def _file(rng: Random, *odd: RowKind) -> Mapping[str, Any]:
     """One file of twenty rows, these among them."""
-    kinds: list[RowKind] = [*("chat",) * (20 - 2 * len(odd)), *odd, *odd]
+    usual: RowKind = "chat"
+    kinds = [usual] * (20 - 2 * len(odd)) + [*odd, *odd]
     rng.shuffle(kinds)
     return {"files": (version("f0.jsonl", 1, ("chat", *kinds)),), "shard_rows": 8}
 

@@ -187,5 +187,5 @@ class Scenario:
     storage_out: tuple[Span, ...] = ()
     bus_out: tuple[Span, ...] = ()
     no_runs: tuple[Span, ...] = ()
-    most_deliveries: int = 5_000
+    most_deliveries: int = 2_000
     script: tuple[Mishap, ...] = ()

@@ -14,7 +14,7 @@ def _forgetful(world: Scenario) -> World:
     return live(world, storage=lies.JournalsUnread)
 
 
-@pytest.mark.parametrize("seed", [5, 10, 19])
+@pytest.mark.parametrize("seed", [5, 11, 24])
 def test_a_world_is_the_same_when_its_mishaps_are_told_instead_of_drawn(seed: int) -> None:
     drawn = live(scenario(seed), keep=True)
     told = live(as_it_happened(drawn), keep=True)
@@ -24,9 +24,9 @@ def test_a_world_is_the_same_when_its_mishaps_are_told_instead_of_drawn(seed: in
 
 def test_of_many_mishaps_few_are_left() -> None:
     # The faults of a busy world, and a rule that a single crash shows to be broken.
-    busy = live(scenario(21))
+    busy = live(scenario(39))
     assert len(busy.faults.mishaps) > 10
-    small = shrunk(scenario(21), lives=_forgetful)
+    small = shrunk(scenario(39), lives=_forgetful)
     assert small is not None
     assert len(small.script) + len(small.doings) <= 10
     assert check(_forgetful(small)) != []
@@ -35,14 +35,14 @@ def test_of_many_mishaps_few_are_left() -> None:
 
 def test_what_is_left_is_a_test_that_can_be_pasted() -> None:
     names: dict[str, object] = {}
-    program = as_test(as_it_happened(live(scenario(10))))
+    program = as_test(as_it_happened(live(scenario(11))))
     header = (
         "from tests.simulation.checker import check\n"
         "from tests.simulation.scenario import *\n"
         "from tests.simulation.world import live\n"
     )
     exec(header + program, names)
-    test = names["test_the_world_of_seed_10"]
+    test = names["test_the_world_of_seed_11"]
     assert callable(test)
     test()
 
