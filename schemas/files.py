@@ -36,6 +36,22 @@ class FileRecord(_FileDocument):
     expires: float | None = Field(default=None, description="seconds since the epoch")
 
 
+class UploadRecord(_FileDocument):
+    """`uploads/{tenant}/{key}`: an upload, whose key is that of the file that it becomes."""
+
+    key: FileKey
+    tenant: TenantName
+    filename: str
+    purpose: str
+    bytes: int = Field(description="that the parts have to come to")
+    created: float = Field(description="seconds since the epoch")
+    expires: float = Field(description="seconds since the epoch")
+    kept: float | None = Field(default=None, description="seconds for which the file is kept")
+    state: Literal["pending", "completed", "cancelled"] = "pending"
+    blocks: tuple[str, ...] = Field(default=(), description="of which the file is made, in order")
+    md5: str | None = Field(default=None, description="that the file has to have, in hexadecimal")
+
+
 class Creation(_FileDocument):
     """`creations/{tenant}/{digest}`: which job the latest request of its kind has made.
 
@@ -48,7 +64,7 @@ class Creation(_FileDocument):
     created: float = Field(description="seconds since the epoch")
 
 
-DueKind = Literal["file", "content", "output", "errors", "creation"]
+DueKind = Literal["file", "content", "output", "errors", "creation", "upload"]
 
 
 class Due(_FileDocument):

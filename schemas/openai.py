@@ -22,7 +22,7 @@ BatchStatus = Literal[
     "cancelling",
     "cancelled",
 ]
-FilePurpose = Literal["batch", "batch_output"]
+UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
 PURPOSES: Final = ("batch", "fine-tune", "assistants", "vision", "user_data", "evals")
 """What a file may be uploaded for; `batch` is what batches take."""
 
@@ -90,6 +90,46 @@ class FileDeleted(_Told):
     id: str
     object: Literal["file"] = "file"
     deleted: Literal[True] = True
+
+
+class UploadCreate(_Asked):
+    """The body of `POST /v1/uploads`."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    filename: Annotated[str, Field(max_length=1024)]
+    mime_type: str
+    purpose: str
+    expires_after: ExpiresAfter | None = None
+
+
+class UploadComplete(_Asked):
+    """The body of `POST /v1/uploads/{id}/complete`."""
+
+    part_ids: Annotated[list[str], Field(max_length=50_000)]
+    md5: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{32}$")] | None = None
+
+
+class Upload(_Told):
+    """A file that comes in parts."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: UploadStatus
+    file: File | None = None
+
+
+class UploadPart(_Told):
+    """A part of an upload."""
+
+    id: str
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int
+    upload_id: str
 
 
 class BatchLineError(_Told):

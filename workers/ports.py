@@ -125,6 +125,12 @@ class Transfers(Protocol):
     Errors are those of `Blobs`.
     """
 
+    async def stage(self, ref: BlobRef, block_id: str, data: bytes) -> None:
+        """Stage bytes as a block of a blob; all ids of its blocks are of one length."""
+
+    async def staged(self, ref: BlobRef) -> Mapping[str, int]:
+        """The sizes of the blocks that are staged for a blob, by their ids; none is fine."""
+
     async def link(self, ref: BlobRef, seconds: float, filename: str) -> str:
         """A URL at which anybody may read a blob, and nothing else, for so long.
 

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from azure.core.credentials import AccessToken
+from azure.storage.blob import UserDelegationKey
 from azure.storage.blob.aio import BlobServiceClient
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -114,3 +116,31 @@ async def test_an_identity_reads_writes_and_copies(certificate: Path) -> None:
         assert (await blobs.read(whole)).data == b"line\n"
     assert identity.scopes == {"https://storage.azure.com/.default"}
     assert lent == {f"Bearer {(await identity.get_token()).token}"}
+
+
+async def test_links_are_signed_for_an_identity_by_a_key_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Azurite gives out no delegation keys, so here one is made up."""
+    asked: list[tuple[datetime, datetime]] = []
+
+    async def delegate(_service: Any, start: datetime, until: datetime) -> Any:
+        asked.append((start, until))
+        key: Any = UserDelegationKey()  # type: ignore[no-untyped-call]
+        key.signed_oid = key.signed_tid = "11111111-2222-3333-4444-555555555555"
+        key.signed_start, key.signed_expiry = start.isoformat(), until.isoformat()
+        key.signed_service, key.signed_version = "b", "2025-01-05"
+        key.value = base64.b64encode(b"k" * 32).decode()
+        return key
+
+    monkeypatch.setattr(BlobServiceClient, "get_user_delegation_key", delegate)
+    async with BlobServiceClient("https://there.blob.core.windows.net", Identity()) as service:
+        blobs = AzureBlobs(service, Identity())
+        links = [await blobs.link(BlobRef("box", name), 900.0, "a.jsonl") for name in "ab"]
+    assert len(asked) == 1
+    for link, name in zip(links, "ab", strict=True):
+        parts = urlsplit(link)
+        query = parse_qs(parts.query)
+        assert parts.path == f"/box/{name}"
+        assert "skoid" in query, "a user delegation, and no account key"
+        assert (query["sp"], query["sr"], query["spr"]) == (["r"], ["b"], ["https"])

@@ -61,7 +61,7 @@ class MemoryBlobs:
         append_blocks: int = APPEND_BLOCKS,
     ) -> None:
         self.blobs: dict[BlobRef, MemoryBlob] = {}
-        self.staged: dict[BlobRef, dict[str, bytes]] = {}
+        self.staged_blocks: dict[BlobRef, dict[str, bytes]] = {}
         self._clock = clock
         self._containers = None if containers is None else set(containers)
         self._append_blocks = append_blocks
@@ -183,17 +183,26 @@ class MemoryBlobs:
         await asyncio.sleep(0)
         self._container(ref.container)
         data = bytes(self._existing(source).data)
-        self.staged.setdefault(ref, {})[block_id] = data
+        self.staged_blocks.setdefault(ref, {})[block_id] = data
 
     async def commit(
         self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
     ) -> None:
         await asyncio.sleep(0)
         self._absent(ref)
-        staged = self.staged.get(ref, {})
+        staged = self.staged_blocks.get(ref, {})
         if not staged.keys() >= set(block_ids):
             raise StorageError("a block of the list is not there")
         self._put(ref, b"".join(staged[block] for block in block_ids), content_type, None)
+
+    async def stage(self, ref: BlobRef, block_id: str, data: bytes) -> None:
+        await asyncio.sleep(0)
+        self._container(ref.container)
+        self.staged_blocks.setdefault(ref, {})[block_id] = data
+
+    async def staged(self, ref: BlobRef) -> Mapping[str, int]:
+        await asyncio.sleep(0)
+        return {block: len(data) for block, data in self.staged_blocks.get(ref, {}).items()}
 
     async def link(self, ref: BlobRef, seconds: float, filename: str) -> str:
         await asyncio.sleep(0)
@@ -247,7 +256,7 @@ class MemoryBlobs:
             content_type=content_type,
             metadata={key.lower(): value for key, value in (metadata or {}).items()},
         )
-        self.staged.pop(ref, None)
+        self.staged_blocks.pop(ref, None)
         return self.blobs[ref].etag
 
 

@@ -35,6 +35,7 @@ DOCUMENTS: Final[Mapping[str, type]] = {
     "done.json": listed.Done,
     "nightly.json": Night,
     "file.json": files.FileRecord,
+    "upload.json": files.UploadRecord,
     "creation.json": files.Creation,
     "due.json": files.Due,
     "deployment.json": DeploymentHealth,

@@ -113,7 +113,7 @@ class Users:
         for name in ("errors.jsonl", "output.jsonl"):
             ref = BlobRef("results", f"{folder}/{name}")
             if act == "discard":
-                blobs.staged.pop(ref, None)
+                blobs.staged_blocks.pop(ref, None)
             else:
                 with contextlib.suppress(BlobExists):
                     await blobs.create(ref, b"mine\n")

@@ -244,6 +244,22 @@ class AzureBlobs:
                 read_timeout=BULK_SILENCE_SECONDS,
             )
 
+    async def stage(self, ref: BlobRef, block_id: str, data: bytes) -> None:
+        """Stage bytes as a block of a blob."""
+        async with deadline(ref, BlobChanged, BULK_SECONDS):
+            await self._blob(ref).stage_block(
+                block_id, data, length=len(data), read_timeout=BULK_SILENCE_SECONDS
+            )
+
+    async def staged(self, ref: BlobRef) -> Mapping[str, int]:
+        """The sizes of the blocks that are staged for a blob, by their ids."""
+        try:
+            async with deadline(ref, BlobChanged):
+                _, staged = await self._blob(ref).get_block_list("uncommitted")
+        except BlobMissing:
+            return {}
+        return {block.id: block.size for block in staged}
+
     async def link(self, ref: BlobRef, seconds: float, filename: str) -> str:
         """A URL at which anybody may read a blob for so long: see `workers.ports.Transfers`."""
         return await self._links.link(ref, seconds, filename)

@@ -8,6 +8,8 @@ _BATCH: Final = re.compile(rf"batch_(?P<job>{JOB})")
 _FILE: Final = re.compile(
     rf"file-(?:(?P<key>[0-9]{{13}}-[0-9a-f]{{16}})|(?P<job>{JOB})(?:-(?P<part>output|errors))?)"
 )
+_UPLOAD: Final = re.compile(r"upload_(?P<key>[0-9]{13}-[0-9a-f]{16})")
+_PART: Final = re.compile(r"part_(?P<block>[0-9a-f]{32})")
 _CONTENT: Final = re.compile(r"[a-z0-9-]+/(?P<key>[0-9]{13}-[0-9a-f]{16})\.jsonl")
 
 ResultPart = Literal["output", "errors"]
@@ -50,6 +52,28 @@ def input_id(job: str, door: str, name: str) -> str:
     """The id of a job's input: the uploaded file's, or one made of the job's id."""
     match = _CONTENT.fullmatch(name) if door == "http" else None
     return file_id(match["key"] if match else job)
+
+
+def upload_id(key: str) -> str:
+    """The id of an upload, which has the key of the file that it becomes."""
+    return f"upload_{key}"
+
+
+def read_upload_id(text: str) -> str | None:
+    """The key of an upload; None where the id is no upload's."""
+    match = _UPLOAD.fullmatch(text)
+    return None if match is None else match["key"]
+
+
+def part_id(block: str) -> str:
+    """The id of a part, which is a block of its upload's content."""
+    return f"part_{block}"
+
+
+def read_part_id(text: str) -> str | None:
+    """The block that a part is; None where the id is no part's."""
+    match = _PART.fullmatch(text)
+    return None if match is None else match["block"]
 
 
 def result_id(job: str, part: ResultPart) -> str:

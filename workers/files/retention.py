@@ -15,6 +15,8 @@ from workers.ports import BlobRef
 AGAIN_SECONDS: Final = 3600.0
 """After which results are looked at again whose job has not ended."""
 
+_OF_FILES: Final = frozenset({"file", "content", "upload"})
+
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ class Retention:
         read: frozenset[BlobRef] | None = None
         async for due in self._files.due(self._clock()):
             try:
-                if due.kind in ("file", "content") and read is None:
+                if due.kind in _OF_FILES and read is None:
                     read = await self._read_by_jobs()
                 if await self._done(due, read or frozenset()):
                     await self._files.settle(due)
@@ -51,6 +53,9 @@ class Retention:
                 return await self._forget(due)
             case "file":
                 await self._files.remove(due.tenant, due.name)
+                return await self._delete_content(due, read)
+            case "upload":
+                await self._files.drop(due.tenant, due.name)
                 return await self._delete_content(due, read)
             case "content":
                 return await self._delete_content(due, read)

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from schemas.files import Creation, Due, FileRecord, due_name
+from schemas.files import Creation, Due, FileRecord, UploadRecord, due_name
 from workers.errors import first_of
 from workers.files.names import content_name
-from workers.jobs.store import JobStore
+from workers.jobs.store import JobStore, Versioned
 from workers.ports import BlobRef
 
 CREATION_SECONDS: Final = 86400.0
@@ -63,6 +63,30 @@ class FileStore:
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
         return [record for task in found if (record := task.result()) is not None]
+
+    # -- uploads
+
+    def _upload(self, tenant: str, key: str) -> BlobRef:
+        return BlobRef(self._container, f"uploads/{tenant}/{key}")
+
+    async def begin(self, upload: UploadRecord) -> UploadRecord:
+        """Store a new upload; gives the one that stands."""
+        return await self._documents.create_document(
+            self._upload(upload.tenant, upload.key), upload
+        )
+
+    async def upload(self, tenant: str, key: str) -> Versioned[UploadRecord] | None:
+        """An upload of a tenant, or None."""
+        return await self._documents.held(UploadRecord, self._upload(tenant, key))
+
+    async def end(self, upload: UploadRecord, etag: str) -> bool:
+        """Swap an upload; False: somebody else has changed it."""
+        ref = self._upload(upload.tenant, upload.key)
+        return await self._documents.replace(ref, upload, etag) is not None
+
+    async def drop(self, tenant: str, key: str) -> None:
+        """Remember an upload no more."""
+        await self.blobs.delete(self._upload(tenant, key))
 
     # -- creations
 

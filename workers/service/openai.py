@@ -9,6 +9,7 @@ from workers.api.openai.batches import BatchesApi
 from workers.api.openai.creating import BatchCreator
 from workers.api.openai.door import OpenAiDoor
 from workers.api.openai.files import FilesApi
+from workers.api.openai.uploads import UploadsApi
 from workers.files.store import FileStore
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
@@ -47,4 +48,5 @@ def openai_door(
         rng=rng,
     )
     batches = BatchesApi(creator, jobs.store, jobs.index, jobs.actions, clock=clock)
-    return OpenAiDoor(files_api, batches, settings=settings, clock=clock, rng=rng)
+    uploads = UploadsApi(files_api, files, transfers, clock=clock, rng=rng)
+    return OpenAiDoor(files_api, uploads, batches, settings=settings, clock=clock, rng=rng)

@@ -12,19 +12,26 @@ from workers.api.openai.batches import BatchesApi
 from workers.api.openai.files import FilesApi
 from workers.api.openai.operations import (
     ActOnBatch,
+    AddPart,
+    BatchOperation,
+    CancelUpload,
+    CompleteUpload,
     CreateBatch,
     CreateFile,
+    CreateUpload,
     DeleteFile,
+    FileOperation,
     ListBatches,
     ListFiles,
-    ListModels,
     OpenAiOperation,
     ReadBatch,
     ReadContent,
     ReadEvents,
     ReadFile,
+    UploadOperation,
     route,
 )
+from workers.api.openai.uploads import UploadsApi
 from workers.settings import Settings
 
 MOST_BYTES: Final = 100 * 1024 * 1024
@@ -39,6 +46,7 @@ class OpenAiDoor:
     def __init__(
         self,
         files: FilesApi,
+        uploads: UploadsApi,
         batches: BatchesApi,
         *,
         settings: Settings,
@@ -46,6 +54,7 @@ class OpenAiDoor:
         rng: random.Random,
     ) -> None:
         self._files = files
+        self._uploads = uploads
         self._batches = batches
         self._settings = settings
         self._clock = clock
@@ -63,6 +72,16 @@ class OpenAiDoor:
         return await self._answer(caller, route(call), call)
 
     async def _answer(self, caller: Caller, operation: OpenAiOperation, call: HttpCall) -> AnyReply:
+        if isinstance(operation, FileOperation):
+            return await self._on_files(caller, operation, call)
+        if isinstance(operation, UploadOperation):
+            return await self._on_uploads(caller, operation, call)
+        if isinstance(operation, BatchOperation):
+            return await self._on_batches(caller, operation, call)
+        settings = self._settings
+        return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
+
+    async def _on_files(self, caller: Caller, operation: FileOperation, call: HttpCall) -> AnyReply:
         match operation:
             case CreateFile():
                 return await self._files.create(caller, call)
@@ -74,6 +93,24 @@ class OpenAiDoor:
                 return await self._files.content(caller, file)
             case ReadFile(id=file):
                 return await self._files.read(caller, file)
+
+    async def _on_uploads(
+        self, caller: Caller, operation: UploadOperation, call: HttpCall
+    ) -> AnyReply:
+        match operation:
+            case CreateUpload():
+                return await self._uploads.create(caller, call)
+            case AddPart(id=key):
+                return await self._uploads.add_part(caller, key, call)
+            case CompleteUpload(id=key):
+                return await self._uploads.complete(caller, key, call)
+            case CancelUpload(id=key):
+                return await self._uploads.cancel(caller, key)
+
+    async def _on_batches(
+        self, caller: Caller, operation: BatchOperation, call: HttpCall
+    ) -> AnyReply:
+        match operation:
             case CreateBatch():
                 return await self._batches.create(caller, call)
             case ListBatches():
@@ -84,9 +121,6 @@ class OpenAiDoor:
                 return await self._batches.events(caller, job)
             case ReadBatch(id=job):
                 return await self._batches.read(caller, job)
-            case ListModels():
-                settings = self._settings
-                return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
 
 
 def check_length(headers: Mapping[str, str], method: str, held: int) -> None:

@@ -59,11 +59,12 @@ class FilesApi:
         if file is None:
             raise _missing("file")
         purpose, kept = purpose_of(form.fields.get("purpose")), _kept(form)
-        self._check_size(len(file.data))
+        self.check_size(len(file.data))
         record = await self._keep(caller, file, purpose, kept)
         return _told(shapes.uploaded(record))
 
-    def _check_size(self, size: int) -> None:
+    def check_size(self, size: int) -> None:
+        """Whether a file may be so large, in bytes. Raises HttpRefusal with 413."""
         most = self._settings.max_file_bytes
         if size > most:
             raise HttpRefusal(
@@ -154,6 +155,8 @@ class FilesApi:
             now = self._clock()
             due = Due(kind="content", tenant=caller.tenant, name=wanted.key, at=now)
             await self._files.owe(due)
+            # Else a completion that is repeated would name it again.
+            await self._files.drop(caller.tenant, wanted.key)
             await self._files.remove(caller.tenant, wanted.key)
             return _told(FileDeleted(id=file_id(wanted.key)))
         told, ref, _ = await self._place(caller, wanted)

@@ -9,11 +9,13 @@ from schemas.requests import deeper_than
 from workers.api.http import HttpCall, HttpRefusal
 from workers.api.matching import Operation, digits, find, routes
 from workers.api.routing import Action
-from workers.files.names import FileId, read_batch_id, read_file_id
+from workers.files.names import FileId, read_batch_id, read_file_id, read_upload_id
 
-MAX_JSON_BYTES: Final = 256 * 1024
+MAX_JSON_BYTES: Final = 4 * 1024 * 1024
+"""Fifty thousand ids of parts, and options of any length that they may have."""
 _DEEPEST: Final = 32
 _FILE: Final = ("file_not_found", "there is no such file")
+_UPLOAD: Final = ("upload_not_found", "there is no such upload")
 _BATCH: Final = ("batch_not_found", "there is no such batch")
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -33,6 +35,14 @@ def _batch(text: object) -> str:
     return found
 
 
+def _upload(text: object) -> str:
+    found = read_upload_id(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("not an id of an upload")
+    return found
+
+
+_KeyOfUpload = Annotated[str, BeforeValidator(_upload)]
 _FileId = Annotated[FileId, BeforeValidator(_file)]
 _JobOfBatch = Annotated[str, BeforeValidator(_batch)]
 
@@ -63,6 +73,27 @@ class DeleteFile(ReadFile):
 
 class ReadContent(ReadFile):
     """`GET /v1/files/{id}/content`."""
+
+
+class CreateUpload(Operation):
+    """`POST /v1/uploads`: the body is an `UploadCreate`."""
+
+
+class _OfUpload(Operation):
+    unknown: ClassVar = _UPLOAD
+    id: _KeyOfUpload
+
+
+class AddPart(_OfUpload):
+    """`POST /v1/uploads/{id}/parts`: the body is a form of `data`."""
+
+
+class CompleteUpload(_OfUpload):
+    """`POST /v1/uploads/{id}/complete`: the body is an `UploadComplete`."""
+
+
+class CancelUpload(_OfUpload):
+    """`POST /v1/uploads/{id}/cancel`."""
 
 
 class CreateBatch(Operation):
@@ -97,19 +128,10 @@ class ListModels(Operation):
     """`GET /v1/models`: the deployments' models, and the routes."""
 
 
-OpenAiOperation = (
-    CreateFile
-    | ListFiles
-    | ReadFile
-    | DeleteFile
-    | ReadContent
-    | CreateBatch
-    | ListBatches
-    | ReadBatch
-    | ActOnBatch
-    | ReadEvents
-    | ListModels
-)
+FileOperation = CreateFile | ListFiles | DeleteFile | ReadContent | ReadFile
+UploadOperation = CreateUpload | AddPart | CompleteUpload | CancelUpload
+BatchOperation = CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadBatch
+OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ListModels
 
 ROUTES: Final = routes(
     ("POST", "/files", CreateFile),
@@ -117,6 +139,10 @@ ROUTES: Final = routes(
     ("GET", "/files/{id}", ReadFile),
     ("DELETE", "/files/{id}", DeleteFile),
     ("GET", "/files/{id}/content", ReadContent),
+    ("POST", "/uploads", CreateUpload),
+    ("POST", "/uploads/{id}/parts", AddPart),
+    ("POST", "/uploads/{id}/complete", CompleteUpload),
+    ("POST", "/uploads/{id}/cancel", CancelUpload),
     ("POST", "/batches", CreateBatch),
     ("GET", "/batches", ListBatches),
     ("GET", "/batches/{id}", ReadBatch),

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from schemas.deployments import Deployment
-from schemas.files import FileRecord
+from schemas.files import FileRecord, UploadRecord
 from schemas.jobs import TERMINAL, Job, JobState, JobStatus, Reason
 from schemas.openai import (
     Batch,
@@ -18,11 +18,13 @@ from schemas.openai import (
     File,
     Model,
     RequestCounts,
+    Upload,
+    UploadStatus,
 )
 from schemas.plans import LineError
 from schemas.results import ManifestFile
 from workers.api.http import JsonReply
-from workers.files.names import ResultPart, batch_id, file_id, input_id, result_id
+from workers.files.names import ResultPart, batch_id, file_id, input_id, result_id, upload_id
 
 _USUAL: Final = "/v1/chat/completions"
 """The endpoint of a batch whose rows may ask for any, as jobs of other doors."""
@@ -172,6 +174,25 @@ def uploaded(record: FileRecord) -> File:
         filename=record.filename,
         purpose=record.purpose,
         expires_at=None if record.expires is None else int(record.expires),
+    )
+
+
+def upload_status(record: UploadRecord, now: float) -> UploadStatus:
+    """An upload's state, as time has it."""
+    return "expired" if record.state == "pending" and now >= record.expires else record.state
+
+
+def upload_of(record: UploadRecord, file: FileRecord | None, now: float) -> Upload:
+    """An upload, with the file that it has become."""
+    return Upload(
+        id=upload_id(record.key),
+        bytes=record.bytes,
+        created_at=int(record.created),
+        expires_at=int(record.expires),
+        filename=record.filename,
+        purpose=record.purpose,
+        status=upload_status(record, now),
+        file=None if file is None else uploaded(file),
     )
 
 
