@@ -10,11 +10,11 @@ from schemas.openai import Batch
 from schemas.plans import Verdict
 from workers.api.access import Caller
 from workers.api.acting import JobActions
-from workers.api.http import HttpCall, HttpRefusal, JsonReply
+from workers.api.http import BytesReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
 from workers.api.openai.creating import BatchCreator
 from workers.api.openai.operations import ActOnBatch, ListBatches
-from workers.errors import first_of
+from workers.errors import BlobMissing, first_of
 from workers.files.names import read_batch_id
 from workers.jobs import events
 from workers.jobs.index import JobIndex
@@ -54,6 +54,16 @@ class BatchesApi:
         """What has happened to a batch."""
         batch = await self._batch(await self._job(caller, job_id))
         return shapes.listed(shapes.events_of(batch))
+
+    async def manifest(self, caller: Caller, job_id: str) -> BytesReply:
+        """A batch's manifest as it was written. 404 before the batch has ended."""
+        job = await self._job(caller, job_id)
+        try:
+            stored = await self._store.blobs.read(self._store.result(job, "manifest.json"))
+        except BlobMissing:
+            message = "the batch has not ended: its manifest is written at its end"
+            raise HttpRefusal(404, "manifest_not_found", message, param="id") from None
+        return BytesReply(200, stored.data, content_type="application/json")
 
     async def act(self, caller: Caller, asked: ActOnBatch) -> JsonReply:
         """Cancel, pause or resume a batch. 409 where its state does not allow it."""

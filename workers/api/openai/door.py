@@ -28,6 +28,7 @@ from workers.api.openai.operations import (
     ReadContent,
     ReadEvents,
     ReadFile,
+    ReadManifest,
     UploadOperation,
     route,
 )
@@ -119,6 +120,8 @@ class OpenAiDoor:
                 return await self._batches.act(caller, operation)
             case ReadEvents(id=job):
                 return await self._batches.events(caller, job)
+            case ReadManifest(id=job):
+                return await self._batches.manifest(caller, job)
             case ReadBatch(id=job):
                 return await self._batches.read(caller, job)
 

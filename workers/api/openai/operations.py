@@ -124,13 +124,17 @@ class ReadEvents(ReadBatch):
     """`GET /v1/batches/{id}/events`: what has happened to it, the latest first."""
 
 
+class ReadManifest(ReadBatch):
+    """`GET /v1/batches/{id}/manifest`: what its results hold, and the proof."""
+
+
 class ListModels(Operation):
     """`GET /v1/models`: the deployments' models, and the routes."""
 
 
 FileOperation = CreateFile | ListFiles | DeleteFile | ReadContent | ReadFile
 UploadOperation = CreateUpload | AddPart | CompleteUpload | CancelUpload
-BatchOperation = CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadBatch
+BatchOperation = CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadManifest | ReadBatch
 OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ListModels
 
 ROUTES: Final = routes(
@@ -148,6 +152,7 @@ ROUTES: Final = routes(
     ("GET", "/batches/{id}", ReadBatch),
     ("POST", "/batches/{id}/(?P<action>cancel|pause|resume)", ActOnBatch),
     ("GET", "/batches/{id}/events", ReadEvents),
+    ("GET", "/batches/{id}/manifest", ReadManifest),
     ("GET", "/models", ListModels),
 )
 
