@@ -5,8 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from phi3batch.arguments import parser
 from phi3batch.mistakes import Ended, Mistake
-from phi3batch.usage import WRONG_USAGE, parser
+from phi3batch.usage import WRONG_USAGE
 
 INTERRUPTED = 130
 _PIPE_CLOSED = 141
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         # Only the command's own module: the SDK alone takes most of a second.
-        command = importlib.import_module(f"phi3batch.commands.{given.command}")
+        command = importlib.import_module(f"phi3batch.commands.{given.module}")
         status: int = command.run(given)
         sys.stdout.flush()
     except Mistake as mistake:

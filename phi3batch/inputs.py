@@ -42,13 +42,13 @@ def options_of(given: Namespace) -> JobOptions:
 
 
 @contextmanager
-def prepared(given: Namespace, tell: Callable[[NotAsked], None]) -> Iterator[Prepared]:
+def prepared(given: Namespace, file: str, tell: Callable[[NotAsked], None]) -> Iterator[Prepared]:
     """The file of requests; one that was made goes at the end. `tell` gets what it could not ask.
 
     Raises Mistake.
     """
     with ExitStack() as stack:
-        source, name = _source(given, stack)
+        source, name = _source(file, stack)
         tasks = [_task(each, given.system) for each in given.tasks]
         tabular = (given.format or format_of(source)) != "jsonl"
         if not tasks and not tabular:
@@ -56,7 +56,7 @@ def prepared(given: Namespace, tell: Callable[[NotAsked], None]) -> Iterator[Pre
             return
         if not tasks:
             raise Mistake(
-                f"{given.file} is a table: say what is asked of each row, with "
+                f"{file} is a table: say what is asked of each row, with "
                 "--prompt 'Summarise: {column}' or --embed column"
             )
         if options_of(given).template is not None:
@@ -70,17 +70,17 @@ def prepared(given: Namespace, tell: Callable[[NotAsked], None]) -> Iterator[Pre
         yield Prepared(target, target.name, naming)
 
 
-def _source(given: Namespace, stack: ExitStack) -> tuple[Path, str]:
-    if given.file != _STANDARD_INPUT:
-        path = Path(given.file)
+def _source(file: str, stack: ExitStack) -> tuple[Path, str]:
+    if file != _STANDARD_INPUT:
+        path = Path(file)
         if not path.is_file():
             raise Mistake(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
         return path, path.name
     # Read twice, and some formats from their end.
     path = _temporary(stack) / "stdin"
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return path, "stdin.jsonl"
+    with path.open("wb") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+    return path, path.name
 
 
 def _temporary(stack: ExitStack) -> Path:

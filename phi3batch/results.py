@@ -1,13 +1,13 @@
 """Results at home: folders of output.jsonl, errors.jsonl and manifest.json, by custom_id."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
-from msgspec import DecodeError
+from msgspec import DecodeError, Struct
+from msgspec.json import Decoder
 
 from phi3batch.answers import NO_ANSWER, Cell, head_of, kind_of, value_of
 from phi3batch.mistakes import Mistake
@@ -52,12 +52,14 @@ class Results:
         return Cell(value_of(file.readline()))
 
     def _read(self, folder: Path) -> None:
-        if not any((folder / name).is_file() for name in (OUTPUT, ERRORS)):
-            raise Mistake(f"{folder} holds no results: neither {OUTPUT} nor {ERRORS}")
-        for custom_id, _, code in self._lines(folder / ERRORS):
+        manifest = _manifest_in(folder)
+        output, errors = (Path(each.name).name for each in (manifest.output, manifest.errors))
+        if not any((folder / name).is_file() for name in (output, errors)):
+            raise Mistake(f"{folder} holds no results: neither {output} nor {errors}")
+        for custom_id, _, code in self._lines(folder / errors):
             self._errors[custom_id] = sys.intern(code or "unknown")
         at = len(self._files)
-        for custom_id, offset, code in self._lines(folder / OUTPUT, kinds=True):
+        for custom_id, offset, code in self._lines(folder / output, kinds=True):
             if code is None:
                 self._places[custom_id] = at, offset
 
@@ -87,8 +89,26 @@ class Results:
 
 def naming_in(folder: Path) -> Naming | None:
     """How the table was named that a folder's results are of; None where it is not said."""
+    return Naming.from_metadata(_manifest_in(folder).options.get("metadata") or {})
+
+
+class _Named(Struct, frozen=True):
+    name: str
+
+
+class _Proof(Struct):
+    """What of a manifest counts here, whichever version wrote it."""
+
+    options: dict[str, Any] = {}
+    output: _Named = _Named(OUTPUT)
+    errors: _Named = _Named(ERRORS)
+
+
+_decode = Decoder(_Proof).decode
+
+
+def _manifest_in(folder: Path) -> _Proof:
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        return Naming.from_metadata(manifest["options"].get("metadata") or {})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
+        return _decode((folder / MANIFEST).read_bytes())
+    except (OSError, DecodeError):
+        return _Proof()

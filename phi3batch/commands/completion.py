@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import shtab
 
-from phi3batch.usage import parser
+from phi3batch.arguments import parser
 
 
 def run(given: Namespace) -> int:

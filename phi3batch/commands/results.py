@@ -13,21 +13,46 @@ from phi3batch.results import Results, naming_in
 from phi3batch.tables import Table, open_table
 from phi3batch.tasks import Naming
 
-_ROWS_FAILED: Final = 3
+ROWS_FAILED: Final = 3
 _DEFAULT: Final = ("answer",)
 
 
 def run(given: Namespace) -> int:
-    """0 where the results are at home, 3 where no row of the table was answered."""
-    folders = [Path(each) for each in given.results]
+    """0 where the results are at home, 3 where no row was answered."""
+    folders, answered = _at_home(given)
     if given.join is None:
-        raise Mistake("say which table they belong to: --join TABLE")
+        for folder in folders:
+            print(folder)
+        return 0 if answered else ROWS_FAILED
     naming = _naming(given, folders)
     table = open_table(given.join, given.format)
     target = given.to or given.join.with_name(f"{given.join.stem}.answers{given.join.suffix}")
     summary = _join(table, target, folders, naming)
     _tell(given, target, summary)
-    return 0 if summary.whole or not summary.rows else _ROWS_FAILED
+    return 0 if summary.whole or not summary.rows else ROWS_FAILED
+
+
+def _at_home(given: Namespace) -> tuple[list[Path], bool]:
+    """The folders of all results, and whether any row was answered; batches' are downloaded."""
+    folders = [_folder(given, each) for each in given.results]
+    wanted = [each for each in given.results if not Path(each).is_dir()]
+    if given.out is not None and not wanted:
+        raise Mistake("-o says where batches' results go: these are folders already")
+    answered = len(wanted) < len(folders)
+    if wanted:
+        # Loads the SDK, which takes most of a second.
+        from phi3batch.fetching import fetch_ended  # noqa: PLC0415
+
+        for batch_id, folder in zip(given.results, folders, strict=True):
+            if batch_id in wanted:
+                answered |= fetch_ended(batch_id, folder).counts.succeeded > 0
+    return folders, answered
+
+
+def _folder(given: Namespace, name: str) -> Path:
+    if Path(name).is_dir() or given.out is None:
+        return Path(name)
+    return Path(given.out) / name if len(given.results) > 1 else Path(given.out)
 
 
 def _naming(given: Namespace, folders: list[Path]) -> Naming:

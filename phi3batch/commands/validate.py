@@ -1,6 +1,5 @@
 """`phi3batch validate`: what will the service make of a file?"""
 
-import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ import orjson
 from phi3batch.checking import DUPLICATE_CODE, Checker, Report, rules_for
 from phi3batch.inputs import REPEATED, Prepared, options_of, prepared
 from phi3batch.mistakes import Mistake
+from phi3batch.printing import print_json
 from phi3batch.tasks import NotAsked
 from workers.rows.reading import Refusal
 
@@ -32,7 +32,7 @@ def run(given: Namespace) -> int:
                       "message": f"row {task.row}: {task.message}"})  # fmt: skip
         checker.report.codes[task.code] += 1
 
-    with prepared(given, tell) as file, file.path.open("rb") as content:
+    with prepared(given, given.file, tell) as file, file.path.open("rb") as content:
         for refusal in checker.refusals(content):
             _tell(given, _told(refusal, file))
     report = checker.report
@@ -55,14 +55,14 @@ def _told(refusal: Refusal, file: Prepared) -> dict[str, Any]:
 
 def _tell(given: Namespace, refusal: Mapping[str, Any]) -> None:
     if given.json:
-        _print_json(refusal)
+        print_json(refusal)
     else:
         print(f"{refusal['message']} ({refusal['code']})")
 
 
 def _summarise(given: Namespace, report: Report) -> None:
     if given.json:
-        _print_json(
+        print_json(
             {
                 "rows": report.rows,
                 "requests": report.requests,
@@ -110,7 +110,3 @@ def _lines(report: Report) -> list[str]:
 def _shortened(request: Mapping[str, Any]) -> str:
     text = orjson.dumps(request).decode()
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE).decode())

@@ -109,11 +109,11 @@ def test_wrong_usage_is_one_line_and_status_2(
 
 def requests_of(table: Path, *arguments: str, folder: Path) -> None:
     """The results of a table whose requests the service has run."""
+    from phi3batch.arguments import parser
     from phi3batch.inputs import prepared
-    from phi3batch.usage import parser
 
     given = parser().parse_args(["validate", str(table), *arguments])
-    with prepared(given, lambda _: None) as file:
+    with prepared(given, given.file, lambda _: None) as file:
         folder.mkdir()
         run(file.path.read_bytes(), folder)
         assert file.naming is not None

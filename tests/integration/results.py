@@ -10,7 +10,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob.aio import BlobServiceClient
 
 from local import results
-from local.verifying import verify
+from phi3batch.verifying import verify
 from schemas.jobs import JobStatus
 from schemas.results import Manifest
 

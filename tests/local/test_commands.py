@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from azure.storage.blob.aio import BlobServiceClient
 
-from local import results, running, verifying
+from local import results, running
 from local.__main__ import main
 from local.azurite import Azurite
 from local.dropping import MAX_METADATA, metadata_for
 from local.progress import describe
 from local.staying import PORTS
+from phi3batch.verifying import verify
 from schemas.jobs import JobStatus
 from schemas.results import Counts, Manifest, Tokens
 from workers.intake.announcements import metadata_options
@@ -202,19 +203,19 @@ def test_verify_accepts_what_the_manifest_describes(
 def test_verify_names_each_difference(tmp_path: Path) -> None:
     manifest = write_results(tmp_path)
     (tmp_path / "output.jsonl").write_bytes(b'{"n":1}\n{"n":2}\n{"n":4}\n')
-    assert verifying.verify(manifest, tmp_path) == [
+    assert verify(manifest, tmp_path) == [
         "output.jsonl: the bytes of shard 1 are not those that were written"
     ]
     (tmp_path / "errors.jsonl").unlink()
-    assert "errors.jsonl is missing" in verifying.verify(manifest, tmp_path)
+    assert "errors.jsonl is missing" in verify(manifest, tmp_path)
     (tmp_path / "output.jsonl").write_bytes(b'{"n":1}\n')
-    assert "output.jsonl has 8 bytes, not 24" in verifying.verify(manifest, tmp_path)
+    assert "output.jsonl has 8 bytes, not 24" in verify(manifest, tmp_path)
 
 
 def test_verify_checks_that_counts_reconcile(tmp_path: Path) -> None:
     manifest = write_results(tmp_path)
     lost = manifest.model_copy(update={"counts": Counts(total=5, succeeded=3, invalid=1)})
-    assert verifying.verify(lost, tmp_path) == ["manifest.json counts 4 rows done of 5"]
+    assert verify(lost, tmp_path) == ["manifest.json counts 4 rows done of 5"]
 
 
 def test_verify_fails_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,7 +243,7 @@ async def test_what_is_fetched_is_called_as_the_manifest_has_it(
         await results.download(storage, "fetched/in/j", home)
     ours = {"output.2.jsonl", "errors.jsonl", "manifest.json"}
     assert {path.name for path in home.iterdir()} == ours == set(results.lie_in(home))
-    assert verifying.verify(results.manifest(home), home) == []
+    assert verify(results.manifest(home), home) == []
     results.copy(home, other)
     assert {path.name for path in other.iterdir()} == ours
 

@@ -1,0 +1,42 @@
+"""`phi3batch ls`: the latest batches."""
+
+from argparse import Namespace
+
+from phi3batch.printing import moment, print_columns, print_json
+from phi3batch.service import connected
+from phi3batch.tasks import METADATA_KEY
+from schemas.openai import Batch
+
+
+def run(given: Namespace) -> int:
+    """0: they are on standard output."""
+    with connected() as service:
+        batches = [each for each in service.batches(given.limit) if _wanted(given, each)]
+    if given.json:
+        for batch in batches:
+            print_json(batch)
+    elif batches:
+        head = ("ID", "STATUS", "ROWS", "FAILED", "CREATED", "ABOUT")
+        print_columns([head, *map(_columns, batches)])
+    return 0
+
+
+def _wanted(given: Namespace, batch: Batch) -> bool:
+    return given.status is None or given.status in (batch.status, _state(batch))
+
+
+def _state(batch: Batch) -> str:
+    return "paused" if batch.phi3.paused else batch.status
+
+
+def _columns(batch: Batch) -> tuple[str, ...]:
+    counts = batch.request_counts
+    about = {k: v for k, v in (batch.metadata or {}).items() if k != METADATA_KEY}
+    return (
+        batch.id,
+        _state(batch),
+        f"{counts.completed + counts.failed:,}/{counts.total:,}",
+        f"{counts.failed:,}",
+        moment(batch.created_at),
+        " ".join(f"{name}={value}" for name, value in about.items()) or batch.phi3.input,
+    )

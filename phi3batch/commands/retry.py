@@ -1,0 +1,62 @@
+"""`phi3batch retry`: ask again what a batch has not answered, in a batch of its own."""
+
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Final
+
+from phi3batch.fetching import fetch
+from phi3batch.mistakes import Ended
+from phi3batch.printing import print_json
+from phi3batch.progress import ENDED
+from phi3batch.service import NOT_DONE, BatchService, connected
+from phi3batch.watching import told, watch
+from schemas.openai import Batch
+
+_BESIDE: Final = ("endpoint", "completion_window", "metadata", "output_expires_after")
+
+
+def run(given: Namespace) -> int:
+    """0 where it was submitted, or there is nothing to retry; with --watch, as `watch`."""
+    with connected() as service:
+        batch = service.batch(given.id)
+        if batch.status not in ENDED:
+            raise Ended(NOT_DONE, f"{given.id} is {batch.status}: wait for it, or cancel it")
+        if batch.error_file_id is None:
+            print(f"{given.id} has no row without an answer", file=sys.stderr)
+            return 0
+        again = _again(service, batch)
+        if given.watch:
+            return watch(
+                service,
+                [again.id],
+                strict=given.strict,
+                interval=given.interval,
+                timeout=given.timeout,
+                tell=print_json if given.json else told,
+            )
+    if given.json:
+        print_json(again)
+    else:
+        print(again.id)
+        joined = f"phi3batch results {given.id} {again.id}"
+        print(f"once it has ended, both together: {joined} --join TABLE", file=sys.stderr)
+    return 0
+
+
+def _again(service: BatchService, batch: Batch) -> Batch:
+    """A batch of the errors, with the options of the first, that says so in its metadata."""
+    with tempfile.TemporaryDirectory(prefix="phi3batch-") as name:
+        folder = Path(name)
+        manifest = fetch(service, batch, folder)
+        errors = folder / f"{batch.id}.errors.jsonl"
+        (folder / Path(manifest.errors.name).name).rename(errors)
+        file_id = service.upload(errors, errors.name)
+    return service.create(
+        file_id,
+        endpoint=batch.endpoint,
+        window=batch.completion_window,
+        metadata={**(batch.metadata or {}), "retry_of": batch.id},
+        options={k: v for k, v in manifest.options.items() if k not in _BESIDE and v is not None},
+    )

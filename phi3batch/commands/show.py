@@ -1,0 +1,43 @@
+"""`phi3batch show`: everything that is known of a batch."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+
+from phi3batch.printing import moment, print_columns, print_json
+from phi3batch.progress import describe
+from phi3batch.service import connected
+from phi3batch.tasks import METADATA_KEY
+from schemas.openai import Batch
+
+_TIMES = ("created", "in_progress", "finalizing", "cancelling", "completed", "failed", "expired",
+          "cancelled", "expires")  # fmt: skip
+
+
+def run(given: Namespace) -> int:
+    """0: it is on standard output."""
+    with connected() as service:
+        batch = service.batch(given.id)
+    if given.json:
+        print_json(batch)
+        return 0
+    print(describe(batch))
+    print_columns(_lines(batch))
+    return 0
+
+
+def _lines(batch: Batch) -> Iterator[tuple[str, str]]:
+    yield "  input", f"{batch.phi3.input} ({batch.input_file_id})"
+    yield "  results", batch.phi3.results
+    for name, file in (("answers", batch.output_file_id), ("errors", batch.error_file_id)):
+        if file is not None:
+            yield f"  {name}", file
+    yield "  tokens", f"{batch.usage.input_tokens:,} read, {batch.usage.output_tokens:,} written"
+    for name in _TIMES:
+        if (at := getattr(batch, f"{name}_at")) is not None:
+            yield f"  {name}", moment(at)
+    for name, value in (batch.metadata or {}).items():
+        if name != METADATA_KEY:
+            yield f"  {name}", value
+    for error in batch.errors.data if batch.errors else ():
+        where = f"line {error.line}: " if error.line is not None else ""
+        yield f"  {error.code}", f"{where}{error.message}"

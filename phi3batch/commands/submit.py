@@ -1,0 +1,93 @@
+"""`phi3batch submit`: files and tables become batches."""
+
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from phi3batch.checking import DUPLICATE_CODE, Checker, rules_for
+from phi3batch.inputs import REPEATED, Prepared, options_of, prepared
+from phi3batch.mistakes import Mistake
+from phi3batch.printing import print_json
+from phi3batch.service import BatchService, connected
+from phi3batch.tasks import NotAsked
+from phi3batch.watching import told, watch
+from schemas.jobs import JobOptions
+from schemas.openai import Batch
+
+_SHOWN = 3
+
+
+def run(given: Namespace) -> int:
+    """0 where all were submitted; with --watch, as `watch`."""
+    options = options_of(given)
+    with connected() as service:
+        ids = [_submitted(service, given, file, options) for file in given.files]
+        if not given.watch:
+            return 0
+        return watch(
+            service,
+            ids,
+            strict=given.strict,
+            interval=given.interval,
+            timeout=given.timeout,
+            tell=print_json if given.json else told,
+        )
+
+
+def _submitted(service: BatchService, given: Namespace, name: str, options: JobOptions) -> str:
+    not_asked: list[NotAsked] = []
+    counted: Counter[str] = Counter()
+
+    def tell(task: NotAsked) -> None:
+        counted[task.code] += 1
+        if len(not_asked) < _SHOWN:
+            not_asked.append(task)
+
+    with prepared(given, name, tell) as file:
+        if file.naming is not None:
+            _refuse_repeated(file, options)
+        _tell_not_asked(name, counted, not_asked)
+        file_id = service.upload(file.path, file.name)
+        batch = _created(service, given, file, file_id)
+    if given.json:
+        if not given.watch:
+            print_json(batch)
+    elif not given.watch:
+        print(batch.id)
+    come_back = "" if given.watch else f"; follow it with: phi3batch watch {batch.id}"
+    print(f"{name} is {batch.id}{come_back}", file=sys.stderr)
+    return batch.id
+
+
+def _created(service: BatchService, given: Namespace, file: Prepared, file_id: str) -> Batch:
+    """The batch of a file: rows may ask for anything, and a bad one harms no other."""
+    wanted: dict[str, Any] = {"mixed": True, "on_invalid": "skip"}
+    wanted |= {**given.options, **dict(given.option)}
+    metadata: Mapping[str, str] = wanted.pop("metadata", {})
+    named = file.naming.as_metadata() if file.naming else {}
+    return service.create(
+        file_id,
+        endpoint=wanted.pop("endpoint", "/v1/chat/completions"),
+        window=wanted.pop("completion_window", "24h"),
+        metadata={**metadata, **dict(given.meta), **named},
+        options=wanted,
+    )
+
+
+def _refuse_repeated(file: Prepared, options: JobOptions) -> None:
+    """Raise Mistake where two rows of a table would have the same answers."""
+    with file.path.open("rb") as content:
+        for refusal in Checker(rules_for(options)).refusals(content):
+            if refusal.code == DUPLICATE_CODE:
+                raise Mistake(f"{refusal.custom_id}: {REPEATED}")
+
+
+def _tell_not_asked(name: str, counted: Counter[str], first: list[NotAsked]) -> None:
+    if not counted:
+        return
+    codes = ", ".join(f"{count:,} {code}" for code, count in counted.items())
+    print(f"{name}: not everything can be asked: {codes}", file=sys.stderr)
+    for task in first:
+        print(f"  row {task.row}: {task.message}", file=sys.stderr)

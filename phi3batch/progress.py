@@ -1,0 +1,85 @@
+"""How is a batch shown while it runs? A live line on a terminal, plain lines without one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+
+from schemas.openai import Batch
+
+ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+def describe(batch: Batch) -> str:
+    """One line: id, state, rows, rate, tokens, time left, and what it waits for."""
+    counts, more = batch.request_counts, batch.phi3
+    done = counts.completed + counts.failed
+    parts = [f"{batch.id} {'paused' if more.paused else batch.status}"]
+    if counts.total:
+        running = 0 if batch.status in ENDED else more.running or 0
+        parts.append(f"{done + running:,} of {counts.total:,} rows")
+        parts.append(f"{counts.completed:,} succeeded")
+        if counts.failed:
+            parts.append(f"{counts.failed:,} failed")
+    if batch.status == "in_progress":
+        if more.rate:
+            allowed = " allowed" if more.basis == "quota" else ""
+            parts.append(f"{more.rate:,.1f} rows/s{allowed}")
+        if more.seconds_left is not None:
+            parts.append(f"{timedelta(seconds=round(more.seconds_left))} left")
+    if batch.usage.total_tokens:
+        parts.append(f"{batch.usage.total_tokens:,} tokens")
+    if more.waiting is not None and batch.status not in ENDED:
+        whose = f" of {more.waiting['deployment']}" if "deployment" in more.waiting else ""
+        parts.append(f"waiting for {more.waiting['reason']}{whose}")
+    if batch.errors is not None and batch.errors.data:
+        first = batch.errors.data[0]
+        where = "" if first.line is None else f"line {first.line}: "
+        parts.append(f"{first.code}: {where}{first.message}")
+    return " · ".join(parts)
+
+
+class Display:
+    """Shows batches as they are read; each state of each is shown once at least."""
+
+    def __init__(self, live: Progress | None) -> None:
+        self._live = live
+        self._tasks: dict[str, TaskID] = {}
+        self._shown: dict[str, str] = {}
+
+    def show(self, batch: Batch) -> None:
+        """A batch as it is now."""
+        line = describe(batch)
+        if self._live is None:
+            if self._shown.get(batch.id) != line:
+                print(line, file=sys.stderr)
+            self._shown[batch.id] = line
+            return
+        if batch.id not in self._tasks:
+            self._tasks[batch.id] = self._live.add_task("", total=None)
+        counts = batch.request_counts
+        self._live.update(
+            self._tasks[batch.id],
+            description=line,
+            total=counts.total or None,
+            completed=counts.completed + counts.failed + (batch.phi3.running or 0),
+        )
+
+
+@contextmanager
+def display() -> Iterator[Display]:
+    """On standard error, for data go to standard output; live on a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Display(None)
+        return
+    text = TextColumn(
+        "{task.description}", markup=False, table_column=Column(no_wrap=False, overflow="fold")
+    )
+    with Progress(BarColumn(bar_width=16), text, console=console, transient=True) as live:
+        yield Display(live)

@@ -1,0 +1,149 @@
+"""The service behind its OpenAI doors, spoken to with the `openai` SDK."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import openai
+
+from phi3batch.mistakes import Ended, Mistake
+from schemas.openai import Batch, BatchEvent, File
+
+NOT_DONE: Final = 1
+NOT_ADMITTED: Final = 4
+IN_ONE_PIECE: Final = 100 * 1024 * 1024
+RETRIES: Final = 5
+_PAGE: Final = 100
+
+BatchAction = Literal["cancel", "pause", "resume"]
+
+
+class BatchService:
+    """Files and batches. What goes wrong is an `openai.OpenAIError`; `connected` tells it."""
+
+    def __init__(self, client: openai.OpenAI) -> None:
+        self._client = client
+
+    def upload(self, path: Path, name: str) -> str:
+        """The id of a file that is uploaded, in parts where it is large."""
+        if path.stat().st_size <= IN_ONE_PIECE:
+            with path.open("rb") as content:
+                return self._client.files.create(file=(name, content), purpose="batch").id
+        upload = self._client.uploads.upload_file_chunked(
+            file=path, mime_type="application/jsonl", purpose="batch", md5=_md5(path)
+        )
+        made = upload.file
+        if made is None:
+            raise Ended(NOT_DONE, f"{path}: the upload was not completed: try again")
+        return str(made.id)
+
+    def create(
+        self,
+        file_id: str,
+        *,
+        endpoint: str,
+        window: str,
+        metadata: Mapping[str, str],
+        options: Mapping[str, Any],
+    ) -> Batch:
+        """A batch of an uploaded file. `options` are the job's own, beside those named here."""
+        wanted: Any = {"completion_window": window, "endpoint": endpoint}
+        made = self._client.batches.create(
+            input_file_id=file_id,
+            metadata=dict(metadata),
+            extra_body={"phi3": dict(options)},
+            **wanted,
+        )
+        return _batch(made)
+
+    def batch(self, batch_id: str) -> Batch:
+        """A batch as it stands."""
+        return _batch(self._client.batches.retrieve(batch_id))
+
+    def batches(self, most: int) -> Iterator[Batch]:
+        """The latest batches, the newest first."""
+        return map(_batch, islice(self._client.batches.list(limit=min(most, _PAGE)), most))
+
+    def act(self, batch_id: str, action: BatchAction) -> Batch:
+        """A batch that is cancelled, paused or resumed from now on."""
+        path = f"/batches/{batch_id}/{action}"
+        return Batch.model_validate(self._client.post(path, cast_to=dict[str, Any]))
+
+    def events(self, batch_id: str) -> Sequence[BatchEvent]:
+        """What has happened to a batch, the latest first."""
+        told = self._client.get(f"/batches/{batch_id}/events", cast_to=dict[str, Any])
+        return [BatchEvent.model_validate(each) for each in told["data"]]
+
+    def files(self, most: int) -> Iterator[File]:
+        """The latest uploaded files, the newest first."""
+        found = islice(self._client.files.list(limit=min(most, _PAGE)), most)
+        return (File.model_validate(each.model_dump()) for each in found)
+
+    def manifest(self, batch_id: str) -> bytes:
+        """An ended batch's manifest as it was written."""
+        return self._client.get(f"/batches/{batch_id}/manifest", cast_to=bytes)
+
+    def delete(self, file_id: str) -> None:
+        """Delete an uploaded file."""
+        self._client.files.delete(file_id)
+
+    def download(self, file_id: str, target: Path) -> None:
+        """Write a file's content to a path, which has its name once it is whole."""
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with self._client.files.with_streaming_response.content(file_id) as content:
+                content.stream_to_file(part)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _md5(path: Path) -> str:
+    """What the service compares the whole file with."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "md5").hexdigest()
+
+
+def _batch(made: openai.BaseModel) -> Batch:
+    return Batch.model_validate(made.model_dump())
+
+
+@contextmanager
+def connected() -> Iterator[BatchService]:
+    """The service that the environment names. Raises Mistake, and Ended where it refuses."""
+    url = _address()
+    key = os.environ.get("PHI3BATCH_KEY") or os.environ.get("OPENAI_API_KEY")
+    if not key:
+        raise Mistake("no key: set PHI3BATCH_KEY, or OPENAI_API_KEY, to an API key of the service")
+    try:
+        with openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES) as client:
+            yield BatchService(client)
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise Ended(NOT_ADMITTED, _message(error)) from None
+    except openai.APIStatusError as error:
+        raise Ended(NOT_DONE, _message(error)) from None
+    except openai.APIConnectionError as error:
+        raise Ended(NOT_DONE, f"{url} cannot be reached: {error.__cause__ or error}") from None
+
+
+def _address() -> str:
+    """The base of the doors. Never a default: that would send rows to somebody else."""
+    if given := os.environ.get("PHI3BATCH_URL"):
+        plain = given.rstrip("/")
+        return plain if plain.endswith("/v1") else f"{plain}/v1"
+    if given := os.environ.get("OPENAI_BASE_URL"):
+        return given
+    raise Mistake(
+        "no address: set PHI3BATCH_URL, or OPENAI_BASE_URL, to where the service is, such as "
+        "http://127.0.0.1:7071"
+    )
+
+
+def _message(error: openai.APIStatusError) -> str:
+    body = error.body
+    told = body.get("message") if isinstance(body, dict) else None
+    return str(told or error.message)

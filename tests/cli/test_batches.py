@@ -1,0 +1,349 @@
+"""The commands against the doors: the SDK, a port, and the service in memory."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phi3batch import service as connecting
+from schemas.deployments import Task
+from schemas.outcomes import Outcome
+from tests.cli.serving import Served, serving
+from tests.cli.test_commands import ended
+from tests.doubles.service import Answering
+
+PROJECT = Path(__file__).parents[2]
+PROMPTS = '{"prompt": "hi"}\n{"prompt": "you"}\n'
+REVIEWS = "key,text\na,Great phone\nb,\nc,Awful\n"
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+class Failing(Answering):
+    """An endpoint that refuses rows with a word in them, as long as `word` is one."""
+
+    word = "bad"
+
+    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
+        if self.word and self.word in json.dumps(body):
+            await asyncio.sleep(0)
+            return Outcome("bad_request", 400, code="refused", message="no")
+        return await super().ask(task, body)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Failing:
+    return Failing()
+
+
+@pytest.fixture(scope="module")
+def running(endpoint: Failing) -> Iterator[Served]:
+    with serving(endpoint) as served:
+        yield served
+
+
+@pytest.fixture
+def served(running: Served, endpoint: Failing, monkeypatch: pytest.MonkeyPatch) -> Served:
+    monkeypatch.setenv("PHI3BATCH_URL", running.url)
+    monkeypatch.setenv("PHI3BATCH_KEY", "app")
+    running.calls.clear()
+    running.held, running.polls, endpoint.word = False, 0, "bad"
+    return running
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (path := tmp_path / "my.jsonl").write_text(PROMPTS)
+    return path
+
+
+def submitted(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert ended("submit", *arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("batch_")
+    assert out.count("\n") == 1
+    return out.strip()
+
+
+def test_three_commands_from_a_csv_to_its_answers(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table := prompts.with_name("reviews.csv")).write_text(REVIEWS)
+    tasks = ("--prompt", "Label: {text}", "--as", "label", "--embed", "text", "--id-column", "key")
+    assert ended("submit", str(table), *tasks, "--meta", "team=blue") == 0
+    out, err = capsys.readouterr()
+    batch = out.strip()
+    assert "not everything can be asked: 2 template_field" in err
+    assert f"{table} is {batch}; follow it with: phi3batch watch {batch}" in err
+    assert ended("watch", batch, "--interval", "0.01") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{batch} completed · 4 of 4 rows · 4 succeeded · ")
+    assert ended("results", batch, "--join", str(table)) == 0
+    assert capsys.readouterr().out == f"{table.with_name('reviews.answers.csv')}\n"
+    assert table.with_name("reviews.answers.csv").read_text().splitlines() == [
+        "key,text,label,label_error,embedding,embedding_error",
+        "a,Great phone,asked with 1 turns,,[0.5],",
+        "b,,,no_answer,,no_answer",
+        "c,Awful,asked with 1 turns,,[0.5],",
+    ]
+    assert sorted(each.name for each in (prompts.parent / batch).iterdir()) == [
+        "manifest.json",
+        "output.jsonl",
+    ]
+
+
+def test_a_bad_row_harms_no_other_and_the_status_says_so_where_wanted(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text(PROMPTS + "{\n")
+    assert ended("submit", str(prompts), "--watch", "--interval", "0.01") == 0
+    assert "2 succeeded · 1 failed" in capsys.readouterr().out
+    assert ended("submit", str(prompts), "--watch", "--interval", "0.01", "--strict") == 3
+    capsys.readouterr()
+    assert ended("submit", str(prompts), "--watch", "-O", "on_invalid=fail") == 1
+    assert "invalid_json" in capsys.readouterr().out
+
+
+def test_where_no_row_is_answered_the_status_is_3(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"prompt": "bad"}\n')
+    batch = submitted(capsys, str(prompts))
+    assert ended("watch", batch) == 3
+    assert ended("results", batch) == 3
+    assert (prompts.parent / batch / "errors.jsonl").exists()
+
+
+def test_a_retry_asks_what_is_missing_and_both_join_together(
+    served: Served, endpoint: Failing, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table := prompts.with_name("t.csv")).write_text("text\ngood\nbad\n")
+    first = submitted(capsys, str(table), "--prompt", "{text}", "-O", "max_tokens=7")
+    endpoint.word = ""
+    assert ended("retry", first, "--watch", "--interval", "0.01", "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["metadata"]["retry_of"] == first
+    assert again["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
+    assert served.service.endpoint.asked[-1][1]["max_tokens"] == 7
+    assert ended("results", first, again["id"], "-o", "out", "--join", str(table), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["whole"] == 2
+    assert (Path("out") / first / "errors.jsonl").exists()
+    assert ended("retry", again["id"]) == 0
+    assert "no row without an answer" in capsys.readouterr().err
+
+
+def test_options_and_metadata_reach_the_job(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("-O", "system_prompt=Be brief.", "--options", '{"completion_window": "2h"}')
+    batch = submitted(capsys, str(prompts), *options, "--meta", "a=b=c")
+    assert ended("show", batch, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["completion_window"], shown["metadata"]) == ("2h", {"a": "b=c"})
+    assert served.service.endpoint.asked[-1][1]["messages"][0]["content"] == "Be brief."
+    assert ended("show", batch) == 0
+    told = capsys.readouterr().out
+    assert f"{batch} completed · 2 of 2 rows" in told
+    assert "b=c" in told
+
+
+def test_lists_are_columns_or_json(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [submitted(capsys, str(prompts)) for _ in range(2)]
+    assert ended("ls", "--limit", "2") == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["ID", "STATUS", "ROWS", "FAILED", "CREATED", "ABOUT"]
+    assert {line.split()[0] for line in lines} == set(ids)
+    assert head.index("STATUS") == lines[0].index("completed")
+    assert ended("ls", "--status", "failed", "--limit", "2", "--json") == 0
+    assert capsys.readouterr().out == ""
+    assert ended("files", "ls", "--json", "--limit", "1") == 0
+    file = json.loads(capsys.readouterr().out)
+    assert (file["filename"], file["bytes"]) == ("my.jsonl", len(PROMPTS))
+    assert ended("files", "rm", file["id"]) == 0
+    assert ended("files", "rm", file["id"]) == 1
+    assert capsys.readouterr().err == "error: there is no such file\n"
+
+
+def test_pause_resume_and_cancel(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.polls = 1000
+    batch = submitted(capsys, str(prompts))
+    assert ended("pause", batch) == 0
+    assert f"{batch} paused" in capsys.readouterr().out
+    assert ended("ls", "--status", "paused", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["id"] == batch
+    assert ended("resume", batch) == 0
+    assert ended("cancel", batch, "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["status"] == "cancelling"
+    served.polls = 0
+    assert ended("watch", batch, "--interval", "0.01") == 1
+    assert f"{batch} cancelled" in capsys.readouterr().out
+    assert ended("pause", batch) == 1
+    assert "takes no pause" in capsys.readouterr().err
+    assert ended("events", batch) == 0
+    types = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    assert types[0] == "batch.validating"
+    assert types[-1] == "batch.cancelled"
+
+
+def test_results_are_not_fetched_before_the_end(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.polls = 1000
+    batch = submitted(capsys, str(prompts))
+    for command in ("results", "retry"):
+        assert ended(command, batch) == 1
+        assert f"{batch} is in_progress" in capsys.readouterr().err
+    assert ended("watch", batch, "--timeout", "0.1", "--interval", "0.05") == 124
+    assert f"come back with: phi3batch watch {batch}" in capsys.readouterr().err
+
+
+def test_what_was_changed_on_its_way_is_told(
+    served: Served,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    whole = connecting.BatchService.download
+
+    def changed(self: connecting.BatchService, file_id: str, target: Path) -> None:
+        whole(self, file_id, target)
+        target.write_bytes(target.read_bytes().replace(b"asked", b"faked"))
+
+    monkeypatch.setattr(connecting.BatchService, "download", changed)
+    assert ended("results", batch) == 1
+    assert "the bytes of shard 0 are not those that were written" in capsys.readouterr().err
+
+
+def test_a_table_with_repeated_ids_is_not_sent(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table := prompts.with_name("t.csv")).write_text("id,text\n1,a\n1,b\n")
+    assert ended("submit", str(table), "--prompt", "{text}") == 2
+    assert "1: another row has this id" in capsys.readouterr().err
+    assert served.calls == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"PHI3BATCH_KEY": "wrong"}, (4, "the API key is not known")),
+        ({"PHI3BATCH_KEY": ""}, (2, "set PHI3BATCH_KEY, or OPENAI_API_KEY")),
+        ({"PHI3BATCH_URL": ""}, (2, "set PHI3BATCH_URL, or OPENAI_BASE_URL")),
+        ({"PHI3BATCH_URL": "http://127.0.0.1:9"}, (1, "http://127.0.0.1:9/v1 cannot be reached")),
+    ],
+)
+def test_who_is_not_let_in_is_told_why(
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    expected: tuple[int, str],
+) -> None:
+    status, told = expected
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(connecting, "RETRIES", 0)
+    assert ended("ls") == status
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+    assert "wrong" not in err
+
+
+def test_the_sdks_own_settings_are_taken(
+    served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PHI3BATCH_URL", "PHI3BATCH_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{served.url}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "app")
+    assert ended("ls", "--limit", "1") == 0
+
+
+def test_ctrl_c_leaves_the_batch_running_and_says_how_to_come_back(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.polls = 100_000
+    batch = submitted(capsys, str(prompts))
+    with subprocess.Popen(
+        [sys.executable, "-m", "phi3batch", "watch", batch, "--interval", "0.05"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    ) as watching:
+        assert watching.stderr is not None
+        assert "in_progress" in watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        out, err = watching.communicate(timeout=60)
+    assert watching.returncode == 130
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"it goes on without you; come back with: phi3batch watch {batch}" in err
+    assert not [call for call in served.calls if call.path.endswith("/cancel")]
+    served.polls = 0
+    assert ended("watch", batch, "--interval", "0.01") == 0
+
+
+def test_a_key_is_shown_once_and_its_hash_is_what_the_setting_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from schemas.access import parse_api_keys
+    from workers.api.access import caller_of
+
+    assert ended("keys", "new", "nightly", "--tenant", "blue", "--days", "30") == 0
+    out, err = capsys.readouterr()
+    key = out.strip()
+    (entry,) = parse_api_keys(f"[{err.splitlines()[-1]}]")
+    caller = caller_of({"authorization": f"Bearer {key}"}, [entry], 0)
+    assert (caller.name, caller.tenant) == ("nightly", "blue")
+    assert entry.expires is not None
+    assert key not in err
+    assert ended("keys", "new", "no name") == 2
+
+
+def test_an_estimate_reckons_time_and_cost(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = ("--requests-per-minute", "1", "--prices", "1,2", "-O", "max_tokens=500000")
+    assert ended("estimate", str(prompts), *limits, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {
+        "requests": 2,
+        "refused": 0,
+        "prompt_tokens": found["prompt_tokens"],
+        "answer_tokens": 1_000_000,
+        "seconds": 120,
+        "cost": pytest.approx(2 + found["prompt_tokens"] / 1e6, abs=1e-4),
+    }
+    assert ended("estimate", str(prompts)) == 0
+    assert "under these quotas" not in capsys.readouterr().out
+
+
+def test_large_files_go_in_parts_with_their_md5(
+    served: Served,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connecting, "IN_ONE_PIECE", 1)
+    batch = submitted(capsys, str(prompts))
+    paths = [call.path.rpartition("/")[2] for call in served.calls]
+    assert paths[:1] + paths[2:] == ["uploads", "complete", "batches"]
+    (completed,) = [call for call in served.calls if call.path.endswith("/complete")]
+    assert json.loads(completed.body)["md5"] == hashlib.md5(PROMPTS.encode()).hexdigest()
+    assert ended("watch", batch) == 0
