@@ -1,6 +1,10 @@
 """The deployment is one that Azure takes, and the one that this service needs."""
 
+from typing import Any
+
+import jsonschema
 import pytest
+from ruamel.yaml import YAML
 
 from local.stack import BODY_BYTES
 from tests.infra import project, rules
@@ -45,3 +49,53 @@ def test_the_app_is_the_service_of_azd() -> None:
     found = project.templates(project.sources())[APP]
     assert "'azd-service-name': 'worker'" in text(found.resources["site"].body)
     assert "\n  worker:\n    project: .\n" in project.sources()["azure.yaml"]
+
+
+# What azd's own schema of azure.yaml (v1.0) says of the parts that are used here.
+_NAMED = {"type": "object", "additionalProperties": False}
+AZD: dict[str, Any] = {
+    **_NAMED,
+    "required": ["name", "infra", "services"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+        "metadata": {**_NAMED, "properties": {"template": {"type": "string"}}},
+        "requiredVersions": {**_NAMED, "properties": {"azd": {"type": "string"}}},
+        "infra": {
+            **_NAMED,
+            "required": ["layers"],
+            "properties": {
+                "layers": {
+                    "type": "array",
+                    "minItems": 2,
+                    "items": {
+                        **_NAMED,
+                        "required": ["name", "path"],
+                        "properties": {"name": {"type": "string"}, "path": {"type": "string"}},
+                    },
+                }
+            },
+        },
+        "services": {
+            "type": "object",
+            "additionalProperties": {
+                **_NAMED,
+                "required": ["project", "language", "host"],
+                "properties": {
+                    "project": {"type": "string"},
+                    "language": {"enum": ["python", "py"]},
+                    "host": {"enum": ["function"]},
+                },
+            },
+        },
+    },
+}
+
+
+def test_azure_yaml_is_one_that_azd_takes() -> None:
+    yaml = YAML(typ="safe")
+    told = yaml.load(project.sources()["azure.yaml"])
+    jsonschema.validate(told, AZD)
+    assert [layer["path"] for layer in told["infra"]["layers"]] == list(project.LAYERS)
+    broken = yaml.load(project.sources()["azure.yaml"].replace("layers:", "layer:"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, AZD)
