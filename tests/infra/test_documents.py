@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from schemas.results import WaitReason
-from tests.infra import project
+from tests.infra import az, project
 from tests.infra.app_settings import MAIN
 from tests.infra.bicep import literal, member, text
 from tests.test_readme import names, section, table
@@ -70,3 +70,38 @@ def test_the_alerts_are_the_real_ones() -> None:
 def test_the_runbook_knows_each_thing_that_a_job_waits_for() -> None:
     rows = table(section(RUNBOOK, "A job stands still"))
     assert {name for row in rows for name in names(row[0])} >= {*get_args(WaitReason), "latency"}
+
+
+def wrong(document: str) -> list[str]:
+    """The calls of `az` in a document that azure-cli would not take."""
+    known = json.loads(az.KNOWN.read_text("utf-8"))
+    found = []
+    for name, flags in az.commands(document):
+        if name not in known:
+            found.append(f"there is no az {name}")
+            continue
+        found += [
+            f"az {name} has no {flag}" for flag in flags - az.GLOBAL - {*known[name]["flags"]}
+        ]
+        for each in known[name]["required"]:
+            if flags.isdisjoint(each.split()):
+                found.append(f"az {name} wants {each}")
+    return found
+
+
+@pytest.mark.parametrize("name", az.documents())
+def test_the_commands_are_ones_that_azure_cli_takes(name: str) -> None:
+    assert wrong(az.documents()[name]) == []
+
+
+def test_a_mistake_in_a_command_is_found() -> None:
+    for command in ("az storage blob uplaod -n x", "az identity create -g x -n y --principal z"):
+        assert wrong(f"```sh\n{command}\n```\n") != []
+    assert (
+        wrong(
+            "```sh\nKEY=$(az functionapp keys list -n y --query functionKeys.default -o tsv)\n```\n"
+        )
+        != []
+    )
+    assert list(az.commands(AZURE))
+    assert list(az.commands(RUNBOOK))

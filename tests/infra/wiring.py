@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from tests.infra.bicep import Module, Template, properties, text, walk
+from tests.infra.bicep import Module, Template, properties, text
 from tests.infra.models import Shape
 from tests.infra.resources import Reader, Templates, value_problems
 
@@ -33,10 +33,9 @@ def module_problems(
     for name, param in called.params.items():
         if name not in given and param.default is None and not param.type.endswith("?"):
             yield f"{where}: {called.path} wants {name}"
-    for node in walk(template.root):
-        match = re.fullmatch(rf"{symbol}!?\.outputs\.(\w+)", text(node))
-        if node.type == "member_expression" and match and match[1] not in called.outputs:
-            yield f"{template.where(node)}: {called.path} has no output {match[1]}"
+    for name in re.findall(rf"\b{symbol}!?\.outputs\.(\w+)", text(template.root)):
+        if name not in called.outputs:
+            yield f"{where}: {called.path} has no output {name}"
 
 
 # -- parameters that azd fills in --------------------------------------------------------------
