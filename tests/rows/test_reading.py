@@ -390,6 +390,7 @@ def test_what_says_something_is_asked(row: object) -> None:
     ("row", "said"),
     [
         ({"prompt": " "}, "prompt: blank as a whole: it has to say something"),
+        ({"prompt": ""}, "prompt: blank as a whole: it has to say something"),
         ({"input": ""}, "input: String should have at least 1 character"),
         ({"input": []}, "input: List should have at least 1 item after validation, not 0"),
         ({"input": ["a", 3]}, "input.1: Input should be a valid string"),

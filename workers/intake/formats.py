@@ -17,8 +17,8 @@ _BEGINNINGS = (
     (b"PAR1", "this is a Parquet file: export it as JSON Lines"),
 )
 _NO_JSON = (
-    "this is no JSON, but objects as Python or JavaScript print them: JSON has names and texts in "
-    "double quotes, as json.dumps and JSON.stringify write them"
+    "this is no JSON, but objects as Python or JavaScript print them: write each with json.dumps "
+    "or JSON.stringify"
 )
 # An object as JSON begins it; other languages quote names otherwise, or not at all.
 _OBJECT = re.compile(rb"\{\s*([\"}]|$)")

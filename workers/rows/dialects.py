@@ -179,8 +179,8 @@ def _bare(row: dict[str, Any], dialect: Dialect) -> tuple[Task, dict[str, Any]]:
             named = {"model": row["model"]} if "model" in row else {}
             return "chat", {"messages": given["input_string"], **parameters, **named}
         case "prompt":
-            _check(PromptRow, row, "row")
             _refuse_blank(row["prompt"], "prompt")
+            _check(PromptRow, row, "row")
             bare.pop("messages", None)
             messages = [{"role": "user", "content": bare.pop("prompt")}]
             return "chat", {"messages": messages, **bare}
