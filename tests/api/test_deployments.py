@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from schemas.outcomes import Outcome
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.api.deployments import summed
-from workers.dispatch.breaker import REFUSED_FIRST
+from workers.dispatch.breaker import REFUSED_FIRST, Breaker
+from workers.dispatch.reporting import Reporter
+from workers.quota.health import HealthBoard
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 
@@ -128,6 +131,31 @@ def test_a_wish_of_before_the_fault_is_none() -> None:
             reporting.cancel()
             # Both rows may be on their way when the first answer comes; then nobody asks.
             assert 1 <= endpoint.tried <= 2
+
+    run(story)
+
+
+def test_a_process_whose_breaker_closes_lets_the_others_try() -> None:
+    async def story(_: Random) -> None:
+        async with refused(WrongKey()) as service:
+            breaker, now = Breaker(), asyncio.get_running_loop().time
+            lane: Any = SimpleNamespace(
+                name="phi", breaker=breaker, in_flight=0, calls=1, tokens_used=0, refusals=0
+            )
+            board = HealthBoard(service.blobs, "state")
+            other = Reporter(
+                board, "other", wall=service.clock, lanes=lambda: [lane], moved=lambda _: None
+            )
+            wrong = Outcome("auth", 401)
+            breaker.bad(wrong, 1, sent=now(), probe=False, now=now(), rng=Random(1))
+            reporting = asyncio.create_task(other.run())
+            await settled(service, 10)
+            assert await waits(service), "one that is open as well tells nobody to try"
+            breaker.good(now())
+            await settled(service, 6)
+            assert not await waits(service)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
 
     run(story)
 

@@ -71,6 +71,9 @@ class Reporter:
                     if told is None:
                         await self._board.forget(lane.name, self._wall())
                     await self._board.tell(lane.name, self._process, health)
+                    if told is not None and told.breaker != "closed" == health.breaker:
+                        # The others would find out at the end of their own pauses.
+                        await self._board.ask_probe(lane.name, self._wall())
                     told = health
             except WorkerError as error:
                 log.debug("nothing is told of %s: %s", lane.name, error)
