@@ -13,6 +13,7 @@ HEADER = "x-functions-key"
 FILE = "function-key"
 API_KEYS = "API_KEYS"
 API_KEY_FILE = "api-key"
+API_KEY_NAME = "local"
 
 
 def function_key(data: Path) -> str:
@@ -27,10 +28,11 @@ def api_key(data: Path) -> str:
     return _kept(data / API_KEY_FILE, KEY_PREFIX + secrets.token_urlsafe(32))
 
 
-def api_keys(key: str) -> str:
-    """The setting API_KEYS that lets a key of the tenant `default` in."""
+def api_keys(key: str, others: str) -> str:
+    """The setting API_KEYS that also lets a key of the tenant `default` in, beside others."""
     digest = hashlib.sha256(key.encode()).hexdigest()
-    return json.dumps([{"name": "local", "sha256": digest}])
+    known = [entry for entry in json.loads(others or "[]") if entry["name"] != API_KEY_NAME]
+    return json.dumps([*known, {"name": API_KEY_NAME, "sha256": digest}])
 
 
 def _kept(file: Path, fresh: str) -> str:

@@ -98,8 +98,8 @@ async def stack(
         await _prepare(storage.connection_string, read_settings(given | deployments), prepare)
         own = {STORAGE: storage.connection_string, BUS: bus, keys.SETTING: options.key}
         own[BODY_LIMIT] = str(BODY_BYTES)
-        if options.api_key and not given.get(keys.API_KEYS):
-            own[keys.API_KEYS] = keys.api_keys(options.api_key)
+        if options.api_key:
+            own[keys.API_KEYS] = keys.api_keys(options.api_key, given.get(keys.API_KEYS, ""))
         running.give(own | deployments)
         try:
             yield Stack(storage.connection_string, bus, endpoint, running)

@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import json
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -13,9 +15,9 @@ from local.usage import Parser, add_stack_arguments, port, simulator_of
 
 GUIDE = """\
 storage       {storage}
-Service Bus   {bus}
+Service Bus   {service_bus}
 endpoint      {endpoint}
-HTTP          {http}/api/jobs (with the header x-functions-key: {key})
+HTTP          {http}/api/jobs (with the header x-functions-key: {function_key})
 OpenAI API    {http}/v1 (with the API key {api_key})
 data          {data}
 
@@ -27,7 +29,7 @@ Drop a file; options go as base64url JSON into the metadata key `options`:
       blob.upload_blob(file, overwrite=True)
 Or enqueue a file that lies in an input container:
   from azure.servicebus import ServiceBusClient, ServiceBusMessage
-  bus = "{bus}"
+  bus = "{service_bus}"
   request = '{{"container": "prompts", "name": "my.jsonl", "options": {{"max_tokens": 64}}}}'
   with ServiceBusClient.from_connection_string(bus) as client:
       with client.get_queue_sender("jobs") as sender:
@@ -47,14 +49,18 @@ Or with the openai package, unchanged:
   batch = client.batches.create(
       input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
   )
+Or from the command line:
+  export PHI3BATCH_URL={http} PHI3BATCH_KEY={api_key}
+  phi3batch submit my.jsonl --watch
 Look at the jobs; cancel, pause or resume one:
-  curl -H "x-functions-key: {key}" {http}/api/jobs
-  curl -H "x-functions-key: {key}" -X POST {http}/api/jobs/JOB/cancel
+  curl -H "x-functions-key: {function_key}" {http}/api/jobs
+  curl -H "x-functions-key: {function_key}" -X POST {http}/api/jobs/JOB/cancel
 Run the files in `nightly` now:
-  curl -H "x-functions-key: {key}" -X POST {http}/admin/functions/nightly
+  curl -H "x-functions-key: {function_key}" -X POST {http}/admin/functions/nightly
 Status events are in the subscriptions `all` and `ended` of the topic `job-status`.
 
 Ctrl-C stops everything; what is in the queues and containers stays for the next time."""
+ANY_ENDPOINT = "as DEPLOYMENTS says"
 # Where Azurite, Service Bus and Core Tools are looked for.
 PORTS = {"storage": ("10000", "Azurite"), "bus": ("5672", "Service Bus"), "http": ("7071", "HTTP")}
 
@@ -67,6 +73,7 @@ def main(arguments: list[str]) -> int:
     for name, (default, whose) in PORTS.items():
         text = f"of {whose} (default {default}); 0 takes a free one"
         add(f"--{name}-port", type=port, default=default, metavar="PORT", help=text)
+    add("--json", action="store_true", help="one line of JSON once everything is up, for scripts")
     add_stack_arguments(parser)
     given = parser.parse_args(arguments)
     parser.writable(given.data)
@@ -94,20 +101,29 @@ async def _stay(given: argparse.Namespace) -> None:
         key=function_key(given.data),
         api_key=api_key(given.data),
     )
-    console = Console(highlight=False, soft_wrap=True)
+    # For a script, standard output holds the one line and nothing else.
+    console = Console(highlight=False, soft_wrap=True, stderr=given.json)
     async with stack(options, lambda line: console.print(line, markup=False)) as running:
-        console.print(await _guide(running, given.data, options), markup=False)
+        where = await _where(running, options)
+        if given.json:
+            print(json.dumps(where), flush=True)
+        else:
+            console.print(_guide(where, given.data), markup=False)
         await stop.wait()
         console.print("stopping", markup=False)
 
 
-async def _guide(running: Stack, data: Path, options: StackOptions) -> str:
-    return GUIDE.format(
-        key=options.key,
-        api_key=options.api_key,
-        storage=running.storage,
-        bus=running.bus,
-        endpoint=running.endpoint or "as DEPLOYMENTS says",
-        http=await running.hosts.up(),
-        data=data,
-    )
+async def _where(running: Stack, options: StackOptions) -> dict[str, str | None]:
+    """What to connect to, and with which keys; `endpoint` is null where DEPLOYMENTS says it."""
+    return {
+        "http": await running.hosts.up(),
+        "api_key": options.api_key,
+        "function_key": options.key,
+        "storage": running.storage,
+        "service_bus": running.bus,
+        "endpoint": running.endpoint,
+    }
+
+
+def _guide(where: Mapping[str, str | None], data: Path) -> str:
+    return GUIDE.format_map({**where, "endpoint": where["endpoint"] or ANY_ENDPOINT, "data": data})

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from phi3batch.arguments import parser
+from phi3batch.arguments import read
 from phi3batch.mistakes import Ended, Mistake
 from phi3batch.usage import WRONG_USAGE
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 not done, 2 wrong usage, 3 rows failed, 4 not admitted, 124 too late, 130 Ctrl-C.
     """
-    given = parser().parse_args(arguments)
+    given = read(arguments)
     try:
         # Only the command's own module: the SDK alone takes most of a second.
         command = importlib.import_module(f"phi3batch.commands.{given.module}")

@@ -44,6 +44,16 @@ def parser() -> Parser:
     return root
 
 
+def read(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was said; what `up` hands on stands in `rest`."""
+    root = parser()
+    given, rest = root.parse_known_args(arguments)
+    if rest and given.module != "up":
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.rest = rest
+    return given
+
+
 def _command(commands: Any, name: str, text: str, module: str = "") -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
@@ -230,7 +240,7 @@ def _keys(commands: Any) -> None:
 def _up(commands: Any) -> None:
     text = "run the whole service on this machine, where the repository is installed"
     command = _command(commands, "up", text)
-    command.add_argument("arguments", nargs=argparse.REMAINDER, help="as of `python -m local up`")
+    command.epilog = "further arguments are those of `python -m local up`, which --help lists there"
 
 
 def _completion(commands: Any) -> None:

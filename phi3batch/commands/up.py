@@ -14,5 +14,5 @@ def run(given: Namespace) -> int:
             "the local stack is not installed here: clone the repository, say `make setup` there, "
             "and then .venv/bin/phi3batch up"
         )
-    status: int = importlib.import_module("local.__main__").main(["up", *given.arguments])
+    status: int = importlib.import_module("local.__main__").main(["up", *given.rest])
     return status

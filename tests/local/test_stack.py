@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -70,6 +71,31 @@ async def up(folder: Path) -> AsyncIterator[str]:
     assert process.returncode == 0
 
 
+async def test_up_tells_scripts_where_everything_is_in_a_line(tmp_path: Path) -> None:
+    ports = [each for name in PORTS for each in (f"--{name}-port", "0")]
+    process = await asyncio.create_subprocess_exec(
+        *("phi3batch", "up", "--json", "--data", str(tmp_path / "data"), *ports),
+        stdout=PIPE,
+        cwd=tmp_path,
+        env=with_commands() | {"API_KEYS": '[{"name": "mine", "sha256": "%s"}]' % ("0" * 64)},
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(DEADLINE):
+        told = json.loads(await process.stdout.readline())
+        assert set(told) == {
+            *("http", "api_key", "function_key", "storage", "service_bus", "endpoint")
+        }
+        headers = {"authorization": f"Bearer {told['api_key']}"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{told['http']}/v1/models", headers=headers) as response,
+        ):
+            assert response.status == 200, "the key is known beside those of API_KEYS"
+        process.send_signal(signal.SIGTERM)
+        rest, _ = await process.communicate()
+    assert (rest, process.returncode) == (b"", 0)
+
+
 def snippets(guide: str) -> list[str]:
     """The indented blocks of the guide."""
     blocks = re.findall(r"(?:^  .*\n)+", guide, re.MULTILINE)
@@ -79,10 +105,20 @@ def snippets(guide: str) -> list[str]:
 async def run_snippet(text: str, folder: Path) -> str:
     """A block as a reader would run it: Python, or commands of a shell."""
     command = [sys.executable, "-c", text] if text.startswith("from ") else ["sh", "-ec", text]
-    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=PIPE, stderr=PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdout=PIPE, stderr=PIPE, env=with_commands()
+    )
     out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
     assert process.returncode == 0, f"{text}{err.decode()}"
     return out.decode()
+
+
+def with_commands() -> dict[str, str]:
+    """An environment in which `phi3batch` is installed."""
+    return clean() | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PROJECT),
+    }
 
 
 async def completed(url: str, key: str, count: int) -> str:
@@ -102,7 +138,7 @@ async def completed(url: str, key: str, count: int) -> str:
 async def test_what_up_says_can_be_done_as_it_stands_and_a_second_time(tmp_path: Path) -> None:
     (tmp_path / "my.jsonl").write_text('{"prompt": "hello"}\n')
     async with up(tmp_path) as guide:
-        drop, enqueue, fetch, look, nightly = snippets(guide)
+        drop, enqueue, fetch, sdk, command_line, look, nightly = snippets(guide)
         ((address, key),) = re.findall(r"^HTTP +(\S+) .*: (\S+)\)$", guide, re.MULTILINE)
         await run_snippet(drop, tmp_path)
         first = await completed(address, key, 1)
@@ -116,6 +152,10 @@ async def test_what_up_says_can_be_done_as_it_stands_and_a_second_time(tmp_path:
         assert second in await run_snippet(listed, tmp_path)
         assert "error" in await run_snippet(cancel, tmp_path), "there is no job called JOB"
         await run_snippet(nightly, tmp_path)
+        await run_snippet(sdk, tmp_path)
+        await completed(address, key, 4)
+        assert "completed · 1 of 1 rows" in await run_snippet(command_line, tmp_path)
+        await completed(address, key, 5)
         await run_snippet(fetch, tmp_path)
         assert (tmp_path / "my" / second / "output.jsonl").exists()
     assert (tmp_path / "data" / "servicebus.sqlite").exists()
