@@ -23,7 +23,7 @@ ENDPOINTS = (PROJECT / "docs" / "endpoints.md").read_text("utf-8")
 DOCUMENTS = [
     PROJECT / "README.md",
     PROJECT / "samples" / "README.md",
-    *sorted((PROJECT / "docs").glob("*.md")),
+    *sorted((PROJECT / "docs").rglob("*.md")),
 ]
 # Read by the Functions host, the SDKs and the triggers, not by the workers.
 HOST_SETTINGS = {"AzureWebJobsStorage", "ServiceBusConnection", "NIGHTLY_SCHEDULE"}

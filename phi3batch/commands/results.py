@@ -27,6 +27,8 @@ def run(given: Namespace) -> int:
     naming = _naming(given, folders)
     table = open_table(given.join, given.format)
     target = given.to or given.join.with_name(f"{given.join.stem}.answers{given.join.suffix}")
+    if target.suffix.lower() != given.join.suffix.lower():
+        raise Mistake(f"the joined table is of {given.join}'s format: call it *{given.join.suffix}")
     summary = _join(table, target, folders, naming)
     _tell(given, target, summary)
     return 0 if summary.whole or not summary.rows else ROWS_FAILED

@@ -93,6 +93,8 @@ def test_validate_of_a_table_names_rows_by_their_ids(
         (["validate", "FILE", "--context", "x"], "MODEL=TOKENS"),
         (["validate"], "required: FILE"),
         (["results", ".", "--join", "FILE"], "holds no results"),
+        (["results", ".", "--join", "FILE", "--to", "a.parquet"], "call it *.csv"),
+        (["validate", "FILE", "--nothing"], "unrecognized arguments: --nothing"),
         (["nothing"], "invalid choice"),
     ],
 )
