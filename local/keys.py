@@ -28,7 +28,7 @@ def api_key(data: Path) -> str:
     return _kept(data / API_KEY_FILE, KEY_PREFIX + secrets.token_urlsafe(32))
 
 
-def api_keys(key: str, others: str) -> str:
+def api_keys(key: str, others: str = "") -> str:
     """The setting API_KEYS that also lets a key of the tenant `default` in, beside others."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     known = [entry for entry in json.loads(others or "[]") if entry["name"] != API_KEY_NAME]

@@ -106,7 +106,7 @@ def _add_tasks(group: Any) -> None:
 def _add_waiting(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--strict", action="store_true", help="status 3 where any row was not answered")
-    text = "seconds between two looks (default 2)"
+    text = "longest time between two looks (default 2)"
     add("--interval", type=positive, default=2.0, metavar="SECONDS", help=text)
     text = "leave with status 124 after that time; the batches go on"
     add("--timeout", type=positive, metavar="SECONDS", help=text)

@@ -13,6 +13,7 @@ from schemas.openai import Batch
 ROWS_FAILED: Final = 3
 TOO_LATE: Final = 124
 INTERRUPTED: Final = 130
+_FIRST_PAUSE: Final = 0.25
 
 Reader = Callable[[str], Batch]
 Wait = Callable[[], bool]
@@ -32,6 +33,14 @@ def followed(ids: Sequence[str], read: Reader, wait: Wait) -> Iterator[Batch]:
             yield batch
         if open_ids and not wait():
             return
+
+
+def growing(longest: float) -> Iterator[float]:
+    """Seconds between looks: short ones first, for small batches end within a second."""
+    pause = min(_FIRST_PAUSE, longest)
+    while True:
+        yield pause
+        pause = min(pause * 1.5, longest)
 
 
 def status_of(batch: Batch, *, strict: bool) -> int:
@@ -58,11 +67,13 @@ def watch(
     Ctrl-C and `timeout` leave the batches running, and say how to come back.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
+    pauses = growing(interval)
 
     def wait() -> bool:
-        if deadline is not None and time.monotonic() + interval > deadline:
+        pause = next(pauses)
+        if deadline is not None and time.monotonic() + pause > deadline:
             return False
-        time.sleep(interval)
+        time.sleep(pause)
         return True
 
     last: dict[str, Batch] = {}

@@ -4,6 +4,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from phi3batch.checking import DUPLICATE_CODE, Checker, rules_for
@@ -17,6 +18,8 @@ from schemas.jobs import JobOptions
 from schemas.openai import Batch
 
 _SHOWN = 3
+# Characters of a value in metadata.
+_MOST = 512
 
 
 def run(given: Namespace) -> int:
@@ -50,7 +53,7 @@ def _submitted(service: BatchService, given: Namespace, name: str, options: JobO
             _refuse_repeated(file, options)
         _tell_not_asked(name, counted, not_asked)
         file_id = service.upload(file.path, file.name)
-        batch = _created(service, given, file, file_id)
+        batch = _created(service, given, file, file_id, Path(name).name[:_MOST])
     if given.json:
         if not given.watch:
             print_json(batch)
@@ -61,7 +64,9 @@ def _submitted(service: BatchService, given: Namespace, name: str, options: JobO
     return batch.id
 
 
-def _created(service: BatchService, given: Namespace, file: Prepared, file_id: str) -> Batch:
+def _created(
+    service: BatchService, given: Namespace, file: Prepared, file_id: str, name: str
+) -> Batch:
     """The batch of a file: rows may ask for anything, and a bad one harms no other."""
     wanted: dict[str, Any] = {"mixed": True, "on_invalid": "skip"}
     wanted |= {**given.options, **dict(given.option)}
@@ -71,7 +76,7 @@ def _created(service: BatchService, given: Namespace, file: Prepared, file_id: s
         file_id,
         endpoint=wanted.pop("endpoint", "/v1/chat/completions"),
         window=wanted.pop("completion_window", "24h"),
-        metadata={**metadata, **dict(given.meta), **named},
+        metadata={"file": name, **metadata, **dict(given.meta), **named},
         options=wanted,
     )
 

@@ -147,7 +147,10 @@ def test_options_and_metadata_reach_the_job(
     batch = submitted(capsys, str(prompts), *options, "--meta", "a=b=c")
     assert ended("show", batch, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["completion_window"], shown["metadata"]) == ("2h", {"a": "b=c"})
+    assert (shown["completion_window"], shown["metadata"]) == (
+        "2h",
+        {"file": "my.jsonl", "a": "b=c"},
+    )
     assert served.service.endpoint.asked[-1][1]["messages"][0]["content"] == "Be brief."
     assert ended("show", batch) == 0
     told = capsys.readouterr().out
@@ -163,6 +166,7 @@ def test_lists_are_columns_or_json(
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "STATUS", "ROWS", "FAILED", "CREATED", "ABOUT"]
     assert {line.split()[0] for line in lines} == set(ids)
+    assert all(line.endswith("  file=my.jsonl") for line in lines)
     assert head.index("STATUS") == lines[0].index("completed")
     assert ended("ls", "--status", "failed", "--limit", "2", "--json") == 0
     assert capsys.readouterr().out == ""
