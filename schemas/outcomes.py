@@ -35,9 +35,9 @@ class Outcome:
     """One call's end.
 
     `body` is the answer in OpenAI's shape (chat.completion, text_completion or list of embeddings),
-    whatever the contract. `code` and `message` say what went wrong and what to do, without keys or
-    prompts. `billed` tells whether the service may have charged for the call. `retry_after` is
-    seconds. `limit` names the limit behind a `throttled`.
+    whatever the contract; vectors in it may be the bytes that came. `code` and `message` say what
+    went wrong and what to do, without keys or prompts. `billed` tells whether the service may have
+    charged for the call. `retry_after` is seconds. `limit` names the limit behind a `throttled`.
     """
 
     kind: OutcomeKind

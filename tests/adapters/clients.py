@@ -25,7 +25,7 @@ _SUFFIX = {"openai": "/v1", "aml-score": "/score"}
 
 def written(body: Any) -> Any:
     """An answer's body as it stands in a line of results."""
-    return orjson.loads(orjson.dumps(body))
+    return orjson.loads(orjson.dumps(body, default=lambda vector: orjson.Fragment(bytes(vector))))
 
 
 def deployment(kind: EndpointKind, url: str, **fields: Any) -> Deployment:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Self
 
+import msgspec
 import orjson
 
 from schemas.outcomes import Outcome, Usage
@@ -165,7 +166,7 @@ def by_index(data: Any, count: int) -> list[dict[str, Any]] | None:
 
 
 # Of an endpoint's answer they are the bytes that came.
-_VECTORS = (orjson.Fragment, list, str, dict)
+_VECTORS = (msgspec.Raw, list, str, dict)
 
 
 class _OpenPack:

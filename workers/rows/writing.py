@@ -1,7 +1,7 @@
 """The line that each row gets in the results, and what it adds to the sums."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -14,6 +14,9 @@ from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
+LARGE_BYTES = 1024 * 1024
+# What no JSON holds.
+_GAP = b"\0"
 MOST_CODES = 16
 _CALL_FIELDS = tuple(each.name for each in fields(CallRecord))
 OTHER = "other"
@@ -41,7 +44,8 @@ class RowResult(NamedTuple):
     """A row's line, without newline. `row` counts the shard's rows from 0.
 
     `use` holds the attempts that count in the sums: a packed call counts with one of its rows.
-    `error` is the code and the line in the input, where it is no answer.
+    `error` is the code and the line in the input, where it is no answer. The text of a large answer
+    has gaps, in which `vectors` stand.
     """
 
     row: int
@@ -50,6 +54,7 @@ class RowResult(NamedTuple):
     text: bytes
     use: tuple[CallRecord, ...] = ()
     error: tuple[str, int | None] | None = None
+    vectors: tuple[memoryview, ...] = ()
 
 
 def answered(
@@ -70,7 +75,7 @@ def answered(
         "attempts": [asdict(attempt) for attempt in attempts],
     }
     try:
-        text = orjson.dumps(line)
+        text, vectors = _dumped(line)
     except orjson.JSONEncodeError:
         # Nested deeper than can be written, or half a surrogate pair: the row's fault or the
         # server's, but nobody else's.
@@ -81,7 +86,35 @@ def answered(
     good = outcome.kind == "ok"
     kind: ResultKind = "succeeded" if good else "failed"
     error = None if good else (outcome.code or outcome.kind, request.line)
-    return RowResult(row, kind, outcome.usage or Usage(), text, tuple(use), error)
+    made = RowResult(row, kind, outcome.usage or Usage(), text, tuple(use), error, vectors)
+    if not vectors or sum(map(len, pieces(made))) >= LARGE_BYTES:
+        return made
+    return made._replace(text=b"".join(pieces(made)), vectors=())
+
+
+def _dumped(line: Mapping[str, Any]) -> tuple[bytes, tuple[memoryview, ...]]:
+    """A line with a gap for each vector that is as it came, and those vectors."""
+    vectors: list[memoryview] = []
+
+    def leave_out(value: Any) -> orjson.Fragment:
+        if not isinstance(value, msgspec.Raw):
+            raise TypeError
+        vectors.append(memoryview(value))
+        return orjson.Fragment(_GAP)
+
+    return orjson.dumps(line, default=leave_out), tuple(vectors)
+
+
+def pieces(result: RowResult) -> Iterator[bytes | memoryview]:
+    """A row's line in pieces, so that no copy of a large answer is made."""
+    if not result.vectors:
+        yield result.text
+        return
+    first, *others = result.text.split(_GAP)
+    yield first
+    for vector, other in zip(result.vectors, others, strict=True):
+        yield vector
+        yield other
 
 
 def _told(request: Request, outcome: Outcome) -> dict[str, Any]:
@@ -277,7 +310,7 @@ class _OwnError(msgspec.Struct):
     line: int | None = None
 
 
-def journal_line(result: RowResult) -> tuple[bytes, bytes, bytes]:
+def journal_line(result: RowResult) -> Iterator[bytes | memoryview]:
     """A result as a line of a journal, newline included, in pieces: its text may be large."""
     head = orjson.dumps(
         {
@@ -287,7 +320,9 @@ def journal_line(result: RowResult) -> tuple[bytes, bytes, bytes]:
             "use": result.use,
         }
     )
-    return head[:-1] + b',"text":', result.text, b"}\n"
+    yield head[:-1] + b',"text":'
+    yield from pieces(result)
+    yield b"}\n"
 
 
 def from_journal(row: int, line: JournalLine) -> RowResult:

@@ -41,7 +41,7 @@ class Journal:
         self._blobs = blobs
         self._folder = folder
         self._attempt = attempt
-        self._pending = [_HEADER]
+        self._pending: list[bytes | memoryview] = [_HEADER]
         self._one_writer = asyncio.Lock()
         self._rolled = 0
         self._torn = False
@@ -60,7 +60,7 @@ class Journal:
             await self._blobs.create_append(self._ref)
         self._opened = True
 
-    def add(self, *line: bytes) -> None:
+    def add(self, *line: bytes | memoryview) -> None:
         """Keep a line, or the pieces of one, for the next write."""
         self._tells = True
         self._pending += line
@@ -117,10 +117,10 @@ class Journal:
             del self._pending[:lines]
             self._tell_out(out)
 
-    async def _append(self, data: bytes) -> None:
+    async def _append(self, data: bytes | memoryview) -> None:
         # A line longer than one append goes in pieces; a crash between them leaves a torn line.
         for start in range(0, len(data), MAX_APPEND):
-            piece = data[start : start + MAX_APPEND]
+            piece = bytes(data[start : start + MAX_APPEND])
             if self._torn:
                 piece = b"\n" + piece  # what the lost append left is a line of its own
             self._torn = True

@@ -27,6 +27,7 @@ class Spool:
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         self._texts = SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by close
+        self._memory_bytes = memory_bytes
         self.size = 0
         self._places: dict[int, tuple[int, int]] = {}
         self._results: dict[int, RowResult] = {}
@@ -42,10 +43,14 @@ class Spool:
         if result.row in self._results:
             return False
         end = self._texts.seek(0, 2)
-        self._texts.write(result.text)
-        self.size = end + len(result.text)
-        self._places[result.row] = (end, len(result.text))
-        self._results[result.row] = result._replace(text=b"")
+        pieces = list(writing.pieces(result))
+        size = sum(map(len, pieces))
+        if end + size > self._memory_bytes:
+            self._texts.rollover()  # by itself it would do so with another copy in memory
+        self._texts.writelines(pieces)
+        self.size = end + size
+        self._places[result.row] = (end, size)
+        self._results[result.row] = result._replace(text=b"", vectors=())
         return True
 
     def results(self) -> Iterator[RowResult]:

@@ -209,17 +209,19 @@ async def _folded(task: Task, body: Mapping[str, Any], response: AsyncHttpRespon
 
 
 async def _read(response: AsyncHttpResponse) -> bytes | bytearray:
-    """The whole body; in one go where the server tells that it is short and it is not packed."""
+    """The whole body; in one go where it is short, into its place where its length is told."""
     headers = response.headers
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > LARGEST_ANSWER:
         raise _TooLarge
-    if length.isdigit() and int(length) < LARGE_ANSWER and "content-encoding" not in headers:
+    told = int(length) if length.isdigit() and "content-encoding" not in headers else None
+    if told is not None and told < LARGE_ANSWER:
         return await response.read()
-    # Not in pieces that are joined: both together would be twice the answer.
-    body = bytearray()
+    # Pieces that are joined, and a body that grows, would be twice the answer for a moment.
+    body, size = bytearray(told or 0), 0
     async for piece in _pieces(response):
-        body += piece
+        body[size : size + len(piece)] = piece
+        size += len(piece)
     return body
 
 
