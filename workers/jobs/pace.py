@@ -149,12 +149,9 @@ def _uninterrupted(marks: Marks) -> Steps:
     long = [at for at, (seconds, _) in enumerate(steps) if seconds > least]
     if not long or 2 * len(long) <= long[-1] - long[0] + 1:
         return steps
-    before, interruption, after = (
-        steps[: long[0]],
-        steps[long[0] : long[-1] + 1],
-        steps[long[-1] + 1 :],
-    )
-    return before + _recovered(before, sum(seconds for seconds, _ in interruption), after)
+    begin, end = long[0], long[-1] + 1
+    lasted = sum(seconds for seconds, _ in steps[begin:end])
+    return steps[:begin] + _recovered(steps[:begin], lasted, steps[end:])
 
 
 def _recovered(before: Steps, lasted: float, after: Steps) -> Steps:
