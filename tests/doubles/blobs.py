@@ -4,6 +4,7 @@ Every call gives way to other tasks once before it takes effect, as a real one w
 """
 
 import asyncio
+from bisect import bisect_left, insort
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -47,6 +48,34 @@ class MemoryBlob:
     lease: Lease | None = None
 
 
+class Shelves(dict[BlobRef, MemoryBlob]):
+    """Blobs by where they are, and in the order of their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: dict[str, list[str]] = {}
+
+    def __setitem__(self, ref: BlobRef, blob: MemoryBlob) -> None:
+        if ref not in self:
+            insort(self._names.setdefault(ref.container, []), ref.name)
+        super().__setitem__(ref, blob)
+
+    def __delitem__(self, ref: BlobRef) -> None:
+        super().__delitem__(ref)
+        names = self._names[ref.container]
+        del names[bisect_left(names, ref.name)]
+
+    def below(self, container: str, prefix: str = "") -> Sequence[BlobRef]:
+        """What lies below a prefix now, by name."""
+        names = self._names.get(container, [])
+        found = []
+        for at in range(bisect_left(names, prefix), len(names)):
+            if not names[at].startswith(prefix):
+                break
+            found.append(BlobRef(container, names[at]))
+        return found
+
+
 class MemoryBlobs:
     """`containers` None: every container exists; else these, and what `ensure_containers` adds.
 
@@ -60,7 +89,7 @@ class MemoryBlobs:
         *,
         append_blocks: int = APPEND_BLOCKS,
     ) -> None:
-        self.blobs: dict[BlobRef, MemoryBlob] = {}
+        self.blobs = Shelves()
         self.staged_blocks: dict[BlobRef, dict[str, bytes]] = {}
         self._clock = clock
         self._containers = None if containers is None else set(containers)
@@ -225,9 +254,7 @@ class MemoryBlobs:
 
     def _below(self, container: str, prefix: str) -> Sequence[BlobRef]:
         self._container(container)
-        return sorted(
-            ref for ref in self.blobs if ref.container == container and ref.name.startswith(prefix)
-        )
+        return self.blobs.below(container, prefix)
 
     def _leased(self, blob: MemoryBlob) -> bool:
         return blob.lease is not None and self._clock() < blob.lease.until

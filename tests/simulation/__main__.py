@@ -5,6 +5,7 @@ python -m tests.simulation --seed K [--trace]            one world, and all that
 python -m tests.simulation --seed K --shrink             the few faults that make it fail, as a test
 python -m tests.simulation --coverage [--seeds N]        how often did each fault strike where?
 python -m tests.simulation --mutations [--seeds N]       break each rule: which seed notices?
+python -m tests.simulation --month [--seed K]            thirty days of one service
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.simulation import coverage
+from tests.simulation import coverage, month
 from tests.simulation.checker import check
 from tests.simulation.mutations import MUTATIONS, caught, find
 from tests.simulation.seeds import see_all
@@ -31,8 +32,11 @@ def main() -> int:
     parser.add_argument("--shrink", action="store_true")
     parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--mutations", action="store_true")
+    parser.add_argument("--month", action="store_true")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
+    if asked.month:
+        return a_month(asked.seed or 0)
     if asked.seed is not None and asked.shrink:
         return small(asked.seed)
     if asked.seed is not None:
@@ -58,6 +62,19 @@ def small(seed: int) -> int:
     found = shrunk(scenario(seed))
     print("all holds" if found is None else as_test(found))
     return 0 if found is None else 1
+
+
+def a_month(seed: int) -> int:
+    world = month.live(month.Calendar(), seed)
+    print(f"{len(world.closed)} jobs, books closed on {world.books} days, ", end="")
+    print(
+        f"{world.deleted} deleted, {world.host.kills} kills, {world.host.freezes} freezes, ", end=""
+    )
+    print(f"{world.service.refused['auth']} calls with the old key, ", end="")
+    print(f"{world.service.refused['gone']} to the deployment that was removed, ", end="")
+    print(f"{time.process_time():.0f} s of processor time")
+    print(*(f"  WRONG: {fault}" for fault in world.wrong), sep="\n")
+    return 1 if world.wrong else 0
 
 
 def many(seeds: range, workers: int, covered: bool) -> int:

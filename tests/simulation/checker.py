@@ -22,15 +22,17 @@ ENDINGS = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
 
 def check(world: World) -> list[str]:
     """Everything that is wrong, in words that name the rule; empty where all holds."""
-    found = list(world.found)
-    for job in world.records.jobs():
-        found += [f"{fault} ({job})" for fault in _Job(world, job).faults()]
-    found += world.billing.faults()
-    found += world.attempts.faults()
+    found = [*world.found, *check_all(world, world.records.jobs())]
     if not world.scenario.endless:
         found += _leftovers(world)
         found += _unanswered(world)
     return found
+
+
+def check_all(world: World, jobs: Sequence[str]) -> list[str]:
+    """What is wrong with these jobs, and with what was asked for them."""
+    found = [f"{fault} ({job})" for job in jobs for fault in _Job(world, job).faults()]
+    return [*found, *world.billing.faults(), *world.attempts.faults()]
 
 
 def _leftovers(world: World) -> Iterator[str]:
@@ -69,8 +71,8 @@ def _unanswered(world: World) -> Iterator[str]:
 
 
 def _events(world: World) -> Iterator[dict[str, Any]]:
-    for message in world.bus.published["job-status"]:
-        yield json.loads(message.body)
+    for events in world.told.values():
+        yield from events
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +234,7 @@ class _Job:
     def _told(self, state: JobState) -> Iterator[str]:
         """Consumers keep the highest sequence: they learn the end, and never go back."""
         story: dict[int, dict[str, Any]] = {}
-        for event in _events(self.world):
-            if event["data"].get("job") != self.job:
-                continue
+        for event in self.world.told.get(self.job, []):
             told, sequence = event["data"], int(event["sequence"])
             earlier = story.setdefault(sequence, told)
             if any(earlier.get(what) != told.get(what) for what in ("state", "counts")):

@@ -4,13 +4,14 @@ It answers with the prompt it was asked, so that a row that got another row's an
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from schemas.deployments import Task
-from schemas.outcomes import Outcome, Usage
+from schemas.outcomes import Outcome, OutcomeKind, Usage
 from tests.simulation.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -37,12 +38,30 @@ class Call:
 
 
 class Service:
-    """One deployment's service."""
+    """The service behind all deployments.
+
+    It takes calls with the key `key`, and for deployments that are not `gone`; `given_key` is the
+    one that workers find in their settings when they start.
+    """
 
     def __init__(self, scenario: Scenario, rng: Random) -> None:
         self._scenario = scenario
         self._rng = rng
         self.calls: list[Call] = []
+        self.key = self.given_key = 1
+        self.gone: set[str] = set()
+        self.refused: Counter[OutcomeKind] = Counter()
+
+    def refuses(self, deployment: str, key: int) -> Outcome | None:
+        """What it says to a call before it looks at it."""
+        refusal = None
+        if key != self.key:
+            refusal = Outcome("auth", 401, code="unauthorized", message="another key is valid")
+        elif deployment in self.gone:
+            refusal = Outcome("gone", 404, code="not_found", message="no such deployment")
+        if refusal is not None:
+            self.refused[refusal.kind] += 1
+        return refusal
 
     async def ask(
         self, task: Task, body: Mapping[str, Any], run: "Run | None", asked: float, *, lost: bool

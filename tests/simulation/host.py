@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
@@ -39,7 +39,9 @@ class Host:
     @property
     def busy(self) -> bool:
         """Whether a message is being handled, or a process stands still that will go on."""
-        return bool(self._handling) or any(process.frozen for process in self.processes)
+        # One that dies before its handler has begun leaves its mark here for ever.
+        handling = any(not process.dead for process, _ in self._handling.values())
+        return handling or any(process.frozen for process in self.processes)
 
     @property
     def alive(self) -> list[Process]:
@@ -256,9 +258,13 @@ class Host:
     async def _swept(self, process: Process) -> None:
         self._world.trace(process.name, "sweeps")
         with self.handling(process):
-            await process.sweeper.run()
-            await process.inbox.drain_dead()
+            for work in self.swept(process):
+                await work()
         self._world.moved.set()
+
+    def swept(self, process: Process) -> Sequence[Callable[[], Awaitable[object]]]:
+        """What the sweeper's timer does."""
+        return process.sweeper.run, process.inbox.drain_dead
 
     @contextmanager
     def handling(self, process: Process) -> Iterator[None]:

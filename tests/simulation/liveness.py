@@ -34,11 +34,17 @@ class Liveness:
             *(cut.span for cut in world.scenario.partitions),
             *(throttle.span for throttle in world.scenario.throttles),
         )
-        self._calm_at = max((span.end for span in spans), default=0.0)
+        self._spans = sorted((span.begin, span.end) for span in spans)
+        self._disturbed_at = 0.0
 
     def disturbed(self) -> None:
         """Something went wrong, came back, or was done to a job."""
-        self._calm_at = max(self._calm_at, self._world.now)
+        self._disturbed_at = self._world.now
+
+    def _calm_at(self) -> float:
+        """Since when nothing has gone wrong."""
+        ends = [end for begin, end in self._spans if begin <= self._world.now]
+        return max((self._disturbed_at, *ends))
 
     def look(self) -> None:
         """Look at all open jobs, and again after a while."""
@@ -52,7 +58,7 @@ class Liveness:
         if job not in self._seen or stored != self._seen[job]:
             self._seen[job] = stored
             self._moved_at[job] = now if stored is None else self._world.records.moved_at(job)
-        still = now - max(self._moved_at[job], self._calm_at)
+        still = now - max(self._moved_at[job], self._calm_at())
         if still <= NEVER_NUDGED_SECONDS / 2:
             return False
         state = None if stored is None else JobState.model_validate_json(stored)

@@ -7,7 +7,7 @@ subscriber keeps by the highest `sequence` is what the manifest says.
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,12 @@ class Observers:
                     self._world.records.stored("state", part["name"]) or b"" if part else b""
                 )
 
+    def forget(self, jobs: Iterable[str]) -> None:
+        """Nobody asks what was told of these jobs any more."""
+        for job in jobs:
+            self._told.pop(job, None)
+            self._parts.pop(job, None)
+
     def faults(self, job: str, output: bytes, manifest: Mapping[str, Any]) -> Iterator[str]:
         """What does not fit together of what was told of a job that has ended."""
         yield from _backwards(self._told.get(job, []))
@@ -81,9 +87,8 @@ class Observers:
     def _subscribed(self, job: str) -> dict[str, Any] | None:
         """The last of a job's events by sequence, as a subscriber keeps it."""
         highest, kept = -1, None
-        for message in self._world.bus.published["job-status"]:
-            event = json.loads(message.body)
-            if event["data"].get("job") == job and int(event["sequence"]) > highest:
+        for event in self._world.told.get(job, []):
+            if int(event["sequence"]) > highest:
                 highest, kept = int(event["sequence"]), event["data"]
         return kept
 

@@ -69,7 +69,7 @@ class Process:
             settings,
             blobs,
             bus,
-            {each.name: ProcessEndpoint(self) for each in settings.deployments},
+            {each.name: ProcessEndpoint(self, each.name) for each in settings.deployments},
             transfers=world.blobs,
             ledger=Ledger(blobs, settings.state_container, rng=rng) if limited else None,
             clock=clock,
@@ -79,6 +79,8 @@ class Process:
         self.dispatcher, self.runner = service.dispatcher, service.runner
         self.doors, self.inbox = service.doors, service.inbox
         self.sweeper, self.api = service.sweeper, service.api
+        self.nightly, self.retention = service.nightly, service.retention
+        self.key = world.service.given_key
         self.spawn(self.dispatcher.run())
 
     @property
@@ -303,10 +305,11 @@ class ProcessBus:
 
 
 class ProcessEndpoint:
-    """The world's model service as one process reaches it."""
+    """One deployment of the world's model service as one process reaches it."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, name: str) -> None:
         self._process = process
+        self._name = name
 
     async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
         process, world = self._process, self._process.world
@@ -318,6 +321,9 @@ class ProcessEndpoint:
         if world.faults.out(process, "ask", name):
             await asyncio.sleep(world.rng.choice((0.0, 1.0, 10.0)))
             return Outcome(kind="transient", status=503)
+        refused = world.service.refuses(self._name, process.key)
+        if refused is not None:
+            return refused
         lost = blow.fault == "lose after"
         try:
             outcome, call = await world.service.ask(task, body, RUN.get(), asked, lost=lost)

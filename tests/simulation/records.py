@@ -37,22 +37,18 @@ class Records:
 
     def below(self, container: str, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Name and content of each blob below a prefix."""
-        for ref in sorted(self._blobs.blobs):
-            if ref.container == container and ref.name.startswith(prefix):
-                yield ref.name, bytes(self._blobs.blobs[ref].data)
+        for ref in self._blobs.blobs.below(container, prefix):
+            yield ref.name, bytes(self._blobs.blobs[ref].data)
 
     def jobs(self) -> list[str]:
         """Ids of all jobs that were accepted."""
-        names = sorted(ref.name for ref in self._blobs.blobs if ref.container == "state")
-        return [n.split("/")[1] for n in names if n.startswith("jobs/") and n.endswith("/job.json")]
+        names = [ref.name for ref in self._blobs.blobs.below("state", "jobs/")]
+        return [name.split("/")[1] for name in names if name.endswith("/job.json")]
 
     def open_markers(self) -> list[str]:
         """Ids of the jobs that are marked as open."""
-        return [
-            ref.name.removeprefix("open/")
-            for ref in self._blobs.blobs
-            if ref.name.startswith("open/")
-        ]
+        marks = self._blobs.blobs.below("state", "open/")
+        return [ref.name.removeprefix("open/") for ref in marks]
 
     def file_of(self, job: str) -> Version:
         """The content that a job was made of."""
@@ -77,8 +73,7 @@ class Records:
         """The journals of a shard by attempt, oldest first; a rolled one is one."""
         folder = f"jobs/{job}/journal/{shard}/"
         found: dict[str, bytes] = {}
-        for ref in sorted(self._blobs.blobs):
-            if ref.container == "state" and ref.name.startswith(folder):
-                attempt = ref.name.removeprefix(folder)[7:43]
-                found[attempt] = found.get(attempt, b"") + bytes(self._blobs.blobs[ref].data)
+        for name, data in self.below("state", folder):
+            attempt = name.removeprefix(folder)[7:43]
+            found[attempt] = found.get(attempt, b"") + data
         return found

@@ -24,16 +24,16 @@ WORKERS = Path(__file__).parents[2] / "workers"
 
 # What no world of a seed comes to, and what does instead: a folder, a file, or a function of it.
 ELSEWHERE = {
-    "api/openai/": "doors for programs of the OpenAI Batch API: tests/api",
-    "files/store.py": "the files of those doors: tests/api",
+    "api/openai/": "doors for programs of the OpenAI Batch API: tests/openai",
+    "files/": "the files of those doors, and what is deleted of them: tests/openai",
     "quota/health.py": "what processes tell of deployments: tests/quota",
     "dispatch/probe.py": "asked where all rows of a job meet 500s: tests/dispatch",
     "dispatch/routing.py": "what an endpoint says of itself: tests/dispatch",
-    "intake/nightly.py": "walks once a night: tests/intake",
+    "intake/nightly.py": "walks once a night: test_month.py",
     "intake/scanning.py": "reads ahead in a task, in which its caller does not show",
     "jobs/index.py": "pages of jobs over HTTP: tests/jobs",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",
-    "jobs/store.py replace ": "where a nightly walk stands: tests/intake",
+    "jobs/store.py replace ": "where a nightly walk stands: test_month.py",
 }
 RECEIVERS = frozenset({"blobs", "_blobs", "bus", "_bus", "endpoint", "_endpoints"})
 METHODS = frozenset(

@@ -32,9 +32,9 @@ class Users:
         self.accepted: list[tuple[str, str]] = []
         self.misnamed: set[str] = set()
 
-    async def write(self, file: Version) -> None:
-        """Put a file into its container, over what is there."""
-        ref = BlobRef("prompts", file.name)
+    async def write(self, file: Version, *, container: str = "prompts") -> None:
+        """Put a file into a container, over what is there."""
+        ref = BlobRef(container, file.name)
         await self._world.blobs.delete(ref)
         etag = await self._world.blobs.create(ref, file.data)
         self._world.records.versions[etag] = file

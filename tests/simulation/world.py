@@ -42,7 +42,6 @@ from workers.sweeper import LOOK_SECONDS
 PATIENCE = 30 * 3600.0
 ENDLESS_SECONDS = 3600.0
 """How long a world is looked at whose faults never end."""
-MOST_LIVES = 60
 OWED_SECONDS = 900.0
 """How long after the last fault a living process may owe the end of an attempt."""
 
@@ -69,6 +68,7 @@ class World:
         self.log: list[str] | None = [] if keep else None
         self.digest = hashlib.blake2b(digest_size=16)
         self.found: list[str] = []
+        self.told: dict[str | None, list[dict[str, Any]]] = {}
         self.ended_at = 0
         self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -168,7 +168,9 @@ class World:
     async def sent(self, entity: str, message: OutMessage) -> None:
         """The bus takes a message."""
         if entity == "job-status":
-            self._check_told(json.loads(message.body))
+            event = json.loads(message.body)
+            self._check_told(event)
+            self.told.setdefault(event["data"].get("job"), []).append(event)
         await self.bus.send(entity, [message])
         self.moved.set()
 
@@ -219,7 +221,7 @@ class World:
     def _too_much(self) -> bool:
         """Whether it has to be ended: an endless world's faults may well be without end."""
         deliveries = self.host.deliveries > self.scenario.most_deliveries
-        much = deliveries or self.host.lives > MOST_LIVES
+        much = deliveries or self.host.lives > self.scenario.most_lives
         if much and not self.scenario.endless:
             self.fault_found("messages go round, or workers die, without end")
         return much

@@ -169,18 +169,27 @@ class Finisher:
         target = self._store.result(job, file.name)
         blocks = [_block_id(part.shard) for part in file.parts]
         try:
-            await self._blobs.commit(target, blocks)
+            await self._commit_blocks(job, state, kind, target, blocks)
         except BlobExists:
             found = (await self._blobs.head(target)).size
             if found != file.length:
                 log.warning("%s has %s bytes, not %s: not ours", target.name, found, file.length)
             return found == file.length
+        return True
+
+    async def _commit_blocks(
+        self, job: Job, state: JobState, kind: PartName, target: BlobRef, blocks: Sequence[str]
+    ) -> None:
+        """Commit blocks, staged once more where they are gone. Raises BlobExists."""
+        try:
+            await self._blobs.commit(target, blocks)
+        except BlobExists:
+            raise
         except StorageError:
             # Uncommitted blocks are kept for a week, and another commit may discard them.
             log.warning("staged blocks of %s are gone: staging them again", job.id)
             await self._stage_all(job, state, kind, target)
             await self._blobs.commit(target, blocks)
-        return True
 
     async def _stage_all(self, job: Job, state: JobState, kind: PartName, target: BlobRef) -> None:
         async for receipt in self._receipts(job, state.shards):
