@@ -35,7 +35,7 @@ def build(
     key: str | None,
 ) -> web.Application:
     """The host's web application. Without a `key`, all may call, as under `func start`."""
-    application = web.Application(client_max_size=_body_limit())
+    application = web.Application(client_max_size=_body_limit(), middlewares=[_limited])
     # The host's own come first: a function's route for everything takes none of them.
     application.router.add_get("/admin/host/status", _status)
     application.router.add_post("/admin/functions/{name}", _run_timer(timers, key))
@@ -48,6 +48,27 @@ def build(
             if path != (without := _CATCH_ALL.sub("", path)):
                 application.router.add_route(method, without, handler)
     return application
+
+
+# As Kestrel has them, on which Azure's host runs:
+# https://learn.microsoft.com/dotnet/api/microsoft.aspnetcore.server.kestrel.core.kestrelserverlimits
+MOST_LINE_BYTES = 8 * 1024
+MOST_HEADER_BYTES = 32 * 1024
+MOST_HEADERS = 100
+
+
+@web.middleware
+async def _limited(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what the server before Azure's host refuses, without a body, as it does."""
+    if len(f"{request.method} {request.raw_path} HTTP/1.1\r\n") > MOST_LINE_BYTES:
+        return web.Response(status=414)
+    headers = request.raw_headers
+    size = sum(len(name) + len(value) + 4 for name, value in headers)
+    if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+        return web.Response(status=431)
+    return await handler(request)
 
 
 def _precedence(function: Function) -> list[int]:
@@ -65,7 +86,8 @@ def _precedence(function: Function) -> list[int]:
 
 _CONSTRAINTS = {"int": "[0-9]+", "alpha": "[A-Za-z]+", "guid": "[0-9A-Fa-f-]{36}"}
 # ASP.NET's `{*rest}` matches nothing too, and needs no slash before it then.
-_CATCH_ALL = re.compile(r"(?<=[^/])/\{\w+:\.\*\}$")
+_ANYTHING = r"[\s\S]*"  # a line feed too
+_CATCH_ALL = re.compile(rf"(?<=[^/])/\{{\w+:{re.escape(_ANYTHING)}\}}$")
 _PARAMETER = re.compile(r"\{(\*{0,2})(\w+)(?::(regex\((.+?)\)|\w+))?\}(?=/|$)")
 
 
@@ -78,7 +100,7 @@ def aiohttp_route(route: str) -> str:
     def parameter(match: re.Match[str]) -> str:
         rest, name, constraint, pattern = match.groups()
         if rest:
-            return f"{{{name}:.*}}"
+            return f"{{{name}:{_ANYTHING}}}"
         if constraint is None:
             return f"{{{name}}}"
         pattern = pattern or _CONSTRAINTS.get(constraint)

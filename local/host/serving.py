@@ -125,7 +125,16 @@ class Host:
             prefix=self._options.route_prefix,
             key=os.environ.get(keys.SETTING),
         )
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            shutdown_timeout=1.0,
+            # Wider than what the application refuses itself; bodies come as they were sent.
+            max_line_size=4 * http_triggers.MOST_LINE_BYTES,
+            max_field_size=2 * http_triggers.MOST_HEADER_BYTES,
+            max_headers=2 * http_triggers.MOST_HEADERS,
+            auto_decompress=False,
+        )
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", port)

@@ -4,11 +4,16 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
+from urllib.parse import quote, urlencode
 
+import aiohttp
 import pytest
 from openai import AsyncOpenAI
+from yarl import URL
 
 from local import keys
+from tests.api.hostile import SECRET, hostile, is_refusal
 from tests.integration.processes import CHAT_MODEL, Processes, processes, until
 
 API_KEY = secrets.token_urlsafe()
@@ -46,6 +51,28 @@ async def test_a_file_becomes_a_batch_and_its_answers(running: Processes) -> Non
         answer = await client.files.content(done.output_file_id)
         lines = [json.loads(line) for line in answer.text.splitlines()]
         assert [line["custom_id"] for line in lines] == [f"r{number}" for number in range(20)]
+
+
+async def test_hostile_requests_are_refused_over_the_wire_too(running: Processes) -> None:
+    base, rng = await running.hosts.up(), Random(7)
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {API_KEY}"}) as http:
+        for _ in range(200):
+            made = hostile(rng)
+            sent = all(text.isprintable() for text in made.headers.values())
+            if not sent or "content-length" in made.headers or made.method in ("HEAD", "TRACE"):
+                continue  # what no client sends, or what the host answers itself
+            path = quote(made.path, safe="/%", errors="surrogateescape")
+            url = URL(f"{base}{path}?{urlencode(made.query)}", encoded=True)
+            async with http.request(
+                made.method, url, headers=made.headers, data=made.body
+            ) as answer:
+                said = await answer.read()
+                assert is_refusal(answer.status, json.loads(said or b"{}")), (made, answer, said)
+        async with http.get(f"{base}/v1/files") as answer:
+            assert (await answer.json())["data"] == []
+    for line in running.log:
+        assert SECRET not in line
+        assert API_KEY not in line
 
 
 async def completed(client: AsyncOpenAI, batch_id: str) -> object:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -193,6 +194,30 @@ async def test_http_asks_for_the_key_and_answers_as_the_function_says(start: Sta
             assert response.status == 405
         async with session.get("/api/health") as response:
             assert (response.status, await response.text()) == (200, "well")
+
+
+async def test_bodies_and_headers_are_taken_as_azures_host_takes_them(start: StartHost) -> None:
+    host = await start(FUNCTIONS_REQUEST_BODY_SIZE_LIMIT="1000")
+    job = "/api/jobs/7"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"lost"
+
+    async with aiohttp.ClientSession(host.url, headers=KEYED) as session:
+        async with session.post(job, data=b"x" * 1000) as response:
+            assert len((await response.json())["body"]) == 1000
+        async with session.post(job, data=b"x" * 1001) as response:
+            assert (response.status, await response.read()) == (500, b"")
+        async with session.post(job, data=chunks()) as response:
+            assert (await response.json())["body"] == ""
+        async with session.get(f"{job}?verbose={'x' * 8192}") as response:
+            assert response.status == 414
+        async with session.get(job, headers={"x-long": "x" * 32_768}) as response:
+            assert response.status == 431
+        async with session.get(job, headers={f"x-{n}": "" for n in range(100)}) as response:
+            assert response.status == 431
+        async with session.get(job, headers={"x-long": "x" * 20_000}) as response:
+            assert response.status == 202
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_blob_path_says_which_blobs_and_tokens() -> None:
         ("jobs/{id}", "jobs/{id}"),
         ("jobs/{id:int}/rows", "jobs/{id:[0-9]+}/rows"),
         ("jobs/{id}/{action:regex(^(cancel|pause)$)}", "jobs/{id}/{action:(cancel|pause)}"),
-        ("/{*rest}", "{rest:.*}"),
+        ("/{*rest}", r"{rest:[\s\S]*}"),
     ],
 )
 def test_routes_are_translated(route: str, written: str) -> None:
