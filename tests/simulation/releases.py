@@ -72,8 +72,8 @@ def story(seed: int, world: Scenario) -> Story:
     begin = tuple(rng.choice((first, last)) for _ in range(world.workers))
     phases: list[tuple[float, Release]] = [(rng.uniform(0, 60), last)]
     if rng.random() < 0.7:
-        phases.append((rng.uniform(60, 300), first))
-    phases.append((rng.uniform(300, LAST_AT - 60), last))
+        phases.append((rng.uniform(60, 240), first))
+    phases.append((rng.uniform(310, LAST_AT - 60), last))
     changes = [
         Change(at + rng.uniform(0, 60), place, release, rng.random() < 0.5)
         for at, release in phases

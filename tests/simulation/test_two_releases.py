@@ -53,7 +53,7 @@ def test_a_worker_that_drops_what_it_does_not_know_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store, "load", without_what_is_new)
-    wrong, _ = see(range(12))
+    wrong, _ = see(range(40))
     assert any("lost what a later release said" in str(faults) for faults in wrong.values())
 
 

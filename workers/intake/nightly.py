@@ -20,7 +20,9 @@ RETRY_SECONDS: Final = 30.0
 STALE_SECONDS: Final = 240.0
 # By how much clocks, and what is being written while a walk begins, may be off.
 MARGIN_SECONDS: Final = 600.0
-SLICE: Final = 5000
+# One less than a page of a listing: the name after them, with which the next slice begins, comes
+# with the same call.
+SLICE: Final = 4999
 _AT_ONCE: Final = 64
 
 log = logging.getLogger(__name__)
