@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 VERSION: Final = 1
 
@@ -242,7 +242,6 @@ DOCUMENTS: Final[Mapping[str, type[BaseModel]]] = {
     "expire.json": Expire,
     "shard.json": ShardMessage,
 }
-CALLS: Final = TypeAdapter(Attempt)
 
 
 def read(name: str, data: bytes) -> BaseModel:

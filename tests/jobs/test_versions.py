@@ -3,6 +3,7 @@ leaves alone.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -203,6 +204,12 @@ async def test_a_job_that_the_first_release_would_break_is_set_aside_by_it(
             continue  # read after job.json only
         with pytest.raises(first_release.SetAside):
             first_release.read(name, orjson.dumps(document))
+
+
+def test_the_first_release_can_take_up_what_journals_say_of_calls() -> None:
+    for line in releases.entries(releases.files(NOW)["journal.jsonl"]):
+        for call in line.get("use", ()):
+            assert asdict(first_release.Attempt(**call)) == call
 
 
 # -- what this version makes of a later one's

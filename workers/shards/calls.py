@@ -35,7 +35,7 @@ PACKED: tuple[Task, ...] = ("embeddings", "image-embeddings")
 AT_ONCE = 128
 
 LARGE_BYTES = 1024 * 1024
-# Parsed, and once more as a line and in the journal, an answer takes four times its own bytes.
+# Words that are parsed, and once more a line and in the journal, take four times their own bytes.
 ROOM_BYTES = 24 * 1024 * 1024
 
 NumberedRow = tuple[int, Request]
