@@ -68,6 +68,11 @@ class Counts(Kept):
         """Rows in errors.jsonl."""
         return self.failed + self.invalid + self.cancelled + self.expired
 
+    @property
+    def asked(self) -> int:
+        """Rows that endpoints were asked for."""
+        return self.succeeded + self.failed
+
     def plus(self, other: "Counts") -> "Counts":
         """The sums of all but `total`, which belongs to the whole job."""
         return Counts(

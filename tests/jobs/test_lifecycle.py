@@ -404,6 +404,17 @@ def test_rows_of_earlier_attempts_are_no_rows_of_the_last_seconds() -> None:
     assert pace.pace(again) == pace.Pace(150 / 14.0, "measured"), "60 were lost, 30 came"
 
 
+@pytest.mark.parametrize("kind", ["invalid", "cancelled", "expired"])
+def test_rows_that_nobody_was_asked_for_are_no_pace(kind: str) -> None:
+    state = begun(9).model_copy(update={"marks": ((0.0, 0), (10.0, 100), (20.0, 200))})
+    state = state.model_copy(update={"counts": Counts(total=900, succeeded=200)})
+    left = Counts(total=100, succeeded=10, **{kind: 90})
+    ended = receipt(0).model_copy(update={"counts": left})
+    counted = lifecycle.advance(state, ended, repeated=False, now=21.0).state
+    assert counted is not None
+    assert pace.pace(counted) == pace.Pace(10.0, "measured")
+
+
 def test_a_wait_is_told_once() -> None:
     state = begun(9)
     waiting = Waiting(reason="quota", deployment="phi", since=1.0)

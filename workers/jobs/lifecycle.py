@@ -109,7 +109,7 @@ def advance(
     counts, tokens = state.counts.plus(receipt.counts), state.tokens.plus(receipt.tokens)
     running = tuple(each for each in state.running if each[0] != shard)
     out = sum(rows for _, rows in running)
-    asked = receipt.counts.done - receipt.counts.invalid
+    asked = receipt.counts.asked
     before = done_before(state.running_rows - out, found, asked)
     counted = _moved(
         state,
@@ -119,7 +119,7 @@ def advance(
         codes=add_codes(state.codes, receipt.codes),
         running=running,
         # Rows that nobody was asked for say nothing of how fast the others will be.
-        marks=marked(state, out, counts.done - counts.invalid, now, before),
+        marks=marked(state, out, counts.asked, now, before),
         waiting=None,
         nudges=0,
     )
@@ -142,7 +142,7 @@ def report(
     if fresh == known:
         return UNTOLD
     running = tuple(sorted(fresh.items()))
-    done = state.counts.done - state.counts.invalid
+    done = state.counts.asked
     before = sum(
         done_before(known.get(shard, 0), found.get(shard, 0), rows) for shard, rows in running
     )
