@@ -4,10 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from schemas.jobs import JobOptions
-from workers.dispatch.token_estimates import Estimator, measure
+from workers.dispatch.token_estimates import Estimator, Size, measure
 from workers.intake.formats import HEAD_BYTES, what_it_is
 from workers.intake.planning import DuplicateFinder, Seen, Survey, seen
 from workers.rows.lines import Line, kept_bytes, line_content
@@ -34,8 +35,8 @@ class Report:
     rows: int = 0
     requests: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    models: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
+    without_model: int = 0
     perhaps_too_long: int = 0
     prompt_tokens: float = 0
     answer_tokens: float = 0
@@ -66,38 +67,51 @@ class Checker:
     def refusals(self, file: BinaryIO) -> Iterator[Refusal]:
         """Each row that would not be asked, in order, those of repeated custom_ids at the end.
 
-        `report` is complete once there are no more. The file is read twice where ids may repeat.
+        Of a file that is no JSON Lines there are none: `report` says what it is. `report` is
+        complete once there are no more. The file is read twice where ids may repeat.
         """
-        finder = DuplicateFinder()
+        finder, held, strange = DuplicateFinder(), list[Refusal](), True
         for line in lines_in(file, self.rules.max_line_bytes):
             row = self._read(line)
             self._survey.note(row_seen := seen(row))
             if isinstance(row_seen, Seen):
                 finder.add(row_seen.custom_id)
-            yield from self._judge(row)
+            if (refusal := self._judge(row)) is not None:
+                held.append(refusal)
+            if self._survey.is_foreign:
+                break
+            strange = strange and isinstance(row, Refusal) and not row.is_object
+            if not strange:
+                yield from held
+                held.clear()
         self._survey.close()
         if self._survey.is_foreign:
             file.seek(0)
             self.report.foreign = what_it_is(file.read(HEAD_BYTES))
+            return
+        yield from held
         if finder.candidates() and self.rules.options.on_duplicate == "refuse":
             yield from self._repeated(file, finder)
 
     def _read(self, line: Line) -> Request | Refusal:
         return read_row(line.number, line.content, self.rules, line.offset, line.length)
 
-    def _judge(self, row: Request | Refusal) -> Iterator[Refusal]:
+    def _judge(self, row: Request | Refusal) -> Refusal | None:
+        """Count a row; the refusal where the service would not ask it."""
         self.report.rows += 1
-        if isinstance(row, Request) and (why := self._too_long(row)) is not None:
-            row = _refusal(row, _TOO_LONG, why)
-        if isinstance(row, Refusal):
-            self.report.codes[row.code] += 1
-            yield row
+        if isinstance(row, Request):
+            size = measure(row.task, row.body)
+            refusal = self._too_long(row, size)
+            if refusal is None:
+                self._note(row, size)
         else:
-            self._note(row)
+            refusal = row
+        if refusal is not None:
+            self.report.codes[refusal.code] += 1
+        return refusal
 
-    def _note(self, request: Request) -> None:
+    def _note(self, request: Request, size: Size) -> None:
         """Count a request."""
-        size = measure(request.task, request.body)
         prompt = self._estimator.prompt(size)
         answer = self._estimator.total(size) - prompt
         context = self._context(request.model)
@@ -106,20 +120,21 @@ class Checker:
         report.prompt_tokens += prompt
         report.answer_tokens += answer
         report.tasks[request.task] += 1
-        report.models[request.model or ""] += 1
+        report.without_model += request.model is None
         report.perhaps_too_long += context is not None and prompt + answer > context
         if len(report.first) < FIRST_REQUESTS:
             report.first.append(request.as_batch_row())
 
-    def _too_long(self, request: Request) -> str | None:
-        """Why a request surely does not fit into its model's context."""
+    def _too_long(self, request: Request, size: Size) -> Refusal | None:
+        """The refusal of a request that surely does not fit into its model's context."""
         context = self._context(request.model)
-        size = measure(request.task, request.body)
         if context is None or self._estimator.least_read(size) <= context:
             return None
-        return (
+        return _refusal(
+            request,
+            _TOO_LONG,
             f"it has more tokens than the {context:,} that {request.model or 'the model'} can "
-            "read at a time: shorten it, or name a model with a longer context"
+            "read at a time: shorten it, or name a model with a longer context",
         )
 
     def _context(self, model: str | None) -> int | None:
@@ -134,7 +149,7 @@ class Checker:
             if isinstance(row, Refusal):
                 continue
             repeated = finder.confirm(row.line, row.custom_id, named=row.named)
-            if repeated and self._too_long(row) is None:
+            if repeated and self._too_long(row, measure(row.task, row.body)) is None:
                 self._forget(row)
                 yield _refusal(row, DUPLICATE_CODE, DUPLICATE)
 
@@ -144,9 +159,10 @@ class Checker:
         report.codes[DUPLICATE_CODE] += 1
         report.requests -= 1
         report.tasks[request.task] -= 1
-        report.models[request.model or ""] -= 1
+        report.without_model -= request.model is None
 
 
+@lru_cache(maxsize=256)
 def context_in_name(model: str) -> int | None:
     """The context that a model's name tells, in tokens."""
     match = _IN_NAME.search(model)

@@ -45,19 +45,27 @@ def describe(batch: Batch) -> str:
 
 
 class Display:
-    """Shows batches as they are read; each state of each is shown once at least."""
+    """Shows batches as they are read; on plain lines only what has changed."""
 
     def __init__(self, live: Progress | None) -> None:
         self._live = live
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, str] = {}
 
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self._live is None:
+            print(text, file=sys.stderr)
+        else:
+            self._live.console.print(text, markup=False, highlight=False)
+
     def show(self, batch: Batch) -> None:
         """A batch as it is now."""
         line = describe(batch)
         if self._live is None:
-            if self._shown.get(batch.id) != line:
-                print(line, file=sys.stderr)
+            # The last line is the command's own, on standard output.
+            if batch.status not in ENDED and self._shown.get(batch.id) != line:
+                self.note(line)
             self._shown[batch.id] = line
             return
         if batch.id not in self._tasks:

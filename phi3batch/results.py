@@ -22,7 +22,7 @@ MANIFEST: Final = "manifest.json"
 class Results:
     """The answers in some folders; one counts above an error, and a later folder's above others.
 
-    Held in memory are each row's custom_id and where its answer lies, about 200 bytes a row.
+    Held in memory are each row's custom_id and where its answer lies, and no answer.
     Raises Mistake where a folder holds no results, or a line that is none.
     """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import openai
+from pydantic import ValidationError
 
 from phi3batch.mistakes import Ended, Mistake
 from schemas.openai import Batch, BatchEvent, File
@@ -122,12 +123,15 @@ def connected() -> Iterator[BatchService]:
     try:
         with openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES) as client:
             yield BatchService(client)
-    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+    except openai.AuthenticationError as error:
         raise Ended(NOT_ADMITTED, _message(error)) from None
     except openai.APIStatusError as error:
         raise Ended(NOT_DONE, _message(error)) from None
     except openai.APIConnectionError as error:
         raise Ended(NOT_DONE, f"{url} cannot be reached: {error.__cause__ or error}") from None
+    except (openai.OpenAIError, ValidationError):
+        told = f"{url} answers, but not as this service does: is the address right?"
+        raise Ended(NOT_DONE, told) from None
 
 
 def _address() -> str:

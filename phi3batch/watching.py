@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import openai
+
 from phi3batch.mistakes import Ended
 from phi3batch.progress import ENDED, describe, display
 from phi3batch.service import NOT_DONE, BatchService
@@ -14,25 +16,63 @@ ROWS_FAILED: Final = 3
 TOO_LATE: Final = 124
 INTERRUPTED: Final = 130
 _FIRST_PAUSE: Final = 0.25
+_PATIENCE: Final = 900.0
 
-Reader = Callable[[str], Batch]
+Reader = Callable[[str], Batch | None]
 Wait = Callable[[], bool]
 
 
 def followed(ids: Sequence[str], read: Reader, wait: Wait) -> Iterator[Batch]:
     """Each batch as it is read, again and again until it has ended; `wait` says whether to go on.
 
-    Those that still run are read once between two waits.
+    Those that still run are read once between two waits. `read` gives None where it could not.
     """
     open_ids = list(dict.fromkeys(ids))
     while open_ids:
         for batch_id in tuple(open_ids):
             batch = read(batch_id)
+            if batch is None:
+                continue
             if batch.status in ENDED:
                 open_ids.remove(batch_id)
             yield batch
         if open_ids and not wait():
             return
+
+
+class Patience:
+    """Reads batches past outages: what cannot be reached is tried again for `seconds`.
+
+    Then, and where the service refuses, the error is raised.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str], Batch],
+        tell: Callable[[str], None],
+        seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
+        self._read = read
+        self._tell = tell
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def read(self, batch_id: str) -> Batch | None:
+        """A batch; None where the service could not be reached."""
+        try:
+            batch = self._read(batch_id)
+        except (openai.APIConnectionError, openai.InternalServerError) as error:
+            now = self._clock()
+            if self._since is None:
+                self._since = now
+                self._tell(f"not to be reached ({error}): still trying; the batch goes on")
+            if now - self._since >= self._seconds:
+                raise
+            return None
+        self._since = None
+        return batch
 
 
 def growing(longest: float) -> Iterator[float]:
@@ -79,7 +119,8 @@ def watch(
     last: dict[str, Batch] = {}
     try:
         with display() as shown:
-            for batch in followed(ids, service.batch, wait):
+            patient = Patience(service.batch, shown.note, _PATIENCE, time.monotonic)
+            for batch in followed(ids, patient.read, wait):
                 last[batch.id] = batch
                 shown.show(batch)
     except KeyboardInterrupt:
@@ -87,7 +128,7 @@ def watch(
     for batch in last.values():
         if batch.status in ENDED:
             tell(batch)
-    if any(batch.status not in ENDED for batch in last.values()):
+    if any(each not in last or last[each].status not in ENDED for each in ids):
         raise Ended(TOO_LATE, _come_back(ids, last))
     statuses = [status_of(batch, strict=strict) for batch in last.values()]
     return NOT_DONE if NOT_DONE in statuses else max(statuses, default=0)

@@ -83,7 +83,7 @@ def _summarise(given: Namespace, report: Report) -> None:
 
 def _lines(report: Report) -> list[str]:
     if report.foreign is not None:
-        return [f"this is no file of requests: {report.foreign}"]
+        return [f"no file of requests: {report.foreign}; tables are read with --format"]
     tasks = ", ".join(f"{count:,} {task}" for task, count in report.tasks.items())
     lines = [
         f"{report.rows:,} rows: {report.requests:,} can be asked{f' ({tasks})' if tasks else ''}, "
@@ -92,10 +92,10 @@ def _lines(report: Report) -> list[str]:
         f"about {report.prompt_tokens:,.0f} tokens of prompts and {report.answer_tokens:,.0f} of "
         "answers, as the service estimates before it has asked",
     ]
-    if report.models[""]:
+    if report.without_model:
         lines.append(
-            f"{report.models['']:,} requests name no model: the service takes the one that it has "
-            "for their task, where there is only one; else set the option model"
+            f"{report.without_model:,} requests name no model: the service takes the one that it "
+            "has for their task, where there is only one; else set the option model"
         )
     if report.perhaps_too_long:
         lines.append(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from phi3batch.checking import Checker, context_in_name, lines_in, rules_for
 from schemas.jobs import JobOptions
-from workers.intake.planning import DuplicateFinder, Scanner, Seen
+from workers.intake.planning import JUDGED_ROWS, DuplicateFinder, Scanner, Seen
 from workers.rows.lines import kept_bytes
 from workers.rows.reading import Refusal
 
@@ -36,10 +36,22 @@ def checked(data: bytes, **options: Any) -> tuple[Checker, list[Refusal]]:
     return checker, list(checker.refusals(io.BytesIO(data)))
 
 
+def json_or_none(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
 @given(data=FILES, duplicates=st.sampled_from(["refuse", "number"]))
 def test_the_verdicts_are_those_of_the_intake(data: bytes, duplicates: Any) -> None:
     checker, refusals = checked(data, on_duplicate=duplicates)
     rules = checker.rules
+    if checker.report.foreign is not None:
+        assert refusals == []
+        rows = [json_or_none(line) for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+        assert not any(isinstance(row, dict) for row in rows)
+        return
     scanner, finder = Scanner(rules), DuplicateFinder()
     scanned = [*scanner.feed(data), *scanner.close()]
     refused = [row for _, _, row in scanned if isinstance(row, Refusal)]
@@ -61,10 +73,17 @@ def test_the_verdicts_are_those_of_the_intake(data: bytes, duplicates: Any) -> N
 
 
 def test_a_file_that_is_no_json_lines_is_told_what_it_is() -> None:
-    checker, refusals = checked(b"a,b\n1,2\n")
-    assert len(refusals) == 2
+    checker, refusals = checked(b"a,b\n1,2\n" * 2000)
+    assert refusals == []
+    assert checker.report.rows == JUDGED_ROWS
     assert checker.report.foreign is not None
     assert "a CSV" in checker.report.foreign
+
+
+def test_strange_rows_are_told_in_their_order_once_one_is_not() -> None:
+    checker, refusals = checked(b'1\n2\n{"prompt": "hi"}\n3\n')
+    assert [refusal.line for refusal in refusals] == [1, 2, 4]
+    assert checker.report.foreign is None
 
 
 def test_rows_over_the_context_are_told_apart_from_those_that_may_be() -> None:

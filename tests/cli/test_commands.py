@@ -198,7 +198,7 @@ def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture
 
 
 def test_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
-    (path := tmp_path / "a.jsonl").write_text("{\n" * 20_000)
+    (path := tmp_path / "a.jsonl").write_text("{}\n" + "{\n" * 20_000)
     command = f"{sys.executable} -m phi3batch validate {path} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")

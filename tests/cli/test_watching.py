@@ -1,0 +1,130 @@
+"""Who is asked when, and what a watch ends with: decisions without a service."""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phi3batch.progress import describe
+from phi3batch.watching import Patience, followed, growing, status_of
+from schemas.openai import Batch
+
+IDS = ("batch_a", "batch_b", "batch_c")
+UNREACHED = openai.APIConnectionError(request=None)  # type: ignore[arg-type]
+
+
+def batch(batch_id: str = "batch_a", status: str = "in_progress", **fields: Any) -> Batch:
+    more = {"door": "http", "input": "files/x", "results": "results/x", **fields.pop("phi3", {})}
+    return Batch.model_validate(
+        {
+            "id": batch_id,
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": "file-1",
+            "completion_window": "24h",
+            "status": status,
+            "created_at": 0,
+            "expires_at": 86400,
+            "phi3": more,
+            **fields,
+        }
+    )
+
+
+def counts(total: int, completed: int, failed: int) -> dict[str, int]:
+    return {"total": total, "completed": completed, "failed": failed}
+
+
+@given(looks=st.lists(st.integers(1, 5), min_size=3, max_size=3), patience=st.integers(0, 8))
+def test_each_batch_is_read_until_it_has_ended_and_no_longer(
+    looks: list[int], patience: int
+) -> None:
+    left = dict(zip(IDS, looks, strict=True))
+    waits = 0
+
+    def read(batch_id: str) -> Batch:
+        left[batch_id] -= 1
+        assert left[batch_id] >= 0, "it has ended already"
+        return batch(batch_id, "in_progress" if left[batch_id] else "completed")
+
+    def wait() -> bool:
+        nonlocal waits
+        waits += 1
+        return waits <= patience
+
+    found = list(followed([*IDS, IDS[0]], read, wait))
+    ended = {each.id for each in found if each.status == "completed"}
+    assert ended == {each for each in IDS if left[each] == 0}
+    assert (ended == set(IDS)) == (max(looks) <= patience + 1)
+
+
+def test_an_outage_is_waited_out_and_told_once() -> None:
+    now, said = [0.0], list[str]()
+    answers: list[Callable[[], Batch]] = []
+
+    def read(_: str) -> Batch:
+        now[0] += 10
+        return answers.pop(0)()
+
+    def fails() -> Batch:
+        raise UNREACHED
+
+    patient = Patience(read, said.append, 25, lambda: now[0])
+    answers += [fails, fails, batch, fails, fails, fails, fails]
+    assert [patient.read("batch_a") is None for _ in range(6)] == [True, True, False] + [True] * 3
+    with pytest.raises(openai.APIConnectionError):
+        patient.read("batch_a")
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "found", "strict", "expected"),
+    [
+        ("completed", counts(2, 2, 0), True, 0),
+        ("completed", counts(0, 0, 0), False, 0),
+        ("completed", counts(2, 1, 1), False, 0),
+        ("completed", counts(2, 1, 1), True, 3),
+        ("completed", counts(2, 0, 2), False, 3),
+        ("cancelled", counts(2, 2, 0), False, 1),
+        ("expired", counts(2, 1, 0), False, 1),
+        ("failed", counts(0, 0, 0), False, 1),
+    ],
+)
+def test_the_status_says_what_came_of_it(
+    status: str, found: dict[str, int], strict: bool, expected: int
+) -> None:
+    assert status_of(batch(status=status, request_counts=found), strict=strict) == expected
+
+
+def test_looks_become_rarer_up_to_the_interval() -> None:
+    pauses = list(islice(growing(2.0), 10))
+    assert pauses[0] == 0.25
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 2.0
+    assert set(islice(growing(0.1), 3)) == {0.1}
+
+
+def test_a_line_tells_rate_time_left_and_what_is_waited_for() -> None:
+    running = batch(
+        request_counts=counts(1000, 400, 10),
+        usage={"total_tokens": 12345},
+        phi3={
+            "rate": 16.7,
+            "seconds_left": 35.2,
+            "basis": "quota",
+            "running": 90,
+            "waiting": {"reason": "quota", "deployment": "phi"},
+        },
+    )
+    assert describe(running) == (
+        "batch_a in_progress · 500 of 1,000 rows · 400 succeeded · 10 failed · "
+        "16.7 rows/s allowed · 0:00:35 left · 12,345 tokens · waiting for quota of phi"
+    )
+    paused = batch(phi3={"paused": True})
+    assert describe(paused) == "batch_a paused"
+    error = {"code": "invalid_json", "message": "not JSON", "line": 3}
+    failed = batch(status="failed", errors={"object": "list", "data": [error]})
+    assert describe(failed) == "batch_a failed · invalid_json: line 3: not JSON"
