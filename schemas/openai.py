@@ -241,3 +241,26 @@ class Model(_Told):
     created: int = 0
     owned_by: str
     tasks: tuple[str, ...]
+
+
+class ErrorDetail(_Told):
+    """What is wrong with a call."""
+
+    message: str = Field(description="what happened and what to do, for people")
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str = Field(description="for programs")
+
+
+class ErrorAnswer(_Told):
+    """The body of every refusal."""
+
+    error: ErrorDetail
+
+
+class OpenApiDocument(BaseModel):
+    """An OpenAPI document of version 3.1."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    openapi: str

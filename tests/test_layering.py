@@ -46,6 +46,7 @@ DECIDES = (
     "workers.api.routing",
     "workers.api.access",
     "workers.api.asking",
+    "workers.api.openapi",
     "workers.api.openai.operations",
     "workers.api.openai.forms",
     "workers.api.openai.shapes",
@@ -71,8 +72,8 @@ DECIDES = (
 _PURE = """
 __future__ abc array base64 bisect collections collections.abc dataclasses datetime difflib enum
 functools hashlib heapq itertools json math operator re statistics struct typing urllib.parse
-hmac msgspec msgspec.json orjson numpy pydantic random python_multipart.exceptions
-python_multipart.multipart
+hmac msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
+python_multipart.exceptions python_multipart.multipart
 """
 PURE = frozenset(_PURE.split())
 IMPURE_CALLS = frozenset({"now", "utcnow", "today", "open", "print", "input", "uuid4", "sleep"})

@@ -35,7 +35,7 @@ _Time = Annotated[float, BeforeValidator(_seconds)]
 class ListJobs(Operation):
     """`GET /api/jobs`: the newest jobs first, a page of those that fit all of the filters."""
 
-    limit: Annotated[int, BeforeValidator(digits), Field(ge=1, le=MOST_JOBS)] = 20
+    limit: Annotated[int, Field(ge=1, le=MOST_JOBS), BeforeValidator(digits)] = 20
     after: Identity | None = Field(default=None, description="the `last_id` of the page before")
     tenant: TenantName = DEFAULT_TENANT
     state: ShownState | None = None
@@ -94,7 +94,7 @@ class Probe(Operation):
 
 JobsOperation = ListJobs | CreateJob | ReadJob | Act | ListDeployments | Probe
 
-_ROUTES: Final = routes(
+ROUTES: Final = routes(
     ("GET", "/api/jobs", ListJobs),
     ("POST", "/api/jobs", CreateJob),
     ("GET", "/api/jobs/{id}", ReadJob),
@@ -108,4 +108,4 @@ _IGNORED: Final = frozenset({"code"})
 
 def route(call: HttpCall) -> JobsOperation:
     """The operation that a call asks for. Raises HttpRefusal with 404, 405 or 400."""
-    return cast("JobsOperation", find(_ROUTES, call.path, call, _IGNORED))
+    return cast("JobsOperation", find(ROUTES, call.path, call, _IGNORED))

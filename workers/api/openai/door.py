@@ -4,9 +4,10 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from workers.api import openapi
 from workers.api.access import Caller, caller_of
 from workers.api.answering import answered
-from workers.api.http import AnyReply, HttpCall, HttpRefusal
+from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
 from workers.api.openai.batches import BatchesApi
 from workers.api.openai.files import FilesApi
@@ -29,6 +30,7 @@ from workers.api.openai.operations import (
     ReadEvents,
     ReadFile,
     ReadManifest,
+    ReadOpenApi,
     UploadOperation,
     route,
 )
@@ -79,6 +81,8 @@ class OpenAiDoor:
             return await self._on_uploads(caller, operation, call)
         if isinstance(operation, BatchOperation):
             return await self._on_batches(caller, operation, call)
+        if isinstance(operation, ReadOpenApi):
+            return JsonReply(200, openapi.document())
         settings = self._settings
         return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
 

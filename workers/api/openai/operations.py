@@ -55,7 +55,7 @@ class ListFiles(Operation):
     """`GET /v1/files`: the tenant's uploaded files."""
 
     after: str | None = None
-    limit: Annotated[int, BeforeValidator(digits), Field(ge=0, le=10_000)] = 10_000
+    limit: Annotated[int, Field(ge=0, le=10_000), BeforeValidator(digits)] = 10_000
     order: Literal["asc", "desc"] = "desc"
     purpose: str | None = None
 
@@ -104,7 +104,7 @@ class ListBatches(Operation):
     """`GET /v1/batches`: the tenant's jobs, whatever their doors, newest first."""
 
     after: str | None = None
-    limit: Annotated[int, BeforeValidator(digits), Field(ge=0, le=100)] = 20
+    limit: Annotated[int, Field(ge=0, le=100), BeforeValidator(digits)] = 20
 
 
 class ReadBatch(Operation):
@@ -132,10 +132,14 @@ class ListModels(Operation):
     """`GET /v1/models`: the deployments' models, and the routes."""
 
 
+class ReadOpenApi(Operation):
+    """`GET /v1/openapi.json`: this document."""
+
+
 FileOperation = CreateFile | ListFiles | DeleteFile | ReadContent | ReadFile
 UploadOperation = CreateUpload | AddPart | CompleteUpload | CancelUpload
 BatchOperation = CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadManifest | ReadBatch
-OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ListModels
+OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ListModels | ReadOpenApi
 
 ROUTES: Final = routes(
     ("POST", "/files", CreateFile),
@@ -154,6 +158,7 @@ ROUTES: Final = routes(
     ("GET", "/batches/{id}/events", ReadEvents),
     ("GET", "/batches/{id}/manifest", ReadManifest),
     ("GET", "/models", ListModels),
+    ("GET", "/openapi.json", ReadOpenApi),
 )
 
 # Of several that begin alike the longest comes first.

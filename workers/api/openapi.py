@@ -1,0 +1,174 @@
+"""The OpenAPI document of all doors, made of the models that they read and answer with."""
+
+import functools
+import re
+from typing import Any, Final, NamedTuple
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from schemas import openai
+from schemas.health import DeploymentStatus
+from schemas.jobs import JobStatus
+from schemas.messages import JobRequest
+from schemas.results import Manifest
+from workers.api import routing
+from workers.api.matching import Operation, Route
+from workers.api.openai import operations
+
+_REF: Final = "#/components/schemas/{model}"
+_FORM_OF_FILE: Final = {
+    "purpose": {"type": "string", "enum": list(openai.PURPOSES)},
+    "expires_after[anchor]": {"type": "string", "const": "created_at"},
+    "expires_after[seconds]": {"type": "string", "pattern": "^[0-9]+$"},
+    "file": {"type": "string", "format": "binary"},
+}
+_FORM_OF_PART: Final = {"data": {"type": "string", "format": "binary"}}
+_BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+class Exchange(NamedTuple):
+    """What an operation reads and answers: a model, its list, a form, or bytes where it is none."""
+
+    answer: type[BaseModel] | None
+    listed: bool = False
+    body: type[BaseModel] | None = None
+    form: dict[str, Any] | None = None
+    code: int = 200
+
+
+EXCHANGES: Final[dict[type[Operation], Exchange]] = {
+    operations.CreateFile: Exchange(openai.File, form=_FORM_OF_FILE),
+    operations.ListFiles: Exchange(openai.File, listed=True),
+    operations.ReadFile: Exchange(openai.File),
+    operations.DeleteFile: Exchange(openai.FileDeleted),
+    operations.ReadContent: Exchange(None),
+    operations.CreateUpload: Exchange(openai.Upload, body=openai.UploadCreate),
+    operations.AddPart: Exchange(openai.UploadPart, form=_FORM_OF_PART),
+    operations.CompleteUpload: Exchange(openai.Upload, body=openai.UploadComplete),
+    operations.CancelUpload: Exchange(openai.Upload),
+    operations.CreateBatch: Exchange(openai.Batch, body=openai.BatchCreate),
+    operations.ListBatches: Exchange(openai.Batch, listed=True),
+    operations.ReadBatch: Exchange(openai.Batch),
+    operations.ActOnBatch: Exchange(openai.Batch),
+    operations.ReadEvents: Exchange(openai.BatchEvent, listed=True),
+    operations.ReadManifest: Exchange(Manifest),
+    operations.ListModels: Exchange(openai.Model, listed=True),
+    operations.ReadOpenApi: Exchange(openai.OpenApiDocument),
+    routing.ListJobs: Exchange(JobStatus, listed=True),
+    routing.CreateJob: Exchange(JobStatus, body=JobRequest, code=202),
+    routing.ReadJob: Exchange(JobStatus),
+    routing.Act: Exchange(JobStatus, code=202),
+    routing.ListDeployments: Exchange(DeploymentStatus, listed=True),
+    routing.Probe: Exchange(DeploymentStatus, code=202),
+}
+
+
+@functools.cache
+def document() -> dict[str, Any]:
+    """The document. It is made once; nobody may change it."""
+    paths: dict[str, dict[str, Any]] = {}
+    for prefix, table in (("/v1", operations.ROUTES), ("", routing.ROUTES)):
+        for route in table:
+            path, parts = _path(prefix, route)
+            paths.setdefault(path, {})[route.method.lower()] = _operation(route, parts)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Phi-3 batch worker", "version": "1"},
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "api_key": {"type": "http", "scheme": "bearer"},
+                "function_key": {"type": "apiKey", "in": "header", "name": "x-functions-key"},
+            },
+        },
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    answers = [each.answer for each in EXCHANGES.values() if each.answer is not None]
+    bodies = [each.body for each in EXCHANGES.values() if each.body is not None]
+    modes: list[tuple[type[BaseModel], Any]] = [
+        *((model, "serialization") for model in answers),
+        *((model, "validation") for model in bodies),
+        (openai.ErrorAnswer, "serialization"),
+    ]
+    _, schema = models_json_schema(list(dict.fromkeys(modes)), ref_template=_REF)
+    found: dict[str, Any] = schema["$defs"]
+    return found
+
+
+def _path(prefix: str, route: Route) -> tuple[str, dict[str, Any]]:
+    """A route's path as OpenAPI writes it, and the schemas of its parts."""
+    parts: dict[str, Any] = {}
+
+    def part(match: re.Match[str]) -> str:
+        name, words = match[1], match[2]
+        parts[name] = {"type": "string"} | ({"enum": words.split("|")} if "|" in words else {})
+        return f"{{{name}}}"
+
+    return prefix + re.sub(r"\(\?P<(\w+)>([^)]*)\)", part, route.path.pattern), parts
+
+
+def _operation(route: Route, parts: dict[str, Any]) -> dict[str, Any]:
+    exchange, fields = EXCHANGES[route.operation], route.operation.model_fields
+    schema: dict[str, Any] = {}
+    if fields.keys() - parts.keys():
+        schema = route.operation.model_json_schema(ref_template=_REF)["properties"]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": part}
+        for name, part in parts.items()
+    ] + [
+        {"name": name, "in": "query", "schema": schema[name]}
+        for name in fields
+        if name not in parts
+    ]
+    told: dict[str, Any] = {
+        "operationId": route.operation.__name__,
+        "summary": (route.operation.__doc__ or "").replace("\n    ", " "),
+        "security": [{"function_key": []} if "/api/" in route.path.pattern else {"api_key": []}],
+        "parameters": parameters,
+        "responses": {
+            str(exchange.code): {"description": "done", "content": _content(exchange)},
+            "default": {"description": "refused", "content": _json(_ref(openai.ErrorAnswer))},
+        },
+    }
+    if exchange.body is not None:
+        told["requestBody"] = {"required": True, "content": _json(_ref(exchange.body))}
+    if exchange.form is not None:
+        form = {"type": "object", "properties": exchange.form}
+        told["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": form}},
+        }
+    return told
+
+
+def _content(exchange: Exchange) -> dict[str, Any]:
+    if exchange.answer is None:
+        return _BYTES
+    one = _ref(exchange.answer)
+    if not exchange.listed:
+        return _json(one)
+    return _json(
+        {
+            "type": "object",
+            "required": ["object", "data", "has_more"],
+            "properties": {
+                "object": {"const": "list"},
+                "data": {"type": "array", "items": one},
+                "first_id": {"type": ["string", "null"]},
+                "last_id": {"type": ["string", "null"]},
+                "has_more": {"type": "boolean"},
+            },
+        }
+    )
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
