@@ -197,6 +197,35 @@ def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
+def test_bash_completes_commands_options_and_choices(tmp_path: Path) -> None:
+    (script := tmp_path / "phi3batch.bash").write_text(completion("bash"))
+
+    def completed(*words: str) -> list[str]:
+        asked = " ".join(words)
+        ask = f"""
+            source {script}
+            COMP_WORDS=({asked} "") COMP_CWORD={len(words)} COMP_LINE={asked!r}
+            COMP_WORDS[{len(words)}]=""
+            _shtab_phi3batch "" "" {words[-1]}
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert {"submit", "watch", "results"} <= set(completed("phi3batch"))
+    assert {"bash", "zsh"} <= set(completed("phi3batch", "completion"))
+    assert set(completed("phi3batch", "submit", "--format")) == {"csv", "tsv", "parquet", "jsonl"}
+
+
+def completion(shell: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "phi3batch", "completion", shell],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
 def test_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
     (path := tmp_path / "a.jsonl").write_text("{}\n" + "{\n" * 20_000)
     command = f"{sys.executable} -m phi3batch validate {path} | head -1; exit ${{PIPESTATUS[0]}}"
