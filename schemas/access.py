@@ -24,6 +24,51 @@ class ApiKey(BaseModel):
     expires: AwareDatetime | None = Field(default=None, description="with a zone; null: never")
 
 
+class Entra(BaseModel):
+    """Whose tokens of Microsoft Entra ID are taken, and for which tenants of the service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: str = Field(pattern=r"^[0-9a-f-]{36}$", description="the Entra tenant's id")
+    audience: Annotated[str, Field(min_length=1)] = Field(
+        description="that tokens have to be for: the app registration's id, or its URI"
+    )
+    callers: dict[str, TenantName] = Field(
+        description="the tenant of each caller, by object id (oid) or application id (appid, azp)"
+    )
+    authority: str = Field(
+        default="https://login.microsoftonline.com", pattern=r"^https?://[A-Za-z0-9.:-]+$"
+    )
+
+    @property
+    def issuers(self) -> tuple[str, str]:
+        """Who has signed a token, as tokens of both versions say it."""
+        return (
+            f"{self.authority}/{self.directory}/v2.0",
+            f"https://sts.windows.net/{self.directory}/",
+        )
+
+    @property
+    def keys_url(self) -> str:
+        """Where the keys are that tokens are signed with."""
+        return f"{self.authority}/{self.directory}/discovery/v2.0/keys"
+
+
+def parse_entra(text: str) -> Entra | None:
+    """The setting `ENTRA`; None where it is empty. Raises ValueError."""
+    if not text.strip():
+        return None
+    try:
+        return Entra.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:80]
+        raise ValueError(
+            f"ENTRA{f', {where}' if where else ''}: {first['msg']}; it is "
+            '{"directory": "...", "audience": "api://...", "callers": {"object id": "tenant"}}'
+        ) from None
+
+
 _KEYS: Final = TypeAdapter(tuple[ApiKey, ...])
 
 

@@ -138,6 +138,16 @@ class Transfers(Protocol):
         """
 
 
+class SignedTokens(Protocol):
+    """Tokens that others have signed."""
+
+    async def claims(self, token: str) -> Mapping[str, Any] | None:
+        """What a token says, where its signature holds; None where it does not.
+
+        What it says is not judged: for whom it is, and until when. Errors: `Unavailable`.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class OutMessage:
     """A message to send. `at` (seconds since the epoch) schedules it."""

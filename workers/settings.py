@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.access import ApiKey, parse_api_keys
+from schemas.access import ApiKey, Entra, parse_api_keys, parse_entra
 from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
 from schemas.jobs import window_seconds
 from schemas.tenants import Tenant, only_default, parse_tenants
@@ -25,6 +25,7 @@ class Settings(BaseModel):
     routes: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     tenants: Mapping[str, Tenant] = Field(default_factory=only_default)
     api_keys: tuple[ApiKey, ...] = ()
+    entra: Entra | None = None
     input_containers: tuple[Container, ...] = ("prompts", "nightly", "inputs")
     nightly_container: Container = "nightly"
     files_container: Container = "files"
@@ -83,6 +84,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         values["deployments"] = parse_deployments(environment.get("DEPLOYMENTS") or "[]")
         values["tenants"] = parse_tenants(environment.get("TENANTS") or "{}")
         values["api_keys"] = parse_api_keys(environment.get("API_KEYS") or "[]")
+        values["entra"] = parse_entra(environment.get("ENTRA") or "")
         values["routes"] = parse_routes(environment.get("ROUTES") or "{}", values["deployments"])
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -117,12 +119,15 @@ def _refuse_loops(settings: Settings) -> None:
 
 
 def _refuse_strangers(settings: Settings) -> None:
-    for at, key in enumerate(settings.api_keys):
-        if key.tenant not in settings.tenants:
-            raise SettingsError(
-                f"API_KEYS[{at}] ({key.name!r}): tenant {key.tenant!r} is not known; TENANTS "
-                f"knows: {', '.join(settings.tenants)}"
-            )
+    named = [
+        (f"API_KEYS[{at}] ({key.name!r})", key.tenant) for at, key in enumerate(settings.api_keys)
+    ]
+    callers = settings.entra.callers if settings.entra else {}
+    named += [(f"ENTRA, callers.{caller}", tenant) for caller, tenant in callers.items()]
+    for where, tenant in named:
+        if tenant not in settings.tenants:
+            known = ", ".join(settings.tenants)
+            raise SettingsError(f"{where}: tenant {tenant!r} is not known; TENANTS knows: {known}")
 
 
 # What Azure leaves in a setting whose reference to a secret it could not resolve.

@@ -79,6 +79,7 @@ type Limits = {
   JOURNAL_SECONDS: string?
   ENVIRONMENT_PROXIES: string?
   DOWNLOADS: string?
+  ENTRA: string?
 }
 
 var token = toLower(uniqueString(subscription().id, environmentName, location))

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from schemas.access import ApiKey, parse_api_keys
+from schemas.access import ApiKey, parse_api_keys, parse_entra
 from tests.doubles.service import EPOCH, bench
-from workers.api.access import caller_of
-from workers.api.http import HttpCall, HttpRefusal
+from workers.api.access import caller_by, caller_of, refusal, token_of
+from workers.api.http import HttpCall
 
 
 def key(name: str, secret: str, **fields: str) -> dict[str, str]:
@@ -57,9 +57,9 @@ def test_a_key_is_known_by_its_hash(headers: dict[str, str], name: str, tenant: 
 def test_nobody_else_is_let_in(
     headers: dict[str, str], keys: tuple[ApiKey, ...], now: float, code: str
 ) -> None:
-    with pytest.raises(HttpRefusal) as refused:
-        caller_of(headers, keys, now)
-    assert (refused.value.status, refused.value.code) == (401, code)
+    assert caller_of(headers, keys, now) is None
+    refused = refusal(headers, closed=not keys)
+    assert (refused.status, refused.code) == (401, code)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,69 @@ def test_a_mistake_in_the_setting_is_told_without_the_key(text: str, said: str) 
         parse_api_keys(text)
     assert said in str(caught.value)
     assert "the-key-itself" not in str(caught.value)
+
+
+DIRECTORY = "11111111-2222-3333-4444-555555555555"
+ENTRA = parse_entra(
+    json.dumps({"directory": DIRECTORY, "audience": "api://us", "callers": {"robot": "blue"}})
+)
+CLAIMS = {
+    "iss": f"https://login.microsoftonline.com/{DIRECTORY}/v2.0",
+    "aud": "api://us",
+    "exp": EPOCH + 60,
+    "nbf": EPOCH - 60,
+    "oid": "robot",
+}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"oid": "nobody", "azp": "robot"},
+        {"oid": "nobody", "appid": "robot", "iss": f"https://sts.windows.net/{DIRECTORY}/"},
+        {"nbf": EPOCH + 59},
+    ],
+)
+def test_a_token_names_its_caller(claims: dict[str, object]) -> None:
+    assert ENTRA is not None
+    assert caller_by(CLAIMS | claims, ENTRA, EPOCH) == ("robot", "blue")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": EPOCH},
+        {"exp": None},
+        {"exp": "never"},
+        {"nbf": EPOCH + 61},
+        {"aud": "api://others"},
+        {"aud": ["api://us"]},
+        {"iss": "https://login.microsoftonline.com/common/v2.0"},
+        {"oid": "somebody"},
+        {"oid": ["robot"]},
+    ],
+)
+def test_a_token_for_others_names_nobody(claims: dict[str, object]) -> None:
+    assert ENTRA is not None
+    assert caller_by(CLAIMS | claims, ENTRA, EPOCH) is None
+
+
+def test_what_looks_like_a_token_is_one() -> None:
+    token = ".".join(("eyJhbGciOi", "eyJhbGciOiJ", "signature-_1"))
+    assert token_of({"authorization": f"Bearer {token}"}) == token
+    for other in ("pbk_abc", "a.b.c", f"{token}.x", f"{token} ", ""):
+        assert token_of({"api-key": other}) in (None, token)
+    assert token_of({"api-key": "pbk_abc"}) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"directory": "x", "audience": "a", "callers": {}}', '{"audience": "a"}']
+)
+def test_a_mistake_in_entra_is_told(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_entra(text)
+    assert str(caught.value).startswith("ENTRA")
 
 
 async def test_doors_without_keys_are_closed_whatever_is_asked() -> None:

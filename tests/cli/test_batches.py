@@ -314,6 +314,7 @@ def test_a_key_is_shown_once_and_its_hash_is_what_the_setting_takes(
     key = out.strip()
     (entry,) = parse_api_keys(f"[{err.splitlines()[-1]}]")
     caller = caller_of({"authorization": f"Bearer {key}"}, [entry], 0)
+    assert caller is not None
     assert (caller.name, caller.tenant) == ("nightly", "blue")
     assert entry.expires is not None
     assert key not in err

@@ -20,7 +20,7 @@ from tests.doubles.bus import Delivery, MemoryBus
 from workers.api.http import HttpCall, JsonReply
 from workers.inbox import Received
 from workers.jobs.outbox import JOBS, SHARDS, STATUS
-from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage, Transfers
+from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage, SignedTokens, Transfers
 from workers.service import compose
 from workers.settings import Settings
 
@@ -80,6 +80,7 @@ class Bench:
         settings: Settings,
         endpoint: Answering,
         transfers: Transfers,
+        tokens: SignedTokens | None = None,
     ) -> None:
         self.blobs, self.bus = blobs, bus
         self.settings, self.endpoint = settings, endpoint
@@ -90,6 +91,7 @@ class Bench:
             bus,
             {each.name: endpoint for each in settings.deployments},
             transfers=transfers,
+            tokens=tokens,
             ledger=None,
             clock=self.clock,
             rng=Random(0),
@@ -262,13 +264,18 @@ def _received(delivery: Delivery) -> Received:
 
 @asynccontextmanager
 async def bench(
-    *, blobs: Blobs | None = None, endpoint: Answering | None = None, **settings: Any
+    *,
+    blobs: Blobs | None = None,
+    endpoint: Answering | None = None,
+    tokens: SignedTokens | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Bench]:
     """A process over the doubles, with settings of one's own."""
     memory = MemoryBlobs(lambda: EPOCH + asyncio.get_running_loop().time())
     made = Bench(
         blobs=blobs or memory,
         transfers=blobs if isinstance(blobs, MemoryBlobs) else memory,
+        tokens=tokens,
         bus=MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
         settings=Settings(deployments=(DEPLOYMENT,), **settings),
         endpoint=endpoint or Answering(),

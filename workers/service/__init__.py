@@ -18,6 +18,7 @@ from azure.identity.aio import DefaultAzureCredential
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
+from workers.adapters.entra import connect_tokens
 from workers.api.acting import JobActions
 from workers.api.deployments import DeploymentsApi
 from workers.api.jobs import Api
@@ -39,7 +40,7 @@ from workers.jobs.outbox import JOBS, SHARDS, STATUS, Outbox
 from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports import Blobs, Bus, Endpoint, Transfers
+from workers.ports import Blobs, Bus, Endpoint, SignedTokens, Transfers
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
 from workers.service.background import Background
@@ -93,6 +94,7 @@ def compose(
     endpoints: Mapping[str, Endpoint],
     *,
     transfers: Transfers,
+    tokens: SignedTokens | None = None,
     ledger: Ledger | None,
     clock: ServiceClock | Callable[[], float],
     rng: random.Random,
@@ -137,7 +139,7 @@ def compose(
     api = Api(store, actions, index, doors, deployments, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
     jobs = Jobs(store, index, doors, intake, actions)
-    openai = openai_door(jobs, files, transfers, settings, clock=clock, rng=rng)
+    openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)
     return Service(
         *(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, retention, api),
@@ -234,6 +236,7 @@ async def start(environment: Mapping[str, str] = os.environ) -> Running:
         service = compose(
             *(settings, blobs, bus, endpoints),
             transfers=blobs,
+            tokens=await stack.enter_async_context(connect_tokens(settings.entra)),
             ledger=ledger,
             clock=clock,
             rng=rng,

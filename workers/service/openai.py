@@ -15,7 +15,7 @@ from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.jobs.index import JobIndex
 from workers.jobs.store import JobStore
-from workers.ports import Transfers
+from workers.ports import SignedTokens, Transfers
 from workers.settings import Settings
 
 
@@ -34,6 +34,7 @@ def openai_door(
     jobs: Jobs,
     files: FileStore,
     transfers: Transfers,
+    tokens: SignedTokens | None,
     settings: Settings,
     *,
     clock: Callable[[], float],
@@ -49,4 +50,6 @@ def openai_door(
     )
     batches = BatchesApi(creator, jobs.store, jobs.index, jobs.actions, clock=clock)
     uploads = UploadsApi(files_api, files, transfers, clock=clock, rng=rng)
-    return OpenAiDoor(files_api, uploads, batches, settings=settings, clock=clock, rng=rng)
+    return OpenAiDoor(
+        *(files_api, uploads, batches), settings=settings, tokens=tokens, clock=clock, rng=rng
+    )

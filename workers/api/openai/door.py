@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from workers.api import openapi
-from workers.api.access import Caller, caller_of
+from workers.api.access import Caller, caller_by, caller_of, refusal, token_of
 from workers.api.answering import answered
 from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
@@ -35,6 +35,7 @@ from workers.api.openai.operations import (
     route,
 )
 from workers.api.openai.uploads import UploadsApi
+from workers.ports import SignedTokens
 from workers.settings import Settings
 
 MOST_BYTES: Final = 100 * 1024 * 1024
@@ -53,6 +54,7 @@ class OpenAiDoor:
         batches: BatchesApi,
         *,
         settings: Settings,
+        tokens: SignedTokens | None,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
@@ -60,6 +62,7 @@ class OpenAiDoor:
         self._uploads = uploads
         self._batches = batches
         self._settings = settings
+        self._tokens = tokens
         self._clock = clock
         self._rng = rng
 
@@ -70,9 +73,20 @@ class OpenAiDoor:
         return reply.with_headers({"x-request-id": request})
 
     async def _do(self, call: HttpCall) -> AnyReply:
-        caller = caller_of(call.headers, self._settings.api_keys, self._clock())
+        caller = await self._caller(call.headers)
         check_length(call.headers, call.method, len(call.body))
         return await self._answer(caller, route(call), call)
+
+    async def _caller(self, headers: Mapping[str, str]) -> Caller:
+        """Who calls. Raises HttpRefusal with 401."""
+        keys, entra, now = self._settings.api_keys, self._settings.entra, self._clock()
+        caller = caller_of(headers, keys, now)
+        if caller is None and entra and self._tokens and (token := token_of(headers)):
+            claims = await self._tokens.claims(token)
+            caller = None if claims is None else caller_by(claims, entra, now)
+        if caller is None:
+            raise refusal(headers, closed=not keys and entra is None)
+        return caller
 
     async def _answer(self, caller: Caller, operation: OpenAiOperation, call: HttpCall) -> AnyReply:
         if isinstance(operation, FileOperation):
