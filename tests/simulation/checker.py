@@ -1,5 +1,6 @@
 """What goes in must come out: what has to hold of a world in which nothing moves any more."""
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -121,6 +122,8 @@ class _Job:
         yield from self._rows(good, bad)
         yield from self._reconciled(self.state, told, good, bad)
         if self.job not in self.world.records.open_markers():
+            if self.world.records.stored("state", f"done/{self.job}") is None:
+                yield "nobody remembers that it has ended"
             yield from self.world.observers.faults(self.job, output, json.loads(manifest))
         yield from _file(told.output, output)
         yield from _file(told.errors, errors)
@@ -250,6 +253,10 @@ class _Job:
 
     def _asked_for(self, state: JobState) -> Iterator[str]:
         """What users were told to be accepted has happened."""
+        unfit = any(row.kind == "invalid" for row in self.rows)
+        strict = self.world.scenario.options.get("on_invalid") == "fail"
+        if strict and unfit and state.state == "completed":
+            yield "a bad row was to fail the job, and did not"
         if (self.job, "cancel") in self.world.users.accepted and state.state != "cancelled":
             yield f"a cancel was accepted, but the job {state.state}"
         if state.state == "expired" and (state.ended or 0.0) < self.about["expires"] - 250.0:
@@ -285,12 +292,16 @@ _CODES = {
 
 
 def _parsed(data: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in data.split(b"\n") if line]
+    parsed = []
+    for line in data.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            parsed.append(json.loads(line))
+    return parsed
 
 
 def _file(told: ManifestFile, data: bytes) -> Iterator[str]:
     """The manifest's file and parts describe these bytes."""
-    if told.length != len(data) or told.rows != len(_parsed(data)):
+    if told.length != len(data) or told.rows != data.count(b"\n"):
         yield f"{told.name} has {len(data)} bytes, the manifest tells {told.length}"
     at = 0
     for part in told.parts:

@@ -9,12 +9,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
 
-from schemas.jobs import Ending, Job, JobState, Reason
+from schemas.jobs import Ending, Job, JobState, JobStatus, Reason
+from schemas.listing import Done
 from schemas.messages import Announcement, ShardMessage
 from schemas.results import Receipt
 from tests.simulation import lies
@@ -23,8 +24,10 @@ from tests.simulation.scenario import Doing, Mishap, Scenario, Span, version
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 from workers import service
+from workers.inbox import Inbox
 from workers.jobs import lifecycle
 from workers.jobs.finisher import Finisher
+from workers.jobs.index import JobIndex
 from workers.jobs.lifecycle import NOTHING, Change
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
@@ -40,18 +43,27 @@ Patch = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """A broken rule, and the world that shows it: mostly a seed's."""
+    """A broken rule, and the world that shows it: mostly a seed's.
+
+    `by_observers`: nobody but those who look at jobs while they run can notice.
+    """
 
     name: str
     rule: str
     world: int | Scenario
     patch: Patch = contextlib.nullcontext
     storage: Callable[[Blobs], Blobs] | None = None
+    by_observers: bool = False
 
     @property
     def scenario(self) -> Scenario:
         """The world that shows it: a seed's, or one made for it."""
-        return scenario(self.world) if isinstance(self.world, int) else self.world
+        return self.world if isinstance(self.world, Scenario) else _of_seed(self.world)
+
+
+def _of_seed(seed: int) -> Scenario:
+    """The world of a seed; what goes round in it without end is noticed soon."""
+    return replace(scenario(seed), most_deliveries=500)
 
 
 @contextmanager
@@ -251,6 +263,37 @@ def conflict_is_somebody_elses() -> AbstractContextManager[None]:
     return _instead(Finisher, "run", run)
 
 
+def status_remembered() -> AbstractContextManager[None]:
+    told = JobIndex.status
+    seen: dict[str, list[tuple[JobStatus, int] | None]] = {}
+
+    async def status(index: JobIndex, identity: str, now: float) -> tuple[JobStatus, int] | None:
+        answers = seen.setdefault(identity, [])
+        answers.append(await told(index, identity, now))
+        return answers[-3] if len(answers) % 3 == 0 else answers[-1]
+
+    return _instead(JobIndex, "status", status)
+
+
+def requests_dropped() -> AbstractContextManager[None]:
+    return _instead(Inbox, "dead_jobs", _nothing)
+
+
+def rejected_in_silence() -> AbstractContextManager[None]:
+    return _instead(Outbox, "tell_rejection", _nothing)
+
+
+def end_forgotten() -> AbstractContextManager[None]:
+    async def end(store: JobStore, done: Done) -> None:
+        await store.close(done.id)
+
+    return _instead(JobStore, "end", end)
+
+
+def verdict_not_kept() -> AbstractContextManager[None]:
+    return _instead(JobStore, "create_verdict", _nothing)
+
+
 # How many copies of a message there are shows in no result: each is delivered for nothing.
 DOUBLED = Scenario(
     files=(version("a.jsonl", 1, ("chat",) * 20),),
@@ -316,7 +359,47 @@ DIES_AT_THE_MANIFEST = Scenario(
     script=(Mishap("create", "/manifest.json", "kill before"),),
 )
 
+# A file that its job's options do not allow, told twice; one that was never there is asked for.
+UNFIT = Scenario(
+    files=(version("f0.jsonl", 1, ("chat", "invalid", "chat")),),
+    options={"on_invalid": "fail"},
+)
+MISNAMED = Scenario(files=(version("f0.jsonl", 1, ("chat",) * 3),), doings=(Doing(1.0, "misname"),))
+# Storage refuses a request until it is among the dead letters.
+REFUSED = Scenario(
+    files=(version("f0.jsonl", 1, ("chat",) * 3),),
+    queued=True,
+    max_deliveries=2,
+    script=tuple(Mishap("create", "/open/", "refused", nth=nth) for nth in range(1, 4)),
+)
+# Somebody's own file lies where the results are to be.
+SQUATTED = Scenario(
+    files=(version("f0.jsonl", 1, ("chat",) * 3),),
+    script=(Mishap("commit", "/errors.jsonl", act="squat"),),
+)
+# It takes minutes, so that people look at it again and again.
+WATCHED = Scenario(
+    files=(version("f0.jsonl", 1, ("chat",) * 20),), latency=10.0, max_concurrency=1, shard_rows=4
+)
+
 MUTATIONS: Sequence[Mutation] = (
+    Mutation(
+        "status_remembered",
+        "a status is told from the document that stands",
+        WATCHED,
+        status_remembered,
+        by_observers=True,
+    ),
+    Mutation("requests_dropped", "a dead letter is tried again", REFUSED, requests_dropped),
+    Mutation("rejected_in_silence", "what yields no job is told", MISNAMED, rejected_in_silence),
+    Mutation("end_forgotten", "an end outlives its job's folder", WATCHED, end_forgotten),
+    Mutation("verdict_not_kept", "the verdict stands before the plan", UNFIT, verdict_not_kept),
+    Mutation(
+        "others_file_taken",
+        "what somebody else wrote is not the results",
+        SQUATTED,
+        storage=lies.TakesAnyFile,
+    ),
     Mutation(
         "receipt_overwritten",
         "a receipt is created once",
@@ -452,7 +535,7 @@ MUTATIONS: Sequence[Mutation] = (
 def caught(mutation: Mutation, seed: int | None = None) -> list[str]:
     """What the checker finds in a world whose workers break this rule."""
     with mutation.patch():
-        world = mutation.scenario if seed is None else scenario(seed)
+        world = mutation.scenario if seed is None else _of_seed(seed)
         return check(live(world, storage=mutation.storage))
 
 
