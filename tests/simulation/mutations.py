@@ -117,12 +117,10 @@ def finished_early() -> Iterator[None]:
 def last_ending_wins() -> AbstractContextManager[None]:
     ended = lifecycle.end
 
-    def end(
-        state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
-    ) -> Change:
+    def end(state: JobState | None, ending: Ending, reason: Reason | None, **how: Any) -> Change:
         if state is not None and state.state == "in_progress" and state.ending != ending:
             state = state.model_copy(update={"ending": None})
-        return ended(state, ending, reason, repeated=repeated)
+        return ended(state, ending, reason, **how)
 
     return _instead(lifecycle, "end", end)
 
@@ -130,10 +128,8 @@ def last_ending_wins() -> AbstractContextManager[None]:
 def window_ignored() -> AbstractContextManager[None]:
     ended = lifecycle.end
 
-    def end(
-        state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
-    ) -> Change:
-        return NOTHING if ending == "expired" else ended(state, ending, reason, repeated=repeated)
+    def end(state: JobState | None, ending: Ending, reason: Reason | None, **how: Any) -> Change:
+        return NOTHING if ending == "expired" else ended(state, ending, reason, **how)
 
     return _instead(lifecycle, "end", end)
 
@@ -141,10 +137,8 @@ def window_ignored() -> AbstractContextManager[None]:
 def ending_keeps_the_pause() -> AbstractContextManager[None]:
     ended = lifecycle.end
 
-    def end(
-        state: JobState | None, ending: Ending, reason: Reason | None, *, repeated: bool = False
-    ) -> Change:
-        change = ended(state, ending, reason, repeated=repeated)
+    def end(state: JobState | None, ending: Ending, reason: Reason | None, **how: Any) -> Change:
+        change = ended(state, ending, reason, **how)
         if state is None or change.state is None:
             return change
         kept = change.state.model_copy(update={"paused": state.paused})
@@ -156,8 +150,8 @@ def ending_keeps_the_pause() -> AbstractContextManager[None]:
 def revision_stands_still() -> AbstractContextManager[None]:
     paused = lifecycle.pause
 
-    def pause(state: JobState | None) -> Change:
-        change = paused(state)
+    def pause(state: JobState | None, **how: Any) -> Change:
+        change = paused(state, **how)
         if state is None or change.state is None:
             return change
         return Change(change.state.model_copy(update={"revision": state.revision}))
@@ -175,7 +169,7 @@ def copies_breed() -> AbstractContextManager[None]:
 
 
 def gen_ignored() -> AbstractContextManager[None]:
-    def runs(state: JobState, gen: int) -> bool:
+    def runs(state: JobState, *_: Any, **__: Any) -> bool:
         return state.state == "in_progress" and not state.paused
 
     return _instead(lifecycle, "runs", runs)
@@ -496,20 +490,20 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "begun_not_journaled", "a suspect row is journaled as begun", 19, storage=lies.NoBeginMark
     ),
-    Mutation("etag_ignored", "the input is what was planned", 61, storage=lies.ReadsAnyVersion),
+    Mutation("etag_ignored", "the input is what was planned", 63, storage=lies.ReadsAnyVersion),
     Mutation("no_marker", "an open marker stands before the job", 25, storage=lies.NoMarker),
     Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
     Mutation(
         "no_sweeper",
         "jobs that do not move are helped",
-        14,
+        12,
         partial(_instead, Sweeper, "run", _nothing),
     ),
-    Mutation("marker_deleted_first", "the marker goes last", 56, storage=lies.MarkerGoesFirst),
+    Mutation("marker_deleted_first", "the marker goes last", 18, storage=lies.MarkerGoesFirst),
     Mutation(
         "end_told_once",
         "the last event is told until it is sure",
-        25,
+        27,
         partial(_instead, service, "Transitions", _TellsOnce),
     ),
     Mutation(
@@ -521,7 +515,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "conflict_is_somebody_elses",
         "a 409 may be one's own",
-        43,
+        11,
         conflict_is_somebody_elses,
         lies.ConflictIsSomebodyElses,
     ),
