@@ -128,11 +128,12 @@ def _validate(commands: Any) -> None:
 
 
 def _estimate(commands: Any) -> None:
-    command = _command(commands, "estimate", "reckon rows, tokens, time and cost, offline")
+    text = "reckon rows, tokens, time and cost; time by the service's quotas, where one is named"
+    command = _command(commands, "estimate", text)
     _add_file(command, "file")
     add = command.add_argument
-    add("--requests-per-minute", type=positive, metavar="N", help="of the deployments, together")
-    add("--tokens-per-minute", type=positive, metavar="N", help="of the deployments, together")
+    add("--requests-per-minute", type=positive, metavar="N", help="reckon by this, and offline")
+    add("--tokens-per-minute", type=positive, metavar="N", help="reckon by this, and offline")
     text = "of a million tokens that are read and written"
     add("--prices", type=prices, metavar="READ,WRITTEN", help=text)
     _add_json(command)

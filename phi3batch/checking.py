@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
+from schemas.deployments import Task
 from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator, Size, measure
 from workers.intake.formats import HEAD_BYTES, what_it_is
@@ -18,10 +19,26 @@ from workers.rows.writing import DUPLICATE
 FIRST_REQUESTS: Final = 3
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """The service's own limit, unless its setting MAX_LINE_BYTES says otherwise."""
+_MOST_ASKED: Final = 200
 _TOO_LONG: Final = "context_length_exceeded"
 DUPLICATE_CODE: Final = "duplicate_custom_id"
 # Phi-3's models tell it in their names: Phi-3-mini-4k-instruct, Phi-3-small-128k-instruct.
 _IN_NAME: Final = re.compile(r"-(\d{1,4})k(?:-|$)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class AskedFor:
+    """The requests of one task and model, and the tokens that they are estimated to have."""
+
+    requests: int = 0
+    prompt_tokens: float = 0
+    answer_tokens: float = 0
+
+    def add(self, prompt_tokens: float, answer_tokens: float) -> None:
+        """One request more."""
+        self.requests += 1
+        self.prompt_tokens += prompt_tokens
+        self.answer_tokens += answer_tokens
 
 
 @dataclass(slots=True)
@@ -36,6 +53,7 @@ class Report:
     requests: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
+    asked: dict[tuple[Task, str | None], AskedFor] = field(default_factory=dict)
     without_model: int = 0
     perhaps_too_long: int = 0
     prompt_tokens: float = 0
@@ -121,6 +139,11 @@ class Checker:
         report.answer_tokens += answer
         report.tasks[request.task] += 1
         report.without_model += request.model is None
+        kind = (request.task, request.model)
+        # Bounded, whatever the file claims: the rest counts as if it named no model.
+        if kind not in report.asked and len(report.asked) >= _MOST_ASKED:
+            kind = (request.task, None)
+        report.asked.setdefault(kind, AskedFor()).add(prompt, answer)
         report.perhaps_too_long += context is not None and prompt + answer > context
         if len(report.first) < FIRST_REQUESTS:
             report.first.append(request.as_batch_row())

@@ -12,7 +12,7 @@ import openai
 from pydantic import ValidationError
 
 from phi3batch.mistakes import Ended, Mistake
-from schemas.openai import Batch, BatchEvent, File
+from schemas.openai import Batch, BatchEvent, Estimate, EstimateCreate, File
 
 NOT_DONE: Final = 1
 NOT_ADMITTED: Final = 4
@@ -79,6 +79,15 @@ class BatchService:
         told = self._client.get(f"/batches/{batch_id}/events", cast_to=dict[str, Any])
         return [BatchEvent.model_validate(each) for each in told["data"]]
 
+    def estimate(self, wanted: EstimateCreate) -> Estimate | None:
+        """What a file would take; None where the service is one that does not say."""
+        body = wanted.model_dump(mode="json")
+        try:
+            told = self._client.post("/estimate", body=body, cast_to=dict[str, Any])
+        except openai.NotFoundError:
+            return None
+        return Estimate.model_validate(told)
+
     def files(self, most: int) -> Iterator[File]:
         """The latest uploaded files, the newest first."""
         found = islice(self._client.files.list(limit=min(most, _PAGE)), most)
@@ -132,6 +141,12 @@ def connected() -> Iterator[BatchService]:
     except (openai.OpenAIError, ValidationError):
         told = f"{url} answers, but not as this service does: is the address right?"
         raise Ended(NOT_DONE, told) from None
+
+
+def is_known() -> bool:
+    """Whether the environment names a service and a key."""
+    urls, keys = ("PHI3BATCH_URL", "OPENAI_BASE_URL"), ("PHI3BATCH_KEY", "OPENAI_API_KEY")
+    return all(any(map(os.environ.get, names)) for names in (urls, keys))
 
 
 def _address() -> str:

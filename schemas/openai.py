@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from schemas.deployments import Task
 from schemas.jobs import Metadata, window_seconds
 from schemas.requests import TASK_OF_URL
 
@@ -231,6 +232,36 @@ class BatchEvent(_Told):
     level: Literal["info", "warn", "error"] = "info"
     type: str = Field(description="as the events on the topic are called: batch.in_progress")
     message: str
+
+
+class EstimateGroup(_Asked):
+    """Requests of one task and model, and the tokens that they are reckoned to have."""
+
+    model: str | None = Field(default=None, description="null: the one that the service takes")
+    task: Task
+    requests: Annotated[int, Field(ge=1)]
+    prompt_tokens: Annotated[float, Field(ge=0)]
+    answer_tokens: Annotated[float, Field(ge=0)]
+
+
+class EstimateCreate(_Asked):
+    """The body of `POST /v1/estimate`."""
+
+    requests: Annotated[list[EstimateGroup], Field(min_length=1, max_length=256)]
+
+
+class Estimate(_Told):
+    """What a file would take. Other files, and what deployments really let through, are not in it.
+
+    `unserved` are groups that no deployment would answer.
+    """
+
+    object: Literal["estimate"] = "estimate"
+    requests: int
+    seconds: float | None = Field(
+        description="that the quotas need at least; null where none bounds it"
+    )
+    unserved: tuple[EstimateGroup, ...] = ()
 
 
 class Model(_Told):

@@ -44,6 +44,7 @@ DECIDES = (
     "workers.api.http",
     "workers.api.matching",
     "workers.api.routing",
+    "workers.api.openai.estimating",
     "workers.api.access",
     "workers.api.asking",
     "workers.api.openapi",

@@ -1,12 +1,14 @@
 """`phi3batch estimate`: rows, tokens, time and cost of a file, before anything is sent."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 from phi3batch.checking import Checker, Report, rules_for
 from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
+from schemas.openai import EstimateCreate, EstimateGroup
 
 _MILLION: Final = 1_000_000
 
@@ -17,43 +19,85 @@ def run(given: Namespace) -> int:
     with prepared(given, given.file, lambda _: None) as file, file.path.open("rb") as content:
         for _ in checker.refusals(content):
             pass
-    found = estimate(checker.report, given)
+    report = checker.report
+    found = {**tokens(report), **(_by_limits(report, given) or _by_service(report))}
+    found["cost"] = cost(report, given.prices)
     if given.json:
         print_json(found)
-        return 0
-    for line in _lines(found):
-        print(line)
+    else:
+        for line in _lines(found):
+            print(line)
     return 0
 
 
-def estimate(report: Report, given: Namespace) -> dict[str, Any]:
-    """What a file comes to; `seconds` and `cost` are null where nothing was said to reckon by."""
-    read, written = report.prompt_tokens, report.answer_tokens
-    limits = (
-        (report.requests, given.requests_per_minute),
-        (read + written, given.tokens_per_minute),
-    )
-    minutes = [amount / limit for amount, limit in limits if limit]
-    prices = given.prices
-    cost = (read * prices[0] + written * prices[1]) / _MILLION if prices else None
+def tokens(report: Report) -> dict[str, Any]:
+    """What a file holds, by the estimates that the service begins with."""
     return {
         "requests": report.requests,
         "refused": report.refused,
-        "prompt_tokens": round(read),
-        "answer_tokens": round(written),
-        "seconds": round(60 * max(minutes)) if minutes else None,
-        "cost": None if cost is None else round(cost, 6),
+        "prompt_tokens": round(report.prompt_tokens),
+        "answer_tokens": round(report.answer_tokens),
     }
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def cost(report: Report, prices: tuple[float, float] | None) -> float | None:
+    """By prices of a million tokens read and written; None without them."""
+    if prices is None:
+        return None
+    read, written = prices
+    return round((report.prompt_tokens * read + report.answer_tokens * written) / _MILLION, 6)
+
+
+def _by_limits(report: Report, given: Namespace) -> dict[str, Any] | None:
+    limits = (
+        (report.requests, given.requests_per_minute),
+        (report.prompt_tokens + report.answer_tokens, given.tokens_per_minute),
+    )
+    minutes = [amount / limit for amount, limit in limits if limit]
+    return {"basis": "arguments", "seconds": round(60 * max(minutes))} if minutes else None
+
+
+def _by_service(report: Report) -> dict[str, Any]:
+    """By the quotas of the service that the environment names, if there is one that says."""
+    unknown: dict[str, Any] = {"basis": None, "seconds": None}
+    # Loads the SDK, which takes most of a second.
+    from phi3batch.service import connected, is_known  # noqa: PLC0415
+
+    if not report.asked or not is_known():
+        return unknown
+    groups = [
+        EstimateGroup(
+            model=model,
+            task=task,
+            requests=each.requests,
+            prompt_tokens=each.prompt_tokens,
+            answer_tokens=each.answer_tokens,
+        )
+        for (task, model), each in report.asked.items()
+    ]
+    with connected() as service:
+        told = service.estimate(EstimateCreate(requests=groups))
+    if told is None:
+        return unknown
+    unserved = [f"{each.task} by {each.model or 'no model'}" for each in told.unserved]
+    seconds = None if told.seconds is None else round(told.seconds)
+    return {"basis": "service", "seconds": seconds, "unserved": unserved}
+
+
+def _lines(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{found['requests']:,} requests, {found['refused']:,} rows that cannot be asked",
         f"about {found['prompt_tokens']:,} tokens of prompts and {found['answer_tokens']:,} of "
         "answers: estimated on this machine, as the service does before it has asked",
     ]
     if found["seconds"] is not None:
-        lines.append(f"at least {timedelta(seconds=found['seconds'])} under these quotas")
+        whose = "the service's" if found["basis"] == "service" else "these"
+        lines.append(f"at least {timedelta(seconds=found['seconds'])} under {whose} quotas")
+    elif found["basis"] is None:
+        lines.append("time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute")
+    else:
+        lines.append("time: no quota of the service bounds it")
+    lines += [f"nobody there answers {each}" for each in found.get("unserved", ())]
     if found["cost"] is not None:
         lines.append(f"about {found['cost']:,.2f} at these prices")
     return lines

@@ -113,5 +113,7 @@ async def test_every_answer_keeps_to_it(service: Bench) -> None:
     await client.content(done["output_file_id"])
     await client.ask("DELETE", f"/v1/files/{done['input_file_id']}")
     await client.ask("GET", f"/v1/files/{done['input_file_id']}")
+    group = {"task": "chat", "requests": 1, "prompt_tokens": 1, "answer_tokens": 1}
+    await client.ask("POST", "/v1/estimate", {"requests": [group, {**group, "model": "nobody's"}]})
     named = {route.operation.__name__ for route in operations.ROUTES}
     assert client.seen == named

@@ -243,7 +243,7 @@ def test_a_table_with_repeated_ids_is_not_sent(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"PHI3BATCH_KEY": "wrong"}, (4, "the API key is not known")),
+        ({"PHI3BATCH_KEY": "wrong"}, (4, "is not known, or has expired")),
         ({"PHI3BATCH_KEY": ""}, (2, "set PHI3BATCH_KEY, or OPENAI_API_KEY")),
         ({"PHI3BATCH_URL": ""}, (2, "set PHI3BATCH_URL, or OPENAI_BASE_URL")),
         ({"PHI3BATCH_URL": "http://127.0.0.1:9"}, (1, "http://127.0.0.1:9/v1 cannot be reached")),
@@ -322,8 +322,10 @@ def test_a_key_is_shown_once_and_its_hash_is_what_the_setting_takes(
 
 
 def test_an_estimate_reckons_time_and_cost(
-    prompts: Path, capsys: pytest.CaptureFixture[str]
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "PHI3BATCH_URL", "PHI3BATCH_KEY"):
+        monkeypatch.delenv(name, raising=False)
     limits = ("--requests-per-minute", "1", "--prices", "1,2", "-O", "max_tokens=500000")
     assert ended("estimate", str(prompts), *limits, "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -332,11 +334,25 @@ def test_an_estimate_reckons_time_and_cost(
         "refused": 0,
         "prompt_tokens": found["prompt_tokens"],
         "answer_tokens": 1_000_000,
+        "basis": "arguments",
         "seconds": 120,
         "cost": pytest.approx(2 + found["prompt_tokens"] / 1e6, abs=1e-4),
     }
     assert ended("estimate", str(prompts)) == 0
-    assert "under these quotas" not in capsys.readouterr().out
+    assert "time: set PHI3BATCH_URL" in capsys.readouterr().out
+
+
+def test_an_estimate_asks_the_service_for_its_quotas(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text(PROMPTS + '{"prompt": "hi", "model": "gpt-9"}\n')
+    assert ended("estimate", str(prompts)) == 0
+    told = capsys.readouterr().out
+    assert "3 requests, 0 rows that cannot be asked" in told
+    assert "no quota of the service bounds it" in told
+    assert "nobody there answers chat by gpt-9" in told
+    (call,) = served.calls
+    assert "hi" not in call.body.decode(), "no prompt is sent"
 
 
 def test_large_files_go_in_parts_with_their_md5(

@@ -4,12 +4,14 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from schemas.openai import EstimateCreate
 from workers.api import openapi
 from workers.api.access import Caller, caller_by, caller_of, refusal, token_of
 from workers.api.answering import answered
 from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
 from workers.api.openai.batches import BatchesApi
+from workers.api.openai.estimating import QuotaEstimator
 from workers.api.openai.files import FilesApi
 from workers.api.openai.operations import (
     ActOnBatch,
@@ -18,12 +20,14 @@ from workers.api.openai.operations import (
     CancelUpload,
     CompleteUpload,
     CreateBatch,
+    CreateEstimate,
     CreateFile,
     CreateUpload,
     DeleteFile,
     FileOperation,
     ListBatches,
     ListFiles,
+    ListModels,
     OpenAiOperation,
     ReadBatch,
     ReadContent,
@@ -31,7 +35,9 @@ from workers.api.openai.operations import (
     ReadFile,
     ReadManifest,
     ReadOpenApi,
+    ServiceOperation,
     UploadOperation,
+    read_body,
     route,
 )
 from workers.api.openai.uploads import UploadsApi
@@ -95,10 +101,21 @@ class OpenAiDoor:
             return await self._on_uploads(caller, operation, call)
         if isinstance(operation, BatchOperation):
             return await self._on_batches(caller, operation, call)
-        if isinstance(operation, ReadOpenApi):
-            return JsonReply(200, openapi.document())
+        return self._of_service(operation, call)
+
+    def _of_service(self, operation: ServiceOperation, call: HttpCall) -> AnyReply:
         settings = self._settings
-        return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
+        match operation:
+            case CreateEstimate():
+                known = QuotaEstimator(
+                    settings.deployments, settings.routes, settings.default_models
+                )
+                told = known.estimate(read_body(EstimateCreate, call))
+                return JsonReply(200, told.model_dump(mode="json"))
+            case ListModels():
+                return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
+            case ReadOpenApi():
+                return JsonReply(200, openapi.document())
 
     async def _on_files(self, caller: Caller, operation: FileOperation, call: HttpCall) -> AnyReply:
         match operation:

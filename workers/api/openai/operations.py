@@ -128,6 +128,10 @@ class ReadManifest(ReadBatch):
     """`GET /v1/batches/{id}/manifest`: what its results hold, and the proof."""
 
 
+class CreateEstimate(Operation):
+    """`POST /v1/estimate`: the body is an `EstimateCreate`; nothing is stored or asked."""
+
+
 class ListModels(Operation):
     """`GET /v1/models`: the deployments' models, and the routes."""
 
@@ -139,7 +143,8 @@ class ReadOpenApi(Operation):
 FileOperation = CreateFile | ListFiles | DeleteFile | ReadContent | ReadFile
 UploadOperation = CreateUpload | AddPart | CompleteUpload | CancelUpload
 BatchOperation = CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadManifest | ReadBatch
-OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ListModels | ReadOpenApi
+ServiceOperation = CreateEstimate | ListModels | ReadOpenApi
+OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ServiceOperation
 
 ROUTES: Final = routes(
     ("POST", "/files", CreateFile),
@@ -157,6 +162,7 @@ ROUTES: Final = routes(
     ("POST", "/batches/{id}/(?P<action>cancel|pause|resume)", ActOnBatch),
     ("GET", "/batches/{id}/events", ReadEvents),
     ("GET", "/batches/{id}/manifest", ReadManifest),
+    ("POST", "/estimate", CreateEstimate),
     ("GET", "/models", ListModels),
     ("GET", "/openapi.json", ReadOpenApi),
 )

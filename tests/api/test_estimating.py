@@ -1,0 +1,94 @@
+"""What the quotas need for a file, reckoned from its requests and tokens."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.deployments import Deployment
+from schemas.openai import EstimateCreate
+from tests.api.client import KEYS, Client
+from tests.doubles.service import bench
+from workers.api.openai.estimating import QuotaEstimator
+
+
+def deployment(name: str, model: str, calls: float | None, tokens: float | None) -> Deployment:
+    return Deployment(
+        name=name,
+        kind="openai",
+        url="http://127.0.0.1:1",
+        model=model,
+        auth="none",
+        requests_per_minute=calls,
+        tokens_per_minute=tokens,
+    )
+
+
+KNOWN = QuotaEstimator(
+    deployments=(
+        deployment("east", "phi", 60, 6000),
+        deployment("west", "phi", 60, 6000),
+        deployment("own", "other", None, 600),
+    ),
+    routes={"any": ("east", "own")},
+    default_models={"chat": "phi"},
+)
+
+
+def group(requests: int = 1, tokens: float = 0, **fields: Any) -> dict[str, Any]:
+    return {
+        "task": "chat",
+        "requests": requests,
+        "prompt_tokens": tokens,
+        "answer_tokens": 0.0,
+        **fields,
+    }
+
+
+def seconds(groups: list[dict[str, Any]]) -> float | None:
+    return KNOWN.estimate(EstimateCreate.model_validate({"requests": groups})).seconds
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([group(120)], 60.0),
+        ([group(1, 12_000.0)], 60.0),
+        ([group(120), group(120, task="completions", model="phi")], 120.0),
+        ([group(120, task="embeddings", model="phi")], None),
+        ([group(1, 12_000.0, task="embeddings", model="phi")], 60.0),
+        ([group(1, 600.0, model="other")], 60.0),
+        ([group(10_000, model="other")], None),
+        ([group(10_000, model="any")], None),
+        ([group(1, 6_600.0, model="any")], 60.0),
+        ([group(60), group(1, 1200.0, model="other")], 120.0),
+    ],
+)
+def test_the_scarcest_quota_tells(groups: list[dict[str, Any]], expected: float | None) -> None:
+    assert seconds(groups) == expected
+
+
+@given(st.lists(st.tuples(st.integers(1, 500), st.floats(0, 1e6)), min_size=1, max_size=5))
+def test_how_a_file_is_grouped_does_not_matter(parts: list[tuple[int, float]]) -> None:
+    whole = group(sum(calls for calls, _ in parts), sum(tokens for _, tokens in parts))
+    assert seconds([group(*part) for part in parts]) == pytest.approx(seconds([whole]))
+
+
+def test_what_nobody_answers_is_named() -> None:
+    asked = [group(model="nobody's"), group(task="embeddings"), group()]
+    found = KNOWN.estimate(EstimateCreate.model_validate({"requests": asked}))
+    assert [(each.model, each.task) for each in found.unserved] == [
+        ("nobody's", "chat"),
+        (None, "embeddings"),
+    ]
+    assert found.requests == 3
+
+
+async def test_it_is_asked_over_http_and_refuses_what_is_none() -> None:
+    async with bench(api_keys=KEYS) as service:
+        client = Client(service)
+        status, told = await client.ask("POST", "/v1/estimate", {"requests": [group(7)]})
+        assert (status, told["requests"], told["seconds"]) == (200, 7, None)
+        status, told = await client.ask("POST", "/v1/estimate", {"requests": [group(0)]})
+        assert (status, told["error"]["param"]) == (400, "requests.0.requests")
