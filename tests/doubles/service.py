@@ -80,6 +80,7 @@ class Bench:
         settings: Settings,
         endpoint: Answering,
         transfers: Transfers,
+        rng: Random,
         tokens: SignedTokens | None = None,
     ) -> None:
         self.blobs, self.bus = blobs, bus
@@ -94,7 +95,7 @@ class Bench:
             tokens=tokens,
             ledger=None,
             clock=self.clock,
-            rng=Random(0),
+            rng=rng,
         )
         self.store, self.doors = self.service.store, self.service.doors
         self.inbox, self.runner = self.service.inbox, self.service.runner
@@ -267,14 +268,17 @@ async def bench(
     *,
     blobs: Blobs | None = None,
     endpoint: Answering | None = None,
+    transfers: Transfers | None = None,
     tokens: SignedTokens | None = None,
+    rng: Random | None = None,
     **settings: Any,
 ) -> AsyncIterator[Bench]:
     """A process over the doubles, with settings of one's own."""
     memory = MemoryBlobs(lambda: EPOCH + asyncio.get_running_loop().time())
     made = Bench(
         blobs=blobs or memory,
-        transfers=blobs if isinstance(blobs, MemoryBlobs) else memory,
+        transfers=transfers or (blobs if isinstance(blobs, MemoryBlobs) else memory),
+        rng=rng or Random(0),
         tokens=tokens,
         bus=MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
         settings=Settings(deployments=(DEPLOYMENT,), **settings),
