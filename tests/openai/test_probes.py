@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import secrets
 import sys
 from asyncio.subprocess import PIPE, STDOUT
@@ -13,10 +14,12 @@ import pytest
 
 from local import keys
 from local.host.http_triggers import BODY_LIMIT
-from local.stack import BODY_BYTES
+from local.stack import BODY_BYTES, PROJECT
 from tests.integration.processes import CHAT_MODEL, Processes, processes
 
 PROBES = Path(__file__).parent / "probes.py"
+DOCUMENT = PROJECT / "docs/openai.md"
+ASKED = {"messages": [{"role": "user", "content": "Hi"}]}
 KEY, OTHER = secrets.token_urlsafe(), secrets.token_urlsafe()
 # The newest is pinned in requirements-dev.txt, and is this environment's own.
 OLDER = ("1.109.1", "2.54.0")
@@ -61,6 +64,27 @@ async def probe(python: str | Path, running: Processes, *options: str) -> None:
 
 async def test_the_newest_sdk_works_unchanged(running: Processes) -> None:
     await probe(sys.executable, running)
+
+
+async def test_the_example_of_the_document_runs_as_it_stands(
+    running: Processes, tmp_path: Path
+) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    url = await running.hosts.up()
+    script = example.replace("https://APP", url).replace("KEY", repr(KEY), 1)
+    rows = [
+        {"custom_id": name, "url": "/v1/chat/completions", "body": {"model": model, **ASKED}}
+        for name, model in (("good", CHAT_MODEL), ("other", CHAT_MODEL))
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "questions.jsonl").write_text(text)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script), cwd=tmp_path, stdout=PIPE, stderr=STDOUT
+    )
+    said = (await process.communicate())[0].decode()
+    assert process.returncode == 0, said
+    answers = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["custom_id"] for line in answers] == ["good", "other"]
 
 
 @pytest.mark.long
