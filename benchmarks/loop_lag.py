@@ -55,6 +55,9 @@ class Messages:
     ) -> int:
         return 0
 
+    async def reach(self, queue: str) -> None:
+        pass
+
 
 class Vectors:
     """An endpoint with long answers."""

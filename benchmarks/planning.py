@@ -101,6 +101,9 @@ class Counted:
     async def take_dead(self, queue: str, handle: Any, most: int) -> int:
         return 0
 
+    async def reach(self, queue: str) -> None:
+        pass
+
 
 async def plan(blobs: Blobs, turn: int) -> int:
     """Intake, from the event to the first messages; gives the number of rows planned."""

@@ -1,11 +1,12 @@
-"""What the processes tell each other, and operators, of the deployments that they ask."""
+"""What the processes tell each other, and operators, of what they reach and ask."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.versions import SCHEMA_VERSION, Kept, Word
+from schemas.versions import RELEASE, SCHEMA_VERSION, Kept, Word
 
+HealthWord = Literal["ok", "degraded", "unavailable"]
 BreakerState = Literal["closed", "open", "probing"]
 
 
@@ -52,4 +53,34 @@ class DeploymentStatus(BaseModel):
     refusals: int = 0
     failing: tuple[str, ...] = Field(
         default=(), description="background tasks that keep failing in a process that asks it"
+    )
+
+
+class Reached(BaseModel):
+    """Whether a service that everything rests on answers; `message` says what to mend if not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reached: bool = True
+    message: str | None = None
+
+
+class ServiceHealth(BaseModel):
+    """`GET /api/health`: what the service reaches, and what waits for it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: HealthWord = Field(
+        description="degraded: a deployment is out of order, or a background task keeps failing; "
+        "unavailable: storage or bus cannot be reached"
+    )
+    version: str = RELEASE
+    storage: Reached
+    bus: Reached
+    deployments: tuple[DeploymentStatus, ...]
+    open_jobs: int | None = Field(
+        description="jobs without their last event, 1,000 at most; null without storage"
+    )
+    oldest_wait_seconds: float | None = Field(
+        description="since the oldest of them was announced; null where there is none"
     )

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.tenants import DEFAULT_TENANT
 
+RELEASE: Final = "0.2.0"
+"""Of the service; pyproject.toml says the same, and is not uploaded with it."""
+
 SCHEMA_VERSION: Final = 1
 NEWEST_VERSION: Final = 2
 """The newest that this version reads: 2 stands where 0.1.0 would not do what is said."""

@@ -200,6 +200,9 @@ class Bus(Protocol):
         Each is gone when `handle` returns, and stays when it raises. Errors: `Unavailable`.
         """
 
+    async def reach(self, queue: str) -> None:
+        """Ask a queue for something that changes nothing. Errors: `Unavailable`."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointInfo:

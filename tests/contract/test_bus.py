@@ -475,3 +475,13 @@ async def test_dead_letters_of_an_unknown_queue_are_unavailable(far: Subject) ->
 
     with pytest.raises(Unavailable, match="nowhere"):
         await far.bus.take_dead("nowhere", take, 1)
+
+
+async def test_a_queue_is_reached_and_none_of_its_messages_is_touched(far: Subject) -> None:
+    await far.bus.send("plain", [message("looked at")])
+    await far.bus.reach("plain")
+    got = await next_of(far, "plain")
+    assert (got.message_id, got.deliveries) == ("looked at", 1)
+    await far.complete("plain", got)
+    with pytest.raises(Unavailable, match="nowhere"):
+        await far.bus.reach("nowhere")

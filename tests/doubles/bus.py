@@ -129,6 +129,11 @@ class MemoryBus:
                 self.complete(delivery)
         return most
 
+    async def reach(self, queue: str) -> None:
+        await asyncio.sleep(0)
+        if queue not in self._queues:
+            raise Unavailable(f"no queue {queue}")
+
     def receive(self, queue: str) -> Delivery | None:
         """Lock the oldest message that can be had; None where there is none now."""
         now = self._clock()

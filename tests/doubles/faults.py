@@ -113,6 +113,10 @@ class FaultyBus:
         self.fault("take_dead", queue, "before")
         return await self.inner.take_dead(queue, handle, most)
 
+    async def reach(self, queue: str) -> None:
+        self.fault("reach", queue, "before")
+        await self.inner.reach(queue)
+
 
 class FaultyBlobs:
     """Blobs with a fault around each call."""

@@ -195,4 +195,4 @@ def service_of(kind: str) -> str:
     """Which service a kind of call goes to."""
     if kind == "ask":
         return "endpoint"
-    return "bus" if kind in ("send", "take_dead") else "storage"
+    return "bus" if kind in ("send", "take_dead", "reach") else "storage"

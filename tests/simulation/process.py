@@ -303,6 +303,9 @@ class ProcessBus:
             "take_dead", queue, lambda: self._process.world.bus.take_dead(queue, handle, most)
         )
 
+    async def reach(self, queue: str) -> None:
+        await self._process.call("reach", queue, lambda: self._process.world.bus.reach(queue))
+
 
 class ProcessEndpoint:
     """One deployment of the world's model service as one process reaches it."""

@@ -114,6 +114,15 @@ class ServiceBus:
         finally:
             await quietly(receiver.close())
 
+    async def reach(self, queue: str) -> None:
+        """Ask a queue for something that changes nothing; see `workers.ports.Bus`."""
+        receiver = self._client.get_queue_receiver(queue)
+        try:
+            async with reached(queue):
+                await receiver.peek_messages(1)
+        finally:
+            await quietly(receiver.close())
+
     async def open(self, entities: Iterable[str]) -> None:
         """Open the ways to some entities together, before the first message has to wait for one.
 

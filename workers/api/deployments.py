@@ -1,14 +1,15 @@
 """The operations on deployments over HTTP: how they are, and "try again now"."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from schemas.deployments import Deployment
 from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
 from schemas.jobs import JobState
 from workers.api.http import HttpRefusal, JsonReply
-from workers.errors import NewerVersion
+from workers.errors import NewerVersion, first_of
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
@@ -38,8 +39,24 @@ class DeploymentsApi:
 
     async def list(self) -> JsonReply:
         """Every deployment of the settings, in their order."""
-        told = [await self._status(each) for each in self._deployments.values()]
+        told = [each.model_dump(mode="json") for each in await self.statuses()]
         return JsonReply(200, {"object": "list", "data": told, "has_more": False})
+
+    async def statuses(self, most: int | None = None) -> tuple[DeploymentStatus, ...]:
+        """How each deployment is; of each, the newest `most` words count."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._status(each, most))
+                    for each in self._deployments.values()
+                ]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return tuple(task.result() for task in tasks)
+
+    def unknown(self) -> tuple[DeploymentStatus, ...]:
+        """Each deployment, where nobody can say how it is."""
+        return tuple(summed(each, ()) for each in self._deployments.values())
 
     async def probe(self, name: str) -> JsonReply:
         """Let open breakers take a call now, and bring the rows back that wait for this one.
@@ -55,7 +72,7 @@ class DeploymentsApi:
         async for job_id, _ in self._store.open_jobs():
             with suppress(NewerVersion):  # those are a later version's to bring back
                 await self._bring_back(job_id, name)
-        return JsonReply(202, await self._status(deployment))
+        return JsonReply(202, (await self._status(deployment)).model_dump(mode="json"))
 
     async def _bring_back(self, job_id: str, deployment: str) -> None:
         job, held = await self._store.job(job_id), await self._store.state(job_id)
@@ -69,9 +86,8 @@ class DeploymentsApi:
 
         await self._transitions.take(job, tried)
 
-    async def _status(self, deployment: Deployment) -> dict[str, Any]:
-        told = await self._board.told(deployment.name, self._clock())
-        return summed(deployment, told).model_dump(mode="json")
+    async def _status(self, deployment: Deployment, most: int | None = None) -> DeploymentStatus:
+        return summed(deployment, await self._board.told(deployment.name, self._clock(), most))
 
 
 def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> DeploymentStatus:

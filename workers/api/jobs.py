@@ -11,6 +11,7 @@ from workers.api.acting import JobActions
 from workers.api.answering import answered
 from workers.api.asking import asked_by
 from workers.api.deployments import DeploymentsApi
+from workers.api.health import HealthApi
 from workers.api.http import HttpCall, HttpRefusal, JsonReply
 from workers.api.routing import (
     Act,
@@ -19,6 +20,7 @@ from workers.api.routing import (
     ListDeployments,
     ListJobs,
     Probe,
+    ReadHealth,
     ReadJob,
     route,
 )
@@ -44,6 +46,7 @@ class Api:
         doors: Doors,
         deployments: DeploymentsApi,
         *,
+        health: HealthApi,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -51,6 +54,7 @@ class Api:
         self._index = index
         self._doors = doors
         self._deployments = deployments
+        self._health = health
         self._clock = clock
 
     async def answer(self, call: HttpCall) -> JsonReply:
@@ -71,6 +75,8 @@ class Api:
                 return await self._deployments.list()
             case Probe(name=name):
                 return await self._deployments.probe(name)
+            case ReadHealth():
+                return await self._health.tell()
 
     async def _list(self, asked: ListJobs) -> JsonReply:
         last = None

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from schemas import openai
-from schemas.health import DeploymentStatus
+from schemas.health import DeploymentStatus, ServiceHealth
 from schemas.jobs import JobStatus
 from schemas.messages import JobRequest
 from schemas.results import Manifest
@@ -35,6 +35,8 @@ class Exchange(NamedTuple):
     body: type[BaseModel] | None = None
     form: dict[str, Any] | None = None
     code: int = 200
+    also: int | None = None
+    """A second code with the same answer."""
 
 
 EXCHANGES: Final[dict[type[Operation], Exchange]] = {
@@ -62,6 +64,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     routing.Act: Exchange(JobStatus, code=202),
     routing.ListDeployments: Exchange(DeploymentStatus, listed=True),
     routing.Probe: Exchange(DeploymentStatus, code=202),
+    routing.ReadHealth: Exchange(ServiceHealth, also=503),
 }
 
 
@@ -135,6 +138,8 @@ def _operation(route: Route, parts: dict[str, Any]) -> dict[str, Any]:
             "default": {"description": "refused", "content": _json(_ref(openai.ErrorAnswer))},
         },
     }
+    if exchange.also is not None:
+        told["responses"][str(exchange.also)] = told["responses"][str(exchange.code)]
     if exchange.body is not None:
         told["requestBody"] = {"required": True, "content": _json(_ref(exchange.body))}
     if exchange.form is not None:

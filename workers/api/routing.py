@@ -92,7 +92,11 @@ class Probe(Operation):
     name: str
 
 
-JobsOperation = ListJobs | CreateJob | ReadJob | Act | ListDeployments | Probe
+class ReadHealth(Operation):
+    """`GET /api/health`: what the service reaches; 503 where that is not storage and bus."""
+
+
+JobsOperation = ListJobs | CreateJob | ReadJob | Act | ListDeployments | Probe | ReadHealth
 
 ROUTES: Final = routes(
     ("GET", "/api/jobs", ListJobs),
@@ -101,6 +105,7 @@ ROUTES: Final = routes(
     ("POST", "/api/jobs/{id}/(?P<action>cancel|pause|resume)", Act),
     ("GET", "/api/deployments", ListDeployments),
     ("POST", "/api/deployments/{name}/probe", Probe),
+    ("GET", "/api/health", ReadHealth),
 )
 # `code` is the function key, which the host has read.
 _IGNORED: Final = frozenset({"code"})

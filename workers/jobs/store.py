@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final, Generic, NamedTuple, TypeVar
 
@@ -198,9 +198,9 @@ class JobStore:
         await self.open(announcement)
         return False
 
-    async def open_jobs(self) -> AsyncIterator[tuple[str, float]]:
-        """The id of every open job, and when it was marked."""
-        async for info in self.blobs.list(self.state_container, "open/"):
+    async def open_jobs(self, page: int | None = None) -> AsyncGenerator[tuple[str, float]]:
+        """The id of every open job, and when it was marked; `page` as in `Blobs.list`."""
+        async for info in self.blobs.list(self.state_container, "open/", page=page):
             yield info.ref.name.removeprefix("open/"), info.last_modified
 
     # -- job, plan, duplicates

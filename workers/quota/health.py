@@ -34,13 +34,17 @@ class HealthBoard:
         """Leave a process's word in the place of its last one."""
         await self._write(self._ref(deployment, process), orjson.dumps(health.model_dump()))
 
-    async def told(self, deployment: str, now: float) -> list[DeploymentHealth]:
-        """The words that still count."""
-        names = [
-            info.ref
+    async def told(
+        self, deployment: str, now: float, most: int | None = None
+    ) -> list[DeploymentHealth]:
+        """The words that still count, or the newest `most` of them."""
+        fresh = [
+            info
             async for info in self._listed(deployment)
             if now - info.last_modified < FRESH_SECONDS
         ]
+        fresh.sort(key=lambda info: info.last_modified, reverse=True)
+        names = [info.ref for info in fresh[:most]]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._read(ref)) for ref in names]

@@ -21,6 +21,7 @@ from workers.adapters.endpoints import connect
 from workers.adapters.entra import connect_tokens
 from workers.api.acting import JobActions
 from workers.api.deployments import DeploymentsApi
+from workers.api.health import HealthApi
 from workers.api.jobs import Api
 from workers.api.openai.door import OpenAiDoor
 from workers.clock import ServiceClock
@@ -136,7 +137,8 @@ def compose(
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved, failing=ill)
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     actions = JobActions(store, transitions, clock=clock)
-    api = Api(store, actions, index, doors, deployments, clock=clock)
+    health = HealthApi(store, bus, deployments, clock=clock)
+    api = Api(store, actions, index, doors, deployments, health=health, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
     jobs = Jobs(store, index, doors, intake, actions)
     openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
