@@ -51,7 +51,7 @@ class ErrorPoint:
 def test_an_error_at_any_call_of_an_attempt_is_no_crash(fault: Fault, scenario: Scenario) -> None:
     point = ErrorPoint(0, fault)
     assert check(live(scenario, faults=lambda: point)) == []
-    assert point.count > 25
+    assert point.count > 20, "most of an attempt is calls"
     wrong = []
     for nth in range(1, point.count + 1):
         world = live(scenario, faults=lambda: ErrorPoint(nth, fault))  # noqa: B023 - called at once
