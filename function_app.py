@@ -62,10 +62,16 @@ async def nightly(timer: func.TimerRequest) -> None:
 
 @app.timer_trigger("timer", schedule="0 */5 * * * *")
 async def sweep(timer: func.TimerRequest) -> None:
-    """Help jobs that have not moved, forgotten dead letters, a broken night; delete what is due."""
+    """Help jobs that have not moved, dead letters, files and a night that were forgotten; delete
+    what is due.
+    """
     running = await service()
     await each_in_turn(
-        running.sweeper.run, running.inbox.drain_dead, running.nightly.resume, running.retention.run
+        running.sweeper.run,
+        running.inbox.drain_dead,
+        running.nightly.resume,
+        running.drops.run,
+        running.retention.run,
     )
 
 

@@ -20,10 +20,10 @@ from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
 from benchmarks.servicebus import ROOT, running_broker
 from local.azurite import azurite
-from schemas.night import Night
+from schemas.walks import Walk
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import connect_bus
-from workers.intake.nightly import MARGIN_SECONDS
+from workers.intake.walking import MARGIN_SECONDS
 from workers.service import compose
 from workers.settings import Settings
 
@@ -52,7 +52,7 @@ async def fill(storage: str, settings: Settings, files: int, new: int) -> None:
         container = await service.create_container(settings.nightly_container)
         await put(container, (f"{at:06}.jsonl" for at in range(files) if at % every))
         await asyncio.sleep(2.0)  # storage tells times in whole seconds
-        night = Night(since=time.time() + MARGIN_SECONDS - 1.0)
+        night = Walk(since=time.time() + MARGIN_SECONDS - 1.0)
         state = await service.create_container(settings.state_container)
         await state.upload_blob(
             f"nightly/{settings.nightly_container}.json", orjson.dumps(night.model_dump())

@@ -17,9 +17,9 @@ from schemas.messages import (
     ShardMessage,
     StatusEvent,
 )
-from schemas.night import Night
 from schemas.plans import PlannedShard, Verdict
 from schemas.results import CallRecord, ErrorRow, Manifest, OutputRow, Receipt
+from schemas.walks import Walk
 from workers.quota.shares import Book
 
 # By the golden file's name: for documents the one they have in the container, or nearly.
@@ -33,7 +33,8 @@ DOCUMENTS: Final[Mapping[str, type]] = {
     "index.json": listed.IndexEntry,
     "rejected.json": listed.Rejection,
     "done.json": listed.Done,
-    "nightly.json": Night,
+    "nightly.json": Walk,
+    "drops.json": Walk,
     "file.json": files.FileRecord,
     "upload.json": files.UploadRecord,
     "creation.json": files.Creation,

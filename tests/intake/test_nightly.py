@@ -13,7 +13,7 @@ from tests.doubles.blobs import MemoryBlob, MemoryBlobs
 from tests.doubles.faults import FaultyBlobs, ProcessKilled
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
-from workers.intake import nightly
+from workers.intake import nightly, walking
 from workers.jobs.outbox import JOBS
 from workers.ports import BlobRef
 
@@ -66,7 +66,7 @@ def test_among_100_000_old_files_the_new_ones_cost_what_new_ones_cost() -> None:
             put(blobs, name, EPOCH - 3600.0)
         assert await service.service.nightly.run() == 1000
         assert sorted(announced(service)) == sorted(new)
-        walked = 101_000 // nightly.SLICE + 1
+        walked = 101_000 // walking.SLICE + 1
         assert len(calls) <= 4 * 1000 + 4 * walked + 4
         await asyncio.sleep(DAY)
         calls.clear()
@@ -91,7 +91,7 @@ def test_a_first_night_announces_all_that_lies_there() -> None:
 def test_a_night_whose_worker_dies_is_taken_up_where_it_stands(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nightly, "SLICE", 10)
+    monkeypatch.setattr(walking, "SLICE", 10)
 
     async def lived(_: Random) -> None:
         loop = asyncio.get_running_loop()

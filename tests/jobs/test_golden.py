@@ -16,9 +16,9 @@ import schemas.health
 import schemas.jobs
 import schemas.listing
 import schemas.messages
-import schemas.night
 import schemas.plans
 import schemas.results
+import schemas.walks
 from tests.golden import releases, shapes
 
 NOW = releases.version()
@@ -41,7 +41,7 @@ STORED = [
         schemas.jobs,
         schemas.listing,
         schemas.messages,
-        schemas.night,
+        schemas.walks,
         schemas.plans,
         schemas.results,
     )

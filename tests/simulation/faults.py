@@ -169,19 +169,19 @@ class Faults:
 
     # -- deliveries
 
-    def unlocked_after(self, queue: str, message: str) -> float | None:
-        """When a delivery that begins now loses its lock though its handler lives; None: never."""
+    def befalls_delivery(self, queue: str, message: str) -> Blow | None:
+        """What befalls a delivery: its lock ends early, or it is lost."""
         what = about(f"{queue} {message}")
         self._calls["deliver", what] += 1
         scripted = self._scripted("deliver", what, what)
         if scripted is not None:
-            return scripted.seconds
+            return scripted
         on = self._world.now < self._scenario.faults_until
         if on and self._rng.random() < self._scenario.unlock:
             seconds = self._rng.uniform(0.0, 5.0)
             nth = self._calls["deliver", what]
             self._struck(Mishap("deliver", f"={what}", "lose after", nth, seconds))
-            return seconds
+            return Blow("lose after", seconds)
         return None
 
 

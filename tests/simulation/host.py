@@ -34,6 +34,7 @@ class Host:
         self._handling: dict[_Key, tuple[Process, Run]] = {}
         self.processes: list[Process] = []
         self.killed: set[str] = set()
+        self.unheard: set[str] = set()
         self.lives = self.deliveries = self.kills = self.freezes = 0
 
     @property
@@ -139,15 +140,25 @@ class Host:
         return False
 
     def _handle(self, process: Process, delivery: Delivery) -> None:
+        blow = self._world.faults.befalls_delivery(delivery.queue, delivery.message.message_id)
+        if blow is not None and blow.fault == "lost":
+            self._lose(delivery)
+            return
         process.busy[delivery.queue] = process.busy.get(delivery.queue, 0) + 1
         self.deliveries += 1
         run = Run(process.name)
         self._handling[_key(delivery)] = (process, run)
         self._keep_lock(delivery)
-        unlocked = self._world.faults.unlocked_after(delivery.queue, delivery.message.message_id)
-        if unlocked is not None:
-            self._world.loop.call_later(unlocked, self._unlock, delivery)
+        if blow is not None:
+            self._world.loop.call_later(blow.seconds, self._unlock, delivery)
         process.spawn(self._handled(process, delivery, run))
+
+    def _lose(self, delivery: Delivery) -> None:
+        """Settle a message whose handler never runs, as the host on Flex Consumption may."""
+        self._world.trace("host", "loses", delivery.queue, delivery.message.message_id)
+        self._world.bus.complete(delivery)
+        if delivery.queue == DROPS:
+            self.unheard.add(json.loads(delivery.message.body)["etag"])
 
     async def _handled(self, process: Process, delivery: Delivery, run: Run) -> None:
         RUN.set(run)
@@ -250,7 +261,7 @@ class Host:
     def tick(self) -> None:
         """Have one process sweep, where there is an open job; and again after a while."""
         able = self.able
-        if self._world.records.open_markers() and able:
+        if (self._world.records.open_markers() or self.waited_for()) and able:
             process = able[self._rng.randrange(len(able))]
             process.spawn(self._swept(process))
         self._world.loop.call_later(LOOK_SECONDS, self.tick)
@@ -263,8 +274,14 @@ class Host:
         self._world.moved.set()
 
     def swept(self, process: Process) -> Sequence[Callable[[], Awaitable[object]]]:
-        """What the sweeper's timer does."""
-        return process.sweeper.run, process.inbox.drain_dead
+        """What the sweeper's timer does. Only where an event was lost is there a file to find."""
+        found = process.sweeper.run, process.inbox.drain_dead
+        return (*found, process.drops.run) if self.unheard else found
+
+    def waited_for(self) -> bool:
+        """Whether a file of which nobody was told is to become a job yet."""
+        made = {self._world.records.etag_of(job) for job in self._world.records.jobs()}
+        return bool(self.unheard & {*self._world.records.current.values()} - made)
 
     @contextmanager
     def handling(self, process: Process) -> Iterator[None]:

@@ -80,6 +80,7 @@ class Process:
         self.doors, self.inbox = service.doors, service.inbox
         self.sweeper, self.api = service.sweeper, service.api
         self.nightly, self.retention = service.nightly, service.retention
+        self.drops = service.drops
         self.key = world.service.given_key
         self.spawn(self.dispatcher.run())
 

@@ -50,9 +50,13 @@ class Records:
         marks = self._blobs.blobs.below("state", "open/")
         return [ref.name.removeprefix("open/") for ref in marks]
 
+    def etag_of(self, job: str) -> str:
+        """The ETag of the content that a job was made of."""
+        return str(json.loads(self.of_job(job, "job.json") or b"{}")["etag"])
+
     def file_of(self, job: str) -> Version:
         """The content that a job was made of."""
-        return self.versions[json.loads(self.of_job(job, "job.json") or b"{}")["etag"]]
+        return self.versions[self.etag_of(job)]
 
     def results_of(self, job: str) -> str:
         """The folder of a job's results."""

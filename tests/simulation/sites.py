@@ -28,6 +28,7 @@ Fault = Literal[
     "drop",  # a message is lost on the way,
     "double",  # comes twice,
     "delay",  # or late
+    "lost",  # it is settled though its handler never ran; by scripts alone
 ]
 
 STORAGE = EFFECTS - {"send"} | {"head", "read", "read_range", "list", "children"}

@@ -30,7 +30,7 @@ ELSEWHERE = {
     "quota/health.py": "what processes tell of deployments: tests/quota",
     "dispatch/probe.py": "asked where all rows of a job meet 500s: tests/dispatch",
     "dispatch/routing.py": "what an endpoint says of itself: tests/dispatch",
-    "intake/nightly.py": "walks once a night: test_month.py",
+    "intake/walking.py": "walks at night, or where an event was lost: test_month.py",
     "intake/scanning.py": "reads ahead in a task, in which its caller does not show",
     "jobs/index.py": "pages of jobs over HTTP: tests/jobs",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",

@@ -231,6 +231,7 @@ class World:
             self._pending
             or self.host.busy
             or self.records.open_markers()
+            or (self.host.unheard and self.host.waited_for())
             or any(self.bus.waiting(queue) for queue in QUEUES)
         )
 

@@ -12,7 +12,7 @@ from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
 from workers.jobs.rejections import NOBODY, Origin, Rejections
 from workers.jobs.store import JobStore
-from workers.ports import BlobRef
+from workers.ports import BlobInfo, BlobRef
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,17 @@ class Doors:
         announcement = await self._announcement(container, name, etag, asked)
         if announcement is not None:
             await self._intake.run(announcement, repeated=repeated)
+
+    async def overlooked(self, info: BlobInfo) -> Announcement | None:
+        """The announcement of a file that no event told of; None for what makes no job.
+
+        What was rejected already is not told of again.
+        """
+        container, name = info.ref
+        what = announcements.place_id(container, name, info.etag)
+        if await self._index.rejection(what) is not None:
+            return None
+        return await self._announcement(container, name, info.etag, NOBODY)
 
     async def _announcement(
         self, container: str, name: str, etag: str | None, asked: Asked

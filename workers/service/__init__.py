@@ -32,6 +32,7 @@ from workers.files.retention import Retention
 from workers.files.store import FileStore
 from workers.inbox import Inbox
 from workers.intake.doors import Doors
+from workers.intake.drops import Drops
 from workers.intake.intake import Intake
 from workers.intake.nightly import Nightly
 from workers.intake.plans import Plans
@@ -78,6 +79,7 @@ class Service:
     doors: Doors
     intake: Intake
     nightly: Nightly
+    drops: Drops
     inbox: Inbox
     runner: Runner
     sweeper: Sweeper
@@ -116,6 +118,7 @@ def compose(
     )
     doors = Doors(store, outbox, index, rejections, intake, settings=settings, clock=clock)
     nightly = Nightly(store, doors, container=settings.nightly_container, clock=clock)
+    drops = Drops(store, doors, clock=clock)
     runner = Runner(store, transitions, outbox, dispatcher, clock=clock, rng=rng, settings=settings)
     finisher = Finisher(store, transitions, clock=clock, slice_seconds=slice_seconds)
     inbox = Inbox(
@@ -144,8 +147,8 @@ def compose(
     openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)
     return Service(
-        *(store, dispatcher, doors, intake, nightly, inbox, runner, sweeper, retention, api),
-        *(openai, reporter, background),
+        *(store, dispatcher, doors, intake, nightly, drops, inbox, runner, sweeper, retention),
+        *(api, openai, reporter, background),
     )
 
 
