@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -368,3 +370,29 @@ def test_large_files_go_in_parts_with_their_md5(
     (completed,) = [call for call in served.calls if call.path.endswith("/complete")]
     assert json.loads(completed.body)["md5"] == hashlib.md5(PROMPTS.encode()).hexdigest()
     assert ended("watch", batch) == 0
+
+
+def test_a_terminal_shows_one_line_that_is_gone_at_the_end(served: Served, prompts: Path) -> None:
+    served.polls = 4
+    ours, theirs = pty.openpty()
+    command = ("submit", str(prompts), "--watch", "--interval", "0.1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "phi3batch", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "TERM": "xterm", "COLUMNS": "200"},
+    ) as watching:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # as the end of a terminal is told
+            while piece := os.read(ours, 65536):
+                said += piece
+    os.close(ours)
+    assert watching.returncode == 0
+    text = said.decode()
+    assert "in_progress · 0 of 2 rows" in text
+    last = text.rpartition("\x1b[2K")[2]
+    assert last.startswith("batch_")
+    assert last.endswith("completed · 2 of 2 rows · 2 succeeded · 24 tokens\r\n")
+    assert "\x1b[?25h" in text, "the cursor is back"
