@@ -34,7 +34,7 @@ class Attempts:
         if run.attempt is None:
             return
         excuses = 0
-        for earlier in self._before(run):
+        for earlier in self._others(run):
             if not self.ended(earlier):
                 excuses += 1  # dead, or it still owes its end
             elif self._did_something(earlier):
@@ -97,10 +97,21 @@ class Attempts:
 
     # -- journals
 
-    def _before(self, run: Run) -> Iterator[Run]:
-        for other in self._world.billing.runs:
-            if (other.job, other.shard) == (run.job, run.shard) and other is not run:
-                yield other
+    def _others(self, run: Run) -> list[Run]:
+        """The other attempts at a shard, in the order in which their journals were begun.
+
+        One that stood still when it had its lease begins its journal after those that took over.
+        """
+        assert run.job is not None
+        assert run.shard is not None
+        begun = list(self._world.records.journals(run.job, run.shard))
+        others = [
+            other
+            for other in self._world.billing.runs
+            if (other.job, other.shard) == (run.job, run.shard)
+            if other is not run and other.attempt in begun
+        ]
+        return sorted(others, key=lambda other: begun.index(other.attempt or ""))
 
     def _lines(self, run: Run) -> list[dict[str, Any]] | None:
         """The lines of an attempt's journal; None where there is no journal."""

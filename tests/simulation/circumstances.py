@@ -4,12 +4,12 @@ A world that has its faults at such a site is made so that it calls there: a fil
 a journal that is full after two appends, a plan that takes longer than a lease lasts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
 
-from tests.simulation.scenario import Doing, Mishap, RowKind, Scenario, version
+from tests.simulation.scenario import Act, Doing, Mishap, RowKind, Scenario, Span, version
 
 Make = Callable[[Random], Mapping[str, Any]]
 
@@ -57,9 +57,8 @@ def _slow_plan(rng: Random) -> Mapping[str, Any]:
 
 def _stuck_plan(rng: Random) -> Mapping[str, Any]:
     """A plan that takes so long that the sweeper announces its file once more."""
-    seconds = rng.uniform(700.0, 900.0)
-    slow = Mishap("create", "/plan.jsonl", "slow", seconds=seconds)
-    return {"script": (slow,), "workers": 3, "faults_until": 900.0, "endless": False}
+    slow = Mishap("create", "/plan.jsonl", "slow", seconds=rng.uniform(1300.0, 2500.0))
+    return {**_file(rng), "script": (slow,), "workers": 3, "endless": False}
 
 
 def _two_plans(rng: Random) -> Mapping[str, Any]:
@@ -70,9 +69,24 @@ def _two_plans(rng: Random) -> Mapping[str, Any]:
     return {**_slow_plan(rng), "doings": (again,), "workers": 3, "queued": False}
 
 
+def _fruitless(rng: Random) -> Mapping[str, Any]:
+    """Attempts that end with nothing to say: no endpoint answers."""
+    return {**_file(rng), "outages": (Span(0.0, 300.0),), "completion_window": "24h"}
+
+
+def _in_slices(rng: Random) -> Mapping[str, Any]:
+    """A shard that several attempts work at."""
+    return {**_busy(rng), "shard_seconds": 5.0}
+
+
+def _with_errors(rng: Random) -> Mapping[str, Any]:
+    return {**_file(rng, "filtered", "refused", "unknown"), "shard_rows": 3}
+
+
 def _asked_in_vain(_rng: Random) -> Mapping[str, Any]:
     """A request that storage does not let through."""
-    return {"queued": True, "script": (Mishap("create", "/open/", "lose before"),)}
+    again = (Mishap("create", "/open/", "lose before", nth=nth) for nth in (1, 2, 3))
+    return {"queued": True, "script": tuple(again)}
 
 
 def _nothing_there(rng: Random) -> Mapping[str, Any]:
@@ -95,8 +109,11 @@ def _expired(rng: Random) -> Mapping[str, Any]:
 
 
 def _paused(rng: Random) -> Mapping[str, Any]:
-    at = rng.uniform(6.0, 25.0)
-    return {**_busy(rng), "doings": (Doing(at, "pause"), Doing(at + rng.uniform(1, 60), "resume"))}
+    """Paused and resumed over and over: users do not ask again where an answer is lost."""
+    acts: Sequence[Act] = ("pause", "resume") * 5
+    times = sorted(rng.uniform(6.0, 120.0) for _ in acts)
+    doings = tuple(Doing(at, act) for at, act in zip(times, acts, strict=True))
+    return {**_busy(rng), "latency": 8.0, "doings": (*doings, Doing(300.0, "resume"))}
 
 
 def _limited(rng: Random) -> Mapping[str, Any]:
@@ -146,6 +163,10 @@ _MAKINGS: Mapping[str, Make] = {
     "head results/f#/*/errors.jsonl": _committed_before("/errors.jsonl"),
     "stage_from results/f#/*/output.jsonl": _discarded,
     "read state/index/": _indexed_before,
+    "delete state/jobs/*/journal/": _fruitless,
+    "renew_lease state/jobs/*/leases/": _busy,
+    "read_range state/jobs/*/journal/": _in_slices,
+    "/errors": _with_errors,
 }
 
 

@@ -289,7 +289,8 @@ class Host:
         run = Run(process.name, asyncio.current_task())
         RUN.set(run)
         try:
-            yield
+            with self._world.held_open():
+                yield
         except Unavailable as error:
             self._world.trace(process.name, "raises", type(error).__name__)
         except asyncio.CancelledError:

@@ -69,8 +69,9 @@ class Liveness:
 
     def _judge(self, job: str, state: JobState | None, still: float) -> None:
         # Until it runs, and when it is being finished, helping it does not show in its state.
-        fresh = state is not None and state.state == "in_progress" and not state.nudges
-        if still > (NEVER_NUDGED_SECONDS if fresh else NUDGED_SECONDS):
+        runs = state is not None and state.state == "in_progress" and state.out
+        never_nudged = runs and not (state and state.nudges)
+        if still > (NEVER_NUDGED_SECONDS if never_nudged else NUDGED_SECONDS):
             self._world.fault_found(f"job {job} has stood still since the last fault: {state}")
 
     def _waits(self, state: JobState) -> bool:

@@ -298,7 +298,7 @@ DOUBLED = Scenario(
     max_concurrency=1,
     chances={"double": 1.0},
     faults_until=4000.0,
-    most_deliveries=1_000,
+    most_deliveries=500,
 )
 NOBODY_RUNS = Scenario(
     files=(version("a.jsonl", 1, ("chat",) * 20),),

@@ -129,7 +129,7 @@ class Users:
             self._world.host.kill(process)
 
     async def _acts(self, process: Process, job: str, act: str) -> None:
-        with self._world.held_open(), self._world.host.handling(process):
+        with self._world.host.handling(process):
             reply = await process.api.answer(HttpCall("POST", f"/api/jobs/{job}/{act}"))
             self._world.trace("user", act, job, reply.code)
             if reply.code == 202:
