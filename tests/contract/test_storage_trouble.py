@@ -80,6 +80,18 @@ async def test_a_lost_answer_turns_one_s_own_success_into_a_conflict(
     assert (await blobs.read(ref)).data == b"mine, too"
 
 
+async def test_a_part_is_sent_again_from_its_beginning(
+    blobs: AzureBlobs, proxy: Lossy, container: str
+) -> None:
+    data = bytes(range(256)) * 4096
+    proxy.plan.extend([Refuse(503, "ServerBusy"), "lose"])
+    proxy.concerns = lambda request: request.query.get("comp") == "block"
+    await blobs.stage(BlobRef(container, "x"), "1" * 32, data)
+    assert proxy.concerned >= 3
+    await blobs.commit(BlobRef(container, "x"), ["1" * 32])
+    assert (await blobs.read(BlobRef(container, "x"))).data == data
+
+
 async def test_a_lost_answer_can_double_an_append(
     blobs: AzureBlobs, proxy: Lossy, container: str
 ) -> None:

@@ -23,6 +23,7 @@ from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClien
 
 from workers.adapters.block_copies import BlockCopies
 from workers.adapters.links import Links
+from workers.adapters.pieces import Pieces
 from workers.adapters.storage_client import open_client
 from workers.adapters.storage_errors import (
     BULK_SECONDS,
@@ -247,8 +248,9 @@ class AzureBlobs:
     async def stage(self, ref: BlobRef, block_id: str, data: bytes) -> None:
         """Stage bytes as a block of a blob."""
         async with deadline(ref, BlobChanged, BULK_SECONDS):
+            pieces: Any = Pieces(data)  # the SDK takes asynchronous iterables, untyped
             await self._blob(ref).stage_block(
-                block_id, data, length=len(data), read_timeout=BULK_SILENCE_SECONDS
+                block_id, pieces, length=len(data), read_timeout=BULK_SILENCE_SECONDS
             )
 
     async def staged(self, ref: BlobRef) -> Mapping[str, int]:

@@ -32,7 +32,7 @@ class Form:
 @dataclass(slots=True)
 class _Part:
     headers: dict[bytes, bytes] = field(default_factory=dict)
-    data: bytearray = field(default_factory=bytearray)
+    data: memoryview | bytearray = field(default_factory=bytearray)
 
 
 class _FormReading:
@@ -61,8 +61,15 @@ class _FormReading:
         self._value.clear()
 
     def piece(self, data: bytes, start: int, end: int) -> None:
+        part = self.parts[-1]
+        if not part.data:
+            # All there is, in most forms: it lies in the body, and is copied once.
+            part.data = memoryview(data)[start:end]
+            return
+        if isinstance(part.data, memoryview):
+            part.data = bytearray(part.data)
         # Not kept as slices: a body may be made of millions of half boundaries.
-        self.parts[-1].data += memoryview(data)[start:end]
+        part.data += memoryview(data)[start:end]
 
     def end(self) -> None:
         self.ended = True

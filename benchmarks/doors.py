@@ -1,0 +1,154 @@
+"""`python -m benchmarks.doors`: what a large upload takes, and how fast many clients are answered.
+
+One function host over Azurite, asked by the `openai` package: its memory while a file of 250 MB
+comes in parts of 64 MiB, and then the answers to 100 clients that poll 1,000 batches.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import psutil
+from openai import AsyncOpenAI
+
+from local.stack import Stack, StackOptions, stack
+from schemas.openai import Batch
+
+MIB = 1024 * 1024
+PART = 64 * MIB
+
+
+def memory(running: Stack) -> int:
+    """Bytes that the host holds."""
+    return sum(
+        psutil.Process(each.pid).memory_info().rss for each in running.hosts.processes.values()
+    )
+
+
+@asynccontextmanager
+async def watched(running: Stack) -> AsyncIterator[list[int]]:
+    """The host's memory while the block runs, in bytes."""
+    found = [memory(running)]
+
+    async def watch() -> None:
+        while True:
+            found.append(memory(running))
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(watch())
+    try:
+        yield found
+    finally:
+        task.cancel()
+
+
+async def upload(client: AsyncOpenAI, running: Stack, size: int) -> str:
+    """A file in parts; gives its id."""
+    line = b'{"custom_id": "1", "prompt": "' + b"x" * 1000 + b'"}\n'
+    data = line * (size // len(line))
+    async with watched(running) as found:
+        began = time.monotonic()
+        done = await client.uploads.upload_file_chunked(
+            file=data,
+            filename="big.jsonl",
+            bytes=len(data),
+            mime_type="application/jsonl",
+            purpose="batch",
+            part_size=PART,
+        )
+        seconds = time.monotonic() - began
+    assert done.file is not None
+    print(
+        f"{len(data) / 1e6:.0f} MB in parts of {PART // MIB} MiB: {seconds:.1f} s; the host held "
+        f"{found[0] / 1e6:.0f} MB before, {max(found) / 1e6:.0f} MB at most",
+        flush=True,
+    )
+    return done.file.id
+
+
+async def batches(client: AsyncOpenAI, count: int) -> list[str]:
+    """Make so many batches of a small file."""
+    row = b'{"custom_id": "1", "url": "/v1/chat/completions", "body": {"messages": '
+    row += b'[{"role": "user", "content": "Hi"}], "model": "Phi-3-mini-4k-instruct"}}\n'
+    file = await client.files.create(file=("small.jsonl", row), purpose="batch")
+    room = asyncio.Semaphore(8)
+
+    async def one() -> str:
+        async with room:
+            made = await client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+        return made.id
+
+    began = time.monotonic()
+    made = await asyncio.gather(*(one() for _ in range(count)))
+    print(f"{count} batches were made in {time.monotonic() - began:.0f} s", flush=True)
+    return made
+
+
+async def poll(base: str, key: str, ids: list[str], clients: int, seconds: float) -> None:
+    """So many clients ask for one batch after the other."""
+    took: list[float] = []
+    wrong: list[int] = []
+    until = time.monotonic() + seconds
+
+    async def client(first: int, http: aiohttp.ClientSession) -> None:
+        at = first
+        while time.monotonic() < until:
+            began = time.monotonic()
+            async with http.get(f"{base}/v1/batches/{ids[at % len(ids)]}") as answer:
+                told = await answer.json()
+            took.append(time.monotonic() - began)
+            if answer.status != 200:
+                wrong.append(answer.status)
+            else:
+                Batch.model_validate(told)
+            at += clients
+            await asyncio.sleep(1.0)
+
+    headers = {"authorization": f"Bearer {key}"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as http:
+        await asyncio.gather(*(client(number, http) for number in range(clients)))
+    cuts = statistics.quantiles(took, n=100)
+    print(
+        f"{clients} clients, each asking once a second for one of {len(ids)} batches: "
+        f"{len(took) / seconds:.0f} answers/s, median {statistics.median(took) * 1e3:.0f} ms, "
+        f"99th percentile {cuts[98] * 1e3:.0f} ms, {len(wrong)} errors",
+        flush=True,
+    )
+
+
+async def run(size: int, count: int, clients: int, seconds: float) -> None:
+    """Both measurements."""
+    key = secrets.token_urlsafe()
+    log: list[str] = []
+    async with stack(StackOptions(api_key=key), log.append) as running:
+        base = await running.hosts.up()
+        async with AsyncOpenAI(base_url=f"{base}/v1", api_key=key) as client:
+            await client.models.list()
+            await upload(client, running, size)
+            ids = await batches(client, count)
+            await poll(base, key, ids, clients, seconds)
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.doors", description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=250)
+    parser.add_argument("--batches", type=int, default=1000)
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    given = parser.parse_args()
+    os.environ.pop("DEPLOYMENTS", None)
+    asyncio.run(run(given.megabytes * 10**6, given.batches, given.clients, given.seconds))
+
+
+if __name__ == "__main__":
+    main()
