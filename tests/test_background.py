@@ -19,6 +19,8 @@ from workers.dispatch.reporting import TELL_SECONDS
 from workers.service import Running
 from workers.service.background import MENDED_SECONDS, PAUSE_SECONDS, TOLD_AFTER, Background
 
+SWEPT = ("sweeper", "inbox", "nightly", "drops", "retention")
+
 
 class Odd:
     """Work that fails so often, with an error that nobody expected, and then runs for ever."""
@@ -47,9 +49,8 @@ def test_a_task_is_started_again_after_a_pause_and_each_error_is_logged(
 
     with caplog.at_level(logging.ERROR):
         run(story)
-    assert [record.getMessage()[:23] for record in caplog.records] == [
-        "sharing quotas failed a"
-    ] * 2
+    told = [record.getMessage().partition(" and ")[0] for record in caplog.records]
+    assert told == ["[TASK_BUG] sharing quotas failed"] * 2
     assert all(record.exc_info for record in caplog.records)
 
 
@@ -112,7 +113,7 @@ def test_a_link_that_cannot_be_opened_ends_nobodys_work_and_is_told_in_the_statu
     run(story)
 
 
-@pytest.mark.parametrize("broken", ["sweeper", "inbox", "nightly"])
+@pytest.mark.parametrize("broken", SWEPT)
 async def test_what_the_sweep_does_does_not_wait_for_what_fails(
     broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,10 +132,12 @@ async def test_what_the_sweep_does_does_not_wait_for_what_fails(
             sweeper=SimpleNamespace(run=look("sweeper")),
             inbox=SimpleNamespace(drain_dead=look("inbox")),
             nightly=SimpleNamespace(resume=look("nightly")),
+            drops=SimpleNamespace(run=look("drops")),
+            retention=SimpleNamespace(run=look("retention")),
         )
 
     monkeypatch.setattr(function_app, "service", running)
-    with pytest.raises(Exception, match=r"looked after|sweeper|inbox|nightly") as told:
+    with pytest.raises(Exception, match="not all was looked after") as told:
         await function_app.sweep._function.get_user_function()(None)
-    assert done == ["sweeper", "inbox", "nightly"]
+    assert done == [*SWEPT]
     assert broken in repr(told.value)

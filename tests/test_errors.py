@@ -44,8 +44,8 @@ def test_two_minutes_of_faults_are_two_lines(lines: Lines) -> None:
     storage.passed(130)
     storage.passed(200)
     assert lines.told == [
-        "Blob Storage is out of order: 503 ServerBusy",
-        "Blob Storage is in order again: it failed for 119 s",
+        "[OUT_OF_ORDER] Blob Storage is out of order: 503 ServerBusy",
+        "[IN_ORDER] Blob Storage is in order again: it failed for 119 s",
     ]
 
 
@@ -58,7 +58,7 @@ def test_a_fault_lasts_for_the_calls_that_it_met_not_until_the_last_one_timed_ou
         storage.failed("no answer", second + 30, second)
     storage.passed(86)
     storage.passed(96)
-    assert lines.told[1:] == ["Blob Storage is in order again: it failed for 45 s"]
+    assert lines.told[1:] == ["[IN_ORDER] Blob Storage is in order again: it failed for 45 s"]
 
 
 def test_a_call_of_before_the_last_success_does_not_lengthen_a_fault(lines: Lines) -> None:
@@ -67,7 +67,7 @@ def test_a_call_of_before_the_last_success_does_not_lengthen_a_fault(lines: Line
     storage.failed("no answer", 30, 0)
     storage.failed("503 ServerBusy", 31)
     storage.passed(50)
-    assert lines.told[1:] == ["Blob Storage is in order again: it failed for 11 s"]
+    assert lines.told[1:] == ["[IN_ORDER] Blob Storage is in order again: it failed for 11 s"]
 
 
 Reached = Callable[[], AbstractAsyncContextManager[None]]

@@ -142,7 +142,7 @@ class Outage:
         if self._began is None:
             # It may have been made before the fault: the last success was.
             self._began = self._made = max(made, self._passed)
-            self._log.warning("%s is out of order: %s", self._subject, error)
+            self._log.warning("[OUT_OF_ORDER] %s is out of order: %s", self._subject, error)
         self._made = max(self._made, made)
         self._failed = now
 
@@ -150,6 +150,8 @@ class Outage:
         """Note that a call was answered."""
         if self._began is not None and now - self._failed >= self.QUIET:
             lasted = round(self._made - self._began)
-            self._log.warning("%s is in order again: it failed for %s s", self._subject, lasted)
+            self._log.warning(
+                "[IN_ORDER] %s is in order again: it failed for %s s", self._subject, lasted
+            )
             self._began = None
         self._passed = now

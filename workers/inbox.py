@@ -174,12 +174,20 @@ class Inbox:
             try:
                 taken = await self._bus.take_dead(queue, handle, MOST_DEAD)
             except WorkerError as error:
-                log.warning("dead letters of %s were not handled: %s", queue, error)
+                log.warning(
+                    "[DEAD_LETTERS_LEFT] dead letters of %s were not handled: %s", queue, error
+                )
             except Exception:
-                log.exception("dead letters of %s were not handled: report this", queue)
+                log.exception(
+                    "[DEAD_LETTERS_BUG] dead letters of %s were not handled: report this", queue
+                )
             else:
                 if taken:
-                    log.warning("%s dead letters of %s were handled by the timer", taken, queue)
+                    log.warning(
+                        "[DEAD_LETTERS_TAKEN] %s dead letters of %s were handled by the timer",
+                        taken,
+                        queue,
+                    )
 
     # -- both
 

@@ -48,9 +48,9 @@ class Sweeper:
             try:
                 await self._look(job, marked, since)
             except WorkerError as error:
-                log.warning("job %s could not be looked at: %s", job, error)
+                log.warning("[JOB_UNREAD] job %s could not be looked at: %s", job, error)
             except Exception:
-                log.exception("job %s could not be looked at: report this", job)
+                log.exception("[JOB_BUG] job %s could not be looked at: report this", job)
         self._looked = now
 
     async def _look(self, job_id: str, marked: float, since: float) -> None:

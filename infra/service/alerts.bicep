@@ -36,7 +36,7 @@ var queries = [
     threshold: 0
     window: 'PT15M'
     query: '''
-      AppTraces | where Message has 'the service does not start'
+      AppTraces | where Message startswith '[NOT_STARTED]'
     '''
   }
   {

@@ -101,8 +101,10 @@ def test_a_refused_key_is_one_line_where_it_begins_and_one_where_it_ends(
 
     run(story)
     begin, end = (record.getMessage() for record in caplog.records)
-    assert begin == "deployment phi is out of order: the key is refused: mend PHI_KEY"
-    assert end.startswith("deployment phi is in order again: it failed for ")
+    assert (
+        begin == "[OUT_OF_ORDER] deployment phi is out of order: the key is refused: mend PHI_KEY"
+    )
+    assert end.startswith("[IN_ORDER] deployment phi is in order again: it failed for ")
 
 
 def test_a_try_in_vain_costs_one_call_and_waits_again() -> None:

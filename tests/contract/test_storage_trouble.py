@@ -317,9 +317,9 @@ async def test_an_outage_is_one_line_where_it_begins_and_one_where_it_ends(
     begin, end = (
         record.getMessage() for record in caplog.records if record.name.startswith("workers.")
     )
-    assert begin.startswith("Blob Storage is out of order: ")
+    assert begin.startswith("[OUT_OF_ORDER] Blob Storage is out of order: ")
     assert "ServerBusy" in begin
-    assert end.startswith("Blob Storage is in order again")
+    assert end.startswith("[IN_ORDER] Blob Storage is in order again")
 
 
 async def test_a_restart_is_an_outage_not_a_loss(tmp_path: Path) -> None:

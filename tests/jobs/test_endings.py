@@ -170,7 +170,7 @@ async def test_a_job_that_fails_as_a_whole_leaves_one_line_in_the_log(
         await service.settle()
         job = (await service.ended()).event["subject"]
     said = [record.getMessage() for record in caplog.records]
-    assert said == ([f"job {job} of 'prompts/in.jsonl' fails: {code}"] if code else [])
+    assert said == ([f"[JOB_FAILED] job {job} of 'prompts/in.jsonl' fails: {code}"] if code else [])
 
 
 async def test_the_manifest_tells_of_codes_that_an_earlier_workers_swap_has_dropped() -> None:

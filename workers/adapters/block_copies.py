@@ -66,7 +66,9 @@ class BlockCopies:
             self._by_url = False
         if (status, code) not in self._refusals:
             self._refusals.add((status, code))
-            _log.warning("no Put Block From URL (%s %s): streaming instead", status, code)
+            _log.warning(
+                "[PARTS_STREAMED] no Put Block From URL (%s %s): streaming instead", status, code
+            )
 
     async def _source(self, source: BlobRef) -> tuple[str, str | None]:
         """The URL the service can read a blob at, and the Authorization it needs for that."""

@@ -86,7 +86,9 @@ class EntraTokens:
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
             if not self._keys:
                 raise Unavailable("the keys of Entra ID could not be read") from error
-            log.warning("the keys of Entra ID could not be read: those of before are used")
+            log.warning(
+                "[ENTRA_KEYS_OLD] the keys of Entra ID could not be read: those of before are used"
+            )
         self._read_at = time.monotonic()
 
 

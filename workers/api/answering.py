@@ -26,7 +26,7 @@ async def answered(work: Awaitable[Reply]) -> Reply | JsonReply:
     except NewerVersion as error:
         return HttpRefusal(400, "newer_version", str(error)).reply()
     except (StorageError, Unreadable):
-        log.exception("storage refused what HTTP asked for")
+        log.exception("[HTTP_STORAGE_REFUSED] storage refused what HTTP asked for")
         return HttpRefusal(500, "storage_refused", "storage refused: see the log").reply()
     except Unavailable:
         away = HttpRefusal(503, "unavailable", "storage or bus is out of reach: ask again")

@@ -42,9 +42,13 @@ class Retention:
                 if await self._done(due, read or frozenset()):
                     await self._files.settle(due)
             except WorkerError as error:
-                log.warning("a %s that is due could not be deleted: %s", due.kind, error)
+                log.warning(
+                    "[DELETION_FAILED] a %s that is due could not be deleted: %s", due.kind, error
+                )
             except Exception:
-                log.exception("a %s that is due could not be deleted: report this", due.kind)
+                log.exception(
+                    "[DELETION_BUG] a %s that is due could not be deleted: report this", due.kind
+                )
 
     async def _done(self, due: Due, read: frozenset[BlobRef]) -> bool:
         """Whether nothing is left to be done about something that is due."""

@@ -44,7 +44,7 @@ class Drops:
             standing = begun
         count = await self._walker.go_on(standing, MOST_SLICES)
         if count:
-            log.warning("%s dropped files are announced that no event told of", count)
+            log.warning("[EVENTS_LOST] %s dropped files are announced that no event told of", count)
 
     def _due(self, info: BlobInfo, walk: Walk) -> bool:
         """Whether a file was too young when the last walk began, and is old enough now."""

@@ -173,7 +173,12 @@ class Finisher:
         except BlobExists:
             found = (await self._blobs.head(target)).size
             if found != file.length:
-                log.warning("%s has %s bytes, not %s: not ours", target.name, found, file.length)
+                log.warning(
+                    "[RESULT_TAKEN] %s has %s bytes, not %s: not ours",
+                    target.name,
+                    found,
+                    file.length,
+                )
             return found == file.length
         return True
 
@@ -187,7 +192,7 @@ class Finisher:
             raise
         except StorageError:
             # Uncommitted blocks are kept for a week, and another commit may discard them.
-            log.warning("staged blocks of %s are gone: staging them again", job.id)
+            log.warning("[BLOCKS_GONE] staged blocks of %s are gone: staging them again", job.id)
             await self._stage_all(job, state, kind, target)
             await self._blobs.commit(target, blocks)
 

@@ -58,7 +58,7 @@ class Rejections:
     ) -> None:
         known = await self._index.rejection(what)
         if known is None:
-            log.warning("%s: %r: %s", kind, origin.input or what, reason.code)
+            log.warning("[REJECTED] %s: %r: %s", kind, origin.input or what, reason.code)
         rejection = Rejection(
             id=what,
             type=kind,

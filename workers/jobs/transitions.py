@@ -117,4 +117,4 @@ def _log_failure(job: Job, before: JobState | None, after: JobState) -> None:
     """One line where a job comes to fail as a whole; what its reason says is for who asked."""
     if after.ending == "failed" and (before is None or before.ending is None):
         code = after.reason.code if after.reason else "unknown"
-        log.warning("job %s of %r fails: %s", job.id, job.input, code)
+        log.warning("[JOB_FAILED] job %s of %r fails: %s", job.id, job.input, code)

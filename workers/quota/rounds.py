@@ -91,7 +91,7 @@ class Rounds:
                     await self._give_back(account)
             except Exception:
                 # Whatever is wrong with one ledger must not end the others' rounds.
-                log.exception("the rounds for %s failed", account.name)
+                log.exception("[QUOTA_BUG] the rounds for %s failed", account.name)
                 account.allowance.ledger_lost(asyncio.get_running_loop().time())
                 self._moved(account.name)
                 await asyncio.sleep(PAUSE)

@@ -256,7 +256,7 @@ async def _started() -> Running:
     except WorkerError as error:
         # A message whose handler fails comes back at once, and a dead letter for ever: until the
         # settings are mended, nobody is to be asked as fast as the bus can.
-        log.error("the service does not start: %s", error)  # noqa: TRY400 - it says what to mend
+        log.error("[NOT_STARTED] the service does not start: %s", error)  # noqa: TRY400 - it says what to mend
         await asyncio.sleep(START_RETRY_SECONDS)
         raise
 

@@ -44,7 +44,7 @@ class Background:
             try:
                 return await work()
             except Exception:
-                log.exception("%s failed and starts again in %d s", name, PAUSE_SECONDS)
+                log.exception("[TASK_BUG] %s failed and starts again in %d s", name, PAUSE_SECONDS)
                 self._failed(name)
             await asyncio.sleep(PAUSE_SECONDS)
 

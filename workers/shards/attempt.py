@@ -81,7 +81,7 @@ class Lease:
                 log.debug("a lease could not be renewed: %s", error)
                 continue
             except Exception:
-                log.exception("a lease could not be renewed")
+                log.exception("[LEASE_BUG] a lease could not be renewed")
                 continue
             if not held:
                 gate.close("lease")
@@ -208,12 +208,14 @@ class Attempt:
             try:
                 await self._journal.end()
             except BlobMissing:
-                log.warning("the journal of shard %s of %s is gone", self.shard, self.job.id)
+                log.warning(
+                    "[JOURNAL_GONE] the journal of shard %s of %s is gone", self.shard, self.job.id
+                )
                 return
             except WorkerError as error:
                 log.debug("shard %s of %s owes its end: %s", self.shard, self.job.id, error)
             except Exception:
-                log.exception("shard %s of %s owes its end", self.shard, self.job.id)
+                log.exception("[END_BUG] shard %s of %s owes its end", self.shard, self.job.id)
             else:
                 return
             await asyncio.sleep(self._rng.uniform(1.0, 3.0))
@@ -223,7 +225,7 @@ class Attempt:
         self.ended.set()
         error = None if closing.cancelled() else closing.exception()
         if isinstance(error, Exception):
-            log.error("an attempt could not be ended", exc_info=error)
+            log.error("[ATTEMPT_BUG] an attempt could not be ended", exc_info=error)
 
     # -- its rows
 

@@ -221,7 +221,8 @@ class Runner:
             await asking.all_at_once(left)
             return
         log.warning(
-            "shard %s of %s crashed %s workers in a row: its rows are asked in groups",
+            "[SHARD_SUSPECT] shard %s of %s crashed %s workers in a row: "
+            "its rows are asked in groups",
             attempt.shard,
             attempt.job.id,
             suspicion.crashes,
