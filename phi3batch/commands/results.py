@@ -9,9 +9,10 @@ import orjson
 
 from phi3batch.answers import Joined, added_columns, joined, refuse_taken
 from phi3batch.mistakes import Mistake
-from phi3batch.results import Results, naming_in
+from phi3batch.results import MANIFEST, Results, naming_in
 from phi3batch.tables import Table, open_table
 from phi3batch.tasks import Naming
+from phi3batch.verifying import differences
 
 ROWS_FAILED: Final = 3
 _DEFAULT: Final = ("answer",)
@@ -36,10 +37,10 @@ def run(given: Namespace) -> int:
 
 def _at_home(given: Namespace) -> tuple[list[Path], bool]:
     """The folders of all results, and whether any row was answered; batches' are downloaded."""
-    folders = [_folder(given, each) for each in given.results]
-    wanted = [each for each in given.results if not Path(each).is_dir()]
+    wanted = [each for each in given.results if not _lies_here(each)]
     if given.out is not None and not wanted:
         raise Mistake("-o says where batches' results go: these are folders already")
+    folders = [_folder(given, each) if each in wanted else Path(each) for each in given.results]
     answered = len(wanted) < len(folders)
     if wanted:
         # Loads the SDK, which takes most of a second.
@@ -51,8 +52,22 @@ def _at_home(given: Namespace) -> tuple[list[Path], bool]:
     return folders, answered
 
 
+def _lies_here(name: str) -> bool:
+    """Whether results are a folder. One of a batch's name counts where it is whole."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return False
+    is_batch = name.startswith("batch_")
+    if not (folder / MANIFEST).exists():
+        return not is_batch
+    wrong = differences(folder)
+    if wrong and not is_batch:
+        raise Mistake(f"{folder} is not what was written: {'; '.join(wrong)}")
+    return not wrong
+
+
 def _folder(given: Namespace, name: str) -> Path:
-    if Path(name).is_dir() or given.out is None:
+    if given.out is None:
         return Path(name)
     return Path(given.out) / name if len(given.results) > 1 else Path(given.out)
 

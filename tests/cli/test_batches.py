@@ -233,6 +233,28 @@ def test_what_was_changed_on_its_way_is_told(
     assert "the bytes of shard 0 are not those that were written" in capsys.readouterr().err
 
 
+def test_results_that_did_not_come_home_whole_are_fetched_again(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    assert ended("results", batch) == 0
+    whole = (output := Path(batch) / "output.jsonl").read_bytes()
+    served.calls.clear()
+    assert ended("results", batch) == 0
+    assert served.calls == [], "they lie here"
+    for damage in (whole[:-1], b""):
+        output.write_bytes(damage)
+        assert ended("results", batch) == 0
+        assert output.read_bytes() == whole
+    (Path(batch) / "manifest.json").unlink()
+    assert ended("results", batch) == 0
+    assert (Path(batch) / "manifest.json").exists()
+    Path(batch).rename("mine")
+    Path("mine/output.jsonl").write_bytes(b"")
+    assert ended("results", "mine") == 2
+    assert "mine is not what was written" in capsys.readouterr().err
+
+
 def test_a_table_with_repeated_ids_is_not_sent(
     served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

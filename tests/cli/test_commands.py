@@ -1,10 +1,12 @@
 """The commands as they are typed: what they print, write and end with."""
 
+import hashlib
 import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -119,8 +121,32 @@ def requests_of(table: Path, *arguments: str, folder: Path) -> None:
         folder.mkdir()
         run(file.path.read_bytes(), folder)
         assert file.naming is not None
-        manifest = {"options": {"metadata": file.naming.as_metadata()}}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        metadata = file.naming.as_metadata()
+    files = {name: described(folder / f"{name}.jsonl") for name in ("output", "errors")}
+    answered, refused = (files[name]["rows"] for name in ("output", "errors"))
+    manifest = {
+        "job": "j",
+        "state": "completed",
+        "input": {},
+        "options": {"metadata": metadata},
+        "counts": {"total": answered + refused, "succeeded": answered, "failed": refused},
+        "tokens": {},
+        "created": "",
+        "started": None,
+        "finished": "",
+        "seconds": 0,
+        "use": {},
+        **files,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def described(path: Path) -> dict[str, Any]:
+    """A result file of one part, as a manifest has it."""
+    data = path.read_bytes()
+    whole = {"length": len(data), "rows": data.count(b"\n")}
+    part = {"shard": 0, "offset": 0, "sha256": hashlib.sha256(data).hexdigest(), **whole}
+    return {"name": path.name, "parts": [part], **whole}
 
 
 def test_a_csv_comes_back_with_the_answers_of_each_row(
