@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parents[2]
 FOLDER = PROJECT / "docs" / "tutorials"
 DEADLINE = 240.0
 ADDRESS = "http://127.0.0.1:7071"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
@@ -40,8 +40,8 @@ async def up(folder: Path) -> AsyncIterator[str]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(DEADLINE):
-            yield json.loads(await process.stdout.readline())["http"]
+        line = await asyncio.wait_for(process.stdout.readline(), DEADLINE)
+        yield json.loads(line)["http"]
     finally:
         process.terminate()
         await process.wait()
