@@ -60,20 +60,20 @@ def test_what_is_no_such_answer_is_none(raw: bytes) -> None:
 
 def test_a_large_answer_is_not_copied_on_the_way_to_its_line() -> None:
     vector = [-0.012345678901 - number / 1e6 for number in range(1536)]
-    data = [{"object": "embedding", "index": at, "embedding": vector} for at in range(256)]
-    usage = {"prompt_tokens": 256, "total_tokens": 256}
+    data = [{"object": "embedding", "index": at, "embedding": vector} for at in range(400)]
+    usage = {"prompt_tokens": 400, "total_tokens": 400}
     raw = orjson.dumps({"object": "list", "data": data, "model": "m", "usage": usage})
     del data
-    request = Request(1, "a", "embeddings", "m", {"input": ["x"] * 256})
+    request = Request(1, "a", "embeddings", "m", {"input": ["x"] * 400})
     tracemalloc.start()
     try:
-        outcome: Outcome = answer("embeddings", 200, {}, parsed_vectors(raw), 256)
+        outcome: Outcome = answer("embeddings", 200, {}, parsed_vectors(raw), 400)
         result = writing.answered("j", 0, request, outcome, attempts=(), use=())
         pieces = list(writing.journal_line(result))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert outcome.usage == Usage(256, 0)
+    assert outcome.usage == Usage(400, 0)
     assert peak < len(raw) / 2
     assert sum(map(len, pieces)) < len(raw) + 1000
     line = orjson.loads(b"".join(pieces))

@@ -3,6 +3,8 @@
 The SDK repeats a call whose answer was lost; `asyncio.timeout` bounds the call with its repeats.
 """
 
+import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -47,6 +49,9 @@ _LEASE_OPTIONS: dict[str, Any] = {"retry_total": 1, "read_timeout": 4.0}
 
 APPEND_LIMIT = 4 * 1024 * 1024
 _READS = 3
+# The SDK holds up to 8 MiB of what is larger than this, and 16 shards may end at a time.
+_LARGE_UPLOAD = 1024 * 1024
+_UPLOADS = 4
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +74,7 @@ class AzureBlobs:
         self, service: BlobServiceClient, credential: AsyncTokenCredential | None = None
     ) -> None:
         self._service = service
+        self._uploads = asyncio.Semaphore(_UPLOADS)
         self._copies = BlockCopies(service, credential)
         self._links = Links(service, credential)
 
@@ -153,7 +159,8 @@ class AzureBlobs:
         length = len(data) if isinstance(data, bytes) else data.seek(0, os.SEEK_END)
         if not isinstance(data, bytes):
             data.seek(0)
-        async with deadline(ref, BlobExists, BULK_SECONDS):
+        turn = self._uploads if length > _LARGE_UPLOAD else contextlib.nullcontext()
+        async with turn, deadline(ref, BlobExists, BULK_SECONDS):
             answer = await self._blob(ref).upload_blob(
                 data,
                 # Else the SDK asks for a file descriptor, and what is in memory goes to disk.

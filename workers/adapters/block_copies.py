@@ -14,8 +14,8 @@ from workers.errors import BlobChanged, StorageError
 from workers.ports import BlobRef
 
 _SAS_VALIDITY = timedelta(hours=1)
-# Each holds what one download takes at a time, up to 32 MiB.
-_STREAMS = 2
+# It holds what a download takes at a time, up to 32 MiB.
+_STREAMS = 1
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 _log = logging.getLogger(__name__)

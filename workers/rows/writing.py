@@ -14,7 +14,8 @@ from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
-LARGE_BYTES = 1024 * 1024
+# From here on a copy would cost more than thousands of pieces do.
+LARGE_BYTES = 8 * 1024 * 1024
 # What no JSON holds.
 _GAP = b"\0"
 MOST_CODES = 16

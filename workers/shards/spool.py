@@ -15,7 +15,7 @@ from workers.jobs.store import JobStore
 from workers.rows import writing
 from workers.rows.writing import RowResult
 
-MEMORY_BYTES: Final = 2 * 1024 * 1024
+MEMORY_BYTES: Final = 512 * 1024
 COPIED_BYTES: Final = 1024 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 
