@@ -188,5 +188,5 @@ class Scenario:
     bus_out: tuple[Span, ...] = ()
     no_runs: tuple[Span, ...] = ()
     most_deliveries: int = 2_000
-    most_lives: int = 60
+    most_lives: int = 200
     script: tuple[Mishap, ...] = ()

@@ -16,3 +16,22 @@ def test_results_whose_second_commit_has_succeeded_already_are_ones_own(name: st
     world = live(Scenario(files=FILES, script=(gone, repeated)))
     assert world.faults.mishaps
     assert check(world) == []
+
+
+def test_an_end_that_was_told_twice_is_an_end_though_its_journal_goes_on() -> None:
+    # Told again, it does not fit into the full journal, and its process dies in beginning another.
+    dies = Mishap("ask", "/1/1/chat", "kill before")
+    told_twice = Mishap("append", "=state/jobs/*/journal/0/*", "repeat", nth=1)
+    dies_again = Mishap("create_append", "*-001", "kill after")
+    scenario = Scenario(
+        files=(version("f0.jsonl", 1, ("chat",) * 6),),
+        workers=2,
+        max_concurrency=1,
+        shard_seconds=3.0,
+        journal_seconds=60.0,
+        append_blocks=1,
+        script=(dies, told_twice, dies_again),
+    )
+    world = live(scenario)
+    assert len(world.faults.mishaps) == 3
+    assert check(world) == []

@@ -154,7 +154,6 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
     for info in journals:
         name = info.ref.name.rsplit("/", 1)[-1]
         trace = traces.setdefault(_attempt_of(name), Trace())
-        trace.ended = False  # a rolled journal is judged by its last blob
         try:
             async for line in _lines(blobs, info):
                 _note(line, trace, spent, results)
