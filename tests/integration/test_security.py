@@ -330,16 +330,18 @@ def test_the_watch_finds_what_it_looks_for(log_watch: Watch) -> None:
 # -- HTTP
 
 
-def test_every_http_door_needs_a_function_key() -> None:
-    doors_found = []
+def test_every_http_door_needs_a_function_key_or_looks_at_keys_itself() -> None:
+    doors_found = {}
     for function in function_app.app.get_functions():
         trigger = function.get_trigger()
         assert trigger is not None
         told = trigger.get_dict_repr()
         if told["type"] == "httpTrigger":
-            doors_found.append(told["route"])
-            assert str(told["authLevel"].value) == "function", told["route"]
-    assert sorted(doors_found) == ["{*path}"]
+            doors_found[told["route"]] = str(told["authLevel"].value)
+    assert doors_found == {
+        "{*path}": "function",
+        "{door:regex(^(v1|openai)$)}/{*path}": "anonymous",
+    }
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,8 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
         return Reason(code="not_jsonl", message=f"{planned.foreign}, and drop it again")
     asked = planned.survey.asked
     if job.options.on_invalid == "fail" and (wrong := _wrong(job, planned, routes)):
-        first = wrong[0]
-        # Not the row's own message: this one goes into events, and templates hold prompts.
-        message = f"on_invalid is fail, and line {first.line} is wrong: {first.code}"
-        return Verdict(
-            code="invalid_rows", message=f"{message}; errors.jsonl says more", lines=tuple(wrong)
-        )
+        message = f"on_invalid is fail, and {_told(wrong[0])}"
+        return Verdict(code="invalid_rows", message=message, lines=tuple(wrong))
     if not asked:
         return None
     refused = [await _unserved(task, model, routes) for task, model in asked]
@@ -53,6 +49,13 @@ def _wrong(job: Job, planned: Planned, routes: Preflight) -> list[LineError]:
         if cannot is not None:
             wrong.append(LineError(code=code, message=f"line {line}: {cannot}", line=line))
     return sorted(wrong, key=lambda each: each.line or 0)[:MOST_WRONG]
+
+
+def _told(wrong: LineError) -> str:
+    # A message about what stands in a row may quote it, and this one goes into events.
+    if wrong.code in ("duplicate_custom_id", "no_model", "unknown_model"):
+        return wrong.message
+    return f"line {wrong.line} is wrong: {wrong.code}; errors.jsonl says more"
 
 
 def _duplicate(line: int) -> LineError:
