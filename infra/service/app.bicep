@@ -85,7 +85,8 @@ resource site 'Microsoft.Web/sites@2024-11-01' = {
         instanceMemoryMB: instanceMemory
         maximumInstanceCount: maximumInstances
         alwaysReady: alwaysReady
-        triggers: { http: { perInstanceConcurrency: 16 } }
+        // Bodies of files have up to 100 MiB, and stand in memory more than once on their way.
+        triggers: { http: { perInstanceConcurrency: 4 } }
       }
     }
   }
