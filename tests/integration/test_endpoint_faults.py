@@ -244,7 +244,7 @@ async def test_a_worker_told_to_stop_journals_at_once_and_nothing_of_it_is_asked
 
     async def handed_back() -> bool:
         journals = await journaled(user.storage, job)
-        return bool(journals) and all(each[-1] == {"end": True} for each in journals.values())
+        return bool(journals) and all(each[-1:] == [{"end": True}] for each in journals.values())
 
     assert not await handed_back()
     process = user.processes.hosts.processes[1]
