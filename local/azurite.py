@@ -20,6 +20,7 @@ from pathlib import Path
 from workers.errors import SettingsError
 
 MAIN = Path(__file__).parent.parent / "node_modules/azurite/dist/src/blob/main.js"
+_BEFORE_MAIN = Path(__file__).with_suffix(".mjs")
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -27,12 +28,6 @@ STOP_SECONDS = 10.0
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-# Standard input is a pipe from the parent: it ends when the parent does. Unreferenced, so that
-# it does not keep a stopped Azurite alive. SIGTERM is what makes it save.
-_END_WITH_PARENT = (
-    "data:text/javascript,process.stdin.resume().on('end',()=>"
-    "setTimeout(()=>process.kill(process.pid,'SIGTERM'),{milliseconds}));process.stdin.unref();"
-)
 # Longer than the hosts, which lose their parent at the same moment, take to drain.
 LINGER_SECONDS = 2.5
 _LISTENS = re.compile(r"successfully listens on https?://[^:]+:(\d+)")
@@ -111,9 +106,10 @@ class Azurite:
         self._output.seek(0)
         self.process = subprocess.Popen(
             [
-                *("node", "--import", _END_WITH_PARENT.format(milliseconds=round(1000 * linger))),
+                *("node", "--import", _BEFORE_MAIN.as_uri()),
                 *(str(MAIN), *options),
             ],
+            env=os.environ | {"LINGER_MS": str(round(1000 * linger))},
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,

@@ -4,12 +4,15 @@ import os
 import select
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
 from local import azurite as starter
-from workers.errors import SettingsError
+from workers.adapters.blobs import connect_blobs
+from workers.errors import LeaseHeld, LeaseLost, SettingsError
+from workers.ports import BlobRef
 
 ROOT = Path(__file__).parent.parent.parent
 PARENT = """
@@ -44,6 +47,25 @@ async def test_a_start_that_fails_says_why(azurite: starter.Azurite) -> None:
     with pytest.raises(SettingsError, match="in use"):
         async with starter.azurite(port=azurite.port):
             pass
+
+
+async def test_leases_outlive_a_restart_as_they_do_in_azure(tmp_path: Path) -> None:
+    ref, mine, other = BlobRef("state", "x"), str(uuid.uuid4()), str(uuid.uuid4())
+    async with starter.azurite(tmp_path) as emulator:
+        async with connect_blobs(emulator.connection_string) as blobs:
+            await blobs.ensure_containers([ref.container])
+            await blobs.create(ref, b"")
+            await blobs.acquire_lease(ref, mine, 60)
+
+        await emulator.stop()
+        await emulator.start()
+
+        async with connect_blobs(emulator.connection_string) as blobs:
+            with pytest.raises(LeaseHeld):
+                await blobs.acquire_lease(ref, other, 60)
+            with pytest.raises(LeaseLost):
+                await blobs.renew_lease(ref, other)
+            await blobs.renew_lease(ref, mine)
 
 
 async def test_what_is_not_installed_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:

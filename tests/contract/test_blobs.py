@@ -434,6 +434,7 @@ async def test_leases_run_out(at: Subject) -> None:
 
     await at.elapse(LEASE_SECONDS + 1)
 
+    assert await outcomes(at.blobs.renew_lease(at("untouched"), other)) == [LeaseLost]
     await at.blobs.renew_lease(at("untouched"), mine)
     assert await outcomes(at.blobs.acquire_lease(at("untouched"), other, 60)) == [LeaseHeld]
     await at.blobs.acquire_lease(at("taken"), other, 60)
