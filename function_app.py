@@ -54,6 +54,18 @@ async def dead_shards(message: func.ServiceBusMessage) -> None:
     await (await service()).inbox.dead_shards(_received(message))
 
 
+@app.service_bus_queue_trigger("message", BUS, "webhooks", data_type=BINARY)
+async def webhooks(message: func.ServiceBusMessage) -> None:
+    """A tenant's receiver to be told that a job has ended."""
+    await (await service()).inbox.webhooks.run(_received(message))
+
+
+@app.service_bus_queue_trigger("message", BUS, "webhooks/$DeadLetterQueue", data_type=BINARY)
+async def dead_webhooks(message: func.ServiceBusMessage) -> None:
+    """A message that `webhooks` gave up."""
+    await (await service()).inbox.webhooks.dead(_received(message))
+
+
 @app.timer_trigger("timer", schedule="%NIGHTLY_SCHEDULE%")
 async def nightly(timer: func.TimerRequest) -> None:
     """Announce the new files of the nightly container."""

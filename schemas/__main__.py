@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 
 from schemas.deployments import Deployment
 from schemas.jobs import JobOptions, JobStatus
-from schemas.messages import JobRequest, JobsMessage, ShardMessage, StatusEvent
+from schemas.messages import JobRequest, JobsMessage, ShardMessage, StatusEvent, WebhookMessage
 from schemas.requests import InputRow
 from schemas.results import ErrorRow, Manifest, OutputRow
+from schemas.webhooks import WebhookEvent
 
 FOLDER: Final = Path(__file__).parent.parent / "docs/schemas"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -28,6 +29,8 @@ CONTRACTS: Final[dict[str, Any]] = {
     "deployments": tuple[Deployment, ...],
     "jobs-message": JobsMessage,
     "shard-message": ShardMessage,
+    "webhook-message": WebhookMessage,
+    "webhook-event": WebhookEvent,
 }
 
 

@@ -99,6 +99,15 @@ class ShardMessage(_Message):
     gen: int
 
 
+class WebhookMessage(_Message):
+    """Tell a tenant's webhook that a job has ended (queue `webhooks`)."""
+
+    type: Literal["webhook"] = "webhook"
+    job: JobId
+    since: float = Field(description="when it was first sent, in seconds since the epoch")
+    tries: Annotated[int, Field(ge=0)] = Field(default=0, description="how often it was told")
+
+
 JobsMessage = Annotated[JobRequest | Announcement | Finish | Expire, Field(discriminator="type")]
 JOBS_MESSAGE: TypeAdapter[JobsMessage] = TypeAdapter(JobsMessage)
 

@@ -24,6 +24,8 @@ BatchStatus = Literal[
     "cancelled",
 ]
 UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
+BATCH_PREFIX: Final = "batch_"
+"""What a batch's id begins with; the rest is its job's."""
 PURPOSES: Final = ("batch", "fine-tune", "assistants", "vision", "user_data", "evals")
 """What a file may be uploaded for; `batch` is what batches take."""
 

@@ -24,18 +24,19 @@ KNOWS: dict[str, frozenset[str]] = {
         "quota": "errors ports",
         "dispatch": "errors ports quota rows.packing",
         "jobs": "clock errors ports rows.writing",
+        "webhooks": "",
         "files": "errors jobs ports",
         "intake": "errors jobs ports rows settings",
         "shards": "dispatch errors jobs ports rows settings",
         "api": "errors files intake jobs ports quota settings",
         "adapters": "errors ports rows.packing",
-        "inbox": "errors intake jobs ports shards",
+        "inbox": "errors intake jobs ports shards webhooks",
         "sweeper": "errors intake jobs ports shards",
         "service": "adapters api clock dispatch errors files inbox intake jobs ports quota "
         "rows settings shards sweeper",
     }.items()
 }
-MOST_PAIRS = 57
+MOST_PAIRS = 58
 
 # The modules that decide: no I/O, no await, no clock, environment or randomness of their own.
 DECIDES = (
@@ -68,12 +69,13 @@ DECIDES = (
     "workers.dispatch.token_estimates",
     "workers.dispatch.lane",
     "workers.shards.suspicion",
+    "workers.webhooks",
 )
 # What a decision may use: nothing that reads a clock, an environment, a file or a socket.
 _PURE = """
-__future__ abc array base64 bisect collections collections.abc dataclasses datetime difflib enum
-functools hashlib heapq itertools json math operator re statistics struct typing urllib.parse
-hmac msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
+__future__ abc array base64 binascii bisect collections collections.abc dataclasses datetime difflib
+enum functools hashlib heapq hmac ipaddress itertools json math operator re statistics struct typing
+urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
 python_multipart.exceptions python_multipart.multipart
 """
 PURE = frozenset(_PURE.split())

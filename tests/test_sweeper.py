@@ -9,7 +9,7 @@ import pytest
 from tests.doubles.bus import MemoryBus
 from tests.doubles.service import bench
 from tests.simulation.virtual_time import run
-from workers.jobs.outbox import JOBS, SHARDS
+from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS
 from workers.jobs.store import Held, JobStore
 from workers.ports import Received
 from workers.sweeper import LOOK_SECONDS
@@ -38,7 +38,7 @@ def test_a_job_that_is_odd_does_not_hide_the_others(monkeypatch: pytest.MonkeyPa
     run(story)
 
 
-def test_dead_letters_of_one_queue_do_not_hide_those_of_the_other(
+def test_dead_letters_of_one_queue_do_not_hide_those_of_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def story(_: Random) -> None:
@@ -58,6 +58,6 @@ def test_dead_letters_of_one_queue_do_not_hide_those_of_the_other(
 
             monkeypatch.setattr(MemoryBus, "take_dead", odd)
             await service.inbox.drain_dead()
-            assert asked == [JOBS, SHARDS]
+            assert asked == [JOBS, SHARDS, WEBHOOKS]
 
     run(story)

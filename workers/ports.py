@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
+from schemas.webhooks import Reception
 
 
 class BlobRef(NamedTuple):
@@ -145,6 +146,28 @@ class SignedTokens(Protocol):
         """What a token says, where its signature holds; None where it does not.
 
         What it says is not judged: for whom it is, and until when. Errors: `Unavailable`.
+        """
+
+
+class AddressRule(Protocol):
+    """Which addresses may be connected to."""
+
+    def allows(self, address: str) -> bool:
+        """Whether an IP address may be connected to."""
+
+    def __hash__(self) -> int:
+        """Rules that are equal allow the same."""
+
+
+class WebhookSender(Protocol):
+    """The way to the receivers of webhooks."""
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, rule: AddressRule
+    ) -> Reception:
+        """Send a body once, to an address that the rule allows, under a deadline of seconds.
+
+        Never raises for what the receiver does: redirects are not followed, bodies not read.
         """
 
 

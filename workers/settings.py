@@ -11,6 +11,7 @@ from schemas.access import ApiKey, Entra, parse_api_keys, parse_entra
 from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
 from schemas.jobs import window_seconds
 from schemas.tenants import Tenant, only_default, parse_tenants
+from schemas.webhooks import Webhook, parse_webhooks
 from workers.errors import SettingsError
 
 Container = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")]
@@ -26,6 +27,7 @@ class Settings(BaseModel):
     tenants: Mapping[str, Tenant] = Field(default_factory=only_default)
     api_keys: tuple[ApiKey, ...] = ()
     entra: Entra | None = None
+    webhooks: Mapping[str, Webhook] = Field(default_factory=dict)
     input_containers: tuple[Container, ...] = ("prompts", "nightly", "inputs")
     nightly_container: Container = "nightly"
     files_container: Container = "files"
@@ -85,6 +87,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         values["tenants"] = parse_tenants(environment.get("TENANTS") or "{}")
         values["api_keys"] = parse_api_keys(environment.get("API_KEYS") or "[]")
         values["entra"] = parse_entra(environment.get("ENTRA") or "")
+        values["webhooks"] = parse_webhooks(environment.get("WEBHOOKS") or "{}", environment)
         values["routes"] = parse_routes(environment.get("ROUTES") or "{}", values["deployments"])
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -124,6 +127,7 @@ def _refuse_strangers(settings: Settings) -> None:
     ]
     callers = settings.entra.callers if settings.entra else {}
     named += [(f"ENTRA, callers.{caller}", tenant) for caller, tenant in callers.items()]
+    named += [(f"WEBHOOKS, {tenant!r}", tenant) for tenant in settings.webhooks]
     for where, tenant in named:
         if tenant not in settings.tenants:
             known = ", ".join(settings.tenants)

@@ -79,7 +79,7 @@ class MemoryBus:
     def __init__(
         self,
         clock: Callable[[], float],
-        queues: Mapping[str, QueueRules] | Iterable[str] = ("jobs", "shards"),
+        queues: Mapping[str, QueueRules] | Iterable[str] = ("jobs", "shards", "webhooks"),
         topics: Iterable[str] = ("job-status",),
         duplicate_seconds: float = 600.0,
     ) -> None:

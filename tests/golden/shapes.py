@@ -16,6 +16,7 @@ from schemas.messages import (
     JobRequest,
     ShardMessage,
     StatusEvent,
+    WebhookMessage,
 )
 from schemas.plans import PlannedShard, Verdict
 from schemas.results import CallRecord, ErrorRow, Manifest, OutputRow, Receipt
@@ -51,6 +52,7 @@ MESSAGES: Final[Mapping[str, type[BaseModel]]] = {
     "finish.json": Finish,
     "expire.json": Expire,
     "shard.json": ShardMessage,
+    "webhook.json": WebhookMessage,
 }
 # Lines of other kinds that the journal holds have no model; its golden file has them all.
 SHAPED: Final[Mapping[str, type]] = {

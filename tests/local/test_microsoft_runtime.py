@@ -89,7 +89,8 @@ def test_the_function_app_is_indexed_as_azure_would(runtime: Path) -> None:
     # The file's content stays where it is: the function gets a client.
     assert blobs[0]["properties"]["SupportsDeferredBinding"] is True
     queues = {each["queueName"] for each in triggers.values() if "queueName" in each}
-    assert queues == {"jobs", "shards", "jobs/$DeadLetterQueue", "shards/$DeadLetterQueue"}
+    names = ("jobs", "shards", "webhooks")
+    assert queues == {*names, *(f"{name}/$DeadLetterQueue" for name in names)}
     schedules = {each["schedule"] for each in triggers.values() if "schedule" in each}
     assert "%NIGHTLY_SCHEDULE%" in schedules
     routes = {each["route"]: each["authLevel"] for each in triggers.values() if "route" in each}

@@ -13,7 +13,7 @@ from .support import ROOT, correlation, namespace, queue, sql, subscription, top
 
 def test_the_project_configuration() -> None:
     space = load(ROOT / "Config.json")
-    assert set(space.queues) == {"jobs", "shards"}
+    assert set(space.queues) == {"jobs", "shards", "webhooks"}
     assert space.queues["jobs"].lock_ms == 60_000
     assert space.queues["jobs"].default_ttl_ms == 3_600_000
     assert space.queues["jobs"].dead_letter_on_expiration

@@ -3,8 +3,10 @@
 import re
 from typing import Final, Literal, NamedTuple, cast
 
+from schemas.openai import BATCH_PREFIX
+
 JOB: Final = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}"
-_BATCH: Final = re.compile(rf"batch_(?P<job>{JOB})")
+_BATCH: Final = re.compile(rf"{BATCH_PREFIX}(?P<job>{JOB})")
 _FILE: Final = re.compile(
     rf"file-(?:(?P<key>[0-9]{{13}}-[0-9a-f]{{16}})|(?P<job>{JOB})(?:-(?P<part>output|errors))?)"
 )
@@ -40,7 +42,7 @@ def read_batch_id(text: str) -> str | None:
 
 def batch_id(job: str) -> str:
     """The id of a job as a batch."""
-    return f"batch_{job}"
+    return f"{BATCH_PREFIX}{job}"
 
 
 def file_id(key: str) -> str:

@@ -3,20 +3,29 @@
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 import orjson
 
 from schemas.jobs import Asked, Job, JobState, JobStatus
 from schemas.listing import Rejection
-from schemas.messages import Announcement, EventType, Expire, Finish, ShardMessage, StatusEvent
+from schemas.messages import (
+    Announcement,
+    EventType,
+    Expire,
+    Finish,
+    ShardMessage,
+    StatusEvent,
+    WebhookMessage,
+)
 from workers.jobs import events
 from workers.ports import REPEATED, TRACE, Bus, OutMessage
 
 JOBS: Final = "jobs"
 SHARDS: Final = "shards"
 STATUS: Final = "job-status"
+WEBHOOKS: Final = "webhooks"
 
 PROGRESS_SECONDS: Final = 2.0
 _TOLD_JOBS: Final = 1024
@@ -24,7 +33,7 @@ _TOLD_JOBS: Final = 1024
 
 class Outbox:
     """Sends to the queues and the topic. Every method raises `Unavailable` where the bus is out of
-    reach; what was to be sent may then have been sent.
+    reach; what was to be sent may then have been sent. `hooked` are the tenants with a webhook.
     """
 
     def __init__(
@@ -34,8 +43,10 @@ class Outbox:
         results_container: str,
         clock: Callable[[], float],
         rng: random.Random,
+        hooked: Container[str] = (),
     ) -> None:
         self._bus = bus
+        self._hooked = hooked
         self._results_container = results_container
         self._clock = clock
         self._rng = rng
@@ -71,6 +82,19 @@ class Outbox:
         if kind != "job.progress" or self._due(job.id):
             told = events.event(kind, job, state, self._results_container, self._clock())
             await self._publish(told)
+
+    async def send_webhook(self, job: Job) -> bool:
+        """Have a tenant's webhook told that a job has ended; False where there is none."""
+        if job.tenant not in self._hooked:
+            return False
+        message = WebhookMessage(schema_version=job.schema_version, job=job.id, since=self._clock())
+        await self.repeat_webhook(message)
+        return True
+
+    async def repeat_webhook(self, message: WebhookMessage, *, at: float | None = None) -> None:
+        """Put a webhook on its queue, now or at a time."""
+        made = self._message(message, at, repeated=False, trace=None)
+        await self._bus.send(WEBHOOKS, [made])
 
     async def tell_known(self, told: JobStatus, asked: Asked, revision: int) -> None:
         """Answer a request for what is a job already."""
@@ -111,7 +135,7 @@ class Outbox:
 
     def _message(
         self,
-        message: ShardMessage | Announcement | Finish | Expire,
+        message: ShardMessage | Announcement | Finish | Expire | WebhookMessage,
         at: float | None,
         *,
         repeated: bool,

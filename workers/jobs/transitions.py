@@ -100,6 +100,12 @@ class Transitions:
             await self._end(job, state)
 
     async def _end(self, job: Job, state: JobState) -> None:
+        try:
+            await self._outbox.send_webhook(job)
+        except Unavailable as error:
+            # The job has ended, and who listens knows: its marker stays, for the sweeper to find.
+            log.warning("[WEBHOOK_WAITS] the webhook of %s is not on its queue: %s", job.id, error)
+            return
         ended = state.ended or job.created
         await self._store.end(
             Done(

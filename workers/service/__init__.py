@@ -19,6 +19,7 @@ from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
 from workers.adapters.entra import connect_tokens
+from workers.adapters.webhooks import connect_webhooks
 from workers.api.acting import JobActions
 from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
@@ -31,6 +32,7 @@ from workers.errors import WorkerError
 from workers.files.retention import Retention
 from workers.files.store import FileStore
 from workers.inbox import Inbox
+from workers.inbox.webhooks import Receiver, WebhookInbox
 from workers.intake.doors import Doors
 from workers.intake.drops import Drops
 from workers.intake.intake import Intake
@@ -38,11 +40,11 @@ from workers.intake.nightly import Nightly
 from workers.intake.plans import Plans
 from workers.jobs.finisher import SLICE_SECONDS, Finisher
 from workers.jobs.index import JobIndex
-from workers.jobs.outbox import JOBS, SHARDS, STATUS, Outbox
+from workers.jobs.outbox import JOBS, SHARDS, STATUS, WEBHOOKS, Outbox
 from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports import Blobs, Bus, Endpoint, SignedTokens, Transfers
+from workers.ports import Blobs, Bus, Endpoint, SignedTokens, Transfers, WebhookSender
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
 from workers.service.background import Background
@@ -98,6 +100,7 @@ def compose(
     *,
     transfers: Transfers,
     tokens: SignedTokens | None = None,
+    webhooks: WebhookSender | None = None,
     ledger: Ledger | None,
     clock: ServiceClock | Callable[[], float],
     rng: random.Random,
@@ -108,7 +111,9 @@ def compose(
     known, routes, background = settings.deployments, settings.routes, Background()
     dispatcher = Dispatcher(known, endpoints, rng=rng, ledger=ledger, routes=routes, wall=clock)
     store = _store(settings, blobs, clock)
-    outbox = Outbox(bus, results_container=settings.results_container, clock=clock, rng=rng)
+    receivers = _receivers(settings, webhooks)
+    results = settings.results_container
+    outbox = Outbox(bus, results_container=results, clock=clock, rng=rng, hooked=receivers)
     transitions = Transitions(store, outbox, rng=rng)
     index = JobIndex(store)
     rejections = Rejections(index, outbox, settings.tenants, clock=clock)
@@ -122,15 +127,12 @@ def compose(
     runner = Runner(store, transitions, outbox, dispatcher, clock=clock, rng=rng, settings=settings)
     finisher = Finisher(store, transitions, clock=clock, slice_seconds=slice_seconds)
     inbox = Inbox(
-        store,
-        transitions,
-        outbox,
-        rejections,
-        bus,
+        *(store, transitions, outbox, rejections, bus),
         doors=doors,
         intake=intake,
         runner=runner,
         finisher=finisher,
+        webhooks=WebhookInbox(store, outbox, receivers, clock=clock, rng=rng),
         clock=clock,
     )
     sweeper = Sweeper(store, transitions, outbox, doors, clock=clock)
@@ -159,6 +161,13 @@ def _store(settings: Settings, blobs: Blobs, clock: ServiceClock | Callable[[], 
         results_container=settings.results_container,
         clock=clock if isinstance(clock, ServiceClock) else None,
     )
+
+
+def _receivers(settings: Settings, sender: WebhookSender | None) -> Mapping[str, Receiver]:
+    """Each tenant's receiver; none where there is no way to them."""
+    if sender is None:
+        return {}
+    return {tenant: Receiver(hook, sender) for tenant, hook in settings.webhooks.items()}
 
 
 class Keys:
@@ -198,7 +207,7 @@ class Running:
 
     async def _attend(self) -> None:
         works = {
-            "opening links": lambda: self._bus.open((JOBS, SHARDS, STATUS)),
+            "opening links": lambda: self._bus.open((JOBS, SHARDS, WEBHOOKS, STATUS)),
             "sharing quotas": self.service.dispatcher.run,
             "telling of deployments": self.service.reporter.run,
         }
@@ -242,6 +251,7 @@ async def start(environment: Mapping[str, str] = os.environ) -> Running:
             *(settings, blobs, bus, endpoints),
             transfers=blobs,
             tokens=await stack.enter_async_context(connect_tokens(settings.entra)),
+            webhooks=await stack.enter_async_context(connect_webhooks()),
             ledger=ledger,
             clock=clock,
             rng=rng,

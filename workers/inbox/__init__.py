@@ -17,12 +17,13 @@ from workers.errors import (
     Unreadable,
     WorkerError,
 )
+from workers.inbox.webhooks import WebhookInbox
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.jobs import lifecycle
 from workers.jobs.finisher import Finisher
-from workers.jobs.outbox import JOBS, SHARDS, Outbox
+from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS, Outbox
 from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """The reader of both queues: each message goes to the part that it is for."""
+    """The reader of the queues: each message goes to the part that it is for."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Inbox:
         intake: Intake,
         runner: Runner,
         finisher: Finisher,
+        webhooks: WebhookInbox,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -72,6 +74,7 @@ class Inbox:
             runner.run, refuse=self._refuse
         )
         """Handle a message on `shards`, as `Runner.run` does."""
+        self.webhooks = webhooks
 
     # -- the queue `jobs`
 
@@ -168,9 +171,14 @@ class Inbox:
     async def drain_dead(self) -> None:
         """Handle dead letters that no trigger has come for: their queues start no instance.
 
-        What goes wrong with one queue's does not hide the other's.
+        What goes wrong with one queue's does not hide the others'.
         """
-        for queue, handle in ((JOBS, self.dead_jobs), (SHARDS, self.dead_shards)):
+        handlers = (
+            (JOBS, self.dead_jobs),
+            (SHARDS, self.dead_shards),
+            (WEBHOOKS, self.webhooks.dead),
+        )
+        for queue, handle in handlers:
             try:
                 taken = await self._bus.take_dead(queue, handle, MOST_DEAD)
             except WorkerError as error:
@@ -189,7 +197,7 @@ class Inbox:
                         queue,
                     )
 
-    # -- both
+    # -- any
 
     async def _send_again(self, received: Received, delay: float, tries: int) -> None:
         kept = {name: received.properties[name] for name in _TRACES if name in received.properties}
