@@ -172,7 +172,8 @@ def check_length(headers: Mapping[str, str], method: str, held: int) -> None:
             411,
             "length_required",
             "the body came without a Content-Length, and is lost: give a file that can be "
-            "measured, or send it in parts (client.uploads)",
+            "measured (from Node not a stream, but `await openAsBlob(path)`), or send it in parts "
+            "(client.uploads)",
         )
     length = int(given) if given and given.isascii() and given.isdecimal() else held
     if max(length, held) > MOST_BYTES + FORM_BYTES:
