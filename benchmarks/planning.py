@@ -33,6 +33,7 @@ from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.intake.plans import Plans
 from workers.intake.scanning import pieces_of
+from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
 from workers.jobs.rejections import Rejections
@@ -119,7 +120,7 @@ async def plan(blobs: Blobs, turn: int) -> int:
     bus = Counted()
     rng = random.Random(0)
     outbox = Outbox(bus, results_container=settings.results_container, clock=time.time, rng=rng)
-    transitions = Transitions(store, outbox, rng=rng)
+    transitions = Transitions(store, outbox, History(store), rng=rng)
     index = JobIndex(store)
     rejections = Rejections(index, outbox, settings.tenants, clock=time.time)
     intake = Intake(

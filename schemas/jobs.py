@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from schemas.requests import TASK_OF_URL, deeper_than
-from schemas.results import CodeCount, Counts, Tokens, WaitReason
+from schemas.results import CodeCount, Counts, Tokens, Use, WaitReason
 from schemas.tenants import DEFAULT_TENANT, TenantName
 from schemas.versions import SCHEMA_VERSION, Kept, Word
 
@@ -278,6 +278,11 @@ class JobState(Kept):
     running: tuple[tuple[int, int], ...] = Field(
         default=(), description="(shard, rows done) of shards that are out, as last told"
     )
+    use: dict[str, Use] = Field(
+        default_factory=dict,
+        description="calls of the shards that are done, by deployment",
+    )
+    sampled: float | None = Field(default=None, description="when the last sample was taken")
     least_seconds: float | None = Field(default=None, description="that the quotas need for it")
     waiting: Waiting | None = None
 
@@ -325,6 +330,9 @@ class JobStatus(Kept):
         default=None, description="rows in error so far, by code, with the first line of each"
     )
     tokens: Tokens | None = None
+    use: dict[str, Use] | None = Field(
+        default=None, description="calls of the shards that are done, by deployment"
+    )
     rate: float | None = Field(default=None, description="rows per second")
     seconds_left: float | None = Field(
         default=None, description="until the last row, at that rate; 0 at the end"
@@ -339,6 +347,7 @@ class JobStatus(Kept):
     reason: Reason | None = Field(default=None, description="why it failed or was rejected")
     created: str | None = None
     started: str | None = Field(default=None, description="when its plan stood")
+    expires: str | None = Field(default=None, description="when its completion window ends")
     ended: str | None = None
     message_id: str | None = Field(default=None, description="MessageId of the asking message")
     correlation_id: str | None = Field(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from schemas.outcomes import OutcomeKind
+from schemas.sketches import Sketch
 from schemas.versions import SCHEMA_VERSION, Kept
 
 WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
@@ -16,7 +17,8 @@ class CallRecord:
     """One call made for a row. Times are seconds; `waited` is the time before it was admitted.
 
     `counted`: as one of the three that a row may fail by its own fault. A `probe` is a call for one
-    token, which told whether the row or the deployment is at fault.
+    token, which told whether the row or the deployment is at fault. Workers of 0.1.0 take calls up
+    from journals and know these fields alone: no other may be added.
     """
 
     deployment: str
@@ -106,7 +108,7 @@ class Tokens(Kept):
         )
 
 
-class DeploymentUse(Kept):
+class Use(Kept):
     """The attempts at one deployment, summed up."""
 
     calls: int = 0
@@ -125,6 +127,26 @@ class DeploymentUse(Kept):
         validation_alias=AliasChoices("row_seconds_waited", "waited"),
         description="seconds before calls, by what they waited for; of all rows together, so that "
         "100 rows that wait side by side for a minute are 6,000",
+    )
+    prompt_tokens: int = Field(
+        default=0,
+        description="of `tokens`; what lacks to both together was counted by the release 0.1.0",
+    )
+    completion_tokens: int = 0
+    unmetered_calls: int = Field(
+        default=0, description="that may have been billed, and told no tokens"
+    )
+
+
+class DeploymentUse(Use):
+    """The same, and how the times of its calls are distributed."""
+
+    latency: Sketch = Field(
+        default_factory=dict,
+        description="answers by the bucket of their seconds: n is up to 1.02 ** n milliseconds",
+    )
+    waits: Sketch = Field(
+        default_factory=dict, description="calls by the bucket of the seconds that they waited"
     )
 
 

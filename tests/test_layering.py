@@ -56,6 +56,7 @@ DECIDES = (
     "workers.jobs.lifecycle",
     "workers.jobs.events",
     "workers.jobs.pace",
+    "workers.jobs.advice",
     "workers.intake.formats",
     "workers.intake.planning",
     "workers.quota.shares",

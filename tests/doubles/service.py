@@ -147,7 +147,9 @@ class Bench:
     ) -> JsonReply:
         """A program asks over HTTP."""
         data = b"" if body is None else json.dumps(body).encode()
-        return await self.api.answer(HttpCall(method, path, query, headers or {}, data))
+        reply = await self.api.answer(HttpCall(method, path, query, headers or {}, data))
+        assert isinstance(reply, JsonReply), reply
+        return reply
 
     async def say(self, body: bytes | object, **properties: str) -> None:
         """A back end sends a message to `jobs`."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 import schemas.listing as listed
 from schemas import files
 from schemas.health import DeploymentHealth
+from schemas.history import Sample
 from schemas.jobs import Job, JobState
 from schemas.messages import (
     Announcement,
@@ -30,6 +31,7 @@ DOCUMENTS: Final[Mapping[str, type]] = {
     "verdict.json": Verdict,
     "plan.jsonl": PlannedShard,
     "receipt.json": Receipt,
+    "samples.jsonl": Sample,
     "open.json": Announcement,
     "index.json": listed.IndexEntry,
     "rejected.json": listed.Rejection,

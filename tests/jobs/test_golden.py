@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 import schemas.files
 import schemas.health
+import schemas.history
 import schemas.jobs
 import schemas.listing
 import schemas.messages
@@ -38,6 +39,7 @@ STORED = [
     for module in (
         schemas.files,
         schemas.health,
+        schemas.history,
         schemas.jobs,
         schemas.listing,
         schemas.messages,

@@ -5,6 +5,7 @@ from random import Random
 from schemas.jobs import JobState, Waiting
 from tests.doubles.service import EPOCH, bench
 from workers.jobs import lifecycle
+from workers.jobs.history import History
 from workers.jobs.outbox import SHARDS, Outbox
 from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transition, Transitions
@@ -54,7 +55,7 @@ async def events_of(transition: Transition) -> list[str]:
 
         def transitions(store: JobStore) -> Transitions:
             outbox = Outbox(made.bus, results_container="results", clock=made.clock, rng=Random(0))
-            return Transitions(store, outbox, rng=Random(0))
+            return Transitions(store, outbox, History(store), rng=Random(0))
 
         contended = Contended(made.store, transitions(made.store), transition)
         await transitions(contended).take(job, transition)

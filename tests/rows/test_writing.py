@@ -5,6 +5,7 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from schemas.results import (
     Tokens,
     WaitReason,
 )
+from schemas.sketches import sketch_of
 from tests.doubles import MemoryBlobs
 from workers.ports import BlobRef
 from workers.rows import writing
@@ -215,6 +217,7 @@ def test_sums_add_up_however_they_are_parted(results: list[RowResult]) -> None:
     for name, used in whole.use.items():
         assert used.outcomes == use[name].outcomes
         assert used.tokens == use[name].tokens
+        assert (used.latency, used.waits) == (use[name].latency, use[name].waits)
         assert used.call_seconds == pytest.approx(use[name].call_seconds, abs=1e-4)
         assert sum(used.outcomes.values()) == used.calls
     codes = functools.reduce(writing.add_codes, [part.codes for part in parts], NO_CODES)
@@ -249,7 +252,39 @@ def test_waits_are_summed_by_what_was_waited_for() -> None:
         tokens=48,
         call_seconds=1.0,
         row_seconds_waited={"quota": 3.0, "throttled": 0.5},
+        prompt_tokens=47,
+        completion_tokens=1,
+        latency=sketch_of([0.25] * 3),
+        waits=sketch_of([2.0, 0.5, 1.0, 0.0]),
     )
+
+
+def test_tokens_of_an_answer_count_where_it_came_from() -> None:
+    tried = replace(attempt("timeout", tokens=0), deployment="other")
+    probed = replace(attempt("probe", tokens=3), deployment="other")
+    result = answered(Outcome("ok", 200, ANSWER, Usage(7, 5)), tried, attempt(), probed)
+    use = writing.sums_of([result]).use
+    assert (use["phi"].prompt_tokens, use["phi"].completion_tokens) == (7, 5)
+    assert (use["other"].prompt_tokens, use["other"].completion_tokens) == (3, 0)
+    assert (use["phi"].unmetered_calls, use["other"].unmetered_calls) == (0, 1)
+
+
+def test_the_rows_of_a_packed_call_count_its_tokens_once() -> None:
+    rows = [
+        writing.answered(
+            "j", row, REQUEST, Outcome("ok", 200, {}, Usage(6, 0)), attempts=(), use=use
+        )
+        for row, use in enumerate(((attempt(),), ()))
+    ]
+    sums = writing.sums_of(rows)
+    assert sums.tokens == Tokens(prompt=12)
+    assert (sums.use["phi"].prompt_tokens, sums.use["phi"].completion_tokens) == (12, 0)
+
+
+def test_a_long_code_is_cut() -> None:
+    outcome = Outcome("bad_request", 400, code="x" * 1000)
+    [code] = writing.sums_of([answered(outcome, attempt("bad_request"))]).codes
+    assert code == "x" * writing.LONGEST_CODE
 
 
 # -- journals in storage

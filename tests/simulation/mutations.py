@@ -27,6 +27,7 @@ from workers import service
 from workers.inbox import Inbox
 from workers.jobs import lifecycle
 from workers.jobs.finisher import Finisher
+from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.lifecycle import NOTHING, Change
 from workers.jobs.outbox import Outbox
@@ -211,8 +212,8 @@ class _GroupGivenUp(Suspicion):
 class _Ordered(Transitions):
     """Transitions whose store and outbox a mutation can use in another order."""
 
-    def __init__(self, store: JobStore, outbox: Outbox, *, rng: Random) -> None:
-        super().__init__(store, outbox, rng=rng)
+    def __init__(self, store: JobStore, outbox: Outbox, history: History, *, rng: Random) -> None:
+        super().__init__(store, outbox, history, rng=rng)
         self.store = store
         self.outbox = outbox
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.jobs import TERMINAL
 from tests.simulation.process import EPOCH
-from workers.api.http import HttpCall
+from workers.api.http import HttpCall, JsonReply
 from workers.service import compose
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Observers:
     async def look(self, job: str) -> None:
         """Ask for a job's status, and read what is done of it."""
         reply = await self._api.answer(HttpCall("GET", f"/api/jobs/{job}"))
-        if reply.code == 200:
+        if isinstance(reply, JsonReply) and reply.code == 200:
             self._told.setdefault(job, []).append(reply.body)
         parts = self._parts.setdefault(job, {})
         for name, receipt in self._world.records.below("state", f"jobs/{job}/receipts/"):

@@ -153,6 +153,7 @@ acquire_lease state/jobs/*/leases/#
 acquire_lease state/jobs/*/planning
 append state/jobs/*/journal/#/*
 append state/jobs/*/journal/#/*-#
+append state/jobs/*/samples
 ask
 commit results/f#/*/errors.jsonl
 commit results/f#/*/output.jsonl
@@ -174,6 +175,7 @@ create state/quota/phi.json
 create state/rejected/*
 create_append state/jobs/*/journal/#/*
 create_append state/jobs/*/journal/#/*-#
+create_append state/jobs/*/samples
 delete state/jobs/*/journal/#/*
 delete state/open/*
 head prompts/f#.jsonl

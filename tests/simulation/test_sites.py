@@ -32,6 +32,7 @@ ELSEWHERE = {
     "dispatch/routing.py": "what an endpoint says of itself: tests/dispatch",
     "intake/walking.py": "walks at night, or where an event was lost: test_month.py",
     "intake/scanning.py": "reads ahead in a task, in which its caller does not show",
+    "jobs/history.py read": "how jobs went, over HTTP: tests/jobs",
     "jobs/index.py": "pages of jobs over HTTP: tests/jobs",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",
     "jobs/store.py replace ": "where a nightly walk stands: test_month.py",

@@ -4,6 +4,7 @@ Errors have the form of the OpenAI API, so that its clients read them
 (https://platform.openai.com/docs/guides/error-codes).
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -70,6 +71,17 @@ class BytesReply:
 
 
 AnyReply = JsonReply | BytesReply
+
+
+def unless_known(call: HttpCall, reply: AnyReply) -> AnyReply:
+    """An answer with its ETag; without its body where the caller has that already."""
+    if call.method != "GET" or reply.code != 200 or "Cache-Control" in reply.headers:
+        return reply
+    etag = f'"{hashlib.sha256(reply.data).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if etag in call.headers.get("if-none-match", ""):
+        return BytesReply(304, headers=headers, content_type=reply.content_type)
+    return reply.with_headers(headers)
 
 
 class HttpRefusal(Exception):

@@ -1,8 +1,10 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
+
+from pydantic import BaseModel
 
 from schemas.jobs import JobStatus
 from schemas.listing import IndexEntry
@@ -12,7 +14,7 @@ from workers.api.answering import answered
 from workers.api.asking import asked_by
 from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
-from workers.api.http import HttpCall, HttpRefusal, JsonReply
+from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply, unless_known
 from workers.api.routing import (
     Act,
     Action,
@@ -20,14 +22,18 @@ from workers.api.routing import (
     ListDeployments,
     ListJobs,
     Probe,
+    ReadErrors,
     ReadHealth,
     ReadJob,
+    ReadSamples,
     route,
 )
 from workers.errors import NewerVersion, first_of
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.jobs import events
+from workers.jobs.advice import advised
+from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.store import JobStore
 
@@ -43,9 +49,10 @@ class Api:
         store: JobStore,
         actions: JobActions,
         index: JobIndex,
+        history: History,
         doors: Doors,
-        deployments: DeploymentsApi,
         *,
+        deployments: DeploymentsApi,
         health: HealthApi,
         clock: Callable[[], float],
     ) -> None:
@@ -55,11 +62,12 @@ class Api:
         self._doors = doors
         self._deployments = deployments
         self._health = health
+        self._history = history
         self._clock = clock
 
-    async def answer(self, call: HttpCall) -> JsonReply:
+    async def answer(self, call: HttpCall) -> AnyReply:
         """The answer to any call; what is wrong with it is an answer too."""
-        return await answered(self._do(call))
+        return unless_known(call, await answered(self._do(call)))
 
     async def _do(self, call: HttpCall) -> JsonReply:
         match operation := route(call):
@@ -69,6 +77,11 @@ class Api:
                 return await self._create(call)
             case ReadJob(id=job):
                 return JsonReply(200, _plain(await self._known(job)))
+            case ReadSamples(id=job, after=after):
+                return await self._samples(job, after)
+            case ReadErrors(id=job):
+                told = await self._known(job)
+                return _whole_list(advised(told.codes or {}))
             case Act(id=job, action=action):
                 return await self._act(job, action)
             case ListDeployments():
@@ -101,6 +114,12 @@ class Api:
                 "has_more": more or looked < len(entries),
             },
         )
+
+    async def _samples(self, job: str, after: int) -> JsonReply:
+        found = await self._history.read(job, after)
+        if not found.end:
+            await self._known(job)  # one that has no samples yet, or none at all
+        return _whole_list(found.data, after=found.end)
 
     async def _create(self, call: HttpCall) -> JsonReply:
         """Put the job on the queue `jobs`, as a back end's message would have."""
@@ -173,6 +192,12 @@ def _validating(announcement: Announcement) -> JobStatus:
         door=announcement.door,
         message_id=announcement.asked.message_id,
     )
+
+
+def _whole_list(data: Iterable[BaseModel], **more: Any) -> JsonReply:
+    """A list that is never paged."""
+    told = [each.model_dump(mode="json") for each in data]
+    return JsonReply(200, {"object": "list", "data": told, **more, "has_more": False})
 
 
 def _unknown() -> HttpRefusal:

@@ -11,7 +11,7 @@ from workers.api.http import HttpCall, HttpRefusal
 METADATA: Final = "metadata_"
 """What a metadata name begins with in a query, as in the properties of events."""
 
-_NUMBER: Final = re.compile(r"-?[0-9]{1,6}")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,9}")
 
 
 class Operation(BaseModel):

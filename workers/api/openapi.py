@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from schemas import openai
 from schemas.health import DeploymentStatus, ServiceHealth
+from schemas.history import ErrorCount, Sample
 from schemas.jobs import JobStatus
 from schemas.messages import JobRequest
 from schemas.results import Manifest
@@ -61,6 +62,8 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     routing.ListJobs: Exchange(JobStatus, listed=True),
     routing.CreateJob: Exchange(JobStatus, body=JobRequest, code=202),
     routing.ReadJob: Exchange(JobStatus),
+    routing.ReadSamples: Exchange(Sample, listed=True),
+    routing.ReadErrors: Exchange(ErrorCount, listed=True),
     routing.Act: Exchange(JobStatus, code=202),
     routing.ListDeployments: Exchange(DeploymentStatus, listed=True),
     routing.Probe: Exchange(DeploymentStatus, code=202),

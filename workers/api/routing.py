@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, cast
 
 from pydantic import BeforeValidator, Field
 
+from schemas.history import MOST_BYTES
 from schemas.jobs import Door, JobStatus, ShownState
 from schemas.listing import IndexEntry
 from schemas.messages import JobId
@@ -75,6 +76,21 @@ class ReadJob(Operation):
     id: Identity
 
 
+class ReadSamples(Operation):
+    """`GET /api/jobs/{id}/samples`: how a job went, from its start or from behind a place on."""
+
+    id: JobId
+    after: Annotated[int, Field(ge=0, le=MOST_BYTES), BeforeValidator(digits)] = Field(
+        default=0, description="the `after` of the answer before"
+    )
+
+
+class ReadErrors(Operation):
+    """`GET /api/jobs/{id}/errors`: rows in error by code, and what to do about them."""
+
+    id: JobId
+
+
 class Act(Operation):
     """`POST /api/jobs/{id}/cancel`, `/pause` or `/resume`."""
 
@@ -96,12 +112,24 @@ class ReadHealth(Operation):
     """`GET /api/health`: what the service reaches; 503 where that is not storage and bus."""
 
 
-JobsOperation = ListJobs | CreateJob | ReadJob | Act | ListDeployments | Probe | ReadHealth
+JobsOperation = (
+    ListJobs
+    | CreateJob
+    | ReadJob
+    | ReadSamples
+    | ReadErrors
+    | Act
+    | ListDeployments
+    | Probe
+    | ReadHealth
+)
 
 ROUTES: Final = routes(
     ("GET", "/api/jobs", ListJobs),
     ("POST", "/api/jobs", CreateJob),
     ("GET", "/api/jobs/{id}", ReadJob),
+    ("GET", "/api/jobs/{id}/samples", ReadSamples),
+    ("GET", "/api/jobs/{id}/errors", ReadErrors),
     ("POST", "/api/jobs/{id}/(?P<action>cancel|pause|resume)", Act),
     ("GET", "/api/deployments", ListDeployments),
     ("POST", "/api/deployments/{name}/probe", Probe),

@@ -21,7 +21,7 @@ from workers.jobs.events import iso
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef
-from workers.rows.writing import add_codes, add_use
+from workers.rows.writing import add_codes, add_use, added_use
 
 PartName = Literal["output", "errors"]
 
@@ -130,8 +130,7 @@ class Finisher:
                     )
                 )
                 ends[kind] += part.length
-            for name, used in receipt.use.items():
-                use[name] = add_use(use[name], used) if name in use else used
+            use = added_use(use, receipt.use, add_use, DeploymentUse())
             # Not those of the state: an earlier worker's swap knows nothing of them.
             codes = add_codes(codes, receipt.codes)
         errors = await self._commit(job, state, "errors", parts["errors"])

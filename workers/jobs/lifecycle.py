@@ -7,14 +7,15 @@ The rules are those of docs/protocol.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
+from schemas.history import Sample
 from schemas.jobs import Ending, Job, JobState, Reason, Waiting
 from schemas.messages import EventType
-from schemas.results import Counts, Receipt
-from workers.jobs.pace import done_before, marked, report_due
-from workers.rows.writing import add_codes
+from schemas.results import Counts, Receipt, Use
+from workers.jobs.pace import done_before, marked, report_due, sample, sample_due
+from workers.rows.writing import add_codes, add_totals, added_use
 
 WORTH_RENEWING = 10.0
 """Seconds by which a wait has to last longer than was told, to be told again."""
@@ -27,7 +28,7 @@ class Change:
     """What becomes of a happening: the new state (None: as it was), and what is to be sent.
 
     `delay` is seconds for which the shards are held back. `told` says whether a repeat tells the
-    event of the state that stands, where there is no new one.
+    event of the state that stands, where there is no new one. `sample` is to be remembered.
     """
 
     state: JobState | None = None
@@ -35,6 +36,7 @@ class Change:
     finish: bool = False
     delay: float = 0.0
     told: bool = True
+    sample: Sample | None = None
 
 
 NOTHING = Change()
@@ -44,6 +46,18 @@ UNTOLD = Change(told=False)
 
 def _moved(state: JobState, /, **fields: object) -> JobState:
     return state.model_copy(update={"revision": state.revision + 1, **fields})
+
+
+def _sampled(change: Change, now: float, receipt: Receipt | None = None) -> Change:
+    """A change with a sample of what comes of it, where one is due.
+
+    A state without the time of the last one has none yet, or was changed by the release 0.1.0.
+    """
+    state = change.state
+    if state is None or not sample_due(state, now):
+        return change
+    taken = None if state.sampled is None else sample(state, now, receipt)
+    return replace(change, state=state.model_copy(update={"sampled": now}), sample=taken)
 
 
 def _filled(state: JobState) -> tuple[JobState, tuple[int, ...]]:
@@ -86,6 +100,7 @@ def begin(
         started=now,
         least_seconds=least_seconds,
         marks=((now, 0),),
+        sampled=now,
     )
     filled, sends = _filled(started)
     return Change(filled, sends, _nothing_left(filled))
@@ -117,6 +132,7 @@ def advance(
         counts=counts,
         tokens=tokens,
         codes=add_codes(state.codes, receipt.codes),
+        use=added_use(state.use, receipt.use, add_totals, Use()),
         running=running,
         # Rows that nobody was asked for say nothing of how fast the others will be.
         marks=marked(state, out, counts.asked, now, before),
@@ -124,7 +140,7 @@ def advance(
         nudges=0,
     )
     filled, sends = _filled(counted)
-    return Change(filled, sends, _nothing_left(filled))
+    return _sampled(Change(filled, sends, _nothing_left(filled)), now, receipt)
 
 
 def report(
@@ -147,7 +163,7 @@ def report(
         done_before(known.get(shard, 0), found.get(shard, 0), rows) for shard, rows in running
     )
     marks = marked(state, sum(fresh.values()), done, now, before)
-    return Change(_moved(state, running=running, marks=marks))
+    return _sampled(Change(_moved(state, running=running, marks=marks)), now)
 
 
 def end(
@@ -239,7 +255,8 @@ def close(state: JobState, *, now: float) -> Change:
     """The manifest stands: the terminal state."""
     if state.state != "finalizing":
         return NOTHING
-    return Change(_moved(state, state=state.ending or "completed", ended=now))
+    ended = _moved(state, state=state.ending or "completed", ended=now, sampled=now)
+    return Change(ended, sample=sample(ended, now, None))
 
 
 def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Change:

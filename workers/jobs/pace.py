@@ -12,7 +12,10 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from schemas.deployments import Deployment
+from schemas.history import Sample
 from schemas.jobs import Job, JobState
+from schemas.results import Receipt
+from schemas.sketches import Sketch, merged, quantiles
 
 Marks = tuple[tuple[float, int], ...]
 """(time, rows done that were asked), oldest first."""
@@ -35,6 +38,10 @@ RECOVERED: Final = 0.75
 """Of the rate before an interruption: what is slower just after it belongs to it."""
 REPORT_SECONDS: Final = 1.0
 """Seconds between reports of rows that are done in shards that are out: each is a swap."""
+SAMPLED_SHARES: Final = (0.5, 0.95, 0.99)
+SAMPLE_SECONDS, SAMPLES_OF_AGE = 10.0, 200.0
+"""Seconds between samples at least, and into how many of them a job's age goes: a month has 1,700,
+however many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,33 @@ def done_before(told: int, found: int, done: int) -> int:
 def report_due(state: JobState, now: float) -> bool:
     """Whether rows done in shards that are out may be told of again."""
     return not state.marks or not 0.0 <= now - state.marks[-1][0] < REPORT_SECONDS
+
+
+def sample_due(state: JobState, now: float) -> bool:
+    """Whether whoever changes the state is to take a sample, or to note when the next is due."""
+    if state.sampled is None or state.started is None:
+        return True
+    return now - state.sampled >= max(SAMPLE_SECONDS, (now - state.started) / SAMPLES_OF_AGE)
+
+
+def sample(state: JobState, now: float, receipt: Receipt | None) -> Sample:
+    """How a job stands now; `receipt` is that of the shard that has just been counted."""
+    used = state.use.values()
+    latency: Sketch = {}
+    for each in receipt.use.values() if receipt else ():
+        latency = merged(latency, each.latency)
+    return Sample(
+        at=round(now, 3),
+        succeeded=state.counts.succeeded,
+        errors=state.counts.errors,
+        running=state.running_rows,
+        prompt_tokens=state.tokens.prompt,
+        completion_tokens=state.tokens.completion,
+        calls=sum(each.calls for each in used),
+        refusals=sum(each.outcomes.get("throttled", 0) for each in used),
+        waiting=None if state.waiting is None else state.waiting.reason,
+        latency=tuple(round(each, 3) for each in quantiles(latency, SAMPLED_SHARES)),
+    )
 
 
 def pace(state: JobState) -> Pace | None:

@@ -11,6 +11,7 @@ from schemas.listing import Done
 from schemas.messages import ShardMessage, finish
 from workers.errors import Unavailable
 from workers.jobs import events, lifecycle
+from workers.jobs.history import History
 from workers.jobs.lifecycle import Change
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
@@ -30,9 +31,12 @@ class Transitions:
     finds the state stored can send and publish again.
     """
 
-    def __init__(self, store: JobStore, outbox: Outbox, *, rng: random.Random) -> None:
+    def __init__(
+        self, store: JobStore, outbox: Outbox, history: History, *, rng: random.Random
+    ) -> None:
         self._store = store
         self._outbox = outbox
+        self._history = history
         self._rng = rng
 
     async def take(
@@ -57,6 +61,8 @@ class Transitions:
         await self._outbox.send_shards(shards, delay=change.delay, trace=trace)
         if change.finish:
             await self._outbox.send_jobs(finish(job), trace=trace)
+        if change.sample is not None:
+            await self._history.add(job.id, change.sample)
         if change.state is not None:
             _log_failure(job, before, after)
             await self._outbox.tell(lifecycle.event_type(before, after), job, after)

@@ -1,30 +1,33 @@
 """The line that each row gets in the results, and what it adds to the sums."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import orjson
 
 from schemas.jobs import Ending, Reason
-from schemas.outcomes import Outcome, OutcomeKind, Usage
-from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens, unknown_of
+from schemas.outcomes import Outcome, Usage
+from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens, Use, unknown_of
+from schemas.sketches import merged, sketch_of
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
+AnyUse = TypeVar("AnyUse", bound=Use)
 # From here on a copy would cost more than thousands of pieces do.
 LARGE_BYTES = 8 * 1024 * 1024
 # What no JSON holds.
 _GAP = b"\0"
-MOST_CODES = 16
+MOST_CODES, LONGEST_CODE = 32, 64
 _CALL_FIELDS = tuple(each.name for each in fields(CallRecord))
 OTHER = "other"
 ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
 
 # What a row's error is called, and what to do, where the endpoint gave no better words.
-_ADVICE: Mapping[OutcomeKind, str] = {
+ADVICE: Mapping[str, str] = {
     "throttled": "the deployment kept refusing for its quota: drop this row again later",
     "transient": "the deployment kept failing: drop this row again later",
     "timeout": "no answer in time: ask for fewer tokens, or drop this row again later",
@@ -73,7 +76,7 @@ def answered(
         "custom_id": request.custom_id,
         "line": request.line,
         **_told(request, outcome),
-        "attempts": [asdict(attempt) for attempt in attempts],
+        "attempts": list(attempts),
     }
     try:
         text, vectors = _dumped(line)
@@ -124,7 +127,7 @@ def _told(request: Request, outcome: Outcome) -> dict[str, Any]:
     response = {"status_code": status, "request_id": request_id, "body": outcome.body}
     if outcome.kind == "ok":
         return {"response": response, "error": None}
-    message = outcome.message or _ADVICE[outcome.kind]
+    message = outcome.message or ADVICE[outcome.kind]
     return {
         "response": None if status is None else response,
         "error": {
@@ -176,7 +179,7 @@ def not_done(
         "error": {"code": reason.code, "message": reason.message},
         "request": request.as_batch_row() if request else None,
     }
-    text["attempts"] = [asdict(attempt) for attempt in attempts]
+    text["attempts"] = list(attempts)
     return RowResult(
         row, kind, Usage(), orjson.dumps(text), tuple(attempts), error=(reason.code, line)
     )
@@ -216,18 +219,27 @@ def sums_of(results: Iterable[RowResult]) -> Sums:
     """Counts, tokens, use and error codes of some results, in the input's order."""
     codes: dict[str, CodeCount] = {}
     kinds: dict[str, int] = {}
-    tokens, use = Tokens(), dict[str, DeploymentUse]()
+    calls: dict[str, list[CallRecord]] = {}
+    answers: dict[str, int] = {}
+    tokens = [0, 0]
     for result in results:
         kinds[result.kind] = kinds.get(result.kind, 0) + 1
-        tokens = tokens.plus(
-            Tokens(prompt=result.usage.prompt_tokens, completion=result.usage.completion_tokens)
-        )
-        for attempt in result.use:
-            use[attempt.deployment] = _used(use.get(attempt.deployment), attempt)
+        tokens[0] += result.usage.prompt_tokens
+        tokens[1] += result.usage.completion_tokens
+        for call in result.use:
+            calls.setdefault(call.deployment, []).append(call)
+        if result.usage.completion_tokens and (by := _answering(result.use)) is not None:
+            answers[by] = answers.get(by, 0) + result.usage.completion_tokens
         if result.error is not None:
             code, line = result.error
-            codes = add_codes(codes, {code: CodeCount(rows=1, line=line)})
-    return Sums(Counts(**kinds), tokens, use, codes)
+            codes = add_codes(codes, {code[:LONGEST_CODE]: CodeCount(rows=1, line=line)})
+    use = {name: _use_of(made, answers.get(name, 0)) for name, made in calls.items()}
+    return Sums(Counts(**kinds), Tokens(prompt=tokens[0], completion=tokens[1]), use, codes)
+
+
+def _answering(calls: Sequence[CallRecord]) -> str | None:
+    """The deployment whose call gave a row its usage: the last that was not made to try it."""
+    return next((call.deployment for call in reversed(calls) if call.kind != "probe"), None)
 
 
 def add_codes(one: Mapping[str, CodeCount], other: Mapping[str, CodeCount]) -> dict[str, CodeCount]:
@@ -249,34 +261,66 @@ def _both(one: CodeCount | None, other: CodeCount | None) -> CodeCount:
     return CodeCount(rows=rows, line=min(lines, default=None), **unknown_of(one, other))
 
 
-def _used(use: DeploymentUse | None, attempt: CallRecord) -> DeploymentUse:
-    known = use or DeploymentUse()
-    waited = {attempt.waited_for: attempt.waited} if attempt.waited_for else {}
-    return add_use(
-        known,
-        DeploymentUse(
-            calls=1,
-            outcomes={attempt.kind: 1},
-            tokens=attempt.tokens,
-            call_seconds=attempt.seconds,
-            row_seconds_waited={str(reason): seconds for reason, seconds in waited.items()},
-        ),
+def _use_of(calls: Sequence[CallRecord], completion: int) -> DeploymentUse:
+    """What the calls of one deployment come to, which answered with so many tokens."""
+    waited: dict[str, float] = {}
+    for call in calls:
+        if call.waited_for:
+            waited[call.waited_for] = waited.get(call.waited_for, 0.0) + call.waited
+    tokens = sum(call.tokens for call in calls)
+    return DeploymentUse(
+        calls=len(calls),
+        outcomes=dict(Counter(call.kind for call in calls)),
+        tokens=tokens,
+        call_seconds=round(sum(call.seconds for call in calls), 6),
+        row_seconds_waited={reason: round(seconds, 6) for reason, seconds in waited.items()},
+        prompt_tokens=max(0, tokens - completion),
+        completion_tokens=min(tokens, completion),
+        unmetered_calls=sum(call.billed and not call.tokens for call in calls),
+        latency=sketch_of(call.seconds for call in calls if call.kind == "ok"),
+        waits=sketch_of(call.waited for call in calls),
     )
+
+
+def add_totals(one: Use, other: Use) -> Use:
+    """Two sums as one, without how the times are distributed."""
+    return Use(**_totals(one, other))
 
 
 def add_use(one: DeploymentUse, other: DeploymentUse) -> DeploymentUse:
     """Two sums as one."""
     return DeploymentUse(
-        calls=one.calls + other.calls,
-        outcomes=_added(one.outcomes, other.outcomes),
-        tokens=one.tokens + other.tokens,
-        call_seconds=round(one.call_seconds + other.call_seconds, 6),
-        row_seconds_waited={
+        **_totals(one, other),
+        latency=merged(one.latency, other.latency),
+        waits=merged(one.waits, other.waits),
+    )
+
+
+def _totals(one: Use, other: Use) -> dict[str, Any]:
+    return {
+        "calls": one.calls + other.calls,
+        "outcomes": _added(one.outcomes, other.outcomes),
+        "tokens": one.tokens + other.tokens,
+        "call_seconds": round(one.call_seconds + other.call_seconds, 6),
+        "row_seconds_waited": {
             reason: round(seconds, 6)
             for reason, seconds in _added(one.row_seconds_waited, other.row_seconds_waited).items()
         },
+        "prompt_tokens": one.prompt_tokens + other.prompt_tokens,
+        "completion_tokens": one.completion_tokens + other.completion_tokens,
+        "unmetered_calls": one.unmetered_calls + other.unmetered_calls,
         **unknown_of(one, other),
-    )
+    }
+
+
+def added_use(
+    one: Mapping[str, AnyUse],
+    other: Mapping[str, DeploymentUse],
+    add: Callable[[AnyUse, DeploymentUse], AnyUse],
+    none: AnyUse,
+) -> dict[str, AnyUse]:
+    """Two sums by deployment as one."""
+    return {**one, **{name: add(one.get(name, none), each) for name, each in other.items()}}
 
 
 def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:

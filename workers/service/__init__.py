@@ -39,6 +39,7 @@ from workers.intake.intake import Intake
 from workers.intake.nightly import Nightly
 from workers.intake.plans import Plans
 from workers.jobs.finisher import SLICE_SECONDS, Finisher
+from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import JOBS, SHARDS, STATUS, WEBHOOKS, Outbox
 from workers.jobs.rejections import Rejections
@@ -111,11 +112,10 @@ def compose(
     known, routes, background = settings.deployments, settings.routes, Background()
     dispatcher = Dispatcher(known, endpoints, rng=rng, ledger=ledger, routes=routes, wall=clock)
     store = _store(settings, blobs, clock)
-    receivers = _receivers(settings, webhooks)
-    results = settings.results_container
+    receivers, results = _receivers(settings, webhooks), settings.results_container
     outbox = Outbox(bus, results_container=results, clock=clock, rng=rng, hooked=receivers)
-    transitions = Transitions(store, outbox, rng=rng)
-    index = JobIndex(store)
+    index, history = JobIndex(store), History(store)
+    transitions = Transitions(store, outbox, history, rng=rng)
     rejections = Rejections(index, outbox, settings.tenants, clock=clock)
     plans = Plans(store, dispatcher, settings, clock=clock, rng=rng)
     intake = Intake(
@@ -137,20 +137,33 @@ def compose(
     )
     sweeper = Sweeper(store, transitions, outbox, doors, clock=clock)
     board = HealthBoard(blobs, settings.state_container)
-    lanes, moved = dispatcher.lanes, dispatcher.moved
-    ill = background.failing
+    lanes, moved, ill = dispatcher.lanes, dispatcher.moved, background.failing
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved, failing=ill)
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     actions = JobActions(store, transitions, clock=clock)
-    health = HealthApi(store, bus, deployments, clock=clock)
-    api = Api(store, actions, index, doors, deployments, health=health, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
     jobs = Jobs(store, index, doors, intake, actions)
+    api = _api(jobs, history, deployments, bus, clock)
     openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)
     return Service(
         *(store, dispatcher, doors, intake, nightly, drops, inbox, runner, sweeper, retention),
         *(api, openai, reporter, background),
+    )
+
+
+def _api(
+    jobs: Jobs,
+    history: History,
+    deployments: DeploymentsApi,
+    bus: Bus,
+    clock: Callable[[], float],
+) -> Api:
+    return Api(
+        *(jobs.store, jobs.actions, jobs.index, history, jobs.doors),
+        deployments=deployments,
+        health=HealthApi(jobs.store, bus, deployments, clock=clock),
+        clock=clock,
     )
 
 
