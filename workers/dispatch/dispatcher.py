@@ -148,11 +148,9 @@ class Dispatcher:
         try:
             outcome = await self._last(call, group, waiter, tries)
         except HandBack as wait:
-            # One HandBack may send many calls away: each has attempts of its own.
-            own = HandBack(wait.reason, wait.delay, wait.deployment)
-            own.attempts = tries.attempts
-            own.said = self._said(wait.deployment) if wait.reason == "outage" else None
-            raise own from None
+            wait.attempts = tries.attempts
+            wait.said = self._said(wait.deployment) if wait.reason == "outage" else None
+            raise
         return Answer(outcome, tries.attempts)
 
     async def _last(self, call: Call, group: Group, waiter: Waiter, tries: Tries) -> Outcome:

@@ -179,7 +179,8 @@ class Turns:
                 del self._pending[waiter.job]
             self._unwatch(waiter.gate)
         if isinstance(result, HandBack):
-            raise result
+            # One may send many calls away. Raised itself, it would hold them all, and this frame.
+            raise HandBack(result.reason, result.delay, result.deployment)
         return result
 
     # -- events: somebody may go, or must ---------------------------------------------------

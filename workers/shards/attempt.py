@@ -301,7 +301,7 @@ class Attempt:
         """Run `asking` to its end, and journal each `interval`. Raises Draining when stopped."""
         try:
             async with asyncio.TaskGroup() as group:
-                attendant = group.create_task(self._attend(interval, watch))
+                attendant = group.create_task(self._attend(group, interval, watch))
                 self._asking = group.create_task(asking)
                 await asyncio.wait([self._asking])
                 attendant.cancel()
@@ -322,9 +322,16 @@ class Attempt:
             await self.journal.flush()
             self.journaled = answered
 
-    async def _attend(self, interval: float, watch: Callable[["Attempt"], Awaitable[None]]) -> None:
+    async def _attend(
+        self,
+        group: asyncio.TaskGroup,
+        interval: float,
+        watch: Callable[["Attempt"], Awaitable[None]],
+    ) -> None:
+        # A group of its own would hold the attempt after its end: one that is cancelled is a circle
+        # of its task and that task's error.
         watching: asyncio.Task[None] | None = None
-        async with asyncio.TaskGroup() as group:
+        try:
             while True:
                 await asyncio.sleep(interval)
                 await self.keep()
@@ -332,6 +339,9 @@ class Attempt:
                 # lose more in a crash.
                 if watching is None or watching.done():
                     watching = group.create_task(self._watch(watch))
+        finally:
+            if watching is not None:
+                watching.cancel()
 
     async def _watch(self, watch: Callable[["Attempt"], Awaitable[None]]) -> None:
         with contextlib.suppress(StorageError, Unavailable):

@@ -226,7 +226,8 @@ class ShardCalls:
                 call, job=self._job.id, weight=self._weight, gate=self._gate
             )
         except HandBack as wait:
-            self.handed_back.append(wait)
+            # Its traceback would hold the call, and whoever keeps the error.
+            self.handed_back.append(wait.with_traceback(None))
             # What failed for several rows is held against none of them.
             made = wait.attempts if call.rows == 1 else _uncounted(wait.attempts)
             if vain := (*_uncounted(wasted), *made):
