@@ -93,7 +93,7 @@ resource deadLetters 'Microsoft.Insights/metricAlerts@2018-03-01' = {
           name: 'stayed'
           metricNamespace: 'Microsoft.ServiceBus/namespaces'
           metricName: 'DeadletteredMessages'
-          dimensions: [{ name: 'EntityName', operator: 'Include', values: ['jobs', 'shards'] }]
+          dimensions: [{ name: 'EntityName', operator: 'Include', values: ['jobs', 'shards', 'webhooks'] }]
           timeAggregation: 'Minimum'
           operator: 'GreaterThan'
           threshold: 0
@@ -105,7 +105,7 @@ resource deadLetters 'Microsoft.Insights/metricAlerts@2018-03-01' = {
 }
 
 resource stuck 'Microsoft.Insights/metricAlerts@2018-03-01' = [
-  for queue in ['jobs', 'shards']: {
+  for queue in ['jobs', 'shards', 'webhooks']: {
     name: 'stuck-${queue}'
     location: 'global'
     tags: tags

@@ -29,7 +29,7 @@ param tenants object = {}
 @description('When the nightly container is looked at: six-field NCRONTAB, in UTC.')
 param nightlySchedule string = '0 0 1 * * *'
 
-@description('Settings whose values are secrets of the vault: those that key_setting names, and API_KEYS. MY_KEY is the secret my-key.')
+@description('Settings whose values are secrets of the vault: those that key_setting and secret_settings name, and API_KEYS. MY_KEY is the secret my-key.')
 param keySettings array = []
 
 @description('The settings with a default that the README lists, by their names, as texts: {"SHARD_SECONDS": "60"}.')
@@ -80,6 +80,7 @@ type Limits = {
   ENVIRONMENT_PROXIES: string?
   DOWNLOADS: string?
   ENTRA: string?
+  WEBHOOKS: string?
 }
 
 var token = toLower(uniqueString(subscription().id, environmentName, location))

@@ -11,7 +11,6 @@ from typing import Any
 from schemas.jobs import JobState
 from schemas.results import Manifest, ManifestFile
 from tests.simulation.attempts import ALONE_DEATHS
-from tests.simulation.host import QUEUES
 from tests.simulation.observers import RANK
 from tests.simulation.scenario import Row
 from tests.simulation.world import World
@@ -40,7 +39,7 @@ def _leftovers(world: World) -> Iterator[str]:
     for ref in world.blobs.blobs:
         if ref.name.startswith("open/"):
             yield f"an open marker is left: {ref.name}"
-    for queue in QUEUES:
+    for queue in world.host.queues:
         if waiting := world.bus.waiting(queue):
             yield f"messages are left in {queue}: {[m.message_id for m in waiting]}"
 
@@ -107,6 +106,8 @@ class _Job:
                 yield f"the job did not end: {self.state}"
             return
         yield from self._told(self.state)
+        if self.world.scenario.webhooks and not self.world.scenario.endless:
+            yield from self.world.receiver.faults(self.job, self.state.state)
         manifest = self._result("manifest.json")
         if manifest is None:
             yield "the manifest is missing"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DROPS = "drops"
 QUEUES = ("jobs", "shards", DROPS, "jobs" + DEAD_LETTERS, "shards" + DEAD_LETTERS)
+# Apart, for a world without a receiver is the same as it was before there were any.
+HOOKS = ("webhooks", "webhooks" + DEAD_LETTERS)
 
 _Key = tuple[str, int, int]
 
@@ -31,6 +33,7 @@ class Host:
         self._world = world
         self._scenario = world.scenario
         self._rng = world.rng
+        self.queues = (*QUEUES, *HOOKS) if world.scenario.webhooks else QUEUES
         self._handling: dict[_Key, tuple[Process, Run]] = {}
         self.processes: list[Process] = []
         self.killed: set[str] = set()
@@ -116,7 +119,7 @@ class Host:
 
     def deliver(self) -> None:
         """Hand out all that can be had now to processes that have a free slot."""
-        for queue in QUEUES:
+        for queue in self.queues:
             self._world.bus.waiting(queue)  # so that what has been tried too often is dead by now
         while self._deliver_one():
             pass
@@ -126,7 +129,7 @@ class Host:
         ready = [
             (queue, process)
             for process in self.able
-            for queue in QUEUES
+            for queue in self.queues
             if queue != "shards" or not closed
             if process.busy.get(queue, 0) < self._scenario.slots
         ]
@@ -209,6 +212,8 @@ class Host:
             "shards": inbox.shards,
             "jobs" + DEAD_LETTERS: inbox.dead_jobs,
             "shards" + DEAD_LETTERS: inbox.dead_shards,
+            "webhooks": inbox.webhooks.run,
+            "webhooks" + DEAD_LETTERS: inbox.webhooks.dead,
         }
         await handlers[queue](message)
 

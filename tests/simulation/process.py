@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
+from schemas.webhooks import Reception
 from tests.doubles.faults import TRIES, FaultyBlobs, ProcessKilled
 from tests.simulation.billing import RUN, lease_of
 from tests.simulation.endpoint import Poisoned, prompts_of
 from tests.simulation.sites import Fault
 from workers.clock import ServiceClock
 from workers.errors import StorageError, Unavailable, WorkerError
-from workers.ports import BlobInfo, BlobRef, EndpointInfo, OutMessage, Received
+from workers.ports import AddressRule, BlobInfo, BlobRef, EndpointInfo, OutMessage, Received
 from workers.quota.ledger import Ledger
 from workers.service import compose
 
@@ -71,6 +72,7 @@ class Process:
             bus,
             {each.name: ProcessEndpoint(self, each.name) for each in settings.deployments},
             transfers=world.blobs,
+            webhooks=ProcessWebhooks(self) if world.scenario.webhooks else None,
             ledger=Ledger(blobs, settings.state_container, rng=rng) if limited else None,
             clock=clock,
             rng=rng,
@@ -306,6 +308,24 @@ class ProcessBus:
 
     async def reach(self, queue: str) -> None:
         await self._process.call("reach", queue, lambda: self._process.world.bus.reach(queue))
+
+
+class ProcessWebhooks:
+    """The way from one process to the world's receiver of webhooks."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, rule: AddressRule
+    ) -> Reception:
+        async def taken() -> Reception:
+            return self._process.world.receiver.takes(headers, body)
+
+        try:
+            return await self._process.call("post", "receiver", taken)
+        except Unavailable:
+            return Reception(None, why="no answer")
 
 
 class ProcessEndpoint:

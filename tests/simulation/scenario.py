@@ -152,7 +152,8 @@ class Focus:
 class Scenario:
     """All that is decided before a world begins.
 
-    An `endless` one is ended while things still go wrong, and judged for safety alone.
+    With `webhooks` there is a receiver, which refuses all until it is mended. An `endless` one is
+    ended while things still go wrong, and judged for safety alone.
     """
 
     seed: int = 0
@@ -187,6 +188,8 @@ class Scenario:
     storage_out: tuple[Span, ...] = ()
     bus_out: tuple[Span, ...] = ()
     no_runs: tuple[Span, ...] = ()
+    webhooks: bool = False
+    receiver_mended: float = 0.0
     most_deliveries: int = 2_000
     most_lives: int = 200
     script: tuple[Mishap, ...] = ()

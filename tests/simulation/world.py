@@ -25,10 +25,11 @@ from tests.simulation.attempts import Attempts
 from tests.simulation.billing import Billing
 from tests.simulation.endpoint import Service
 from tests.simulation.faults import Befalls, Faults
-from tests.simulation.host import DROPS, QUEUES, Host
+from tests.simulation.host import DROPS, Host
 from tests.simulation.liveness import Liveness
 from tests.simulation.observers import Observers
 from tests.simulation.process import EPOCH
+from tests.simulation.receivers import HOOK, Receiver
 from tests.simulation.records import Records
 from tests.simulation.scenario import Scenario
 from tests.simulation.users import Users
@@ -77,8 +78,10 @@ class World:
         self.blobs = MemoryBlobs(self._wall, append_blocks=scenario.append_blocks)
         rules = QueueRules(scenario.lock_seconds, scenario.max_deliveries)
         events = QueueRules(scenario.lock_seconds, 1_000)
-        self.bus = MemoryBus(self._wall, {"jobs": rules, "shards": rules, DROPS: events})
+        queues = {"jobs": rules, "shards": rules, DROPS: events, "webhooks": rules}
+        self.bus = MemoryBus(self._wall, queues)
         self.service = Service(scenario, rng)
+        self.receiver = Receiver(self)
 
         self.records = Records(self.blobs)
         self.billing = Billing(self)
@@ -232,7 +235,7 @@ class World:
             or self.host.busy
             or self.records.open_markers()
             or (self.host.unheard and self.host.waited_for())
-            or any(self.bus.waiting(queue) for queue in QUEUES)
+            or any(self.bus.waiting(queue) for queue in self.host.queues)
         )
 
     async def _change(self, end: float) -> None:
@@ -262,6 +265,7 @@ def settings_of(scenario: Scenario) -> Settings:
         completion_window=scenario.completion_window,
         shard_seconds=scenario.shard_seconds,
         journal_seconds=scenario.journal_seconds,
+        webhooks={"default": HOOK} if scenario.webhooks else {},
     )
 
 
