@@ -52,14 +52,8 @@ class WebhookHttp:
                 answer.close()  # its body may be endless
                 told = {name.lower(): value for name, value in answer.headers.items()}
                 return Reception(answer.status, retry_after(told, "", now=time.time()))
-        except TimeoutError:
-            return Reception(None, why="it does not answer in time")
-        except aiohttp.ClientConnectorError as error:
-            forbidden = isinstance(error.os_error, AddressForbiddenError)
-            why = "its address is not allowed" if forbidden else "it cannot be connected to"
-            return Reception(None, why=why)
         except (aiohttp.ClientError, OSError) as error:
-            return Reception(None, why=f"the exchange broke off ({type(error).__name__})")
+            return Reception(None, why=_why(error))
 
     async def _connect(self, rule: AddressRule) -> aiohttp.ClientSession:
         def allowed(info: Any) -> socket.socket:
@@ -79,3 +73,15 @@ class WebhookHttp:
         )
         self._clients[rule] = client
         return await self._stack.enter_async_context(client)
+
+
+def _why(error: aiohttp.ClientError | OSError) -> str:
+    """What went wrong, without the address: it may hold a secret of the receiver's."""
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not trusted"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        forbidden = isinstance(error.os_error, AddressForbiddenError)
+        return "its address is not allowed" if forbidden else "it cannot be connected to"
+    return f"the exchange broke off ({type(error).__name__})"
