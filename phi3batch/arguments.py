@@ -238,6 +238,16 @@ def _keys(commands: Any) -> None:
     _add_json(made)
 
 
+def _webhooks(commands: Any) -> None:
+    command = _command(commands, "webhooks", "make secrets, and tell receivers once more")
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("secret", help="make a secret that the service signs with")
+    text = "tell the receiver once more that batches have ended, with the same event ids"
+    replay = actions.add_parser("replay", help=text)
+    _add_ids(replay)
+    _add_json(replay)
+
+
 def _up(commands: Any) -> None:
     text = "run the whole service on this machine, where the repository is installed"
     command = _command(commands, "up", text)
@@ -251,5 +261,5 @@ def _completion(commands: Any) -> None:
 
 _COMMANDS: Sequence[Callable[[Any], None]] = (
     *(_submit, _watch, _results, _retry, _ls, _show, _events, _acting),
-    *(_validate, _estimate, _files, _keys, _up, _completion),
+    *(_validate, _estimate, _files, _keys, _webhooks, _up, _completion),
 )

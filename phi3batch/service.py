@@ -74,6 +74,11 @@ class BatchService:
         path = f"/batches/{batch_id}/{action}"
         return Batch.model_validate(self._client.post(path, cast_to=dict[str, Any]))
 
+    def replay(self, batch_id: str) -> Batch:
+        """An ended batch, of which the tenant's receiver is told once more."""
+        path = f"/batches/{batch_id}/webhooks"
+        return Batch.model_validate(self._client.post(path, cast_to=dict[str, Any]))
+
     def events(self, batch_id: str) -> Sequence[BatchEvent]:
         """What has happened to a batch, the latest first."""
         told = self._client.get(f"/batches/{batch_id}/events", cast_to=dict[str, Any])

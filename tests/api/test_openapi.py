@@ -11,6 +11,7 @@ from schemas.tenants import Tenant
 from tests.api.client import KEYS, Client, rows
 from tests.api.test_uploads import begun, complete, part
 from tests.doubles.service import Bench, bench
+from tests.doubles.webhooks import HOOK
 from workers.api import routing
 from workers.api.http import AnyReply
 from workers.api.matching import Route
@@ -66,7 +67,8 @@ class Held(Client):
 
 @pytest.fixture
 async def service() -> AsyncIterator[Bench]:
-    async with bench(api_keys=KEYS, tenants={"default": Tenant(), "blue": Tenant()}) as made:
+    tenants = {"default": Tenant(), "blue": Tenant()}
+    async with bench(api_keys=KEYS, tenants=tenants, webhooks={"default": HOOK}) as made:
         yield made
 
 
@@ -104,6 +106,7 @@ async def test_every_answer_keeps_to_it(service: Bench) -> None:
     failed = await client.run(rows(1) + b"{\n", metadata={"a": "b"})
     assert (done["status"], failed["status"]) == ("completed", "failed")
     await client.ask("POST", f"/v1/batches/{done['id']}/cancel")
+    await client.ask("POST", f"/v1/batches/{done['id']}/webhooks")
     running = await client.create(done["input_file_id"])
     await client.ask("POST", f"/v1/batches/{running['id']}/cancel")
     for path in ("files", "batches", "models", "openapi.json", f"files/{done['output_file_id']}"):

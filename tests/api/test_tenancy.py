@@ -11,8 +11,11 @@ from schemas.tenants import Tenant
 from tests.api.client import KEYS, Client, rows
 from tests.api.test_uploads import begun, part
 from tests.doubles.blobs import MemoryBlobs
+from tests.doubles.bus import MemoryBus
 from tests.doubles.service import Bench, bench
+from tests.doubles.webhooks import HOOK, OTHER
 from workers.api.openai.operations import ROUTES
+from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS
 
 # Forms of ids, each of nothing.
 NOTHING = {
@@ -31,7 +34,9 @@ DATA = b'--B\r\nContent-Disposition: form-data; name="data"; filename="a"\r\n\r\
 
 @pytest.fixture
 async def service() -> AsyncIterator[Bench]:
-    async with bench(api_keys=KEYS, tenants={"default": Tenant(), "blue": Tenant()}) as made:
+    hooks = {"default": HOOK, "blue": OTHER}
+    tenants = {"default": Tenant(), "blue": Tenant()}
+    async with bench(api_keys=KEYS, tenants=tenants, webhooks=hooks) as made:
         yield made
 
 
@@ -97,6 +102,8 @@ async def test_what_is_anothers_is_answered_as_what_is_not_there(service: Bench)
     assert isinstance(service.blobs, MemoryBlobs)
     before = {ref: blob.etag for ref, blob in service.blobs.blobs.items()}
     staged = dict(service.blobs.staged_blocks)
+    assert isinstance(service.bus, MemoryBus)
+    waiting = {queue: len(service.bus.waiting(queue)) for queue in (JOBS, SHARDS, WEBHOOKS)}
     mine, nothing = calls(ids), calls(NOTHING)
     assert len(mine) > 200
     for call, same in zip(mine, nothing, strict=True):
@@ -106,6 +113,7 @@ async def test_what_is_anothers_is_answered_as_what_is_not_there(service: Bench)
         assert (await other.ask("GET", path))[1]["data"] == []
     assert {ref: blob.etag for ref, blob in service.blobs.blobs.items()} == before
     assert service.blobs.staged_blocks == staged
+    assert {queue: len(service.bus.waiting(queue)) for queue in waiting} == waiting
 
 
 async def test_the_owner_sees_all_of_it(service: Bench) -> None:
@@ -127,6 +135,8 @@ async def test_two_tenants_have_their_own_of_the_same(service: Bench) -> None:
         file = await client.upload(rows(1))
         made[key] = [file["id"], (await client.create(file["id"]))["id"]]
     await service.settle()
+    told = {(post.url, post.event["data"]["id"]) for post in service.receiver.posts}
+    assert told == {(HOOK.url, made["app"][1]), (OTHER.url, made["blue"][1])}
     for key, ids in made.items():
         client = Client(service, key)
         for what, one in zip(("files", "batches"), ids, strict=True):

@@ -17,10 +17,20 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
+from tests.doubles.webhooks import MemoryReceiver
 from workers.api.http import HttpCall, JsonReply
 from workers.inbox import Received
-from workers.jobs.outbox import JOBS, SHARDS, STATUS
-from workers.ports import BlobRef, Blobs, Bus, EndpointInfo, OutMessage, SignedTokens, Transfers
+from workers.jobs.outbox import JOBS, SHARDS, STATUS, WEBHOOKS
+from workers.ports import (
+    BlobRef,
+    Blobs,
+    Bus,
+    EndpointInfo,
+    OutMessage,
+    SignedTokens,
+    Transfers,
+    WebhookSender,
+)
 from workers.service import compose
 from workers.settings import Settings
 
@@ -82,10 +92,12 @@ class Bench:
         transfers: Transfers,
         rng: Random,
         tokens: SignedTokens | None = None,
+        receiver: WebhookSender | None = None,
     ) -> None:
         self.blobs, self.bus = blobs, bus
         self.settings, self.endpoint = settings, endpoint
         self.elapsed = 0.0
+        self.receiver = MemoryReceiver()
         self.service = compose(
             settings,
             blobs,
@@ -93,6 +105,7 @@ class Bench:
             {each.name: endpoint for each in settings.deployments},
             transfers=transfers,
             tokens=tokens,
+            webhooks=receiver or self.receiver,
             ledger=None,
             clock=self.clock,
             rng=rng,
@@ -164,9 +177,10 @@ class Bench:
         handlers: dict[str, Callable[[Received], Awaitable[None]]] = {
             JOBS: self.inbox.jobs,
             SHARDS: self.inbox.shards,
+            WEBHOOKS: self.inbox.webhooks.run,
         }
         assert isinstance(self.bus, MemoryBus)
-        while delivery := self.bus.receive(JOBS) or self.bus.receive(SHARDS):
+        while delivery := next(filter(None, map(self.bus.receive, handlers)), None):
             if stop is not None and stop(delivery):
                 self.bus.abandon(delivery)
                 return
@@ -272,6 +286,7 @@ async def bench(
     endpoint: Answering | None = None,
     transfers: Transfers | None = None,
     tokens: SignedTokens | None = None,
+    receiver: WebhookSender | None = None,
     rng: Random | None = None,
     **settings: Any,
 ) -> AsyncIterator[Bench]:
@@ -282,6 +297,7 @@ async def bench(
         transfers=transfers or (blobs if isinstance(blobs, MemoryBlobs) else memory),
         rng=rng or Random(0),
         tokens=tokens,
+        receiver=receiver,
         bus=MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
         settings=Settings(deployments=(DEPLOYMENT,), **settings),
         endpoint=endpoint or Answering(),

@@ -56,6 +56,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     operations.ActOnBatch: Exchange(openai.Batch),
     operations.ReadEvents: Exchange(openai.BatchEvent, listed=True),
     operations.ReadManifest: Exchange(Manifest),
+    operations.ReplayWebhook: Exchange(openai.Batch),
     operations.CreateEstimate: Exchange(openai.Estimate, body=openai.EstimateCreate),
     operations.ListModels: Exchange(openai.Model, listed=True),
     operations.ReadOpenApi: Exchange(openai.OpenApiDocument),

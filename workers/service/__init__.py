@@ -142,7 +142,7 @@ def compose(
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     actions = JobActions(store, transitions, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
-    jobs = Jobs(store, index, doors, intake, actions)
+    jobs = Jobs(store, index, doors, intake, actions, outbox)
     api = _api(jobs, history, deployments, bus, clock)
     openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)

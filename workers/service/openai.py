@@ -14,6 +14,7 @@ from workers.files.store import FileStore
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.jobs.index import JobIndex
+from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 from workers.ports import SignedTokens, Transfers
 from workers.settings import Settings
@@ -28,6 +29,7 @@ class Jobs:
     doors: Doors
     intake: Intake
     actions: JobActions
+    outbox: Outbox
 
 
 def openai_door(
@@ -48,7 +50,7 @@ def openai_door(
         clock=clock,
         rng=rng,
     )
-    batches = BatchesApi(creator, jobs.store, jobs.index, jobs.actions, clock=clock)
+    batches = BatchesApi(creator, jobs.store, jobs.index, jobs.actions, jobs.outbox, clock=clock)
     uploads = UploadsApi(files_api, files, transfers, clock=clock, rng=rng)
     return OpenAiDoor(
         *(files_api, uploads, batches), settings=settings, tokens=tokens, clock=clock, rng=rng

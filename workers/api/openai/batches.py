@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from schemas.jobs import Job
+from schemas.jobs import TERMINAL, Job
 from schemas.listing import IndexEntry
 from schemas.openai import Batch
 from schemas.plans import Verdict
@@ -18,6 +18,7 @@ from workers.errors import BlobMissing, first_of
 from workers.files.names import read_batch_id
 from workers.jobs import events
 from workers.jobs.index import JobIndex
+from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 
 Key = TypeVar("Key")
@@ -33,6 +34,7 @@ class BatchesApi:
         store: JobStore,
         index: JobIndex,
         actions: JobActions,
+        outbox: Outbox,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -40,6 +42,7 @@ class BatchesApi:
         self._store = store
         self._index = index
         self._actions = actions
+        self._outbox = outbox
         self._clock = clock
 
     async def create(self, caller: Caller, call: HttpCall) -> JsonReply:
@@ -73,6 +76,18 @@ class BatchesApi:
         if not done and not (asked.action == "cancel" and batch.status == "cancelled"):
             message = f"a batch that is {batch.status} takes no {asked.action}"
             raise HttpRefusal(409, "not_possible", message)
+        return JsonReply(200, batch.model_dump(mode="json"))
+
+    async def replay(self, caller: Caller, job_id: str) -> JsonReply:
+        """Have the tenant's receiver told again that a batch has ended, with the same event id."""
+        job = await self._job(caller, job_id)
+        batch = await self._batch(job)
+        if batch.status not in TERMINAL:
+            message = f"a batch that is {batch.status} has nothing to tell of its end yet"
+            raise HttpRefusal(409, "not_possible", message)
+        if not await self._outbox.send_webhook(job):
+            message = "nobody is to be told: the setting WEBHOOKS names no receiver for the tenant"
+            raise HttpRefusal(409, "no_webhook", message)
         return JsonReply(200, batch.model_dump(mode="json"))
 
     async def list(self, caller: Caller, asked: ListBatches) -> JsonReply:

@@ -35,6 +35,7 @@ from workers.api.openai.operations import (
     ReadFile,
     ReadManifest,
     ReadOpenApi,
+    ReplayWebhook,
     ServiceOperation,
     UploadOperation,
     read_body,
@@ -157,6 +158,8 @@ class OpenAiDoor:
                 return await self._batches.events(caller, job)
             case ReadManifest(id=job):
                 return await self._batches.manifest(caller, job)
+            case ReplayWebhook(id=job):
+                return await self._batches.replay(caller, job)
             case ReadBatch(id=job):
                 return await self._batches.read(caller, job)
 

@@ -128,6 +128,10 @@ class ReadManifest(ReadBatch):
     """`GET /v1/batches/{id}/manifest`: what its results hold, and the proof."""
 
 
+class ReplayWebhook(ReadBatch):
+    """`POST /v1/batches/{id}/webhooks`: tell the tenant's receiver once more that it has ended."""
+
+
 class CreateEstimate(Operation):
     """`POST /v1/estimate`: the body is an `EstimateCreate`; nothing is stored or asked."""
 
@@ -142,7 +146,9 @@ class ReadOpenApi(Operation):
 
 FileOperation = CreateFile | ListFiles | DeleteFile | ReadContent | ReadFile
 UploadOperation = CreateUpload | AddPart | CompleteUpload | CancelUpload
-BatchOperation = CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadManifest | ReadBatch
+BatchOperation = (
+    CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadManifest | ReplayWebhook | ReadBatch
+)
 ServiceOperation = CreateEstimate | ListModels | ReadOpenApi
 OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ServiceOperation
 
@@ -162,6 +168,7 @@ ROUTES: Final = routes(
     ("POST", "/batches/{id}/(?P<action>cancel|pause|resume)", ActOnBatch),
     ("GET", "/batches/{id}/events", ReadEvents),
     ("GET", "/batches/{id}/manifest", ReadManifest),
+    ("POST", "/batches/{id}/webhooks", ReplayWebhook),
     ("POST", "/estimate", CreateEstimate),
     ("GET", "/models", ListModels),
     ("GET", "/openapi.json", ReadOpenApi),
