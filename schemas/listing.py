@@ -66,6 +66,11 @@ def index_name(created: float, identity: str) -> str:
     return f"{_LATEST_MS - round(created * 1000):013d}-{identity}"
 
 
+def index_id(name: str) -> str:
+    """The id of the job, or the rejection, that an entry of the index is named for."""
+    return name.partition("-")[2]
+
+
 def entry_of(what: Job | Rejection) -> IndexEntry:
     """How a job, or a rejection, stands in the index."""
     if isinstance(what, Rejection):

@@ -52,30 +52,37 @@ class JobIndex:
         return None if rejection is None else (events.rejected(rejection), 0)
 
     async def page(
-        self, tenant: str, most: int, after: Job | Done | Rejection | IndexEntry | None = None
+        self, tenant: str, most: int, after: Job | Done | Rejection | None = None
     ) -> tuple[Sequence[IndexEntry], bool]:
-        """The newest `most` entries that are older than `after`, and whether others follow.
+        """The newest `most` entries that are older than `after`, and whether others follow."""
+        last = None if after is None else index_name(after.created, after.id)
+        names, more = await self.names(tenant, most, last)
+        return await self._entries(tenant, names), more
+
+    async def names(
+        self, tenant: str, most: int, after: str | None = None
+    ) -> tuple[Sequence[str], bool]:
+        """The names of the newest `most` entries behind one, and whether others follow.
 
         What it costs does not depend on how many there are.
         """
         folder = self._ref(tenant, "")
-        last = None if after is None else folder.name + index_name(after.created, after.id)
+        last = None if after is None else folder.name + after
         names: list[str] = []
         async for info in self._store.blobs.list(
             folder.container, folder.name, start=last, page=most + 2
         ):
             if info.ref.name != last:
-                names.append(info.ref.name)
+                names.append(info.ref.name.removeprefix(folder.name))
             if len(names) > most:
                 break
-        return await self._entries(names[:most]), len(names) > most
+        return names[:most], len(names) > most
 
-    async def _entries(self, names: Sequence[str]) -> list[IndexEntry]:
-        container = self._store.state_container
+    async def _entries(self, tenant: str, names: Sequence[str]) -> list[IndexEntry]:
         try:
             async with asyncio.TaskGroup() as group:
                 found = [
-                    group.create_task(self._store.find(IndexEntry, BlobRef(container, name)))
+                    group.create_task(self._store.find(IndexEntry, self._ref(tenant, name)))
                     for name in names
                 ]
         except BaseExceptionGroup as errors:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from schemas.jobs import TERMINAL, Job
-from schemas.listing import IndexEntry
+from schemas.listing import index_id, index_name
 from schemas.openai import Batch
 from schemas.plans import Verdict
 from workers.api.access import Caller
@@ -13,6 +14,7 @@ from workers.api.acting import JobActions
 from workers.api.http import BytesReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
 from workers.api.openai.creating import BatchCreator
+from workers.api.openai.ended import EndedBatches
 from workers.api.openai.operations import ActOnBatch, ListBatches
 from workers.errors import BlobMissing, first_of
 from workers.files.names import read_batch_id
@@ -44,14 +46,18 @@ class BatchesApi:
         self._actions = actions
         self._outbox = outbox
         self._clock = clock
+        self._ended = EndedBatches()
 
     async def create(self, caller: Caller, call: HttpCall) -> JsonReply:
         """Make a batch of an uploaded file."""
-        return await self._told(await self._creator.create(caller, call))
+        return _told(await self._batch(await self._creator.create(caller, call)))
 
     async def read(self, caller: Caller, job_id: str) -> JsonReply:
         """A batch as it stands."""
-        return await self._told(await self._job(caller, job_id))
+        known = self._ended.find(caller.tenant, job_id)
+        if known is not None:
+            return _told(known.batch)
+        return _told(await self._batch(await self._job(caller, job_id)))
 
     async def events(self, caller: Caller, job_id: str) -> JsonReply:
         """What has happened to a batch."""
@@ -76,7 +82,7 @@ class BatchesApi:
         if not done and not (asked.action == "cancel" and batch.status == "cancelled"):
             message = f"a batch that is {batch.status} takes no {asked.action}"
             raise HttpRefusal(409, "not_possible", message)
-        return JsonReply(200, batch.model_dump(mode="json"))
+        return _told(batch)
 
     async def replay(self, caller: Caller, job_id: str) -> JsonReply:
         """Have the tenant's receiver told again that a batch has ended, with the same event id."""
@@ -88,7 +94,7 @@ class BatchesApi:
         if not await self._outbox.send_webhook(job):
             message = "nobody is to be told: the setting WEBHOOKS names no receiver for the tenant"
             raise HttpRefusal(409, "no_webhook", message)
-        return JsonReply(200, batch.model_dump(mode="json"))
+        return _told(batch)
 
     async def list(self, caller: Caller, asked: ListBatches) -> JsonReply:
         """A page of the tenant's jobs, filled past those that are there no more."""
@@ -99,28 +105,36 @@ class BatchesApi:
             if after is None or after.tenant != caller.tenant:
                 message = "after: there is no such batch"
                 raise HttpRefusal(400, "invalid_value", message, param="after")
-        found: list[Job] = []
+        found: list[Batch] = []
         more = asked.limit > 0
-        last: Job | IndexEntry | None = after
+        last = None if after is None else index_name(after.created, after.id)
         # One more than asked for tells whether others follow.
         while more and len(found) <= asked.limit:
-            entries, more = await self._index.page(caller.tenant, asked.limit + 1, last)
-            found += await self._jobs([each.id for each in entries if not each.rejected])
-            last = entries[-1] if entries else last
-        batches = await _all(self._batch, found[: asked.limit])
-        return shapes.listed(batches, more=len(found) > asked.limit)
+            names, more = await self._index.names(caller.tenant, asked.limit + 1, last)
+            listed = await _all(partial(self._listed, caller.tenant), names)
+            found += [batch for batch in listed if batch is not None]
+            last = names[-1] if names else last
+        return shapes.listed(found[: asked.limit], more=len(found) > asked.limit)
 
-    async def _jobs(self, ids: Sequence[str]) -> Sequence[Job]:
-        return [job for job in await _all(self._store.job, ids) if job is not None]
+    async def _listed(self, tenant: str, name: str) -> Batch | None:
+        """The batch of an entry of the index; None where that is of a rejection, or a job is gone.
+
+        A rejection may be called as a job is that was made of the same file later.
+        """
+        identity = index_id(name)
+        known = self._ended.find(tenant, identity)
+        if known is not None:
+            return known.batch if index_name(known.created, identity) == name else None
+        job = await self._store.job(identity)
+        if job is None or index_name(job.created, identity) != name:
+            return None
+        return await self._batch(job)
 
     async def _job(self, caller: Caller, job_id: str) -> Job:
         job = await self._store.job(job_id)
         if job is None or job.tenant != caller.tenant:
             raise HttpRefusal(404, "batch_not_found", "there is no such batch", param="id")
         return job
-
-    async def _told(self, job: Job) -> JsonReply:
-        return JsonReply(200, (await self._batch(job)).model_dump(mode="json"))
 
     async def _batch(self, job: Job) -> Batch:
         held = await self._store.state(job.id)
@@ -129,7 +143,14 @@ class BatchesApi:
         verdict = None
         if state is not None and state.state == "failed":
             verdict = await self._store.find(Verdict, self._store.ref(job.id, "verdict.json"))
-        return shapes.batch_of(job, state, told, verdict.lines if verdict else ())
+        batch = shapes.batch_of(job, state, told, verdict.lines if verdict else ())
+        if state is not None and state.terminal:
+            self._ended.keep(job, batch)
+        return batch
+
+
+def _told(batch: Batch) -> JsonReply:
+    return JsonReply(200, batch.model_dump(mode="json"))
 
 
 async def _all(read: Callable[[Key], Coroutine[Any, Any, Read]], of: Sequence[Key]) -> list[Read]:
