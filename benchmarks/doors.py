@@ -1,7 +1,8 @@
 """`python -m benchmarks.doors`: what a large upload takes, and how fast many clients are answered.
 
 One function host over Azurite, asked by the `openai` package: its memory while a file of 250 MB
-comes in parts of 64 MiB, and then the answers to 100 clients that poll 1,000 batches.
+comes in parts of 64 MiB, and then the answers to 100 clients that poll 1,000 batches, while these
+run and once they have ended.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import os
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -77,7 +78,7 @@ async def batches(client: AsyncOpenAI, count: int) -> list[str]:
     row = b'{"custom_id": "1", "url": "/v1/chat/completions", "body": {"messages": '
     row += b'[{"role": "user", "content": "Hi"}], "model": "Phi-3-mini-4k-instruct"}}\n'
     file = await client.files.create(file=("small.jsonl", row), purpose="batch")
-    room = asyncio.Semaphore(8)
+    room = asyncio.Semaphore(16)
 
     async def one() -> str:
         async with room:
@@ -92,8 +93,28 @@ async def batches(client: AsyncOpenAI, count: int) -> list[str]:
     return made
 
 
-async def poll(base: str, key: str, ids: list[str], clients: int, seconds: float) -> None:
+async def ended(client: AsyncOpenAI, ids: Sequence[str]) -> None:
+    """Wait until all have ended."""
+    began = time.monotonic()
+    left = set(ids)
+    while left:
+        await asyncio.sleep(2.0)
+        left -= {each.id async for each in client.batches.list(limit=100) if each.completed_at}
+    print(f"all had ended {time.monotonic() - began:.0f} s later", flush=True)
+
+
+def used(running: Stack) -> float:
+    """Seconds of CPU that the hosts have had."""
+    times = [psutil.Process(each.pid).cpu_times() for each in running.hosts.processes.values()]
+    return float(sum(each.user + each.system for each in times))
+
+
+async def poll(
+    running: Stack, key: str, ids: Sequence[str], *, clients: int, seconds: float, when: str
+) -> None:
     """So many clients ask for one batch after the other."""
+    base = await running.hosts.up()
+    before = used(running)
     took: list[float] = []
     wrong: list[int] = []
     until = time.monotonic() + seconds
@@ -118,9 +139,11 @@ async def poll(base: str, key: str, ids: list[str], clients: int, seconds: float
         await asyncio.gather(*(client(number, http) for number in range(clients)))
     cuts = statistics.quantiles(took, n=100)
     print(
-        f"{clients} clients, each asking once a second for one of {len(ids)} batches: "
+        f"{clients} clients, each asking once a second for one of {len(ids)} batches {when}: "
         f"{len(took) / seconds:.0f} answers/s, median {statistics.median(took) * 1e3:.0f} ms, "
-        f"99th percentile {cuts[98] * 1e3:.0f} ms, {len(wrong)} errors",
+        f"99th percentile {cuts[98] * 1e3:.0f} ms, {len(wrong)} errors; the host used "
+        f"{(used(running) - before) / len(took) * 1e3:.1f} ms of CPU for each answer, at load "
+        f"{os.getloadavg()[0]:.0f}",
         flush=True,
     )
 
@@ -135,7 +158,9 @@ async def run(size: int, count: int, clients: int, seconds: float) -> None:
             await client.models.list()
             await upload(client, running, size)
             ids = await batches(client, count)
-            await poll(base, key, ids, clients, seconds)
+            await poll(running, key, ids, clients=clients, seconds=seconds, when="while they run")
+            await ended(client, ids)
+            await poll(running, key, ids, clients=clients, seconds=seconds, when="that have ended")
 
 
 def main() -> None:
