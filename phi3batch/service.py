@@ -17,6 +17,8 @@ from schemas.openai import Batch, BatchEvent, Estimate, EstimateCreate, File
 NOT_DONE: Final = 1
 NOT_ADMITTED: Final = 4
 IN_ONE_PIECE: Final = 100 * 1024 * 1024
+PART: Final = 16 * 1024 * 1024
+"""Bytes of a part: the SDK holds it several times over, and repeats no more than it."""
 RETRIES: Final = 5
 _PAGE: Final = 100
 
@@ -35,7 +37,11 @@ class BatchService:
             with path.open("rb") as content:
                 return self._client.files.create(file=(name, content), purpose="batch").id
         upload = self._client.uploads.upload_file_chunked(
-            file=path, mime_type="application/jsonl", purpose="batch", md5=_md5(path)
+            file=path,
+            mime_type="application/jsonl",
+            purpose="batch",
+            part_size=PART,
+            md5=_md5(path),
         )
         made = upload.file
         if made is None:

@@ -72,13 +72,15 @@ async def test_a_page_lists_what_it_shows_and_reads_no_more(
     service: Bench, client: Client, calls: Counter[str]
 ) -> None:
     file = await client.upload(rows(1))
-    made = [(await client.create(file["id"]))["id"] for _ in range(5)]
-    for batch in made:
-        await client.batch(batch)
+    made = []
+    for _ in range(5):
+        service.elapsed += 1.0
+        made.append((await client.create(file["id"]))["id"])
+        await client.batch(made[-1])
     calls.clear()
     status, told = await client.ask("GET", "/v1/batches", limit="3")
     assert [each["id"] for each in told["data"]] == made[:1:-1]
-    # A state of each, and of the one more that tells whether others follow.
+    # The state of each, and of the one more that tells whether others follow.
     assert calls == {"list": 1, "read": 4}
     await service.settle()
     await client.ask("GET", "/v1/batches")

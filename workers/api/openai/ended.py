@@ -10,7 +10,7 @@ MOST_BYTES: Final = 8 * 1024 * 1024
 """Of answers that are kept: those of about 6,000 batches."""
 
 
-class Ended(NamedTuple):
+class KnownEnd(NamedTuple):
     """A batch at its end. `created` is its job's, in seconds since the epoch."""
 
     created: float
@@ -25,14 +25,14 @@ class EndedBatches:
         self._kept: OrderedDict[tuple[str, str], tuple[float, bytes]] = OrderedDict()
         self._held = 0
 
-    def find(self, tenant: str, job_id: str) -> Ended | None:
+    def find(self, tenant: str, job_id: str) -> KnownEnd | None:
         """A batch of a tenant, where it is kept."""
         kept = self._kept.get((tenant, job_id))
         if kept is None:
             return None
         self._kept.move_to_end((tenant, job_id))
         created, data = kept
-        return Ended(created, Batch.model_validate_json(data))
+        return KnownEnd(created, Batch.model_validate_json(data))
 
     def keep(self, job: Job, batch: Batch) -> None:
         """Keep a batch whose state is terminal."""
