@@ -21,6 +21,7 @@ from workers.quota.shares import (
     Holder,
     Wish,
     effective,
+    fair_shares,
     leave,
     named,
     renew,
@@ -74,6 +75,29 @@ def test_what_nobody_wants_goes_to_those_who_want_any() -> None:
     assert shares == {"dry": 0.0, "a": 1.0}
     # While nobody has calls that wait, whoever asks first finds a part at once.
     assert weighted_max_min({n: holder(wants=0.0) for n in "ab"}) == {"a": 0.5, "b": 0.5}
+
+
+@given(holders, st.integers(1, 200))
+def test_shares_are_whole_requests_but_for_slivers_and_one(
+    holders: dict[str, Holder], rate: int
+) -> None:
+    exact, shares = weighted_max_min(holders), fair_shares(holders, rate)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    fractions = 0
+    for name, share in shares.items():
+        assert share * rate == pytest.approx(exact[name] * rate, abs=1.0 + 1e-6)
+        if exact[name] * rate < 1.0 - 1e-6:
+            assert share == exact[name]
+        else:
+            fractions += abs(share * rate - round(share * rate)) > 1e-6
+    assert fractions <= 1
+
+
+def test_eight_equal_holders_have_whole_requests_of_thirty_a_second() -> None:
+    shares = fair_shares({str(n): holder() for n in range(8)}, 30)
+    assert sorted(round(share * 30, 6) for share in shares.values()) == [3, 3, 4, 4, 4, 4, 4, 4]
+    # Without a limit of requests there are none to be whole.
+    assert set(fair_shares({str(n): holder() for n in range(8)}, 0).values()) == {0.125}
 
 
 some_jobs = st.sets(st.sampled_from("pqrstuv"), min_size=1)

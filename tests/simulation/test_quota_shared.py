@@ -79,7 +79,7 @@ def test_a_token_quota_is_used_to_the_full(workers: int) -> None:
 @pytest.mark.parametrize("dealt", ["even", "first"])
 @pytest.mark.parametrize(
     ("per_minute", "count", "workers", "least"),
-    [(1800, 1500, 4, 0.94), (1800, 1500, 16, 0.90), (1000, 1000, 8, 0.96)],
+    [(1800, 1500, 1, 0.98), (1800, 1500, 4, 0.94), (1800, 1500, 16, 0.92), (1000, 1000, 8, 0.96)],
 )
 def test_shares_follow_the_shards_however_they_are_dealt(
     per_minute: int, count: int, workers: int, least: float, dealt: Dealt
@@ -136,7 +136,7 @@ def test_a_dead_workers_quota_is_back_within_20_seconds(seed: int) -> None:
         assert world.rate(40.0, 60.0) >= 0.95 * FULL
         await asyncio.sleep(SLOWEST_RECOVERY)
         shares = sorted(held.share for held in world.book().holders.values())
-        assert shares == pytest.approx([1 / 3] * 3, abs=0.02)
+        assert shares == pytest.approx([5 / 16, 5 / 16, 6 / 16], abs=0.005)
         await asyncio.sleep(20.0)
         assert world.rate(78.0, 98.0) >= 0.95 * FULL
         await doing

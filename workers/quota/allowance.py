@@ -59,7 +59,10 @@ class Allowance:
         self._cubic: Cubic | None = None
         self._alone = False
         self._pacer = Pacer(quota, now)
-        self._rooms = {"requests": Headroom(REQUEST_LOSS), "tokens": Headroom(TOKEN_LOSS)}
+        self._rooms = {
+            "requests": Headroom(REQUEST_LOSS, quota.start),
+            "tokens": Headroom(TOKEN_LOSS),
+        }
         self.midnight = midnight
         self.day_left = 0
         self.drawn = Day()
@@ -186,6 +189,8 @@ class Allowance:
             jobs=named(jobs),
             wants=self._wants(queued, now),
             seats=seats(self.quota.requests_per_minute),
+            rate=self.quota.rate,
+            start=self.quota.start,
             requests=self._rooms["requests"].factor,
             tokens=self._rooms["tokens"].factor,
             day=self._day_wanted(now),

@@ -114,7 +114,7 @@ class Ledger:
                 stored = await self._blobs.read(ref)
             except BlobMissing:
                 # The service's clock is not known before there is a blob to read.
-                await self._create(ref)
+                await self._create(ref, wish)
                 continue
             book, now = _book(ref, stored), stored.server_time
             fresh, given = renew(book, self.holder, wish, now)
@@ -163,14 +163,14 @@ class Ledger:
             date=book.day.date,
             day_over=over,
             holders=len(book.holders),
-            short=short(book.holders, self.holder, now),
+            short=short(book.holders, self.holder, now, told.rate),
             spread=spread(book.holders, self.holder),
         )
         return Round(grant, told, now)
 
-    async def _create(self, ref: BlobRef) -> None:
+    async def _create(self, ref: BlobRef, wish: Wish) -> None:
         try:
-            await self._blobs.create(ref, Book().dump())
+            await self._blobs.create(ref, Book(requests=wish.start).dump())
         except BlobExists:
             log.debug("another process created %s", ref.name)
 

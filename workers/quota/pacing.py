@@ -66,6 +66,16 @@ class Quota:
     requests_per_day: int | None = None
 
     @property
+    def rate(self) -> int:
+        """Whole requests a second, as many as windows of a second let through; 0: no limit."""
+        return int((self.requests_per_minute or 0.0) // 60)
+
+    @property
+    def start(self) -> float:
+        """The part of the requests with which to begin, before it is learned what passes."""
+        return max(Headroom.START, 60.0 * self.rate / (self.requests_per_minute or inf))
+
+    @property
     def limited(self) -> bool:
         """Whether there is anything to share."""
         return (self.requests_per_minute, self.tokens_per_minute, self.requests_per_day) != (
@@ -129,9 +139,9 @@ class Headroom:
     LOSS: float
     FLOOR, CEILING, START = 0.05, 1.0, 0.96
 
-    def __init__(self, loss: float) -> None:
+    def __init__(self, loss: float, start: float = START) -> None:
         self.LOSS = loss
-        self.base = self.START
+        self.base = start
         self.factor = 1.0
         self._clean = 0
         self._cut_at = -inf

@@ -115,7 +115,9 @@ class Book:
 class Wish:
     """What a process asks of the ledger.
 
-    `requests` and `tokens` are the factors by which its headroom has changed since it last asked;
+    `rate` is how many whole requests a second the quota has, 0 where they are not limited, and
+    `start` the headroom that a new ledger begins with. `requests` and `tokens` are the factors by
+    which its own has changed since it last asked;
     `day` is how many requests of the day it would like to be given, `drawn` how many it knows to
     have been given (when it leaves: how many of them it has used).
     """
@@ -123,6 +125,8 @@ class Wish:
     weight: float
     wants: float
     seats: int = 64
+    rate: int = 0
+    start: float = Headroom.START
     requests: float = 1.0
     tokens: float = 1.0
     day: int = 0
@@ -142,7 +146,7 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
     }
     mine = _seat(me, book.holders.get(me), others, wish, now)
     if mine.seated:
-        fair = weighted_max_min(seated(others) | {me: mine})[me]
+        fair = fair_shares(seated(others) | {me: mine}, wish.rate)[me]
         free = max(0.0, 1.0 - sum(other.share for other in others.values()))
         mine = replace(mine, share=min(fair, free))
     day, drawn, given = _deal(book, me, wish, now)
@@ -222,11 +226,29 @@ def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
     return shares
 
 
-def short(holders: Mapping[str, Holder], me: str, now: float) -> bool:
+def fair_shares(holders: Mapping[str, Holder], rate: int) -> dict[str, float]:
+    """What each holder should have, in whole requests a second of the `rate` that all have.
+
+    Streams of 3.75 a second are three or four in a window of a second, and eight of them more than
+    30 in every fourth. Streams of three or four add up to the same in each. Those below one a
+    second stay as they are, and one of the others has what is no whole request.
+    """
+    shares = weighted_max_min(holders)
+    large = {name: share * rate for name, share in shares.items() if share * rate >= 1.0 - 1e-9}
+    whole = {name: floor(requests + 1e-9) for name, requests in large.items()}
+    spare = sum(large.values()) - sum(whole.values())
+    for name in sorted(large, key=lambda name: (whole[name] - large[name], name)):
+        more = clamp(spare, 0.0, 1.0)
+        shares[name] = (whole[name] + more) / rate
+        spare -= more
+    return shares
+
+
+def short(holders: Mapping[str, Holder], me: str, now: float, rate: int = 0) -> bool:
     """Whether to ask again soon: others have yet to give back, or the next free seat is mine."""
     mine = holders[me]
     if mine.seated:
-        return mine.share < 0.9 * weighted_max_min(seated(holders))[me]
+        return mine.share < 0.9 * fair_shares(seated(holders), rate)[me]
     weights = effective(holders)
     waiting = {
         name: (_score(held, weights[name], now), name)
