@@ -4,6 +4,8 @@ Nothing is read or connected at import, so that the host can index it anywhere; 
 process are made at its first invocation and live as long as it does.
 """
 
+from datetime import UTC, datetime
+
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
@@ -135,7 +137,13 @@ def _received(message: func.ServiceBusMessage) -> Received:
         correlation_id=message.correlation_id,
         deliveries=message.delivery_count or 1,
         properties=properties,
+        enqueued=_seconds(message.enqueued_time_utc),
     )
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    # It has no zone where the host gives none.
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() if moment else None
 
 
 def _text(value: object) -> str:

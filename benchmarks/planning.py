@@ -40,6 +40,7 @@ from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef, Blobs, OutMessage
+from workers.ports.telemetry import Telemetry
 from workers.settings import Settings
 
 LEAST_RATE = 100.0
@@ -120,7 +121,8 @@ async def plan(blobs: Blobs, turn: int) -> int:
     bus = Counted()
     rng = random.Random(0)
     outbox = Outbox(bus, results_container=settings.results_container, clock=time.time, rng=rng)
-    transitions = Transitions(store, outbox, History(store), rng=rng)
+    telemetry = Telemetry()
+    transitions = Transitions(store, outbox, History(store), rng=rng, telemetry=telemetry)
     index = JobIndex(store)
     rejections = Rejections(index, outbox, settings.tenants, clock=time.time)
     intake = Intake(
@@ -129,11 +131,17 @@ async def plan(blobs: Blobs, turn: int) -> int:
         outbox,
         index,
         rejections,
+        telemetry=telemetry,
         plans=Plans(store, Anywhere(), settings, clock=time.time, rng=rng),
         settings=settings,
         clock=time.time,
     )
-    doors = Doors(store, outbox, index, rejections, intake, settings=settings, clock=time.time)
+    doors = Doors(
+        *(store, outbox, index, rejections, intake),
+        telemetry=telemetry,
+        settings=settings,
+        clock=time.time,
+    )
     await doors.dropped(*FILE, repeated=False)
     [entry], _ = await index.page(DEFAULT_TENANT, 1)
     held = await store.state(entry.id)

@@ -222,6 +222,11 @@ class Job(Kept):
     expires: float
     window: int = Field(description="W: shards of this job that are out at a time")
     asked: Asked = Asked()
+    trace: str | None = Field(
+        default=None,
+        exclude_if=lambda trace: trace is None,
+        description="what its spans are parts of (W3C Trace Context), where somebody watches",
+    )
     max_line_bytes: int
     failure: Reason | None = Field(
         default=None, description="why the job cannot run: it ends without asking anything"
@@ -232,6 +237,11 @@ class Job(Kept):
     def input(self) -> str:
         """The file, as users are told of it."""
         return f"{self.container}/{self.name}"
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace that its messages and events carry."""
+        return self.trace or self.asked.traceparent
 
     @property
     def metadata(self) -> dict[str, str]:

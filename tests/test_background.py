@@ -16,6 +16,7 @@ import function_app
 from tests.doubles.service import bench
 from tests.simulation.virtual_time import run
 from workers.dispatch.reporting import TELL_SECONDS
+from workers.ports.telemetry import Telemetry
 from workers.service import Running
 from workers.service.background import MENDED_SECONDS, PAUSE_SECONDS, TOLD_AFTER, Background
 
@@ -99,7 +100,10 @@ def test_a_link_that_cannot_be_opened_ends_nobodys_work_and_is_told_in_the_statu
             quotas_are_shared: Any = SimpleNamespace(run=for_ever)  # by the bench
             bus: Any = SimpleNamespace(open=opened)
             running = Running(
-                replace(service.service, dispatcher=quotas_are_shared), bus, AsyncExitStack()
+                replace(service.service, dispatcher=quotas_are_shared),
+                bus,
+                AsyncExitStack(),
+                Telemetry(),
             )
             await service.run(b'{"prompt": "a"}\n')
             await asyncio.sleep(TOLD_AFTER * PAUSE_SECONDS)

@@ -15,7 +15,7 @@ from schemas.deployments import EndpointKind
 from tests.adapters.clients import KEY, KINDS, asking, deployment, json_answer, recorded, recorder
 from workers.adapters.endpoints import connect
 from workers.errors import SettingsError
-from workers.service import Keys
+from workers.service.keys import Keys
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 GOOD = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}}]}

@@ -31,6 +31,7 @@ from workers.ports import (
     Transfers,
     WebhookSender,
 )
+from workers.ports.telemetry import SILENT, Telemetry
 from workers.service import compose
 from workers.settings import Settings
 
@@ -93,6 +94,7 @@ class Bench:
         rng: Random,
         tokens: SignedTokens | None = None,
         receiver: WebhookSender | None = None,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         self.blobs, self.bus = blobs, bus
         self.settings, self.endpoint = settings, endpoint
@@ -109,6 +111,7 @@ class Bench:
             ledger=None,
             clock=self.clock,
             rng=rng,
+            telemetry=telemetry,
         )
         self.store, self.doors = self.service.store, self.service.doors
         self.inbox, self.runner = self.service.inbox, self.service.runner
@@ -288,6 +291,7 @@ async def bench(
     tokens: SignedTokens | None = None,
     receiver: WebhookSender | None = None,
     rng: Random | None = None,
+    telemetry: Telemetry = SILENT,
     **settings: Any,
 ) -> AsyncIterator[Bench]:
     """A process over the doubles, with settings of one's own."""
@@ -298,6 +302,7 @@ async def bench(
         rng=rng or Random(0),
         tokens=tokens,
         receiver=receiver,
+        telemetry=telemetry,
         bus=MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
         settings=Settings(deployments=(DEPLOYMENT,), **settings),
         endpoint=endpoint or Answering(),

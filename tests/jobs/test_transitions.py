@@ -9,6 +9,7 @@ from workers.jobs.history import History
 from workers.jobs.outbox import SHARDS, Outbox
 from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transition, Transitions
+from workers.ports.telemetry import Telemetry
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 
@@ -55,7 +56,7 @@ async def events_of(transition: Transition) -> list[str]:
 
         def transitions(store: JobStore) -> Transitions:
             outbox = Outbox(made.bus, results_container="results", clock=made.clock, rng=Random(0))
-            return Transitions(store, outbox, History(store), rng=Random(0))
+            return Transitions(store, outbox, History(store), rng=Random(0), telemetry=Telemetry())
 
         contended = Contended(made.store, transitions(made.store), transition)
         await transitions(contended).take(job, transition)

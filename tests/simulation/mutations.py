@@ -34,6 +34,7 @@ from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transition, Transitions
 from workers.ports import Blobs
+from workers.ports.telemetry import Telemetry
 from workers.shards import journal, suspicion
 from workers.shards.attempt import Attempt
 from workers.shards.suspicion import Suspicion, Trace
@@ -212,8 +213,16 @@ class _GroupGivenUp(Suspicion):
 class _Ordered(Transitions):
     """Transitions whose store and outbox a mutation can use in another order."""
 
-    def __init__(self, store: JobStore, outbox: Outbox, history: History, *, rng: Random) -> None:
-        super().__init__(store, outbox, history, rng=rng)
+    def __init__(
+        self,
+        store: JobStore,
+        outbox: Outbox,
+        history: History,
+        *,
+        rng: Random,
+        telemetry: Telemetry,
+    ) -> None:
+        super().__init__(store, outbox, history, rng=rng, telemetry=telemetry)
         self.store = store
         self.outbox = outbox
 

@@ -162,6 +162,7 @@ def _received(message: ServiceBusReceivedMessage) -> Received:
         correlation_id=message.correlation_id,
         deliveries=(message.delivery_count or 0) + 1,
         properties={_text(name): _text(value) for name, value in given.items()},
+        enqueued=message.enqueued_time_utc.timestamp() if message.enqueued_time_utc else None,
     )
 
 

@@ -15,6 +15,7 @@ from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.retries import ATTEMPTS
 from workers.dispatch.token_estimates import Size
 from workers.errors import HandBack
+from workers.ports.telemetry import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Gate:
 
     `until` is when the lease may be gone: each renewal prolongs it.
     `deadline` is the shard's soft deadline: a wait beyond it hands the call back.
+    `trail` is told of the calls.
     """
 
     def __init__(self, until: float, deadline: float) -> None:
@@ -122,6 +124,7 @@ class Gate:
         self.waiters: dict[Waiter, None] = {}
         self.hear: dict[Callable[[], None], None] = {}
         self.timer: asyncio.TimerHandle | None = None
+        self.trail = Trail()
 
     def prolong(self, until: float) -> None:
         """Admit calls up to another time; who waits hears of a later one."""
@@ -157,7 +160,7 @@ class Tries:
         *,
         waiter: Waiter,
         now: float,
-    ) -> None:
+    ) -> CallRecord:
         """Note that a try has ended; whether its failure counts may be known only later."""
         waited = ticket.sent - waiter.since
         attempt = CallRecord(
@@ -171,6 +174,7 @@ class Tries:
             billed=outcome.billed,
         )
         self._made.append((attempt, failure))
+        return attempt
 
     def probed(self, probe: CallRecord) -> None:
         """Note a call of our own that was made to tell whose fault this call's failure is."""

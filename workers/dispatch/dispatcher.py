@@ -16,12 +16,14 @@ from schemas.results import WaitReason
 from workers.dispatch.call import Answer, Call, Gate, Tries, Waiter, too_large
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.probe import probe
+from workers.dispatch.readings import reading
 from workers.dispatch.retries import Budget, Step, backoff, step
 from workers.dispatch.routing import Routing
 from workers.dispatch.token_estimates import measure
 from workers.dispatch.waiting import Group, Pool, Turns
 from workers.errors import HandBack
 from workers.ports import Endpoint
+from workers.ports.telemetry import DeploymentReading
 from workers.quota.allowance import DAY
 from workers.quota.ledger import Ledger
 from workers.quota.rounds import Rounds
@@ -67,6 +69,11 @@ class Dispatcher:
         """All deployments as this process sees them. Needs a running event loop."""
         self._open()
         return tuple(self._lanes.values())
+
+    def readings(self) -> Sequence[DeploymentReading]:
+        """How all deployments stand, for whoever watches. Needs a running event loop."""
+        now = asyncio.get_running_loop().time()
+        return [reading(lane, self._queued(lane.name), now) for lane in self.lanes()]
 
     def cannot(self, task: Task, model: str) -> str | None:
         """Why no deployment can do this, as a message for the row; None if one can."""
@@ -211,7 +218,9 @@ class Dispatcher:
         now = loop.time()
         job, size = waiter.job, waiter.size
         verdict = lane.settle(ticket, outcome, job=job, size=size, row=tries.row, now=now)
-        tries.note(lane, ticket, outcome, verdict.failure, waiter=waiter, now=now)
+        made = tries.note(lane, ticket, outcome, verdict.failure, waiter=waiter, now=now)
+        trail = waiter.gate.trail
+        trail.called(lane.deployment, call.task, outcome, made, again=waiter.retried)
         waiter.tried(now)
         what = step(outcome)
         if what != "final":

@@ -86,7 +86,7 @@ class Lane:
         self.allowance = Allowance(quota, safe_share=safe_share, midnight=midnight, now=now)
         self.why: WaitReason = "quota"
         self.used_at = -inf
-        self.calls = self.tokens_used = self.refusals = 0
+        self.calls = self.refusals = self.input_tokens = self.output_tokens = 0
         """Sums since the process started, of calls that were answered, well or not."""
         self._rng = rng
         self._estimators: OrderedDict[str, Estimator] = OrderedDict()
@@ -97,6 +97,11 @@ class Lane:
         health: tuple[Condition, ...] = (self._concurrency, self._breaker, self._pause)
         limits: tuple[Condition, ...] = (self._share, self._day, self._buckets)
         self._conditions = (*health, *limits) if quota.limited else health
+
+    @property
+    def tokens_used(self) -> int:
+        """Tokens of all calls since the process started, as the endpoint counted them."""
+        return self.input_tokens + self.output_tokens
 
     # -- may a call go? ---------------------------------------------------------------------
 
@@ -204,7 +209,9 @@ class Lane:
         self.in_flight -= 1
         self.used_at = now
         self.calls += 1
-        self.tokens_used += outcome.usage.total_tokens if outcome.usage else 0
+        if outcome.usage is not None:
+            self.input_tokens += outcome.usage.prompt_tokens
+            self.output_tokens += outcome.usage.completion_tokens
         if outcome.kind == "throttled":
             self.refusals += 1
             self.breaker.home(ticket.sent)

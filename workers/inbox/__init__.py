@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from schemas.jobs import TRACEPARENT, Asked, JobState, Reason
+from schemas.jobs import Asked, Job, JobState, Reason
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage
 from workers.errors import (
     InputError,
@@ -27,7 +27,8 @@ from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS, Outbox
 from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports import REPEATED, TRACE, Bus, OutMessage, Received
+from workers.ports import REPEATED, TRACES, Bus, OutMessage, Received
+from workers.ports.telemetry import Telemetry
 from workers.shards.runner import Runner, read_shard_message
 
 RETRY_SECONDS: Final = 30.0
@@ -35,7 +36,6 @@ DEAD_RETRY_SECONDS: Final = 60.0
 DEAD_TRIES: Final = 3
 MOST_DEAD: Final = 200
 _TRIES: Final = "tries"
-_TRACES: Final = ("traceparent", TRACE)
 _COUNT: Final = re.compile(r"[0-9]{1,6}")
 
 __all__ = ["Inbox", "Received"]
@@ -54,6 +54,7 @@ class Inbox:
         rejections: Rejections,
         bus: Bus,
         *,
+        telemetry: Telemetry,
         doors: Doors,
         intake: Intake,
         runner: Runner,
@@ -70,6 +71,7 @@ class Inbox:
         self._intake = intake
         self._finisher = finisher
         self._clock = clock
+        self._telemetry = telemetry
         self.shards: Callable[[Received], Coroutine[Any, Any, None]] = partial(
             runner.run, refuse=self._refuse
         )
@@ -80,10 +82,14 @@ class Inbox:
 
     async def jobs(self, received: Received) -> None:
         """Handle a message on `jobs`: a request, a blob event, or a step of a job."""
-        asked = _asked(received)
+        with self._telemetry.handling(JOBS, received) as handling:
+            handling.job = await self._job_of(received)
+
+    async def _job_of(self, received: Received) -> Job | None:
+        """Do what a message asks for; gives the job that it is about, where there is one."""
         try:
             message = announcements.read_jobs_message(received.body)
-            await self._do(message, asked, received.repeated)
+            return await self._do(message, _asked(received), received.repeated)
         except InputError as error:
             await self._reject(received, error)
         except NewerVersion as error:
@@ -91,30 +97,31 @@ class Inbox:
         except Unavailable as error:
             log.debug("a message on jobs waits: %s", error)
             await self._send_again(received, RETRY_SECONDS, _tries(received))
+        return None
 
     async def _do(
         self, message: JobsMessage | announcements.BlobCreated | None, asked: Asked, repeated: bool
-    ) -> None:
+    ) -> Job | None:
         match message:
             case JobRequest():
-                await self._doors.requested(message, asked, repeated=repeated)
+                return await self._doors.requested(message, asked, repeated=repeated)
             case Announcement():
-                await self._intake.run(message, repeated=repeated)
+                return await self._intake.run(message, repeated=repeated)
             case Finish(job=job):
-                await self._finisher.run(job, repeated=repeated)
+                return await self._finisher.run(job, repeated=repeated)
             case Expire(job=job):
-                await self._expire(job, repeated)
+                return await self._expire(job, repeated)
             case announcements.BlobCreated(container=container, name=name, etag=etag):
-                await self._doors.dropped(
+                return await self._doors.dropped(
                     container, name, etag=etag, asked=asked, repeated=repeated
                 )
             case None:
-                return
+                return None
 
-    async def _expire(self, job_id: str, repeated: bool) -> None:
+    async def _expire(self, job_id: str, repeated: bool) -> Job | None:
         job = await self._store.job(job_id)
         if job is None:
-            return
+            return None
 
         def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
@@ -122,11 +129,13 @@ class Inbox:
             return lifecycle.end(state, "expired", None, repeated=repeated, now=self._clock())
 
         await self._transitions.take(job, expired, repeated=repeated)
+        return job
 
     # -- dead letters
 
     async def dead_jobs(self, received: Received) -> None:
         """Send a dead letter again a few times; then reject it, or leave its job to the sweeper."""
+        self._telemetry.dead_letter(JOBS)
         tries = _tries(received)
         if tries < DEAD_TRIES:
             await self._send_again(received, DEAD_RETRY_SECONDS, tries + 1)
@@ -161,6 +170,7 @@ class Inbox:
 
     async def dead_shards(self, received: Received) -> None:
         """Send a dead letter again, as a repeat: the stored documents decide what comes of it."""
+        self._telemetry.dead_letter(SHARDS)
         try:
             message = read_shard_message(received.body)
         except (InputError, NewerVersion) as error:
@@ -200,7 +210,7 @@ class Inbox:
     # -- any
 
     async def _send_again(self, received: Received, delay: float, tries: int) -> None:
-        kept = {name: received.properties[name] for name in _TRACES if name in received.properties}
+        kept = {name: received.properties[name] for name in TRACES if name in received.properties}
         properties = {**_own(received), **kept, _TRIES: str(tries), REPEATED: "true"}
         message = OutMessage(
             received.body,
@@ -226,7 +236,7 @@ class Inbox:
 
 def _own(received: Received) -> dict[str, str]:
     """The sender's properties, without those that this service has added."""
-    added = (_TRIES, REPEATED, "DeadLetterReason", "DeadLetterErrorDescription", *_TRACES)
+    added = (_TRIES, REPEATED, "DeadLetterReason", "DeadLetterErrorDescription", *TRACES)
     return {name: value for name, value in received.properties.items() if name not in added}
 
 
@@ -247,10 +257,9 @@ def _name(received: Received) -> str:
 def _asked(received: Received) -> Asked:
     # Bounded, because it travels with every event of the job.
     told = {name: value[:512] for name, value in _own(received).items() if 0 < len(name) <= 64}
-    traces = [received.properties.get(name, "") for name in _TRACES]
     return Asked(
         message_id=received.message_id,
         correlation_id=received.correlation_id,
-        traceparent=next((trace for trace in traces if TRACEPARENT.fullmatch(trace)), None),
+        traceparent=received.traceparent,
         metadata=dict(list(told.items())[:16]),
     )

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from schemas.jobs import Asked, Door, JobStatus
+from schemas.jobs import Asked, Door, Job, JobStatus
 from schemas.messages import Announcement, JobRequest
 from workers.errors import BlobMissing, InputError, Unavailable
 from workers.intake import announcements
@@ -13,6 +13,7 @@ from workers.jobs.outbox import Outbox
 from workers.jobs.rejections import NOBODY, Origin, Rejections
 from workers.jobs.store import JobStore
 from workers.ports import BlobInfo, BlobRef
+from workers.ports.telemetry import Telemetry
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Doors:
         rejections: Rejections,
         intake: Intake,
         *,
+        telemetry: Telemetry,
         settings: Settings,
         clock: Callable[[], float],
     ) -> None:
@@ -40,6 +42,7 @@ class Doors:
         self._intake = intake
         self._settings = settings
         self._clock = clock
+        self._telemetry = telemetry
 
     async def announce(self, container: str, name: str) -> None:
         """A blob trigger saw a file: announce it on `jobs`, which a blob trigger has no like of:
@@ -54,9 +57,11 @@ class Doors:
 
         Neither a blob trigger nor a timer comes again for as long as an outage may last.
         """
+        asked = announcement.asked.traceparent
+        trace = self._telemetry.trace_of(announcement.job, asked)
         try:
-            trace = announcement.asked.traceparent
-            await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace)
+            with self._telemetry.errand("announce", trace):
+                await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace or asked)
         except Unavailable as error:
             log.debug("%s waits for the sweeper: %s", announcement.job, error)
             await self._store.open(announcement)
@@ -69,11 +74,12 @@ class Doors:
         etag: str | None = None,
         asked: Asked = NOBODY,
         repeated: bool,
-    ) -> None:
-        """A BlobCreated event came on `jobs`."""
+    ) -> Job | None:
+        """A BlobCreated event came on `jobs`; gives the job that it made."""
         announcement = await self._announcement(container, name, etag, asked)
-        if announcement is not None:
-            await self._intake.run(announcement, repeated=repeated)
+        if announcement is None:
+            return None
+        return await self._intake.run(announcement, repeated=repeated)
 
     async def overlooked(self, info: BlobInfo) -> Announcement | None:
         """The announcement of a file that no event told of; None for what makes no job.
@@ -109,14 +115,17 @@ class Doors:
             return None
         return announcements.announce(info, "drop", asked)
 
-    async def requested(self, request: JobRequest, asked: Asked, *, repeated: bool) -> None:
-        """A back end asks for a file to be run. Raises InputError."""
+    async def requested(self, request: JobRequest, asked: Asked, *, repeated: bool) -> Job | None:
+        """A back end asks for a file to be run; gives the job, unless it was one already.
+
+        Raises InputError.
+        """
         announcement = await self.announced(request, asked)
         known = await self._index.status(announcement.job, self._clock())
         if known is None or _same(asked, known[0], repeated=repeated):
-            await self._intake.run(announcement, repeated=repeated)
-        else:
-            await self._outbox.tell_known(known[0], asked, known[1])
+            return await self._intake.run(announcement, repeated=repeated)
+        await self._outbox.tell_known(known[0], asked, known[1])
+        return None
 
     async def announced(
         self, request: JobRequest, asked: Asked, door: Door = "queue"

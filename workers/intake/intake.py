@@ -25,6 +25,7 @@ from workers.jobs.rejections import Origin, Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobInfo, BlobRef
+from workers.ports.telemetry import Telemetry
 from workers.rows.reading import RowRules
 from workers.settings import Settings
 
@@ -47,6 +48,7 @@ class Intake:
         index: JobIndex,
         rejections: Rejections,
         *,
+        telemetry: Telemetry,
         plans: Plans,
         settings: Settings,
         clock: Callable[[], float],
@@ -60,21 +62,25 @@ class Intake:
         self._plans = plans
         self._settings = settings
         self._clock = clock
+        self._telemetry = telemetry
 
-    async def run(self, announcement: Announcement, *, repeated: bool) -> None:
-        """Do all steps from the first one on; a step that was done before is left as it stands."""
+    async def run(self, announcement: Announcement, *, repeated: bool) -> Job | None:
+        """Do all steps from the first one on; a step that was done before is left as it stands.
+
+        Gives the job, where there is one.
+        """
         job = await self._store.job(announcement.job)
         held = None if job is None else await self._store.state(job.id)
         if job is not None and held is not None and held.state.terminal:
             await self._transitions.tell_end(job, held.state)
-            return
+            return job
         if held is None and await self._store.done(announcement.job) is not None:
             await self._store.close(announcement.job)  # its folder was deleted, or is just going
-            return
+            return None
         if job is None:
             job = await self.accept(announcement)
             if job is None:
-                return
+                return None
         else:
             await self._store.open(announcement)
         totals = await self._store.plan_totals(job.id)
@@ -82,18 +88,20 @@ class Intake:
             await self._index.add(job)
             # Reading a large file takes minutes; who asked may want the job's id before that.
             await self._outbox.tell("job.validating", job, None)
-            if not await self._plans.make(job):
+            with self._telemetry.errand("plan", job.traceparent):
+                planned = await self._plans.make(job)
+            if not planned:
                 at = self._clock() + NOT_ALONE_SECONDS
-                await self._outbox.send_jobs(announcement, at=at, repeated=True)
-                return
+                trace = job.traceparent
+                await self._outbox.send_jobs(announcement, at=at, repeated=True, trace=trace)
+                return job
             totals = await self._store.plan_totals(job.id) or (0, 0)
         shards, rows = totals
         reason = await self._store.verdict(job.id)
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
-        trace = job.asked.traceparent
         expire = Expire(schema_version=job.schema_version, job=job.id)
-        await self._outbox.send_jobs(expire, at=job.expires, trace=trace)
+        await self._outbox.send_jobs(expire, at=job.expires, trace=job.traceparent)
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(
@@ -107,6 +115,7 @@ class Intake:
             )
 
         await self._transitions.take(job, begun, repeated=repeated)
+        return job
 
     async def accept(self, announcement: Announcement) -> Job | None:
         """Mark and pin a new job; None where its file has changed since it was announced.
@@ -194,6 +203,7 @@ class Intake:
             window=WINDOW[priority],
             max_line_bytes=self._settings.max_line_bytes,
             asked=announcement.asked,
+            trace=self._telemetry.trace_of(announcement.job, announcement.asked.traceparent),
             failure=failure,
             results=announcements.results_folder(announcement.name, announcement.job),
         )

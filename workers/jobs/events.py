@@ -82,7 +82,7 @@ def event(
         type=kind,
         subject=job.id,
         time=iso(now),
-        traceparent=job.asked.traceparent,
+        traceparent=job.traceparent,
         sequence=f"{sequence:010d}",
         data=status(job, state, results_container, now),
     )

@@ -52,12 +52,14 @@ class Finisher:
         self._clock = clock
         self._slice_seconds = slice_seconds
 
-    async def run(self, job_id: str, *, repeated: bool) -> None:
-        """Go on from wherever this job's finishing stands."""
+    async def run(self, job_id: str, *, repeated: bool) -> Job | None:
+        """Go on from wherever a job's finishing stands; gives the job."""
         job = await self._store.job(job_id)
-        if job is None:
-            return
+        if job is not None:
+            await self._run(job, repeated)
+        return job
 
+    async def _run(self, job: Job, repeated: bool) -> None:
         def finalized(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING

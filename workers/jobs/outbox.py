@@ -20,7 +20,7 @@ from schemas.messages import (
     WebhookMessage,
 )
 from workers.jobs import events
-from workers.ports import REPEATED, TRACE, Bus, OutMessage
+from workers.ports import REPEATED, TRACES, Bus, OutMessage
 
 JOBS: Final = "jobs"
 SHARDS: Final = "shards"
@@ -152,4 +152,4 @@ class Outbox:
 
 
 def _traced(trace: str | None) -> dict[str, str]:
-    return {} if trace is None else {TRACE: trace}
+    return {} if trace is None else dict.fromkeys(TRACES, trace)

@@ -8,13 +8,14 @@ from typing import Final
 
 from schemas.jobs import Job, JobState
 from schemas.listing import Done
-from schemas.messages import ShardMessage, finish
+from schemas.messages import EventType, ShardMessage, finish
 from workers.errors import Unavailable
 from workers.jobs import events, lifecycle
 from workers.jobs.history import History
 from workers.jobs.lifecycle import Change
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
+from workers.ports.telemetry import Telemetry
 
 _PATIENCE: Final = 12
 
@@ -32,12 +33,19 @@ class Transitions:
     """
 
     def __init__(
-        self, store: JobStore, outbox: Outbox, history: History, *, rng: random.Random
+        self,
+        store: JobStore,
+        outbox: Outbox,
+        history: History,
+        *,
+        rng: random.Random,
+        telemetry: Telemetry,
     ) -> None:
         self._store = store
         self._outbox = outbox
         self._history = history
         self._rng = rng
+        self._telemetry = telemetry
 
     async def take(
         self, job: Job, transition: Transition, *, repeated: bool = False
@@ -52,7 +60,7 @@ class Transitions:
         if change.state is None and after.terminal:
             await self.tell_end(job, after)
             return after
-        trace = job.asked.traceparent
+        trace = job.traceparent
         version = job.schema_version
         shards = [
             ShardMessage(schema_version=version, job=job.id, shard=shard, gen=after.gen)
@@ -64,13 +72,21 @@ class Transitions:
         if change.sample is not None:
             await self._history.add(job.id, change.sample)
         if change.state is not None:
+            self._telemetry.moved(job, before, after)
             _log_failure(job, before, after)
-            await self._outbox.tell(lifecycle.event_type(before, after), job, after)
+            await self._tell(lifecycle.event_type(before, after), job, after)
         elif repeated and change.told:
-            await self._outbox.tell(lifecycle.standing_event(after), job, after)
+            await self._tell(lifecycle.standing_event(after), job, after)
         if after.terminal:
             await self._end(job, after)
         return after
+
+    async def _tell(self, kind: EventType, job: Job, state: JobState) -> None:
+        if not state.terminal:
+            await self._outbox.tell(kind, job, state)
+            return
+        with self._telemetry.errand("tell", job.traceparent):
+            await self._outbox.tell(kind, job, state)
 
     async def insure(self, job: Job, *, at: float) -> None:
         """Have somebody look, at a time, whether the ending or resume that is asked for went out.
@@ -96,13 +112,14 @@ class Transitions:
                     raise
             # It may have been our own success, so from here on this is a repeat.
             repeated = True
+            self._telemetry.conflict()
             await asyncio.sleep(self._rng.uniform(0, min(2.0, 0.02 * 2**attempt)))
         raise Unavailable(f"the state of {job.id} could not be changed: too many are at it")
 
     async def tell_end(self, job: Job, state: JobState) -> None:
         """Make sure that an ended job's last event was sent, whatever message has come for it."""
         if await self._store.is_open(job.id):
-            await self._outbox.tell(lifecycle.standing_event(state), job, state)
+            await self._tell(lifecycle.standing_event(state), job, state)
             await self._end(job, state)
 
     async def _end(self, job: Job, state: JobState) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, Protocol
 
 from schemas.deployments import Task
+from schemas.jobs import TRACEPARENT
 from schemas.outcomes import Outcome
 from schemas.webhooks import Reception
 
@@ -183,8 +184,10 @@ class OutMessage:
     content_type: str = "application/json"
 
 
-TRACE = "Diagnostic-Id"
-"""The property in which Service Bus's clients and the Functions host carry a trace."""
+TRACES = ("traceparent", "Diagnostic-Id")
+"""The properties of a message that carry a trace: that of W3C Trace Context goes before that of
+Service Bus's clients. Functions hosts read both.
+"""
 
 REPEATED = "again"
 """The property of a message that takes the place of one whose handling broke off."""
@@ -192,18 +195,28 @@ REPEATED = "again"
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it came. `deliveries` counts this one; `properties` are the sender's."""
+    """A message as it came. `deliveries` counts this one; `properties` are the sender's.
+
+    `enqueued` is when it could first be had, in seconds since the epoch.
+    """
 
     body: bytes
     message_id: str | None = None
     correlation_id: str | None = None
     deliveries: int = 1
     properties: Mapping[str, str] = field(default_factory=dict)
+    enqueued: float | None = None
 
     @property
     def repeated(self) -> bool:
         """Whether somebody may have died, or given up, over it between a change and its sends."""
         return self.deliveries > 1 or self.properties.get(REPEATED) == "true"
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace that the message carries."""
+        traces = (self.properties.get(name, "") for name in TRACES)
+        return next((trace for trace in traces if TRACEPARENT.fullmatch(trace)), None)
 
 
 class Bus(Protocol):

@@ -72,6 +72,8 @@ class Allowance:
         self._each = FIRST_TOKENS
         self._queued = 0
         self.wanted = 0.0
+        self.rounds_failed = 0
+        """Rounds with the ledger since the process started that failed."""
 
     # -- may a call go? ---------------------------------------------------------------------
 
@@ -79,6 +81,10 @@ class Allowance:
     def share(self) -> float:
         """The part of the quota to use, 0 to 1; it counts only while `shared` says now."""
         return self._cubic.share if self._cubic is not None else self._share
+
+    def headroom(self, limit: str) -> float:
+        """The part of a limit, requests or tokens, that is used: as much as the service allows."""
+        return self._rooms[limit].value
 
     def granted(self, now: float) -> float:
         """The part of the quota that is this process's by the ledger, as long as it is."""

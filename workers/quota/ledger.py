@@ -60,6 +60,8 @@ class Ledger:
         self._rng = rng
         self.holder = UUID(int=rng.getrandbits(128), version=4).hex
         self._written: dict[str, tuple[Holder, float]] = {}
+        self.conflicts = 0
+        """Since the process started: somebody else was faster."""
 
     def interval(self, grant: Grant | None) -> float:
         """Seconds until the next round: soon after one that failed or gave less than is fair."""
@@ -176,6 +178,7 @@ class Ledger:
 
     async def _yield(self, turn: int) -> None:
         """Wait with full jitter after a conflict, so that the same ones do not collide again."""
+        self.conflicts += 1
         await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
 
     def _ref(self, deployment: str) -> BlobRef:

@@ -130,6 +130,7 @@ class Rounds:
             )
         except WorkerError as error:
             self._outages[account.name].failed(error, loop.time(), made)
+            mine.rounds_failed += 1
             mine.ledger_lost(loop.time())
             self._moved(account.name)
             return None

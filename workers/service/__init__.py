@@ -2,14 +2,15 @@
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
 from workers.adapters.entra import connect_tokens
+from workers.adapters.telemetry import connect_telemetry
 from workers.adapters.webhooks import connect_webhooks
 from workers.api.acting import JobActions
 from workers.api.deployments import DeploymentsApi
@@ -37,18 +39,18 @@ from workers.intake.doors import Doors
 from workers.intake.drops import Drops
 from workers.intake.intake import Intake
 from workers.intake.nightly import Nightly
-from workers.intake.plans import Plans
 from workers.jobs.finisher import SLICE_SECONDS, Finisher
 from workers.jobs.history import History
-from workers.jobs.index import JobIndex
 from workers.jobs.outbox import JOBS, SHARDS, STATUS, WEBHOOKS, Outbox
-from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import Blobs, Bus, Endpoint, SignedTokens, Transfers, WebhookSender
+from workers.ports.telemetry import SILENT, ProcessReading, Telemetry
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
 from workers.service.background import Background
+from workers.service.entrance import Entrance
+from workers.service.keys import Keys
 from workers.service.openai import Jobs, openai_door
 from workers.settings import Settings, read_settings
 from workers.shards.runner import Runner
@@ -106,6 +108,7 @@ def compose(
     clock: ServiceClock | Callable[[], float],
     rng: random.Random,
     process: str = "process",
+    telemetry: Telemetry = SILENT,
     slice_seconds: float = SLICE_SECONDS,
 ) -> Service:
     """Make the parts over open ports; `ledger` as in `Dispatcher`, `process` as in `Reporter`."""
@@ -114,20 +117,20 @@ def compose(
     store = _store(settings, blobs, clock)
     receivers, results = _receivers(settings, webhooks), settings.results_container
     outbox = Outbox(bus, results_container=results, clock=clock, rng=rng, hooked=receivers)
-    index, history = JobIndex(store), History(store)
-    transitions = Transitions(store, outbox, history, rng=rng)
-    rejections = Rejections(index, outbox, settings.tenants, clock=clock)
-    plans = Plans(store, dispatcher, settings, clock=clock, rng=rng)
-    intake = Intake(
-        store, transitions, outbox, index, rejections, plans=plans, settings=settings, clock=clock
+    history = History(store)
+    transitions = Transitions(store, outbox, history, rng=rng, telemetry=telemetry)
+    parts = (store, transitions, outbox)
+    entrance = Entrance.of(
+        *(*parts, dispatcher), telemetry=telemetry, settings=settings, clock=clock, rng=rng
     )
-    doors = Doors(store, outbox, index, rejections, intake, settings=settings, clock=clock)
-    nightly = Nightly(store, doors, container=settings.nightly_container, clock=clock)
-    drops = Drops(store, doors, clock=clock)
-    runner = Runner(store, transitions, outbox, dispatcher, clock=clock, rng=rng, settings=settings)
+    index, doors, intake = entrance.index, entrance.doors, entrance.intake
+    runner = Runner(
+        *(*parts, dispatcher), telemetry=telemetry, clock=clock, rng=rng, settings=settings
+    )
     finisher = Finisher(store, transitions, clock=clock, slice_seconds=slice_seconds)
     inbox = Inbox(
-        *(store, transitions, outbox, rejections, bus),
+        *(*parts, entrance.rejections, bus),
+        telemetry=telemetry,
         doors=doors,
         intake=intake,
         runner=runner,
@@ -135,7 +138,7 @@ def compose(
         webhooks=WebhookInbox(store, outbox, receivers, clock=clock, rng=rng),
         clock=clock,
     )
-    sweeper = Sweeper(store, transitions, outbox, doors, clock=clock)
+    sweeper = Sweeper(*parts, doors, clock=clock)
     board = HealthBoard(blobs, settings.state_container)
     lanes, moved, ill = dispatcher.lanes, dispatcher.moved, background.failing
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved, failing=ill)
@@ -146,9 +149,10 @@ def compose(
     api = _api(jobs, history, deployments, bus, clock)
     openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)
+    telemetry.watch(partial(_standing, dispatcher, runner, ledger))
     return Service(
-        *(store, dispatcher, doors, intake, nightly, drops, inbox, runner, sweeper, retention),
-        *(api, openai, reporter, background),
+        *(store, dispatcher, doors, intake, entrance.nightly, entrance.drops, inbox, runner),
+        *(sweeper, retention, api, openai, reporter, background),
     )
 
 
@@ -167,6 +171,11 @@ def _api(
     )
 
 
+def _standing(dispatcher: Dispatcher, runner: Runner, ledger: Ledger | None) -> ProcessReading:
+    conflicts = ledger.conflicts if ledger else 0
+    return ProcessReading(dispatcher.readings(), runner.active, conflicts)
+
+
 def _store(settings: Settings, blobs: Blobs, clock: ServiceClock | Callable[[], float]) -> JobStore:
     return JobStore(
         blobs,
@@ -183,40 +192,23 @@ def _receivers(settings: Settings, sender: WebhookSender | None) -> Mapping[str,
     return {tenant: Receiver(hook, sender) for tenant, hook in settings.webhooks.items()}
 
 
-class Keys:
-    """Keys of endpoints by the names of their settings.
-
-    On Azure a change of settings restarts the app. Locally a key that is refused is looked up again
-    in local.settings.json, so that one mends it without losing what runs.
-    """
-
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
-        self._environment = environment
-        self._file = folder / "local.settings.json"
-        self._given: set[str] = set()
-
-    def __call__(self, name: str) -> str | None:
-        """The value of a setting; read afresh from the file when it is asked for again."""
-        fresh = self._in_file(name) if name in self._given else None
-        self._given.add(name)
-        return self._environment.get(name) if fresh is None else fresh
-
-    def _in_file(self, name: str) -> str | None:
-        try:
-            value = json.loads(self._file.read_text(encoding="utf-8-sig"))["Values"][name]
-        except (OSError, ValueError, LookupError, TypeError):
-            return None  # not there, or just being written
-        return value if isinstance(value, str) else None
-
-
 class Running:
     """A service with its connections, and what it does besides answering triggers."""
 
-    def __init__(self, service: Service, bus: ServiceBus, open_: AsyncExitStack) -> None:
+    def __init__(
+        self, service: Service, bus: ServiceBus, open_: AsyncExitStack, telemetry: Telemetry
+    ) -> None:
         self.service = service
+        self._telemetry = telemetry
         self._bus = bus
         self._open = open_
-        self._attending = asyncio.create_task(self._attend(), name="background")
+        # Nothing of the invocation that came first is to be found in what runs from then on.
+        self._attending = asyncio.create_task(self._attend(), name="background", context=Context())
+
+    async def drain(self) -> None:
+        """Journal what is there, and hand over what was told of it."""
+        await self.service.runner.drain()
+        await self._telemetry.flush()
 
     async def _attend(self) -> None:
         works = {
@@ -260,6 +252,9 @@ async def start(environment: Mapping[str, str] = os.environ) -> Running:
             connect(settings.deployments, keys, credential=identity, env_proxies=proxies)
         )
         ledger = Ledger(blobs, settings.state_container, rng=rng)
+        telemetry = await stack.enter_async_context(
+            connect_telemetry(environment, process=ledger.holder, clock=clock)
+        )
         service = compose(
             *(settings, blobs, bus, endpoints),
             transfers=blobs,
@@ -269,8 +264,9 @@ async def start(environment: Mapping[str, str] = os.environ) -> Running:
             clock=clock,
             rng=rng,
             process=ledger.holder,
+            telemetry=telemetry,
         )
-        return Running(service, bus, stack.pop_all())
+        return Running(service, bus, stack.pop_all(), telemetry)
 
 
 async def _started() -> Running:
@@ -293,11 +289,11 @@ class OneService:
     async def __call__(self) -> Service:
         """The service. A start that failed is tried again at the next use."""
         if self._starting is None or (self._starting.done() and self._starting.exception()):
-            self._starting = asyncio.create_task(_started(), name="start")
+            self._starting = asyncio.create_task(_started(), name="start", context=Context())
         # One caller's end is not to take the start from the others.
         return (await asyncio.shield(self._starting)).service
 
     async def drain(self) -> None:
         """Journal what is there: for hosts that say when they stop."""
         if self._starting is not None:
-            await (await self()).runner.drain()
+            await (await asyncio.shield(self._starting)).drain()

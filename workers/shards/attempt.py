@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from schemas.jobs import Ending, Job, Reason
 from schemas.plans import PlannedShard
-from schemas.results import CallRecord
+from schemas.results import CallRecord, Receipt
 from workers.dispatch.call import Gate
 from workers.errors import (
     BlobMissing,
@@ -140,7 +140,9 @@ class Attempt:
         """Rows in this attempt's journal or earlier ones; None before those have been read."""
         self.found = 0
         """Rows in the journals of earlier attempts."""
+        self.receipt: Receipt | None = None
         self.ended = asyncio.Event()
+        self._durable_at: float | None = None
         self._unaskable = 0
         self._store = store
         self._rng = rng
@@ -164,6 +166,9 @@ class Attempt:
         trace: TracebackType | None,
     ) -> None:
         """Write the end. A task of its own does it, so that no cancellation reaches it."""
+        trail = self.gate.trail
+        trail.counts = self.receipt.counts if self.receipt else None
+        trail.end = "done" if self.receipt else self.gate.closed or "handed_back"
         self.results.close()
         self._closing = asyncio.create_task(self._close(), name="end of an attempt")
         self._closing.add_done_callback(self._closed)
@@ -180,8 +185,10 @@ class Attempt:
         self._journal = Journal(self._store.blobs, folder, name)
         await self._journal.open()
         past = await read_journals(self._store.blobs, earlier, self.results)
-        self.journaled = self.found = len(self.results)
+        self.journaled = self.found = self.gate.trail.found = len(self.results)
         self.suspicion = past.suspicion
+        if past.suspicion.died:
+            self.gate.trail.crashed = earlier[-1]
         self.spent.update(past.spent)
 
     @property
@@ -319,8 +326,12 @@ class Attempt:
             self.journal.when_out(out)
         with contextlib.suppress(StorageError, Unavailable):
             answered = len(self.results) - self._unaskable
+            began = asyncio.get_running_loop().time()
             await self.journal.flush()
             self.journaled = answered
+            ended = asyncio.get_running_loop().time()
+            self.gate.trail.journaled(ended - began, ended - (self._durable_at or began))
+            self._durable_at = ended
 
     async def _attend(
         self,

@@ -26,6 +26,7 @@ from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore, load
 from workers.jobs.transitions import Transitions
 from workers.ports import Received
+from workers.ports.telemetry import Telemetry
 from workers.rows.reading import rules_of
 from workers.settings import Settings
 from workers.shards.attempt import Attempt, Lease
@@ -69,6 +70,7 @@ class Runner:
         outbox: Outbox,
         dispatcher: Deployments,
         *,
+        telemetry: Telemetry,
         clock: Callable[[], float],
         rng: random.Random,
         settings: Settings,
@@ -81,6 +83,7 @@ class Runner:
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._telemetry = telemetry
         self._room = Room()
         self._unended: dict[Attempt, None] = {}
         self._quarantine = Quarantine()
@@ -95,27 +98,27 @@ class Runner:
         """
         try:
             message = read_shard_message(received.body)
-            await self._run_or_wait(message, received.repeated)
+            await self._run_or_wait(message, received)
         except (InputError, NewerVersion) as error:
             await refuse(received, error)
 
-    async def _run_or_wait(self, message: ShardMessage, repeated: bool) -> None:
+    async def _run_or_wait(self, message: ShardMessage, received: Received) -> None:
         if self._draining:
             raise Draining
         try:
-            await self._run(message, repeated)
+            await self._run(message, received)
         except Unavailable as error:
             # Without a delay the queue would hand the shard out again at once, until it is dead.
             log.debug("shard %s of %s waits: %s", message.shard, message.job, error)
             await self._send_copy(message, OUTAGE_RETRY_SECONDS, repeated=True)
 
-    async def _run(self, message: ShardMessage, repeated: bool) -> None:
+    async def _run(self, message: ShardMessage, received: Received) -> None:
         standing = await self._store.standing(message.job, message.shard)
         if standing is None:
             return  # announced again by the sweeper, if there is anything to it
         job, receipt, held = standing
         if receipt is not None:
-            await self._advance(job, receipt, repeated, found=receipt.counts.done)
+            await self._advance(job, receipt, received, found=receipt.counts.done)
             return
         if held is None:
             return
@@ -133,7 +136,11 @@ class Runner:
             self._store, job, message.shard, lease, rng=self._rng, unended=self._unended
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
-        await self._attempt(attempt, message, repeated)
+        with self._telemetry.attempt(
+            job, message.shard, lease.attempt, shards=held.state.shards, received=received
+        ) as trail:
+            attempt.gate.trail = trail
+            await self._attempt(attempt, message, received)
 
     async def _lease(self, message: ShardMessage) -> Lease | None:
         """The shard's lease; None while an attempt has it, or has yet to end in this process.
@@ -158,7 +165,7 @@ class Runner:
             (each.job.id, each.shard) == (message.job, message.shard) for each in self._unended
         )
 
-    async def _attempt(self, attempt: Attempt, message: ShardMessage, repeated: bool) -> None:
+    async def _attempt(self, attempt: Attempt, message: ShardMessage, received: Received) -> None:
         """Bring a shard to its receipt, or put the rest of it back on the queue."""
         asking = ShardCalls(
             attempt.job,
@@ -172,8 +179,9 @@ class Runner:
         )
         async with attempt:
             receipt = await self._bring_on(attempt, asking)
+            attempt.receipt = receipt
             if receipt is not None:
-                await self._advance(attempt.job, receipt, repeated, found=attempt.found)
+                await self._advance(attempt.job, receipt, received, found=attempt.found)
         if receipt is None:
             await self._hand_back(attempt, message, asking)
 
@@ -284,26 +292,33 @@ class Runner:
                 await self._tell_waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
-    async def _advance(self, job: Job, receipt: Receipt, repeated: bool, *, found: int) -> None:
+    async def _advance(self, job: Job, receipt: Receipt, received: Received, *, found: int) -> None:
         def advanced(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
             now = self._clock()
             return lifecycle.advance(state, receipt, repeated=repeated, now=now, found=found)
 
-        await self._transitions.take(job, advanced, repeated=repeated)
+        await self._transitions.take(job, advanced, repeated=received.repeated)
 
     async def _send_copy(
         self, message: ShardMessage, delay: float, *, repeated: bool = False
     ) -> None:
-        gen = message.gen
+        gen, job = message.gen, None
         # Out of reach, the message's own will do: were it too old, the sweeper sends a newer one.
         with contextlib.suppress(Unavailable):
+            job = await self._store.job(message.job)
             held = await self._store.state(message.job)
             gen = gen if held is None else held.state.gen
         delay = min(delay, LONGEST_DELAY_SECONDS)
         copy = message.model_copy(update={"gen": gen})
-        await self._outbox.send_shards([copy], delay=delay, repeated=repeated)
+        trace = None if job is None else job.traceparent
+        await self._outbox.send_shards([copy], delay=delay, repeated=repeated, trace=trace)
+
+    @property
+    def active(self) -> int:
+        """Attempts that have no end yet."""
+        return len(self._unended)
 
     async def drain(self) -> None:
         """Stop asking at once and journal what is there: the process is about to end."""

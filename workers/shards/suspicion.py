@@ -32,11 +32,13 @@ class Suspicion:
     """What a shard's attempts, oldest first, say against its rows.
 
     `crashes` counts those in a row: since the last attempt that ended well with a row done in it.
-    `given_up` are the rows over which the last three attempts that asked them alone crashed.
+    `died` tells whether the very last one crashed. `given_up` are the rows over which the last
+    three attempts that asked them alone crashed.
     """
 
     def __init__(self, traces: Sequence[Trace]) -> None:
         self.crashes = _in_a_row(traces)
+        self.died = bool(traces) and not traces[-1].ended
         self.given_up = _given_up(traces)
         self._blamed = [frozenset(trace.group) for trace in traces if not trace.ended]
 

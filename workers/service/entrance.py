@@ -1,0 +1,64 @@
+"""The parts that make jobs of files, put together."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from workers.dispatch.dispatcher import Dispatcher
+from workers.intake.doors import Doors
+from workers.intake.drops import Drops
+from workers.intake.intake import Intake
+from workers.intake.nightly import Nightly
+from workers.intake.plans import Plans
+from workers.jobs.index import JobIndex
+from workers.jobs.outbox import Outbox
+from workers.jobs.rejections import Rejections
+from workers.jobs.store import JobStore
+from workers.jobs.transitions import Transitions
+from workers.ports.telemetry import Telemetry
+from workers.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What a file meets on its way to a planned job."""
+
+    index: JobIndex
+    rejections: Rejections
+    intake: Intake
+    doors: Doors
+    nightly: Nightly
+    drops: Drops
+
+    @classmethod
+    def of(
+        cls,
+        store: JobStore,
+        transitions: Transitions,
+        outbox: Outbox,
+        dispatcher: Dispatcher,
+        *,
+        telemetry: Telemetry,
+        settings: Settings,
+        clock: Callable[[], float],
+        rng: random.Random,
+    ) -> Self:
+        """Make the parts over those that all share."""
+        index = JobIndex(store)
+        rejections = Rejections(index, outbox, settings.tenants, clock=clock)
+        intake = Intake(
+            *(store, transitions, outbox, index, rejections),
+            telemetry=telemetry,
+            plans=Plans(store, dispatcher, settings, clock=clock, rng=rng),
+            settings=settings,
+            clock=clock,
+        )
+        doors = Doors(
+            *(store, outbox, index, rejections, intake),
+            telemetry=telemetry,
+            settings=settings,
+            clock=clock,
+        )
+        nightly = Nightly(store, doors, container=settings.nightly_container, clock=clock)
+        return cls(index, rejections, intake, doors, nightly, Drops(store, doors, clock=clock))
