@@ -223,9 +223,10 @@ class Job(Kept):
     window: int = Field(description="W: shards of this job that are out at a time")
     asked: Asked = Asked()
     trace: str | None = Field(
-        default=None,
+        default_factory=lambda told: told["asked"].traceparent,
         exclude_if=lambda trace: trace is None,
-        description="what its spans are parts of (W3C Trace Context), where somebody watches",
+        description="that its messages and events carry: the job's own span, where somebody "
+        "watches, or what the asking message carried",
     )
     max_line_bytes: int
     failure: Reason | None = Field(
@@ -237,11 +238,6 @@ class Job(Kept):
     def input(self) -> str:
         """The file, as users are told of it."""
         return f"{self.container}/{self.name}"
-
-    @property
-    def traceparent(self) -> str | None:
-        """The trace that its messages and events carry."""
-        return self.trace or self.asked.traceparent
 
     @property
     def metadata(self) -> dict[str, str]:

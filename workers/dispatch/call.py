@@ -162,7 +162,7 @@ class Tries:
         now: float,
     ) -> CallRecord:
         """Note that a try has ended; whether its failure counts may be known only later."""
-        waited = ticket.sent - waiter.since
+        waited, usage = ticket.sent - waiter.since, outcome.usage
         attempt = CallRecord(
             deployment=lane.name,
             kind=outcome.kind,
@@ -170,7 +170,7 @@ class Tries:
             waited=round(waited, 3),
             waited_for=waiter.waited_for if waited > 0.0 else None,
             seconds=round(now - ticket.sent, 3),
-            tokens=outcome.usage.total_tokens if outcome.usage is not None else 0,
+            tokens=usage.prompt_tokens + usage.completion_tokens if usage is not None else 0,
             billed=outcome.billed,
         )
         self._made.append((attempt, failure))

@@ -54,12 +54,12 @@ class Dispatcher:
         self._wall = wall
         self._safe_share = safe_share
         self._routing = Routing(deployments, endpoints, routes or {})
-        self._turns = Turns(rng=rng, wanted=self._wanted)
         self._rounds = (
             Rounds(ledger, moved=self.moved, jobs=self._jobs, queued=self._queued)
             if ledger is not None
             else None
         )
+        self._turns = Turns(rng=rng, wanted=self._rounds.wanted if self._rounds else None)
         self._lanes: dict[str, Lane] = {}
         self._groups: dict[tuple[Lane, ...], Group] = {}
         self._calls = 0
@@ -219,9 +219,9 @@ class Dispatcher:
         job, size = waiter.job, waiter.size
         verdict = lane.settle(ticket, outcome, job=job, size=size, row=tries.row, now=now)
         made = tries.note(lane, ticket, outcome, verdict.failure, waiter=waiter, now=now)
-        trail = waiter.gate.trail
-        trail.called(lane.deployment, call.task, outcome, made, again=waiter.retried)
+        again = waiter.retried
         waiter.tried(now)
+        waiter.gate.trail.called(lane.deployment, call.task, outcome, made, again=again)
         what = step(outcome)
         if what != "final":
             self._turns.hand_back(lane)
@@ -281,10 +281,6 @@ class Dispatcher:
         return group
 
     # -- what the rounds with the ledger ask ------------------------------------------------
-
-    def _wanted(self, lane: Lane) -> None:
-        if self._rounds is not None:
-            self._rounds.wanted(lane)
 
     def moved(self, name: str) -> None:
         """Let the calls go on that wait for a deployment, as far as it takes them now."""

@@ -44,9 +44,11 @@ class Group:
 
 
 class Turns:
-    """The queues of all pools. `wanted` is told of each lane that a call would like to use."""
+    """The queues of all pools. `wanted` is told of each lane that a call would like to use, where
+    there is anybody to share its quota with.
+    """
 
-    def __init__(self, *, rng: Random, wanted: Callable[[Lane], None]) -> None:
+    def __init__(self, *, rng: Random, wanted: Callable[[Lane], None] | None) -> None:
         self._rng = rng
         self._wanted = wanted
         self._pools: dict[str, Pool] = {}
@@ -108,7 +110,8 @@ class Turns:
         """
         best, least = None, inf
         for lane in group.lanes:
-            self._wanted(lane)
+            if self._wanted is not None:
+                self._wanted(lane)
             load = (lane.in_flight + 1) / lane.deployment.weight
             if load >= least:
                 continue
@@ -126,7 +129,8 @@ class Turns:
             waiter.job, waiter.weight, key, waiter, servers=group.lanes, first=waiter.retried
         )
         for lane in group.lanes:
-            self._wanted(lane)
+            if self._wanted is not None:
+                self._wanted(lane)
             self.pump(lane)
         if waiter.waited_for is None and not waiter.ended:
             waiter.waited_for = _met(group, asyncio.get_running_loop().time())[1]

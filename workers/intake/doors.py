@@ -61,7 +61,7 @@ class Doors:
         trace = self._telemetry.trace_of(announcement.job, asked)
         try:
             with self._telemetry.errand("announce", trace):
-                await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace or asked)
+                await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace)
         except Unavailable as error:
             log.debug("%s waits for the sweeper: %s", announcement.job, error)
             await self._store.open(announcement)

@@ -88,11 +88,11 @@ class Intake:
             await self._index.add(job)
             # Reading a large file takes minutes; who asked may want the job's id before that.
             await self._outbox.tell("job.validating", job, None)
-            with self._telemetry.errand("plan", job.traceparent):
+            with self._telemetry.errand("plan", job.trace):
                 planned = await self._plans.make(job)
             if not planned:
                 at = self._clock() + NOT_ALONE_SECONDS
-                trace = job.traceparent
+                trace = job.trace
                 await self._outbox.send_jobs(announcement, at=at, repeated=True, trace=trace)
                 return job
             totals = await self._store.plan_totals(job.id) or (0, 0)
@@ -101,7 +101,7 @@ class Intake:
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
         expire = Expire(schema_version=job.schema_version, job=job.id)
-        await self._outbox.send_jobs(expire, at=job.expires, trace=job.traceparent)
+        await self._outbox.send_jobs(expire, at=job.expires, trace=job.trace)
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(

@@ -82,7 +82,7 @@ def event(
         type=kind,
         subject=job.id,
         time=iso(now),
-        traceparent=job.traceparent,
+        traceparent=job.trace,
         sequence=f"{sequence:010d}",
         data=status(job, state, results_container, now),
     )

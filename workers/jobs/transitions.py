@@ -60,7 +60,7 @@ class Transitions:
         if change.state is None and after.terminal:
             await self.tell_end(job, after)
             return after
-        trace = job.traceparent
+        trace = job.trace
         version = job.schema_version
         shards = [
             ShardMessage(schema_version=version, job=job.id, shard=shard, gen=after.gen)
@@ -85,7 +85,7 @@ class Transitions:
         if not state.terminal:
             await self._outbox.tell(kind, job, state)
             return
-        with self._telemetry.errand("tell", job.traceparent):
+        with self._telemetry.errand("tell", job.trace):
             await self._outbox.tell(kind, job, state)
 
     async def insure(self, job: Job, *, at: float) -> None:

@@ -91,8 +91,8 @@ class Telemetry:
     """The port. Times are those of the clock that the adapter was given."""
 
     def trace_of(self, job: str, asked: str | None) -> str | None:
-        """The trace that a job's messages are to carry; None: `asked`, that of who asked for it."""
-        return None
+        """The trace that a job's messages and events are to carry; `asked` is that of who asked."""
+        return asked
 
     def handling(self, queue: str, received: Received) -> AbstractContextManager[Handling]:
         """A message is handled while the block runs."""

@@ -312,7 +312,7 @@ class Runner:
             gen = gen if held is None else held.state.gen
         delay = min(delay, LONGEST_DELAY_SECONDS)
         copy = message.model_copy(update={"gen": gen})
-        trace = None if job is None else job.traceparent
+        trace = None if job is None else job.trace
         await self._outbox.send_shards([copy], delay=delay, repeated=repeated, trace=trace)
 
     @property

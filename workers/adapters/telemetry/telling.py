@@ -240,8 +240,7 @@ class AttemptTrail(Trail):
 
 def _place(job: Job) -> Place:
     """A job's own place, also where it was pinned while nobody watched."""
-    told = traces.read(job.trace)
-    return told[0] if told else traces.of_job(job.id, job.asked.traceparent)
+    return traces.of_job(job.id, job.asked.traceparent)
 
 
 def _failed(error: str | None) -> dict[str, Value]:
