@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from schemas.webhooks import secret_of
 from workers.errors import SettingsError
 from workers.settings import read_settings
 
@@ -67,3 +68,61 @@ def test_a_mistake_names_the_setting(setting: str, value: str, said: str) -> Non
     with pytest.raises(SettingsError) as caught:
         read_settings({**given, setting: value})
     assert said in str(caught.value)
+
+
+SECRET = secret_of(b"s" * 32)
+
+
+def hooks(**fields: object) -> str:
+    usual = {"url": "https://r.example/hook", "secret_settings": ["NEW", "OLD"]}
+    return json.dumps({"default": usual | fields})
+
+
+def test_a_webhook_has_its_secrets_from_other_settings() -> None:
+    plain = [DEPLOYMENT | {"auth": "none"}]
+    given = environment(plain, WEBHOOKS=hooks(), NEW=SECRET, OLD=secret_of(b"o" * 24))
+    settings = read_settings(given)
+    hook = settings.webhooks["default"]
+    assert hook.keys == (b"s" * 32, b"o" * 24)
+    assert (hook.url, hook.secure, hook.private) == ("https://r.example/hook", True, False)
+    assert SECRET not in repr(settings)
+    assert "ssss" not in repr(settings)
+    assert read_settings(environment(plain)).webhooks == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (hooks(url="http://r.example/hook"), "it has to be https"),
+        (hooks(url="ftp://r.example/hook", private=True), "https://HOST/PATH"),
+        (hooks(url="https:///hook"), "https://HOST/PATH"),
+        (hooks(url="https://r.example:99999/"), "it is no address"),
+        (hooks(url="https://[::1/"), "it is no address"),
+        (hooks(url="https://me:pass@r.example/"), "neither a user nor a fragment"),
+        (hooks(url="https://r.example/#a"), "neither a user nor a fragment"),
+        (hooks(url="https://r.example/" + "a" * 2048), "at most 2048"),
+        (hooks(secret_settings=["NEW", "NONE"]), "'secret_settings'[1]: the setting that it names"),
+        (hooks(secret_settings=[]), "'secret_settings'"),
+        (hooks(secret_settings=["NEW"] * 3), "'secret_settings'"),
+        (hooks(secret="whsec_pasted-here"), "'secret'"),
+        (hooks(private="yes"), "'private'"),
+        (json.dumps({"red": json.loads(hooks())["default"]}), "tenant 'red' is not known"),
+        ("[]", "WEBHOOKS"),
+        ("{", "WEBHOOKS is not JSON"),
+    ],
+)
+def test_a_mistake_in_a_webhook_is_named_and_nothing_secret_quoted(value: str, said: str) -> None:
+    given = environment([DEPLOYMENT | {"auth": "none"}], WEBHOOKS=value, NEW=SECRET, OLD=SECRET)
+    with pytest.raises(SettingsError) as caught:
+        read_settings(given)
+    told = str(caught.value)
+    assert "WEBHOOKS" in told
+    assert said in told
+    for secret in (SECRET, "pasted", "r.example", "pass", "NONE"):
+        assert secret not in told
+
+
+def test_http_is_for_private_networks() -> None:
+    value = hooks(url="http://127.0.0.1:8000/hook", private=True)
+    given = environment([DEPLOYMENT | {"auth": "none"}], WEBHOOKS=value, NEW=SECRET, OLD=SECRET)
+    assert not read_settings(given).webhooks["default"].secure

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.api.client import KEYS
 from tests.doubles.service import Answering, Bench, bench
+from tests.doubles.webhooks import HOOK
 from workers.api.http import HttpCall
 from workers.jobs.outbox import SHARDS
 
@@ -87,7 +88,7 @@ def serving(endpoint: Answering | None = None) -> Iterator[Served]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    made = bench(api_keys=KEYS, endpoint=endpoint)
+    made = bench(api_keys=KEYS, endpoint=endpoint, webhooks={"default": HOOK})
 
     async def start() -> Bench:
         return await made.__aenter__()

@@ -345,6 +345,32 @@ def test_a_key_is_shown_once_and_its_hash_is_what_the_setting_takes(
     assert ended("keys", "new", "no name") == 2
 
 
+def test_a_receiver_is_told_once_more(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    assert ended("watch", batch, "--interval", "0.01") == 0
+    capsys.readouterr()
+    assert ended("webhooks", "replay", batch, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["id"] == batch
+    posts = [each for each in served.service.receiver.posts if batch in each.body.decode()]
+    assert len(posts) == 2
+    assert posts[0].body == posts[1].body
+    assert ended("webhooks", "replay", "batch_20261125T220000Z-0123456789abcdef") == 1
+    assert "there is no such batch" in capsys.readouterr().err
+
+
+def test_a_secret_is_one_that_the_setting_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    from schemas.webhooks import signing_key
+
+    assert ended("webhooks", "secret") == 0
+    out, err = capsys.readouterr()
+    key = signing_key(out.strip())
+    assert key is not None
+    assert len(key) == 32
+    assert out.strip() not in err
+
+
 def test_an_estimate_reckons_time_and_cost(
     prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
