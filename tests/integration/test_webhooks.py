@@ -4,34 +4,97 @@ import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from local import keys
 from schemas.webhooks import secret_of
-from tests.integration.processes import processes, until
-from tests.integration.receiving import receiver
+from tests.integration import ordeal
+from tests.integration.processes import processes
+from tests.integration.receiving import receiver, silence
 from tests.integration.user import chats, jsonl, user_of
 
-SECRET = secret_of(b"k" * 32)
+SECRET, OLD = secret_of(b"k" * 32), secret_of(b"o" * 32)
+KEY = "a-key-of-the-tenant"
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("webhooks")]
 
 
 def settings(url: str) -> dict[str, str]:
-    """One webhook, of the tenant `default`, on this machine."""
-    hook = {"url": url, "secret_settings": ["WEBHOOK_SECRET"], "private": True}
-    return {"WEBHOOKS": json.dumps({"default": hook}), "WEBHOOK_SECRET": SECRET}
+    """One webhook, of the tenant `default`, on this machine; its secret is being changed."""
+    hook = {"url": url, "secret_settings": ["WEBHOOK_SECRET", "WEBHOOK_OLD"], "private": True}
+    return {
+        "WEBHOOKS": json.dumps({"default": hook}),
+        "WEBHOOK_SECRET": SECRET,
+        "WEBHOOK_OLD": OLD,
+        keys.API_KEYS: keys.api_keys(KEY),
+    }
 
 
-async def test_the_end_of_a_job_reaches_a_receiver_signed(tmp_path: Path) -> None:
+async def test_an_end_reaches_its_receiver_signed_and_again_on_request(tmp_path: Path) -> None:
     async with (
-        receiver(SECRET) as hook,
+        receiver(OLD) as hook,
         user_of(processes(tmp_path, settings=settings(hook.url))) as user,
     ):
         await user.drop("a.jsonl", jsonl(chats(3, "a")))
-        (event,) = await until(lambda: hook.events, "the webhook comes")
+        (event,) = await user.until(lambda: hook.events, "the webhook comes")
         job = event.data.id.removeprefix("batch_")
         assert event.type == "batch.completed"
         assert hook.headers[0]["webhook-id"] == event.id == f"evt_{job}"
         code, status = await user.ask("GET", f"/api/jobs/{job}")
         assert (code, status["state"]) == (200, "completed")
+        hook.secret = SECRET
+        code, _ = await user.ask(
+            "POST", f"/v1/batches/{event.data.id}/webhooks", headers={"api-key": KEY}
+        )
+        assert code == 200
+        await user.until(lambda: len(hook.events) == 2, "the webhook comes again")
+        assert hook.events[1] == event
         log = user.processes.log
-    assert not [line for line in log if SECRET in line or hook.url in line]
+    for secret in (SECRET, OLD, hook.url, KEY):
+        assert not [line for line in log if secret in line]
+
+
+async def test_one_that_misbehaves_holds_up_no_job_and_is_told_in_the_end(tmp_path: Path) -> None:
+    async def badly(nth: int) -> web.StreamResponse:
+        if nth == 1:
+            return web.Response(status=500, headers={"Retry-After": "1"})
+        if nth == 2:
+            raise web.HTTPFound("/elsewhere")
+        return web.Response(status=200)
+
+    async with (
+        receiver(SECRET, badly) as hook,
+        user_of(processes(tmp_path, settings=settings(hook.url))) as user,
+    ):
+        await user.drop("a.jsonl", jsonl(chats(3, "a")))
+        told = await user.job("prompts/a.jsonl")
+        assert told.event.type == "job.completed"
+        await user.until(lambda: len(hook.events) == 3, "the webhook is taken")
+        first, *others = hook.events
+        assert all(other == first for other in others)
+        assert first.data.id == f"batch_{told.status.job}"
+        stamps = [int(each["webhook-timestamp"]) for each in hook.headers]
+        assert stamps[1] - stamps[0] >= 4
+        assert stamps[2] - stamps[1] >= 15
+
+
+async def test_a_worker_that_is_killed_over_a_webhook_is_followed_by_another(
+    tmp_path: Path,
+) -> None:
+    async def kill(nth: int) -> web.StreamResponse:
+        if nth > 1:
+            return web.Response(status=200)
+        running.hosts.processes[0].kill()
+        return await silence(nth)
+
+    async with (
+        receiver(SECRET, kill) as hook,
+        user_of(processes(tmp_path, settings=settings(hook.url), config=ordeal.config())) as user,
+    ):
+        running = user.processes
+        await user.drop("a.jsonl", jsonl(chats(3, "a")))
+        await user.until(lambda: len(hook.events) == 2, "the webhook comes to another", 120)
+        assert hook.events[0] == hook.events[1]
+        assert hook.headers[0]["webhook-id"] == hook.headers[1]["webhook-id"]
+        told = await user.job("prompts/a.jsonl")
+        assert told.event.type == "job.completed"
