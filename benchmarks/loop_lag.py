@@ -27,7 +27,8 @@ from schemas.outcomes import Outcome, Usage
 from workers.adapters.blobs import connect_blobs
 from workers.jobs.outbox import JOBS, SHARDS
 from workers.ports import BlobRef, EndpointInfo, OutMessage, Received
-from workers.service import GC_THRESHOLD, Service, compose
+from workers.service import Service, compose
+from workers.service.memory import GC_THRESHOLD
 from workers.settings import Settings
 
 EVERY_SECONDS: Final = 0.005

@@ -35,7 +35,7 @@ from workers.adapters.endpoints import connect
 from workers.dispatch.call import Call, Gate
 from workers.dispatch.dispatcher import Dispatcher
 from workers.intake.planning import MAX_ROWS
-from workers.service import GC_THRESHOLD
+from workers.service.memory import GC_THRESHOLD
 
 ROWS, IN_FLIGHT, LATENCY = 5_000, 500, 0.05
 MOST_TIME, MOST_MEMORY = 1.3, 1.25

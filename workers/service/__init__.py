@@ -1,7 +1,6 @@
 """The parts of one process, put together from its settings."""
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -48,6 +47,7 @@ from workers.ports import Blobs, Bus, Endpoint, SignedTokens, Transfers, Webhook
 from workers.ports.telemetry import SILENT, ProcessReading, Telemetry
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
+from workers.service import memory
 from workers.service.background import Background
 from workers.service.entrance import Entrance
 from workers.service.keys import Keys
@@ -64,10 +64,6 @@ BUS: Final = "ServiceBusConnection"
 PROJECT: Final = Path(__file__).parents[2]
 
 START_RETRY_SECONDS: Final = 5.0
-
-# Thousands of calls in flight are so many live objects that the collector, at its default of 700
-# new ones, takes a third of the CPU to look through them over and over.
-GC_THRESHOLD: Final = (20_000, 20, 20)
 
 # The SDKs tell each request at INFO, with the names of blobs, which are other people's.
 SDK_LOG: Final = "azure"
@@ -231,7 +227,7 @@ def _silence_sdks() -> None:
 async def start(environment: Mapping[str, str] = os.environ) -> Running:
     """Make the parts, and begin to connect. Raises SettingsError that says what to mend."""
     settings = read_settings(environment)
-    gc.set_threshold(*GC_THRESHOLD)
+    memory.tune()
     _silence_sdks()
     rng, clock = random.SystemRandom(), ServiceClock(time.time)
     async with AsyncExitStack() as stack:

@@ -103,17 +103,19 @@ class Journal:
     async def _write(self, mark: bytes = b"") -> None:
         async with self._one_writer:
             lines, out = len(self._pending), len(self._out)
-            block = bytearray()
+            block: list[bytes | memoryview] = []
+            size = 0
             for line in (*self._pending, mark):
-                if block and len(block) + len(line) > MAX_APPEND:
-                    await self._append(bytes(block))
-                    block.clear()
+                if block and size + len(line) > MAX_APPEND:
+                    await self._append(b"".join(block))
+                    block, size = [], 0
                 if len(line) > MAX_APPEND:
                     await self._append(line)
                 else:
-                    block += line
-            if block:
-                await self._append(bytes(block))
+                    block.append(line)
+                    size += len(line)
+            if size:
+                await self._append(b"".join(block))
             del self._pending[:lines]
             self._tell_out(out)
 
