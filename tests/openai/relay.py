@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host"})
 
+Seen = list[tuple[str, str, dict[str, str]]]
+
 
 class Relay:
     """A proxy for one server. `seen` holds method, path and headers of each request."""
@@ -20,9 +22,11 @@ class Relay:
     def __init__(self, target: str, rewrite: Callable[[str], str] = str) -> None:
         self.target = urlsplit(target)
         self.rewrite = rewrite
-        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.seen: Seen = []
         self.lose = 0
         """Answers that are still to be lost."""
+        self.loses: Callable[[Seen], bool] = lambda _: False
+        """Whether the answer to the latest of these requests is lost."""
         relay = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,6 +54,7 @@ class Relay:
         """One request and its answer."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append((request.command, request.path, headers))
+        lost = self.loses(self.seen)
         body = request.rfile.read(int(headers.get("content-length", 0)))
         kept = {name: value for name, value in headers.items() if name not in HOP}
         onward = http.client.HTTPConnection(self.target.netloc, timeout=120)
@@ -58,8 +63,8 @@ class Relay:
         )
         answer = onward.getresponse()
         data = answer.read()
-        if self.lose > 0:
-            self.lose -= 1
+        if self.lose > 0 or lost:
+            self.lose -= self.lose > 0
             request.close_connection = True
             request.connection.close()
             return
