@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import azure.functions as func
 from azurefunctions.extensions.bindings import blob
 
+from workers.api.dashboard import page
 from workers.api.http import AnyReply, HttpCall, repeated_in
 from workers.ports import Received
 from workers.service import BLOBS, BUS, OneService
@@ -99,6 +100,13 @@ async def openai(req: func.HttpRequest) -> func.HttpResponse:
     """The OpenAI Batch API."""
     path = f"{req.route_params['door']}/{req.route_params.get('path') or ''}"
     return _answer(await (await service()).openai.answer(_call(req, path)))
+
+
+# Files without data: what they ask for needs a key.
+@app.route("dashboard/{*path}", methods=list(func.HttpMethod), auth_level=func.AuthLevel.ANONYMOUS)
+async def dashboard(req: func.HttpRequest) -> func.HttpResponse:
+    """The page that shows jobs and deployments."""
+    return _answer(page.answer(_call(req, req.route_params.get("path") or "")))
 
 
 @app.route("{*path}", methods=list(func.HttpMethod))

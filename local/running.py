@@ -189,7 +189,9 @@ async def _job(
                 await drop(container, file, given.options)
                 shown.tell(f"dropped {file.name} into the container {CONTAINER}")
             interrupts.gentle = True
-            headers = {HEADER: function_key(given.data)}
+            key = function_key(given.data)
+            shown.tell(f"watch it at {await running.hosts.up()}/dashboard#key={key}")
+            headers = {HEADER: key}
             async with aiohttp.ClientSession(timeout=TIMEOUT, headers=headers) as session:
                 asker = Asker(session, running.hosts)
                 last = await _follow(arriving, asker, shown, interrupts.asked)

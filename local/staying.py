@@ -17,6 +17,7 @@ GUIDE = """\
 storage       {storage}
 Service Bus   {service_bus}
 endpoint      {endpoint}
+Dashboard     {dashboard}
 HTTP          {http}/api/jobs (with the header x-functions-key: {function_key})
 OpenAI API    {http}/v1 (with the API key {api_key})
 data          {data}
@@ -115,8 +116,10 @@ async def _stay(given: argparse.Namespace) -> None:
 
 async def _where(running: Stack, options: StackOptions) -> dict[str, str | None]:
     """What to connect to, and with which keys; `endpoint` is null where DEPLOYMENTS says it."""
+    http = await running.hosts.up()
     return {
-        "http": await running.hosts.up(),
+        "http": http,
+        "dashboard": f"{http}/dashboard#key={options.key}",
         "api_key": options.api_key,
         "function_key": options.key,
         "storage": running.storage,

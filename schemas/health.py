@@ -41,6 +41,13 @@ class DeploymentStatus(BaseModel):
     kind: str
     requests_per_minute: float | None
     tokens_per_minute: float | None
+    granted: float | None = Field(
+        default=None,
+        description="part of its quota that processes hold now, 0 to 1; null where none does",
+    )
+    headroom: float | None = Field(
+        default=None, description="part of its quota that is used, as its 429s have taught"
+    )
     processes: int = Field(description="that told of it within the last 30 s")
     breaker: BreakerState | None = Field(
         description="the worst of what the processes found; null where none asks it now"

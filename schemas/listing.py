@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.jobs import Asked, Door, Job, JobStatus, Reason
 from schemas.tenants import DEFAULT_TENANT, TenantName
@@ -90,3 +90,14 @@ def entry_of(what: Job | Rejection) -> IndexEntry:
         metadata=what.metadata,
         created=what.created,
     )
+
+
+class ResultLink(BaseModel):
+    """An entry of `POST /api/jobs/{id}/links`: whoever has the URL reads the file until then."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    bytes: int
+    url: str
+    expires: str

@@ -35,7 +35,9 @@ def build(
     key: str | None,
 ) -> web.Application:
     """The host's web application. Without a `key`, all may call, as under `func start`."""
-    application = web.Application(client_max_size=_body_limit(), middlewares=[_limited])
+    application = web.Application(
+        client_max_size=_body_limit(), middlewares=[_limited, _own_origin]
+    )
     # The host's own come first: a function's route for everything takes none of them.
     application.router.add_get("/admin/host/status", _status)
     application.router.add_post("/admin/functions/{name}", _run_timer(timers, key))
@@ -68,6 +70,31 @@ async def _limited(
     size = sum(len(name) + len(value) + 4 for name, value in headers)
     if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
         return web.Response(status=431)
+    return await handler(request)
+
+
+# What a page may name this host by; a page of somebody else's may have its name lead here too.
+_HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_OWN = frozenset({"same-origin", "none"})
+
+
+@web.middleware
+async def _own_origin(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what a browser asks for the page of another site, whatever the method.
+
+    Browsers say whose page asks (https://www.w3.org/TR/fetch-metadata/), and the name that they
+    looked up. Programs that are no browsers say nothing of it, and may call.
+    """
+    name = re.sub(r":[0-9]+$", "", request.host).lower()
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    if name not in _HERE:
+        return web.Response(status=403, text=f"call this host localhost, not {name[:100]!r}\n")
+    foreign = origin is not None and origin.partition("://")[2].lower() != request.host.lower()
+    if foreign or (site is not None and site not in _OWN):
+        return web.Response(status=403, text="another site's page may not call this host\n")
     return await handler(request)
 
 

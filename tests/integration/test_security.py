@@ -341,6 +341,7 @@ def test_every_http_door_needs_a_function_key_or_looks_at_keys_itself() -> None:
     assert doors_found == {
         "{*path}": "function",
         "{door:regex(^(v1|openai)$)}/{*path}": "anonymous",
+        "dashboard/{*path}": "anonymous",
     }
 
 

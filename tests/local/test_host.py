@@ -9,8 +9,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from azure.storage.blob.aio import ContainerClient
 
+from local.host.http_triggers import _own_origin
 from local.host.invoking import EXIT_TIMED_OUT
 from local.servicebus import Server, serve
 
@@ -278,3 +280,45 @@ async def test_what_is_missing_is_named_in_one_line(settings: dict[str, str], na
     assert line.startswith("error: ")
     assert named in line
     assert str(os.getpid()) not in line
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Host": "evil.example"}, False),
+        ({"Host": "evil.example:7071", "Sec-Fetch-Site": "same-origin"}, False),
+        ({"Host": "localhost.evil.example"}, False),
+        ({"Host": "LOCALHOST:7071"}, True),
+        ({"Host": "[::1]:7071"}, True),
+    ],
+)
+async def test_no_page_of_another_site_reaches_a_host(
+    method: str, headers: dict[str, str], allowed: bool
+) -> None:
+    """By a form or script of its own, nor by having its name lead here (DNS rebinding)."""
+    application = web.Application(middlewares=[_own_origin])
+
+    async def here(_request: web.Request) -> web.Response:
+        return web.Response(text="here")
+
+    application.router.add_route("*", "/{path:.*}", here)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/jobs"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, url, headers=headers) as reply,
+        ):
+            assert (reply.status == 200) is allowed, await reply.text()
+    finally:
+        await runner.cleanup()

@@ -94,7 +94,11 @@ def test_the_function_app_is_indexed_as_azure_would(runtime: Path) -> None:
     schedules = {each["schedule"] for each in triggers.values() if "schedule" in each}
     assert "%NIGHTLY_SCHEDULE%" in schedules
     routes = {each["route"]: each["authLevel"] for each in triggers.values() if "route" in each}
-    assert routes == {"{*path}": "FUNCTION", "{door:regex(^(v1|openai)$)}/{*path}": "ANONYMOUS"}
+    assert routes == {
+        "{*path}": "FUNCTION",
+        "{door:regex(^(v1|openai)$)}/{*path}": "ANONYMOUS",
+        "dashboard/{*path}": "ANONYMOUS",
+    }
 
 
 def test_a_mistake_is_found_by_microsofts_worker(runtime: Path, tmp_path: Path) -> None:

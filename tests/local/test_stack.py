@@ -83,14 +83,17 @@ async def test_up_tells_scripts_where_everything_is_in_a_line(tmp_path: Path) ->
     async with asyncio.timeout(DEADLINE):
         told = json.loads(await process.stdout.readline())
         assert set(told) == {
-            *("http", "api_key", "function_key", "storage", "service_bus", "endpoint")
+            *("http", "dashboard", "api_key", "function_key", "storage", "service_bus", "endpoint")
         }
+        assert told["dashboard"] == f"{told['http']}/dashboard#key={told['function_key']}"
         headers = {"authorization": f"Bearer {told['api_key']}"}
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{told['http']}/v1/models", headers=headers) as response,
         ):
             assert response.status == 200, "the key is known beside those of API_KEYS"
+        async with aiohttp.ClientSession() as session, session.get(told["dashboard"]) as page:
+            assert (page.status, page.content_type) == (200, "text/html"), "it needs no key"
         process.send_signal(signal.SIGTERM)
         rest, _ = await process.communicate()
     assert (rest, process.returncode) == (b"", 0)

@@ -87,7 +87,15 @@ class DeploymentsApi:
         await self._transitions.take(job, tried)
 
     async def _status(self, deployment: Deployment, most: int | None = None) -> DeploymentStatus:
-        return summed(deployment, await self._board.told(deployment.name, self._clock(), most))
+        now = self._clock()
+        told = summed(deployment, await self._board.told(deployment.name, now, most))
+        if deployment.requests_per_minute is None and deployment.tokens_per_minute is None:
+            return told
+        granted = await self._board.granted(deployment.name, now)
+        if granted is None:
+            return told
+        held, used = granted
+        return told.model_copy(update={"granted": round(held, 3), "headroom": round(used, 3)})
 
 
 def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> DeploymentStatus:

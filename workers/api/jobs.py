@@ -15,10 +15,12 @@ from workers.api.asking import asked_by
 from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
 from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply, unless_known
+from workers.api.links import ResultLinks
 from workers.api.routing import (
     Act,
     Action,
     CreateJob,
+    CreateLinks,
     ListDeployments,
     ListJobs,
     Probe,
@@ -54,6 +56,7 @@ class Api:
         *,
         deployments: DeploymentsApi,
         health: HealthApi,
+        links: ResultLinks,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -62,6 +65,7 @@ class Api:
         self._doors = doors
         self._deployments = deployments
         self._health = health
+        self._links = links
         self._history = history
         self._clock = clock
 
@@ -82,6 +86,9 @@ class Api:
             case ReadErrors(id=job):
                 told = await self._known(job)
                 return _whole_list(advised(told.codes or {}))
+            case CreateLinks(id=job):
+                await self._known(job)
+                return _whole_list(await self._links.of(job))
             case Act(id=job, action=action):
                 return await self._act(job, action)
             case ListDeployments():

@@ -11,6 +11,7 @@ from schemas import openai
 from schemas.health import DeploymentStatus, ServiceHealth
 from schemas.history import ErrorCount, Sample
 from schemas.jobs import JobStatus
+from schemas.listing import ResultLink
 from schemas.messages import JobRequest
 from schemas.results import Manifest
 from workers.api import routing
@@ -65,6 +66,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     routing.ReadJob: Exchange(JobStatus),
     routing.ReadSamples: Exchange(Sample, listed=True),
     routing.ReadErrors: Exchange(ErrorCount, listed=True),
+    routing.CreateLinks: Exchange(ResultLink, listed=True),
     routing.Act: Exchange(JobStatus, code=202),
     routing.ListDeployments: Exchange(DeploymentStatus, listed=True),
     routing.Probe: Exchange(DeploymentStatus, code=202),

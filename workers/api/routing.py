@@ -44,6 +44,9 @@ class ListJobs(Operation):
     input: str | None = Field(default=None, description="container/name")
     created_after: _Time | None = Field(default=None, description="ISO 8601, or epoch seconds")
     created_before: _Time | None = Field(default=None, description="ISO 8601, or epoch seconds")
+    waits_for: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="the reason of the status's `waiting`"
+    )
     metadata: dict[str, str] = Field(default_factory=dict, description="metadata_{name}={value}")
 
     @property
@@ -63,7 +66,8 @@ class ListJobs(Operation):
 
     def takes(self, told: JobStatus) -> bool:
         """Whether a job fits the filters as it stands now."""
-        return self.state in (None, told.state)
+        waits = told.waiting["reason"] if told.waiting else None
+        return self.state in (None, told.state) and self.waits_for in (None, waits)
 
 
 class CreateJob(Operation):
@@ -87,6 +91,12 @@ class ReadSamples(Operation):
 
 class ReadErrors(Operation):
     """`GET /api/jobs/{id}/errors`: rows in error by code, and what to do about them."""
+
+    id: JobId
+
+
+class CreateLinks(Operation):
+    """`POST /api/jobs/{id}/links`: links to the results of a job that has ended, for minutes."""
 
     id: JobId
 
@@ -118,6 +128,7 @@ JobsOperation = (
     | ReadJob
     | ReadSamples
     | ReadErrors
+    | CreateLinks
     | Act
     | ListDeployments
     | Probe
@@ -130,6 +141,7 @@ ROUTES: Final = routes(
     ("GET", "/api/jobs/{id}", ReadJob),
     ("GET", "/api/jobs/{id}/samples", ReadSamples),
     ("GET", "/api/jobs/{id}/errors", ReadErrors),
+    ("POST", "/api/jobs/{id}/links", CreateLinks),
     ("POST", "/api/jobs/{id}/(?P<action>cancel|pause|resume)", Act),
     ("GET", "/api/deployments", ListDeployments),
     ("POST", "/api/deployments/{name}/probe", Probe),

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from schemas.health import DeploymentHealth
 from workers.errors import BlobChanged, BlobExists, BlobMissing, Unavailable, first_of
 from workers.ports import BlobInfo, BlobRef, Blobs
+from workers.quota.ledger import quota_ref
+from workers.quota.shares import Book
 
 FRESH_SECONDS: Final = 30.0
 """Seconds for which a process's word counts: it is renewed every 10 s while there is work."""
@@ -51,6 +53,16 @@ class HealthBoard:
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
         return [health for task in tasks if (health := task.result()) is not None]
+
+    async def granted(self, deployment: str, now: float) -> tuple[float, float] | None:
+        """The parts of a quota that are held and that are used; None where nobody asks it."""
+        try:
+            stored = await self._blobs.read(quota_ref(self._container, deployment))
+        except BlobMissing:
+            return None
+        book = Book.load(stored.data)
+        held = [] if book is None else [h.share for h in book.holders.values() if h.expires > now]
+        return (sum(held), min(book.requests, book.tokens)) if book and held else None
 
     async def forget(self, deployment: str, now: float) -> None:
         """Remove the words of processes that have long ended."""

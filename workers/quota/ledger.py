@@ -182,7 +182,12 @@ class Ledger:
         await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
 
     def _ref(self, deployment: str) -> BlobRef:
-        return BlobRef(self._container, f"quota/{deployment}.json")
+        return quota_ref(self._container, deployment)
+
+
+def quota_ref(container: str, deployment: str) -> BlobRef:
+    """The ledger of a deployment's quota."""
+    return BlobRef(container, f"quota/{deployment}.json")
 
 
 def _book(ref: BlobRef, stored: Stored) -> Book:

@@ -25,6 +25,7 @@ from workers.api.acting import JobActions
 from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
 from workers.api.jobs import Api
+from workers.api.links import ResultLinks
 from workers.api.openai.door import OpenAiDoor
 from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
@@ -142,7 +143,7 @@ def compose(
     actions = JobActions(store, transitions, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
     jobs = Jobs(store, index, doors, intake, actions, outbox)
-    api = _api(jobs, history, deployments, bus, clock)
+    api = _api(jobs, history, deployments, bus, transfers, settings=settings, clock=clock)
     openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)
     telemetry.watch(partial(_standing, dispatcher, runner, ledger))
@@ -157,12 +158,17 @@ def _api(
     history: History,
     deployments: DeploymentsApi,
     bus: Bus,
+    transfers: Transfers,
+    *,
+    settings: Settings,
     clock: Callable[[], float],
 ) -> Api:
+    may_link = settings.downloads != "body"
     return Api(
         *(jobs.store, jobs.actions, jobs.index, history, jobs.doors),
         deployments=deployments,
         health=HealthApi(jobs.store, bus, deployments, clock=clock),
+        links=ResultLinks(jobs.store, transfers, allowed=may_link, clock=clock),
         clock=clock,
     )
 

@@ -1,0 +1,50 @@
+"""A service with a job in each state that the dashboard shows."""
+
+from tests.doubles.service import Bench
+from workers.jobs.outbox import SHARDS
+
+ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
+
+
+async def completed(service: Bench, name: str = "fine.jsonl") -> str:
+    ended = await service.run(ROWS, name)
+    return str(ended.manifest["job"])
+
+
+async def with_errors(service: Bench, name: str = "half.jsonl") -> str:
+    ended = await service.run(ROWS + b'{"nothing": 1}\n{"prompt": ""}\n', name)
+    return str(ended.manifest["job"])
+
+
+async def failed(service: Bench, name: str = "table.csv.jsonl") -> str:
+    ended = await service.run(b"a,b\n1,2\n", name)
+    return str(ended.manifest["job"])
+
+
+async def rejected(service: Bench) -> None:
+    await service.say({"container": "inputs", "name": "missing.jsonl"})
+    await service.settle()
+
+
+async def begun(service: Bench, name: str = "long.jsonl", rows: int = 5000) -> str:
+    """A job whose first shards are done, and no others."""
+    await service.drop(b'{"prompt": "p"}\n' * rows, name)
+    await service.announce(name)
+    seen = 0
+
+    def stop(delivery: object) -> bool:
+        nonlocal seen
+        seen += getattr(delivery, "queue", "") == SHARDS
+        return seen > 3
+
+    await service.settle(stop=stop)
+    told = service.events[-1]["data"]
+    assert told["state"] == "in_progress", told
+    return str(told["job"])
+
+
+async def acted(service: Bench, action: str, name: str) -> str:
+    job = await begun(service, name)
+    reply = await service.ask("POST", f"/api/jobs/{job}/{action}")
+    assert reply.code == 202, reply.body
+    return job

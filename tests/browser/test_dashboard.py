@@ -1,0 +1,366 @@
+"""The dashboard as people meet it: what it shows, how it is operated, what it survives."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from schemas.outcomes import Outcome
+from tests.browser import states
+from tests.browser.conftest import KEY, Site, Tab
+from tests.doubles.service import Answering
+
+AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.jsonl'
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds on a page as it stands."""
+    await page.evaluate(AXE.read_text("utf-8"))
+    found: dict[str, Any] = await page.evaluate(
+        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',"
+        " 'best-practice']})"
+    )
+    return [
+        f"{each['id']}: {node['html'][:120]} {node['failureSummary']}"
+        for each in found["violations"]
+        for node in each["nodes"]
+    ]
+
+
+def row(page: Page, name: str) -> Any:
+    return page.get_by_role("region", name="Jobs").get_by_role("row").filter(has_text=name)
+
+
+# -- access
+
+
+async def test_the_key_leaves_the_address_at_once_and_travels_in_the_header_alone(
+    tab: Tab, site: Site
+) -> None:
+    urls: list[str] = []
+    tab.page.on("request", lambda request: urls.append(request.url))
+    await tab.open()
+    await tab.settled()
+    assert "key" not in tab.page.url
+    assert KEY not in await tab.page.content()
+    # The first navigation has the fragment in the browser alone: no server sees it.
+    assert [url for url in urls if KEY in url.partition("#")[0]] == []
+    assert {path.partition("?")[0] for _, path in site.asked} == {"/api/jobs", "/api/deployments"}
+    await tab.page.reload()
+    await tab.settled()
+
+
+async def test_a_wrong_key_is_asked_for_again_and_the_right_one_shows_the_jobs(
+    tab: Tab, site: Site
+) -> None:
+    await states.completed(site.service)
+    await tab.open(key="wrong")
+    await expect(tab.page.get_by_role("alert")).to_contain_text("a key that it knows")
+    assert await violations(tab.page) == []
+    await tab.page.get_by_label("Function key").fill("two words")
+    await tab.page.keyboard.press("Enter")
+    await expect(tab.page.get_by_text("A key has no spaces")).to_be_visible()
+    await tab.page.get_by_label("Function key").fill(KEY)
+    await tab.page.keyboard.press("Enter")
+    await expect(row(tab.page, "fine.jsonl")).to_be_visible()
+    await tab.page.get_by_role("button", name="Use another key").click()
+    await expect(tab.page.get_by_label("Function key")).to_be_visible()
+    assert await tab.page.evaluate("sessionStorage.length") == 0
+
+
+async def test_nothing_but_the_files_of_the_page_runs(tab: Tab) -> None:
+    await tab.open()
+    await tab.settled()
+    with pytest.raises(Exception, match="TrustedHTML"):
+        await tab.page.evaluate("document.body.innerHTML = '<img src=x onerror=alert(1)>'")
+    tab.complaints.clear()
+    await tab.page.evaluate(
+        "document.body.append(Object.assign(document.createElement('style'), {id: 's'}))"
+    )
+    refused = await tab.page.evaluate("fetch('https://example.invalid/').catch((e) => e.name)")
+    assert refused == "TypeError"
+    assert any("Content Security Policy" in each for each in tab.complaints)
+    tab.complaints.clear()
+
+
+# -- what is shown
+
+
+async def test_each_state_is_told_and_what_is_wrong_comes_first(tab: Tab, site: Site) -> None:
+    service = site.service
+    await states.completed(service)
+    await states.with_errors(service)
+    await states.failed(service)
+    await states.rejected(service)
+    await states.begun(service)
+    await states.acted(service, "pause", "later.jsonl")
+    await states.acted(service, "cancel", "never.jsonl")
+    await tab.open()
+    await tab.settled()
+    wanted = {
+        "fine.jsonl": "✓ completed",
+        "half.jsonl": "! completed",
+        "table.csv.jsonl": "✗ failed",
+        "missing.jsonl": "✗ rejected",
+        "long.jsonl": "▶ in progress",
+        "later.jsonl": "⏸ paused",
+        "never.jsonl": "▶ cancelling",
+    }
+    for name, badge in wanted.items():
+        await expect(row(tab.page, name).locator(".badge")).to_have_text(badge)
+    attention = tab.page.get_by_role("region", name="Needs attention")
+    for name, why in {
+        "half.jsonl": "2 of 4 rows have no answer",
+        "table.csv.jsonl": "this is a CSV",
+        "missing.jsonl": "does not exist",
+        "later.jsonl": "until somebody resumes it",
+    }.items():
+        await expect(attention.get_by_role("listitem").filter(has_text=name)).to_contain_text(why)
+    await expect(attention).not_to_contain_text("fine.jsonl")
+    assert await violations(tab.page) == []
+
+
+async def test_a_service_without_jobs_says_so(tab: Tab) -> None:
+    await tab.open()
+    await expect(tab.page.get_by_text("Nothing needs attention")).to_be_visible()
+    await expect(tab.page.get_by_text("No job fits.")).to_be_visible()
+    await tab.page.get_by_text("Night by file").click()
+    await expect(tab.page.get_by_text("No file was left for the night")).to_be_visible()
+
+
+class Refusing(Answering):
+    """An endpoint whose every word is hostile."""
+
+    async def ask(self, task: Any, body: Any) -> Outcome:
+        return Outcome("bad_request", 400, code=HOSTILE[:64], message=HOSTILE)
+
+
+async def test_other_peoples_text_is_never_markup(tab: Tab, site: Site) -> None:
+    site.service.endpoint.ask = Refusing().ask  # type: ignore[method-assign]
+    ended = await site.service.run(
+        states.ROWS, HOSTILE.replace("/", "_"), options={"metadata": {HOSTILE[:60]: HOSTILE}}
+    )
+    await tab.open(f"job={ended.manifest['job']}")
+    await tab.settled()
+    shown = tab.page.get_by_role("heading", name="gnp.jsonl")
+    await expect(shown.locator("bdi")).to_contain_text("<img src=x")
+    await tab.page.get_by_text("Facts").click()
+    await expect(tab.page.locator("dl")).to_contain_text("<script>alert(2)")
+    await expect(tab.page.get_by_role("group", name="Errors")).to_contain_text("<img src=x")
+    assert await tab.page.locator("img, script:not([src]), iframe").count() == 0
+    assert await violations(tab.page) == []
+
+
+async def test_one_job_tells_its_errors_its_use_and_where_its_results_are(
+    tab: Tab, site: Site
+) -> None:
+    job = await states.with_errors(site.service)
+    await tab.open(f"job={job}")
+    errors = tab.page.get_by_role("group", name="Errors")
+    await expect(errors.get_by_role("row")).to_have_count(3)
+    used = tab.page.get_by_role("group", name="Deployments it used").get_by_role("row").last
+    await expect(used.get_by_role("cell")).to_have_text(["2", "0", "14", "10", "0"])
+    link = tab.page.get_by_role("link", name="output.jsonl")
+    href = await link.get_attribute("href")
+    assert href is not None
+    assert href.startswith("https://memory.invalid/results/")
+    assert f"/{job}/output.jsonl" in href
+
+
+async def test_what_is_no_job_is_told(tab: Tab) -> None:
+    await tab.open("job=nobody")
+    await expect(tab.page.get_by_text("there is no such job")).to_be_visible()
+    await tab.page.get_by_role("button", name="Close").click()
+    await expect(tab.page.get_by_text("there is no such job")).to_have_count(0)
+
+
+async def test_filters_and_pages_show_other_jobs(tab: Tab, site: Site) -> None:
+    for number in range(33):
+        await states.completed(site.service, f"{number:02}.jsonl")
+    await states.failed(site.service)
+    await tab.open()
+    await tab.settled()
+    rows = tab.page.get_by_role("region", name="Jobs").get_by_role("row")
+    await expect(rows).to_have_count(31)
+    await tab.page.get_by_role("button", name="Older").click()
+    await expect(rows).to_have_count(5)
+    await tab.page.get_by_role("button", name="Newer").click()
+    await tab.page.get_by_label("State").select_option("failed")
+    await expect(rows).to_have_count(2)
+    await tab.page.get_by_label("Waits for").select_option("outage")
+    await expect(tab.page.get_by_text("No job fits")).to_be_visible()
+
+
+# -- as time goes on
+
+
+async def test_a_running_job_is_followed_to_its_end(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service, rows=2000)
+    await tab.page.clock.install()
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    await expect(shown.locator(".bar-words")).to_contain_text("of 2,000 rows")
+    before = await shown.locator(".bar-words").inner_text()
+    for _ in range(4):
+        site.service.elapsed += 30.0
+        left = 3
+
+        def stop(delivery: Any) -> bool:
+            nonlocal left
+            left -= delivery.queue == "shards"
+            return bool(left < 0)
+
+        await site.service.settle(stop=stop)
+        await tab.page.clock.fast_forward(4000)
+    await expect(shown.locator(".bar-words")).not_to_have_text(before)
+    await expect(shown.locator("figure").first).to_contain_text("rows/s")
+    await site.service.settle()
+    await tab.page.clock.fast_forward(4000)
+    await expect(shown.locator(".bar-words")).to_have_text("2,000 of 2,000 rows")
+    await expect(tab.page.get_by_role("status")).to_have_text("prompts/long.jsonl is now completed")
+    await shown.get_by_text("Rows as a table").click()
+    assert await violations(tab.page) == []
+    asked = len(site.asked)
+    await tab.page.clock.fast_forward(10_000)
+    assert [path for _, path in site.asked[asked:] if job in path] == []
+
+
+async def test_a_hidden_tab_asks_nothing(tab: Tab, site: Site) -> None:
+    await tab.page.clock.install()
+    await tab.open()
+    await tab.settled()
+    hide = "Object.defineProperty(document, 'visibilityState', {value: '%s', configurable: true});"
+    event = "document.dispatchEvent(new Event('visibilitychange'))"
+    await tab.page.evaluate(hide % "hidden" + event)
+    await tab.page.clock.fast_forward(20_000)
+    asked = len(site.asked)
+    await tab.page.clock.fast_forward(600_000)
+    assert len(site.asked) == asked
+    async with tab.page.expect_response("**/api/deployments"):
+        await tab.page.evaluate(hide % "visible" + event)
+
+
+async def test_what_has_not_changed_travels_once(tab: Tab, site: Site) -> None:
+    await states.completed(site.service)
+    await tab.page.clock.install()
+    await tab.open()
+    await tab.settled()
+    async with tab.page.expect_response("**/api/jobs?limit=30") as answer:
+        await tab.page.clock.fast_forward(17_000)
+    assert (await answer.value).status == 304
+    await expect(row(tab.page, "fine.jsonl")).to_be_visible()
+
+
+async def test_a_service_that_is_away_is_told_and_found_again(tab: Tab, site: Site) -> None:
+    await states.completed(site.service)
+    await tab.page.clock.install()
+    await tab.open()
+    await tab.settled()
+    site.away = True
+    await tab.page.clock.fast_forward(17_000)
+    await expect(tab.page.get_by_role("alert")).to_contain_text("cannot be reached")
+    await expect(row(tab.page, "fine.jsonl")).to_be_visible()
+    assert await violations(tab.page) == []
+    # Each failure doubles the time until the next try: after 15 s come 30, then 60.
+    asked = len(site.asked)
+    await tab.page.clock.fast_forward(20_000)
+    assert len(site.asked) == asked
+    site.away = False
+    await tab.page.clock.fast_forward(120_000)
+    await expect(tab.page.get_by_role("alert")).to_have_count(0)
+
+
+# -- as it is operated
+
+
+async def test_a_job_is_cancelled_with_the_keyboard_alone(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service)
+    await tab.open()
+    await tab.settled()
+    page, press = tab.page, tab.page.keyboard.press
+
+    async def tab_to(name: str) -> None:
+        for _ in range(30):
+            await press("Tab")
+            focused = page.locator("a:focus, button:focus")
+            if await focused.count() and name in (await focused.text_content() or ""):
+                return
+        raise AssertionError(f"no {name} within 30 steps")
+
+    await press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the jobs")).to_be_focused()
+    await tab_to("prompts/long.jsonl")
+    await press("Enter")
+    await expect(page.get_by_role("heading", name="prompts/long.jsonl")).to_be_focused()
+    await tab_to("Cancel")
+    await press("Enter")
+    dialog = page.get_by_role("dialog", name="Cancel prompts/long.jsonl?")
+    await expect(dialog).to_be_visible()
+    assert await violations(page) == []
+    await press("Escape")
+    await expect(dialog).to_be_hidden()
+    assert not any(method == "POST" for method, _ in site.asked)
+    await press("Enter")
+    await press("Enter")
+    await expect(page.locator("section.shown .badge")).to_have_text("▶ cancelling")
+    assert ("POST", f"/api/jobs/{job}/cancel") in site.asked
+
+
+async def test_pause_and_resume_are_offered_where_they_are_possible(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service)
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    for action, after in (("Pause", "paused"), ("Resume", "in progress")):
+        await shown.get_by_role("button", name=action).click()
+        await tab.page.get_by_role("dialog").get_by_role("button", name=action).click()
+        await expect(shown.locator(".badge")).to_contain_text(after)
+    await expect(shown.get_by_role("button", name="Resume")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("width", "scale"), [(320, 1.0), (600, 2.0)], ids=["320 px", "200% of 1200 px"]
+)
+async def test_nothing_is_cut_off_on_a_small_screen(
+    browser: Browser, site: Site, width: int, scale: float
+) -> None:
+    job = await states.with_errors(site.service, "a-very-long-name-" * 8 + ".jsonl")
+    context = await browser.new_context(
+        viewport={"width": width, "height": 640}, device_scale_factor=scale
+    )
+    tab = Tab(await context.new_page(), site)
+    await tab.open(f"job={job}")
+    await tab.settled()
+    await expect(tab.page.get_by_role("group", name="Errors")).to_be_visible()
+    assert await tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert await violations(tab.page) == []
+    assert tab.complaints == []
+    await context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_colours_have_contrast_in_light_and_dark(
+    browser: Browser, site: Site, scheme: Any
+) -> None:
+    await states.failed(site.service)
+    job = await states.with_errors(site.service)
+    context = await browser.new_context(color_scheme=scheme, reduced_motion="reduce")
+    tab = Tab(await context.new_page(), site)
+    await tab.open(f"job={job}")
+    await tab.settled()
+    await expect(tab.page.get_by_role("group", name="Errors")).to_be_visible()
+    ground = await tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(246, 247, 249)" if scheme == "light" else "rgb(20, 23, 28)")
+    assert await violations(tab.page) == []
+    await context.close()
+
+
+async def test_what_a_browser_is_given_says_what_it_may_do(site: Site) -> None:
+    """Held here too, where the page has been seen to live with it."""
+    from workers.api.dashboard.page import POLICY
+
+    directives = dict(part.strip().partition(" ")[::2] for part in POLICY.split(";"))
+    assert directives["default-src"] == "'none'"
+    assert json.dumps(directives).count("unsafe") == 0

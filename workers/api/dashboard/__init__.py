@@ -1,0 +1,1 @@
+"""The dashboard: a page of static files, which asks the operations under `/api`."""

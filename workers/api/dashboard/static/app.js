@@ -1,0 +1,215 @@
+// The page: what is known, when it is asked for, and what is shown.
+
+import { ask, Away, forgetKey, Poll, Refused, setKey, takeKey } from "/dashboard/asking.js";
+import { steps } from "/dashboard/charts.js";
+import { details, question } from "/dashboard/details.js";
+import { html, nothing, render } from "/dashboard/lit-html.js";
+import * as lists from "/dashboard/lists.js";
+import { ended, idOf, text } from "/dashboard/words.js";
+
+const LIST_SECONDS = 15;
+const JOB_SECONDS = 3;
+const NIGHTS_SECONDS = 60;
+const PAGE = 30;
+
+const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null };
+const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "" };
+
+const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
+
+/** Do what asks the service; what goes wrong is shown. Gives false where it did. */
+async function attempt(work) {
+  try {
+    await work();
+    page.trouble = null;
+    return true;
+  } catch (error) {
+    if (error instanceof Refused && (error.status === 401 || error.status === 403)) page.wrongKey = true;
+    else if (error instanceof Away) page.trouble = "The service cannot be reached now. What is shown may be old.";
+    else if (error instanceof Refused) page.trouble = error.message;
+    else throw error;
+    return false;
+  } finally {
+    draw();
+  }
+}
+
+const overview = new Poll(LIST_SECONDS, () => page.wrongKey || attempt(async () => {
+  const filtered = Object.values(page.chosen).some(Boolean) || known.after.length;
+  const own = { limit: PAGE, ...page.chosen, after: known.after.at(-1) };
+  const [newest, listed, deployments] = await Promise.all([
+    ask(`/api/jobs?limit=${PAGE}`), filtered ? ask(`/api/jobs?${query(own)}`) : null, ask("/api/deployments"),
+  ]);
+  known.jobs = newest.data;
+  known.listed = listed ?? newest;
+  known.deployments = deployments.data;
+}));
+
+const nightly = new Poll(NIGHTS_SECONDS, () => page.wrongKey || attempt(async () => {
+  known.nights = (await ask("/api/jobs?limit=100&door=nightly")).data;
+}));
+
+const one = new Poll(JOB_SECONDS, () => page.wrongKey || attempt(() => look(page.shown)));
+
+async function look(shown) {
+  if (!shown) return;
+  const path = `/api/jobs/${encodeURIComponent(shown.id)}`;
+  try {
+    const job = await ask(path);
+    if (shown.job && shown.job.state !== job.state) announce(job);
+    shown.job = job;
+    if (job.job) await more(shown, path);
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status === 401) throw error;
+    shown.refusal = error.message;
+  }
+  if (shown.refusal || ended(shown.job)) one.stop();
+}
+
+async function more(shown, path) {
+  const told = await ask(`${path}/samples${shown.after ? `?after=${shown.after}` : ""}`);
+  shown.samples.push(...told.data);
+  shown.after = told.after;
+  shown.points = steps(shown.samples, Date.parse(shown.job.started) / 1000);
+  if (Object.keys(shown.job.codes ?? {}).length) shown.errors = (await ask(`${path}/errors`)).data;
+  if (ended(shown.job) && !shown.files) shown.files = await links(path);
+}
+
+/** Links to the results; none where the service gives none. */
+async function links(path) {
+  try {
+    return (await ask(`${path}/links`, "POST")).data;
+  } catch (error) {
+    if (error instanceof Refused && error.status !== 401) return [];
+    throw error;
+  }
+}
+
+function announce(job) {
+  document.getElementById("announcer").textContent = `${job.input ?? "The job"} is now ${job.state.replace("_", " ")}`;
+}
+
+function choose() {
+  const id = new URLSearchParams(location.hash.slice(1)).get("job");
+  if (id === (page.shown?.id ?? null)) return;
+  one.stop();
+  page.shown = id ? { id, samples: [], points: [], after: 0 } : null;
+  draw();
+  if (!page.shown) return;
+  document.getElementById("chosen")?.focus();
+  one.start();
+}
+
+const close = () => { location.hash = ""; };
+
+function act(action, job) {
+  page.asked = { action, job };
+  draw();
+  document.getElementById("confirm").showModal();
+}
+
+async function confirmed() {
+  const { action, job } = page.asked;
+  document.getElementById("confirm").close();
+  await attempt(() => ask(`/api/jobs/${encodeURIComponent(job.job)}/${action}`, "POST"));
+  one.start();
+  overview.soon();
+}
+
+async function probe(name) {
+  await attempt(() => ask(`/api/deployments/${encodeURIComponent(name)}/probe`, "POST"));
+  overview.soon();
+}
+
+function filter(name, value) {
+  page.chosen = { ...page.chosen, [name]: value };
+  known.after = [];
+  overview.soon();
+}
+
+function turn(after) {
+  known.after = after;
+  overview.soon();
+}
+
+function enter(event) {
+  event.preventDefault();
+  const given = event.target.elements.key;
+  page.told = setKey(given.value.trim()) ? "" : "A key has no spaces and no other letters than those of ASCII.";
+  given.value = "";
+  if (!page.told) {
+    page.wrongKey = false;
+    overview.start();
+    if (page.shown) one.start();
+  }
+  draw();
+}
+
+function leave() {
+  forgetKey();
+  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null });
+  page.wrongKey = true;
+  page.shown = page.shown && { id: page.shown.id, samples: [], points: [], after: 0 };
+  draw();
+}
+
+function view() {
+  if (page.wrongKey) return keyForm();
+  const { shown } = page;
+  return html`${header()}
+    <main id="main" tabindex="-1">
+      ${page.trouble ? html`<p class="trouble" role="alert">${text(page.trouble, 500)}</p>` : nothing}
+      <section aria-labelledby="wrong"><h2 id="wrong">Needs attention</h2>
+        ${lists.attention(known.jobs, known.deployments, probe)}</section>
+      ${shown ? html`<section class="shown" aria-labelledby="chosen">${details(shown, act, close)}</section>` : nothing}
+      <section aria-labelledby="jobs"><h2 id="jobs">Jobs</h2>
+        ${lists.filters(page.chosen, filter)} ${lists.jobs(known.listed?.data, known.listed?.has_more, shown?.id)} ${pages()}</section>
+      <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments)}</section>
+      <section aria-labelledby="nights"><h2 id="nights">Nightly runs</h2>
+        <details @toggle=${(event) => (event.target.open ? nightly.start() : nightly.stop())}>
+          <summary>Night by file</summary>${lists.nights(known.nights)}</details></section>
+    </main>${dialog()}`;
+}
+
+function header() {
+  return html`<header><h1>Batch jobs</h1>
+    <span class="muted" data-live>${page.trouble ? "not up to date" : known.jobs ? "up to date" : "connecting…"}</span>
+    <button type="button" @click=${leave}>Use another key</button></header>`;
+}
+
+function keyForm() {
+  return html`<main id="main" class="enter"><h1>Batch jobs</h1>
+    <form @submit=${enter}><label for="key">Function key</label>
+      <input id="key" name="key" type="password" autocomplete="off" required aria-describedby="hint">
+      <p id="hint" class="muted">A named key of the host, not the master key. It stays in this tab.</p>
+      ${page.told ? html`<p class="bad-text" role="alert">${page.told}</p>` : nothing}
+      <p role="alert">The service asks for a key that it knows.</p>
+      <button type="submit">Show the jobs</button></form></main>`;
+}
+
+function pages() {
+  const { listed, after } = known;
+  if (!listed) return nothing;
+  return html`<p class="pages">
+    ${after.length ? html`<button type="button" @click=${() => turn(after.slice(0, -1))}>Newer</button>` : nothing}
+    ${listed.has_more ? html`<button type="button" @click=${() => turn([...after, listed.last_id])}>Older</button>` : nothing}</p>`;
+}
+
+function dialog() {
+  const { action, job } = page.asked ?? {};
+  const [label, words] = action ? question(action) : ["", ""];
+  return html`<dialog id="confirm" aria-labelledby="sure">
+    <h2 id="sure">${label} ${job ? text(job.input || idOf(job), 80) : nothing}?</h2><p>${words}</p>
+    <p class="actions"><button type="button" class="main" @click=${confirmed}>${label}</button>
+      <button type="button" @click=${() => document.getElementById("confirm").close()}>Leave it</button></p></dialog>`;
+}
+
+const root = document.getElementById("app");
+root.replaceChildren();
+const draw = () => render(view(), root);
+
+takeKey();
+addEventListener("hashchange", () => { takeKey(); choose(); });
+draw();
+overview.start();
+choose();

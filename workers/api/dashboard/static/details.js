@@ -1,0 +1,96 @@
+// One job: how far, how fast, why it waits, what went wrong, what can be done.
+
+import { bar, chart, LATENCY } from "/dashboard/charts.js";
+import { html, nothing } from "/dashboard/lit-html.js";
+import { late } from "/dashboard/lists.js";
+import { badge, count, doneRows, duration, ended, idOf, short, text, time } from "/dashboard/words.js";
+
+const ACTIONS = {
+  cancel: ["Cancel", "Rows that were not asked yet get no answer. Those that were are kept.",
+           (job) => !ended(job) && !["cancelling", "expiring", "failing", "finalizing"].includes(job.state)],
+  pause: ["Pause", "No more rows are asked until the job is resumed. Its completion window goes on.",
+          (job) => job.state === "in_progress"],
+  resume: ["Resume", "Its rows are asked again.", (job) => job.state === "paused"],
+};
+export const question = (action) => ACTIONS[action];
+
+export function details(shown, act, close) {
+  const { job, refusal } = shown;
+  // One template whatever is known: the heading has the focus while the rest arrives.
+  return html`<div class="head"><h2 id="chosen" tabindex="-1">${job ? text(job.input || idOf(job), 120) : "Job"}</h2>
+      <button type="button" @click=${close}>Close</button></div>
+    ${refusal ? html`<p class="bad-text">${text(refusal)}</p>` : job ? body(shown, act) : html`<p class="muted">Loading…</p>`}`;
+}
+
+function body({ job, points, errors, files }, act) {
+  return html`<p>${badge(job)} <code>${text(idOf(job))}</code></p>
+    ${job.reason ? html`<p class="why"><strong>${text(job.reason.code)}</strong>: ${text(job.reason.message, 2000)}</p>` : nothing}
+    ${bar(job)} ${speed(job)} ${waiting(job)}
+    <p class="actions">${Object.entries(ACTIONS).filter(([, each]) => job.job && each[2](job)).map(([name, [label]]) =>
+      html`<button type="button" @click=${() => act(name, job)}>${label}</button> `)}</p>
+    ${downloads(job, files)} ${facts(job)} ${series(points)} ${wrong(errors)} ${used(job)}`;
+}
+
+function speed(job) {
+  if (ended(job) || job.rate == null) return nothing;
+  const basis = job.basis === "measured" ? "measured over the last minute" : "the most that the quotas allow";
+  const left = job.seconds_left == null ? nothing : html`<strong>${duration(job.seconds_left)} left</strong> at `;
+  return html`<p>${left}${short(job.rate)} rows/s (${basis})${job.expires ? html`; its window ends at ${time(job.expires)}` : nothing}.
+    ${late(job) ? html`<strong class="bad-text">It will miss that by ${duration(late(job))}: raise a quota, or cancel what can wait.</strong>` : nothing}</p>`;
+}
+
+function waiting({ waiting: wait }) {
+  if (!wait) return nothing;
+  return html`<p class="why">It waits for <strong>${text(wait.reason)}</strong>${wait.deployment ? html` of ${text(wait.deployment)}` : nothing},
+    since ${time(wait.since)}${wait.until ? html`, until ${time(wait.until)}` : nothing}.${wait.message ? html` ${text(wait.message)}` : nothing}</p>`;
+}
+
+function downloads(job, files) {
+  if (!ended(job) || !job.results) return nothing;
+  const links = (files ?? []).filter(({ url }) => /^https?:$/.test(new URL(url, location).protocol));
+  if (!links.length) return html`<p>Its results are in <code>${text(job.results)}</code>.</p>`;
+  return html`<h3>Downloads</h3><ul class="files">${links.map(({ name, url, bytes }) => html`<li>
+    <a href=${url} rel="noreferrer">${text(name)}</a> <span class="muted">${short(bytes)}B</span></li>`)}</ul>
+    <p class="muted">Links hold for some minutes; open the job again for new ones.</p>`;
+}
+
+function facts(job) {
+  const told = [
+    ["Tenant", text(job.tenant)], ["Door", text(job.door)], ["Priority", text(job.priority)],
+    ["Created", time(job.created)], ["Started", time(job.started)], ["Ended", time(job.ended)],
+    ["Tokens", job.tokens ? `${count(job.tokens.prompt)} prompt, ${count(job.tokens.completion)} completion` : "–"],
+    ["Rows", job.counts ? `${count(doneRows(job))} of ${count(job.counts.total)} done, ${count(job.counts.succeeded)} succeeded` : "–"],
+    ...Object.entries(job.metadata ?? {}).map(([name, value]) => [text(name, 64), text(value)]),
+  ];
+  return html`<details><summary>Facts</summary><dl>${told.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl></details>`;
+}
+
+function series(points) {
+  if (!points || points.length < 2) return nothing;
+  return html`<h3>Over time</h3><div class="charts">
+    ${chart("Rows", "rows/s", points, [["rows", "rows/s", "one"]])}
+    ${chart("Tokens", "tokens/s", points, [["tokens", "tokens/s", "one"]])}
+    ${chart("429s", "a minute", points, [["refusals", "429s", "three"]])}
+    ${chart("Latency", "of answers", points, LATENCY, duration)}</div>`;
+}
+
+function wrong(errors) {
+  if (!errors?.length) return nothing;
+  return html`<h3>Errors</h3><div class="scroll" role="group" tabindex="0" aria-label="Errors"><table>
+    <caption class="unseen">Rows in error by code</caption>
+    <thead><tr><th scope="col">Code</th><th scope="col">Rows</th><th scope="col">First line</th><th scope="col">What to do</th></tr></thead>
+    <tbody>${errors.map((each) => html`<tr><th scope="row"><code>${text(each.code)}</code></th><td>${count(each.rows)}</td>
+      <td>${each.line == null ? "–" : count(each.line)}</td><td class="words">${text(each.advice, 400)}</td></tr>`)}</tbody></table></div>`;
+}
+
+function used(job) {
+  const use = Object.entries(job.use ?? {});
+  if (!use.length) return nothing;
+  return html`<h3>Deployments it used</h3><div class="scroll" role="group" tabindex="0" aria-label="Deployments it used"><table>
+    <caption class="unseen">Calls by deployment</caption>
+    <thead><tr><th scope="col">Deployment</th><th scope="col">Calls</th><th scope="col">429s</th><th scope="col">Prompt tokens</th>
+      <th scope="col">Completion tokens</th><th scope="col">Calls without tokens told</th></tr></thead>
+    <tbody>${use.map(([name, each]) => html`<tr><th scope="row">${text(name)}</th><td>${count(each.calls)}</td>
+      <td>${count(each.outcomes?.throttled)}</td><td>${count(each.prompt_tokens)}</td><td>${count(each.completion_tokens)}</td>
+      <td>${count(each.unmetered_calls)}</td></tr>`)}</tbody></table></div>`;
+}
