@@ -47,6 +47,7 @@ DECIDES = (
     "workers.api.routing",
     "workers.api.openai.estimating",
     "workers.api.access",
+    "workers.api.guessing",
     "workers.api.asking",
     "workers.api.openapi",
     "workers.api.openai.operations",

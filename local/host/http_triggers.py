@@ -187,13 +187,21 @@ def _request_datum(request: web.Request, body: bytes) -> Datum:
         {
             "method": Datum(request.method, "string"),
             "url": Datum(str(request.url), "string"),
-            "headers": _texts(request.headers),
+            "headers": _texts(_fronted(request)),
             "query": _texts(request.query),
             "params": _texts(request.match_info),
             "body": Datum(body, "bytes"),
         },
         "http",
     )
+
+
+def _fronted(request: web.Request) -> Mapping[str, str]:
+    """The headers with the caller's address, as App Service's front end overwrites it."""
+    host, port, *_ = (request.transport and request.transport.get_extra_info("peername")) or ("", 0)
+    headers = request.headers.copy()
+    headers["client-ip"] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return headers
 
 
 def _texts(values: Mapping[str, str]) -> dict[str, Datum]:

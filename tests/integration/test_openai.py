@@ -15,6 +15,7 @@ from yarl import URL
 from local import keys
 from tests.api.hostile import SECRET, hostile, is_refusal
 from tests.integration.processes import CHAT_MODEL, Processes, processes, until
+from workers.api.guessing import FREE_GUESSES
 
 API_KEY = secrets.token_urlsafe()
 
@@ -73,6 +74,24 @@ async def test_hostile_requests_are_refused_over_the_wire_too(running: Processes
     for line in running.log:
         assert SECRET not in line
         assert API_KEY not in line
+
+
+async def test_who_guesses_keys_is_told_to_wait_whatever_address_he_says(
+    running: Processes,
+) -> None:
+    base = await running.hosts.up()
+    async with aiohttp.ClientSession() as http:
+
+        async def ask(key: str, number: int) -> int:
+            made_up = {"client-ip": f"9.9.9.{number}:1", "x-forwarded-for": f"8.8.8.{number}"}
+            headers = {"authorization": f"Bearer {key}", **made_up}
+            async with http.get(f"{base}/v1/files", headers=headers) as answer:
+                return answer.status
+
+        statuses = [await ask(f"guess-{number}", number) for number in range(40)]
+        assert statuses[:FREE_GUESSES] == [401] * FREE_GUESSES
+        assert 429 in statuses[FREE_GUESSES:]
+        assert await ask(API_KEY, 0) == 200
 
 
 async def completed(client: AsyncOpenAI, batch_id: str) -> object:

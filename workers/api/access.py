@@ -11,6 +11,7 @@ from workers.api.http import HttpRefusal
 
 LEEWAY_SECONDS: Final = 60.0
 """By which the clock of who signs a token may be ahead."""
+WRONG_KEY: Final = "invalid_api_key"
 _BEARER: Final = "bearer "
 _TOKEN: Final = re.compile(
     r"[A-Za-z0-9_-]{10,4096}\.[A-Za-z0-9_-]{10,12000}\.[A-Za-z0-9_-]{10,2048}"
@@ -78,7 +79,7 @@ def refusal(headers: Mapping[str, str], *, closed: bool) -> HttpRefusal:
             "no API key was sent: send 'Authorization: Bearer KEY', or 'api-key: KEY'",
         )
     message = "the API key or token is not known, or has expired"
-    return HttpRefusal(401, "invalid_api_key", message)
+    return HttpRefusal(401, WRONG_KEY, message)
 
 
 def _given(headers: Mapping[str, str]) -> list[str]:

@@ -6,8 +6,9 @@ from typing import Final
 
 from schemas.openai import EstimateCreate
 from workers.api import openapi
-from workers.api.access import Caller, caller_by, caller_of, refusal, token_of
+from workers.api.access import WRONG_KEY, Caller, caller_by, caller_of, refusal, token_of
 from workers.api.answering import answered
+from workers.api.guessing import Guesses, address_of, too_many
 from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
 from workers.api.openai.batches import BatchesApi
@@ -72,6 +73,7 @@ class OpenAiDoor:
         self._tokens = tokens
         self._clock = clock
         self._rng = rng
+        self._guesses = Guesses()
 
     async def answer(self, call: HttpCall) -> AnyReply:
         """The answer to any call, with an id that clients show beside an error."""
@@ -85,15 +87,22 @@ class OpenAiDoor:
         return await self._answer(caller, route(call), call)
 
     async def _caller(self, headers: Mapping[str, str]) -> Caller:
-        """Who calls. Raises HttpRefusal with 401."""
+        """Who calls. Raises HttpRefusal with 401, or 429 where somebody guesses."""
         keys, entra, now = self._settings.api_keys, self._settings.entra, self._clock()
         caller = caller_of(headers, keys, now)
         if caller is None and entra and self._tokens and (token := token_of(headers)):
             claims = await self._tokens.claims(token)
             caller = None if claims is None else caller_by(claims, entra, now)
         if caller is None:
-            raise refusal(headers, closed=not keys and entra is None)
+            raise self._refused(headers, now, closed=not keys and entra is None)
         return caller
+
+    def _refused(self, headers: Mapping[str, str], now: float, *, closed: bool) -> HttpRefusal:
+        refused = refusal(headers, closed=closed)
+        if refused.code != WRONG_KEY:
+            return refused
+        wait = self._guesses.wrong(address_of(headers), now)
+        return refused if wait is None else too_many(wait)
 
     async def _answer(self, caller: Caller, operation: OpenAiOperation, call: HttpCall) -> AnyReply:
         if isinstance(operation, FileOperation):
