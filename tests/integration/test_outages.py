@@ -278,3 +278,33 @@ def test_a_dead_letter_waits_while_what_decides_about_it_cannot_be_read(error: E
             assert (last["type"], last["data"]["counts"]["succeeded"]) == ("job.completed", 2)
 
     run(story)
+
+
+@pytest.mark.parametrize("place", ["state/rejected/", "state/index/"])
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_what_was_rejected_becomes_no_job_though_storage_failed_meanwhile(
+    place: str, phase: Phase
+) -> None:
+    async def story(_: Random) -> None:
+        loop = asyncio.get_running_loop()
+        broken = True
+
+        def fault(kind: str, name: str, when: Phase) -> None:
+            if broken and kind == "create" and when == phase and name.startswith(place):
+                raise Unavailable
+
+        blobs = FaultyBlobs(MemoryBlobs(lambda: EPOCH + loop.time()), fault)
+        async with bench(blobs=blobs) as service:
+            await blobs.create(BlobRef("inputs", "in.jsonl"), ROWS)
+            body = b'{"container": "inputs", "name": "in.jsonl"}'
+            dead = Received(body, message_id="m", properties={"tries": str(DEAD_TRIES)})
+            await service.inbox.dead_jobs(dead)
+            broken = False
+            await asyncio.sleep(DEAD_RETRY_SECONDS + 1.0)
+            await service.settle()
+            assert {event["type"] for event in service.events} == {"job.rejected"}
+            assert len({event["id"] for event in service.events}) == 1
+            (listed,) = (await service.ask("GET", "/api/jobs")).body["data"]
+            assert listed["state"] == "rejected"
+
+    run(story)

@@ -62,11 +62,9 @@ def _unanswered(world: World) -> Iterator[str]:
         told = f"prompts/{name}" in rejected or (world.scenario.queued and rejected)
         if etag not in made and not told:
             yield f"an announced file became no job, and nobody was told: {name}"
-        if (
-            etag in made
-            and f"prompts/{name}" in rejected
-            and len(world.records.versions) == len(world.records.current)
-        ):
+        # Whoever asks again may be given what was refused before.
+        once = world.users.announced[name] == 1
+        if etag in made and f"prompts/{name}" in rejected and once:
             yield f"rejected although it is a job: {name}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.checker import check
-from tests.simulation.scenario import Scenario, version
+from tests.simulation.scenario import Doing, Focus, Scenario, version
 from tests.simulation.seeds import assert_in_order, chunks, named, see
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
@@ -64,6 +64,24 @@ def test_the_checker_sees_what_the_files_say(damage: bytes, found: str) -> None:
     faults = check(world)
     assert any(found in fault for fault in faults)
     assert any("manifest" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_is_no_job_or_was_not_rejected_unless_somebody_asked_again(times: int) -> None:
+    # The handlers of its request are cancelled until it is given up.
+    focus = Focus("create state/jobs/*/job.json", "cancel", 1.0, 8)
+    asked_again = Scenario(
+        files=(version("f0.jsonl", 1, ("chat",)),),
+        queued=True,
+        max_deliveries=2,
+        focuses=(focus,),
+        doings=(Doing(3600.0, "announce"),),
+    )
+    world = live(asked_again)
+    assert world.bus.published["job-status"][0].properties["type"] == "job.rejected"
+    assert world.records.jobs()
+    world.users.announced["f0.jsonl"] = times
+    assert check(world) == (["rejected although it is a job: f0.jsonl"] if times == 1 else [])
 
 
 def test_the_checker_sees_an_order_that_is_not_the_files() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tests.simulation.host import DROPS
@@ -23,7 +24,7 @@ class Users:
     """What people do.
 
     `accepted` holds (job, act) of what they were told to be accepted, `misnamed` what they asked
-    for though it never was.
+    for though it never was, `announced` how often they told of each file.
     """
 
     def __init__(self, world: "World") -> None:
@@ -31,6 +32,7 @@ class Users:
         self._writes: dict[str, int] = {}
         self.accepted: list[tuple[str, str]] = []
         self.misnamed: set[str] = set()
+        self.announced = Counter[str]()
 
     async def write(self, file: Version, *, container: str = "prompts") -> None:
         """Put a file into a container, over what is there."""
@@ -49,6 +51,7 @@ class Users:
         etag = self._world.records.current.get(name)
         if etag is None:
             return
+        self.announced[name] += 1
         if self._world.scenario.queued:
             await self._request(name)
         else:

@@ -34,6 +34,7 @@ from workers.shards.runner import Runner, read_shard_message
 RETRY_SECONDS: Final = 30.0
 DEAD_RETRY_SECONDS: Final = 60.0
 DEAD_TRIES: Final = 3
+GIVEN_UP: Final = DEAD_TRIES + 1
 MOST_DEAD: Final = 200
 _TRIES: Final = "tries"
 _COUNT: Final = re.compile(r"[0-9]{1,6}")
@@ -87,6 +88,9 @@ class Inbox:
 
     async def _job_of(self, received: Received) -> Job | None:
         """Do what a message asks for; gives the job that it is about, where there is one."""
+        if _tries(received) == GIVEN_UP:
+            await self._give_up(received)
+            return None
         try:
             message = announcements.read_jobs_message(received.body)
             return await self._do(message, _asked(received), received.repeated)
@@ -139,9 +143,17 @@ class Inbox:
         tries = _tries(received)
         if tries < DEAD_TRIES:
             await self._send_again(received, DEAD_RETRY_SECONDS, tries + 1)
-            return
-        try:
+        else:
             await self._give_up(received)
+
+    async def _give_up(self, received: Received) -> None:
+        tries = _tries(received)
+        try:
+            reason = await self._came_to_nothing(received)
+            if reason is not None:
+                # From here on somebody may have been told: it must not become a job any more.
+                tries = GIVEN_UP
+                await self._reject(received, reason)
         except NewerVersion as error:
             await self._refuse(received, error)
         except (Unavailable, StorageError, Unreadable) as error:
@@ -149,24 +161,25 @@ class Inbox:
             log.debug("a dead message of jobs waits: %s", error)
             await self._send_again(received, DEAD_RETRY_SECONDS, tries)
 
-    async def _give_up(self, received: Received) -> None:
+    async def _came_to_nothing(self, received: Received) -> InputError | None:
+        """Why a message is to be rejected; None where that is told, or its job is the sweeper's."""
         asked = _asked(received)
         failed = InputError("not_processed", "the request failed every time: see the worker's log")
         try:
             message = announcements.read_jobs_message(received.body)
         except InputError as error:
             await self._refuse(received, error)
-            return
+            return None
         if isinstance(message, Finish | Expire) or message is None:
-            return  # the job has its marker: the sweeper's
+            return None  # the job has its marker: the sweeper's
         try:
             if isinstance(message, JobRequest):
                 message = await self._doors.announced(message, asked)
         except InputError as error:
             failed = error
         if isinstance(message, Announcement) and not await self._store.withdraw(message):
-            return  # an earlier delivery made it a job: the sweeper's
-        await self._reject(received, failed)
+            return None  # an earlier delivery made it a job: the sweeper's
+        return failed
 
     async def dead_shards(self, received: Received) -> None:
         """Send a dead letter again, as a repeat: the stored documents decide what comes of it."""
