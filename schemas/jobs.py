@@ -312,6 +312,18 @@ class JobState(Kept):
         return "paused" if self.paused else self.state
 
 
+class AtRisk(Kept):
+    """A job that will not be through before its completion window ends, at the pace it has."""
+
+    late_seconds: float = Field(description="by which its last row would come too late")
+    needed_rate: float = Field(description="rows per second from now on that would be in time")
+    needed_quota: float | None = Field(
+        default=None,
+        description="the part of the quotas that this takes; above 1 they do not suffice for it "
+        "alone: raise them, or give the job more time",
+    )
+
+
 class JobStatus(Kept):
     """What the service tells of a job: the data of every event, and `GET /api/jobs/{id}`.
 
@@ -345,6 +357,9 @@ class JobStatus(Kept):
     )
     basis: Literal["measured", "quota"] | Word | None = Field(
         default=None, description="of both: measured over the last minute, or allowed by quotas"
+    )
+    at_risk: AtRisk | None = Field(
+        default=None, description="while it would not be through before its window ends"
     )
     waiting: dict[str, str] | None = Field(
         default=None, description="reason, deployment, message, since and until, while it waits"

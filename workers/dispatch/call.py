@@ -113,13 +113,15 @@ class Gate:
     """Admission of one shard's calls. Times are the event loop's.
 
     `until` is when the lease may be gone: each renewal prolongs it.
-    `deadline` is the shard's soft deadline: a wait beyond it hands the call back.
+    `deadline` is the shard's soft deadline: a wait beyond it hands the call back. `urgency` is how
+    many times the weight of its priority the shard's job has, for the sake of its own deadline.
     `trail` is told of the calls.
     """
 
     def __init__(self, until: float, deadline: float) -> None:
         self.until = until
         self.deadline = deadline
+        self.urgency = 1.0
         self.closed: str | None = None
         self.waiters: dict[Waiter, None] = {}
         self.hear: dict[Callable[[], None], None] = {}

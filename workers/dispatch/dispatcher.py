@@ -27,6 +27,7 @@ from workers.ports.telemetry import DeploymentReading
 from workers.quota.allowance import DAY
 from workers.quota.ledger import Ledger
 from workers.quota.rounds import Rounds
+from workers.quota.shares import REST
 from workers.rows.packing import Limits
 
 
@@ -139,7 +140,8 @@ class Dispatcher:
         jobs[job] = (weight, jobs.get(job, (weight, 0))[1] + 1)
         try:
             now = asyncio.get_running_loop().time()
-            own = weight / fitting[0].allowance.spread(job)
+            spread = fitting[0].allowance.spread
+            own = weight / (spread.get(job) or spread.get(REST, 1))
             return await self._asked(call, group, Waiter(job, own, size, gate, now))
         finally:
             left = jobs[job][1] - 1

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
 from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
-from workers.jobs.pace import pace, seconds_left
+from workers.jobs.pace import at_risk, pace, seconds_left
 
 OVER_SECONDS = 15.0
 """Seconds after the told end of a wait in which one that goes on is told anew."""
@@ -24,12 +24,12 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
         job=job.id,
         state="validating",
         tenant=job.tenant,
+        created=iso(job.created),
+        expires=iso(job.expires),
         input=job.input,
         door=job.door,
         priority=job.priority,
         results=f"{results_container}/{job.results}",
-        created=iso(job.created),
-        expires=iso(job.expires),
         message_id=job.asked.message_id,
         correlation_id=job.asked.correlation_id,
         metadata=job.metadata,
@@ -49,6 +49,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "rate": None if going is None else round(going.rate, 3),
             "basis": None if going is None else going.basis,
             "seconds_left": None if left is None else round(left, 1),
+            "at_risk": at_risk(job, state, left, now),
             "waiting": _waiting(state, now),
             "reason": state.reason,
             "started": None if state.started is None else iso(state.started),

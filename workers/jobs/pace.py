@@ -1,4 +1,5 @@
 """How fast a job goes, and when it will be through: measured over the last minute, or reckoned.
+Will that be in time, and how far does it go before others for it?
 
 A job's marks are (time, rows done that were asked), oldest first. Between two marks nothing is
 known, nor after the last: only the time from mark to mark is measured, and an interruption between
@@ -9,11 +10,12 @@ workers that made the marks.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import floor, inf
 from typing import Final, Literal
 
 from schemas.deployments import Deployment
 from schemas.history import Sample
-from schemas.jobs import Job, JobState
+from schemas.jobs import AtRisk, Job, JobState
 from schemas.results import Receipt
 from schemas.sketches import Sketch, merged, quantiles
 
@@ -42,6 +44,17 @@ SAMPLED_SHARES: Final = (0.5, 0.95, 0.99)
 SAMPLE_SECONDS, SAMPLES_OF_AGE = 10.0, 200.0
 """Seconds between samples at least, and into how many of them a job's age goes: a month has 1,700,
 however many rows."""
+
+CALM: Final = 0.25
+"""The part of the quotas up to which a job that needs it weighs what its priority says."""
+PRESSED: Final = 0.75
+"""The part from which on it weighs as much more as it may."""
+MOST_URGENT: Final = 3.0
+"""How many times its weight a job may have: below the 4 that are between two priorities."""
+STEPS: Final = 4
+"""Steps for each whole time: a weight that moves all the time would be written all the time."""
+NOISE: Final = 1.05
+"""How much longer than the time left a job has to take at its pace to be told to be at risk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +134,45 @@ def seconds_left(state: JobState, going: Pace | None, now: float) -> float | Non
     if going is None or state.paused:
         return None
     pause_left = max(0.0, (state.waiting.until or now) - now) if state.waiting else 0.0
-    left = state.counts.total - state.counts.done - state.running_rows
-    return pause_left + max(0, left) / going.rate
+    return pause_left + max(0, _left(state)) / going.rate
+
+
+def needs(job: Job, state: JobState, now: float) -> float:
+    """The part of the quotas that a job needs from now on; inf once its time is over.
+
+    0 where nothing is left, or where no quota bounds it.
+    """
+    if state.least_seconds is None or (left := _left(state)) <= 0:
+        return 0.0
+    seconds = job.expires - now
+    return left * state.least_seconds / state.counts.total / seconds if seconds > 0 else inf
+
+
+def urgency(job: Job, state: JobState, now: float) -> float:
+    """How many times its weight a job has, 1 to MOST_URGENT: the less slack, the more."""
+    pressure = (min(needs(job, state, now), 1.0) - CALM) / (PRESSED - CALM)
+    more = (MOST_URGENT - 1.0) * min(max(pressure, 0.0), 1.0)
+    return 1.0 + floor(STEPS * more) / STEPS
+
+
+def at_risk(job: Job, state: JobState, left: float | None, now: float) -> AtRisk | None:
+    """What a job would need that will not be through in time at the pace it has; None: it will.
+
+    `left` is the seconds until its last row at that pace, None where nothing can be said.
+    """
+    seconds = job.expires - now
+    if state.state != "in_progress" or state.ending is not None or seconds <= 0:
+        return None
+    if left is None:
+        # Paused, or nothing is measured yet: what the quotas allow at most.
+        left = needs(job, state, now) * seconds
+    if left <= NOISE * seconds:
+        return None
+    return AtRisk(
+        late_seconds=round(left - seconds, 1),
+        needed_rate=round(_left(state) / seconds, 3),
+        needed_quota=round(needs(job, state, now), 3) if state.least_seconds is not None else None,
+    )
 
 
 def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> float | None:
@@ -142,6 +192,10 @@ def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> flo
     ]
     limits = [bound for bound in bounds if bound is not None]
     return min(limits) if limits and len(limits) == len(bounds) else None
+
+
+def _left(state: JobState) -> int:
+    return state.counts.total - state.counts.done - state.running_rows
 
 
 def _bound(job: Job, rows: int, serving: Sequence[Deployment]) -> float | None:

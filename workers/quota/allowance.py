@@ -11,7 +11,7 @@ from math import inf
 
 from workers.quota.cubic import Cubic
 from workers.quota.pacing import REQUEST_LOSS, TOKEN_LOSS, Headroom, Pacer, Quota
-from workers.quota.shares import REST, Day, Wish, named, seats
+from workers.quota.shares import Day, Wish, named, seats
 
 DAY = 86_400.0
 """Seconds of a day, as quotas count it: from midnight to midnight, UTC."""
@@ -55,7 +55,7 @@ class Allowance:
         self._share = 0.0
         self._until = -inf
         self.holders = 1
-        self._spread: Mapping[str, int] = {}
+        self.spread: Mapping[str, int] = {}
         self._cubic: Cubic | None = None
         self._alone = False
         self._pacer = Pacer(quota, now)
@@ -146,7 +146,7 @@ class Allowance:
         self._cubic = None
         self._share, self._until = grant.share, grant.until
         self.holders = grant.holders
-        self._spread = grant.spread
+        self.spread = grant.spread
         self.midnight = midnight
         if grant.date != self.drawn.date:
             self.drawn, self.day_left = Day(grant.date), 0
@@ -176,10 +176,6 @@ class Allowance:
         self._cubic = None
         self.drawn = self.used
         self.day_left = 0
-
-    def spread(self, job: str) -> int:
-        """By how many processes a job is asked, as far as is known."""
-        return self._spread.get(job) or self._spread.get(REST, 1)
 
     # -- what to ask for --------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ class ShardCalls:
     async def _ask(self, call: Call, row: int, wasted: CallRecords) -> Answer | None:
         try:
             return await self._dispatch.ask(
-                call, job=self._job.id, weight=self._weight, gate=self._gate
+                call, job=self._job.id, weight=self._weight * self._gate.urgency, gate=self._gate
             )
         except HandBack as wait:
             # Its traceback would hold the call, and whoever keeps the error.

@@ -23,6 +23,7 @@ from workers.errors import (
 )
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
+from workers.jobs.pace import urgency
 from workers.jobs.store import JobStore, load
 from workers.jobs.transitions import Transitions
 from workers.ports import Received
@@ -136,6 +137,7 @@ class Runner:
             self._store, job, message.shard, lease, rng=self._rng, unended=self._unended
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
+        attempt.gate.urgency = urgency(job, held.state, self._clock())
         with self._telemetry.attempt(
             job, message.shard, lease.attempt, shards=held.state.shards, received=received
         ) as trail:
@@ -253,6 +255,7 @@ class Runner:
         elif state.paused:
             attempt.gate.close("paused")
         else:
+            attempt.gate.urgency = urgency(attempt.job, state, self._clock())
             await self._report(attempt.job, state)
             waiting = self._dispatcher.waiting(attempt.job.id)
             if waiting is not None and self._clock() - waiting.since >= WORTH_TELLING_SECONDS:
