@@ -96,6 +96,19 @@ def test_its_schemas_are_ones_and_its_references_lead_somewhere() -> None:
     assert limit.items() <= query.items()
 
 
+async def test_the_webhooks_are_those_that_are_sent(service: Bench) -> None:
+    await Client(service).run(rows(1))
+    (post,) = service.receiver.posts
+    assert set(DOCUMENT["webhooks"]) == {
+        f"batch.{word}" for word in ("completed", "failed", "expired", "cancelled")
+    }
+    told = DOCUMENT["webhooks"][post.event["type"]]["post"]
+    schema = told["requestBody"]["content"]["application/json"]["schema"]
+    whole = {**schema, "components": DOCUMENT["components"]}
+    Draft202012Validator(whole).validate(post.event)
+    assert {each["name"] for each in told["parameters"]} == set(post.headers)
+
+
 async def test_every_answer_keeps_to_it(service: Bench) -> None:
     client = Held(service)
     upload = await begun(client, 1)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from openai import AsyncOpenAI
 
 from local import keys, simulated
 from local.__main__ import main
@@ -22,6 +23,9 @@ from local.endpoint.profiles import LIMITS, PROFILES, ProfileName
 from local.keys import HEADER
 from local.stack import PROJECT, StackOptions, endpoint_for
 from local.staying import PORTS
+from schemas.webhooks import secret_of
+from tests.integration.processes import until
+from tests.integration.receiving import receiver
 from workers.settings import read_settings
 
 from .conftest import clean
@@ -97,6 +101,36 @@ async def test_up_tells_scripts_where_everything_is_in_a_line(tmp_path: Path) ->
         process.send_signal(signal.SIGTERM)
         rest, _ = await process.communicate()
     assert (rest, process.returncode) == (b"", 0)
+
+
+async def test_up_tells_a_receiver_on_this_machine(tmp_path: Path) -> None:
+    secret = secret_of(b"k" * 32)
+    ports = [each for name in PORTS for each in (f"--{name}-port", "0")]
+    async with receiver(secret) as hook:
+        told = {"url": hook.url, "secret_settings": ["WEBHOOK_SECRET"], "private": True}
+        settings = {"WEBHOOKS": json.dumps({"default": told}), "WEBHOOK_SECRET": secret}
+        process = await asyncio.create_subprocess_exec(
+            *("phi3batch", "up", "--json", "--data", str(tmp_path / "data"), *ports),
+            stdout=PIPE,
+            cwd=tmp_path,
+            env=with_commands() | settings,
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(DEADLINE):
+            up = json.loads(await process.stdout.readline())
+            async with AsyncOpenAI(base_url=f"{up['http']}/v1", api_key=up["api_key"]) as client:
+                rows = ("in.jsonl", b'{"prompt": "hello"}\n')
+                file = await client.files.create(file=rows, purpose="batch")
+                batch = await client.batches.create(
+                    input_file_id=file.id,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                )
+            await until(lambda: hook.events, "the webhook comes")
+            process.send_signal(signal.SIGTERM)
+            await process.communicate()
+    (event,) = hook.events
+    assert (event.type, event.data.id) == ("batch.completed", batch.id)
 
 
 def snippets(guide: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -14,6 +14,7 @@ from schemas.jobs import JobStatus
 from schemas.listing import ResultLink
 from schemas.messages import JobRequest
 from schemas.results import Manifest
+from schemas.webhooks import WebhookEvent, WebhookType
 from workers.api import routing
 from workers.api.matching import Operation, Route
 from workers.api.openai import operations
@@ -86,6 +87,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Phi-3 batch worker", "version": "1"},
         "paths": paths,
+        "webhooks": {kind: {"post": _webhook(kind)} for kind in get_args(WebhookType)},
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {
@@ -103,6 +105,7 @@ def _schemas() -> dict[str, Any]:
         *((model, "serialization") for model in answers),
         *((model, "validation") for model in bodies),
         (openai.ErrorAnswer, "serialization"),
+        (WebhookEvent, "serialization"),
     ]
     _, schema = models_json_schema(list(dict.fromkeys(modes)), ref_template=_REF)
     found: dict[str, Any] = schema["$defs"]
@@ -155,6 +158,21 @@ def _operation(route: Route, parts: dict[str, Any]) -> dict[str, Any]:
             "content": {"multipart/form-data": {"schema": form}},
         }
     return told
+
+
+def _webhook(kind: str) -> dict[str, Any]:
+    """What a tenant's receiver is sent at a batch's end."""
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    return {
+        "operationId": kind,
+        "summary": "A batch has ended. Signed as Standard Webhooks says: docs/webhooks.md.",
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ],
+        "requestBody": {"required": True, "content": _json(_ref(WebhookEvent))},
+        "responses": {"2XX": {"description": "taken; anything else is tried again, but 410"}},
+    }
 
 
 def _content(exchange: Exchange) -> dict[str, Any]:

@@ -88,12 +88,14 @@ class Outbox:
         if job.tenant not in self._hooked:
             return False
         message = WebhookMessage(schema_version=job.schema_version, job=job.id, since=self._clock())
-        await self.repeat_webhook(message)
+        await self.repeat_webhook(message, trace=job.trace)
         return True
 
-    async def repeat_webhook(self, message: WebhookMessage, *, at: float | None = None) -> None:
+    async def repeat_webhook(
+        self, message: WebhookMessage, *, at: float | None = None, trace: str | None = None
+    ) -> None:
         """Put a webhook on its queue, now or at a time."""
-        made = self._message(message, at, repeated=False, trace=None)
+        made = self._message(message, at, repeated=False, trace=trace)
         await self._bus.send(WEBHOOKS, [made])
 
     async def tell_known(self, told: JobStatus, asked: Asked, revision: int) -> None:
