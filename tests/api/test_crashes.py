@@ -48,6 +48,8 @@ async def make_batch(client: Client, known: dict[str, str]) -> None:
     status, told = await client.ask("POST", "/v1/batches", body, counted)
     assert status == 200, told
     known["batch"] = told["id"]
+    _, page = await client.ask("GET", "/v1/batches")
+    assert known["batch"] in [each["id"] for each in page["data"]], "listed once it is answered"
 
 
 async def upload_in_parts(client: Client, known: dict[str, str]) -> None:

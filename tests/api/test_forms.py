@@ -30,7 +30,7 @@ def test_bytes_arrive_as_they_were_sent(data: bytes) -> None:
         return  # that is the boundary itself
     read = form(part("purpose", b"batch"), part("file", data, "é%22.jsonl"))
     assert read.fields == {"purpose": "batch"}
-    assert (read.files["file"].name, read.files["file"].data) == ('é".jsonl', data)
+    assert (read.files["file"].name, bytes(read.files["file"].data)) == ('é".jsonl', data)
 
 
 @pytest.mark.parametrize(

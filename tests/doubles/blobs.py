@@ -224,10 +224,10 @@ class MemoryBlobs:
             raise StorageError("a block of the list is not there")
         self._put(ref, b"".join(staged[block] for block in block_ids), content_type, None)
 
-    async def stage(self, ref: BlobRef, block_id: str, data: bytes) -> None:
+    async def stage(self, ref: BlobRef, block_id: str, data: bytes | memoryview) -> None:
         await asyncio.sleep(0)
         self._container(ref.container)
-        self.staged_blocks.setdefault(ref, {})[block_id] = data
+        self.staged_blocks.setdefault(ref, {})[block_id] = bytes(data)
 
     async def staged(self, ref: BlobRef) -> Mapping[str, int]:
         await asyncio.sleep(0)

@@ -252,7 +252,7 @@ class AzureBlobs:
                 read_timeout=BULK_SILENCE_SECONDS,
             )
 
-    async def stage(self, ref: BlobRef, block_id: str, data: bytes) -> None:
+    async def stage(self, ref: BlobRef, block_id: str, data: bytes | memoryview) -> None:
         """Stage bytes as a block of a blob."""
         async with deadline(ref, BlobChanged, BULK_SECONDS):
             pieces: Any = Pieces(data)  # the SDK takes asynchronous iterables, untyped

@@ -9,7 +9,7 @@ _PIECE: Final = 256 * 1024
 class Pieces:
     """What the SDK takes for a stream. Bytes themselves would be copied whole once more."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data)
 
     def __aiter__(self) -> AsyncIterator[memoryview]:

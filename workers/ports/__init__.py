@@ -127,7 +127,7 @@ class Transfers(Protocol):
     Errors are those of `Blobs`.
     """
 
-    async def stage(self, ref: BlobRef, block_id: str, data: bytes) -> None:
+    async def stage(self, ref: BlobRef, block_id: str, data: bytes | memoryview) -> None:
         """Stage bytes as a block of a blob; all ids of its blocks are of one length."""
 
     async def staged(self, ref: BlobRef) -> Mapping[str, int]:

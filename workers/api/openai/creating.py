@@ -59,6 +59,7 @@ class BatchCreator:
         body, wanted = read_body(BatchCreate, call), _wanted(caller, call)
         known = await self._known(caller, wanted, call)
         if known is not None and (job := await self._store.job(known.job)) is not None:
+            await self._list(job)  # whoever pinned it may not have come so far
             return job
         nonce = wanted.key or (known.nonce if known else f"{self._rng.getrandbits(128):032x}")
         ref, etag = await self._files_api.input(caller, body.input_file_id)

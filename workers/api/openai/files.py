@@ -83,7 +83,7 @@ class FilesApi:
         await self._files.owe(
             Due(kind="content", tenant=caller.tenant, name=key, at=now + ORPHAN_SECONDS)
         )
-        etag = await self._files.write(caller.tenant, key, file.data)
+        etag = await self._files.write(caller.tenant, key, bytes(file.data))
         record = FileRecord(
             key=key,
             tenant=caller.tenant,

@@ -15,10 +15,10 @@ MOST_FIELD_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class FormFile:
-    """The file of a form."""
+    """The file of a form. `data` lies in the body that it came in, where it can."""
 
     name: str
-    data: bytes
+    data: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class _FormReading:
     def piece(self, data: bytes, start: int, end: int) -> None:
         part = self.parts[-1]
         if not part.data:
-            # All there is, in most forms: it lies in the body, and is copied once.
+            # All there is, in most forms: it lies in the body, and is not copied.
             part.data = memoryview(data)[start:end]
             return
         if isinstance(part.data, memoryview):
@@ -117,7 +117,7 @@ def _form(parts: list[_Part]) -> Form:
         if b"filename" in options:
             # Browsers and httpx write a quotation mark as %22, and nothing else so.
             filename = _text(options[b"filename"]).replace("%22", '"')
-            files[name] = FormFile(filename, bytes(part.data))
+            files[name] = FormFile(filename, memoryview(part.data))
             continue
         if len(part.data) > MOST_FIELD_BYTES:
             raise _malformed(f"the field {name[:40]!r} is too long", name[:40])
