@@ -59,7 +59,7 @@ class Exporting:
             self._tracing.add_span_processor(processor)
         readers = [] if reader is None else [reader]
         self._metering = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
-        self._delivery = delivery
+        self.delivery = delivery
         self._meters = Meters(self._metering)
         spans = Spans(self._tracing, ids, delivery)
         self.teller = TelemetryTeller(spans, self._meters, clock, self._flush)
@@ -99,7 +99,7 @@ class Exporting:
 
     async def attend(self) -> None:
         """Look how the process stands, until cancelled."""
-        await attend(self.teller, self._meters, self._delivery)
+        await attend(self.teller, self._meters, self.delivery)
 
     async def _flush(self) -> None:
         await _for_a_while(self._tracing.force_flush, self._metering.force_flush)

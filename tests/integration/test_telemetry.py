@@ -1,0 +1,78 @@
+"""A job over three processes, one of which is killed, as a collector sees it."""
+
+from pathlib import Path
+
+from local.collector import Collected, collector
+from tests.integration import ordeal
+from tests.integration.ordeal import answered, rows_of
+from tests.integration.processes import Processes, processes
+from tests.integration.user import PROMPT, jsonl, user_of
+
+ROWS = 1_500
+NAME = "canary-of-a-name.jsonl"
+METADATA = "canary of metadata"
+
+
+def settings(url: str) -> dict[str, str]:
+    often = {"OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+    return {**ordeal.SETTINGS, **often, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+
+
+def check_discretion(collected: Collected, running: Processes) -> None:
+    """Nothing that anybody has said, called or hidden is in what was sent."""
+    told = b"\n".join(collected.raw)
+    for secret in (PROMPT, "ordeal", "row-1", NAME.removesuffix(".jsonl"), METADATA, running.key):
+        assert secret.encode() not in told, secret
+
+
+async def test_a_job_is_one_trace_over_three_processes_and_a_crash(tmp_path: Path) -> None:
+    with collector() as receiving:
+        running = processes(
+            tmp_path,
+            workers=3,
+            simulator=ordeal.SIMULATOR,
+            deployments=ordeal.deployments,
+            settings=settings(receiving.url),
+            config=ordeal.config(),
+        )
+        async with user_of(running) as user:
+            await user.drop(NAME, jsonl(rows_of(ROWS)), {"metadata": {"project": METADATA}})
+            await user.until(lambda: answered(user) >= 300, "300 answers")
+            user.processes.hosts.processes[2].kill()
+            ended = (await user.job(f"prompts/{NAME}", seconds=90)).status
+            (await user.results(ended)).check(ROWS)
+            traceparents = {told.event.traceparent for told in user.told}
+        collected = receiving.collected
+        check_discretion(collected, user.processes)
+
+    spans = [span for span in collected.spans if span.attributes.get("batch.job.id") == ended.job]
+    (job,) = [span for span in spans if span.name == "job"]
+    trace = [span for span in collected.spans if span.trace == job.trace]
+    assert {span.trace for span in spans} == {job.trace}
+    # One root, and whatever else there is, the calls that failed in a shard too, hangs on it.
+    ids = {span.id for span in trace}
+    assert len(ids) == len(trace)
+    assert [span.name for span in trace if span.parent not in ids] == ["job"]
+    assert job.parent == ""
+    assert traceparents == {f"00-{job.trace}-{job.id}-01"}
+
+    shards = [span for span in trace if span.name == "process shards"]
+    assert {span.parent for span in shards} == {job.id}
+    ends = [span.attributes["batch.attempt.end"] for span in shards]
+    assert ends.count("crashed") > 0
+    assert len({span.attributes["batch.shard"] for span in shards}) == ends.count("done")
+    assert len({span.process for span in shards}) >= 3
+    assert all(job.began <= span.began <= span.ended <= job.ended + 2 for span in shards)
+    names = {span.name for span in trace}
+    assert {"send jobs", "process jobs", "plan", "send job-status"} <= names
+
+    # What the killed one had counted and not told yet is lost: the manifest knows.
+    assert ROWS / 2 < collected.sums("batch.rows", batch__outcome="succeeded") <= ROWS
+    assert collected.sums("batch.shards.attempts", batch__attempt__end="crashed") == ends.count(
+        "crashed"
+    )
+    for name in ("batch.calls", "batch.call.wait", "batch.queue.delay", "batch.journal.lag"):
+        assert collected.sums(name) > 0, name
+    assert {"batch.calls.in_flight", "batch.event_loop.lag", "batch.shards.active"} <= {
+        point.name for point in collected.points
+    }
