@@ -4,7 +4,6 @@ What comes is kept in memory, and in a folder where one is given, as JSON: a spa
 a line.
 """
 
-import asyncio
 import gzip
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +65,6 @@ class Collected:
     raw: list[bytes] = field(default_factory=list)
     status: int = 200
     requests: int = 0
-    told: threading.Event = field(default_factory=threading.Event)
 
     def sums(self, name: str, **attributes: str) -> float:
         """The latest value of a metric over all processes, of points that have these attributes."""
@@ -106,7 +104,6 @@ def collector(folder: Path | None = None, port: int = 0) -> Iterator[Collector]:
             self.send_response(collected.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
-            collected.told.set()
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -192,12 +189,3 @@ def _plain(attributes: Any) -> dict[str, Any]:
 def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind else None
-
-
-async def until_told(collected: Collected, condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until what came meets a condition. Errors: `TimeoutError`."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            collected.told.clear()
-            if not condition():
-                await asyncio.to_thread(collected.told.wait, 1.0)

@@ -17,6 +17,7 @@ from local.stack import PROJECT
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from tests.doubles.service import DEPLOYMENT, MODEL, Answering, bench
+from tests.integration.processes import until
 from workers.adapters.telemetry import connect_telemetry
 from workers.adapters.telemetry.delivery import MOST_WAITING
 from workers.adapters.telemetry.otlp import EXPORT_SECONDS, FLUSH_SECONDS, Exporting
@@ -155,9 +156,7 @@ async def test_a_collector_that_refuses_costs_nothing_but_what_it_refuses(
         assert ended.counts["succeeded"] == 1
         await running.close()
     # It may still be trying when nobody waits for it any more.
-    async with asyncio.timeout(2 * EXPORT_SECONDS):
-        while running.delivery.dropped < 4:
-            await asyncio.sleep(0.05)
+    await until(lambda: running.delivery.dropped >= 4, "the loss", 2 * EXPORT_SECONDS)
     assert receiving.collected.requests > 0
     said = [record.getMessage() for record in caplog.records]
     assert [line.partition(" is ")[0] for line in said if "collector" in line] == [
