@@ -214,6 +214,10 @@ class Manifest(Kept):
     started: str | None
     finished: str
     seconds: float = Field(description="from created to finished")
+    least_seconds: float | None = Field(
+        default=None, description="that its quotas needed at least; null where none bounds it"
+    )
+    release: str | None = Field(default=None, description="of the service that wrote this")
     codes: dict[str, CodeCount] = Field(
         default_factory=dict, description="rows in errors.jsonl, by their error's code"
     )

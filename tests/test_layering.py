@@ -58,6 +58,7 @@ DECIDES = (
     "workers.jobs.events",
     "workers.jobs.pace",
     "workers.jobs.advice",
+    "workers.jobs.report",
     "workers.intake.formats",
     "workers.intake.planning",
     "workers.quota.shares",
@@ -76,8 +77,8 @@ DECIDES = (
 # What a decision may use: nothing that reads a clock, an environment, a file or a socket.
 _PURE = """
 __future__ abc array base64 binascii bisect collections collections.abc dataclasses datetime difflib
-enum functools hashlib heapq hmac ipaddress itertools json math operator re statistics struct typing
-urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
+enum functools hashlib heapq html hmac ipaddress itertools json math operator re statistics struct
+typing urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
 python_multipart.exceptions python_multipart.multipart
 """
 PURE = frozenset(_PURE.split())

@@ -169,7 +169,7 @@ async def test_results_go_with_all_that_they_were_made_of(service: Bench, client
         assert (await client.ask("GET", f"/v1/files/{done[name]}"))[0] == 404
     await service.service.retention.run()
     left = [name.rpartition("/")[2] for name in await stored(service, "results")]
-    assert left == ["manifest.json"]
+    assert left == ["manifest.json", "report.html"]
     job = done["id"].removeprefix("batch_")
     for folder in ("output", "errors", "journal"):
         assert await stored(service, "state", f"jobs/{job}/{folder}/") == []

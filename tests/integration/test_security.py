@@ -169,7 +169,7 @@ async def test_odd_names_through_azurite(azurite: Azurite) -> None:
                 with pytest.raises(InputError):
                     announcements.check_place("odd-prompts", name, containers[:1])
         found = [f"odd-results/{info.ref.name}" async for info in blobs.list("odd-results")]
-        assert len(found) == 3 * len(ODD)
+        assert len(found) == 4 * len(ODD)  # output, errors, manifest, report
         assert {path.rsplit("/", 1)[0] for path in found} == set(folders)
         there = {info.ref.name async for info in blobs.list("odd-prompts")}
         assert there == {name.replace("\\", "/") for name in ODD}  # as storage takes them

@@ -158,6 +158,7 @@ ask
 commit results/f#/*/errors.jsonl
 commit results/f#/*/output.jsonl
 create results/f#/*/manifest.json
+create results/f#/*/report.html
 create state/done/*
 create state/index/default/#
 create state/jobs/*/duplicates
@@ -183,6 +184,7 @@ head results/f#/*/errors.jsonl
 head results/f#/*/output.jsonl
 head state/open/*
 list state
+read results/f#/*/manifest.json
 read state/done/*
 read state/index/default/#
 read state/jobs/*/job.json

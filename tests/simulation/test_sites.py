@@ -25,6 +25,7 @@ WORKERS = Path(__file__).parents[2] / "workers"
 # What no world of a seed comes to, and what does instead: a folder, a file, or a function of it.
 ELSEWHERE = {
     "api/health.py": "asked by probes: tests/api",
+    "api/links.py": "files of results over HTTP: tests/api",
     "api/openai/": "doors for programs of the OpenAI Batch API: tests/openai",
     "files/": "the files of those doors, and what is deleted of them: tests/openai",
     "quota/health.py": "what processes tell of deployments: tests/quota",

@@ -15,9 +15,11 @@ from schemas.results import (
     Part,
     Receipt,
 )
-from workers.errors import BlobExists, StorageError, first_of
+from schemas.versions import RELEASE
+from workers.errors import BlobExists, StorageError, WorkerError, first_of
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
+from workers.jobs.report import report
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef
@@ -143,6 +145,23 @@ class Finisher:
             manifest.model_dump_json(indent=2).encode(),
             content_type="application/json",
         )
+        await self._report(job)
+
+    async def _report(self, job: Job) -> None:
+        """Write the report of the manifest that stands, whoever wrote it.
+
+        Whatever is wrong with a report, it is no reason for a job not to end.
+        """
+        try:
+            stands = await self._blobs.read(self._store.result(job, "manifest.json"))
+            made = report(Manifest.model_validate_json(stands.data))
+            await self._store.create_once(
+                self._store.result(job, "report.html"), made, content_type="text/html"
+            )
+        except WorkerError as error:
+            log.warning("[REPORT_MISSING] the report of %s is not there: %s", job.id, error)
+        except Exception:
+            log.exception("[REPORT_BUG] the report of %s could not be made", job.id)
 
     async def _commit(
         self, job: Job, state: JobState, kind: PartName, parts: Sequence[ManifestPart]
@@ -232,6 +251,8 @@ class Finisher:
             counts=state.counts,
             tokens=state.tokens,
             codes=codes,
+            least_seconds=state.least_seconds,
+            release=RELEASE,
             created=iso(job.created),
             started=None if state.started is None else iso(state.started),
             finished=iso(now),

@@ -1,0 +1,174 @@
+"""The report of a job: what it says, what it never says, and that no job waits for it."""
+
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from schemas.outcomes import Outcome, Usage
+from schemas.results import CodeCount, Counts, DeploymentUse, Manifest, ManifestFile, Tokens
+from schemas.sketches import sketch_of
+from tests.doubles.blobs import MemoryBlobs
+from tests.doubles.service import EPOCH, Answering, bench
+from workers.errors import Unavailable
+from workers.jobs import finisher
+from workers.jobs.report import duration, report
+from workers.ports import BlobRef
+
+HOSTILE = "</bdi></title><script>alert(1)</script><img src=x onerror=alert(2)>\u202e"
+SECRET = "the words of a prompt"
+EMPTY = ManifestFile(name="output.jsonl", length=0, rows=0, parts=[])
+MANIFEST = Manifest(
+    job="20261125T020000Z-0123456789abcdef",
+    state="completed",
+    input={"container": "prompts", "name": HOSTILE, "etag": "e", "size": 1234},
+    options={"max_tokens": 64, "system_prompt": SECRET, "template": {"prompt": SECRET}},
+    counts=Counts(total=1000, succeeded=990, failed=7, invalid=3),
+    tokens=Tokens(prompt=30000, completion=12000),
+    created="2026-11-25T02:00:00.000Z",
+    started="2026-11-25T02:00:02.000Z",
+    finished="2026-11-25T02:01:42.000Z",
+    seconds=102.0,
+    least_seconds=60.0,
+    release="0.2.0",
+    codes={HOSTILE[:40]: CodeCount(rows=7, line=3), "content_filter": CodeCount(rows=3, line=9)},
+    use={
+        HOSTILE: DeploymentUse(
+            calls=1010,
+            outcomes={"ok": 990, "throttled": 20},
+            tokens=42000,
+            prompt_tokens=30000,
+            completion_tokens=12000,
+            unmetered_calls=2,
+            row_seconds_waited={"quota": 7200.0, "throttled": 12.5},
+            latency=sketch_of([0.5] * 980 + [4.0] * 10),
+            waits=sketch_of([1.0] * 1010),
+        )
+    },
+    output=EMPTY,
+    errors=EMPTY,
+)
+
+
+class Tags(HTMLParser):
+    """The tags and attributes of a page, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.words = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_it_tells_how_the_job_went() -> None:
+    words = Tags(report(MANIFEST).decode()).words
+    for told in (
+        "completed, 10 of 1,000 rows without an answer",
+        "1 min 40 s",  # from start to finish
+        "9.97",  # rows a second
+        "60%",  # of what the quotas allowed
+        "2 h 0 min",  # waits for quota, of all rows together
+        "990 ok, 20 throttled",
+        "30,000",
+        "refused by the content filter",
+        "0.2.0",
+    ):
+        assert told in words, told
+
+
+def test_it_is_the_same_byte_for_byte_and_needs_nothing_else() -> None:
+    once = report(MANIFEST)
+    assert once == report(Manifest.model_validate_json(MANIFEST.model_dump_json()))
+    tags = Tags(once.decode())
+    assert not tags.tags & {"script", "img", "link", "iframe", "object", "a", "form"}
+    assert not tags.attributes & {"src", "href", "style", "srcset", "action"}
+    assert not [name for name in tags.attributes if name.startswith("on")]
+    assert b"default-src 'none'; style-src 'sha256-" in once
+    assert len(once) < 20_000
+
+
+def test_it_never_says_what_may_be_a_prompt() -> None:
+    assert SECRET.encode() not in report(MANIFEST)
+
+
+def test_a_job_that_asked_nothing_has_one_too() -> None:
+    nothing = MANIFEST.model_copy(
+        update={
+            "state": "failed",
+            "reason": {"code": "not_jsonl", "message": HOSTILE},
+            "counts": Counts(),
+            "codes": {},
+            "use": {},
+            "started": None,
+            "least_seconds": None,
+        }
+    )
+    words = Tags(report(nothing).decode()).words
+    assert "not_jsonl" in words
+    assert "Latency" not in words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.25, "250 ms"),
+        (2.04, "2.0 s"),
+        (61.0, "1 min 1 s"),
+        (3700, "1 h 1 min"),
+        (9e5, "10 d 10 h"),
+    ],
+)
+def test_lengths_of_time_are_told_in_two_units(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+async def test_each_ended_job_has_the_report_of_its_manifest() -> None:
+    class Half(Answering):
+        async def ask(self, task: Any, body: Any) -> Outcome:
+            if body["messages"][-1]["content"] == "a":
+                return await super().ask(task, body)
+            return Outcome("content_filter", 400, usage=Usage(3, 0), code="content_filter")
+
+    async with bench(endpoint=Half()) as service:
+        ended = await service.run(b'{"prompt": "a"}\n{"prompt": "b"}\n')
+        container, _, folder = ended.event["data"]["results"].partition("/")
+        stored = await service.blobs.read(BlobRef(container, f"{folder}/report.html"))
+        assert stored.data == report(Manifest.model_validate(ended.manifest))
+        assert "content_filter" in stored.data.decode()
+
+
+class Away(MemoryBlobs):
+    """Storage takes no report."""
+
+    async def create(self, ref: BlobRef, *data: Any, **more: Any) -> str:
+        if ref.name.endswith("report.html"):
+            raise Unavailable("storage is away")
+        return await super().create(ref, *data, **more)
+
+
+async def test_a_report_that_storage_does_not_take_keeps_no_job_from_ending(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with bench(blobs=Away(lambda: EPOCH)) as service:
+        assert (await service.run(b'{"prompt": "a"}\n')).counts["succeeded"] == 1
+    assert [each for each in caplog.messages if each.startswith("[REPORT_MISSING]")]
+
+
+async def test_a_report_that_cannot_be_made_keeps_no_job_from_ending(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Manifest) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(finisher, "report", broken)
+    async with bench() as service:
+        assert (await service.run(b'{"prompt": "a"}\n')).counts["succeeded"] == 1
+    assert [each for each in caplog.messages if each.startswith("[REPORT_BUG]")]

@@ -1,0 +1,287 @@
+"""`report.html`: how a job went, of its manifest alone, so that it is the same byte for byte.
+
+The file needs nothing beside it and runs nothing. Other people's text is text in it, and what may
+hold prompts is never in it.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any, Final
+
+from schemas.results import Counts, DeploymentUse, Manifest
+from schemas.sketches import Sketch, merged, quantiles
+from workers.jobs.advice import advised
+
+SHARES: Final = (0.5, 0.9, 0.95, 0.99)
+# What else an option says may be part of prompts.
+_TOLD_OPTIONS: Final = frozenset(
+    {"model", "template_for", "on_missing", "completion_window", "on_invalid", "on_duplicate"}
+    | {"endpoint", "mixed", "output_expires_after", "priority", "max_tokens", "temperature"}
+    | {"top_p", "frequency_penalty", "presence_penalty", "seed", "dimensions"}
+)
+_COLUMNS: Final = 48
+_MOST_TEXT: Final = 500
+_STYLE: Final = """
+:root{color-scheme:light dark;--ink:light-dark(#1a1d23,#e8eaee);--muted:light-dark(#565c68,#a3abb8);
+--rule:light-dark(#d5d9e0,#363c47);--ground:light-dark(#fff,#14171c);--good:light-dark(#12703a,#5ecb8a);
+--bad:light-dark(#b0222b,#ff8b8f);--busy:light-dark(#2456c4,#7aa5ff)}
+body{font:1rem/1.45 system-ui,sans-serif;color:var(--ink);background:var(--ground);max-width:64rem;
+margin:0 auto;padding:1rem;overflow-wrap:anywhere}
+h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
+.muted{color:var(--muted)}.bad{color:var(--bad)}.good{color:var(--good)}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+caption{text-align:left;color:var(--muted)}
+th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0}
+th,td{border-top:1px solid var(--rule)}
+.scroll{overflow-x:auto}
+svg{display:block;width:100%;background:none}.bar{height:.8rem}.chart{height:7rem}
+.bar rect.good{fill:var(--good)}.bar rect.bad{fill:var(--bad)}.bar rect.rest{fill:var(--rule)}
+.chart rect{fill:var(--busy)}.chart line{stroke:var(--rule)}
+"""
+_POLICY: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+Cells = Sequence[object]
+
+
+def report(manifest: Manifest) -> bytes:
+    """The report of an ended job."""
+    name = f"{manifest.input.get('container')}/{manifest.input.get('name')}"
+    parts = [
+        f"<h1>{_text(name)}</h1>",
+        f"<p><strong>{_word(manifest)}</strong> <code>{_text(manifest.job)}</code></p>",
+        _reason(manifest),
+        _bar(manifest.counts),
+        _section("Rows", _rows(manifest.counts)),
+        _section("Time", _time(manifest)),
+        _section("Latency of answers", _latency(manifest.use)),
+        _section("Waits before calls", _waits(manifest.use)),
+        _section("Calls and tokens", _calls(manifest.use)),
+        _section("Errors", _errors(manifest)),
+        _section("Settings", _settings(manifest)),
+    ]
+    head = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" '
+        f"content=\"default-src 'none'; style-src 'sha256-{_POLICY}'\">"
+        f"<title>{_text(name)}: {_text(manifest.state)}</title><style>{_STYLE}</style></head>"
+    )
+    body = "\n".join(part for part in parts if part)
+    # What no UTF-8 holds may stand in a file's name.
+    return f"{head}\n<body><main>\n{body}\n</main></body></html>\n".encode("utf-8", "replace")
+
+
+def _text(words: object) -> str:
+    said = str(words)
+    cut = said if len(said) <= _MOST_TEXT else f"{said[:_MOST_TEXT]}…"
+    return f"<bdi>{escape(cut)}</bdi>"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>\n{body}</section>" if body else ""
+
+
+def _table(caption: str, heads: Sequence[str], rows: Iterable[Cells]) -> str:
+    """A table; its first column names the rows. All but numbers and words of ours are escaped."""
+    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    lines = "".join(
+        f'<tr><th scope="row">{_cell(row[0])}</th>'
+        + "".join(f"<td>{_cell(each)}</td>" for each in row[1:])
+        + "</tr>\n"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{caption}"><table>'
+        f"<caption>{caption}</caption><thead><tr>{columns}</tr></thead>\n"
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else _text(value)
+
+
+def duration(seconds: float) -> str:
+    """A length of time, in two units at most."""
+    if seconds < 1.0:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60.0:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _word(manifest: Manifest) -> str:
+    errors, total = manifest.counts.errors, manifest.counts.total
+    if manifest.state == "completed" and errors:
+        return f'<span class="bad">completed, {errors:,} of {total:,} rows without an answer</span>'
+    tone = "good" if manifest.state == "completed" else "bad"
+    return f'<span class="{tone}">{manifest.state}</span>'
+
+
+def _reason(manifest: Manifest) -> str:
+    if manifest.reason is None:
+        return ""
+    code, message = manifest.reason.get("code", ""), manifest.reason.get("message", "")
+    return f"<p>{_text(code)}: {_text(message)}</p>"
+
+
+def _bar(counts: Counts) -> str:
+    total = counts.total
+    if not total:
+        return ""
+    good = 100.0 * counts.succeeded / total
+    words = f"{counts.succeeded:,} of {total:,} rows succeeded, {counts.errors:,} did not"
+    return (
+        f'<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" '
+        f'aria-label="{words}"><title>{words}</title>'
+        f'<rect class="bad" width="100" height="6"></rect>'
+        f'<rect class="good" width="{good:.3f}" height="6"></rect></svg>'
+    )
+
+
+def _rows(counts: Counts) -> str:
+    told = {
+        "succeeded": counts.succeeded,
+        "failed: asked in vain": counts.failed,
+        "invalid: could not be asked": counts.invalid,
+        "cancelled": counts.cancelled,
+        "expired": counts.expired,
+        "all": counts.total,
+    }
+    return _table("Rows by outcome", ("Outcome", "Rows"), told.items())
+
+
+def _time(manifest: Manifest) -> str:
+    asked = manifest.counts.asked
+    ran = _between(manifest.started, manifest.finished)
+    rows: list[Cells] = [
+        ("Created", manifest.created),
+        ("Started", manifest.started),
+        ("Finished", manifest.finished),
+        ("From start to finish", None if ran is None else duration(ran)),
+    ]
+    if ran and asked:
+        rows.append(("Rows asked a second", f"{asked / ran:.2f}"))
+    least = manifest.least_seconds
+    if least:
+        bound = manifest.counts.total / least
+        rows += [
+            ("The least that its quotas allowed", duration(least)),
+            ("Rows a second at most, by quota", f"{bound:.2f}"),
+        ]
+        if ran and asked:
+            rows.append(("Of what the quotas allowed", f"{100.0 * asked / ran / bound:.0f}%"))
+    return _table("Times in UTC", ("What", "When, or how much"), rows)
+
+
+def _between(start: str | None, end: str) -> float | None:
+    if start is None:
+        return None
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def _latency(use: Mapping[str, DeploymentUse]) -> str:
+    whole = _whole(use, lambda each: each.latency)
+    table = _quantiles("Seconds of an answer", use, lambda each: each.latency)
+    return _chart("Answers by how long they took", whole) + table if whole else ""
+
+
+def _waits(use: Mapping[str, DeploymentUse]) -> str:
+    reasons: dict[str, float] = {}
+    for each in use.values():
+        for reason, seconds in each.row_seconds_waited.items():
+            reasons[reason] = reasons.get(reason, 0.0) + seconds
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    told = [(reason, duration(seconds)) for reason, seconds in ordered]
+    by_reason = _table("All rows' waits together", ("Waited for", "Time"), told) if told else ""
+    return by_reason + _quantiles("Wait of a call", use, lambda each: each.waits)
+
+
+def _whole(use: Mapping[str, DeploymentUse], of: Callable[[DeploymentUse], Sketch]) -> Sketch:
+    whole: Sketch = {}
+    for each in use.values():
+        whole = merged(whole, of(each))
+    return whole
+
+
+def _quantiles(
+    caption: str, use: Mapping[str, DeploymentUse], of: Callable[[DeploymentUse], Sketch]
+) -> str:
+    rows = [
+        (name, sum(of(each).values()), *map(duration, quantiles(of(each), SHARES)))
+        for name, each in sorted(use.items())
+        if of(each)
+    ]
+    heads = ("Deployment", "Calls", *(f"p{100 * share:.0f}" for share in SHARES))
+    return _table(caption, heads, rows) if rows else ""
+
+
+def _chart(title: str, sketch: Sketch) -> str:
+    """Columns over a logarithmic axis of time."""
+    first, last = min(sketch), max(sketch)
+    width = max(1, -(-(last - first + 1) // _COLUMNS))
+    columns: dict[int, int] = {}
+    for bucket, count in sketch.items():
+        at = (bucket - first) // width
+        columns[at] = columns.get(at, 0) + count
+    highest = max(columns.values())
+    bars = "".join(
+        f'<rect x="{at}" y="{20 - 20 * count / highest:.2f}" width="0.9" '
+        f'height="{20 * count / highest:.2f}"></rect>'
+        for at, count in sorted(columns.items())
+    )
+    (low,), (high,) = quantiles({first: 1}, (1.0,)), quantiles({last: 1}, (1.0,))
+    words = f"{title}: from {duration(low)} to {duration(high)}"
+    return (
+        f'<svg class="chart" viewBox="0 0 {_COLUMNS} 20.5" preserveAspectRatio="none" role="img" '
+        f'aria-label="{words}"><title>{words}</title>{bars}'
+        f'<line x1="0" x2="{_COLUMNS}" y1="20.2" y2="20.2" stroke-width="0.2"></line></svg>'
+        f'<p class="muted">{words}, on a logarithmic axis</p>'
+    )
+
+
+def _calls(use: Mapping[str, DeploymentUse]) -> str:
+    rows = [
+        (
+            name,
+            each.calls,
+            ", ".join(f"{count:,} {kind}" for kind, count in sorted(each.outcomes.items())),
+            each.prompt_tokens,
+            each.completion_tokens,
+            each.tokens,
+            each.unmetered_calls,
+        )
+        for name, each in sorted(use.items())
+    ]
+    heads = ("Deployment", "Calls", "Outcomes", "Prompt tokens", "Completion tokens", "All tokens")
+    return (
+        _table("Calls by deployment", (*heads, "Billed perhaps, tokens not told"), rows)
+        if rows
+        else ""
+    )
+
+
+def _errors(manifest: Manifest) -> str:
+    rows = [(each.code, each.rows, each.line, each.advice) for each in advised(manifest.codes)]
+    heads = ("Code", "Rows", "First line", "What to do")
+    return _table("Rows in errors.jsonl", heads, rows) if rows else ""
+
+
+def _settings(manifest: Manifest) -> str:
+    rows: list[Cells] = [(name, _setting(name, value)) for name, value in manifest.options.items()]
+    rows.append(("release of the service", manifest.release))
+    rows.append(("bytes of the file", manifest.input.get("size")))
+    return _table("Options as they were given", ("Option", "Value"), rows)
+
+
+def _setting(name: str, value: Any) -> object:
+    return str(value) if name in _TOLD_OPTIONS else "given"
