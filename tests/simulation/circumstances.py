@@ -30,7 +30,7 @@ def _busy(rng: Random) -> Mapping[str, Any]:
 
 def _full_journals(rng: Random) -> Mapping[str, Any]:
     # No fewer: what the SDK repeats, and what comes late, may fill a blob that was just created.
-    often = {"append_blocks": 6, "journal_seconds": 1.0, "latency": 6.0}
+    often = {"append_blocks": 6, "journal_seconds": 1.0, "latency": 6.0, "doings": ()}
     return {**_busy(rng), **often, "shard_rows": 20, "shard_seconds": rng.choice((30.0, 50.0))}
 
 

@@ -4,7 +4,7 @@ Each seed draws which families of faults are on and how strong each is, so that 
 nothing but lost answers, and others everything at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from random import Random
@@ -84,11 +84,37 @@ _PAIRS = tuple((place, fault) for place in SITES for fault in faults_at(place))
 
 # What leaves a call its effect strikes but once where a call is made once: it is drawn more often.
 _ONCE: frozenset[Fault] = frozenset({"slow", "lose after", "late", "double", "delay"})
-_WEIGHTS = tuple(accumulate(2 if fault in _ONCE else 1 for _, fault in _PAIRS))
+# So is what strikes where few worlds come, or come but once.
+_RARE: Mapping[str, int] = {
+    "/journal/#/*-#": 6,
+    "/verdict.json": 4,
+    "/duplicates": 4,
+    "/planning": 4,
+    "job.completed": 4,
+    "job.fail": 4,
+    "job.paused": 4,
+    "job.resumed": 4,
+    "create": 2,
+    "results/": 2,
+    "state/open/": 2,
+    "rejected": 2,
+    ".options.json": 2,
+    "job.cancel": 2,
+    "job.expir": 2,
+    "take_dead": 2,
+}
+
+
+def _weight(place: str, fault: Fault) -> int:
+    rarity = next((times for part, times in _RARE.items() if part in place), 1)
+    return rarity * (2 if fault in _ONCE else 1)
+
+
+_WEIGHTS = tuple(accumulate(_weight(*pair) for pair in _PAIRS))
 
 
 def _focuses(rng: Random) -> tuple[Focus, ...]:
-    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 0, 1, 2, 2)))
+    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 1, 2, 2, 3)))
     return tuple(Focus(*pair, rng.choice((0.5, 1.0, 1.0)), 8) for pair in pairs)
 
 
