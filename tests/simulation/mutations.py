@@ -421,19 +421,19 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     Mutation("duplicates_lost", "duplicates are found", 8, storage=lies.NoDuplicates),
     Mutation(
-        "swap_without_if_match", "state changes by compare-and-swap", 0, storage=lies.SwapsBlindly
+        "swap_without_if_match", "state changes by compare-and-swap", 4, storage=lies.SwapsBlindly
     ),
-    Mutation("reads_stale", "a status is read as it stands", 1, storage=lies.ReadsStale),
+    Mutation("reads_stale", "a status is read as it stands", 19, storage=lies.ReadsStale),
     Mutation("counted_again", "a shard that is not out is not counted", 3, counted_again),
     Mutation("finished_early", "finish when nothing is out", 0, finished_early),
     Mutation("last_ending_wins", "the first ending wins", 107, last_ending_wins),
     Mutation("ending_keeps_the_pause", "an ending ends the pause", 11, ending_keeps_the_pause),
     Mutation("revision_stands_still", "each change raises the revision", 5, revision_stands_still),
-    Mutation("window_ignored", "a completion window ends the job", 36, window_ignored),
+    Mutation("window_ignored", "a completion window ends the job", 11, window_ignored),
     Mutation(
         "sent_before_swap",
         "swap, then send",
-        81,
+        190,
         partial(_instead, service, "Transitions", _SendsFirst),
     ),
     Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
@@ -444,7 +444,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "journal_only_at_the_end", "journal every interval", 19, storage=lies.JournalsAtTheEnd
     ),
-    Mutation("end_not_written", "an attempt that lives has an end", 2, storage=lies.NoEndMark),
+    Mutation("end_not_written", "an attempt that lives has an end", 0, storage=lies.NoEndMark),
     Mutation(
         "empty_journals_stay",
         "an end with nothing to say leaves nothing",
@@ -452,7 +452,7 @@ MUTATIONS: Sequence[Mutation] = (
         storage=lies.KeepsEmptyJournals,
     ),
     Mutation("lease_ignored", "one attempt at a time asks", 4, storage=lies.NobodysLease),
-    Mutation("lease_believed_for_ever", "no call without a lease", 4, storage=lies.LeaseForEver),
+    Mutation("lease_believed_for_ever", "no call without a lease", 62, storage=lies.LeaseForEver),
     Mutation("lease_kept", "an end gives the lease back", 2, storage=lies.KeepsItsLease),
     Mutation("ending_drops_rows", "an ending gives each row its line", 2, ending_drops_rows),
     Mutation(
@@ -470,7 +470,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "suspected_for_ever",
         "a clean attempt clears crashes",
-        5,
+        86,
         partial(_instead, journal, "Suspicion", _ForEver),
     ),
     Mutation(
@@ -500,8 +500,8 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "begun_not_journaled", "a suspect row is journaled as begun", 19, storage=lies.NoBeginMark
     ),
-    Mutation("etag_ignored", "the input is what was planned", 63, storage=lies.ReadsAnyVersion),
-    Mutation("no_marker", "an open marker stands before the job", 25, storage=lies.NoMarker),
+    Mutation("etag_ignored", "the input is what was planned", 37, storage=lies.ReadsAnyVersion),
+    Mutation("no_marker", "an open marker stands before the job", 1, storage=lies.NoMarker),
     Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
     Mutation(
         "no_sweeper",
@@ -509,11 +509,11 @@ MUTATIONS: Sequence[Mutation] = (
         12,
         partial(_instead, Sweeper, "run", _nothing),
     ),
-    Mutation("marker_deleted_first", "the marker goes last", 18, storage=lies.MarkerGoesFirst),
+    Mutation("marker_deleted_first", "the marker goes last", 15, storage=lies.MarkerGoesFirst),
     Mutation(
         "end_told_once",
         "the last event is told until it is sure",
-        27,
+        14,
         partial(_instead, service, "Transitions", _TellsOnce),
     ),
     Mutation(
