@@ -5,6 +5,7 @@ a line.
 """
 
 import gzip
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -189,3 +190,15 @@ def _plain(attributes: Any) -> dict[str, Any]:
 def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     return getattr(value, kind) if kind else None
+
+
+def main() -> int:
+    """Receive until the process is ended; the address is printed."""
+    with collector() as running:
+        print(running.url, flush=True)
+        threading.Event().wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
