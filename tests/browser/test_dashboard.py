@@ -106,7 +106,7 @@ async def test_each_state_is_told_and_what_is_wrong_comes_first(tab: Tab, site: 
         "table.csv.jsonl": "✗ failed",
         "missing.jsonl": "✗ rejected",
         "long.jsonl": "▶ in progress",
-        "later.jsonl": "⏸ paused",
+        "later.jsonl": "‖ paused",
         "never.jsonl": "▶ cancelling",
     }
     for name, badge in wanted.items():

@@ -34,7 +34,8 @@ h1{font-size:1.4rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
 .muted{color:var(--muted)}.bad{color:var(--bad)}.good{color:var(--good)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--muted)}
-th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0}
+th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;overflow-wrap:normal}
+tbody th{overflow-wrap:anywhere;min-width:8rem}
 th,td{border-top:1px solid var(--rule)}
 .scroll{overflow-x:auto}
 svg{display:block;width:100%;background:none}.bar{height:.8rem}.chart{height:7rem}

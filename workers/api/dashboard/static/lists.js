@@ -15,11 +15,8 @@ const REASONS = ["quota", "throttled", "concurrency", "latency", "outage", "day"
 const link = (job, words) => html`<a href="#job=${encodeURIComponent(idOf(job))}">${words}</a>`;
 const named = (job) => link(job, text(job.input || idOf(job), 80));
 
-/** Seconds by which a job will miss the end of its window, as far as can be told. */
-export function late(job) {
-  if (ended(job) || job.seconds_left == null || !job.expires) return 0;
-  return Math.max(0, (now() - Date.parse(job.expires)) / 1000 + job.seconds_left);
-}
+/** Seconds by which a job will miss the end of its window, as the service reckons. */
+export const late = (job) => job.at_risk?.late_seconds ?? 0;
 
 /** Everything that somebody may have to act on, the worst first. */
 export function wrongs(jobs, deployments) {

@@ -12,7 +12,7 @@ const LONGEST_TEXT = 200;
 
 const SHOWN = {
   validating: ["◌", "calm"], in_progress: ["▶", "busy"], finalizing: ["▶", "busy"],
-  paused: ["⏸", "warn"], cancelling: ["▶", "warn"], expiring: ["▶", "warn"], failing: ["▶", "bad"],
+  paused: ["‖", "warn"], cancelling: ["▶", "warn"], expiring: ["▶", "warn"], failing: ["▶", "bad"],
   completed: ["✓", "good"], cancelled: ["■", "calm"], expired: ["■", "bad"], failed: ["✗", "bad"],
   rejected: ["✗", "bad"],
 };
