@@ -1,5 +1,7 @@
 """A world that fails is told by the few faults that it takes."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.simulation import lies
@@ -41,22 +43,29 @@ def test_of_many_mishaps_few_are_left() -> None:
     small = shrunk(busy, lives=_forgetful)
     assert small is not None
     assert len(small.script) + len(small.doings) <= 10
-    assert check(_forgetful(small)) != []
-    assert check(live(small)) == []
+    with pytest.raises(AssertionError):
+        _pasted(small, _forgetful)
+    _pasted(small, live)
 
 
-def test_what_is_left_is_a_test_that_can_be_pasted() -> None:
-    names: dict[str, object] = {}
-    program = as_test(as_it_happened(live(scenario(11))))
+def _pasted(world: Scenario, lives: Callable[[Scenario], World]) -> None:
+    """Run what is printed of a world, with what stands above it in a file of tests."""
     header = (
         "from tests.simulation.checker import check\n"
         "from tests.simulation.scenario import *\n"
         "from tests.simulation.world import live\n"
     )
-    exec(header + program, names)
-    test = names["test_the_world_of_seed_11"]
+    names: dict[str, object] = {}
+    exec(header, names)
+    names["live"] = lives
+    exec(as_test(world), names)
+    test = names[f"test_the_world_of_seed_{world.seed}"]
     assert callable(test)
     test()
+
+
+def test_what_is_left_is_a_test_that_can_be_pasted() -> None:
+    _pasted(as_it_happened(live(scenario(11))), live)
 
 
 def test_a_world_in_order_has_nothing_to_be_shrunk() -> None:
