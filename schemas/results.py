@@ -249,7 +249,9 @@ class OutputRow(_Frozen):
     line: int = Field(description="line number in the input")
     response: RowResponse
     error: None = None
-    attempts: list[CallRecord] = Field(default_factory=list)
+    attempts: list[CallRecord] = Field(
+        default_factory=list, description="the calls made for it; of more than 32 the last"
+    )
 
 
 class ErrorRow(_Frozen):
@@ -270,4 +272,6 @@ class ErrorRow(_Frozen):
         default=None, description="of a line that is too long to be kept: where it begins, in bytes"
     )
     length: int | None = Field(default=None, description="and how many bytes it has")
-    attempts: list[CallRecord] = Field(default_factory=list)
+    attempts: list[CallRecord] = Field(
+        default_factory=list, description="the calls made for it; of more than 32 the last"
+    )

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.jobs import Reason
 from schemas.outcomes import Outcome, Usage
 from schemas.results import (
     CallRecord,
@@ -74,6 +75,19 @@ def test_an_answer_is_a_row_of_openai_batch_output() -> None:
         ],
     }
     assert row.model_dump(mode="json") == json.loads(result.text)
+
+
+def test_a_line_tells_of_the_last_calls_and_the_sums_of_all() -> None:
+    calls = [attempt("throttled", tokens=number) for number in range(1_000)]
+    result = answered(Outcome("ok", 200, ANSWER, Usage(7, 5)), *calls)
+    reason = Reason(code="job_expired", message="too late")
+    expired = writing.not_done(
+        "j", 3, 12, REQUEST, first_line=1, kind="expired", reason=reason, attempts=calls
+    )
+    for each in (result, expired):
+        told = json.loads(each.text)["attempts"]
+        assert [call["tokens"] for call in told] == list(range(968, 1_000))
+        assert writing.sums_of([each]).use["phi"].calls == 1_000
 
 
 @pytest.mark.parametrize(

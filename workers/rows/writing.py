@@ -21,7 +21,7 @@ AnyUse = TypeVar("AnyUse", bound=Use)
 LARGE_BYTES = 8 * 1024 * 1024
 # What no JSON holds.
 _GAP = b"\0"
-MOST_CODES, LONGEST_CODE = 32, 64
+MOST_CODES, LONGEST_CODE, MOST_ATTEMPTS = 32, 64, 32
 _CALL_FIELDS = tuple(each.name for each in fields(CallRecord))
 OTHER = "other"
 ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
@@ -76,7 +76,7 @@ def answered(
         "custom_id": request.custom_id,
         "line": request.line,
         **_told(request, outcome),
-        "attempts": list(attempts),
+        "attempts": list(attempts[-MOST_ATTEMPTS:]),
     }
     try:
         text, vectors = _dumped(line)
@@ -179,7 +179,7 @@ def not_done(
         "error": {"code": reason.code, "message": reason.message},
         "request": request.as_batch_row() if request else None,
     }
-    text["attempts"] = list(attempts)
+    text["attempts"] = list(attempts[-MOST_ATTEMPTS:])
     return RowResult(
         row, kind, Usage(), orjson.dumps(text), tuple(attempts), error=(reason.code, line)
     )
