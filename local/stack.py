@@ -44,7 +44,7 @@ class StackOptions:
     """What is started. Blobs and messages are kept in a folder and a file, or in memory (None).
 
     Without a `key`, the doors under /api are open to all. The `api_key` opens those under /v1,
-    where the setting API_KEYS says nothing else.
+    where the setting API_KEYS says nothing else. `settings` are further ones of the hosts.
     """
 
     workers: int = 1
@@ -59,6 +59,7 @@ class StackOptions:
     verbose: bool = False
     key: str = ""
     api_key: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ async def stack(
         own[BODY_LIMIT] = str(BODY_BYTES)
         if options.api_key:
             own[keys.API_KEYS] = keys.api_keys(options.api_key, given.get(keys.API_KEYS, ""))
-        running.give(own | deployments)
+        running.give({**options.settings, **own, **deployments})
         try:
             yield Stack(storage.connection_string, bus, endpoint, running)
         finally:

@@ -4,7 +4,8 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -75,6 +76,7 @@ def main(arguments: list[str]) -> int:
         text = f"of {whose} (default {default}); 0 takes a free one"
         add(f"--{name}-port", type=port, default=default, metavar="PORT", help=text)
     add("--json", action="store_true", help="one line of JSON once everything is up, for scripts")
+    add("--telemetry", action="store_true", help="write traces and metrics to DATA/telemetry")
     add_stack_arguments(parser)
     given = parser.parse_args(arguments)
     parser.writable(given.data)
@@ -89,6 +91,33 @@ async def _stay(given: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # For a script, standard output holds the one line and nothing else.
+    console = Console(highlight=False, soft_wrap=True, stderr=given.json)
+    with _watching(given, console) as settings:
+        await _run(given, settings, console, stop)
+
+
+@contextmanager
+def _watching(given: argparse.Namespace, console: Console) -> Iterator[Mapping[str, str]]:
+    """Receive what the hosts tell, and sum it up at the end; gives the settings that they need."""
+    if not given.telemetry:
+        yield {}
+        return
+    # Here and not above: nobody else waits for what it imports.
+    from local.collector import collector  # noqa: PLC0415
+    from local.summing import summary  # noqa: PLC0415
+
+    folder = given.data / "telemetry"
+    with collector(folder) as receiving:
+        yield {"OTEL_EXPORTER_OTLP_ENDPOINT": receiving.url}
+    console.print(f"telemetry     {folder}", markup=False)
+    for line in summary(receiving.collected):
+        console.print(line, markup=False)
+
+
+async def _run(
+    given: argparse.Namespace, settings: Mapping[str, str], console: Console, stop: asyncio.Event
+) -> None:
     options = StackOptions(
         workers=given.workers,
         blobs=given.data / "azurite",
@@ -101,9 +130,8 @@ async def _stay(given: argparse.Namespace) -> None:
         verbose=given.verbose,
         key=function_key(given.data),
         api_key=api_key(given.data),
+        settings=settings,
     )
-    # For a script, standard output holds the one line and nothing else.
-    console = Console(highlight=False, soft_wrap=True, stderr=given.json)
     async with stack(options, lambda line: console.print(line, markup=False)) as running:
         where = await _where(running, options)
         if given.json:

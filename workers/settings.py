@@ -40,6 +40,7 @@ class Settings(BaseModel):
     journal_seconds: float = Field(default=3.0, gt=0, le=60)
     environment_proxies: bool = False
     downloads: Literal["auto", "redirect", "body"] = "auto"
+    telemetry: Literal["", "azure-monitor"] = ""
 
     @property
     def all_input_containers(self) -> tuple[str, ...]:
@@ -70,6 +71,7 @@ _NAMES = {
     "JOURNAL_SECONDS": "journal_seconds",
     "ENVIRONMENT_PROXIES": "environment_proxies",
     "DOWNLOADS": "downloads",
+    "TELEMETRY": "telemetry",
 }
 
 

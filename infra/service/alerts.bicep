@@ -23,9 +23,7 @@ var queries = [
     threshold: 1
     window: 'PT30M'
     query: '''
-      union
-        (AppRequests | where Name == 'sweep' and Success == true | project TimeGenerated),
-        (AppTraces | where Message startswith "Executed 'Functions.sweep' (Succeeded" | project TimeGenerated)
+      AppTraces | where Message startswith "Executed 'Functions.sweep' (Succeeded"
     '''
   }
   {
@@ -47,8 +45,8 @@ var queries = [
     threshold: 20
     window: 'PT15M'
     query: '''
-      AppRequests
-      | where Success == false
+      AppTraces
+      | where Message startswith "Executed 'Functions." and Message contains "(Failed,"
       | join kind=leftanti (AppExceptions | where OuterMessage has '143') on OperationId
     '''
   }

@@ -81,6 +81,9 @@ type Limits = {
   DOWNLOADS: string?
   ENTRA: string?
   WEBHOOKS: string?
+  TELEMETRY: string?
+  OTEL_EXPORTER_OTLP_ENDPOINT: string?
+  OTEL_EXPORTER_OTLP_PROTOCOL: string?
 }
 
 var token = toLower(uniqueString(subscription().id, environmentName, location))

@@ -30,7 +30,10 @@ TABLES = {
     "DependencyType: string, Success: bool, ResultCode: string, DurationMs: real)",
 }
 # Said by the host, and not by this service.
-HOST = {"Executed 'Functions.sweep' (Succeeded", "143", "137"}
+HOST = {
+    *("Executed 'Functions.", "Executed 'Functions.sweep' (Succeeded", "(Failed,"),
+    *("143", "137"),
+}
 
 
 def queries() -> Iterator[tuple[str, str]]:

@@ -20,7 +20,8 @@ from tests.doubles.service import DEPLOYMENT, MODEL, Answering, bench
 from tests.integration.processes import until
 from workers.adapters.telemetry import connect_telemetry
 from workers.adapters.telemetry.delivery import MOST_WAITING
-from workers.adapters.telemetry.otlp import EXPORT_SECONDS, FLUSH_SECONDS, Exporting
+from workers.adapters.telemetry.exporting import FLUSH_SECONDS, Exporting
+from workers.adapters.telemetry.otlp import EXPORT_SECONDS, exporters
 from workers.jobs.outbox import JOBS
 from workers.ports import OutMessage
 from workers.ports.telemetry import SILENT
@@ -36,7 +37,7 @@ def receiving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 def exporting() -> Exporting:
-    return Exporting.over_otlp({}, process="one", clock=time.time)
+    return Exporting.over(*exporters({}), process="one", clock=time.time)
 
 
 def jsonl(*rows: object) -> bytes:
