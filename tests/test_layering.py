@@ -62,6 +62,7 @@ DECIDES = (
     "workers.intake.formats",
     "workers.intake.planning",
     "workers.quota.shares",
+    "workers.quota.weights",
     "workers.quota.allowance",
     "workers.quota.cubic",
     "workers.quota.pacing",

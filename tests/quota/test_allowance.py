@@ -10,6 +10,7 @@ from workers.quota.allowance import GROWTH, HORIZON, Allowance, Grant
 from workers.quota.cubic import BETA, RECOVERY, Cubic
 from workers.quota.pacing import Quota
 from workers.quota.shares import Wish
+from workers.quota.weights import JobWeights
 
 
 def test_it_starts_from_the_safe_share_and_climbs_within_minutes() -> None:
@@ -86,10 +87,10 @@ def test_uncoordinated_processes_meet_few_refusals() -> None:
 def after(spent: int, waiting: int, *, waited: int) -> float:
     """What is wanted of 1,000 requests a minute two seconds after `waited` calls waited."""
     mine = Allowance(Quota(1000.0, None, None), safe_share=0.1, midnight=inf, now=0.0)
-    mine.wish({"job": 1.0}, waited, 0.0)
+    mine.wish(JobWeights({"job": 1.0}), waited, 0.0)
     for _ in range(spent):
         mine.spend(1.0, 1.0)
-    return mine.wish({"job": 1.0}, waiting, 2.0).wants
+    return mine.wish(JobWeights({"job": 1.0}), waiting, 2.0).wants
 
 
 def test_a_process_whose_calls_have_all_gone_wants_nothing() -> None:

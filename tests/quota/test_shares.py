@@ -13,23 +13,21 @@ from hypothesis import strategies as st
 from workers.quota.allowance import Allowance, Grant
 from workers.quota.pacing import Quota
 from workers.quota.shares import (
-    JOBS,
     LEASE,
     MARGIN,
     Book,
     Day,
     Holder,
     Wish,
-    effective,
     fair_shares,
+    job_parts,
     leave,
-    named,
     renew,
     seats,
     short,
-    spread,
     weighted_max_min,
 )
+from workers.quota.weights import JOBS, JobWeights, effective, named
 
 SKEW = 2.0
 
@@ -123,7 +121,7 @@ def test_a_nightly_job_on_all_yields_to_a_job_on_one() -> None:
     held["day"] = replace(holder(), jobs={"nightly": 0.1, "day": 1.0})
     shares = weighted_max_min(held)
     assert shares["day"] == pytest.approx((1.0 + 0.1 / 32) / 1.1)
-    assert spread(held, "day") == {"nightly": 32, "day": 1}
+    assert job_parts(held, "day") == {"nightly": 0.1 / 32, "day": 1.0}
 
 
 def test_an_entry_names_the_heaviest_jobs_and_counts_the_others_together() -> None:
@@ -286,12 +284,12 @@ def test_of_a_day_nothing_is_dealt_twice_and_nothing_is_lost(seed: int, lost: fl
         now += rng.uniform(0.0, 0.3)
         fate = rng.random()
         if rng.random() < 0.1:
-            wish = mine.wish({}, 0, 0.0, leaving=True)
+            wish = mine.wish(JobWeights(), 0, 0.0, leaving=True)
             mine.release()
             if name in book.holders and (fate >= lost or rng.random() < 0.5):
                 book = leave(book, name, wish, now)
             continue
-        wish = mine.wish({}, 0, 0.0)
+        wish = mine.wish(JobWeights(), 0, 0.0)
         fresh, given_ = renew(book, name, wish, now)
         if fate >= lost or rng.random() < 0.5:
             book = fresh

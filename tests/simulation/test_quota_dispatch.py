@@ -25,6 +25,7 @@ from workers.dispatch.retries import UNTOLD
 from workers.errors import HandBack
 from workers.ports import EndpointInfo
 from workers.quota.allowance import Grant
+from workers.quota.weights import JobWeights
 
 OK = Outcome(kind="ok", status=200, body={}, usage=Usage(20, 10), billed=True)
 BODY = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 50}
@@ -106,7 +107,7 @@ class Bench:
             not turns._pending
             and all(lane.in_flight == 0 for lane in lanes)
             and all(turns.pool(lane).queue.waiting == 0 for lane in lanes)
-            and all(not turns.pool(lane).jobs for lane in lanes)
+            and all(not turns.pool(lane).asked for lane in lanes)
         )
 
 
@@ -999,7 +1000,7 @@ def test_a_process_that_slept_does_not_use_its_old_share() -> None:
         now=0.0,
         rng=Random(1),
     )
-    wish = lane.allowance.wish({}, 10, 0.0)
+    wish = lane.allowance.wish(JobWeights(), 10, 0.0)
     lane.allowance.fund(Grant(1.0, until=9.5), wish, 86_400.0, 0.0)
     assert lane.ready(10.0, 0.0) == 0.0
     assert lane.ready(10.0, 9.4) == 9.4

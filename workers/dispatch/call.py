@@ -16,6 +16,7 @@ from workers.dispatch.retries import ATTEMPTS
 from workers.dispatch.token_estimates import Size
 from workers.errors import HandBack
 from workers.ports.telemetry import Trail
+from workers.quota.weights import TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,14 @@ class Gate:
     `until` is when the lease may be gone: each renewal prolongs it.
     `deadline` is the shard's soft deadline: a wait beyond it hands the call back. `urgency` is how
     many times the weight of its priority the shard's job has, for the sake of its own deadline.
-    `trail` is told of the calls.
+    `tenant` is whose the job is, and what that one weighs. `trail` is told of the calls.
     """
 
     def __init__(self, until: float, deadline: float) -> None:
         self.until = until
         self.deadline = deadline
         self.urgency = 1.0
+        self.tenant = TENANT
         self.closed: str | None = None
         self.waiters: dict[Waiter, None] = {}
         self.hear: dict[Callable[[], None], None] = {}

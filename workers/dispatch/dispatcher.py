@@ -27,7 +27,7 @@ from workers.ports.telemetry import DeploymentReading
 from workers.quota.allowance import DAY
 from workers.quota.ledger import Ledger
 from workers.quota.rounds import Rounds
-from workers.quota.shares import REST
+from workers.quota.weights import JobWeights
 from workers.rows.packing import Limits
 
 
@@ -56,7 +56,7 @@ class Dispatcher:
         self._safe_share = safe_share
         self._routing = Routing(deployments, endpoints, routes or {})
         self._rounds = (
-            Rounds(ledger, moved=self.moved, jobs=self._jobs, queued=self._queued)
+            Rounds(ledger, moved=self.moved, asked=self._asks, queued=self._queued)
             if ledger is not None
             else None
         )
@@ -136,19 +136,14 @@ class Dispatcher:
             readers = [lane for lane in lanes if lane.reads(job, size)]
             return Answer(too_large(readers) if readers else _too_long(lanes), ())
         group = self._groups.get(fitting) or self._group(fitting)
-        jobs = group.pool.jobs
-        jobs[job] = (weight, jobs.get(job, (weight, 0))[1] + 1)
+        pool = group.pool
+        pool.begin(job, weight, gate.tenant)
         try:
             now = asyncio.get_running_loop().time()
-            spread = fitting[0].allowance.spread
-            own = weight / (spread.get(job) or spread.get(REST, 1))
+            own = fitting[0].allowance.parts.get(job) or pool.parts[job]
             return await self._asked(call, group, Waiter(job, own, size, gate, now))
         finally:
-            left = jobs[job][1] - 1
-            if left:
-                jobs[job] = (weight, left)
-            else:
-                del jobs[job]
+            pool.end(job)
 
     async def _asked(self, call: Call, group: Group, waiter: Waiter) -> Answer:
         self._calls += 1
@@ -288,10 +283,9 @@ class Dispatcher:
         """Let the calls go on that wait for a deployment, as far as it takes them now."""
         self._turns.pump(self._lanes[name])
 
-    def _jobs(self, name: str) -> dict[str, float]:
-        """The weights of the jobs that this process asks at a lane, for its share of the quota."""
-        jobs = self._turns.pool(self._lanes[name]).jobs
-        return {job: weight for job, (weight, _) in jobs.items()}
+    def _asks(self, name: str) -> JobWeights:
+        """The jobs that this process asks at a lane, for its share of the quota."""
+        return self._turns.pool(self._lanes[name]).jobs()
 
     def _queued(self, name: str) -> int:
         return self._turns.pool(self._lanes[name]).queue.waiting

@@ -5,7 +5,7 @@ deadline, and every event (an answer, a share, a pause that ends) lets go those 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -17,6 +17,7 @@ from workers.dispatch.call import Gate, Waiter
 from workers.dispatch.fair_queue import FairQueue
 from workers.dispatch.lane import Lane, Ticket
 from workers.errors import HandBack
+from workers.quota.weights import TENANT, JobWeights, weighed
 
 LEAST_DELAY, MOST_DELAY = 1.0, 5.0
 """Seconds after which a call that only queued too long is worth another try."""
@@ -26,13 +27,43 @@ LEAST_DELAY, MOST_DELAY = 1.0, 5.0
 class Pool:
     """Lanes that share routes, directly or through others, and the calls that wait for them.
 
-    `jobs`: weight and number of calls of each job that is being asked.
+    `asked` are the jobs that are being asked, each with its weight, its tenant and the number of
+    its calls; `parts` is what each weighs among them.
     """
 
     lanes: list[Lane]
-    jobs: dict[str, tuple[float, int]] = field(default_factory=dict)
+    asked: dict[str, tuple[float, tuple[str, float], int]] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
     queue: "FairQueue[tuple[Gate, Group], Waiter]" = field(default_factory=FairQueue)
     moved: Callable[[], None] = lambda: None
+
+    def begin(self, job: str, weight: float, tenant: tuple[str, float]) -> None:
+        """Note that a call of a job is made, which weighs so much now."""
+        before = self.asked.get(job)
+        self.asked[job] = weight, tenant, 1 if before is None else before[2] + 1
+        if before is None or before[0] != weight:
+            self._weigh()
+
+    def end(self, job: str) -> None:
+        """Note that a call of a job is over."""
+        weight, tenant, calls = self.asked[job]
+        if calls > 1:
+            self.asked[job] = weight, tenant, calls - 1
+        else:
+            del self.asked[job]
+            self._weigh()
+
+    def jobs(self) -> JobWeights:
+        """The jobs, as the quota's ledger is told of them."""
+        tenants = {job: tenant for job, (_, tenant, _) in self.asked.items() if tenant != TENANT}
+        return JobWeights({job: weight for job, (weight, _, _) in self.asked.items()}, tenants)
+
+    def _weigh(self) -> None:
+        if len(self.asked) > 1:
+            asked = self.jobs()
+            self.parts = weighed(asked.jobs, asked.tenants)
+        else:
+            self.parts = {job: weight for job, (weight, _, _) in self.asked.items()}
 
 
 @dataclass(slots=True, eq=False)

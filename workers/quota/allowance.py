@@ -11,7 +11,8 @@ from math import inf
 
 from workers.quota.cubic import Cubic
 from workers.quota.pacing import REQUEST_LOSS, TOKEN_LOSS, Headroom, Pacer, Quota
-from workers.quota.shares import Day, Wish, named, seats
+from workers.quota.shares import Day, Wish, seats
+from workers.quota.weights import JobWeights, named
 
 DAY = 86_400.0
 """Seconds of a day, as quotas count it: from midnight to midnight, UTC."""
@@ -42,8 +43,8 @@ class Grant:
     holders: int = 1
     short: bool = False
     """Whether it pays to ask again soon."""
-    spread: Mapping[str, int] = field(default_factory=dict)
-    """By how many processes each job is asked that this one asks."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What of each job's weight falls to this process, among all who ask it and all tenants."""
 
 
 class Allowance:
@@ -55,7 +56,7 @@ class Allowance:
         self._share = 0.0
         self._until = -inf
         self.holders = 1
-        self.spread: Mapping[str, int] = {}
+        self.parts: Mapping[str, float] = {}
         self._cubic: Cubic | None = None
         self._alone = False
         self._pacer = Pacer(quota, now)
@@ -146,7 +147,7 @@ class Allowance:
         self._cubic = None
         self._share, self._until = grant.share, grant.until
         self.holders = grant.holders
-        self.spread = grant.spread
+        self.parts = grant.parts
         self.midnight = midnight
         if grant.date != self.drawn.date:
             self.drawn, self.day_left = Day(grant.date), 0
@@ -174,21 +175,22 @@ class Allowance:
         self._until = -inf
         self._share = 0.0
         self._cubic = None
+        self.parts = {}
         self.drawn = self.used
         self.day_left = 0
 
     # -- what to ask for --------------------------------------------------------------------
 
-    def wish(
-        self, jobs: Mapping[str, float], queued: int, now: float, *, leaving: bool = False
-    ) -> Wish:
-        """What to ask of the ledger for `jobs`, by weight, while `queued` calls wait.
+    def wish(self, asked: JobWeights, queued: int, now: float, *, leaving: bool = False) -> Wish:
+        """What to ask of the ledger for the jobs that are asked, while `queued` calls wait.
 
         `leaving` returns the day's rest.
         """
+        jobs = named(asked.jobs)
         return Wish(
-            weight=sum(jobs.values()) or 1.0,
-            jobs=named(jobs),
+            weight=asked.weight or 1.0,
+            jobs=jobs,
+            tenants={job: tenant for job, tenant in asked.tenants.items() if job in jobs},
             wants=self._wants(queued, now),
             seats=seats(self.quota.requests_per_minute),
             rate=self.quota.rate,

@@ -24,10 +24,10 @@ from workers.quota.shares import (
     Book,
     Holder,
     Wish,
+    job_parts,
     leave,
     renew,
     short,
-    spread,
 )
 
 log = logging.getLogger(__name__)
@@ -147,6 +147,7 @@ class Ledger:
             and abs(mine.share - held.share) < 0.001
             and abs(mine.wants - held.wants) < 0.1
             and mine.jobs == held.jobs
+            and mine.tenants == held.tenants
             and mine.weight == held.weight
             and mine.drawn == held.drawn
         )
@@ -166,7 +167,7 @@ class Ledger:
             day_over=over,
             holders=len(book.holders),
             short=short(book.holders, self.holder, now, told.rate),
-            spread=spread(book.holders, self.holder),
+            parts=job_parts(book.holders, self.holder),
         )
         return Round(grant, told, now)
 

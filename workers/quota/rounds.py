@@ -6,12 +6,13 @@ the first round at once, rounds follow while there is work, and the share goes b
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from workers.errors import Outage, WorkerError
 from workers.quota.allowance import DAY, Allowance, Grant
 from workers.quota.ledger import Ledger
+from workers.quota.weights import JobWeights
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class Account(Protocol):
 class Rounds:
     """Keeps the shares of all accounts.
 
-    `moved` is called with the name of a deployment that may go on; `jobs` gives the weights of the
-    jobs that this process asks there, `queued` how many of their calls wait.
+    `moved` is called with the name of a deployment that may go on; `asked` gives the jobs that this
+    process asks there, `queued` how many of their calls wait.
     """
 
     def __init__(
@@ -44,15 +45,15 @@ class Rounds:
         ledger: Ledger,
         *,
         moved: Callable[[str], None],
-        jobs: Callable[[str], Mapping[str, float]],
+        asked: Callable[[str], JobWeights],
         queued: Callable[[str], int],
     ) -> None:
         self._ledger = ledger
         self._moved = moved
-        self._jobs = jobs
+        self._asked = asked
         self._queued = queued
         self._accounts: dict[str, tuple[Account, asyncio.Event]] = {}
-        self._asked: dict[str, Mapping[str, float]] = {}
+        self._lately: dict[str, JobWeights] = {}
         self._outages: dict[str, Outage] = {}
         self._running = False
 
@@ -102,23 +103,23 @@ class Rounds:
     async def _hold(self, account: Account) -> None:
         """One round after the other, while there is work."""
         while self._has_work(account):
-            told, waited = sum(self._asking(account).values()), self._queued(account.name) > 0
+            told, waited = self._asking(account).weight, self._queued(account.name) > 0
             grant = await self._round(account)
             left = self._ledger.interval(grant)
             while left > 0.0 and self._has_work(account):
                 await asyncio.sleep(min(LOOK, left))
                 # Neither a job that weighs more than all before, nor a share whose last call has
                 # gone, nor calls that come when none waited, need wait for the next round.
-                heavier = sum(self._asking(account).values()) > 2.0 * told
+                heavier = self._asking(account).weight > 2.0 * told
                 turned = waited != (self._queued(account.name) > 0)
                 left = 0.0 if heavier or turned else left - LOOK
 
-    def _asking(self, account: Account) -> Mapping[str, float]:
-        """The jobs, by weight; between two calls those that were asked last."""
-        jobs = self._jobs(account.name)
-        if jobs:
-            self._asked[account.name] = jobs
-        return self._asked.get(account.name, jobs)
+    def _asking(self, account: Account) -> JobWeights:
+        """The jobs that are asked; between two calls those that were asked last."""
+        asked = self._asked(account.name)
+        if asked.jobs:
+            self._lately[account.name] = asked
+        return self._lately.get(account.name, asked)
 
     async def _round(self, account: Account) -> Grant | None:
         loop, mine = asyncio.get_running_loop(), account.allowance

@@ -8,7 +8,6 @@ and the seats go round. A job weighs the same however many processes ask it. Tim
 the storage service's clock (HTTP `Date`).
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import floor, inf
@@ -17,6 +16,7 @@ from typing import Any
 import orjson
 
 from workers.quota.pacing import Headroom, clamp
+from workers.quota.weights import Tenants, effective, parts
 
 VERSION = 1
 LEASE = 13.0
@@ -37,9 +37,6 @@ HEAVIER = 2.0
 """From how many times the weight of another a holder goes before it, and not only more often."""
 QUEUE = 4
 """How many of those who come next may take one free seat, whoever asks first."""
-JOBS = 64
-"""Jobs that an entry names; the others count together as one, REST."""
-REST = ""
 SEAT_RATE = 2.0
 """Requests per second below which a share is too thin to be dealt out."""
 
@@ -48,9 +45,10 @@ SEAT_RATE = 2.0
 class Holder:
     """One process in the ledger. `wants` is the part of the quota it could use, 0 to 1.
 
-    `jobs` are the weights of the jobs it asks; `weight`, their sum, counts where they are not
-    known. `drawn` is how many requests of the book's day it was given. `unknown`, here and below,
-    is what a later version says of it, which stays as it is.
+    `jobs` are the weights of the jobs it asks, `tenants` whose those are that are not the
+    default's; `weight`, their sum, counts where they are not known. `drawn` is how many requests
+    of the book's day it was given. `unknown`, here and below, is what a later version says of it,
+    which stays as it is.
     """
 
     weight: float
@@ -60,6 +58,7 @@ class Holder:
     expires: float
     seated: bool = True
     jobs: Mapping[str, float] = field(default_factory=dict)
+    tenants: Tenants = field(default_factory=dict)
     drawn: int = 0
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,6 +132,7 @@ class Wish:
     drawn: Day = Day()
     per_day: int | None = None
     jobs: Mapping[str, float] = field(default_factory=dict)
+    tenants: Tenants = field(default_factory=dict)
 
 
 def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
@@ -172,28 +172,10 @@ def leave(book: Book, me: str, wish: Wish, now: float) -> Book:
     )
 
 
-def named(jobs: Mapping[str, float]) -> dict[str, float]:
-    """The jobs as an entry holds them: the heaviest, the same ones in all processes."""
-    if len(jobs) <= JOBS:
-        return dict(jobs)
-    order = sorted(jobs, key=lambda job: (-jobs[job], job))
-    return {job: jobs[job] for job in order[:JOBS]} | {REST: sum(jobs[job] for job in order[JOBS:])}
-
-
-def effective(holders: Mapping[str, Holder]) -> dict[str, float]:
-    """What each holder weighs among these: of each of its jobs the part that falls to it."""
-    asking = Counter(job for holder in holders.values() for job in holder.jobs)
-    return {
-        name: sum(weight / asking[job] for job, weight in holder.jobs.items()) or holder.weight
-        for name, holder in holders.items()
-    }
-
-
-def spread(holders: Mapping[str, Holder], me: str) -> dict[str, int]:
-    """Among how many holders, of those that have a share as `me` has, each of its jobs counts."""
-    among = seated(holders) if holders[me].seated else holders
-    asking = Counter(job for holder in among.values() for job in holder.jobs)
-    return {job: asking[job] for job in holders[me].jobs}
+def job_parts(holders: Mapping[str, Holder], me: str) -> dict[str, float]:
+    """What of each of its jobs falls to `me`, among those who have a share as `me` has."""
+    part = parts(seated(holders) if holders[me].seated else holders)
+    return {job: part[job] for job in holders[me].jobs}
 
 
 def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
@@ -282,6 +264,7 @@ def _seat(
         before,
         weight=wish.weight,
         jobs=wish.jobs,
+        tenants=wish.tenants,
         wants=wish.wants,
         expires=now + LEASE,
         share=0.0,
@@ -356,6 +339,10 @@ def _holder(entry: Mapping[str, Any]) -> Holder:
         seated=bool(entry["seated"]),
         # Earlier workers, who may write the same blob, do not know these.
         jobs={str(job): float(weight) for job, weight in entry.get("jobs", {}).items()},
+        tenants={
+            str(job): (str(tenant), float(weight))
+            for job, (tenant, weight) in entry.get("tenants", {}).items()
+        },
         drawn=int(entry.get("drawn", 0)),
         unknown=_unknown(Holder, entry),
     )

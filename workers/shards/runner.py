@@ -138,6 +138,8 @@ class Runner:
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
         attempt.gate.urgency = urgency(job, held.state, self._clock())
+        if tenant := self._settings.tenants.get(job.tenant):
+            attempt.gate.tenant = job.tenant, tenant.weight
         with self._telemetry.attempt(
             job, message.shard, lease.attempt, shards=held.state.shards, received=received
         ) as trail:
