@@ -230,6 +230,7 @@ stage_from results/f#/*/errors.jsonl
 stage_from results/f#/*/output.jsonl
 take_dead jobs
 take_dead shards
+take_dead webhooks
 """.strip().split("\n")
 """Every site of the code under simulation."""
 
