@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from schemas.money import PinnedPrice, Price
+
 Task = Literal["chat", "completions", "embeddings", "image-embeddings"]
 EndpointKind = Literal["model-inference", "openai", "azure-openai", "aml-score"]
 
@@ -44,6 +46,7 @@ class Deployment(BaseModel):
     `openai` server (usually ending in /v1), of an `azure-openai` resource, or the whole scoring
     URL of an `aml-score` endpoint. `scope` is the Entra scope where the kind's own does not fit.
     `context_length` is the tokens that the model reads at a time, of one prompt or input.
+    `price` is what its tokens cost: without one their cost is not known, and never 0.
     `allow_http` lets a key travel over plain http to another host.
     `max_inputs_per_request` bounds a packed embeddings call. `timeout` is seconds for one call as a
     whole.
@@ -72,6 +75,7 @@ class Deployment(BaseModel):
     api_version: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,40}$")
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     allow_http: bool = False
+    price: Price | None = None
     timeout: float = Field(default=120.0, gt=0, le=180)
 
     @field_validator("url")
@@ -144,9 +148,18 @@ def parse_deployments(text: str) -> tuple[Deployment, ...]:
     for name, times in Counter(d.name for d in deployments).items():
         if times > 1:
             mistakes.append(f"DEPLOYMENTS: {times} entries are named {name!r}: names must differ")
+    currencies = sorted({each.price.currency for each in deployments if each.price})
+    if len(currencies) > 1:
+        mistakes.append(f"DEPLOYMENTS: prices are in {' and '.join(currencies)}: choose one")
     if mistakes:
         raise ValueError("\n".join(mistakes))
     return tuple(deployments)
+
+
+def prices_of(deployments: Iterable[Deployment]) -> dict[str, PinnedPrice]:
+    """The prices of tokens by deployment, as a job keeps them."""
+    told = {each.name: each.price.pinned for each in deployments if each.price is not None}
+    return {name: price for name, price in told.items() if price is not None}
 
 
 def parse_routes(text: str, deployments: Iterable[Deployment]) -> dict[str, tuple[str, ...]]:

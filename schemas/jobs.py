@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
 )
 
+from schemas.money import Cost, PinnedPrice
 from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import CodeCount, Counts, Tokens, Use, WaitReason
 from schemas.tenants import DEFAULT_TENANT, TenantName
@@ -233,6 +234,9 @@ class Job(Kept):
         default=None, description="why the job cannot run: it ends without asking anything"
     )
     results: str = Field(description="folder in the results container")
+    prices: dict[str, PinnedPrice] = Field(
+        default_factory=dict, description="of the deployments that have one, when the job was made"
+    )
 
     @property
     def input(self) -> str:
@@ -350,6 +354,9 @@ class JobStatus(Kept):
     tokens: Tokens | None = None
     use: dict[str, Use] | None = Field(
         default=None, description="calls of the shards that are done, by deployment"
+    )
+    cost: Cost | None = Field(
+        default=None, description="of the shards that are done; absent where no price is known"
     )
     rate: float | None = Field(default=None, description="rows per second")
     seconds_left: float | None = Field(

@@ -71,6 +71,11 @@ def index_id(name: str) -> str:
     return name.partition("-")[2]
 
 
+def created_of(name: str) -> float:
+    """When what has this name in the index was created, in seconds since the epoch."""
+    return (_LATEST_MS - int(name.partition("-")[0])) / 1000.0
+
+
 def entry_of(what: Job | Rejection) -> IndexEntry:
     """How a job, or a rejection, stands in the index."""
     if isinstance(what, Rejection):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.deployments import Task
 from schemas.jobs import Metadata, window_seconds
+from schemas.money import CostRange
 from schemas.requests import TASK_OF_URL
 
 BatchStatus = Literal[
@@ -264,6 +265,11 @@ class Estimate(_Told):
         description="that the quotas need at least; null where none bounds it"
     )
     unserved: tuple[EstimateGroup, ...] = ()
+    cost: CostRange | None = Field(
+        default=None,
+        description="at the prices of the cheapest and the dearest that may answer each group; "
+        "null where one of those has none",
+    )
 
 
 class Model(_Told):

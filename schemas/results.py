@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from schemas.money import Cost, PinnedPrice
 from schemas.outcomes import OutcomeKind
 from schemas.sketches import Sketch
 from schemas.versions import SCHEMA_VERSION, Kept
@@ -222,6 +223,10 @@ class Manifest(Kept):
         default_factory=dict, description="rows in errors.jsonl, by their error's code"
     )
     use: dict[str, DeploymentUse] = Field(description="by deployment")
+    prices: dict[str, PinnedPrice] = Field(
+        default_factory=dict, description="of a million tokens in millionths, when it was made"
+    )
+    cost: Cost | None = Field(default=None, description="null where no price is known")
     output: ManifestFile
     errors: ManifestFile
 

@@ -59,6 +59,7 @@ DECIDES = (
     "workers.jobs.pace",
     "workers.jobs.advice",
     "workers.jobs.report",
+    "workers.jobs.costs",
     "workers.intake.formats",
     "workers.intake.planning",
     "workers.quota.shares",

@@ -81,7 +81,8 @@ def _by_service(report: Report) -> dict[str, Any]:
         return unknown
     unserved = [f"{each.task} by {each.model or 'no model'}" for each in told.unserved]
     seconds = None if told.seconds is None else round(told.seconds)
-    return {"basis": "service", "seconds": seconds, "unserved": unserved}
+    cost = None if told.cost is None else told.cost.model_dump()
+    return {"basis": "service", "seconds": seconds, "unserved": unserved, "service_cost": cost}
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
@@ -98,6 +99,11 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     else:
         lines.append("time: no quota of the service bounds it")
     lines += [f"nobody there answers {each}" for each in found.get("unserved", ())]
+    if (range_ := found.get("service_cost")) is not None:
+        lines.append(
+            f"between {range_['least']} and {range_['most']} {range_['currency']} at the "
+            "service's prices"
+        )
     if found["cost"] is not None:
         lines.append(f"about {found['cost']:,.2f} at these prices")
     return lines

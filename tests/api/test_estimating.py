@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.deployments import Deployment
+from schemas.money import CostRange, Price
 from schemas.openai import EstimateCreate
 from tests.api.client import KEYS, Client
 from tests.doubles.service import bench
@@ -92,3 +93,39 @@ async def test_it_is_asked_over_http_and_refuses_what_is_none() -> None:
         assert (status, told["requests"], told["seconds"]) == (200, 7, None)
         status, told = await client.ask("POST", "/v1/estimate", {"requests": [group(0)]})
         assert (status, told["error"]["param"]) == (400, "requests.0.requests")
+
+
+# -- what it costs
+
+DEAR = deployment("dear", "phi", None, None).model_copy(
+    update={"price": Price(input="2", output="4", currency="USD")}
+)
+CHEAP = deployment("cheap", "phi", None, None).model_copy(
+    update={"price": Price(input="1", output="3", currency="USD")}
+)
+FREE = deployment("unknown", "other", None, None)
+RENTED = deployment("rented", "rented", None, None).model_copy(
+    update={"price": Price(per_hour="1.5", currency="USD")}
+)
+PRICED = QuotaEstimator((DEAR, CHEAP, FREE, RENTED), routes={}, default_models={"chat": "phi"})
+
+
+def costs(*groups: dict[str, Any]) -> CostRange | None:
+    return PRICED.estimate(EstimateCreate.model_validate({"requests": list(groups)})).cost
+
+
+def test_a_cost_lies_between_the_cheapest_and_the_dearest_that_may_answer() -> None:
+    asked = group(10, 1_000_000.0) | {"answer_tokens": 500_000.0}
+    assert costs(asked) == CostRange(currency="USD", least="2.500000", most="4.000000")
+    assert costs(asked, asked) == CostRange(currency="USD", least="5.000000", most="8.000000")
+
+
+@pytest.mark.parametrize("model", ["other", "rented"])
+def test_a_cost_of_which_a_part_is_not_known_is_not_told(model: str) -> None:
+    assert costs(group(1, 10.0), group(1, 10.0, model=model)) is None
+
+
+def test_what_nobody_answers_costs_nothing_and_is_told_elsewhere() -> None:
+    assert costs(group(1, 10.0, model="nobody's")) is None
+    both = costs(group(1, 1_000_000.0), group(1, 10.0, model="nobody's"))
+    assert both == CostRange(currency="USD", least="1.000000", most="2.000000")

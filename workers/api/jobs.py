@@ -9,21 +9,28 @@ from pydantic import BaseModel
 from schemas.jobs import JobStatus
 from schemas.listing import IndexEntry
 from schemas.messages import Announcement, JobRequest
+from schemas.openai import EstimateCreate
 from workers.api.acting import JobActions
 from workers.api.answering import answered
 from workers.api.asking import asked_by
+from workers.api.costs import CostsApi
 from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
 from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply, unless_known
 from workers.api.links import ResultLinks
+from workers.api.openai.estimating import QuotaEstimator
+from workers.api.openai.operations import read_body
 from workers.api.routing import (
     Act,
     Action,
     CreateJob,
     CreateLinks,
+    EstimateJob,
+    JobOperation,
     ListDeployments,
     ListJobs,
     Probe,
+    ReadCosts,
     ReadErrors,
     ReadHealth,
     ReadJob,
@@ -57,6 +64,7 @@ class Api:
         deployments: DeploymentsApi,
         health: HealthApi,
         links: ResultLinks,
+        estimator: QuotaEstimator,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -66,6 +74,8 @@ class Api:
         self._deployments = deployments
         self._health = health
         self._links = links
+        self._estimator = estimator
+        self._costs = CostsApi(index, clock=clock)
         self._history = history
         self._clock = clock
 
@@ -74,11 +84,28 @@ class Api:
         return unless_known(call, await answered(self._do(call)))
 
     async def _do(self, call: HttpCall) -> JsonReply:
-        match operation := route(call):
+        operation = route(call)
+        if isinstance(operation, JobOperation):
+            return await self._on_job(operation)
+        match operation:
             case ListJobs():
                 return await self._list(operation)
             case CreateJob():
                 return await self._create(call)
+            case ReadCosts():
+                return await self._costs.of(operation)
+            case EstimateJob():
+                wanted = read_body(EstimateCreate, call)
+                return JsonReply(200, self._estimator.estimate(wanted).model_dump(mode="json"))
+            case ListDeployments():
+                return await self._deployments.list()
+            case Probe(name=name):
+                return await self._deployments.probe(name)
+            case ReadHealth():
+                return await self._health.tell()
+
+    async def _on_job(self, operation: JobOperation) -> JsonReply:
+        match operation:
             case ReadJob(id=job):
                 return JsonReply(200, _plain(await self._known(job)))
             case ReadSamples(id=job, after=after):
@@ -91,12 +118,6 @@ class Api:
                 return _whole_list(await self._links.of(job))
             case Act(id=job, action=action):
                 return await self._act(job, action)
-            case ListDeployments():
-                return await self._deployments.list()
-            case Probe(name=name):
-                return await self._deployments.probe(name)
-            case ReadHealth():
-                return await self._health.tell()
 
     async def _list(self, asked: ListJobs) -> JsonReply:
         last = None

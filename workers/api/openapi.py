@@ -13,6 +13,7 @@ from schemas.history import ErrorCount, Sample
 from schemas.jobs import JobStatus
 from schemas.listing import ResultLink
 from schemas.messages import JobRequest
+from schemas.money import CostSum
 from schemas.results import Manifest
 from schemas.webhooks import WebhookEvent, WebhookType
 from workers.api import routing
@@ -69,6 +70,8 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     routing.ReadErrors: Exchange(ErrorCount, listed=True),
     routing.CreateLinks: Exchange(ResultLink, listed=True),
     routing.Act: Exchange(JobStatus, code=202),
+    routing.ReadCosts: Exchange(CostSum, listed=True),
+    routing.EstimateJob: Exchange(openai.Estimate, body=openai.EstimateCreate),
     routing.ListDeployments: Exchange(DeploymentStatus, listed=True),
     routing.Probe: Exchange(DeploymentStatus, code=202),
     routing.ReadHealth: Exchange(ServiceHealth, also=503),

@@ -108,6 +108,25 @@ class Act(Operation):
     action: Action
 
 
+class ReadCosts(Operation):
+    """`GET /api/costs`: what the jobs that were created in a month cost."""
+
+    month: Annotated[str, Field(pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$")] = Field(
+        description="2026-11, in UTC"
+    )
+    by: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None, description="a name of the jobs' metadata; without one, the tenant"
+    )
+    tenant: TenantName = DEFAULT_TENANT
+    after: Annotated[str, Field(pattern=r"^[0-9]{13}-[0-9A-Za-z-]{1,96}$")] | None = Field(
+        default=None, description="the `last_id` of the answer before"
+    )
+
+
+class EstimateJob(Operation):
+    """`POST /api/estimate`: the body is an `EstimateCreate`; nothing is stored or asked."""
+
+
 class ListDeployments(Operation):
     """`GET /api/deployments`."""
 
@@ -122,14 +141,14 @@ class ReadHealth(Operation):
     """`GET /api/health`: what the service reaches; 503 where that is not storage and bus."""
 
 
+JobOperation = ReadJob | ReadSamples | ReadErrors | CreateLinks | Act
+"""What is asked of one job."""
 JobsOperation = (
     ListJobs
     | CreateJob
-    | ReadJob
-    | ReadSamples
-    | ReadErrors
-    | CreateLinks
-    | Act
+    | JobOperation
+    | ReadCosts
+    | EstimateJob
     | ListDeployments
     | Probe
     | ReadHealth
@@ -143,6 +162,8 @@ ROUTES: Final = routes(
     ("GET", "/api/jobs/{id}/errors", ReadErrors),
     ("POST", "/api/jobs/{id}/links", CreateLinks),
     ("POST", "/api/jobs/{id}/(?P<action>cancel|pause|resume)", Act),
+    ("GET", "/api/costs", ReadCosts),
+    ("POST", "/api/estimate", EstimateJob),
     ("GET", "/api/deployments", ListDeployments),
     ("POST", "/api/deployments/{name}/probe", Probe),
     ("GET", "/api/health", ReadHealth),

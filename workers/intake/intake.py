@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from schemas.deployments import prices_of
 from schemas.jobs import (
     Job,
     JobOptions,
@@ -206,6 +207,7 @@ class Intake:
             trace=self._telemetry.trace_of(announcement.job, announcement.asked.traceparent),
             failure=failure,
             results=announcements.results_folder(announcement.name, announcement.job),
+            prices=prices_of(self._settings.deployments),
         )
 
     async def _options(self, announcement: Announcement, info: BlobInfo) -> JobOptions:

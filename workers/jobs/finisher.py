@@ -18,6 +18,7 @@ from schemas.results import (
 from schemas.versions import RELEASE
 from workers.errors import BlobExists, StorageError, WorkerError, first_of
 from workers.jobs import lifecycle
+from workers.jobs.costs import cost_of
 from workers.jobs.events import iso
 from workers.jobs.report import report
 from workers.jobs.store import JobStore
@@ -258,6 +259,8 @@ class Finisher:
             finished=iso(now),
             seconds=round(now - job.created, 3),
             use=use,
+            prices=job.prices,
+            cost=cost_of(use, job.prices) if job.prices else None,
             output=output,
             errors=errors,
         )

@@ -11,6 +11,7 @@ from datetime import datetime
 from html import escape
 from typing import Any, Final
 
+from schemas.money import amount
 from schemas.results import Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
@@ -60,6 +61,7 @@ def report(manifest: Manifest) -> bytes:
         _section("Latency of answers", _latency(manifest.use)),
         _section("Waits before calls", _waits(manifest.use)),
         _section("Calls and tokens", _calls(manifest.use)),
+        _section("Cost", _cost(manifest)),
         _section("Errors", _errors(manifest)),
         _section("Settings", _settings(manifest)),
     ]
@@ -269,6 +271,27 @@ def _calls(use: Mapping[str, DeploymentUse]) -> str:
         if rows
         else ""
     )
+
+
+def _cost(manifest: Manifest) -> str:
+    cost = manifest.cost
+    if cost is None:
+        return ""
+    rows: list[Cells] = [
+        ("By the tokens that were told", f"{cost.counted} {cost.currency}"),
+        ("At most", f"{cost.at_most} {cost.currency}" if cost.at_most else "not known"),
+    ]
+    if cost.unmetered_calls:
+        rows.append(("Calls that may have been billed and told no tokens", cost.unmetered_calls))
+    if cost.unpriced_calls:
+        rows.append(("Calls to deployments without a price", cost.unpriced_calls))
+    prices = [
+        (name, *(f"{amount(each)} {price.currency}" for each in (price.input, price.output)))
+        for name, price in sorted(manifest.prices.items())
+    ]
+    heads = ("Deployment", "A million prompt tokens", "A million completion tokens")
+    told = _table("What its calls cost", ("What", "Amount"), rows)
+    return told + _table("Prices when the job was made", heads, prices)
 
 
 def _errors(manifest: Manifest) -> str:

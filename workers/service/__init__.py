@@ -27,6 +27,7 @@ from workers.api.health import HealthApi
 from workers.api.jobs import Api
 from workers.api.links import ResultLinks
 from workers.api.openai.door import OpenAiDoor
+from workers.api.openai.estimating import QuotaEstimator
 from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.reporting import Reporter
@@ -168,6 +169,7 @@ def _api(
         *(jobs.store, jobs.actions, jobs.index, history, jobs.doors),
         deployments=deployments,
         health=HealthApi(jobs.store, bus, deployments, clock=clock),
+        estimator=QuotaEstimator(settings.deployments, settings.routes, settings.default_models),
         links=ResultLinks(jobs.store, transfers, allowed=may_link, clock=clock),
         clock=clock,
     )

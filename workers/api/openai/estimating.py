@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.deployments import Deployment, Task
+from schemas.money import MILLION, CostRange, amount
 from schemas.openai import Estimate, EstimateCreate, EstimateGroup
 
 
@@ -41,7 +42,29 @@ class QuotaEstimator:
             requests=sum(group.requests for group in asked.requests),
             seconds=max(bounds, default=None),
             unserved=tuple(unserved),
+            cost=self._cost([group for group in asked.requests if group not in unserved]),
         )
+
+    def _cost(self, groups: Sequence[EstimateGroup]) -> CostRange | None:
+        """What groups cost at least and at most; None where a price is not known."""
+        least, most, currency = 0, 0, ""
+        for group in groups:
+            serving = self._serving(group)
+            prices = [each.price for each in self.deployments if each.name in serving]
+            pinned = [None if price is None else price.pinned for price in prices]
+            costs = [
+                round(group.prompt_tokens) * price.input + round(group.answer_tokens) * price.output
+                for price in pinned
+                if price is not None
+            ]
+            if not costs or None in pinned:
+                return None
+            least, most = least + min(costs), most + max(costs)
+            currency = next(price.currency for price in pinned if price is not None)
+        if not currency:
+            return None
+        low, high = (amount(-(-cost // MILLION)) for cost in (least, most))
+        return CostRange(currency=currency, least=low, most=high)
 
     def _serving(self, group: EstimateGroup) -> tuple[str, ...]:
         """The names of the deployments that may answer a group."""

@@ -60,11 +60,20 @@ function downloads(job, files) {
     <p class="muted">Links hold for some minutes; open the job again for new ones.</p>`;
 }
 
+function cost({ cost: told }) {
+  if (!told) return "not known: no deployment has a price";
+  const more = [[told.unmetered_calls, "calls may have been billed and told no tokens"],
+                [told.unpriced_calls, "calls were to deployments without a price"]]
+    .filter(([calls]) => calls).map(([calls, words]) => `${count(calls)} ${words}`);
+  return `${told.counted} ${told.currency}${more.length ? `, and more: ${more.join("; ")}` : ""}`;
+}
+
 function facts(job) {
   const told = [
     ["Tenant", text(job.tenant)], ["Door", text(job.door)], ["Priority", text(job.priority)],
     ["Created", time(job.created)], ["Started", time(job.started)], ["Ended", time(job.ended)],
     ["Tokens", job.tokens ? `${count(job.tokens.prompt)} prompt, ${count(job.tokens.completion)} completion` : "–"],
+    ["Cost", cost(job)],
     ["Rows", job.counts ? `${count(doneRows(job))} of ${count(job.counts.total)} done, ${count(job.counts.succeeded)} succeeded` : "–"],
     ...Object.entries(job.metadata ?? {}).map(([name, value]) => [text(name, 64), text(value)]),
   ];

@@ -1,0 +1,102 @@
+"""What calls cost. Inside, money is whole millionths of a currency's unit; no float touches it."""
+
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.versions import Kept
+
+MILLION: Final = 1_000_000
+
+Amount = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,6})?$")]
+"""An amount of money as it is written: digits, and up to six behind a point."""
+
+
+def micros(amount: str) -> int:
+    """Millionths in an amount."""
+    whole, _, part = amount.partition(".")
+    return int(whole) * MILLION + int(part.ljust(6, "0"))
+
+
+def amount(of_micros: int) -> str:
+    """Millionths as an amount, with six digits behind the point."""
+    return f"{of_micros // MILLION}.{of_micros % MILLION:06d}"
+
+
+class Price(BaseModel):
+    """What a deployment takes for a million tokens, in decimal strings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    input: Amount | None = None
+    output: Amount | None = None
+    per_hour: Amount | None = Field(
+        default=None, description="of a deployment that is rented: shown, and not part of any cost"
+    )
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+
+    @model_validator(mode="after")
+    def _told(self) -> Self:
+        if (self.input is None) is not (self.output is None):
+            raise ValueError("price: give both input and output, for a million tokens each")
+        if self.input is None and self.per_hour is None:
+            raise ValueError("price: give input and output, or per_hour")
+        return self
+
+    @property
+    def pinned(self) -> "PinnedPrice | None":
+        """The price of tokens as a job keeps it; None of what costs by the hour alone."""
+        if self.input is None or self.output is None:
+            return None
+        return PinnedPrice(
+            input=micros(self.input), output=micros(self.output), currency=self.currency
+        )
+
+
+class PinnedPrice(Kept):
+    """What a million tokens took when the job was made, in millionths of the currency's unit."""
+
+    input: int
+    output: int
+    currency: str
+
+
+class Cost(Kept):
+    """What calls cost, at the prices that were pinned with their job."""
+
+    currency: str
+    counted: Amount = Field(description="by the tokens that endpoints told")
+    at_most: Amount | None = Field(
+        default=None,
+        description="null where calls may have cost more: `unmetered_calls`, `unpriced_calls`",
+    )
+    unmetered_calls: int = Field(
+        default=0, description="that may have been billed, and told no tokens"
+    )
+    unpriced_calls: int = Field(
+        default=0, description="answered or billed by deployments without a price"
+    )
+
+
+class CostRange(BaseModel):
+    """What an estimate comes to, at the present prices of what may answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    currency: str
+    least: Amount
+    most: Amount
+
+
+class CostSum(BaseModel):
+    """An entry of `GET /api/costs`: the jobs of a month that have one value in common."""
+
+    model_config = ConfigDict(frozen=True)
+
+    by: str = Field(description="`tenant`, or a name of the jobs' metadata")
+    value: str | None = Field(description="null: jobs that do not say")
+    jobs: int
+    unpriced_jobs: int = Field(description="of which no price is known")
+    prompt_tokens: int
+    completion_tokens: int
+    costs: tuple[Cost, ...] = Field(description="one for each currency")

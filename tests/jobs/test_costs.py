@@ -1,0 +1,232 @@
+"""What jobs cost: to the millionth, at the prices that were pinned, and never a guess."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.deployments import Deployment, parse_deployments
+from schemas.jobs import JobStatus
+from schemas.money import Cost, PinnedPrice, Price, amount, micros
+from schemas.outcomes import Outcome, Usage
+from schemas.results import Use
+from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
+from workers.api.costs import month_of
+from workers.jobs.costs import cost_of, summed
+
+PHI = PinnedPrice(input=130_000, output=520_000, currency="USD")
+PRICED = Price(input="0.13", output="0.52", currency="USD")
+TOKENS = st.integers(0, 10**12)
+
+
+@given(st.integers(0, 10**14))
+def test_an_amount_is_written_to_the_millionth(of: int) -> None:
+    assert micros(amount(of)) == of
+
+
+@pytest.mark.parametrize(
+    ("written", "of"), [("0", 0), ("1.5", 1_500_000), ("0.000001", 1), ("12", 12_000_000)]
+)
+def test_amounts_are_read(written: str, of: int) -> None:
+    assert micros(written) == of
+
+
+@given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=5))
+def test_a_cost_is_exact_and_rounded_up_once(tokens: list[tuple[int, int]]) -> None:
+    use = {
+        str(number): Use(tokens=a + b, prompt_tokens=a, completion_tokens=b)
+        for number, (a, b) in enumerate(tokens)
+    }
+    told = cost_of(use, dict.fromkeys(use, PHI))
+    exact = sum(Fraction(a * 13 + b * 52, 100) for a, b in tokens)  # in millionths
+    assert 0 <= micros(told.counted) - exact < 1
+    assert told.at_most == told.counted
+
+
+def test_what_is_not_known_is_no_bound() -> None:
+    use = {
+        "phi": Use(outcomes={"ok": 2}, tokens=30, prompt_tokens=20, completion_tokens=10),
+        "own": Use(outcomes={"ok": 3}, tokens=99, prompt_tokens=99),
+    }
+    told = cost_of(use, {"phi": PHI})
+    assert told == Cost(currency="USD", counted="0.000008", at_most=None, unpriced_calls=3)
+    lost = {"phi": use["phi"].model_copy(update={"unmetered_calls": 1})}
+    told = cost_of(lost, {"phi": PHI})
+    assert (told.counted, told.at_most, told.unmetered_calls) == ("0.000008", None, 1)
+
+
+def test_tokens_that_an_earlier_release_did_not_tell_apart_cost_what_costs_more() -> None:
+    told = cost_of({"phi": Use(tokens=1_000_000)}, {"phi": PHI})
+    assert told.counted == "0.520000"
+
+
+def test_costs_are_summed_by_currency() -> None:
+    one = Cost(currency="USD", counted="0.1", at_most="0.2")
+    open_ = Cost(currency="USD", counted="0.3", at_most=None, unmetered_calls=2)
+    euros = Cost(currency="EUR", counted="5", at_most="5")
+    assert summed([one, one, euros]) == (
+        euros,
+        Cost(currency="USD", counted="0.200000", at_most="0.400000"),
+    )
+    assert summed([one, open_])[0].at_most is None
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        {"input": "0.13", "currency": "USD"},
+        {"currency": "USD"},
+        {"input": 0.13, "output": 0.52, "currency": "USD"},
+        {"input": "-1", "output": "1", "currency": "USD"},
+        {"input": "0.1234567", "output": "1", "currency": "USD"},
+        {"input": "1", "output": "1", "currency": "usd"},
+        {"input": "1", "output": "1"},
+    ],
+)
+def test_a_price_that_cannot_be_taken_is_refused(price: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Price.model_validate(price)
+
+
+def test_what_costs_by_the_hour_is_not_priced_by_tokens() -> None:
+    assert Price(per_hour="1.20", currency="USD").pinned is None
+    assert Price(input="0", output="0", currency="USD").pinned == PinnedPrice(
+        input=0, output=0, currency="USD"
+    )
+
+
+def test_prices_are_in_one_currency() -> None:
+    def entry(name: str, currency: str) -> str:
+        price = f'{{"input": "1", "output": "1", "currency": "{currency}"}}'
+        return (
+            f'{{"name": "{name}", "kind": "openai", "url": "http://localhost", "model": "m", '
+            f'"auth": "none", "price": {price}}}'
+        )
+
+    assert len(parse_deployments(f"[{entry('a', 'USD')}, {entry('b', 'USD')}]")) == 2
+    with pytest.raises(ValueError, match="prices are in EUR and USD: choose one"):
+        parse_deployments(f"[{entry('a', 'USD')}, {entry('b', 'EUR')}]")
+
+
+def test_a_month_begins_and_ends_in_utc() -> None:
+    begin, end = month_of("2026-12")
+    assert (end - begin) / 86400 == 31
+    assert month_of("2027-01")[0] == end
+    assert month_of("2028-02")[1] - month_of("2028-02")[0] == 29 * 86400
+
+
+# -- in the service
+
+
+def priced(service: Bench, price: Price | None = PRICED) -> None:
+    """Have the deployment cost something from now on."""
+    deployment: Deployment = DEPLOYMENT.model_copy(update={"price": price})
+    object.__setattr__(service.settings, "deployments", (deployment,))
+
+
+ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
+# Two rows of 7 and 5 tokens: 14 x 0.13 + 10 x 0.52 = 7.02 millionths, rounded up.
+OF_TWO = "0.000008"
+
+
+async def test_a_job_costs_what_was_pinned_with_it_everywhere() -> None:
+    async with bench() as service:
+        priced(service)
+        await service.drop(ROWS)
+        await service.announce()
+        await service.settle(stop=lambda delivery: delivery.queue == "shards")
+        priced(service, Price(input="9", output="9", currency="USD"))
+        await service.settle()
+        ended = await service.ended()
+        cost = {"currency": "USD", "counted": OF_TWO, "at_most": OF_TWO}
+        assert ended.manifest["cost"].items() >= cost.items()
+        assert ended.manifest["prices"] == {"phi": PHI.model_dump()}
+        told = await service.ask("GET", f"/api/jobs/{ended.manifest['job']}")
+        assert JobStatus.model_validate(told.body).cost == Cost.model_validate(cost)
+        assert ended.event["data"]["cost"].items() >= cost.items()
+
+
+async def test_a_job_without_prices_has_no_cost_and_not_0() -> None:
+    async with bench() as service:
+        ended = await service.run(ROWS)
+        assert (ended.manifest["cost"], ended.manifest["prices"]) == (None, {})
+        assert "cost" not in ended.event["data"]
+
+
+class Untold(Answering):
+    """Times out the first time, and may have billed that."""
+
+    async def ask(self, task: Any, body: Any) -> Outcome:
+        self.asked.append((task, body))
+        if len(self.asked) == 1:
+            return Outcome("timeout", billed=True)
+        return Outcome("ok", 200, {"choices": []}, Usage(7, 5), billed=True)
+
+
+async def test_a_call_whose_answer_was_lost_leaves_the_bound_open() -> None:
+    async with bench(endpoint=Untold()) as service:
+        priced(service)
+        ended = await service.run(b'{"prompt": "a"}\n')
+        cost = ended.manifest["cost"]
+        assert (cost["at_most"], cost["unmetered_calls"]) == (None, 1)
+        assert cost["counted"] == "0.000004"
+
+
+async def test_costs_of_a_month_are_summed_by_metadata() -> None:
+    async with bench() as service:
+        priced(service)
+        for number, team in enumerate(("blue", "blue", "red")):
+            options = {"metadata": {"team": team}}
+            await service.run(ROWS, f"{number}.jsonl", options=options)
+        await service.run(ROWS, "nobody.jsonl")
+        month = "2027-01"  # of the clock of the doubles
+        reply = await service.ask("GET", "/api/costs", month=month, by="team")
+        assert reply.code == 200
+        told = {each["value"]: each for each in reply.body["data"]}
+        assert {value: each["jobs"] for value, each in told.items()} == {
+            "blue": 2,
+            "red": 1,
+            None: 1,
+        }
+        assert told["blue"]["costs"][0]["counted"] == "0.000016"
+        assert told["blue"]["prompt_tokens"] == 28
+        whole = await service.ask("GET", "/api/costs", month=month)
+        (every,) = whole.body["data"]
+        assert (every["by"], every["value"], every["jobs"]) == ("tenant", "default", 4)
+        for other in ("2026-12", "2027-02"):
+            empty = await service.ask("GET", "/api/costs", month=other)
+            assert (empty.body["data"], empty.body["has_more"]) == ([], False)
+        for wrong in ("2027-13", "2027-1", "January", ""):
+            assert (await service.ask("GET", "/api/costs", month=wrong)).code == 400
+        assert (await service.ask("GET", "/api/costs")).code == 400
+
+
+async def test_a_long_month_is_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.api.costs.MOST_SUMMED", 2)
+    async with bench() as service:
+        priced(service)
+        for number in range(5):
+            await service.run(ROWS, f"{number}.jsonl")
+        jobs, rounds = 0, 0
+        after: dict[str, str] = {}
+        while True:
+            query = {"month": "2027-01", **after}
+            reply = await service.ask("GET", "/api/costs", None, None, **query)
+            jobs += sum(each["jobs"] for each in reply.body["data"])
+            rounds += 1
+            if not reply.body["has_more"]:
+                break
+            after = {"after": reply.body["last_id"]}
+        assert (jobs, rounds) == (5, 3)
+
+
+async def test_an_estimate_is_given_to_operators_too() -> None:
+    async with bench() as service:
+        group = {"task": "chat", "requests": 2, "prompt_tokens": 14.0, "answer_tokens": 10.0}
+        told = await service.ask("POST", "/api/estimate", {"requests": [group]})
+        assert (told.code, told.body["object"], told.body["requests"]) == (200, "estimate", 2)
+        refused = await service.ask("POST", "/api/estimate", {"requests": []})
+        assert (refused.code, refused.body["error"]["param"]) == (400, "requests")

@@ -1,0 +1,87 @@
+"""What the jobs of a month cost, summed by tenant or by a name of their metadata."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from schemas.jobs import JobStatus
+from schemas.listing import created_of, index_name
+from schemas.money import CostSum
+from workers.api.http import JsonReply
+from workers.api.routing import ReadCosts
+from workers.errors import NewerVersion, first_of
+from workers.jobs.costs import summed
+from workers.jobs.index import JobIndex
+
+MOST_SUMMED: Final = 2000
+"""Jobs of one answer: each is read."""
+_AT_ONCE: Final = 32
+
+
+class CostsApi:
+    """Sums what each job says of its cost, by the prices that were pinned with it."""
+
+    def __init__(self, index: JobIndex, *, clock: Callable[[], float]) -> None:
+        self._index = index
+        self._clock = clock
+
+    async def of(self, asked: ReadCosts) -> JsonReply:
+        """The sums of a month's jobs, the newest first; `after` goes on behind those of before."""
+        begin, end = month_of(asked.month)
+        behind = index_name(end, "") if asked.after is None else asked.after
+        names, more = await self._index.names(asked.tenant, MOST_SUMMED, behind)
+        within = [name for name in names if begin <= created_of(name) < end]
+        told: list[JobStatus] = []
+        for start in range(0, len(within), _AT_ONCE):
+            some = await self._statuses(within[start : start + _AT_ONCE])
+            told += [each for each in some if each is not None]
+        more = more and len(within) == len(names)
+        data = [each.model_dump(mode="json") for each in sums(told, asked.by)]
+        last = within[-1] if within and more else None
+        return JsonReply(200, {"object": "list", "data": data, "last_id": last, "has_more": more})
+
+    async def _statuses(self, names: Sequence[str]) -> list[JobStatus | None]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._status(name)) for name in names]
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return [task.result() for task in tasks]
+
+    async def _status(self, name: str) -> JobStatus | None:
+        """A job's status; None of what is no job, or is a later version's to read."""
+        try:
+            found = await self._index.status(name.partition("-")[2], self._clock())
+        except NewerVersion:
+            return None
+        return found[0] if found is not None and found[0].job is not None else None
+
+
+def month_of(month: str) -> tuple[float, float]:
+    """Seconds since the epoch at which a month begins and ends, in UTC."""
+    begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    years, months = divmod(begin.year * 12 + begin.month, 12)
+    end = begin.replace(year=years, month=months + 1)
+    return begin.timestamp(), end.timestamp()
+
+
+def sums(jobs: Iterable[JobStatus], by: str | None) -> Sequence[CostSum]:
+    """The jobs' costs by one value of each, the most jobs first."""
+    groups: dict[str | None, list[JobStatus]] = {}
+    for job in jobs:
+        value = job.tenant if by is None else job.metadata.get(by)
+        groups.setdefault(value, []).append(job)
+    ordered = sorted(groups.items(), key=lambda each: (-len(each[1]), each[0] or ""))
+    return [
+        CostSum(
+            by=by or "tenant",
+            value=value,
+            jobs=len(found),
+            unpriced_jobs=sum(each.cost is None for each in found),
+            prompt_tokens=sum(each.tokens.prompt for each in found if each.tokens),
+            completion_tokens=sum(each.tokens.completion for each in found if each.tokens),
+            costs=summed(each.cost for each in found if each.cost is not None),
+        )
+        for value, found in ordered
+    ]

@@ -1,0 +1,50 @@
+"""What a job's calls cost, of their tokens and the prices that were pinned with it."""
+
+from collections.abc import Iterable, Mapping
+
+from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
+from schemas.results import Use
+
+
+def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice]) -> Cost:
+    """The cost of calls by deployment, at one price at least; where none is known, nobody asks."""
+    # Millionths for a million tokens, times tokens: divided once, at the end.
+    total, unmetered, unpriced = 0, 0, 0
+    for name, used in use.items():
+        price = prices.get(name)
+        if price is None:
+            unpriced += used.outcomes.get("ok", 0) or int(used.tokens > 0)
+            continue
+        # What 0.1.0 counted is not told apart: it counts as what costs more.
+        rest = used.tokens - used.prompt_tokens - used.completion_tokens
+        total += used.prompt_tokens * price.input + used.completion_tokens * price.output
+        total += max(0, rest) * max(price.input, price.output)
+        unmetered += used.unmetered_calls
+    counted = amount(-(-total // MILLION))
+    return Cost(
+        currency=next(iter(prices.values())).currency,
+        counted=counted,
+        at_most=None if unmetered or unpriced else counted,
+        unmetered_calls=unmetered,
+        unpriced_calls=unpriced,
+    )
+
+
+def summed(costs: Iterable[Cost]) -> tuple[Cost, ...]:
+    """Costs as one for each currency."""
+    found: dict[str, Cost] = {}
+    for cost in costs:
+        known = found.get(cost.currency)
+        found[cost.currency] = cost if known is None else _both(known, cost)
+    return tuple(found[currency] for currency in sorted(found))
+
+
+def _both(one: Cost, other: Cost) -> Cost:
+    bound = (one.at_most, other.at_most)
+    return Cost(
+        currency=one.currency,
+        counted=amount(micros(one.counted) + micros(other.counted)),
+        at_most=None if None in bound else amount(sum(micros(each) for each in bound if each)),
+        unmetered_calls=one.unmetered_calls + other.unmetered_calls,
+        unpriced_calls=one.unpriced_calls + other.unpriced_calls,
+    )
