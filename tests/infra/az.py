@@ -37,39 +37,40 @@ def documents() -> dict[str, str]:
     return {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
 
 
-def commands(document: str) -> Iterator[tuple[str, frozenset[str]]]:
-    """Each call of `az` in a document's shell blocks: its words and its flags."""
+def commands(document: str, program: str = "az") -> Iterator[tuple[str, frozenset[str]]]:
+    """Each call of a program in a document's shell blocks: its words and its flags."""
     for block in re.findall(r"```sh\n(.*?)```", document, re.DOTALL):
-        yield from _calls(re.sub(r"\\\n\s*", " ", block))
-    for inline in re.findall(r"`(az [^`\n]+)`", document):
-        yield from _calls(inline)
+        yield from calls(block, program)
+    for inline in re.findall(rf"`({program} [^`\n]+)`", document):
+        yield from calls(inline, program)
 
 
-def _calls(script: str) -> Iterator[tuple[str, frozenset[str]]]:
-    for line in script.splitlines():
-        if re.search(r"\baz ", line):
-            yield from _line(line)
+def calls(script: str, program: str) -> Iterator[tuple[str, frozenset[str]]]:
+    """Each call of a program in a script."""
+    for line in re.sub(r"\\\n\s*", " ", script).splitlines():
+        if re.search(rf"\b{program} ", line):
+            yield from _line(line, program)
 
 
-def _line(line: str) -> Iterator[tuple[str, frozenset[str]]]:
-    for inner in re.findall(r"\$\((az [^()]*(?:\([^()]*\)[^()]*)*)\)", line):
-        yield from _line(inner)
+def _line(line: str, program: str) -> Iterator[tuple[str, frozenset[str]]]:
+    for inner in re.findall(rf"\$\(({program} [^()]*(?:\([^()]*\)[^()]*)*)\)", line):
+        yield from _line(inner, program)
     words = re.sub(r"\$\([^()]*(?:\([^()]*\)[^()]*)*\)", "VALUE", line)
     lexer = shlex.shlex(words, posix=True, punctuation_chars="();|&{}")
     lexer.whitespace_split = True
     call: list[str] = []
     for word in [*lexer, ";"]:
         if word in _SEPARATORS:
-            yield from _call(call)
+            yield from _call(call, program)
             call = []
         else:
             call.append(word)
 
 
-def _call(words: list[str]) -> Iterator[tuple[str, frozenset[str]]]:
+def _call(words: list[str], program: str) -> Iterator[tuple[str, frozenset[str]]]:
     while words and re.match(r"\w+=", words[0]):
         words = words[1:]
-    if words[:1] != ["az"]:
+    if words[:1] != [program]:
         return
     names = []
     for word in words[1:]:
