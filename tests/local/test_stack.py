@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from azure.storage.blob.aio import BlobClient
 from openai import AsyncOpenAI
 
 from local import keys, simulated
@@ -231,3 +232,41 @@ def test_a_mistake_in_deployments_is_told_before_anything_is_started(
     assert told.err.startswith("error: DEPLOYMENTS[0] ('east'), field 'key_setting': the setting")
     assert "asking" not in told.out
     assert list((tmp_path / "out").iterdir()) == []
+
+
+async def test_up_with_telemetry_writes_it_down_and_sums_it_up(tmp_path: Path) -> None:
+    data, ports = tmp_path / "data", [each for name in PORTS for each in (f"--{name}-port", "0")]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "local", "up", "--json", "--telemetry", "--profile", "openai"),
+        *("--data", str(data), *ports),
+        stdout=PIPE,
+        stderr=PIPE,
+        cwd=tmp_path,
+        env=clean() | {"PYTHONPATH": str(PROJECT)},
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(DEADLINE):
+        where = json.loads(await process.stdout.readline())
+        async with BlobClient.from_connection_string(
+            where["storage"], "prompts", "a.jsonl"
+        ) as blob:
+            await blob.upload_blob(b'{"prompt": "one"}\n{"prompt": "two"}\n')
+        headers = {"x-functions-key": where["function_key"]}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            ended: list[object] = []
+            while not ended:
+                await asyncio.sleep(0.1)
+                async with session.get(f"{where['http']}/api/jobs?state=completed") as response:
+                    ended = (await response.json())["data"]
+        process.send_signal(signal.SIGTERM)
+        _, said = await process.communicate()
+    assert process.returncode == 0
+    lines = [" ".join(line.split()) for line in said.decode().splitlines()]
+    assert "batch.rows 2 outcome succeeded" in lines
+    assert "batch.jobs 1 state completed, door drop" in lines
+    spans = [
+        json.loads(line) for line in (data / "telemetry/spans.jsonl").read_bytes().splitlines()
+    ]
+    (job,) = [span for span in spans if span["name"] == "job"]
+    assert {span["trace"] for span in spans} == {job["trace"]}
+    assert (data / "telemetry/metrics.jsonl").stat().st_size > 0
