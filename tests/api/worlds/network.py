@@ -14,10 +14,11 @@ from schemas.tenants import Tenant
 from tests.api.client import KEYS, Client
 from tests.doubles import FaultyBlobs, MemoryBlobs
 from tests.doubles.bus import MemoryBus
-from tests.doubles.faults import EFFECTS, AnswerLost, FaultyBus, Phase, ProcessKilled
+from tests.doubles.faults import EFFECTS, AnswerLost, Fault, FaultyBus, Phase, ProcessKilled
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering, Bench
 from workers.api.http import AnyReply, HttpCall
 from workers.errors import Unavailable
+from workers.ports import BlobRef
 from workers.settings import Settings
 
 PROCESSES = 2
@@ -59,18 +60,36 @@ class Trouble:
             raise Unavailable("away")
 
 
+class FaultyStorage(FaultyBlobs):
+    """Blobs, and what uploads need of them, with a fault around each call."""
+
+    def __init__(self, memory: MemoryBlobs, fault: Fault) -> None:
+        super().__init__(memory, fault)
+        self._memory = memory
+
+    async def stage(self, ref: BlobRef, block_id: str, data: bytes | memoryview) -> None:
+        await self._do("stage_from", ref, lambda: self._memory.stage(ref, block_id, data))
+
+    async def staged(self, ref: BlobRef) -> Mapping[str, int]:
+        return await self._do("staged", ref, lambda: self._memory.staged(ref))
+
+    async def link(self, ref: BlobRef, seconds: float, filename: str) -> str:
+        return await self._memory.link(ref, seconds, filename)
+
+
 class Process:
     """One process that answers HTTP and runs timers."""
 
     def __init__(self, network: "Network") -> None:
         self.trouble = Trouble(network.rng)
         self.trouble.calm = network.calm
+        storage = FaultyStorage(network.memory, self.trouble)
         self.bench = Bench(
-            blobs=FaultyBlobs(network.memory, self.trouble),
+            blobs=storage,
             bus=FaultyBus(network.bus, self.trouble),
             settings=network.settings,
             endpoint=network.endpoint,
-            transfers=network.memory,
+            transfers=storage,
             rng=Random(network.rng.getrandbits(64)),
         )
 
