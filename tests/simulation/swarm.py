@@ -94,14 +94,12 @@ _RARE: Mapping[str, int] = {
     "job.fail": 4,
     "job.paused": 4,
     "job.resumed": 4,
-    "create": 2,
-    "results/": 2,
-    "state/open/": 2,
-    "rejected": 2,
+    "create": 3,
+    "results/": 3,
+    "state/open/": 3,
+    "take_dead": 3,
+    "job.": 3,
     ".options.json": 2,
-    "job.cancel": 2,
-    "job.expir": 2,
-    "take_dead": 2,
 }
 
 
@@ -114,7 +112,7 @@ _WEIGHTS = tuple(accumulate(_weight(*pair) for pair in _PAIRS))
 
 
 def _focuses(rng: Random) -> tuple[Focus, ...]:
-    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 1, 2, 2, 3)))
+    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 1, 2, 3, 3, 4)))
     return tuple(Focus(*pair, rng.choice((0.5, 1.0, 1.0)), 8) for pair in pairs)
 
 
