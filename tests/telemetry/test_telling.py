@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from schemas.deployments import Task
-from schemas.jobs import Job
+from schemas.jobs import Asked, Job
 from schemas.outcomes import Outcome
 from tests.doubles.service import EPOCH, Answering, Bench, bench
 from workers.adapters.telemetry import names
@@ -19,6 +19,7 @@ from workers.adapters.telemetry.exporting import Exporting
 from workers.errors import Draining
 from workers.ports import TRACES, OutMessage, Received
 
+ASKED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ROWS = b"".join(b'{"prompt": "%d"}\n' % at for at in range(60))
 
 
@@ -121,16 +122,42 @@ async def test_messages_and_events_carry_the_jobs_own_span_in_both_properties() 
     assert span.parent is None
 
 
+async def test_a_call_over_http_goes_on_as_the_jobs_trace() -> None:
+    watching = Watching()
+    async with bench(telemetry=watching.telemetry) as service:
+        await service.drop(ROWS, "a.jsonl", container="inputs")
+        request = {"container": "inputs", "name": "a.jsonl"}
+        reply = await service.ask("POST", "/api/jobs", request, {"traceparent": ASKED})
+        assert reply.code == 202
+        await service.settle()
+    assert {f"{span.context.trace_id:032x}" for span in watching.spans()} == {ASKED[3:35]}
+    (job,) = watching.spans("job")
+    assert job.parent is not None
+    assert f"{job.parent.span_id:016x}" == ASKED[36:52]
+    (sent,) = watching.spans("send jobs")
+    assert sent.parent is not None
+    assert sent.parent.span_id == job.context.span_id
+
+
+async def test_a_job_that_an_older_release_pinned_goes_on_in_the_trace_of_who_asked() -> None:
+    async with bench() as service:
+        await service.drop(ROWS)
+        await service.announce()
+        job = await job_of(service)
+    told = job.model_copy(update={"asked": Asked(traceparent=ASKED)}).model_dump(mode="json")
+    assert "trace" not in told
+    assert Job.model_validate(told).trace == ASKED
+
+
 async def test_a_message_that_makes_no_job_is_told_of_where_it_came_from() -> None:
     watching = Watching()
-    asked = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with bench(telemetry=watching.telemetry) as service:
-        await service.say(b"no json", traceparent=asked)
+        await service.say(b"no json", traceparent=ASKED)
         await service.say({"container": "inputs", "name": "none.jsonl"})
         await service.settle()
     first, second = watching.spans("process jobs")
     assert first.parent is not None
-    assert f"{first.parent.span_id:016x}" == asked[36:52]
+    assert f"{first.parent.span_id:016x}" == ASKED[36:52]
     assert second.parent is None
     assert {of(span, names.JOB) for span in (first, second)} == {None}
     assert watching.spans("job") == []
