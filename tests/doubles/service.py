@@ -304,7 +304,7 @@ async def bench(
         receiver=receiver,
         telemetry=telemetry,
         bus=MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
-        settings=Settings(deployments=(DEPLOYMENT,), **settings),
+        settings=Settings(**{"deployments": (DEPLOYMENT,), **settings}),
         endpoint=endpoint or Answering(),
     )
     shares = asyncio.create_task(made.dispatcher.run())

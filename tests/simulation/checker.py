@@ -124,6 +124,7 @@ class _Job:
             if self.world.records.stored("state", f"done/{self.job}") is None:
                 yield "nobody remembers that it has ended"
             yield from self.world.observers.faults(self.job, output, json.loads(manifest))
+            yield from self.world.watching.faults(self.job, json.loads(manifest))
         yield from _file(told.output, output)
         yield from _file(told.errors, errors)
         for line in good:

@@ -222,6 +222,7 @@ class MonthWorld(MixedWorld):
             known.clear()
         self.bus.published["job-status"].clear()
         self.observers.forget(jobs)
+        self.watching.forget(jobs)
 
     def _delete_what_is_old(self) -> None:
         """What a lifecycle rule deletes: what was kept for a week."""

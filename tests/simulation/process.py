@@ -76,6 +76,7 @@ class Process:
             ledger=Ledger(blobs, settings.state_container, rng=rng) if limited else None,
             clock=clock,
             rng=rng,
+            telemetry=world.watching,
             slice_seconds=world.scenario.slice_seconds,
         )
         self.dispatcher, self.runner = service.dispatcher, service.runner

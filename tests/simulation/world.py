@@ -33,6 +33,7 @@ from tests.simulation.receivers import HOOK, Receiver
 from tests.simulation.records import Records
 from tests.simulation.scenario import Scenario
 from tests.simulation.users import Users
+from tests.simulation.watching import Watching
 from workers.errors import WorkerError
 from workers.intake import intake, planning, plans
 from workers.jobs import finisher
@@ -91,6 +92,7 @@ class World:
         self.users = Users(self)
         self.liveness = Liveness(self)
         self.observers = Observers(self)
+        self.watching = Watching()
 
     # -- time and trace
 

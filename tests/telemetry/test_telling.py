@@ -11,8 +11,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from schemas.deployments import Task
 from schemas.jobs import Asked, Job
+from schemas.money import Price
 from schemas.outcomes import Outcome
-from tests.doubles.service import EPOCH, Answering, Bench, bench
+from tests.doubles.service import DEPLOYMENT, EPOCH, Answering, Bench, bench
 from workers.adapters.telemetry import names
 from workers.adapters.telemetry.delivery import Delivery
 from workers.adapters.telemetry.exporting import Exporting
@@ -240,3 +241,11 @@ async def job_of(service: Bench) -> Job:
     found = await service.store.job(jobs[0])
     assert found is not None
     return found
+
+
+async def test_a_jobs_cost_is_told_once_it_has_ended() -> None:
+    watching, price = Watching(), Price(input="1", output="2", currency="EUR")
+    priced = DEPLOYMENT.model_copy(update={"price": price})
+    async with bench(telemetry=watching.telemetry, deployments=(priced,)) as service:
+        ended = await service.run(ROWS)
+    assert watching.sums(names.COST) == {"EUR": float(ended.manifest["cost"]["counted"])}

@@ -11,6 +11,7 @@ from schemas.listing import Done
 from schemas.messages import EventType, ShardMessage, finish
 from workers.errors import Unavailable
 from workers.jobs import events, lifecycle
+from workers.jobs.costs import cost_of
 from workers.jobs.history import History
 from workers.jobs.lifecycle import Change
 from workers.jobs.outbox import Outbox
@@ -55,6 +56,10 @@ class Transitions:
         Raises `Unavailable` when storage or bus stay out of reach.
         """
         before, after, change, repeated = await self._swap(job, transition, repeated)
+        if change.state is not None:
+            priced = job.prices and change.state.terminal
+            cost = cost_of(change.state.use, job.prices) if priced else None
+            self._telemetry.moved(job, before, change.state, cost)
         if after is None:
             return None
         if change.state is None and after.terminal:
@@ -72,7 +77,6 @@ class Transitions:
         if change.sample is not None:
             await self._history.add(job.id, change.sample)
         if change.state is not None:
-            self._telemetry.moved(job, before, after)
             _log_failure(job, before, after)
             await self._tell(lifecycle.event_type(before, after), job, after)
         elif repeated and change.told:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from schemas.deployments import Deployment, Task
 from schemas.health import BreakerState
 from schemas.jobs import Job, JobState
+from schemas.money import Cost
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord, Counts
 from workers.ports import BlobInfo, Received
@@ -108,8 +109,8 @@ class Telemetry:
         """An errand for a job is run while the block runs."""
         return nullcontext()
 
-    def moved(self, job: Job, before: JobState | None, after: JobState) -> None:
-        """A job's new state was stored, by this process."""
+    def moved(self, job: Job, before: JobState | None, after: JobState, cost: Cost | None) -> None:
+        """A job's new state was stored, by this process; `cost` is that of one that has ended."""
 
     def conflict(self) -> None:
         """A job's state could not be stored: somebody else has changed it, or so it seems."""

@@ -27,6 +27,7 @@ OUTCOME: Final = "batch.outcome"
 REASON: Final = "batch.wait.reason"
 DEPLOYMENT: Final = "batch.deployment"
 LIMIT: Final = "batch.limit"
+CURRENCY: Final = "batch.currency"
 DOCUMENT: Final = "batch.document"
 WAITED: Final = "batch.waited"
 ERROR: Final = "error.type"
@@ -106,6 +107,7 @@ REPEATS: Final = "batch.queue.repeats"
 DEAD_LETTERS: Final = "batch.queue.dead_letters"
 CONFLICTS: Final = "batch.swap.conflicts"
 NUDGES: Final = "batch.nudges"
+COST: Final = "batch.cost"
 DROPPED: Final = "batch.telemetry.dropped_spans"
 INPUT_TOKENS: Final = "gen_ai.client.inference.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.client.inference.usage.output_tokens"
@@ -121,6 +123,7 @@ SUMS: Final[Mapping[str, str]] = {
     DEAD_LETTERS: "{message}",
     CONFLICTS: "{conflict}",
     NUDGES: "{nudge}",
+    COST: "1",
     DROPPED: "{span}",
     INPUT_TOKENS: "{token}",
     OUTPUT_TOKENS: "{token}",

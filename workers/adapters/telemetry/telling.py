@@ -10,6 +10,7 @@ from typing import Final
 
 from schemas.deployments import Deployment, Task
 from schemas.jobs import Job, JobState
+from schemas.money import Cost
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord, Counts
 from workers.adapters.telemetry import names, traces
@@ -148,7 +149,7 @@ class TelemetryTeller(Telemetry):
                 names.ERRANDS[errand], kind, (began, self._clock()), told, parent=parent
             )
 
-    def moved(self, job: Job, before: JobState | None, after: JobState) -> None:
+    def moved(self, job: Job, before: JobState | None, after: JobState, cost: Cost | None) -> None:
         """See `Telemetry`. Whoever closes a job tells of its span."""
         was = before.counts if before else Counts()
         for outcome in COUNTED:
@@ -156,6 +157,8 @@ class TelemetryTeller(Telemetry):
                 self._meters.add(names.ROWS_DONE, more, ((names.OUTCOME, outcome),))
         if after.nudges > (before.nudges if before else 0):
             self._meters.add(names.NUDGES)
+        if cost is not None:
+            self._meters.add(names.COST, float(cost.counted), ((names.CURRENCY, cost.currency),))
         if after.terminal:
             self._ended(job, after)
 
