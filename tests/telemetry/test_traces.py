@@ -24,6 +24,7 @@ def test_a_sender_who_keeps_no_span_is_nobodys_parent() -> None:
     assert traces.parent(UNKEPT) is None
     assert traces.parent(f"00-{'0' * 32}-{'0' * 16}-01") is None
     assert traces.parent(None) is None
+    assert traces.parent("whatever somebody has written there") is None
 
 
 @given(some.text(min_size=1, max_size=64), some.text(min_size=1, max_size=64))

@@ -7,6 +7,8 @@ is told of by whoever closes it, hours after others have named it as their paren
 import hashlib
 from typing import Final, NamedTuple
 
+from schemas.jobs import TRACEPARENT
+
 MOST_SHARDS: Final = 1000
 """Shards of a job whose attempts have spans, about; of the others those alone that end badly."""
 SAMPLED: Final = 1
@@ -25,8 +27,8 @@ def _number(text: str, bits: int) -> int:
 
 
 def read(traceparent: str | None) -> tuple[Place, bool] | None:
-    """A place in a traceparent that has the form of one, and whether its sender keeps the span."""
-    if traceparent is None:
+    """A place in a traceparent, and whether its sender keeps the span; None for what is none."""
+    if traceparent is None or not TRACEPARENT.fullmatch(traceparent):
         return None
     _, trace, span, flags = traceparent.split("-")
     place = Place(int(trace, 16), int(span, 16))
