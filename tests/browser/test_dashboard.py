@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from schemas.health import DeploymentHealth
 from schemas.outcomes import Outcome
 from tests.browser import states
 from tests.browser.conftest import KEY, Site, Tab
 from tests.doubles.service import Answering
+from workers.quota.health import HealthBoard
 
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.jsonl'
@@ -226,6 +228,33 @@ async def test_a_running_job_is_followed_to_its_end(tab: Tab, site: Site) -> Non
     asked = len(site.asked)
     await tab.page.clock.fast_forward(10_000)
     assert [path for _, path in site.asked[asked:] if job in path] == []
+
+
+async def test_what_is_used_of_a_deployment_is_told_between_two_looks(tab: Tab, site: Site) -> None:
+    board = HealthBoard(site.service.blobs, "state")
+
+    async def told(calls: int, tokens: int) -> None:
+        health = DeploymentHealth(at=site.service.clock(), calls=calls, tokens=tokens)
+        await board.tell("phi", "p", health)
+
+    await told(100, 1000)
+    await tab.page.clock.install()
+    await tab.open()
+    await tab.settled()
+    phi = tab.page.get_by_role("group", name="Deployments").get_by_role("row").last
+    await expect(phi).to_contain_text("closed")
+    await told(400, 4000)
+    await tab.page.clock.fast_forward(17_000)
+    # 300 calls and 3,000 tokens in 15 to 20 seconds, by the clocks of both.
+    used = phi.get_by_role("cell")
+    await expect(used.nth(6)).not_to_have_text("–")
+    calls = float((await used.nth(6).inner_text()).replace("K", "e3"))
+    tokens = float((await used.nth(7).inner_text()).replace("K", "e3"))
+    assert 10 * calls == pytest.approx(tokens, rel=0.02)
+    assert calls > 0
+    await told(5, 50)  # the process that counted the others is gone
+    await tab.page.clock.fast_forward(17_000)
+    await expect(used.nth(6)).to_have_text("–")
 
 
 async def test_a_hidden_tab_asks_nothing(tab: Tab, site: Site) -> None:

@@ -11,8 +11,9 @@ const LIST_SECONDS = 15;
 const JOB_SECONDS = 3;
 const NIGHTS_SECONDS = 60;
 const PAGE = 30;
+const USED_POLLS = 5; // over a minute, of which a process tells every 10 s
 
-const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null };
+const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, told: [] };
 const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "" };
 
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
@@ -43,6 +44,7 @@ const overview = new Poll(LIST_SECONDS, () => page.wrongKey || attempt(async () 
   known.jobs = newest.data;
   known.listed = listed ?? newest;
   known.deployments = deployments.data;
+  known.told = [...known.told, { at: Date.now(), deployments: deployments.data }].slice(-USED_POLLS);
 }));
 
 const nightly = new Poll(NIGHTS_SECONDS, () => page.wrongKey || attempt(async () => {
@@ -56,7 +58,10 @@ async function look(shown) {
   const path = `/api/jobs/${encodeURIComponent(shown.id)}`;
   try {
     const job = await ask(path);
-    if (shown.job && shown.job.state !== job.state) announce(job);
+    if (shown.job && shown.job.state !== job.state) {
+      announce(job);
+      overview.soon();
+    }
     shown.job = job;
     if (job.job) await more(shown, path);
   } catch (error) {
@@ -147,7 +152,7 @@ function enter(event) {
 
 function leave() {
   forgetKey();
-  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null });
+  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null, told: [] });
   page.wrongKey = true;
   page.shown = page.shown && { id: page.shown.id, samples: [], points: [], after: 0 };
   draw();
@@ -164,7 +169,7 @@ function view() {
       ${shown ? html`<section class="shown" aria-labelledby="chosen">${details(shown, act, close)}</section>` : nothing}
       <section aria-labelledby="jobs"><h2 id="jobs">Jobs</h2>
         ${lists.filters(page.chosen, filter)} ${lists.jobs(known.listed?.data, known.listed?.has_more, shown?.id)} ${pages()}</section>
-      <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments)}</section>
+      <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments, known.told.length ? lists.usedOf(known.told) : new Map())}</section>
       <section aria-labelledby="nights"><h2 id="nights">Nightly runs</h2>
         <details @toggle=${(event) => (event.target.open ? nightly.start() : nightly.stop())}>
           <summary>Night by file</summary>${lists.nights(known.nights)}</details></section>

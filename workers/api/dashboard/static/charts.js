@@ -24,7 +24,7 @@ export function bar(job) {
         at += (100 * rows) / total;
         return svg`<rect class=${tone} x=${from} width=${Math.max(0, at - from)} height="6"></rect>`;
       })}</svg>
-    <span class="bar-words">${words}${bad ? html`, <strong class="bad-text">${count(bad)} errors</strong>` : ""}</span>`;
+    <span class="bar-words">${words}${bad ? html`, <strong class="bad-text">${count(bad)} ${bad === 1 ? "error" : "errors"}</strong>` : ""}</span>`;
 }
 
 /** From sums at some times to what happened between them. */
@@ -57,7 +57,7 @@ export function chart(title, unit, points, series, show = short) {
     label, tone, values: points.filter((each) => each[name] != null).map((each) => [each.at, each[name]]),
   }));
   const all = drawn.flatMap((each) => each.values);
-  if (all.length < 2) return "";
+  if (drawn.every(({ values }) => values.length < 2)) return "";
   const [from, to] = [all[0][0], all.reduce((most, [at]) => Math.max(most, at), 0)];
   const top = Math.max(...all.map(([, value]) => value)) || 1;
   const x = (at) => (WIDTH * (at - from)) / Math.max(1, to - from);

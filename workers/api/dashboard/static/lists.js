@@ -82,20 +82,35 @@ export function jobs(listed, more, chosen) {
       <td>${waits(job) || "–"}</td><td>${time(job.created)}</td></tr>`)}</tbody></table></div>`;
 }
 
-export function deployments(listed) {
+/** What was used of each deployment in a minute, from the sums told at some times, oldest first. */
+export function usedOf(told) {
+  const [first, last] = [told[0], told.at(-1)];
+  const minutes = (last.at - first.at) / 60000;
+  const used = new Map();
+  for (const each of minutes > 0.1 ? last.deployments : []) {
+    const before = first.deployments.find(({ name }) => name === each.name);
+    // Sums fall where a process is not heard of any more: nothing can be told then.
+    if (before && each.calls >= before.calls && each.tokens >= before.tokens)
+      used.set(each.name, [(each.calls - before.calls) / minutes, (each.tokens - before.tokens) / minutes]);
+  }
+  return used;
+}
+
+export function deployments(listed, used) {
   if (!listed) return nothing;
+  const rate = (name, which) => (used.has(name) ? short(used.get(name)[which]) : "–");
   const share = (part) => (part == null ? "–" : `${Math.round(100 * part)}%`);
   const per = (number) => (number == null ? "unlimited" : count(number));
   return html`<div class="scroll" role="group" tabindex="0" aria-label="Deployments"><table>
     <caption class="unseen">Deployments, their quotas and how they are</caption>
     <thead><tr><th scope="col">Deployment</th><th scope="col">Model</th><th scope="col">Breaker</th>
       <th scope="col">Requests/min</th><th scope="col">Tokens/min</th><th scope="col">Granted</th>
-      <th scope="col">Headroom</th><th scope="col">In flight</th><th scope="col">Calls</th><th scope="col">Tokens</th>
+      <th scope="col">Headroom</th><th scope="col">Requests used/min</th><th scope="col">Tokens used/min</th><th scope="col">In flight</th><th scope="col">Calls</th><th scope="col">Tokens</th>
       <th scope="col">429s</th><th scope="col">Processes</th></tr></thead>
     <tbody>${listed.map((each) => html`<tr><th scope="row">${text(each.name)}</th><td>${text(each.model)}</td>
       <td>${each.breaker ? html`<span class="badge ${each.breaker === "closed" ? "good" : "bad"}">${each.breaker}</span>` : "idle"}</td>
       <td>${per(each.requests_per_minute)}</td><td>${per(each.tokens_per_minute)}</td>
-      <td>${share(each.granted)}</td><td>${share(each.headroom)}</td>
+      <td>${share(each.granted)}</td><td>${share(each.headroom)}</td><td>${rate(each.name, 0)}</td><td>${rate(each.name, 1)}</td>
       <td>${count(each.in_flight)}</td><td>${count(each.calls)}</td><td>${short(each.tokens)}</td>
       <td>${count(each.refusals)}</td><td>${count(each.processes)}</td></tr>`)}</tbody></table></div>`;
 }
