@@ -173,4 +173,8 @@ _MAKINGS: Mapping[str, Make] = {
 def made_for(scenario: Scenario, site: str, rng: Random) -> Scenario:
     """A scenario that differs in what it takes to come to a site."""
     make = next((make for part, make in _MAKINGS.items() if part in site), None)
-    return scenario if make is None else replace(scenario, **make(rng))
+    if make is None:
+        return scenario
+    made = replace(scenario, **make(rng))
+    # Other files stay beside the one that it takes.
+    return replace(made, files=(*made.files[:1], *scenario.files[1:]))
