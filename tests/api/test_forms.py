@@ -33,6 +33,12 @@ def test_bytes_arrive_as_they_were_sent(data: bytes) -> None:
     assert (read.files["file"].name, bytes(read.files["file"].data)) == ('é".jsonl', data)
 
 
+def test_a_file_is_not_copied_out_of_its_body() -> None:
+    # A part has up to 100 MiB, and the host holds it more than once already.
+    body = part("data", b"x" * 100_000, "upload") + b"--B--\r\n"
+    assert read_form(TYPE, body).files["data"].data.obj is body
+
+
 @pytest.mark.parametrize(
     ("content_type", "body", "said"),
     [
