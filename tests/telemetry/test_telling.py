@@ -1,5 +1,6 @@
 """What is told of what happens, against exporters in memory and the clock of the doubles."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +12,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from schemas.deployments import Task
 from schemas.jobs import Asked, Job
+from schemas.messages import Announcement, finish
 from schemas.money import Price
 from schemas.outcomes import Outcome
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering, Bench, bench
-from workers.adapters.telemetry import names
+from workers.adapters.telemetry import names, readings
 from workers.adapters.telemetry.delivery import Delivery
 from workers.adapters.telemetry.exporting import Exporting
 from workers.errors import Draining
+from workers.jobs.outbox import JOBS
+from workers.jobs.store import dump
 from workers.ports import TRACES, OutMessage, Received
+from workers.ports.telemetry import ProcessReading
 
 ASKED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ROWS = b"".join(b'{"prompt": "%d"}\n' % at for at in range(60))
@@ -236,6 +241,25 @@ async def test_a_slow_reader_of_gauges_gets_what_stood_when_it_was_looked_at() -
         assert (phi.input_tokens, phi.output_tokens) == (7 * 60, 5 * 60)
 
 
+async def test_what_cannot_be_read_is_read_again_a_second_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watching, read = Watching(), asyncio.Event()
+    monkeypatch.setattr(readings, "LOOK_SECONDS", 0.001)
+
+    def broken() -> ProcessReading:
+        if "READING_BUG" not in caplog.text:
+            raise RuntimeError
+        read.set()
+        return ProcessReading((), 3, 0)
+
+    watching.telemetry.watch(broken)
+    looking = asyncio.create_task(watching.exporting.attend())
+    async with asyncio.timeout(10):
+        await read.wait()
+    looking.cancel()
+
+
 async def job_of(service: Bench) -> Job:
     jobs = [job async for job, _ in service.store.open_jobs()]
     found = await service.store.job(jobs[0])
@@ -249,3 +273,25 @@ async def test_a_jobs_cost_is_told_once_it_has_ended() -> None:
     async with bench(telemetry=watching.telemetry, deployments=(priced,)) as service:
         ended = await service.run(ROWS)
     assert watching.sums(names.COST) == {"EUR": float(ended.manifest["cost"]["counted"])}
+
+
+async def test_a_closed_job_that_is_found_has_its_span_again_and_counts_once() -> None:
+    watching = Watching()
+    async with bench(telemetry=watching.telemetry) as service:
+        ended = await service.run(ROWS)
+        job = await service.store.job(ended.event["subject"])
+        assert job is not None
+        marker = Announcement(
+            job=job.id, door=job.door, container="prompts", name="in.jsonl", etag="0x1", size=1
+        )
+        await service.store.open(marker)  # whoever closed the job died over cleaning up
+        await service.deliver(JOBS, dump(finish(job)))
+        await service.settle()
+        assert not await service.store.is_open(job.id)
+    one, again = watching.spans("job")
+    assert (one.context, one.attributes, one.end_time) == (
+        again.context,
+        again.attributes,
+        again.end_time,
+    )
+    assert watching.sums(names.JOBS_ENDED) == {"completed drop": 1}

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import os
 import socket
 import sys
 import time
@@ -84,6 +85,31 @@ async def test_nobody_imports_what_telemetry_needs_before_it_is_switched_on() ->
     )
     said, _ = await process.communicate()
     assert [name for name in ast.literal_eval(said.decode()) if not name.startswith("azure.")] == []
+
+
+@pytest.mark.usefixtures("receiving")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"), ("OTEL_METRIC_EXPORT_INTERVAL", "0")],
+)
+async def test_a_setting_that_opentelemetry_refuses_stops_no_worker(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(name, value)
+    async with connect_telemetry(os.environ, process="one", clock=time.time) as telemetry:
+        assert telemetry is SILENT
+    assert len([each for each in caplog.records if "TELEMETRY_OFF" in each.getMessage()]) == 1
+
+
+async def test_a_sampler_of_the_environment_takes_no_span(
+    receiving: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    running = exporting()
+    async with bench(telemetry=running.teller) as service:
+        await service.run(jsonl({"prompt": "a"}))
+    await running.close()
+    assert len(named(receiving.collected, "job")) == 1
 
 
 async def test_without_the_setting_nobody_is_told() -> None:

@@ -123,6 +123,7 @@ class Transitions:
     async def tell_end(self, job: Job, state: JobState) -> None:
         """Make sure that an ended job's last event was sent, whatever message has come for it."""
         if await self._store.is_open(job.id):
+            self._telemetry.end_found(job, state)
             await self._tell(lifecycle.standing_event(state), job, state)
             await self._end(job, state)
 

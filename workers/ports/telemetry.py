@@ -112,6 +112,9 @@ class Telemetry:
     def moved(self, job: Job, before: JobState | None, after: JobState, cost: Cost | None) -> None:
         """A job's new state was stored, by this process; `cost` is that of one that has ended."""
 
+    def end_found(self, job: Job, state: JobState) -> None:
+        """A job's end was stored before, by whom nobody knows: he may have died over telling it."""
+
     def conflict(self) -> None:
         """A job's state could not be stored: somebody else has changed it, or so it seems."""
 

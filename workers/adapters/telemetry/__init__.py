@@ -29,11 +29,11 @@ async def connect_telemetry(
     try:
         exporting, exporters = await asyncio.to_thread(_loaded, way)
         spans, metrics = exporters.exporters(environment)
+        telling = exporting.Exporting.over(spans, metrics, process=process, clock=clock)
     except (ImportError, ValueError) as error:
         log.warning("[TELEMETRY_OFF] nobody is told how the service does: %s", error)
         yield SILENT
         return
-    telling = exporting.Exporting.over(spans, metrics, process=process, clock=clock)
     looking = asyncio.create_task(telling.attend(), name="telemetry", context=Context())
     try:
         yield telling.teller

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from schemas.versions import RELEASE
 from workers.adapters.telemetry.delivery import (
@@ -49,8 +50,11 @@ class Exporting:
         clock: Callable[[], float],
     ) -> None:
         ids, resource = GivenIds(), _resource(process)
-        # At the exit they would wait for as long as a collector does not answer.
-        self._tracing = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=ids)
+        # At the exit they would wait for as long as a collector does not answer. What is told of is
+        # chosen by job and shard, so that all processes agree: no sampler of the environment's.
+        self._tracing = TracerProvider(
+            ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids
+        )
         if processor is not None:
             self._tracing.add_span_processor(processor)
         readers = [] if reader is None else [reader]

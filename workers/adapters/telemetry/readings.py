@@ -1,6 +1,7 @@
 """Looks at how the process stands, in its event loop: readers come in threads of their own."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from typing import Final
 
@@ -12,6 +13,8 @@ from workers.ports.telemetry import DeploymentReading, ProcessReading
 
 LOOK_SECONDS: Final = 1.0
 
+log = logging.getLogger(__name__)
+
 
 async def attend(teller: TelemetryTeller, meters: Meters, delivery: Delivery) -> None:
     """Keep what readers find fresh, until cancelled."""
@@ -21,7 +24,11 @@ async def attend(teller: TelemetryTeller, meters: Meters, delivery: Delivery) ->
         await asyncio.sleep(LOOK_SECONDS)
         # The worst of a minute: readers come once in one, and a mean would hide it.
         worst, since = (max(worst, loop.time() - due), since + 1) if since < 60 else (0.0, 0)
-        measures = [] if teller.read is None else list(_of_process(teller.read()))
+        try:
+            measures = [] if teller.read is None else list(_of_process(teller.read()))
+        except Exception:
+            log.exception("[READING_BUG] how the process stands could not be read")
+            continue
         told: list[Measure] = [(names.LOOP_LAG, worst, NONE)]
         if delivery.dropped:
             told.append((names.DROPPED, delivery.dropped, NONE))

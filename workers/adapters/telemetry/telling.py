@@ -167,13 +167,18 @@ class TelemetryTeller(Telemetry):
         self._meters.add(names.JOBS_ENDED, 1, of)
         ended, place = state.ended or self._clock(), _place(job)
         self._meters.record(names.JOB_DURATION, ended - job.created, dict(of), context_of(place))
-        told: dict[str, Value] = {names.JOB: job.id, **dict(of), names.ROWS: state.counts.total}
+        self.end_found(job, state)
+
+    def end_found(self, job: Job, state: JobState) -> None:
+        """See `Telemetry`."""
+        of: dict[str, Value] = {names.STATE: state.state, names.DOOR: job.door}
+        told: dict[str, Value] = {names.JOB: job.id, **of, names.ROWS: state.counts.total}
         told[names.ERRORS] = state.counts.errors
         if state.state == "failed":
             told[names.ERROR] = state.state
         parent = traces.parent(job.asked.traceparent)
-        times = (job.created, ended)
-        self._spans.tell(names.JOB_SPAN, INTERNAL, times, told, parent=parent, own=place)
+        times = (job.created, state.ended or self._clock())
+        self._spans.tell(names.JOB_SPAN, INTERNAL, times, told, parent=parent, own=_place(job))
 
     def conflict(self) -> None:
         """See `Telemetry`."""
