@@ -185,7 +185,7 @@ async def test_a_delay_in_the_queue_and_a_repeat_are_told() -> None:
     assert of(span, names.MESSAGE_ID) is None
 
 
-def leave(watching: Watching, job: Job, error: Exception) -> None:
+def leave(watching: Watching, job: Job, error: BaseException) -> None:
     """Make an attempt at a shard that an error ends seven seconds later."""
     received = Received(b"")
     with watching.telemetry.attempt(job, 3, "0" * 31 + "1", shards=9, received=received):
@@ -193,8 +193,11 @@ def leave(watching: Watching, job: Job, error: Exception) -> None:
         raise error
 
 
-@pytest.mark.parametrize(("error", "end"), [(Draining(), "drained"), (KeyError("x"), "failed")])
-async def test_an_attempt_that_is_left_says_how(error: Exception, end: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [(Draining(), "drained"), (asyncio.CancelledError(), "drained"), (KeyError("x"), "failed")],
+)
+async def test_an_attempt_that_is_left_says_how(error: BaseException, end: str) -> None:
     watching = Watching()
     async with bench() as service:
         await service.drop(ROWS)

@@ -222,7 +222,9 @@ async def test_what_does_not_fit_is_dropped_and_counted(receiving: Collector) ->
     assert running.delivery.dropped >= MOST_WAITING
     receiving.collected.status = 200
     looking = asyncio.create_task(running.attend())
-    await asyncio.sleep(1.5)  # it looks once a second
+    async with asyncio.timeout(20):
+        while not receiving.collected.sums("batch.telemetry.dropped_spans"):
+            await running.teller.flush()  # it looks once a second how things stand
     looking.cancel()
     await running.close()
     assert receiving.collected.sums("batch.telemetry.dropped_spans") >= MOST_WAITING

@@ -46,7 +46,6 @@ PROVIDER: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"
 INPUT_USAGE: Final = "gen_ai.usage.input_tokens"
 OUTPUT_USAGE: Final = "gen_ai.usage.output_tokens"
-MODALITY: Final = "gen_ai.token.modality"
 STATUS: Final = "http.response.status_code"
 
 OPERATIONS: Final[Mapping[Task, str]] = {

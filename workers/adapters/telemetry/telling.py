@@ -4,6 +4,7 @@ No text that comes from a file, an endpoint's answer or a client goes in: of a m
 told where this service has made it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -99,7 +100,8 @@ class TelemetryTeller(Telemetry):
         try:
             yield trail
         except BaseException as raised:
-            drained = isinstance(raised, Draining)
+            # A host that stops drains its process, and cancels what does not end in time.
+            drained = isinstance(raised, Draining | asyncio.CancelledError)
             trail.end, error = ("drained", None) if drained else ("failed", type(raised).__name__)
             raise
         finally:
