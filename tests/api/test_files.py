@@ -72,6 +72,38 @@ async def test_sizes_are_refused_before_the_body_is_read(client: Client) -> None
     assert (lost.code, lost.headers["x-should-retry"]) == (411, "false")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/batches/x/{act}" for act in ("cancel", "pause", "resume", "webhooks")),
+        "/uploads/x/cancel",
+    ],
+)
+async def test_what_needs_no_body_needs_no_length(client: Client, path: str) -> None:
+    """`curl -X POST` gives none."""
+    sent = HttpCall("POST", f"/v1{path}", headers={"authorization": "Bearer app"})
+    assert (await client._service.openai.answer(sent)).code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/files",
+        "/uploads",
+        "/uploads/{id}/parts",
+        "/uploads/{id}/complete",
+        "/batches",
+        "/estimate",
+    ],
+)
+async def test_what_needs_a_body_says_so_where_it_was_lost(client: Client, path: str) -> None:
+    asked = {"purpose": "batch", "bytes": 1, "filename": "a", "mime_type": "text/plain"}
+    _, upload = await client.ask("POST", "/v1/uploads", asked)
+    at = f"/v1{path}".format(id=upload["id"])
+    sent = HttpCall("POST", at, headers={"authorization": "Bearer app"})
+    assert (await client._service.openai.answer(sent)).code == 411
+
+
 async def test_files_are_listed_by_pages_in_either_order(client: Client) -> None:
     made = [
         (await client.upload(b"x", purpose="batch" if n % 2 else "vision"))["id"] for n in range(5)

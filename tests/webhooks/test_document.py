@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 from urllib.parse import urlsplit
 
 import pytest
 
 from schemas.jobs import Job, JobState
 from schemas.webhooks import secret_of
+from tests.cli.serving import serving
 from tests.golden.releases import FOLDER
 from tests.integration.processes import until
 from tests.test_readme import DEPLOYMENT, blocks, names, section, table
@@ -94,6 +96,20 @@ def test_the_setting_shown_is_taken() -> None:
     assert urlsplit(settings.webhooks["default"].url).hostname == "app.example"
     fields = {name for row in table(section(TEXT, "Set it up")) for name in names(row[0])}
     assert fields == {"url", "secret_settings", "private"}
+
+
+def test_curl_has_it_sent_again_as_shown() -> None:
+    (block,) = blocks(section(TEXT, "Again"), "sh")
+    (line,) = [each for each in block.splitlines() if each.startswith("curl ")]
+    with serving() as served:
+        job = served.run(served.service.run(b'{"prompt": "a"}\n')).event["data"]["job"]
+        (first,) = served.service.receiver.posts
+        given = {"BATCH": f"batch_{job}", "PHI3BATCH_URL": served.url, "PHI3BATCH_KEY": "app"}
+        done = subprocess.run(
+            ["sh", "-c", line], env=os.environ | given, capture_output=True, timeout=60, check=True
+        )
+        assert json.loads(done.stdout).get("id") == f"batch_{job}", done.stdout
+        assert served.service.receiver.posts[1:] == [first._replace(headers=ANY)]
 
 
 def test_the_times_are_the_real_ones() -> None:

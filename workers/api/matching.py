@@ -21,6 +21,8 @@ class Operation(BaseModel):
 
     unknown: ClassVar[tuple[str, str]] = ("unknown_job", "there is no such job")
     """Code and message where what the path names cannot be."""
+    has_body: ClassVar[bool] = False
+    """Whether what it asks for is in the body."""
 
 
 class Route(NamedTuple):

@@ -83,8 +83,9 @@ class OpenAiDoor:
 
     async def _do(self, call: HttpCall) -> AnyReply:
         caller = await self._caller(call.headers)
-        check_length(call.headers, call.method, len(call.body))
-        return await self._answer(caller, route(call), call)
+        operation = route(call)
+        check_length(call.headers, len(call.body), needed=operation.has_body)
+        return await self._answer(caller, operation, call)
 
     async def _caller(self, headers: Mapping[str, str]) -> Caller:
         """Who calls. Raises HttpRefusal with 401, or 429 where somebody guesses."""
@@ -173,13 +174,13 @@ class OpenAiDoor:
                 return await self._batches.read(caller, job)
 
 
-def check_length(headers: Mapping[str, str], method: str, held: int) -> None:
-    """Refuse a body that is too long, or lost, before it is read. Raises HttpRefusal.
+def check_length(headers: Mapping[str, str], held: int, *, needed: bool) -> None:
+    """Refuse a body that is too long, or needed and lost, before it is read. Raises HttpRefusal.
 
     The Functions host reads bodies with a Content-Length only: of others nothing arrives.
     """
     given = headers.get("content-length")
-    if method == "POST" and given is None and not held:
+    if needed and given is None and not held:
         raise HttpRefusal(
             411,
             "length_required",

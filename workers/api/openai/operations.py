@@ -50,6 +50,8 @@ _JobOfBatch = Annotated[str, BeforeValidator(_batch)]
 class CreateFile(Operation):
     """`POST /v1/files`: the body is a form of `purpose`, `expires_after` and `file`."""
 
+    has_body: ClassVar = True
+
 
 class ListFiles(Operation):
     """`GET /v1/files`: the tenant's uploaded files."""
@@ -78,6 +80,8 @@ class ReadContent(ReadFile):
 class CreateUpload(Operation):
     """`POST /v1/uploads`: the body is an `UploadCreate`."""
 
+    has_body: ClassVar = True
+
 
 class _OfUpload(Operation):
     unknown: ClassVar = _UPLOAD
@@ -87,9 +91,13 @@ class _OfUpload(Operation):
 class AddPart(_OfUpload):
     """`POST /v1/uploads/{id}/parts`: the body is a form of `data`."""
 
+    has_body: ClassVar = True
+
 
 class CompleteUpload(_OfUpload):
     """`POST /v1/uploads/{id}/complete`: the body is an `UploadComplete`."""
+
+    has_body: ClassVar = True
 
 
 class CancelUpload(_OfUpload):
@@ -98,6 +106,8 @@ class CancelUpload(_OfUpload):
 
 class CreateBatch(Operation):
     """`POST /v1/batches`: the body is a `BatchCreate`."""
+
+    has_body: ClassVar = True
 
 
 class ListBatches(Operation):
@@ -134,6 +144,8 @@ class ReplayWebhook(ReadBatch):
 
 class CreateEstimate(Operation):
     """`POST /v1/estimate`: the body is an `EstimateCreate`; nothing is stored or asked."""
+
+    has_body: ClassVar = True
 
 
 class ListModels(Operation):
