@@ -48,8 +48,10 @@ class Deployment(BaseModel):
     `context_length` is the tokens that the model reads at a time, of one prompt or input.
     `price` is what its tokens cost: without one their cost is not known, and never 0.
     `allow_http` lets a key travel over plain http to another host.
-    `max_inputs_per_request` bounds a packed embeddings call. `timeout` is seconds for one call as a
-    whole.
+    `reserve` is the part of the quota that is left to others at all times; with
+    `yield_to_interactive` what the service tells of its limits shows when others ask, and batches
+    give way to them. `max_inputs_per_request` bounds a packed embeddings call. `timeout` is seconds
+    for one call as a whole.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -66,6 +68,8 @@ class Deployment(BaseModel):
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
     requests_per_day: int | None = Field(default=None, gt=0)
+    reserve: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False)
+    yield_to_interactive: bool = False
     max_tokens_per_request: int | None = Field(default=None, gt=0)
     context_length: int | None = Field(default=None, gt=0)
     max_inputs_per_request: int | None = Field(default=None, gt=0)
@@ -110,6 +114,9 @@ class Deployment(BaseModel):
             raise ValueError(f"key_setting is not used with auth {self.auth!r}: drop one of them")
         if self.scope and self.auth != "entra":
             raise ValueError(f"scope is not used with auth {self.auth!r}: drop it or use 'entra'")
+        limited = (self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
+        if (self.reserve or self.yield_to_interactive) and limited == (None, None, None):
+            raise ValueError("reserve and yield_to_interactive need a quota: tell its limits")
         unable = [task for task in self.tasks if task not in TASKS_OF_KIND[self.kind]]
         if unable:
             raise ValueError(f"tasks: kind {self.kind!r} cannot do {', '.join(unable)}")
@@ -126,6 +133,24 @@ class Deployment(BaseModel):
         if too_long or (self.kind == "azure-openai" and "/openai" in parts.path):
             raise ValueError(f"url: kind {self.kind!r} appends the path itself: give the base only")
         return self
+
+    @property
+    def batch_requests_per_minute(self) -> float | None:
+        """What batches may use of the requests a minute."""
+        whole = self.requests_per_minute
+        return None if whole is None else whole * (1.0 - self.reserve)
+
+    @property
+    def batch_tokens_per_minute(self) -> float | None:
+        """What batches may use of the tokens a minute."""
+        whole = self.tokens_per_minute
+        return None if whole is None else whole * (1.0 - self.reserve)
+
+    @property
+    def batch_requests_per_day(self) -> int | None:
+        """What batches may use of the requests of a day."""
+        whole = self.requests_per_day
+        return None if whole is None else max(1, int(whole * (1.0 - self.reserve)))
 
     @property
     def serves(self) -> tuple[Task, ...]:

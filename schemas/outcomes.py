@@ -38,6 +38,7 @@ class Outcome:
     whatever the contract; vectors in it may be the bytes that came. `code` and `message` say what
     went wrong and what to do, without keys or prompts. `billed` tells whether the service may have
     charged for the call. `retry_after` is seconds. `limit` names the limit behind a `throttled`.
+    `remaining_requests` and `remaining_tokens` are what the service says is left of a window.
     """
 
     kind: OutcomeKind
@@ -49,4 +50,6 @@ class Outcome:
     request_id: str | None = None
     retry_after: float | None = None
     limit: Limit | None = None
+    remaining_requests: int | None = None
+    remaining_tokens: int | None = None
     billed: bool = False

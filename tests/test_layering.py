@@ -66,6 +66,7 @@ DECIDES = (
     "workers.quota.weights",
     "workers.quota.allowance",
     "workers.quota.cubic",
+    "workers.quota.deference",
     "workers.quota.pacing",
     "workers.dispatch.fair_queue",
     "workers.dispatch.breaker",

@@ -20,6 +20,8 @@ GOOD: dict[str, Any] = {
     "requests_per_minute": 1000,
     "tokens_per_minute": 200000,
     "requests_per_day": 10000,
+    "reserve": 0.1,
+    "yield_to_interactive": True,
     "max_tokens_per_request": 4096,
     "context_length": 4096,
     "max_inputs_per_request": 32,
@@ -30,6 +32,8 @@ GOOD: dict[str, Any] = {
     "allow_http": False,
     "timeout": 90,
 }
+
+UNLIMITED = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "requests_per_day"))
 
 
 def mistake(*entries: Any) -> str:
@@ -62,6 +66,20 @@ def test_what_is_absent_is_unlimited_and_all_that_the_kind_can_do() -> None:
     assert parsed.timeout == 120
 
 
+def test_a_reserve_is_no_part_of_what_batches_may_use() -> None:
+    quota = {"requests_per_minute": 1000, "tokens_per_minute": 200_000, "requests_per_day": 99}
+    (parsed,) = parse_deployments(json.dumps([GOOD | quota | {"reserve": 0.2}]))
+    assert parsed.batch_requests_per_minute == 800
+    assert parsed.batch_tokens_per_minute == 160_000
+    assert parsed.batch_requests_per_day == 79
+    (whole,) = parse_deployments(json.dumps([GOOD | quota | {"reserve": 0}]))
+    assert whole.batch_requests_per_minute == 1000
+    free = Deployment.model_validate(
+        GOOD | UNLIMITED | {"yield_to_interactive": False, "reserve": 0}
+    )
+    assert free.batch_requests_per_minute is free.batch_tokens_per_minute is None
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -75,6 +93,9 @@ def test_what_is_absent_is_unlimited_and_all_that_the_kind_can_do() -> None:
         ({"weight": 0}, "field 'weight'"),
         ({"timeout": 181}, "field 'timeout'"),
         ({"requests_per_minute": -1}, "field 'requests_per_minute'"),
+        ({"reserve": 1.0, "requests_per_minute": 60}, "field 'reserve'"),
+        ({"reserve": 0.2, **UNLIMITED}, "need a quota"),
+        ({"reserve": 0, **UNLIMITED}, "need a quota"),
         ({"max_concurrency": 1.5}, "field 'max_concurrency'"),
         ({"tasks": ["chats"]}, "field 'tasks.0'"),
         ({"url": "ftp://x"}, "field 'url': must be an http or https URL"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.adapters.endpoints.hints import LONGEST, limit_behind, retry_after
+from workers.adapters.endpoints.hints import LONGEST, limit_behind, remaining, retry_after
 
 NOW = 1_700_000_000.0
 
@@ -121,3 +121,14 @@ def test_nothing_a_server_says_breaks_the_reading(headers: dict[str, str], text:
     found = retry_after(headers, text, now=NOW)
     assert found is None or 0 <= found <= LONGEST
     limit_behind(headers, text, text)
+
+
+@pytest.mark.parametrize(
+    ("told", "left"),
+    [("12", 12), ("0", 0), ("-1", None), ("many", None), ("1.5", None), ("", None)],
+)
+def test_what_is_left_of_a_window_is_a_whole_number_or_not_told(
+    told: str, left: int | None
+) -> None:
+    assert remaining({"x-ratelimit-remaining-requests": told}, "requests") == left
+    assert remaining({"x-ratelimit-remaining-requests": told}, "tokens") is None

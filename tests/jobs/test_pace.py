@@ -253,3 +253,10 @@ def job(model: str | None = None, max_tokens: int | None = None) -> Job:
         max_line_bytes=4096,
         results="a/j",
     )
+
+
+def test_what_is_reserved_for_others_takes_time() -> None:
+    whole = pace.quota_seconds(job(), 1000, [deployment("phi-1", requests_per_minute=600)])
+    less = [deployment("phi-1", requests_per_minute=600, reserve=0.5)]
+    assert whole == 100.0
+    assert pace.quota_seconds(job(), 1000, less) == 200.0

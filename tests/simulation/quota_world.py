@@ -6,7 +6,7 @@ the ledger lies in a blob store that is slow, loses answers and can be out; cloc
 
 import asyncio
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -105,6 +105,7 @@ class Service:
     sent_at: list[float] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
     admitted: list[float] = field(default_factory=list)
+    let_in: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     in_flight: int = 0
     most_in_flight: int = 0
 
@@ -119,7 +120,7 @@ class Service:
     def sent(self) -> int:
         return len(self.sent_at)
 
-    async def serve(self, row: Row) -> Outcome:
+    async def serve(self, row: Row, who: str = "batch") -> Outcome:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.rng.uniform(0.003, 0.02))
         now = loop.time()
@@ -134,6 +135,8 @@ class Service:
             await asyncio.sleep(0.01)
             return self._refusal(exceeded.cause, exceeded.wait)
         self.admitted.append(now)
+        self.let_in[who].append(now)
+        left = self.quota.remaining(self.morning + now)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -143,7 +146,15 @@ class Service:
             self.quota.release()
             self.in_flight -= 1
         usage = Usage(row.text // 4, max(1, row.output // 2))
-        return Outcome(kind="ok", status=200, body={}, usage=usage, billed=True)
+        return Outcome(
+            kind="ok",
+            status=200,
+            body={},
+            usage=usage,
+            remaining_requests=left.requests,
+            remaining_tokens=left.tokens,
+            billed=True,
+        )
 
     def _refusal(self, cause: str, wait: float) -> Outcome:
         """Read as the worker reads it, so that no test rests on an outcome that cannot be."""

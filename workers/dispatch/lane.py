@@ -19,6 +19,7 @@ from workers.dispatch.concurrency import START, Guard
 from workers.dispatch.retries import JITTER, Budget, hint
 from workers.dispatch.token_estimates import Estimator, Size
 from workers.quota.allowance import Allowance
+from workers.quota.deference import Deference
 from workers.quota.pacing import Quota
 
 SHORT = 2.0
@@ -68,11 +69,11 @@ class Lane:
         self.name = deployment.name
         self.deployment = deployment
         quota = Quota(
-            deployment.requests_per_minute,
-            deployment.tokens_per_minute,
-            deployment.requests_per_day,
+            deployment.batch_requests_per_minute,
+            deployment.batch_tokens_per_minute,
+            deployment.batch_requests_per_day,
         )
-        given = (deployment.max_tokens_per_request, deployment.tokens_per_minute)
+        given = (deployment.max_tokens_per_request, deployment.batch_tokens_per_minute)
         self.most_tokens: float = min((each for each in given if each), default=inf)
         """Tokens that one call may have: more than a minute's are never admitted either."""
         self.context: float = deployment.context_length or inf
@@ -84,6 +85,8 @@ class Lane:
         self.breaker = Breaker()
         self.budget = Budget(at=now)
         self.allowance = Allowance(quota, safe_share=safe_share, midnight=midnight, now=now)
+        if deployment.yield_to_interactive:
+            self.allowance.deference = Deference(1.0 - deployment.reserve, now)
         self.why: WaitReason = "quota"
         self.used_at = -inf
         self.calls = self.refusals = self.input_tokens = self.output_tokens = 0
@@ -232,6 +235,10 @@ class Lane:
         self.budget.succeeded()
         self.guard.answered(now)
         self._refusals = self._flights = self._crowded = 0
+        if outcome.remaining_requests is not None:
+            self.allowance.heard("requests", outcome.remaining_requests, ticket.sent, now)
+        if outcome.remaining_tokens is not None:
+            self.allowance.heard("tokens", outcome.remaining_tokens, ticket.sent, now)
         self.allowance.passed(now)
         if outcome.usage is not None:
             surplus = self._estimator(job).learn(size, outcome.usage, ticket.tokens)

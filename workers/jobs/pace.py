@@ -200,8 +200,8 @@ def _left(state: JobState) -> int:
 
 def _bound(job: Job, rows: int, serving: Sequence[Deployment]) -> float | None:
     needs = [
-        (rows, [each.requests_per_minute for each in serving]),
-        (rows * (job.options.max_tokens or 0), [each.tokens_per_minute for each in serving]),
+        (rows, [each.batch_requests_per_minute for each in serving]),
+        (rows * (job.options.max_tokens or 0), [each.batch_tokens_per_minute for each in serving]),
     ]
     bounds = [
         60.0 * need / sum(quota for quota in quotas if quota is not None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from workers.quota.cubic import Cubic
+from workers.quota.deference import Counted, Deference
 from workers.quota.pacing import REQUEST_LOSS, TOKEN_LOSS, Headroom, Pacer, Quota
 from workers.quota.shares import Day, Wish, seats
 from workers.quota.weights import JobWeights, named
@@ -59,6 +60,8 @@ class Allowance:
         self.parts: Mapping[str, float] = {}
         self._cubic: Cubic | None = None
         self._alone = False
+        self.deference: Deference | None = None
+        """What is left to others who ask the same deployment, where it is to give way to them."""
         self._pacer = Pacer(quota, now)
         self._rooms = {
             "requests": Headroom(REQUEST_LOSS, quota.start),
@@ -117,6 +120,11 @@ class Allowance:
         """Correct a reservation by `tokens`, negative where the call cost less."""
         self._pacer.correct(tokens, now)
 
+    def heard(self, counted: Counted, remaining: int, sent: float, now: float) -> None:
+        """Note what the service says is left of a window."""
+        if self.deference is not None:
+            self.deference.heard(counted, remaining, sent, now)
+
     def passed(self, now: float) -> None:
         """Note that a call was let through."""
         for room in self._rooms.values():
@@ -127,9 +135,13 @@ class Allowance:
 
     def refused(self, limit: str | None, sent: float, now: float) -> None:
         """Note that a call sent at `sent` met a 429 by the limit of that name; None: unnamed."""
-        for name, room in self._rooms.items():
-            if limit is None or limit == name:
-                room.refused(sent, now)
+        if self.deference is not None:
+            # Not our doing: it says nothing of what the service lets through when nobody else asks.
+            self.deference.refused(sent, now)
+        else:
+            for name, room in self._rooms.items():
+                if limit is None or limit == name:
+                    room.refused(sent, now)
         if self._cubic is not None:
             self._cubic.refused(sent, now)
         self._pace(now)
@@ -246,7 +258,8 @@ class Allowance:
     def _pace(self, now: float) -> None:
         """Space calls by the share and by what was learned of the service."""
         rooms = self._rooms
-        self._pacer.grant(self.share, rooms["requests"].value, rooms["tokens"].value, now)
+        share = self.share * (self.deference.allowed(now) if self.deference is not None else 1.0)
+        self._pacer.grant(share, rooms["requests"].value, rooms["tokens"].value, now)
 
     def _lot(self, now: float) -> int:
         """Requests of the day that are held; at midnight they are worth nothing any more."""

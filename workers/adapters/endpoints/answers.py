@@ -9,6 +9,7 @@ from typing import Any
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome, Usage
+from workers.adapters.endpoints.hints import remaining
 from workers.adapters.endpoints.refusals import (
     filter_categories,
     filtered_message,
@@ -82,6 +83,8 @@ def _good(status: int, headers: Mapping[str, str], body: dict[str, Any]) -> Outc
         body=body,
         usage=usage_of(body),
         request_id=request_id(headers),
+        remaining_requests=remaining(headers, "requests"),
+        remaining_tokens=remaining(headers, "tokens"),
         billed=True,
     )
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from math import isfinite
+from typing import Literal
 
 from schemas.outcomes import Limit
 
@@ -54,6 +55,12 @@ def retry_after(
     """
     hints = _hints(headers, message, now, limit)
     return next((max(hint, 0.0) for hint in hints if hint is not None and hint <= LONGEST), None)
+
+
+def remaining(headers: Mapping[str, str], counted: Literal["requests", "tokens"]) -> int | None:
+    """What the service says is left of a window, in requests or tokens; None if it does not say."""
+    told = headers.get(f"x-ratelimit-remaining-{counted}", "")
+    return int(told) if told.isascii() and told.isdigit() else None
 
 
 def _hints(

@@ -80,8 +80,8 @@ class QuotaEstimator:
     def _bounds(self, serving: tuple[str, ...], load: _Load) -> Iterator[float]:
         chosen = [each for each in self.deployments if each.name in serving]
         for need, quotas in (
-            (load.calls, [each.requests_per_minute for each in chosen]),
-            (load.tokens, [each.tokens_per_minute for each in chosen]),
+            (load.calls, [each.batch_requests_per_minute for each in chosen]),
+            (load.tokens, [each.batch_tokens_per_minute for each in chosen]),
         ):
             if need and None not in quotas:
                 yield 60.0 * need / sum(quota for quota in quotas if quota is not None)
