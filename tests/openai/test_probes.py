@@ -49,14 +49,9 @@ async def test_the_example_of_the_document_runs_as_it_stands(
     assert [json.loads(line)["custom_id"] for line in answers] == ["good", "other"]
 
 
-@pytest.mark.parametrize(
-    ("version", "options"),
-    [(version, ()) for version in OLDER]
-    + [pytest.param(version, ("--large",), marks=pytest.mark.long) for version in OLDER],
-)
-async def test_older_sdks_work_unchanged(
-    version: str, options: tuple[str, ...], running: Processes, tmp_path: Path
-) -> None:
-    """Each in an environment of its own; `--large` has files as large as they are meant."""
+@pytest.mark.long
+@pytest.mark.parametrize("version", OLDER)
+async def test_older_sdks_work_unchanged(version: str, running: Processes, tmp_path: Path) -> None:
+    """Each in an environment of its own, with files as large as they are meant."""
     python = await python_with(tmp_path / "environment", f"openai=={version}")
-    await probe(python, running, *options)
+    await probe(python, running, "--large")
