@@ -427,9 +427,9 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
     Mutation("finished_early", "finish when nothing is out", 0, finished_early),
     Mutation("last_ending_wins", "the first ending wins", 107, last_ending_wins),
-    Mutation("ending_keeps_the_pause", "an ending ends the pause", 11, ending_keeps_the_pause),
+    Mutation("ending_keeps_the_pause", "an ending ends the pause", 63, ending_keeps_the_pause),
     Mutation("revision_stands_still", "each change raises the revision", 5, revision_stands_still),
-    Mutation("window_ignored", "a completion window ends the job", 11, window_ignored),
+    Mutation("window_ignored", "a completion window ends the job", 63, window_ignored),
     Mutation(
         "sent_before_swap",
         "swap, then send",
@@ -470,7 +470,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "suspected_for_ever",
         "a clean attempt clears crashes",
-        86,
+        48,
         partial(_instead, journal, "Suspicion", _ForEver),
     ),
     Mutation(
@@ -525,7 +525,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "conflict_is_somebody_elses",
         "a 409 may be one's own",
-        11,
+        2,
         conflict_is_somebody_elses,
         lies.ConflictIsSomebodyElses,
     ),
