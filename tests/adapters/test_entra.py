@@ -1,6 +1,8 @@
 """Tokens of Entra ID, verified against a directory of the test's own."""
 
+import asyncio
 import hashlib
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +34,13 @@ class Directory:
     keys: dict[str, rsa.RSAPrivateKey] = field(default_factory=dict)
     asked: int = 0
     away: bool = False
+    pieces: int = 1
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its answers wait for this."""
+
+    def __post_init__(self) -> None:
+        self.held.set()
 
     def add(self, name: str) -> None:
         self.keys[name] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -42,15 +51,29 @@ class Directory:
         told = {**usual, "exp": now + 60, "nbf": now - 60, **claims}
         return jwt.encode(told, self.keys[key], algorithm="RS256", headers={"kid": key})
 
-    async def published(self, request: web.Request) -> web.Response:
+    async def published(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
+        self.reached.set()
+        await self.held.wait()
         if self.away:
             return web.Response(status=503)
         keys: list[dict[str, Any]] = [
             {**RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": name, "use": "sig"}
             for name, key in self.keys.items()
         ]
-        return web.json_response({"keys": [*keys, {"kty": "EC", "kid": "other"}]})
+        document = {"keys": [*keys, {"kty": "EC", "kid": "other"}]}
+        return await self._in_pieces(request, json.dumps(document).encode())
+
+    async def _in_pieces(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        """Each piece goes once the one before it is on its way, as of a long document."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        size = -(-len(data) // self.pieces)
+        for start in range(0, len(data), size):
+            await response.write(data[start : start + size])
+            await asyncio.sleep(0.01 if self.pieces > 1 else 0)
+        await response.write_eof()
+        return response
 
 
 @pytest.fixture
@@ -141,10 +164,56 @@ async def test_keys_are_read_once_and_again_for_a_new_one(
         assert directory.asked == 2
 
 
+async def test_a_key_set_that_comes_in_pieces_is_read_whole(directory: Directory) -> None:
+    directory.pieces = 4
+    async with tokens_of(directory) as tokens:
+        assert await tokens.claims(directory.sign())
+        assert directory.asked == 1
+
+
+async def test_a_key_set_without_an_end_is_not_read(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "_MOST_BYTES", 100)
+    async with tokens_of(directory) as tokens:
+        with pytest.raises(Unavailable):
+            await tokens.claims(directory.sign())
+
+
+async def test_who_asks_of_a_directory_that_is_away_asks_for_all(directory: Directory) -> None:
+    """Whoever can write a token's head would else have each caller wait behind his readings."""
+    directory.away = True
+    async with tokens_of(directory) as tokens:
+        asked = [tokens.claims(directory.sign()) for _ in range(5)]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in told] == [Unavailable] * 5
+        assert directory.asked == 1
+
+
+async def test_a_known_key_does_not_wait_for_an_unknown_one(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "LEAST_SECONDS", 0.0)
+    async with tokens_of(directory) as tokens:
+        assert await tokens.claims(directory.sign())
+        directory.held = asyncio.Event()
+        directory.reached = asyncio.Event()
+        other = Directory(directory.url)
+        other.add("unknown")
+        async with asyncio.TaskGroup() as group:
+            stranger = group.create_task(tokens.claims(other.sign("unknown")))
+            await directory.reached.wait()
+            assert await tokens.claims(directory.sign()), "and the reading is under way"
+            assert not stranger.done()
+            directory.held.set()
+        assert stranger.result() is None
+
+
 async def test_a_directory_that_is_away_is_no_refusal(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory.away = True
+    monkeypatch.setattr(adapter, "AGAIN_SECONDS", 0.0)
     async with tokens_of(directory) as tokens:
         with pytest.raises(Unavailable):
             await tokens.claims(directory.sign())

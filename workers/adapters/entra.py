@@ -6,6 +6,7 @@ https://learn.microsoft.com/entra/identity-platform/access-tokens#validate-the-s
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ FRESH_SECONDS: Final = 86_400.0
 """After which keys are read again; the directory announces new ones days before it uses them."""
 LEAST_SECONDS: Final = 300.0
 """Between two readings that tokens of unknown keys ask for, for anybody can make such a token."""
+AGAIN_SECONDS: Final = 5.0
+"""Between two readings while no key is known, for anybody can make what looks like a token."""
 DEADLINE_SECONDS: Final = 10.0
 _MOST_BYTES: Final = 1024 * 1024
 # Nothing else: a token that says HS256 or none would be signed by whoever knows the public key.
@@ -47,7 +50,7 @@ class EntraTokens:
         self._http = http
         self._url = url
         self._keys: Mapping[str, jwt.PyJWK] = {}
-        self._read_at: float | None = None
+        self._tried_at = -math.inf
         self._reading = asyncio.Lock()
 
     async def claims(self, token: str) -> Mapping[str, Any] | None:
@@ -70,26 +73,44 @@ class EntraTokens:
         return found
 
     async def _key(self, name: str) -> jwt.PyJWK | None:
-        async with self._reading:
-            age = None if self._read_at is None else time.monotonic() - self._read_at
-            unknown = name not in self._keys
-            if age is None or age > FRESH_SECONDS or (unknown and age > LEAST_SECONDS):
-                await self._read()
+        if self._wanting(name):
+            async with self._reading:
+                # Whoever has waited here has what was read, or has failed, for another.
+                if self._wanting(name):
+                    await self._read()
+        if not self._keys:
+            raise Unavailable("the keys of Entra ID could not be read")
         return self._keys.get(name)
+
+    def _wanting(self, name: str) -> bool:
+        """Whether the keys are to be read for a token that names this one."""
+        age = time.monotonic() - self._tried_at
+        least = LEAST_SECONDS if self._keys else AGAIN_SECONDS
+        return age > FRESH_SECONDS or (name not in self._keys and age > least)
 
     async def _read(self) -> None:
         try:
             async with self._http.get(self._url, allow_redirects=False) as answer:
-                data = await answer.content.read(_MOST_BYTES)
                 answer.raise_for_status()
-            self._keys = _usable(json.loads(data))
+                self._keys = _usable(json.loads(await _body(answer)))
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
-            if not self._keys:
-                raise Unavailable("the keys of Entra ID could not be read") from error
+            kept = "those of before are used" if self._keys else "no token is taken"
             log.warning(
-                "[ENTRA_KEYS_OLD] the keys of Entra ID could not be read: those of before are used"
+                "[ENTRA_KEYS_OLD] the keys of Entra ID could not be read (%s): %s",
+                type(error).__name__,
+                kept,
             )
-        self._read_at = time.monotonic()
+        self._tried_at = time.monotonic()
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """All of an answer, which comes in pieces. Raises ValueError where it is too large."""
+    data = bytearray()
+    async for piece in answer.content.iter_any():
+        data += piece
+        if len(data) > _MOST_BYTES:
+            raise ValueError("the key set is too large")
+    return bytes(data)
 
 
 def _usable(document: Mapping[str, Any]) -> Mapping[str, jwt.PyJWK]:
