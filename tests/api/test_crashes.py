@@ -129,6 +129,30 @@ async def test_a_lost_answer_anywhere_is_no_error(doing: Doing, effects: int) ->
             await settled(running, client, known)
 
 
+@pytest.mark.parametrize("phase", ["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2])
+async def test_a_result_that_is_deleted_leaves_nothing_of_what_it_was_made_of(
+    nth: int, phase: Phase
+) -> None:
+    memory = MemoryBlobs(lambda: EPOCH)
+    async with process(memory, lambda *_: None, 1) as first:
+        batch = await Client(first).run(ROWS)
+        job = batch["id"].removeprefix("batch_")
+        assert await names(first, "state", f"jobs/{job}/output/")
+    path = f"/v1/files/{batch['output_file_id']}"
+    async with process(memory, CrashAt(nth, phase), 2) as dying:
+        with pytest.raises(ProcessKilled):
+            await Client(dying).ask("DELETE", path)
+    async with process(memory, lambda *_: None, 3) as living:
+        status, _ = await Client(living).ask("DELETE", path)
+        assert status in (200, 404)
+        living.elapsed += DAYS
+        for _ in range(2):
+            await living.service.retention.run()
+        for folder in (f"jobs/{job}/output/", f"jobs/{job}/journal/", "due/"):
+            assert await names(living, "state", folder) == [], folder
+
+
 async def settled(service: Bench, client: Client, known: dict[str, str]) -> None:
     """All comes to its end, and nothing is left of what is deleted then."""
     service.elapsed += 400.0

@@ -163,10 +163,10 @@ class FilesApi:
             raise HttpRefusal(
                 403, "not_deletable", "the file came by another door: it is not deleted here"
             )
-        await self._blobs.delete(ref)
-        # What it was made of holds the same lines.
+        # What it was made of holds the same lines; owed first, for without the file nobody asks.
         due = Due(kind=wanted.part, tenant=caller.tenant, name=job.id, at=self._clock())
         await self._files.owe(due)
+        await self._blobs.delete(ref)
         return _told(FileDeleted(id=told.id))
 
     async def content(self, caller: Caller, wanted: FileId) -> AnyReply:
