@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -40,10 +40,13 @@ _DEEPEST_OPTIONS = 32
 _TOLD_MISTAKES = 5
 _REASON_CHARACTERS = 2000
 
+MOST_METADATA: Final = 16
+"""Pairs of metadata that a job may have."""
+
 # What travels with every event: bounded as in the OpenAI Batch API.
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
-    Field(max_length=16),
+    Field(max_length=MOST_METADATA),
 ]
 
 

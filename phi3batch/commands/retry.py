@@ -3,8 +3,9 @@
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from phi3batch.fetching import fetch
 from phi3batch.mistakes import Ended
@@ -12,8 +13,10 @@ from phi3batch.printing import print_json
 from phi3batch.progress import ENDED
 from phi3batch.service import NOT_DONE, BatchService, connected
 from phi3batch.watching import told, watch
+from schemas.jobs import MOST_METADATA
 from schemas.openai import Batch
 
+_RETRY_OF: Final = "retry_of"
 _BESIDE: Final = ("endpoint", "completion_window", "metadata", "output_expires_after")
 
 
@@ -57,6 +60,22 @@ def _again(service: BatchService, batch: Batch) -> Batch:
         file_id,
         endpoint=batch.endpoint,
         window=batch.completion_window,
-        metadata={**(batch.metadata or {}), "retry_of": batch.id},
-        options={k: v for k, v in manifest.options.items() if k not in _BESIDE and v is not None},
+        metadata=_metadata(batch),
+        options=_options(manifest.options),
     )
+
+
+def _metadata(batch: Batch) -> Mapping[str, str]:
+    """That of the first, and which it was, where there is room for it."""
+    told = batch.metadata or {}
+    if len(told) >= MOST_METADATA and _RETRY_OF not in told:
+        full = f"the metadata of {batch.id} are full: those of the new batch do not name it"
+        print(full, file=sys.stderr)
+        return told
+    return {**told, _RETRY_OF: batch.id}
+
+
+def _options(first: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the first was told. Where that was no endpoint, rows ask for any."""
+    told = {k: v for k, v in first.items() if k not in _BESIDE and v is not None}
+    return told if first.get("endpoint") else {**told, "mixed": True}

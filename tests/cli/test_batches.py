@@ -20,7 +20,7 @@ from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from tests.cli.serving import Served, serving
 from tests.cli.test_commands import ended
-from tests.doubles.service import Answering
+from tests.doubles.service import MODEL, Answering
 
 PROJECT = Path(__file__).parents[2]
 PROMPTS = '{"prompt": "hi"}\n{"prompt": "you"}\n'
@@ -140,6 +140,32 @@ def test_a_retry_asks_what_is_missing_and_both_join_together(
     assert (Path("out") / first / "errors.jsonl").exists()
     assert ended("retry", again["id"]) == 0
     assert "no row without an answer" in capsys.readouterr().err
+
+
+def test_a_retry_of_a_dropped_file_asks_for_whatever_its_rows_ask_for(
+    served: Served, endpoint: Failing, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its job has no endpoint: the one that its batch tells, which needs some, is no rule."""
+    row = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings"}
+    line = json.dumps(row | {"body": {"model": MODEL, "input": "bad"}}).encode()
+    dropped = served.run(served.service.run(line))
+    first = f"batch_{dropped.manifest['job']}"
+    endpoint.word = ""
+    assert ended("retry", first, "--watch", "--interval", "0.01", "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
+
+
+def test_a_retry_of_a_batch_with_all_the_metadata_it_may_have(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"prompt": "bad"}\n')
+    full = [word for number in range(15) for word in ("--meta", f"key{number}=x")]
+    first = submitted(capsys, str(prompts), *full)
+    assert ended("retry", first, "--json") == 0
+    out, err = capsys.readouterr()
+    assert sorted(json.loads(out)["metadata"]) == sorted(["file", *(f"key{n}" for n in range(15))])
+    assert f"the metadata of {first} are full" in err
 
 
 def test_options_and_metadata_reach_the_job(
