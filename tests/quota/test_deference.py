@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.quota.deference import LEAST, MARGIN, RECOVERY, REFUSED, Deference
+from workers.quota.deference import LEAST, MARGIN, RECOVERY, REFUSED, REMEMBERED, Deference
 
 WINDOW = 30
 
@@ -71,6 +71,13 @@ def test_a_reserve_is_left_to_others_beside_what_they_use() -> None:
     assert deference.allowed(0.0) == 1.0
     deference.refused(1.0, 1.0)
     assert 0.8 * deference.allowed(1.0) == pytest.approx(0.8 - REFUSED)
+
+
+def test_a_window_that_has_become_smaller_is_not_taken_for_others_use() -> None:
+    service = Service()
+    service.deference.heard("requests", 100 * WINDOW, 0.0, 0.0)
+    assert service.run(0.0, 60.0) < 0.2
+    assert service.run(0.0, 2 * REMEMBERED + RECOVERY + 5.0) == pytest.approx(1.0 - MARGIN)
 
 
 events = st.lists(

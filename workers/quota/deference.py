@@ -19,7 +19,8 @@ LOOK = 0.5
 WINDOW = 1.0
 """Seconds of a window, as services judge; a rate that was lower before its end was higher in it."""
 REMEMBERED = 180.0
-"""Seconds for which our own rates are remembered: as long as a call may take."""
+"""Seconds for which our own rates are remembered, as long as a call may take; and windows' sizes,
+as long again."""
 NOISE = 1.5
 """Calls of our own by which a window may hold more than the rate says."""
 REFUSED = 0.25
@@ -37,7 +38,7 @@ class Deference:
         self._part = part
         self._margin = max(MARGIN, 1.0 - part)
         self._others, self._at = 0.0, now
-        self._windows: dict[Counted, int] = {}
+        self._windows: dict[Counted, tuple[int, int, float]] = {}
         self._refused_at = now
         # What is told was so when the call was sent: it is held against our rate at that time.
         self._rates: deque[tuple[float, float]] = deque(maxlen=int(REMEMBERED / LOOK))
@@ -54,7 +55,7 @@ class Deference:
         """Note what the service said was left of a window when it let a call in, sent at `sent`."""
         if not self._rates or now >= self._rates[-1][0] + LOOK:
             self._rates.append((now, self.allowed(now) * self._part))
-        window = self._windows[counted] = max(remaining + 1, self._windows.get(counted, 0))
+        window = self._window(counted, remaining, now)
         used = 1.0 - (remaining + (NOISE if counted == "requests" else 0.0)) / window
         self._note(used - self._own(sent), now)
 
@@ -63,6 +64,18 @@ class Deference:
         if sent >= self._refused_at:
             self._refused_at = now
             self._note(self.others(now) + REFUSED, now)
+
+    def _window(self, counted: Counted, remaining: int, now: float) -> int:
+        """What a window holds: the most that was ever left of one, in the last minutes.
+
+        Limits are lowered, and a number that is out of all proportion must not count for good.
+        """
+        lately, before, since = self._windows.get(counted, (0, 0, now))
+        if now >= since + REMEMBERED:
+            lately, before, since = 0, lately, now
+        lately = max(lately, remaining + 1)
+        self._windows[counted] = lately, before, since
+        return max(lately, before)
 
     def _own(self, sent: float) -> float:
         """The most that ours used in the window of a call."""
