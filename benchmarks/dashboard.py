@@ -1,0 +1,92 @@
+"""What does the dashboard cost the service, however many jobs there are?
+
+    python -m benchmarks.dashboard [--jobs 10000] [--loads 40]
+
+Over Azurite: as many jobs in the index, of which the newest 30 have run, then loads of the page:
+its list, its deployments, and one job with its samples and errors, as the page asks for them. Ends
+with status 1 if the 95th percentile of a load is above 300 ms, which needs a machine that does
+nothing else: the service's own processor time is told too.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+
+from local.azurite import Azurite, azurite
+from schemas.listing import IndexEntry
+from tests.browser import states
+from tests.doubles.service import EPOCH, Bench, bench
+from workers.adapters.blobs import connect_blobs
+from workers.jobs.store import dump
+from workers.ports import BlobRef
+
+MOST_SECONDS = 0.3
+NEWEST = 30
+AT_ONCE = 32
+CONTAINERS = ("prompts", "results", "state")
+
+
+async def older(service: Bench, count: int) -> None:
+    """Entries of the index from before the service began."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def add(number: int) -> None:
+        entry = IndexEntry(id=f"old-{number}", door="drop", created=EPOCH - 60.0 * (number + 1))
+        async with room:
+            await service.blobs.create(BlobRef("state", f"index/default/{entry.name}"), dump(entry))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            group.create_task(add(number))
+
+
+async def load(service: Bench, job: str) -> float:
+    """Seconds of one load of the page, all of whose calls are made at once."""
+    begin = time.perf_counter()
+    replies = await asyncio.gather(
+        service.ask("GET", "/api/jobs", limit=str(NEWEST)),
+        service.ask("GET", "/api/deployments"),
+        service.ask("GET", f"/api/jobs/{job}"),
+        service.ask("GET", f"/api/jobs/{job}/samples"),
+        service.ask("GET", f"/api/jobs/{job}/errors"),
+    )
+    assert [reply.code for reply in replies] == [200] * len(replies)
+    assert len(replies[0].body["data"]) == NEWEST
+    return time.perf_counter() - begin
+
+
+async def measured(storage: Azurite, jobs: int, loads: int) -> tuple[list[float], float]:
+    async with connect_blobs(storage.connection_string, None, None) as blobs:
+        await blobs.ensure_containers(CONTAINERS)
+        async with bench(blobs=blobs) as service:
+            for number in range(NEWEST):
+                job = await states.with_errors(service, f"{number}.jsonl")
+            await older(service, jobs - NEWEST)
+            before = time.process_time()
+            taken = [await load(service, job) for _ in range(loads)]
+            return taken, (time.process_time() - before) / loads
+
+
+async def run(jobs: int, loads: int) -> bool:
+    async with azurite() as storage:
+        taken, processor = await measured(storage, jobs, loads)
+    high = sorted(taken)[int(0.95 * (len(taken) - 1))]
+    print(
+        f"{jobs:,} jobs, {loads} loads of the page: median {1000 * statistics.median(taken):.0f} "
+        f"ms, 95th percentile {1000 * high:.0f} ms; {1000 * processor:.0f} ms of the service's "
+        "processor each"
+    )
+    return high <= MOST_SECONDS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--loads", type=int, default=40)
+    given = parser.parse_args()
+    raise SystemExit(0 if asyncio.run(run(given.jobs, given.loads)) else 1)
+
+
+if __name__ == "__main__":
+    main()
