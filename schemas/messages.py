@@ -104,6 +104,7 @@ class WebhookMessage(_Message):
 
     type: Literal["webhook"] = "webhook"
     job: JobId
+    tenant: TenantName
     since: float = Field(description="when it was first sent, in seconds since the epoch")
     tries: Annotated[int, Field(ge=0)] = Field(default=0, description="how often it was told")
 

@@ -35,7 +35,8 @@ ELSEWHERE = {
     "intake/scanning.py": "reads ahead in a task, in which its caller does not show",
     "jobs/history.py read": "how jobs went, over HTTP: tests/jobs",
     "jobs/index.py": "pages of jobs over HTTP: tests/jobs",
-    "jobs/outbox.py repeat_webhook": "where a tenant has a receiver: test_webhooks.py",
+    "jobs/outbox.py put_back_webhook": "what newer versions send: tests/webhooks",
+    "jobs/outbox.py put_webhook": "where a tenant has a receiver: test_webhooks.py",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",
     "jobs/store.py replace ": "where a nightly walk stands: test_month.py",
 }

@@ -7,13 +7,16 @@ from random import Random
 
 import pytest
 
+from schemas.messages import WebhookMessage
 from schemas.tenants import Tenant
 from schemas.webhooks import Reception
 from tests.doubles.bus import MemoryBus
 from tests.doubles.service import Bench, bench
 from tests.doubles.webhooks import HOOK, OTHER, MemoryReceiver
 from tests.simulation.virtual_time import run
-from workers.inbox.webhooks import AT_ONCE
+from workers.errors import Unavailable
+from workers.inbox.receivers import AT_ONCE, SILENT_AWAY_SECONDS
+from workers.inbox.webhooks import UNSENT_SECONDS
 from workers.jobs.outbox import WEBHOOKS
 from workers.ports import AddressRule, BlobRef, Received
 from workers.webhooks.backoff import DAY_SECONDS
@@ -30,6 +33,11 @@ async def pass_time(service: Bench, seconds: float) -> None:
         await asyncio.sleep(due - service.clock() + 0.001)
         await service.settle()
     await asyncio.sleep(max(0.0, end - service.clock()))
+
+
+def message_of(job: str, since: float, tenant: str = "default", tries: int = 0) -> Received:
+    message = WebhookMessage(job=job, tenant=tenant, since=since, tries=tries)
+    return Received(message.model_dump_json().encode(), message_id="m")
 
 
 def waiting(service: Bench) -> int:
@@ -142,9 +150,7 @@ def test_a_receiver_that_hangs_holds_up_its_own_tenant_alone() -> None:
             await service.say({**told, "tenant": "blue"})
             await service.settle()
             (blue,) = [e["data"]["job"] for e in service.events if e["type"] == "job.completed"]
-            message = Received(
-                f'{{"type":"webhook","job":"{blue}","since":{service.clock()}}}'.encode()
-            )
+            message = Received(message_of(blue, service.clock(), "blue").body)
             began = asyncio.get_running_loop().time()
             # As many as a process handles at a time, all of the tenant whose receiver hangs.
             slow = [asyncio.create_task(service.inbox.webhooks.run(message)) for _ in range(32)]
@@ -168,7 +174,7 @@ def test_what_killed_workers_comes_again_a_little_later() -> None:
             ended = await service.run(ROWS)
             service.receiver.posts.clear()
             job = ended.event["data"]["job"]
-            body = f'{{"type":"webhook","job":"{job}","since":{service.clock()}}}'.encode()
+            body = message_of(job, service.clock()).body
             await service.inbox.webhooks.dead(Received(body))
             assert waiting(service) == 1
             await service.settle()
@@ -179,7 +185,9 @@ def test_what_killed_workers_comes_again_a_little_later() -> None:
     run(story)
 
 
-@pytest.mark.parametrize("body", [b"{", b"{}", b'{"type":"webhook","job":"../x","since":0}'])
+@pytest.mark.parametrize(
+    "body", [b"{", b"{}", b'{"type":"webhook","job":"../x","tenant":"a","since":0}']
+)
 def test_what_is_no_webhook_is_dropped_with_a_line(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -200,9 +208,150 @@ def test_a_job_that_was_deleted_meanwhile_is_told_to_nobody() -> None:
             job = (await service.run(ROWS)).event["data"]["job"]
             service.receiver.posts.clear()
             await service.blobs.delete(BlobRef("state", f"jobs/{job}/state.json"))
-            body = f'{{"type":"webhook","job":"{job}","since":{service.clock()}}}'.encode()
+            body = message_of(job, service.clock()).body
             await service.inbox.webhooks.run(Received(body))
             assert service.receiver.posts == []
             assert waiting(service) == 0
+
+    run(story)
+
+
+async def ended_job(service: Bench) -> str:
+    """A job of the tenant `default` whose webhook was taken."""
+    job: str = (await service.run(ROWS)).event["data"]["job"]
+    return job
+
+
+class Silent(MemoryReceiver):
+    """Takes the first, and then no receiver answers within its deadline."""
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, rule: AddressRule
+    ) -> Reception:
+        reception = await super().post(url, headers, body, rule)
+        if len(self.posts) == 1:
+            return reception
+        await asyncio.sleep(10.0)
+        return Reception(None, why="it does not answer in time")
+
+
+async def handled(service: Bench, messages: list[Received]) -> list["asyncio.Task[None]"]:
+    """The handlers of messages, a moment after they began."""
+    tasks = [asyncio.create_task(service.inbox.webhooks.run(each)) for each in messages]
+    await asyncio.sleep(0.01)
+    return tasks
+
+
+def test_one_without_a_turn_reads_nothing_and_is_given_up_after_a_day(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(_: Random) -> None:
+        async with bench(webhooks=HOOKS, receiver=Silent()) as service:
+            job = await ended_job(service)
+            now = service.clock()
+            busy = await handled(service, [message_of(job, now)] * AT_ONCE)
+            asked: list[str] = []
+            monkeypatch.setattr(service.store, "job", asked.append)
+            late = [message_of(job, now - age) for age in (DAY_SECONDS + 1.0, 3600.0)]
+            await asyncio.gather(*await handled(service, late))
+            assert asked == []
+            assert waiting(service) == 1
+            monkeypatch.undo()
+            await asyncio.gather(*busy)
+
+    run(story)
+    (line,) = [each for each in caplog.messages if each.startswith("[WEBHOOK_GIVEN_UP]")]
+    assert "for a day" in line
+
+
+def test_while_a_receiver_is_silent_one_asks_whether_it_is_back_and_none_waits() -> None:
+    async def story(_: Random) -> None:
+        receiver = Silent()
+        async with bench(webhooks=HOOKS, receiver=receiver) as service:
+            job = await ended_job(service)
+            messages = [message_of(job, service.clock())] * AT_ONCE
+            await asyncio.gather(*await handled(service, messages))
+            assert isinstance(service.bus, MemoryBus)
+            told = {each.message_id for each in service.bus.waiting(WEBHOOKS)}
+            began, posts = service.clock(), len(receiver.posts)
+            tasks = await handled(service, messages * 8)
+            assert sum(not task.done() for task in tasks) == 1
+            assert len(receiver.posts) == posts + 1
+            away = [e for e in service.bus.waiting(WEBHOOKS) if e.message_id not in told]
+            assert len(away) == len(tasks) - 1
+            for each in away:
+                assert each.at is not None
+                assert began + SILENT_AWAY_SECONDS[0] <= each.at
+            await asyncio.gather(*tasks)
+
+    run(story)
+
+
+def test_one_whose_receiver_this_worker_does_not_know_is_left_to_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A worker with the old `WEBHOOKS` takes no webhook away from those with the new one."""
+
+    async def story(_: Random) -> None:
+        async with bench(webhooks={"blue": OTHER}, tenants={"default": Tenant()}) as service:
+            job = await ended_job(service)
+            await service.inbox.webhooks.run(message_of(job, service.clock()))
+            assert waiting(service) == 1
+            await pass_time(service, DAY_SECONDS + 60.0)
+            assert waiting(service) == 0
+
+    run(story)
+    (line,) = [each for each in caplog.messages if each.startswith("[WEBHOOK_GIVEN_UP]")]
+    assert "WEBHOOKS" in line
+
+
+def test_what_a_newer_version_says_is_left_to_its_workers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    body = b'{"schema_version":99,"type":"webhook","whose":"unknown"}'
+
+    async def story(_: Random) -> None:
+        async with bench(webhooks=HOOKS) as service:
+            assert isinstance(service.bus, MemoryBus)
+            sent = {"x": "y", "DeadLetterReason": "MaxDeliveryCountExceeded"}
+            for handle in (service.inbox.webhooks.run, service.inbox.webhooks.dead):
+                await handle(Received(body, message_id="m", properties=sent))
+            for message in service.bus.waiting(WEBHOOKS):
+                assert message.body == body
+                assert message.properties == {"x": "y", "since": str(service.clock())}
+            assert waiting(service) == 2
+            await pass_time(service, DAY_SECONDS - 60.0)
+            assert waiting(service) == 2
+            await pass_time(service, 120.0)
+            assert waiting(service) == 0
+
+    run(story)
+    given_up = [each for each in caplog.messages if each.startswith("[WEBHOOK_GIVEN_UP]")]
+    assert len(given_up) == 2
+    assert "99" in given_up[0]
+
+
+def test_where_the_bus_takes_nothing_a_receiver_is_not_told_in_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refused(*_: object) -> None:
+        raise Unavailable("no queue")
+
+    async def story(_: Random) -> None:
+        async with bench(webhooks=HOOKS) as service:
+            job = await ended_job(service)
+            service.receiver.answers = [Reception(500)]
+            monkeypatch.setattr(service.bus, "send", refused)
+            newer = Received(b'{"schema_version":99}')
+            message = message_of(job, service.clock())
+            for handle, given in (
+                (service.inbox.webhooks.run, message),
+                (service.inbox.webhooks.dead, message),
+                (service.inbox.webhooks.dead, newer),
+            ):
+                began = asyncio.get_running_loop().time()
+                with pytest.raises(Unavailable):
+                    await handle(given)
+                assert asyncio.get_running_loop().time() - began >= UNSENT_SECONDS
 
     run(story)

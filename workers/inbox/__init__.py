@@ -1,4 +1,6 @@
-"""What comes in on the queues, alive or dead, and who handles it. Handlers raise for bugs only."""
+"""What comes in on the queues, alive or dead, and who handles it. Handlers raise for bugs,
+and where the bus takes no message: then the one in hand comes again.
+"""
 
 import hashlib
 import logging

@@ -2,57 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Final
 
 from schemas.messages import WebhookMessage
-from schemas.webhooks import Reception, Webhook, WebhookEvent
+from schemas.webhooks import Reception, WebhookEvent
 from workers.errors import NewerVersion, StorageError, Unavailable, Unreadable
-from workers.jobs.outbox import Outbox
+from workers.inbox.receivers import SILENT_AWAY_SECONDS, Receiver
+from workers.jobs.outbox import SINCE, Outbox
 from workers.jobs.store import JobStore, load
-from workers.ports import Received, WebhookSender
-from workers.webhooks.addresses import ReceiverAddresses
+from workers.ports import Received
 from workers.webhooks.backoff import GivenUp, Later, judge
-from workers.webhooks.payload import body_of, event_of
-from workers.webhooks.signing import signed
+from workers.webhooks.payload import event_of
 
-AT_ONCE: Final = 4
-"""Webhooks that one receiver is sent at a time by one process."""
-TURN_SECONDS: Final = 1.0
-"""For which a webhook waits for its turn at a receiver, in a slot that others could use."""
-AWAY_SECONDS: Final = (5.0, 60.0)
-"""After which one that got no turn comes again: a slow receiver holds up its own tenant alone."""
+UNSENT_SECONDS: Final = 30.0
+"""For which a message that the bus did not take back keeps its handler: it comes again at once."""
 
 log = logging.getLogger(__name__)
 
 
-class Receiver:
-    """One tenant's receiver. A few webhooks are sent to it at a time, others have to come again."""
-
-    def __init__(self, hook: Webhook, sender: WebhookSender) -> None:
-        self._hook = hook
-        self._sender = sender
-        self._rule = ReceiverAddresses(hook.private, hook.secure)
-        self._turns = asyncio.Semaphore(AT_ONCE)
-
-    async def send(self, event: WebhookEvent, clock: Callable[[], float]) -> Reception | None:
-        """Send an event, signed now. None where no turn came in time."""
-        try:
-            async with asyncio.timeout(TURN_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError:
-            return None
-        try:
-            body = body_of(event)
-            headers = signed(event.id, int(clock()), body, self._hook.keys)
-            return await self._sender.post(self._hook.url, headers, body, self._rule)
-        finally:
-            self._turns.release()
-
-
 class WebhookInbox:
-    """The reader of the queue `webhooks`. Handlers raise for bugs only.
+    """The reader of the queue `webhooks`. Handlers raise where the bus takes no message: then the
+    one in hand comes again, `UNSENT_SECONDS` after it was told at the soonest. All else is a bug.
 
     A webhook is told at least once: whoever dies over one is followed by another, who sends the
     same event with the same id.
@@ -75,56 +47,103 @@ class WebhookInbox:
 
     async def run(self, received: Received) -> None:
         """Tell a receiver, and see to it that it is told again where it does not take it."""
-        message = _read(received)
+        message = await self._read(received)
         if message is None:
             return
-        try:
-            found = await self._ended(message.job)
-        except (Unavailable, StorageError, Unreadable, NewerVersion) as error:
-            await self._follow(message, Reception(None, why=f"its job cannot be read ({error})"))
+        receiver = self._receivers.get(message.tenant)
+        if receiver is None:
+            unknown = Reception(None, why="this worker's WEBHOOKS has none of its tenant")
+            await self._follow(received, message, unknown)
             return
-        if found is not None:
-            await self._tell(message, *found)
+        async with receiver.turn() as has_turn:
+            reception = await self._told(message, receiver) if has_turn else None
+        if not has_turn:
+            wait = self._rng.uniform(*receiver.away)
+            none = Reception(None, retry_after=wait, why="its receiver is too slow for all of them")
+            await self._follow(received, message, none, told=False)
+        elif reception is not None:
+            await self._follow(received, message, reception)
 
     async def dead(self, received: Received) -> None:
-        """Take back a webhook over which workers died: it counts as one that was not taken."""
-        message = _read(received)
+        """Take back a webhook that nobody could handle: it counts as one that was not taken."""
+        message = await self._read(received)
         if message is not None:
-            await self._follow(message, Reception(None, why="workers died over it"))
+            failed = Reception(None, why="it lay too long, or its worker died each time")
+            await self._follow(received, message, failed)
 
-    async def _ended(self, job_id: str) -> tuple[Receiver, WebhookEvent] | None:
-        """Who is told of a job, and what; None where one of both was deleted since."""
+    async def _told(self, message: WebhookMessage, receiver: Receiver) -> Reception | None:
+        """What a receiver makes of a webhook; None where its job was deleted since."""
+        try:
+            event = await self._ended(message.job)
+        except (Unavailable, StorageError, Unreadable, NewerVersion) as error:
+            return Reception(None, why=f"its job cannot be read ({error})")
+        return None if event is None else await receiver.send(event, self._clock)
+
+    async def _ended(self, job_id: str) -> WebhookEvent | None:
         job = await self._store.job(job_id)
         held = None if job is None else await self._store.state(job_id)
-        event = None if job is None or held is None else event_of(job, held.state)
-        receiver = None if job is None else self._receivers.get(job.tenant)
-        return None if receiver is None or event is None else (receiver, event)
+        return None if job is None or held is None else event_of(job, held.state)
 
-    async def _tell(self, message: WebhookMessage, receiver: Receiver, event: WebhookEvent) -> None:
-        reception = await receiver.send(event, self._clock)
-        if reception is None:
-            later = self._clock() + self._rng.uniform(*AWAY_SECONDS)
-            await self._outbox.repeat_webhook(message, at=later)
-            return
-        await self._follow(message, reception)
-
-    async def _follow(self, message: WebhookMessage, reception: Reception) -> None:
-        now, tries = self._clock(), message.tries + 1
+    async def _follow(
+        self,
+        received: Received,
+        message: WebhookMessage,
+        reception: Reception,
+        *,
+        told: bool = True,
+    ) -> None:
+        """Do what follows; `told`: it counts as a try."""
+        now, tries = self._clock(), message.tries + told
         match judge(reception, tries=tries, since=message.since, now=now, rng=self._rng):
             case Later(at=at):
                 log.info("the webhook of %s is tried again: %s", message.job, reception.told)
                 again = message.model_copy(update={"tries": tries})
-                await self._outbox.repeat_webhook(again, at=at)
+                trace = received.traceparent
+                await self._kept(self._outbox.put_webhook(again, at=at, trace=trace))
             case GivenUp(why=why):
-                log.warning(
-                    "[WEBHOOK_GIVEN_UP] the webhook of %s is given up: %s", message.job, why
-                )
+                _give_up(f"of {message.job}", why)
 
-
-def _read(received: Received) -> WebhookMessage | None:
-    """A message on `webhooks`; None, with a word in the log, for anything else."""
-    try:
-        return load(WebhookMessage, received.body)
-    except (Unreadable, NewerVersion) as error:
-        log.warning("[WEBHOOK_UNREAD] message %s: %s", received.message_id, error)
+    async def _read(self, received: Received) -> WebhookMessage | None:
+        """A message on `webhooks`. None for anything else: what a newer version has sent is put
+        back for one of its workers, the rest is dropped with a line.
+        """
+        try:
+            return load(WebhookMessage, received.body)
+        except Unreadable as error:
+            log.warning("[WEBHOOK_UNREAD] message %s: %s", received.message_id, error)
+        except NewerVersion as error:
+            await self._put_back(received, str(error))
         return None
+
+    async def _put_back(self, received: Received, why: str) -> None:
+        now = self._clock()
+        since = _since(received, now)
+        wait = self._rng.uniform(*SILENT_AWAY_SECONDS)
+        unread = Reception(None, retry_after=wait, why=why)
+        match judge(unread, tries=1, since=since, now=now, rng=self._rng):
+            case Later(at=at):
+                log.info("the webhook in message %s is put back: %s", received.message_id, why)
+                await self._kept(self._outbox.put_back_webhook(received, since=since, at=at))
+            case GivenUp(why=why):
+                _give_up(f"in message {received.message_id}", why)
+
+    async def _kept(self, sending: Awaitable[None]) -> None:
+        try:
+            await sending
+        except Unavailable:
+            # The one in hand comes back at once, and its receiver would be told as often.
+            await asyncio.sleep(UNSENT_SECONDS)
+            raise
+
+
+def _give_up(which: str, why: str) -> None:
+    log.warning("[WEBHOOK_GIVEN_UP] the webhook %s is given up: %s", which, why)
+
+
+def _since(received: Received, now: float) -> float:
+    """When a message that cannot be read was first put back."""
+    try:
+        since = float(received.properties.get(SINCE, now))
+    except ValueError:
+        return now
+    return since if 0.0 <= since <= now else now

@@ -20,12 +20,14 @@ from schemas.messages import (
     WebhookMessage,
 )
 from workers.jobs import events
-from workers.ports import REPEATED, TRACES, Bus, OutMessage
+from workers.ports import REPEATED, TRACES, Bus, OutMessage, Received
 
 JOBS: Final = "jobs"
 SHARDS: Final = "shards"
 STATUS: Final = "job-status"
 WEBHOOKS: Final = "webhooks"
+SINCE: Final = "since"
+"""The property of a webhook's message that was put back unread: when it first was."""
 
 PROGRESS_SECONDS: Final = 2.0
 _TOLD_JOBS: Final = 1024
@@ -87,16 +89,30 @@ class Outbox:
         """Have a tenant's webhook told that a job has ended; False where there is none."""
         if job.tenant not in self._hooked:
             return False
-        message = WebhookMessage(schema_version=job.schema_version, job=job.id, since=self._clock())
-        await self.repeat_webhook(message, trace=job.trace)
+        message = WebhookMessage(
+            schema_version=job.schema_version, job=job.id, tenant=job.tenant, since=self._clock()
+        )
+        await self.put_webhook(message, trace=job.trace)
         return True
 
-    async def repeat_webhook(
+    async def put_webhook(
         self, message: WebhookMessage, *, at: float | None = None, trace: str | None = None
     ) -> None:
         """Put a webhook on its queue, now or at a time."""
         made = self._message(message, at, repeated=False, trace=trace)
         await self._bus.send(WEBHOOKS, [made])
+
+    async def put_back_webhook(self, received: Received, *, since: float, at: float) -> None:
+        """Have a webhook come again at a time as it came, with when it was first put back."""
+        kept = {n: v for n, v in received.properties.items() if not n.startswith("DeadLetter")}
+        again = OutMessage(
+            received.body,
+            message_id=received.message_id or self._unique(),
+            properties={**kept, SINCE: str(since)},
+            at=at,
+            correlation_id=received.correlation_id,
+        )
+        await self._bus.send(WEBHOOKS, [again])
 
     async def tell_known(self, told: JobStatus, asked: Asked, revision: int) -> None:
         """Answer a request for what is a job already."""
@@ -143,14 +159,16 @@ class Outbox:
         repeated: bool,
         trace: str | None,
     ) -> OutMessage:
-        unique = uuid.UUID(int=self._rng.getrandbits(128), version=4)
         return OutMessage(
             body=orjson.dumps(message.model_dump(mode="json")),
-            message_id=f"{message.job}:{message.type}:{unique}",
+            message_id=f"{message.job}:{message.type}:{self._unique()}",
             properties=({REPEATED: "true"} if repeated else {}) | _traced(trace),
             at=at,
             correlation_id=message.job,
         )
+
+    def _unique(self) -> str:
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
 
 def _traced(trace: str | None) -> dict[str, str]:

@@ -35,7 +35,8 @@ from workers.errors import WorkerError
 from workers.files.retention import Retention
 from workers.files.store import FileStore
 from workers.inbox import Inbox
-from workers.inbox.webhooks import Receiver, WebhookInbox
+from workers.inbox.receivers import Receiver
+from workers.inbox.webhooks import WebhookInbox
 from workers.intake.doors import Doors
 from workers.intake.drops import Drops
 from workers.intake.intake import Intake
