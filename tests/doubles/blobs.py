@@ -67,13 +67,14 @@ class Shelves(dict[BlobRef, MemoryBlob]):
 
     def below(self, container: str, prefix: str = "") -> Sequence[BlobRef]:
         """What lies below a prefix now, by name."""
+        return [BlobRef(container, name) for name in self.names(container, prefix)]
+
+    def names(self, container: str, prefix: str, start: str = "") -> Sequence[str]:
+        """The names below a prefix now, in order, from `start` on."""
         names = self._names.get(container, [])
-        found = []
-        for at in range(bisect_left(names, prefix), len(names)):
-            if not names[at].startswith(prefix):
-                break
-            found.append(BlobRef(container, names[at]))
-        return found
+        first = bisect_left(names, prefix)
+        end = bisect_left(names, True, first, key=lambda name: not name.startswith(prefix))
+        return names[bisect_left(names, start, first, end) : end]
 
 
 class MemoryBlobs:
@@ -158,8 +159,10 @@ class MemoryBlobs:
         self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
     ) -> AsyncIterator[BlobInfo]:
         await asyncio.sleep(0)
-        for ref in self._below(container, prefix):
-            if ref in self.blobs and ref.name >= (start or ""):
+        self._container(container)
+        for name in self.blobs.names(container, prefix, start or ""):
+            ref = BlobRef(container, name)
+            if ref in self.blobs:
                 yield _info(ref, self.blobs[ref])
 
     async def create_append(self, ref: BlobRef) -> None:
@@ -251,10 +254,6 @@ class MemoryBlobs:
         self._container(ref.container)
         if ref in self.blobs:
             raise BlobExists(f"The blob exists already: {ref.container}/{ref.name}")
-
-    def _below(self, container: str, prefix: str) -> Sequence[BlobRef]:
-        self._container(container)
-        return self.blobs.below(container, prefix)
 
     def _leased(self, blob: MemoryBlob) -> bool:
         return blob.lease is not None and self._clock() < blob.lease.until
