@@ -118,7 +118,13 @@ async def test_the_first_ctrl_c_brings_home_what_is_done_and_the_same_command_as
 
 
 @pytest.mark.parametrize(
-    "numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), (signal.SIGKILL,)]
+    "numbers",
+    [
+        pytest.param((signal.SIGINT, signal.SIGINT), marks=pytest.mark.long),
+        pytest.param((signal.SIGTERM,), marks=pytest.mark.long),
+        # The hardest of them: nothing has a moment to put anything away.
+        (signal.SIGKILL,),
+    ],
 )
 async def test_stopped_at_once_it_goes_on_with_what_was_journaled(
     command: Command, numbers: tuple[int, ...]
