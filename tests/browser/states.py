@@ -38,9 +38,10 @@ async def begun(service: Bench, name: str = "long.jsonl", rows: int = 5000) -> s
         return seen > 3
 
     await service.settle(stop=stop)
-    told = service.events[-1]["data"]
-    assert told["state"] == "in_progress", told
-    return str(told["job"])
+    told = [event["data"] for event in service.events]
+    own = [each for each in told if each.get("input") == f"prompts/{name}"]  # others may go on too
+    assert own[-1]["state"] == "in_progress", own
+    return str(own[-1]["job"])
 
 
 async def acted(service: Bench, action: str, name: str) -> str:

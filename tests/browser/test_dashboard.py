@@ -1,11 +1,14 @@
 """The dashboard as people meet it: what it shows, how it is operated, what it survives."""
 
+import asyncio
 import json
+import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from schemas.health import DeploymentHealth
 from schemas.outcomes import Outcome
@@ -255,6 +258,84 @@ async def test_what_is_used_of_a_deployment_is_told_between_two_looks(tab: Tab, 
     await told(5, 50)  # the process that counted the others is gone
     await tab.page.clock.fast_forward(17_000)
     await expect(used.nth(6)).to_have_text("–")
+
+
+async def test_the_late_answer_of_one_job_leaves_the_next_its_own(tab: Tab, site: Site) -> None:
+    late = await states.completed(site.service)
+    running = await states.begun(site.service)
+    asked, let = asyncio.Event(), asyncio.Event()
+
+    async def held(route: Route) -> None:
+        asked.set()
+        await let.wait()
+        await route.continue_()
+
+    await tab.page.route(f"**/api/jobs/{late}", held)
+    await tab.open(f"job={late}")
+    await asked.wait()
+    await tab.page.evaluate(f"location.hash = 'job={running}'")
+    await expect(tab.page.locator("section.shown")).to_contain_text("Loading")
+    let.set()
+    heading = tab.page.get_by_role("heading", name="prompts/long.jsonl")
+    await expect(heading).to_be_visible()
+
+
+def answering(status: int) -> Callable[[Route], Awaitable[None]]:
+    async def answer(route: Route) -> None:
+        await route.fulfill(status=status)
+
+    return answer
+
+
+async def test_a_job_is_followed_past_answers_that_are_none(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service)
+    await tab.page.clock.install()
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    await expect(shown.locator(".badge")).to_have_text("▶ in progress")
+
+    for status in (500, 502, 504):
+        await tab.page.route("**/api/**", answering(status))
+        await tab.page.clock.fast_forward(20_000)
+        await expect(tab.page.get_by_role("alert")).to_contain_text("cannot be reached")
+        await tab.page.unroute("**/api/**")
+        await tab.page.clock.fast_forward(120_000)
+        await expect(tab.page.get_by_role("alert")).to_have_count(0)
+    await site.service.settle()
+    await tab.page.clock.fast_forward(4000)
+    await expect(shown.locator(".badge")).to_have_text("✓ completed")
+
+
+async def test_what_cannot_be_shown_is_told_and_asked_for_again(tab: Tab, site: Site) -> None:
+    await states.completed(site.service)
+    await tab.page.clock.install()
+
+    async def odd(route: Route) -> None:
+        await route.fulfill(json={"object": "list", "data": [None], "has_more": False})
+
+    await tab.page.route(re.compile(r"/api/jobs\?"), odd)
+    await tab.open()
+    await expect(tab.page.get_by_role("alert")).to_contain_text("This page has a fault")
+    await expect(tab.page.locator("[data-live]")).to_have_text("not up to date")
+    assert await violations(tab.page) == []
+    await tab.page.unroute(re.compile(r"/api/jobs\?"))
+    await tab.page.clock.fast_forward(17_000)
+    await expect(row(tab.page, "fine.jsonl")).to_be_visible()
+    await tab.settled()
+    assert tab.complaints
+    tab.complaints.clear()
+
+
+async def test_of_a_file_and_night_the_newest_job_is_shown(tab: Tab, site: Site) -> None:
+    for data in (b"a,b\n1,2\n", states.ROWS):
+        await site.service.drop(data, container="nightly")
+        await site.service.service.nightly.run()
+        await site.service.settle()
+        site.service.elapsed += 60.0
+    await tab.open()
+    await tab.page.get_by_text("Night by file").click()
+    nights = tab.page.get_by_role("group", name="Nightly runs")
+    await expect(nights.get_by_role("cell")).to_have_text(["✓ completed"])
 
 
 async def test_a_hidden_tab_asks_nothing(tab: Tab, site: Site) -> None:

@@ -18,6 +18,12 @@ const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: n
 
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
 
+/** Report what is wrong with the page itself; gives the words for whoever looks at it. */
+function fault(error) {
+  reportError(error);
+  return `This page has a fault (${error.message}). It goes on trying; if that does not help, load it again.`;
+}
+
 /** Do what asks the service; what goes wrong is shown. Gives false where it did. */
 async function attempt(work) {
   try {
@@ -26,9 +32,9 @@ async function attempt(work) {
     return true;
   } catch (error) {
     if (error instanceof Refused && (error.status === 401 || error.status === 403)) page.wrongKey = true;
-    else if (error instanceof Away) page.trouble = "The service cannot be reached now. What is shown may be old.";
+    else if (error instanceof Away) page.trouble = "The service cannot be reached now, or cannot answer. What is shown may be old.";
     else if (error instanceof Refused) page.trouble = error.message;
-    else throw error;
+    else page.trouble = fault(error);
     return false;
   } finally {
     draw();
@@ -68,7 +74,8 @@ async function look(shown) {
     if (!(error instanceof Refused) || error.status === 401) throw error;
     shown.refusal = error.message;
   }
-  if (shown.refusal || ended(shown.job)) one.stop();
+  // Another may have been chosen meanwhile, and is followed by the same poll.
+  if (shown === page.shown && (shown.refusal || ended(shown.job))) one.stop();
 }
 
 async function more(shown, path) {
@@ -163,7 +170,7 @@ function view() {
   const { shown } = page;
   return html`${header()}
     <main id="main" tabindex="-1">
-      ${page.trouble ? html`<p class="trouble" role="alert">${text(page.trouble, 500)}</p>` : nothing}
+      ${trouble()}
       <section aria-labelledby="wrong"><h2 id="wrong">Needs attention</h2>
         ${lists.attention(known.jobs, known.deployments, probe)}</section>
       ${shown ? html`<section class="shown" aria-labelledby="chosen">${details(shown, act, close)}</section>` : nothing}
@@ -174,6 +181,10 @@ function view() {
         <details @toggle=${(event) => (event.target.open ? nightly.start() : nightly.stop())}>
           <summary>Night by file</summary>${lists.nights(known.nights)}</details></section>
     </main>${dialog()}`;
+}
+
+function trouble() {
+  return page.trouble ? html`<p class="trouble" role="alert">${text(page.trouble, 500)}</p>` : nothing;
 }
 
 function header() {
@@ -211,7 +222,15 @@ function dialog() {
 
 const root = document.getElementById("app");
 root.replaceChildren();
-const draw = () => render(view(), root);
+
+function draw() {
+  try {
+    render(view(), root);
+  } catch (error) {
+    page.trouble = fault(error);
+    render(html`${header()}<main id="main" tabindex="-1">${trouble()}</main>`, root);
+  }
+}
 
 takeKey();
 addEventListener("hashchange", () => { takeKey(); choose(); });

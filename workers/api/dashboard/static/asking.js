@@ -59,7 +59,7 @@ export async function ask(path, method = "GET") {
   const response = await sent(path, method, before);
   ahead = Date.parse(response.headers.get("date")) - Date.now() || 0;
   if (response.status === 304) return before.body;
-  if (response.status === 503 || response.status === 429) throw new Away(response.statusText);
+  if (response.status >= 500 || response.status === 429) throw new Away(response.statusText);
   let body = null;
   try {
     body = await response.json();
@@ -126,16 +126,21 @@ export class Poll {
   }
 
   async round() {
+    let done = false;
     try {
-      this.failures = (await this.work()) === false ? this.failures + 1 : 0;
+      done = (await this.work()) !== false;
     } finally {
+      this.failures = done ? 0 : this.failures + 1;
       this.running = null;
+      this.next();
     }
-    if (this.on && document.visibilityState === "visible") {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.soon(), this.again ? 0 : this.wait());
-      this.again = false;
-    }
+  }
+
+  next() {
+    if (!this.on || document.visibilityState !== "visible") return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.soon(), this.again ? 0 : this.wait());
+    this.again = false;
   }
 
   wait() {
