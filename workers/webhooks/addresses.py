@@ -30,9 +30,32 @@ _PRIVATE: Final[tuple[Network, ...]] = tuple(
 # Everything else of IPv6 is for special purposes, or for nobody yet.
 _ASSIGNED: Final = IPv6Network("2000::/3")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-# Azure's machines ask their platform at this address, which looks like anybody's:
+# Networks for special purposes, those of `_PRIVATE` aside, of IANA's registries. The standard
+# library's `is_global` tells of them too, but not alike in all releases of Python:
+# https://www.iana.org/assignments/iana-ipv4-special-registry
+# https://www.iana.org/assignments/iana-ipv6-special-registry
+_SPECIAL: Final[tuple[Network, ...]] = tuple(
+    map(
+        ip_network,
+        [
+            *("0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24"),
+            *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+            *("2001::/23", "2001:db8::/32", "3fff::/20"),
+        ],
+    )
+)
+# Where clouds' machines ask their platform, at addresses that look like anybody's or like those of
+# a private network: Azure, Alibaba, AWS, Google and Oracle.
 # https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
-_PLATFORM: Final = IPv4Address("168.63.129.16")
+_PLATFORMS: Final[tuple[Network, ...]] = tuple(
+    map(
+        ip_network,
+        [
+            *("168.63.129.16", "100.100.100.200"),
+            *("fd00:ec2::/32", "fd20:ce::254", "fd00:c1::a9fe:a9fe"),
+        ],
+    )
+)
 
 
 class ReceiverAddresses(NamedTuple):
@@ -44,14 +67,16 @@ class ReceiverAddresses(NamedTuple):
     def allows(self, address: str) -> bool:
         """Whether an IP address may be connected to; what is none may not.
 
-        Public addresses are for TLS alone. Those of metadata services (169.254.169.254 and its
-        like) are never allowed.
+        Public addresses are for TLS alone. Link-local ones, and with them 169.254.169.254, are
+        never allowed, nor are others at which metadata services of clouds are known to be.
         """
         try:
             found = _meant(ip_address(address.partition("%")[0]))
         except ValueError:
             return False
-        if any(found in network for network in _PRIVATE if network.version == found.version):
+        if _within(found, _PLATFORMS):
+            return False
+        if _within(found, _PRIVATE):
             return self.private
         return self.secure and _public(found)
 
@@ -67,8 +92,11 @@ def _meant(address: Address) -> Address:
     return IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address
 
 
+def _within(address: Address, networks: tuple[Network, ...]) -> bool:
+    return any(address in each for each in networks if each.version == address.version)
+
+
 def _public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and address not in _ASSIGNED:
         return False
-    special = address.is_multicast or address.is_reserved or address == _PLATFORM
-    return address.is_global and not special
+    return not _within(address, _SPECIAL)
