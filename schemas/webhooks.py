@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from schemas.secret_settings import no_secret
 from schemas.tenants import TenantName
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
@@ -58,7 +59,7 @@ class Webhook:
     @property
     def secure(self) -> bool:
         """Whether the receiver is asked over TLS."""
-        return self.url.startswith("https://")
+        return urlsplit(self.url).scheme == "https"
 
 
 class Reception(NamedTuple):
@@ -119,22 +120,26 @@ def parse_webhooks(text: str, environment: Mapping[str, str]) -> Mapping[str, We
 def _webhook(tenant: str, entry: _Entry, environment: Mapping[str, str]) -> Webhook:
     if wrong := _wrong(entry):
         raise ValueError(f"WEBHOOKS, {tenant!r}, 'url': {wrong}")
-    keys = [signing_key(environment.get(name, "").strip()) for name in entry.secret_settings]
-    for at, key in enumerate(keys):
+    secrets = [environment.get(name, "") for name in entry.secret_settings]
+    keys = [signing_key(secret.strip()) for secret in secrets]
+    for at, (secret, key) in enumerate(zip(secrets, keys, strict=True)):
         if key is None:
             # The setting is not named: a secret may have been pasted in its place.
             raise ValueError(
-                f"WEBHOOKS, {tenant!r}, 'secret_settings'[{at}]: the setting that it names holds "
-                f"no secret: put {SECRET_PREFIX!r} and the base64 of {LEAST_KEY_BYTES} to "
-                f"{MOST_KEY_BYTES} bytes there (phi3batch webhooks secret makes one)"
+                f"WEBHOOKS, {tenant!r}, 'secret_settings'[{at}]: the setting that it names "
+                f"{no_secret(secret) or 'holds no secret'}; a secret is {SECRET_PREFIX!r} and the "
+                f"base64 of {LEAST_KEY_BYTES} to {MOST_KEY_BYTES} bytes (phi3batch webhooks secret "
+                "makes one)"
             )
-    return Webhook(entry.url, tuple(key for key in keys if key is not None), entry.private)
+    url = urlsplit(entry.url).geturl()  # without blanks around it, the scheme in small letters
+    return Webhook(url, tuple(key for key in keys if key is not None), entry.private)
 
 
 def _wrong(entry: _Entry) -> str | None:
     try:
         parts = urlsplit(entry.url)
         named = bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")  # as a look-up does: parts of 1 to 63 characters
     except ValueError:
         return "it is no address"
     if parts.scheme not in ("https", "http") or not named:

@@ -98,6 +98,9 @@ def test_a_webhook_has_its_secrets_from_other_settings() -> None:
         (hooks(url="https:///hook"), "https://HOST/PATH"),
         (hooks(url="https://r.example:99999/"), "it is no address"),
         (hooks(url="https://[::1/"), "it is no address"),
+        (hooks(url="https://r.example..de/"), "it is no address"),
+        (hooks(url=f"https://{'r' * 64}.example/"), "it is no address"),
+        (hooks(secret_settings=["NEW", "VAULT"]), "Azure could not resolve"),
         (hooks(url="https://me:pass@r.example/"), "neither a user nor a fragment"),
         (hooks(url="https://r.example/#a"), "neither a user nor a fragment"),
         (hooks(url="https://r.example/" + "a" * 2048), "at most 2048"),
@@ -112,7 +115,10 @@ def test_a_webhook_has_its_secrets_from_other_settings() -> None:
     ],
 )
 def test_a_mistake_in_a_webhook_is_named_and_nothing_secret_quoted(value: str, said: str) -> None:
-    given = environment([DEPLOYMENT | {"auth": "none"}], WEBHOOKS=value, NEW=SECRET, OLD=SECRET)
+    unresolved = {"VAULT": "@Microsoft.KeyVault(SecretUri=https://v.example/secrets/s/)"}
+    given = environment(
+        [DEPLOYMENT | {"auth": "none"}], WEBHOOKS=value, NEW=SECRET, OLD=SECRET, **unresolved
+    )
     with pytest.raises(SettingsError) as caught:
         read_settings(given)
     told = str(caught.value)
@@ -120,6 +126,14 @@ def test_a_mistake_in_a_webhook_is_named_and_nothing_secret_quoted(value: str, s
     assert said in told
     for secret in (SECRET, "pasted", "r.example", "pass", "NONE"):
         assert secret not in told
+
+
+@pytest.mark.parametrize("url", ["HTTPS://r.example/hook", "  https://r.example/hook"])
+def test_an_address_is_read_as_it_is_meant(url: str) -> None:
+    plain = [DEPLOYMENT | {"auth": "none"}]
+    given = environment(plain, WEBHOOKS=hooks(url=url), NEW=SECRET, OLD=SECRET)
+    hook = read_settings(given).webhooks["default"]
+    assert (hook.url, hook.secure) == ("https://r.example/hook", True)
 
 
 def test_http_is_for_private_networks() -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.access import ApiKey, Entra, parse_api_keys, parse_entra
 from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
 from schemas.jobs import window_seconds
+from schemas.secret_settings import no_secret
 from schemas.tenants import Tenant, only_default, parse_tenants
 from schemas.webhooks import Webhook, parse_webhooks
 from workers.errors import SettingsError
@@ -136,28 +137,12 @@ def _refuse_strangers(settings: Settings) -> None:
             raise SettingsError(f"{where}: tenant {tenant!r} is not known; TENANTS knows: {known}")
 
 
-# What Azure leaves in a setting whose reference to a secret it could not resolve.
-_REFERENCE = "@Microsoft.KeyVault("
-
-
 def _refuse_missing_keys(settings: Settings, environment: Mapping[str, str]) -> None:
     # The setting is not named: a key may have been pasted in its place.
     missing = [
         f"DEPLOYMENTS[{at}] ({each.name!r}), field 'key_setting': the setting that it names {what}"
         for at, each in enumerate(settings.deployments)
-        if each.key_setting and (what := _no_key(environment.get(each.key_setting, "")))
+        if each.key_setting and (what := no_secret(environment.get(each.key_setting, "")))
     ]
     if missing:
         raise SettingsError("\n".join(missing))
-
-
-def _no_key(value: str) -> str | None:
-    """Why a setting's value is no key."""
-    if not value.strip():
-        return "is missing or empty: put the key there"
-    if value.startswith(_REFERENCE):
-        return (
-            "holds a reference to Key Vault that Azure could not resolve: put the secret into the "
-            "vault, or let the app's identity read it"
-        )
-    return None

@@ -94,6 +94,23 @@ async def test_a_receiver_says_when_it_wants_to_be_asked_again() -> None:
         assert await posted(port) == Reception(503, 120.0)
 
 
+async def test_quotas_of_a_receiver_are_not_a_request_to_come_later() -> None:
+    async def busy(request: web.Request) -> web.Response:
+        told = {"x-ratelimit-reset": "3600", "retry-after-ms": "9000", "x-ms-retry-after-ms": "9"}
+        return web.Response(status=500, headers=told)
+
+    async with serving(busy) as port:
+        assert await posted(port) == Reception(500)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+async def test_a_name_that_can_be_none_is_a_failure(host: str) -> None:
+    async with connect_webhooks() as http:
+        reception = await http.post(f"http://{host}/hook", HEADERS, BODY, LOCAL)
+    assert reception.status is None
+    assert reception.why
+
+
 async def test_one_that_hangs_costs_a_deadline() -> None:
     async with speaking(b"") as port:
         began = time.monotonic()

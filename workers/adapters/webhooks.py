@@ -50,9 +50,10 @@ class WebhookHttp:
         try:
             async with client.post(url, data=body, headers=sent, allow_redirects=False) as answer:
                 answer.close()  # its body may be endless
-                told = {name.lower(): value for name, value in answer.headers.items()}
-                return Reception(answer.status, retry_after(told, "", now=time.time()))
-        except (aiohttp.ClientError, OSError) as error:
+                # No other header is a request to come later: reset times are endpoints' quotas.
+                asked = {"retry-after": answer.headers.get("retry-after", "")}
+                return Reception(answer.status, retry_after(asked, "", now=time.time()))
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # of a name that cannot be one
             return Reception(None, why=_why(error))
 
     async def _connect(self, rule: AddressRule) -> aiohttp.ClientSession:
@@ -75,7 +76,7 @@ class WebhookHttp:
         return await self._stack.enter_async_context(client)
 
 
-def _why(error: aiohttp.ClientError | OSError) -> str:
+def _why(error: Exception) -> str:
     """What went wrong, without the address: it may hold a secret of the receiver's."""
     if isinstance(error, TimeoutError):
         return "it does not answer in time"

@@ -1,6 +1,7 @@
-"""Does an address guess keys? Then its next wrong one is refused without another look.
+"""Does an address guess keys? Then its next wrong one is answered 429, not 401.
 
-Whoever has a right key is let in from anywhere: only refusals come here.
+Each key and token is looked at first, and whoever has a right one is let in from anywhere: only
+refusals come here.
 """
 
 from collections import OrderedDict

@@ -1,0 +1,18 @@
+"""Why does a setting that is to hold a secret hold none?"""
+
+from typing import Final
+
+# What Azure leaves in a setting whose reference to a secret it could not resolve.
+_REFERENCE: Final = "@Microsoft.KeyVault("
+
+
+def no_secret(value: str) -> str | None:
+    """What is wrong with a setting's value, as the end of a sentence; None where it may be one."""
+    if not value.strip():
+        return "is missing or empty: put the secret there"
+    if value.startswith(_REFERENCE):
+        return (
+            "holds a reference to Key Vault that Azure could not resolve: put the secret into the "
+            "vault, or let the app's identity read it"
+        )
+    return None
