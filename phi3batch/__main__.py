@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from phi3batch.arguments import read
-from phi3batch.mistakes import Ended, Mistake
+from phi3batch.mistakes import Ended, Mistake, cannot_be_used
 from phi3batch.usage import WRONG_USAGE
 
 INTERRUPTED = 130
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read has enough, as `head` does; nothing is left to be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
+    except OSError as error:
+        return _failed(WRONG_USAGE, Mistake(cannot_be_used(error)))
     return status
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from phi3batch.answers import added_columns, refuse_taken
 from phi3batch.checking import MAX_LINE_BYTES
-from phi3batch.mistakes import Mistake
+from phi3batch.mistakes import Mistake, writing
 from phi3batch.tables import Table, format_of, open_table
 from phi3batch.tasks import Asking, Naming, NotAsked, RowTask, embedding_task, prompt_task
 from schemas.jobs import JobOptions, parse_options
@@ -78,7 +78,7 @@ def _source(file: str, stack: ExitStack) -> tuple[Path, str]:
         return path, path.name
     # Read twice, and some formats from their end.
     path = _temporary(stack) / "stdin"
-    with path.open("wb") as copy:
+    with writing(path), path.open("wb") as copy:
         shutil.copyfileobj(sys.stdin.buffer, copy)
     return path, path.name
 
@@ -111,7 +111,7 @@ def _check_columns(table: Table, asking: Asking) -> None:
 
 def _write(asking: Asking, table: Table, target: Path, tell: Callable[[NotAsked], None]) -> None:
     asked = 0
-    with target.open("wb") as file:
+    with writing(target), target.open("wb") as file:
         for line in asking.lines(table.rows()):
             if isinstance(line, NotAsked):
                 tell(line)

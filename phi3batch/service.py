@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -21,6 +23,12 @@ PART: Final = 16 * 1024 * 1024
 """Bytes of a part: the SDK holds it several times over, and repeats no more than it."""
 RETRIES: Final = 5
 _PAGE: Final = 100
+_PAUSES: Final = (0.5, 2.0)
+"""Seconds before a download that has broken off is begun again."""
+# What the SDK raises as it is where an answer is streamed: of httpx or httpx2, by its version.
+_BROKEN_OFF: Final[tuple[type[Exception], ...]] = tuple(
+    sys.modules[name].RequestError for name in ("httpx", "httpx2") if name in sys.modules
+)
 
 BatchAction = Literal["cancel", "pause", "resume"]
 
@@ -113,11 +121,22 @@ class BatchService:
         self._client.files.delete(file_id)
 
     def download(self, file_id: str, target: Path) -> None:
-        """Write a file's content to a path, which has its name once it is whole."""
+        """Write a file's content to a path, which has its name once it is whole.
+
+        One that breaks off is begun again. Raises Ended where it always does.
+        """
         part = target.with_name(f".{target.name}.part")
         try:
-            with self._client.files.with_streaming_response.content(file_id) as content:
-                content.stream_to_file(part)
+            for pause in (*_PAUSES, None):
+                try:
+                    with self._client.files.with_streaming_response.content(file_id) as content:
+                        content.stream_to_file(part)
+                    break
+                except _BROKEN_OFF as error:
+                    if pause is None:
+                        told = f"{target}: its download breaks off ({error}): try again"
+                        raise Ended(NOT_DONE, told) from None
+                    time.sleep(pause)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)

@@ -21,13 +21,15 @@ T = TypeVar("T")
 class Served:
     """A service that works after each call it has answered, unless it is held.
 
-    `polls` are the calls for which its shards are held back; `calls` are all that came.
+    `polls` are the calls for which its shards are held back; `calls` are all that came; of so many
+    answers with content as `cut` says only a half arrives.
     """
 
     def __init__(self, service: Bench, loop: asyncio.AbstractEventLoop) -> None:
         self.service = service
         self.polls = 0
         self.held = False
+        self.cut = 0
         self.calls: list[HttpCall] = []
         self._loop = loop
         self._turn = threading.Lock()
@@ -74,7 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", reply.content_type)
         self.send_header("content-length", str(len(reply.data)))
         self.end_headers()
-        self.wfile.write(reply.data)
+        cut = self.served.cut > 0 and parts.path.endswith("/content")
+        self.served.cut -= cut
+        self.wfile.write(reply.data[: len(reply.data) // 2] if cut else reply.data)
 
     do_GET = do_POST = do_DELETE = _any  # noqa: N815 - as http.server looks for them
 

@@ -56,7 +56,7 @@ def served(running: Served, endpoint: Failing, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PHI3BATCH_URL", running.url)
     monkeypatch.setenv("PHI3BATCH_KEY", "app")
     running.calls.clear()
-    running.held, running.polls, endpoint.word = False, 0, "bad"
+    running.held, running.polls, running.cut, endpoint.word = False, 0, 0, "bad"
     return running
 
 
@@ -257,6 +257,24 @@ def test_what_was_changed_on_its_way_is_told(
     monkeypatch.setattr(connecting.BatchService, "download", changed)
     assert ended("results", batch) == 1
     assert "the bytes of shard 0 are not those that were written" in capsys.readouterr().err
+
+
+def test_a_download_that_breaks_off_is_begun_again(
+    served: Served,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connecting, "_PAUSES", (0.0, 0.0))
+    batch = submitted(capsys, str(prompts))
+    served.cut = 3
+    assert ended("results", batch) == 1
+    told = f"error: {Path(batch) / 'output.jsonl'}: its download breaks off"
+    assert capsys.readouterr().err.startswith(told)
+    assert [each.name for each in Path(batch).iterdir()] == ["manifest.json"], "no half file"
+    served.cut = 2
+    assert ended("results", batch) == 0
+    assert (served.cut, len((Path(batch) / "output.jsonl").read_bytes().splitlines())) == (0, 2)
 
 
 def test_results_that_did_not_come_home_whole_are_fetched_again(

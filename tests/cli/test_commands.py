@@ -1,8 +1,10 @@
 """The commands as they are typed: what they print, write and end with."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -251,6 +253,48 @@ def completion(shell: str) -> str:
         text=True,
         check=True,
     ).stdout
+
+
+@pytest.mark.parametrize("name", ["secret.jsonl", "secret.csv"])
+@pytest.mark.parametrize("command", ["validate", "estimate", "submit"])
+def test_a_file_that_may_not_be_read_is_told_by_its_name(
+    command: str,
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (path := tmp_path / name).write_text("text\n")
+    opened = Path.open
+
+    def refused(self: Path, *arguments: Any, **named: Any) -> Any:
+        # Whoever runs the tests may be one who is refused nothing.
+        if self == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return opened(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setenv("PHI3BATCH_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("PHI3BATCH_KEY", "key")
+    asked = ("--prompt", "{text}") if name.endswith("csv") else ()
+    assert ended(command, str(path), *asked) == 2
+    assert capsys.readouterr().err == f"error: {path}: Permission denied\n"
+
+
+def test_a_disk_that_is_full_is_told_by_the_file_that_did_not_fit(tmp_path: Path) -> None:
+    (table := tmp_path / "a.csv").write_text("text\n" + "word\n" * 50_000)
+    # A file has at most so many blocks of 1 KiB; Python makes an error of the signal.
+    ask = f"{sys.executable} -m phi3batch validate {table} --prompt {{text}}"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 64; {ask}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"error: {tmp_path}")
+    assert done.stderr.endswith("a.jsonl: File too large\n")
 
 
 def test_who_has_read_enough_ends_it_quietly(tmp_path: Path) -> None:
