@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from schemas.money import Cost
 from schemas.openai import Batch
 
 ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
 def describe(batch: Batch) -> str:
-    """One line: id, state, rows, rate, tokens, time left, and what it waits for."""
+    """One line: id, state, rows, rate, tokens, cost, time left, and what it waits for."""
     counts, more = batch.request_counts, batch.phi3
     done = counts.completed + counts.failed
     parts = [f"{batch.id} {'paused' if more.paused else batch.status}"]
@@ -34,6 +35,8 @@ def describe(batch: Batch) -> str:
             parts.append(f"{timedelta(seconds=round(more.seconds_left))} left")
     if batch.usage.total_tokens:
         parts.append(f"{batch.usage.total_tokens:,} tokens")
+    if more.cost is not None:
+        parts.append(_money(more.cost))
     if more.waiting is not None and batch.status not in ENDED:
         whose = f" of {more.waiting['deployment']}" if "deployment" in more.waiting else ""
         parts.append(f"waiting for {more.waiting['reason']}{whose}")
@@ -42,6 +45,14 @@ def describe(batch: Batch) -> str:
         where = "" if first.line is None else f"line {first.line}: "
         parts.append(f"{first.code}: {where}{first.message}")
     return " · ".join(parts)
+
+
+def _money(cost: Cost) -> str:
+    """By the tokens that were told, and up to what calls may have cost that told none."""
+    if cost.at_most is None:
+        return f"at least {cost.counted} {cost.currency}"
+    upto = "" if cost.at_most == cost.counted else f" to {cost.at_most}"
+    return f"{cost.counted}{upto} {cost.currency}"
 
 
 class Display:

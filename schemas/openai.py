@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from schemas.deployments import Task
 from schemas.jobs import Metadata, window_seconds
-from schemas.money import CostRange
+from schemas.money import Cost, CostRange
 from schemas.requests import TASK_OF_URL
 
 BatchStatus = Literal[
@@ -193,6 +193,9 @@ class BatchProgress(_Told):
     seconds_left: float | None = None
     basis: Literal["measured", "quota"] | None = None
     running: int | None = Field(default=None, description="rows done that no count holds yet")
+    cost: Cost | None = Field(
+        default=None, description="so far, at the prices when it was made; null where none is known"
+    )
     door: str
     input: str = Field(description="container/name")
     results: str = Field(description="container/folder")

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 from openai.types import Batch, FileObject
 
+from schemas.money import Price
 from schemas.openai import Batch as OurBatch
 from schemas.openai import File
 from schemas.tenants import Tenant
 from tests.api.client import CHAT, KEYS, Client, rows
-from tests.doubles.service import EPOCH, MODEL, Bench, bench
+from tests.doubles.service import DEPLOYMENT, EPOCH, MODEL, Bench, bench
 
 TENANTS = {"default": Tenant(), "blue": Tenant()}
 
@@ -336,3 +337,16 @@ async def test_azures_paths_lead_to_the_same(client: Client) -> None:
     reply = await client.call("GET", "/openai/deployments/x/batches")
     assert reply.code == 404
     assert done["created_at"] >= EPOCH
+
+
+async def test_a_batch_tells_what_it_has_cost_where_prices_are_known(client: Client) -> None:
+    assert (await client.run(rows(2)))["phi3"]["cost"] is None
+    price = Price(input="2", output="4", currency="USD")
+    priced = DEPLOYMENT.model_copy(update={"price": price})
+    async with bench(api_keys=KEYS, deployments=(priced,)) as service:
+        done = await Client(service).run(rows(2))
+    usage = done["usage"]
+    cost = f"0.{usage['input_tokens'] * 2 + usage['output_tokens'] * 4:06d}"
+    told = {"currency": "USD", "counted": cost, "at_most": cost}
+    assert done["phi3"]["cost"] == told | {"unmetered_calls": 0, "unpriced_calls": 0}
+    assert usage["total_tokens"] == 24

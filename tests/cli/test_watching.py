@@ -128,3 +128,16 @@ def test_a_line_tells_rate_time_left_and_what_is_waited_for() -> None:
     error = {"code": "invalid_json", "message": "not JSON", "line": 3}
     failed = batch(status="failed", errors={"object": "list", "data": [error]})
     assert describe(failed) == "batch_a failed · invalid_json: line 3: not JSON"
+
+
+@pytest.mark.parametrize(
+    ("at_most", "told"),
+    [
+        ("0.250000", "batch_a in_progress · 0.250000 USD"),
+        ("0.300000", "batch_a in_progress · 0.250000 to 0.300000 USD"),
+        (None, "batch_a in_progress · at least 0.250000 USD"),
+    ],
+)
+def test_a_line_tells_the_cost_so_far(at_most: str | None, told: str) -> None:
+    cost = {"currency": "USD", "counted": "0.250000", "at_most": at_most}
+    assert describe(batch(phi3={"cost": cost})) == told

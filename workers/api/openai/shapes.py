@@ -127,6 +127,7 @@ def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
         seconds_left=told.seconds_left,
         basis=told.basis,
         running=told.running,
+        cost=told.cost,
         door=job.door,
         input=job.input,
         results=told.results or "",
