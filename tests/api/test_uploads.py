@@ -11,7 +11,9 @@ from openai.types.uploads import UploadPart
 
 from schemas import openai
 from tests.api.client import KEYS, Client, rows
+from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import Bench, bench
+from workers.api.openai.uploads import MOST_TIMES
 
 
 @pytest.fixture
@@ -98,6 +100,19 @@ async def test_what_does_not_add_up_makes_no_file(service: Bench, client: Client
     assert (await client.ask("GET", "/v1/files"))[1]["data"] == []
     assert [info async for info in service.blobs.list("files")] == []
     assert (await complete(client, upload, mine))[0] == 400, "its blocks are gone with it"
+
+
+async def test_parts_that_cannot_be_the_files_are_not_kept(service: Bench, client: Client) -> None:
+    upload = await begun(client, 4)
+    status, told = await add(client, upload, b"abcde")
+    assert (status, told["error"]["param"]) == (400, "data")
+    assert "5 bytes, the upload is to have 4" in told["error"]["message"]
+    assert isinstance(service.blobs, MemoryBlobs)
+    assert not any(service.blobs.staged_blocks.values()), "nothing is staged"
+    sent = [await part(client, upload, b"abcd") for _ in range(MOST_TIMES)]
+    status, told = await add(client, upload, b"abcd")
+    assert (status, told["error"]["param"]) == (400, "data")
+    assert (await complete(client, upload, sent[-1]))[0] == 200, "what was taken is still good"
 
 
 async def test_an_upload_that_has_ended_takes_no_parts(service: Bench, client: Client) -> None:

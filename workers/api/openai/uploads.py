@@ -24,6 +24,8 @@ REMEMBERED_SECONDS: Final = 86400.0
 """For so long a repeated completion is answered."""
 MOST_HASHED: Final = 4 * 1024**3
 """Bytes of a file whose MD5 is checked: it is read back for that, within one call."""
+MOST_TIMES: Final = 8
+"""All parts of an upload to its bytes: one whose answer is lost is sent again, under a new id."""
 _PIECE: Final = 8 * 1024 * 1024
 _PATIENCE: Final = 5
 
@@ -72,17 +74,30 @@ class UploadsApi:
 
     async def add_part(self, caller: Caller, key: str, call: HttpCall) -> JsonReply:
         """Stage a part."""
-        self._pending(await self._record(caller, key))
+        record = await self._record(caller, key)
+        self._pending(record)
         data = read_form(call.headers.get("content-type", ""), call.body).files.get("data")
         if data is None:
             message = "data: it is required: send a form with the field data"
             raise HttpRefusal(400, "missing_required_parameter", message, param="data")
+        ref = self._files.content(caller.tenant, key)
+        await self._refuse_too_many(ref, record, len(data.data))
         block = f"{self._rng.getrandbits(128):032x}"
-        await self._transfers.stage(self._files.content(caller.tenant, key), block, data.data)
+        await self._transfers.stage(ref, block, data.data)
         part = UploadPart(
             id=part_id(block), created_at=int(self._clock()), upload_id=upload_id(key)
         )
         return JsonReply(200, part.model_dump(mode="json"))
+
+    async def _refuse_too_many(self, ref: BlobRef, record: UploadRecord, size: int) -> None:
+        """Raise HttpRefusal with 400 where a part of so many bytes can be none of the file's."""
+        message = None
+        if size > record.bytes:
+            message = f"data: the part has {size:,} bytes, the upload is to have {record.bytes:,}"
+        elif sum((await self._transfers.staged(ref)).values()) + size > record.bytes * MOST_TIMES:
+            message = f"data: the parts have {MOST_TIMES} times what the upload is to have together"
+        if message is not None:
+            raise HttpRefusal(400, "invalid_value", f"{message}: begin another one", param="data")
 
     async def complete(self, caller: Caller, key: str, call: HttpCall) -> JsonReply:
         """Make a file of parts, in the order given."""
