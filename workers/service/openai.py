@@ -8,6 +8,7 @@ from workers.api.acting import JobActions
 from workers.api.openai.batches import BatchesApi
 from workers.api.openai.creating import BatchCreator
 from workers.api.openai.door import OpenAiDoor
+from workers.api.openai.estimating import QuotaEstimator
 from workers.api.openai.files import FilesApi
 from workers.api.openai.uploads import UploadsApi
 from workers.files.store import FileStore
@@ -39,6 +40,7 @@ def openai_door(
     tokens: SignedTokens | None,
     settings: Settings,
     *,
+    estimator: QuotaEstimator,
     clock: Callable[[], float],
     rng: random.Random,
 ) -> OpenAiDoor:
@@ -53,5 +55,10 @@ def openai_door(
     batches = BatchesApi(creator, jobs.store, jobs.index, jobs.actions, jobs.outbox, clock=clock)
     uploads = UploadsApi(files_api, files, transfers, clock=clock, rng=rng)
     return OpenAiDoor(
-        *(files_api, uploads, batches), settings=settings, tokens=tokens, clock=clock, rng=rng
+        *(files_api, uploads, batches),
+        estimator=estimator,
+        settings=settings,
+        tokens=tokens,
+        clock=clock,
+        rng=rng,
     )

@@ -61,6 +61,7 @@ class OpenAiDoor:
         uploads: UploadsApi,
         batches: BatchesApi,
         *,
+        estimator: QuotaEstimator,
         settings: Settings,
         tokens: SignedTokens | None,
         clock: Callable[[], float],
@@ -69,6 +70,7 @@ class OpenAiDoor:
         self._files = files
         self._uploads = uploads
         self._batches = batches
+        self._estimator = estimator
         self._settings = settings
         self._tokens = tokens
         self._clock = clock
@@ -118,10 +120,7 @@ class OpenAiDoor:
         settings = self._settings
         match operation:
             case CreateEstimate():
-                known = QuotaEstimator(
-                    settings.deployments, settings.routes, settings.default_models
-                )
-                told = known.estimate(read_body(EstimateCreate, call))
+                told = self._estimator.estimate(read_body(EstimateCreate, call))
                 return JsonReply(200, told.model_dump(mode="json"))
             case ListModels():
                 return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
