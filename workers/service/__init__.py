@@ -144,17 +144,10 @@ def compose(
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     actions = JobActions(store, transitions, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
-    jobs = Jobs(store, index, doors, intake, actions, outbox)
     estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
-    api = _api(
-        *(jobs, history, deployments, bus, transfers),
-        estimator=estimator,
-        may_link=settings.downloads != "body",
-        clock=clock,
-    )
-    openai = openai_door(
-        *(jobs, files, transfers, tokens, settings), estimator=estimator, clock=clock, rng=rng
-    )
+    jobs = Jobs(store, index, doors, intake, actions, outbox, estimator)
+    api = _api(jobs, history, deployments, bus, transfers, settings=settings, clock=clock)
+    openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)
     telemetry.watch(partial(_standing, dispatcher, runner, ledger))
     return Service(
@@ -170,15 +163,15 @@ def _api(
     bus: Bus,
     transfers: Transfers,
     *,
-    estimator: QuotaEstimator,
-    may_link: bool,
+    settings: Settings,
     clock: Callable[[], float],
 ) -> Api:
+    may_link = settings.downloads != "body"
     return Api(
         *(jobs.store, jobs.actions, jobs.index, history, jobs.doors),
         deployments=deployments,
         health=HealthApi(jobs.store, bus, deployments, clock=clock),
-        estimator=estimator,
+        estimator=jobs.estimator,
         links=ResultLinks(jobs.store, transfers, allowed=may_link, clock=clock),
         clock=clock,
     )

@@ -23,7 +23,7 @@ from workers.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """The parts of a process that know of jobs."""
+    """The parts of a process that its doors over HTTP share."""
 
     store: JobStore
     index: JobIndex
@@ -31,6 +31,7 @@ class Jobs:
     intake: Intake
     actions: JobActions
     outbox: Outbox
+    estimator: QuotaEstimator
 
 
 def openai_door(
@@ -40,7 +41,6 @@ def openai_door(
     tokens: SignedTokens | None,
     settings: Settings,
     *,
-    estimator: QuotaEstimator,
     clock: Callable[[], float],
     rng: random.Random,
 ) -> OpenAiDoor:
@@ -56,7 +56,7 @@ def openai_door(
     uploads = UploadsApi(files_api, files, transfers, clock=clock, rng=rng)
     return OpenAiDoor(
         *(files_api, uploads, batches),
-        estimator=estimator,
+        estimator=jobs.estimator,
         settings=settings,
         tokens=tokens,
         clock=clock,
