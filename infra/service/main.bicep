@@ -207,7 +207,7 @@ module app 'app.bicep' = {
     maximumInstances: maximumInstances
     alwaysReady: alwaysReady
     keySettings: keySettings
-    settings: union(limits, {
+    settings: union({ TELEMETRY: 'azure-monitor' }, limits, {
       DEPLOYMENTS: string(deployments)
       ROUTES: string(routes)
       TENANTS: string(tenants)
