@@ -1,6 +1,6 @@
 """Telling a receiver once more, over HTTP."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -9,7 +9,9 @@ from tests.api.client import KEYS, Client, rows
 from tests.doubles.bus import MemoryBus
 from tests.doubles.service import Bench, bench
 from tests.doubles.webhooks import HOOK
+from workers.errors import Unavailable
 from workers.jobs.outbox import WEBHOOKS
+from workers.ports import OutMessage
 
 
 @pytest.fixture
@@ -48,3 +50,32 @@ async def test_a_tenant_without_a_receiver_is_told_so(service: Bench) -> None:
     assert isinstance(service.bus, MemoryBus)
     assert service.bus.waiting(WEBHOOKS) == []
     assert service.receiver.posts == []
+
+
+async def test_a_deleted_input_goes_though_a_webhook_is_still_owed(
+    service: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, send = Client(service), service.bus.send
+
+    async def deaf(entity: str, messages: Sequence[OutMessage]) -> None:
+        if entity == WEBHOOKS:
+            raise Unavailable("no queue")
+        await send(entity, messages)
+
+    monkeypatch.setattr(service.bus, "send", deaf)
+    file = await client.upload(rows(1))
+    batch = await client.create(file["id"])
+    await service.settle()
+    job = batch["id"].removeprefix("batch_")
+    ends = [event for event in service.events if event["type"] == "job.completed"]
+    await client.ask("DELETE", f"/v1/files/{file['id']}")
+    await service.sweeper.run()
+    await service.service.retention.run()
+    assert [info.ref.name async for info in service.blobs.list("files")] == []
+    assert await service.store.is_open(job)
+    monkeypatch.undo()
+    await service.sweeper.run()
+    await service.settle()
+    assert not await service.store.is_open(job)
+    assert [post.event["data"]["id"] for post in service.receiver.posts] == [batch["id"]]
+    assert [event for event in service.events if event["type"] == "job.completed"] == ends

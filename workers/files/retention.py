@@ -83,13 +83,15 @@ class Retention:
         return True
 
     async def _read_by_jobs(self) -> frozenset[BlobRef]:
-        """The inputs of all open jobs.
+        """The inputs of all open jobs but those of which a webhook alone is owed.
 
         A record goes before this is read, and a job is marked before it is answered: one of both
         sees the other.
         """
         found = set()
         async for job, _ in self._store.open_jobs():
+            if await self._store.done(job) is not None:
+                continue
             if (announced := await self._store.announcement(job)) is not None:
                 found.add(BlobRef(announced.container, announced.name))
         return frozenset(found)

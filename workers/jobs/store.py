@@ -176,9 +176,8 @@ class JobStore:
         await self.blobs.delete(self._marker(job))
 
     async def end(self, done: Done) -> None:
-        """The last event is out: remember that the job has ended, then forget the marker."""
+        """Remember that a job has ended, and that its last event is out."""
         await self.create_document(self._done(done.id), done)
-        await self.close(done.id)
 
     def _done(self, job: str) -> BlobRef:
         return BlobRef(self.state_container, f"done/{job}")

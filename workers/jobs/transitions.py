@@ -121,19 +121,26 @@ class Transitions:
         raise Unavailable(f"the state of {job.id} could not be changed: too many are at it")
 
     async def tell_end(self, job: Job, state: JobState) -> None:
-        """Make sure that an ended job's last event was sent, whatever message has come for it."""
+        """Make sure that an ended job's last event was sent, and then its webhook, whatever
+        message has come for it.
+        """
         if await self._store.is_open(job.id):
             self._telemetry.end_found(job, state)
-            await self._tell(lifecycle.standing_event(state), job, state)
+            if await self._store.done(job.id) is None:
+                await self._tell(lifecycle.standing_event(state), job, state)
             await self._end(job, state)
 
     async def _end(self, job: Job, state: JobState) -> None:
+        await self._remember(job, state)
         try:
             await self._outbox.send_webhook(job)
         except Unavailable as error:
             # The job has ended, and who listens knows: its marker stays, for the sweeper to find.
             log.warning("[WEBHOOK_WAITS] the webhook of %s is not on its queue: %s", job.id, error)
-            return
+        else:
+            await self._store.close(job.id)
+
+    async def _remember(self, job: Job, state: JobState) -> None:
         ended = state.ended or job.created
         await self._store.end(
             Done(
