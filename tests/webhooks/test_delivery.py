@@ -14,6 +14,8 @@ from tests.doubles.bus import MemoryBus
 from tests.doubles.service import Bench, bench
 from tests.doubles.webhooks import HOOK, OTHER, MemoryReceiver
 from tests.simulation.virtual_time import run
+from tests.telemetry.test_telling import Watching
+from workers.adapters.telemetry import names
 from workers.errors import Unavailable
 from workers.inbox.receivers import AT_ONCE, SILENT_AWAY_SECONDS
 from workers.inbox.webhooks import UNSENT_SECONDS
@@ -355,3 +357,29 @@ def test_where_the_bus_takes_nothing_a_receiver_is_not_told_in_a_row(
                 assert asyncio.get_running_loop().time() - began >= UNSENT_SECONDS
 
     run(story)
+
+
+def test_tries_are_seen_in_the_trace_of_their_job_and_counted_as_those_of_other_queues() -> None:
+    watching = Watching()
+
+    async def story(_: Random) -> None:
+        receiver = MemoryReceiver(Reception(500))
+        async with bench(
+            webhooks=HOOKS, receiver=receiver, telemetry=watching.telemetry
+        ) as service:
+            job = await ended_job(service)
+            await pass_time(service, 60.0)
+            assert len(receiver.posts) == 2
+            await service.inbox.webhooks.dead(message_of(job, service.clock() - 2 * DAY_SECONDS))
+
+    run(story)
+    first, second = watching.spans("process webhooks")
+    (whole,) = watching.spans("job")
+    assert first.context is not None
+    assert second.context is not None
+    assert whole.context is not None
+    assert {first.context.trace_id, second.context.trace_id} == {whole.context.trace_id}
+    assert first.parent is not None
+    assert first.parent.span_id == whole.context.span_id
+    assert watching.sums(names.PROCESS_DURATION)["webhooks"] == 2
+    assert watching.sums(names.DEAD_LETTERS) == {"webhooks": 1}

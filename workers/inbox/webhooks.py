@@ -6,13 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 from typing import Final
 
+from schemas.jobs import Job
 from schemas.messages import WebhookMessage
 from schemas.webhooks import Reception, WebhookEvent
 from workers.errors import NewerVersion, StorageError, Unavailable, Unreadable
 from workers.inbox.receivers import SILENT_AWAY_SECONDS, Receiver
-from workers.jobs.outbox import SINCE, Outbox
+from workers.jobs.outbox import SINCE, WEBHOOKS, Outbox
 from workers.jobs.store import JobStore, load
 from workers.ports import Received
+from workers.ports.telemetry import Handling, Telemetry
 from workers.webhooks.backoff import GivenUp, Later, judge
 from workers.webhooks.payload import event_of
 
@@ -36,17 +38,23 @@ class WebhookInbox:
         outbox: Outbox,
         receivers: Mapping[str, Receiver],
         *,
+        telemetry: Telemetry,
         clock: Callable[[], float],
         rng: Random,
     ) -> None:
         self._store = store
         self._outbox = outbox
         self._receivers = receivers
+        self._telemetry = telemetry
         self._clock = clock
         self._rng = rng
 
     async def run(self, received: Received) -> None:
         """Tell a receiver, and see to it that it is told again where it does not take it."""
+        with self._telemetry.handling(WEBHOOKS, received) as handling:
+            await self._run(received, handling)
+
+    async def _run(self, received: Received, handling: Handling) -> None:
         message = await self._read(received)
         if message is None:
             return
@@ -56,7 +64,7 @@ class WebhookInbox:
             await self._follow(received, message, unknown)
             return
         async with receiver.turn() as has_turn:
-            reception = await self._told(message, receiver) if has_turn else None
+            reception = await self._told(message, receiver, handling) if has_turn else None
         if not has_turn:
             wait = self._rng.uniform(*receiver.away)
             none = Reception(None, retry_after=wait, why="its receiver is too slow for all of them")
@@ -66,22 +74,25 @@ class WebhookInbox:
 
     async def dead(self, received: Received) -> None:
         """Take back a webhook that nobody could handle: it counts as one that was not taken."""
+        self._telemetry.dead_letter(WEBHOOKS)
         message = await self._read(received)
         if message is not None:
             failed = Reception(None, why="it lay too long, or its worker died each time")
             await self._follow(received, message, failed)
 
-    async def _told(self, message: WebhookMessage, receiver: Receiver) -> Reception | None:
+    async def _told(
+        self, message: WebhookMessage, receiver: Receiver, handling: Handling
+    ) -> Reception | None:
         """What a receiver makes of a webhook; None where its job was deleted since."""
         try:
-            event = await self._ended(message.job)
+            handling.job = await self._store.job(message.job)
+            event = await self._ended(handling.job)
         except (Unavailable, StorageError, Unreadable, NewerVersion) as error:
             return Reception(None, why=f"its job cannot be read ({error})")
         return None if event is None else await receiver.send(event, self._clock)
 
-    async def _ended(self, job_id: str) -> WebhookEvent | None:
-        job = await self._store.job(job_id)
-        held = None if job is None else await self._store.state(job_id)
+    async def _ended(self, job: Job | None) -> WebhookEvent | None:
+        held = None if job is None else await self._store.state(job.id)
         return None if job is None or held is None else event_of(job, held.state)
 
     async def _follow(

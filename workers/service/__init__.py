@@ -134,7 +134,7 @@ def compose(
         intake=intake,
         runner=runner,
         finisher=finisher,
-        webhooks=WebhookInbox(store, outbox, receivers, clock=clock, rng=rng),
+        webhooks=WebhookInbox(store, outbox, receivers, telemetry=telemetry, clock=clock, rng=rng),
         clock=clock,
     )
     sweeper = Sweeper(*parts, doors, clock=clock)
