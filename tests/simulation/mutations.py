@@ -433,7 +433,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "sent_before_swap",
         "swap, then send",
-        190,
+        210,
         partial(_instead, service, "Transitions", _SendsFirst),
     ),
     Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
