@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from azure.servicebus.aio import ServiceBusClient
 from azure.storage.blob.aio import BlobServiceClient
 
@@ -27,6 +28,7 @@ from local.host.singleton import run_as_only_one
 from local.host.timer_triggers import TimerListener
 
 logger = logging.getLogger("local.host")
+_http_logger = logging.getLogger("local.host.http")
 
 DRAIN_SECONDS = 2.0
 # After so long the process ends, whatever still hangs.
@@ -128,6 +130,7 @@ class Host:
         runner = web.AppRunner(
             application,
             access_log=None,
+            logger=_http_logger,
             shutdown_timeout=1.0,
             # Wider than what the application refuses itself; bodies come as they were sent.
             max_line_size=4 * http_triggers.MOST_LINE_BYTES,
@@ -143,6 +146,18 @@ class Host:
             yield
         finally:
             await runner.cleanup()
+
+
+def _without_its_bytes(record: logging.LogRecord) -> bool:
+    """What is no HTTP is told of without being quoted: it may be a prompt or a key."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.exc_info = None
+        record.msg, record.args = "what is no HTTP was refused: %s", (type(error).__name__,)
+    return True
+
+
+_http_logger.addFilter(_without_its_bytes)
 
 
 def stop_at_signals(stop: asyncio.Event) -> Callable[[], None]:

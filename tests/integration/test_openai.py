@@ -15,6 +15,7 @@ from yarl import URL
 from local import keys
 from tests.api.hostile import SECRET, hostile, is_refusal
 from tests.integration.processes import CHAT_MODEL, Processes, processes, until
+from tests.integration.spoiled_http import answers_to, spoiled, wrong_with
 from workers.api.guessing import FREE_GUESSES
 
 API_KEY = secrets.token_urlsafe()
@@ -71,6 +72,24 @@ async def test_hostile_requests_are_refused_over_the_wire_too(running: Processes
                 assert is_refusal(answer.status, json.loads(said or b"{}")), (made, answer, said)
         async with http.get(f"{base}/v1/files") as answer:
             assert (await answer.json())["data"] == []
+    for line in running.log:
+        assert SECRET not in line
+        assert API_KEY not in line
+
+
+async def test_http_that_no_client_sends_is_refused_and_leaves_nothing(running: Processes) -> None:
+    base, rng = URL(await running.hosts.up()), Random(19)
+    host, port = base.host or "", base.port or 0
+    ours = 0
+    for _ in range(300):
+        sent, ends = spoiled(rng, f"{host}:{port}", API_KEY)
+        answer = await answers_to(sent, host, port, ends=ends)
+        assert (wrong := wrong_with(answer)) is None, (wrong, sent, answer)
+        ours += b"x-request-id" in answer.lower()
+    assert ours > 40, "some come as far as the doors"
+    async with AsyncOpenAI(base_url=f"{base}/v1", api_key=API_KEY, max_retries=0) as client:
+        assert (await client.files.list()).data == []
+        assert (await client.batches.list()).data == []
     for line in running.log:
         assert SECRET not in line
         assert API_KEY not in line
