@@ -1,6 +1,6 @@
 """What a program that uses the `openai` package does, and what it has to come to.
 
-    python probes.py URL KEY OTHER_KEY MODEL [--large]
+    python probes.py URL KEY OTHER_KEY MODEL [--large] [--async]
 
 URL is the base of the doors without `/v1`; the keys are those of two tenants. The script needs the
 SDK and nothing else; it prints a line for each probe and ends with 1 where one has failed.
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from openai import AsyncOpenAI, AzureOpenAI, OpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
 sys.path.insert(0, str(Path(__file__).parent))
 from relay import Relay
+from waiting import Waiting
 
 CHAT: Any = "/v1/chat/completions"
 MIB = 1024 * 1024
@@ -48,12 +49,25 @@ class Pipe(io.BytesIO):
 class Probes:
     """All probes against one running service."""
 
-    def __init__(self, url: str, key: str, other: str, model: str, *, large: bool) -> None:
+    def __init__(
+        self, url: str, key: str, other: str, model: str, *, large: bool, in_loop: bool
+    ) -> None:
         self.url, self.key, self.model, self.large = url, key, model, large
-        self.client: Any = OpenAI(base_url=f"{url}/v1", api_key=key)
-        self.other: Any = OpenAI(base_url=f"{url}/v1", api_key=other)
+        self.in_loop = in_loop
+        self.client = self.openai(f"{url}/v1")
+        self.other = self.openai(f"{url}/v1", other)
 
     # -- what the probes have in common
+
+    def openai(self, base_url: str, key: str | None = None, **more: Any) -> Any:
+        """A client, of the kind that is probed."""
+        given: Any = {"base_url": base_url, "api_key": key or self.key, **more}
+        return Waiting(AsyncOpenAI(**given)) if self.in_loop else OpenAI(**given)
+
+    def azure(self) -> Any:
+        given: Any = {"azure_endpoint": self.url, "api_key": self.key}
+        given["api_version"] = "2024-10-21"
+        return Waiting(AsyncAzureOpenAI(**given)) if self.in_loop else AzureOpenAI(**given)
 
     def row(self, name: str, url: str = CHAT, **body: Any) -> bytes:
         full = {
@@ -126,14 +140,14 @@ class Probes:
         assert len(asyncio.run(go()).splitlines()) == 3
 
     def probe_03_azures_client(self) -> None:
-        azure = AzureOpenAI(azure_endpoint=self.url, api_key=self.key, api_version="2024-10-21")
+        azure = self.azure()
         file = azure.files.create(
             file=("a.jsonl", self.rows(2, "/chat/completions")), purpose="batch"
         )
         done = self.ended(self.create(file, azure, "/chat/completions"), azure)
         assert done.status == "completed", done
         assert len(azure.files.content(done.output_file_id).text.splitlines()) == 2
-        with OpenAI(base_url=f"{self.url}/openai/v1", api_key=self.key) as newer:
+        with self.openai(f"{self.url}/openai/v1") as newer:
             assert newer.batches.retrieve(done.id).id == done.id
 
     def probe_04_names_and_bytes_are_kept(self) -> None:
@@ -222,7 +236,7 @@ class Probes:
     def probe_15_a_cancel_too_late(self) -> None:
         done = self.run(self.rows(1))
         with Relay(self.url) as relay:
-            client: Any = OpenAI(base_url=f"{relay.url}/v1", api_key=self.key)
+            client = self.openai(f"{relay.url}/v1")
             refused(openai.ConflictError, lambda: client.batches.cancel(done.id))
             assert len(relay.seen) == 1
 
@@ -302,7 +316,7 @@ class Probes:
 
     def probe_21_a_file_too_large_for_one_piece(self) -> None:
         with Relay(self.url) as relay:
-            client: Any = OpenAI(base_url=f"{relay.url}/v1", api_key=self.key)
+            client = self.openai(f"{relay.url}/v1")
             data = bytes(101 * MIB)
             error = refused(
                 openai.APIStatusError,
@@ -323,7 +337,7 @@ class Probes:
             return link.replace(f"http://{host}", relay.url)
 
         with Relay(self.url, through) as front:
-            client = OpenAI(base_url=f"{front.url}/v1", api_key=self.key)
+            client = self.openai(f"{front.url}/v1")
             assert client.files.content(file.id).content == data
         [storage] = relays
         [(method, _, headers)] = storage.seen
@@ -334,7 +348,7 @@ class Probes:
 
     def probe_23_wrong_keys(self) -> None:
         for key in ("wrong", "Bearer", self.key[:-1]):
-            client = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
+            client = self.openai(f"{self.url}/v1", key, max_retries=0)
             error = refused(openai.AuthenticationError, client.models.list)
             assert error.code == "invalid_api_key"
             assert error.request_id.startswith("req_")
@@ -365,7 +379,7 @@ class Probes:
         before = {each.id for each in self.client.batches.list()}
         with Relay(self.url) as relay:
             relay.lose = 1
-            client: Any = OpenAI(base_url=f"{relay.url}/v1", api_key=self.key)
+            client = self.openai(f"{relay.url}/v1")
             batch = self.create(file, client)
             assert len(relay.seen) == 2
         made = {each.id for each in self.client.batches.list()} - before
@@ -394,8 +408,9 @@ def main() -> int:
     for name in ("url", "key", "other", "model"):
         parser.add_argument(name)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--async", dest="in_loop", action="store_true")
     given = parser.parse_args()
-    probes = Probes(given.url, given.key, given.other, given.model, large=given.large)
+    probes = Probes(**vars(given))
     print(f"openai {openai.__version__}", flush=True)
     failed = 0
     for name in sorted(name for name in dir(probes) if name.startswith("probe_")):

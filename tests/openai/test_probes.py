@@ -16,6 +16,7 @@ DOCUMENT = PROJECT / "docs/openai.md"
 ASKED = {"messages": [{"role": "user", "content": "Hi"}]}
 # The newest is pinned in requirements-dev.txt, and is this environment's own.
 OLDER = ("1.109.1", "2.54.0")
+CLIENTS: tuple[tuple[str, ...], ...] = ((), ("--async",))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("openai")]
 
@@ -28,8 +29,9 @@ async def probe(python: str | Path, running: Processes, *options: str) -> None:
         assert not any(secret in line for secret in (KEY, OTHER, "probe r0")), line
 
 
-async def test_the_newest_sdk_works_unchanged(running: Processes) -> None:
-    await probe(sys.executable, running)
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_the_newest_sdk_works_unchanged(client: tuple[str, ...], running: Processes) -> None:
+    await probe(sys.executable, running, *client)
 
 
 async def test_the_example_of_the_document_runs_as_it_stands(
