@@ -71,7 +71,7 @@ class Cost(Kept):
         description="null where calls may have cost more: `unmetered_calls`, `unpriced_calls`",
     )
     unmetered_calls: int = Field(
-        default=0, description="that may have been billed, and told no tokens"
+        default=0, description="that may have been billed, and whose tokens are not known"
     )
     unpriced_calls: int = Field(
         default=0, description="answered or billed by deployments without a price"

@@ -16,6 +16,7 @@ from schemas.results import Use
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from workers.api.costs import month_of
 from workers.jobs.costs import cost_of, summed
+from workers.jobs.outbox import SHARDS
 
 PHI = PinnedPrice(input=130_000, output=520_000, currency="USD")
 PRICED = Price(input="0.13", output="0.52", currency="USD")
@@ -173,6 +174,37 @@ async def test_a_call_whose_answer_was_lost_leaves_the_bound_open() -> None:
         cost = ended.manifest["cost"]
         assert (cost["at_most"], cost["unmetered_calls"]) == (None, 1)
         assert cost["counted"] == "0.000004"
+
+
+async def test_calls_that_an_earlier_release_dropped_leave_no_false_bound() -> None:
+    async with bench() as service:
+        priced(service)
+        await service.drop(b'{"prompt": "a"}\n' * 2000)
+        await service.announce()
+        left = 4
+
+        def some(delivery: Any) -> bool:
+            nonlocal left
+            left -= delivery.queue == SHARDS
+            return left < 0
+
+        await service.settle(stop=some)
+        job = str(service.events[-1]["data"]["job"])
+        held = await service.store.state(job)
+        assert held is not None
+        assert held.state.counts.succeeded
+        # 0.1.0 swaps a state, and leaves out what it does not know.
+        emptied = held.state.model_copy(update={"use": {}})
+        assert await service.store.swap(job, held, emptied)
+        told = JobStatus.model_validate((await service.ask("GET", f"/api/jobs/{job}")).body)
+        assert told.cost is not None
+        assert (told.cost.counted, told.cost.at_most) == ("0.000000", None)
+        assert told.cost.unmetered_calls == held.state.counts.succeeded
+        await service.settle()
+        ended = await service.ended()
+        told = JobStatus.model_validate((await service.ask("GET", f"/api/jobs/{job}")).body)
+        assert told.cost == Cost.model_validate(ended.manifest["cost"])
+        assert told.cost.at_most == told.cost.counted != "0.000000"
 
 
 async def test_costs_of_a_month_are_summed_by_metadata() -> None:

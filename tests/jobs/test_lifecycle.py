@@ -195,7 +195,7 @@ class Lifecycle(RuleBasedStateMachine):
             assert change.finish == (change.state is not None)
             return
         assert self.receipts == set(range(self.shards))
-        closed = self.take(lifecycle.close(self.running, now=self.now)).state
+        closed = self.take(lifecycle.close(self.running, use=self.running.use, now=self.now)).state
         assert closed is not None
         assert closed.terminal
         assert closed.state == (self.first_ending or "completed")
@@ -269,7 +269,7 @@ def test_an_empty_plan_goes_straight_to_its_end() -> None:
     assert (change.state.ending, change.state.reason) == ("failed", REASON)
     finalized = lifecycle.finalize(change.state).state
     assert finalized is not None
-    closed = lifecycle.close(finalized, now=2.0).state
+    closed = lifecycle.close(finalized, use=finalized.use, now=2.0).state
     assert closed is not None
     assert (closed.state, closed.ended) == ("failed", 2.0)
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 
+from schemas.jobs import Job, JobState
 from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
 from schemas.results import Use
 
 
-def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice]) -> Cost:
-    """The cost of calls by deployment, at one price at least; where none is known, nobody asks."""
+def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], succeeded: int = 0) -> Cost:
+    """The cost of calls by deployment, at one price at least; where none is known, nobody asks.
+
+    `succeeded` are the rows that those calls answered: each took a call that went well.
+    """
     # Millionths for a million tokens, times tokens: divided once, at the end.
     total, unmetered, unpriced = 0, 0, 0
     for name, used in use.items():
@@ -20,6 +24,8 @@ def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice]) -> Cost:
         total += used.prompt_tokens * price.input + used.completion_tokens * price.output
         total += max(0, rest) * max(price.input, price.output)
         unmetered += used.unmetered_calls
+    # A swap by 0.1.0 empties what a state knows of calls: those are missing here.
+    unmetered += max(0, succeeded - sum(used.outcomes.get("ok", 0) for used in use.values()))
     counted = amount(-(-total // MILLION))
     return Cost(
         currency=next(iter(prices.values())).currency,
@@ -28,6 +34,11 @@ def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice]) -> Cost:
         unmetered_calls=unmetered,
         unpriced_calls=unpriced,
     )
+
+
+def cost_so_far(job: Job, state: JobState) -> Cost | None:
+    """What a job has cost by its state; None of a job without prices."""
+    return cost_of(state.use, job.prices, state.counts.succeeded) if job.prices else None
 
 
 def summed(costs: Iterable[Cost]) -> tuple[Cost, ...]:

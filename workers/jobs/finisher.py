@@ -14,6 +14,7 @@ from schemas.results import (
     ManifestPart,
     Part,
     Receipt,
+    Use,
 )
 from schemas.versions import RELEASE
 from workers.errors import BlobExists, StorageError, WorkerError, first_of
@@ -24,7 +25,7 @@ from workers.jobs.report import report
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef
-from workers.rows.writing import add_codes, add_use, added_use
+from workers.rows.writing import add_codes, add_totals, add_use, added_use
 
 PartName = Literal["output", "errors"]
 
@@ -75,10 +76,12 @@ class Finisher:
         if staged < state.shards:
             await self._transitions.take(job, _staged(staged))
             return
-        await self._assemble(job, state)
+        use = await self._assemble(job, state)
 
         def closed(state: JobState | None, _repeated: bool) -> lifecycle.Change:
-            return lifecycle.NOTHING if state is None else lifecycle.close(state, now=self._clock())
+            if state is None:
+                return lifecycle.NOTHING
+            return lifecycle.close(state, use=use, now=self._clock())
 
         await self._transitions.take(job, closed)
 
@@ -118,7 +121,8 @@ class Finisher:
             for receipt in await self._store.receipts(job.id, batch):
                 yield receipt
 
-    async def _assemble(self, job: Job, state: JobState) -> None:
+    async def _assemble(self, job: Job, state: JobState) -> dict[str, Use]:
+        """Write the results and the manifest; gives the calls that all receipts tell of."""
         parts: dict[PartName, list[ManifestPart]] = {"output": [], "errors": []}
         ends: dict[PartName, int] = {"output": 0, "errors": 0}
         use: dict[str, DeploymentUse] = {}
@@ -147,6 +151,7 @@ class Finisher:
             content_type="application/json",
         )
         await self._report(job)
+        return added_use({}, use, add_totals, Use())
 
     async def _report(self, job: Job) -> None:
         """Write the report of the manifest that stands, whoever wrote it.
