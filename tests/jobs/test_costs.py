@@ -186,7 +186,7 @@ async def test_calls_that_an_earlier_release_dropped_leave_no_false_bound() -> N
         def some(delivery: Any) -> bool:
             nonlocal left
             left -= delivery.queue == SHARDS
-            return left < 0
+            return bool(left < 0)
 
         await service.settle(stop=some)
         job = str(service.events[-1]["data"]["job"])

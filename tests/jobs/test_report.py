@@ -1,6 +1,8 @@
 """The report of a job: what it says, what it never says, and that no job waits for it."""
 
+import asyncio
 from html.parser import HTMLParser
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from schemas.results import CodeCount, Counts, DeploymentUse, Manifest, Manifest
 from schemas.sketches import sketch_of
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import EPOCH, Answering, bench
+from tests.simulation.virtual_time import run
 from workers.errors import Unavailable
+from workers.inbox import RETRY_SECONDS
 from workers.jobs import finisher
 from workers.jobs.report import duration, report
 from workers.ports import BlobRef
@@ -146,19 +150,48 @@ async def test_each_ended_job_has_the_report_of_its_manifest() -> None:
 
 
 class Away(MemoryBlobs):
-    """Storage takes no report."""
+    """Storage takes no report, as often as `times` says."""
+
+    times = 1000
 
     async def create(self, ref: BlobRef, *data: Any, **more: Any) -> str:
-        if ref.name.endswith("report.html"):
+        if ref.name.endswith("report.html") and self.times:
+            self.times -= 1
             raise Unavailable("storage is away")
         return await super().create(ref, *data, **more)
 
 
-async def test_a_report_that_storage_does_not_take_keeps_no_job_from_ending(
+def ended_with(storage: Away) -> bool:
+    """Have a job end in spite of it; gives whether it has a report."""
+    there = False
+
+    async def story(_: Random) -> None:
+        nonlocal there
+        async with bench(blobs=storage) as service:
+            await service.drop(b'{"prompt": "a"}\n')
+            await service.announce()
+            await service.settle()
+            await asyncio.sleep(RETRY_SECONDS + 1.0)
+            await service.settle()
+            ended = await service.ended()
+            assert ended.counts["succeeded"] == 1
+            there = any(ref.name.endswith("report.html") for ref in storage.blobs)
+
+    run(story)
+    return there
+
+
+def test_a_report_is_not_lost_over_one_fault_of_storage(caplog: pytest.LogCaptureFixture) -> None:
+    storage = Away(lambda: EPOCH)
+    storage.times = 1
+    assert ended_with(storage)
+    assert not [each for each in caplog.messages if each.startswith("[REPORT_MISSING]")]
+
+
+def test_a_report_that_storage_does_not_take_keeps_no_job_from_ending(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with bench(blobs=Away(lambda: EPOCH)) as service:
-        assert (await service.run(b'{"prompt": "a"}\n')).counts["succeeded"] == 1
+    assert not ended_with(Away(lambda: EPOCH))
     assert [each for each in caplog.messages if each.startswith("[REPORT_MISSING]")]
 
 

@@ -17,7 +17,7 @@ from schemas.results import (
     Use,
 )
 from schemas.versions import RELEASE
-from workers.errors import BlobExists, StorageError, WorkerError, first_of
+from workers.errors import BlobExists, StorageError, Unavailable, WorkerError, first_of
 from workers.jobs import lifecycle
 from workers.jobs.costs import cost_of
 from workers.jobs.events import iso
@@ -33,6 +33,9 @@ SLICE_SECONDS: Final = 240.0
 _AT_ONCE: Final = 16
 _BATCH: Final = 64
 _NAMES: Final[dict[PartName, str]] = {"output": "output.jsonl", "errors": "errors.jsonl"}
+
+_BUGS: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a mistake in making a report of a manifest can raise: nothing is waited for there."""
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ class Finisher:
         if staged < state.shards:
             await self._transitions.take(job, _staged(staged))
             return
-        use = await self._assemble(job, state)
+        use = await self._assemble(job, state, repeated)
 
         def closed(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             if state is None:
@@ -121,7 +124,7 @@ class Finisher:
             for receipt in await self._store.receipts(job.id, batch):
                 yield receipt
 
-    async def _assemble(self, job: Job, state: JobState) -> dict[str, Use]:
+    async def _assemble(self, job: Job, state: JobState, repeated: bool) -> dict[str, Use]:
         """Write the results and the manifest; gives the calls that all receipts tell of."""
         parts: dict[PartName, list[ManifestPart]] = {"output": [], "errors": []}
         ends: dict[PartName, int] = {"output": 0, "errors": 0}
@@ -150,13 +153,14 @@ class Finisher:
             manifest.model_dump_json(indent=2).encode(),
             content_type="application/json",
         )
-        await self._report(job)
+        await self._report(job, repeated)
         return added_use({}, use, add_totals, Use())
 
-    async def _report(self, job: Job) -> None:
+    async def _report(self, job: Job, repeated: bool) -> None:
         """Write the report of the manifest that stands, whoever wrote it.
 
-        Whatever is wrong with a report, it is no reason for a job not to end.
+        Whatever is wrong with a report, it is no reason for a job not to end: where storage is out
+        of reach the finishing comes once more, by Unavailable, and does without it then.
         """
         try:
             stands = await self._blobs.read(self._store.result(job, "manifest.json"))
@@ -165,8 +169,10 @@ class Finisher:
                 self._store.result(job, "report.html"), made, content_type="text/html"
             )
         except WorkerError as error:
+            if isinstance(error, Unavailable) and not repeated:
+                raise
             log.warning("[REPORT_MISSING] the report of %s is not there: %s", job.id, error)
-        except Exception:
+        except _BUGS:
             log.exception("[REPORT_BUG] the report of %s could not be made", job.id)
 
     async def _commit(
