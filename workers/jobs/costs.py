@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-from schemas.jobs import Job, JobState
 from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
 from schemas.results import Use
 
@@ -34,11 +33,6 @@ def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], succeeded
         unmetered_calls=unmetered,
         unpriced_calls=unpriced,
     )
-
-
-def cost_so_far(job: Job, state: JobState) -> Cost | None:
-    """What a job has cost by its state; None of a job without prices."""
-    return cost_of(state.use, job.prices, state.counts.succeeded) if job.prices else None
 
 
 def summed(costs: Iterable[Cost]) -> tuple[Cost, ...]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
 from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
-from workers.jobs.costs import cost_so_far
+from workers.jobs.costs import cost_of
 from workers.jobs.pace import at_risk, pace, seconds_left
 
 OVER_SECONDS = 15.0
@@ -46,7 +46,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "tokens": state.tokens,
             "codes": state.codes,
             "use": state.use,
-            "cost": cost_so_far(job, state),
+            "cost": cost_of(state.use, job.prices, state.counts.succeeded) if job.prices else None,
             "running": None if state.terminal else state.running_rows,
             "rate": None if going is None else round(going.rate, 3),
             "basis": None if going is None else going.basis,

@@ -11,7 +11,7 @@ from schemas.listing import Done
 from schemas.messages import EventType, ShardMessage, finish
 from workers.errors import Unavailable
 from workers.jobs import events, lifecycle
-from workers.jobs.costs import cost_so_far
+from workers.jobs.costs import cost_of
 from workers.jobs.history import History
 from workers.jobs.lifecycle import Change
 from workers.jobs.outbox import Outbox
@@ -57,8 +57,9 @@ class Transitions:
         """
         before, after, change, repeated = await self._swap(job, transition, repeated)
         if change.state is not None:
-            cost = cost_so_far(job, change.state) if change.state.terminal else None
-            self._telemetry.moved(job, before, change.state, cost)
+            priced, state = job.prices and change.state.terminal, change.state
+            cost = cost_of(state.use, job.prices, state.counts.succeeded) if priced else None
+            self._telemetry.moved(job, before, state, cost)
         if after is None:
             return None
         if change.state is None and after.terminal:
