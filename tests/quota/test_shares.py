@@ -126,12 +126,12 @@ def test_a_nightly_job_on_all_yields_to_a_job_on_one() -> None:
 
 def test_an_entry_names_the_heaviest_jobs_and_counts_the_others_together() -> None:
     jobs = {f"n{n:03}": 0.1 for n in range(200)} | {f"d{n}": 1.0 for n in range(10)}
-    kept = named(jobs)
+    kept = named(JobWeights(jobs)).jobs
     assert len(kept) == JOBS + 1
     assert sum(kept.values()) == pytest.approx(sum(jobs.values()))
     assert {f"d{n}" for n in range(10)} < set(kept)
     # Whatever the order in which they came, all processes name the same ones.
-    assert named(dict(reversed(jobs.items()))) == pytest.approx(kept)
+    assert named(JobWeights(dict(reversed(jobs.items())))).jobs == pytest.approx(kept)
 
 
 def test_entries_of_earlier_workers_count_by_their_weight() -> None:

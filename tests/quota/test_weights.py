@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.quota.shares import Book, Wish, job_parts, renew
-from workers.quota.weights import JobWeights, effective, weighed
+from workers.quota.weights import JOBS, JobWeights, effective, named, weighed
 
 jobs = st.dictionaries(
     st.sampled_from("pqrstuvw"), st.sampled_from((0.1, 1.0, 2.5, 4.0)), min_size=1
@@ -58,6 +58,17 @@ def test_it_is_the_same_on_however_many_processes(
         for job, part in job_parts(book.holders, name).items():
             found[job] += part  # type: ignore[assignment]
     assert dict(found) == pytest.approx(dict(expected))
+
+
+def test_each_tenant_has_its_part_however_many_jobs_an_entry_names() -> None:
+    own = {f"{name}-{n:03}": 1.0 for name in ("blue", "red", "default") for n in range(100)}
+    whose = {job: (job[:-4], 1.0) for job in own if not job.startswith("default")}
+    entry = named(JobWeights(own, whose))
+    assert len(entry.jobs) <= JOBS + 3
+    of_tenant: Counter[str] = Counter()
+    for job, weight in weighed(entry.jobs, entry.tenants).items():
+        of_tenant[entry.tenants.get(job, ("default", 1.0))[0]] += weight  # type: ignore[assignment]
+    assert of_tenant == pytest.approx({"blue": 100.0, "red": 100.0, "default": 100.0})
 
 
 def wish(own: dict[str, float]) -> Wish:

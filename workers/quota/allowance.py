@@ -198,11 +198,11 @@ class Allowance:
 
         `leaving` returns the day's rest.
         """
-        jobs = named(asked.jobs)
+        entry = named(asked)
         return Wish(
             weight=asked.weight or 1.0,
-            jobs=jobs,
-            tenants={job: tenant for job, tenant in asked.tenants.items() if job in jobs},
+            jobs=entry.jobs,
+            tenants=entry.tenants,
             wants=self._wants(queued, now),
             seats=seats(self.quota.requests_per_minute),
             rate=self.quota.rate,

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 JOBS = 64
-"""Jobs that an entry names; the others count together as one, REST."""
-REST = ""
+"""Jobs that an entry names; the others count together, as one of each tenant's."""
 TENANT = ("default", 1.0)
 """Whose a job is, and what its tenant weighs, where nothing is said of it."""
 
@@ -50,12 +49,21 @@ class Weighing(Protocol):
         """Whose they are."""
 
 
-def named(jobs: Mapping[str, float]) -> dict[str, float]:
+def named(asked: JobWeights) -> JobWeights:
     """The jobs as an entry holds them: the heaviest, the same ones in all processes."""
-    if len(jobs) <= JOBS:
-        return dict(jobs)
-    order = sorted(jobs, key=lambda job: (-jobs[job], job))
-    return {job: jobs[job] for job in order[:JOBS]} | {REST: sum(jobs[job] for job in order[JOBS:])}
+    if len(asked.jobs) <= JOBS:
+        return asked
+    order = sorted(asked.jobs, key=lambda job: (-asked.jobs[job], job))
+    kept = {job: asked.jobs[job] for job in order[:JOBS]}
+    tenants = {job: asked.tenants[job] for job in kept if job in asked.tenants}
+    for job in order[JOBS:]:
+        tenant = asked.tenants.get(job, TENANT)
+        # Workers of 0.1.0, who know no tenants, call all the others "".
+        rest = "" if tenant == TENANT else f"others of {tenant[0]}"
+        kept[rest] = kept.get(rest, 0.0) + asked.jobs[job]
+        if tenant != TENANT:
+            tenants[rest] = tenant
+    return JobWeights(kept, tenants)
 
 
 def weighed(jobs: Mapping[str, float], tenants: Tenants) -> Mapping[str, float]:
