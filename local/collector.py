@@ -1,13 +1,13 @@
 """Receives traces and metrics as a collector of OpenTelemetry would (OTLP over HTTP).
 
-What comes is kept in memory, and in a folder where one is given, as JSON: a span or a data point
-a line.
+What comes is summed up in memory. All of it is kept there too, or in a folder where one is given,
+as JSON: a span or a data point a line.
 """
 
 import gzip
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,30 +54,50 @@ class Point:
     examples: tuple[str, ...] = ()
 
 
+Keep = Callable[[str, Sequence[Span | Point], bytes], None]
+"""Is told of the file's name, of what came, and of the body that it came in."""
+
+
 @dataclass
 class Collected:
-    """All that came. `raw` are the bodies as they came, without compression.
+    """What came. `raw` are the bodies as they came, without compression.
 
+    `took` are the number and the seconds of spans by their name, `latest` the last point of each
+    process, metric and attributes. `spans` and `raw` are empty where a folder has all of it.
     `status` is what the next requests are answered with.
     """
 
     spans: list[Span] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
+    took: dict[str, tuple[int, float]] = field(default_factory=dict)
+    latest: dict[tuple[str, str, str], Point] = field(default_factory=dict)
+    points: int = 0
     status: int = 200
     requests: int = 0
+
+    def add_span(self, span: Span) -> None:
+        """Sum up one more span."""
+        number, seconds = self.took.get(span.name, (0, 0.0))
+        self.took[span.name] = number + 1, seconds + span.ended - span.began
+
+    def add_point(self, point: Point) -> None:
+        """Remember a point, in place of the one that its process told before."""
+        series = orjson.dumps(point.attributes, option=orjson.OPT_SORT_KEYS).decode()
+        self.latest[point.process, point.name, series] = point
+        self.points += 1
+
+    def told(self, name: str) -> list[Point]:
+        """The latest points of a metric: one of each process and of the same attributes."""
+        return [point for point in self.latest.values() if point.name == name]
 
     def sums(self, name: str, **attributes: str) -> float:
         """The latest value of a metric over all processes, of points that have these attributes."""
         wanted = {key.replace("__", "."): value for key, value in attributes.items()}
-        latest: dict[tuple[str, str], float] = {}
-        for point in self.points:
-            if point.name == name and wanted.items() <= point.attributes.items():
-                series = orjson.dumps(point.attributes, option=orjson.OPT_SORT_KEYS).decode()
-                latest[point.process, series] = float(
-                    point.value if point.count is None else point.count
-                )
-        return sum(latest.values())
+        return sum(
+            float(point.value if point.count is None else point.count)
+            for point in self.told(name)
+            if wanted.items() <= point.attributes.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,8 @@ class Collector:
 def collector(folder: Path | None = None, port: int = 0) -> Iterator[Collector]:
     """Receive while the block runs, in threads."""
     collected = Collected()
-    keep = _keeper(folder)
+    keep = _keeper(folder, collected)
+    lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -101,7 +122,8 @@ def collector(folder: Path | None = None, port: int = 0) -> Iterator[Collector]:
                 body = gzip.decompress(body)
             collected.requests += 1
             if collected.status == 200:
-                _take(collected, self.path, body, keep)
+                with lock:
+                    _take(collected, self.path, body, keep)
             self.send_response(collected.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -119,29 +141,36 @@ def collector(folder: Path | None = None, port: int = 0) -> Iterator[Collector]:
         server.server_close()
 
 
-def _keeper(folder: Path | None) -> Callable[[str, Any], None]:
+def _keeper(folder: Path | None, collected: Collected) -> Keep:
+    """Keeps a body and what is in it: in the folder, or in memory where there is none."""
+
+    def remember(_name: str, whats: Sequence[Span | Point], body: bytes) -> None:
+        collected.raw.append(body)
+        collected.spans += [each for each in whats if isinstance(each, Span)]
+
     if folder is None:
-        return lambda _name, _what: None
+        return remember
     folder.mkdir(parents=True, exist_ok=True)
-    lock = threading.Lock()
 
-    def keep(name: str, what: Any) -> None:
-        with lock, (folder / name).open("ab") as file:
-            file.write(orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE))
+    def write(name: str, whats: Sequence[Span | Point], _body: bytes) -> None:
+        with (folder / name).open("ab") as file:
+            for what in whats:
+                file.write(orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE))
 
-    return keep
+    return write
 
 
-def _take(collected: Collected, path: str, body: bytes, keep: Callable[[str, Any], None]) -> None:
-    collected.raw.append(body)
+def _take(collected: Collected, path: str, body: bytes, keep: Keep) -> None:
     if path.endswith("/traces"):
-        for span in _spans(ExportTraceServiceRequest.FromString(body)):
-            collected.spans.append(span)
-            keep(SPANS, span)
+        spans = list(_spans(ExportTraceServiceRequest.FromString(body)))
+        for span in spans:
+            collected.add_span(span)
+        keep(SPANS, spans, body)
     else:
-        for point in _points(ExportMetricsServiceRequest.FromString(body)):
-            collected.points.append(point)
-            keep(METRICS, point)
+        points = list(_points(ExportMetricsServiceRequest.FromString(body)))
+        for point in points:
+            collected.add_point(point)
+        keep(METRICS, points, body)
 
 
 def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
