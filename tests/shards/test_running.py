@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
-from tests.doubles.service import Answering, bench
+from tests.doubles.service import DEPLOYMENT, Answering, bench
 from tests.simulation.virtual_time import run
 
 ROWS = b"".join(b'{"prompt": "%d"}\n' % second for second in range(1, 21))
@@ -46,5 +46,34 @@ def test_rows_are_told_as_done_before_their_shard_is() -> None:
             assert "running" not in told
             told_rows = [event["data"].get("running") for event in service.events]
             assert any(told_rows)
+
+    run(story)
+
+
+class Steady(Answering):
+    """Every row takes some seconds."""
+
+    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
+        await asyncio.sleep(3.0)
+        return await super().ask(task, body)
+
+
+def test_all_shards_of_a_job_weigh_alike_by_what_was_seen_last() -> None:
+    async def story(_: Random) -> None:
+        limited = DEPLOYMENT.model_copy(update={"requests_per_minute": 6000})
+        async with bench(endpoint=Steady(), deployments=(limited,)) as service:
+            # The quota needs 20 s for all rows: with every second the job is more pressed.
+            await service.drop(b'{"prompt": "p"}\n' * 2000, options={"completion_window": "60s"})
+            await service.announce()
+            seen: list[set[float]] = []
+            working = [asyncio.create_task(service.settle())]
+            for quarter in range(120):
+                await asyncio.sleep(0.25)
+                if quarter == 30:
+                    working.append(asyncio.create_task(service.settle()))
+                seen.append({each.gate.urgency for each in service.runner._unended})
+            await asyncio.gather(*working)
+        assert len(set().union(*seen)) > 1
+        assert [each for each in seen if len(each) > 1] == []
 
     run(story)

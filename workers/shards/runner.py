@@ -137,14 +137,13 @@ class Runner:
             self._store, job, message.shard, lease, rng=self._rng, unended=self._unended
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
-        attempt.gate.urgency = urgency(job, held.state, self._clock())
         if tenant := self._settings.tenants.get(job.tenant):
             attempt.gate.tenant = job.tenant, tenant.weight
         with self._telemetry.attempt(
             job, message.shard, lease.attempt, shards=held.state.shards, received=received
         ) as trail:
             attempt.gate.trail = trail
-            await self._attempt(attempt, message, received)
+            await self._attempt(attempt, held.state, message, received)
 
     async def _lease(self, message: ShardMessage) -> Lease | None:
         """The shard's lease; None while an attempt has it, or has yet to end in this process.
@@ -169,8 +168,11 @@ class Runner:
             (each.job.id, each.shard) == (message.job, message.shard) for each in self._unended
         )
 
-    async def _attempt(self, attempt: Attempt, message: ShardMessage, received: Received) -> None:
+    async def _attempt(
+        self, attempt: Attempt, seen: JobState, message: ShardMessage, received: Received
+    ) -> None:
         """Bring a shard to its receipt, or put the rest of it back on the queue."""
+        self._weigh(attempt, seen)
         asking = ShardCalls(
             attempt.job,
             self._dispatcher,
@@ -257,11 +259,18 @@ class Runner:
         elif state.paused:
             attempt.gate.close("paused")
         else:
-            attempt.gate.urgency = urgency(attempt.job, state, self._clock())
+            self._weigh(attempt, state)
             await self._report(attempt.job, state)
             waiting = self._dispatcher.waiting(attempt.job.id)
             if waiting is not None and self._clock() - waiting.since >= WORTH_TELLING_SECONDS:
                 await self._tell_waiting(attempt.job, waiting)
+
+    def _weigh(self, attempt: Attempt, seen: JobState) -> None:
+        """Have all shards of a job that are asked here weigh alike, by what was seen last."""
+        attempt.gate.urgency = urgency(attempt.job, seen, self._clock())
+        for each in self._unended:
+            if each.job.id == attempt.job.id:
+                each.gate.urgency = attempt.gate.urgency
 
     async def _report(self, job: Job, seen: JobState) -> None:
         """Let the job's status count the rows that are done in shards of this process."""
