@@ -45,8 +45,8 @@ def mistake(*entries: Any) -> str:
 def test_every_field_is_taken() -> None:
     (parsed,) = parse_deployments(json.dumps([GOOD]))
     taken = parsed.model_dump(mode="json")
-    assert taken == GOOD | {"url": GOOD["url"].rstrip("/"), "scope": None}
-    assert GOOD.keys() | {"scope"} == Deployment.model_fields.keys()
+    assert taken == GOOD | {"url": GOOD["url"].rstrip("/"), "scope": None, "price": None}
+    assert GOOD.keys() | {"scope", "price"} == Deployment.model_fields.keys()
 
 
 @pytest.mark.parametrize("host", ["10.0.0.4:8000", "phi.internal"])

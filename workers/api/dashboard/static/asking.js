@@ -103,7 +103,8 @@ export class Poll {
     this.timer = null;
     this.running = null;
     document.addEventListener("visibilitychange", () => {
-      if (this.on && document.visibilityState === "visible") this.soon();
+      if (document.visibilityState !== "visible") clearTimeout(this.timer);
+      else if (this.on) this.soon();
     });
   }
 
