@@ -19,6 +19,7 @@ class Records:
     def __init__(self, blobs: MemoryBlobs) -> None:
         self._blobs = blobs
         self._rows: dict[tuple[str, int], tuple[Row, ...]] = {}
+        self._etags: dict[str, str] = {}  # a job's document is written once
         self.versions: dict[str, Version] = {}
         self.current: dict[str, str] = {}
 
@@ -42,17 +43,19 @@ class Records:
 
     def jobs(self) -> list[str]:
         """Ids of all jobs that were accepted."""
-        names = [ref.name for ref in self._blobs.blobs.below("state", "jobs/")]
+        names = self._blobs.blobs.names("state", "jobs/")
         return [name.split("/")[1] for name in names if name.endswith("/job.json")]
 
     def open_markers(self) -> list[str]:
         """Ids of the jobs that are marked as open."""
-        marks = self._blobs.blobs.below("state", "open/")
-        return [ref.name.removeprefix("open/") for ref in marks]
+        marks = self._blobs.blobs.names("state", "open/")
+        return [name.removeprefix("open/") for name in marks]
 
     def etag_of(self, job: str) -> str:
         """The ETag of the content that a job was made of."""
-        return str(json.loads(self.of_job(job, "job.json") or b"{}")["etag"])
+        if job not in self._etags:
+            self._etags[job] = str(json.loads(self.of_job(job, "job.json") or b"{}")["etag"])
+        return self._etags[job]
 
     def file_of(self, job: str) -> Version:
         """The content that a job was made of."""
