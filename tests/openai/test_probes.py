@@ -57,3 +57,4 @@ async def test_older_sdks_work_unchanged(version: str, running: Processes, tmp_p
     """Each in an environment of its own, with files as large as they are meant."""
     python = await python_with(tmp_path / "environment", f"openai=={version}")
     await probe(python, running, "--large")
+    await probe(python, running, "--async")
