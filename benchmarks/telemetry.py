@@ -14,18 +14,17 @@ import asyncio
 import gc
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
 
 import orjson
 
 from benchmarks.loop_lag import Messages, work
-from benchmarks.throughput import IN_FLIGHT, MODEL, body, endpoint
+from benchmarks.throughput import IN_FLIGHT, MODEL, body, child, endpoint
 from local.azurite import azurite
 from schemas.deployments import Deployment
 from workers.adapters.blobs import connect_blobs
@@ -39,19 +38,6 @@ from workers.settings import Settings
 
 MOST: Final = 1.05
 WAYS: Final = ("off", "metrics", "all")
-
-
-@contextmanager
-def receiving() -> Iterator[str]:
-    """A collector as a process of its own; gives its address."""
-    command = [sys.executable, "-m", "local.collector"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            if process.stdout is None:
-                raise SystemExit("the collector has no output")
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
 
 
 @asynccontextmanager
@@ -111,7 +97,7 @@ async def row_seconds(way: str, collector: str, url: str, storage: str, rows: in
 async def rounds(rows: int, count: int) -> dict[str, list[float]]:
     """The seconds of a row of each way and round; a first round imports and is left out."""
     spent: dict[str, list[float]] = {way: [] for way in WAYS}
-    with receiving() as collector, endpoint() as url:
+    with child("local.collector") as collector, endpoint() as url:
         os.environ[ENDPOINT] = collector
         async with azurite() as storage:
             for turn in range(count + 1):

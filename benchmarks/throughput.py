@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from random import Random
 from typing import Any
@@ -50,17 +50,21 @@ def body(row: int) -> dict[str, Any]:
 
 
 @contextmanager
-def endpoint() -> Iterator[str]:
-    """The simulator as a process of its own; gives its address."""
-    command = [sys.executable, "-m", "local.endpoint", "--profile", "openai"]
-    command += ["--latency", str(LATENCY)]
+def child(module: str, *arguments: str) -> Iterator[str]:
+    """A module as a process of its own; gives its address, the first line that it prints."""
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             if process.stdout is None:
-                raise SystemExit("the simulator has no output")
+                raise SystemExit(f"{module} has no output")
             yield process.stdout.readline().strip()
         finally:
             process.terminate()
+
+
+def endpoint() -> AbstractContextManager[str]:
+    """The simulator; gives its address."""
+    return child("local.endpoint", "--profile", "openai", "--latency", str(LATENCY))
 
 
 async def bare(url: str) -> float:

@@ -1,10 +1,10 @@
 """Who may use the doors under `/v1`: keys, each with a tenant, in the setting `API_KEYS`."""
 
-import json
 from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from schemas.setting_json import setting_json
 from schemas.tenants import DEFAULT_TENANT, TenantName
 
 KEY_PREFIX: Final = "pbk_"
@@ -74,10 +74,7 @@ _KEYS: Final = TypeAdapter(tuple[ApiKey, ...])
 
 def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     """The keys of the setting `API_KEYS`. Raises ValueError, which quotes none of them."""
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"API_KEYS is not JSON: {error.msg} at character {error.pos}") from None
+    raw = setting_json("API_KEYS", text)
     try:
         keys = _KEYS.validate_python(raw)
     except ValidationError as error:

@@ -6,7 +6,6 @@ pasted there by mistake may be a secret.
 """
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.money import PinnedPrice, Price
+from schemas.setting_json import setting_json
 
 Task = Literal["chat", "completions", "embeddings", "image-embeddings"]
 EndpointKind = Literal["model-inference", "openai", "azure-openai", "aml-score"]
@@ -160,7 +160,7 @@ class Deployment(BaseModel):
 
 def parse_deployments(text: str) -> tuple[Deployment, ...]:
     """The setting DEPLOYMENTS, a JSON list of at least one deployment. Errors: ValueError."""
-    entries = _json("DEPLOYMENTS", text)
+    entries = setting_json("DEPLOYMENTS", text)
     if not isinstance(entries, list) or not entries:
         raise ValueError("DEPLOYMENTS must be a JSON list of at least one deployment")
     deployments: list[Deployment] = []
@@ -193,7 +193,7 @@ def parse_routes(text: str, deployments: Iterable[Deployment]) -> dict[str, tupl
     A route says which deployments answer rows that ask for a model, whatever models those serve;
     it is the only way to mix models. A model without a route goes to the deployments of that name.
     """
-    routes = _json("ROUTES", text) if text.strip() else {}
+    routes = setting_json("ROUTES", text) if text.strip() else {}
     if not isinstance(routes, dict):
         raise ValueError('ROUTES must be a JSON object, {"model": ["deployment", ...]}')
     known = [deployment.name for deployment in deployments]
@@ -224,20 +224,6 @@ def _split(url: str) -> SplitResult:
     if any(char.isspace() for char in url):
         raise ValueError("must not contain spaces")
     return parts
-
-
-def _json(setting: str, text: str) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for name, times in Counter(name for name, _ in pairs).items():
-            if times > 1:
-                raise ValueError(f"{setting}: {name!r} stands {times} times in one object")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{setting} is not JSON: {error.msg} at {where}") from None
 
 
 def _called(entry: Any) -> str:

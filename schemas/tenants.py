@@ -1,10 +1,11 @@
 """Tenants: for whom jobs are run. The setting `TENANTS` knows them."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from schemas.setting_json import setting_json
 
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){0,62}$")]
 DEFAULT_TENANT: Final = "default"
@@ -17,7 +18,9 @@ class Tenant(BaseModel):
 
     weight: float = Field(default=1.0, gt=0, description="of its jobs among all tenants'")
     max_cost_per_month: float | None = Field(
-        default=None, ge=0, description="in the currency of the deployments' prices; null: no limit"
+        default=None,
+        ge=0,
+        description="in the currency of the deployments' prices; taken, and not held to yet",
     )
 
 
@@ -31,10 +34,7 @@ def only_default() -> Mapping[str, Tenant]:
 
 def parse_tenants(text: str) -> Mapping[str, Tenant]:
     """The tenants of the setting `TENANTS`, and `default`. Raises ValueError."""
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"TENANTS is not JSON: {error.msg} at character {error.pos}") from None
+    raw = setting_json("TENANTS", text)
     try:
         return {**only_default(), **_TENANTS.validate_python(raw)}
     except ValidationError as error:
@@ -42,5 +42,5 @@ def parse_tenants(text: str) -> Mapping[str, Tenant]:
         where = ", ".join(repr(part) for part in first["loc"] if part != "[key]")
         raise ValueError(
             f"TENANTS{f', {where}' if where else ''}: {first['msg']}; it is "
-            '{"name": {"weight": 1, "max_cost_per_month": 100}}'
+            '{"name": {"weight": 1}}'
         ) from None

@@ -6,7 +6,6 @@ the `openai` package verifies them.
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, NamedTuple
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.secret_settings import no_secret
+from schemas.setting_json import setting_json
 from schemas.tenants import TenantName
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
@@ -101,10 +101,7 @@ def parse_webhooks(text: str, environment: Mapping[str, str]) -> Mapping[str, We
 
     Raises ValueError, which quotes neither addresses nor secrets.
     """
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"WEBHOOKS is not JSON: {error.msg} at character {error.pos}") from None
+    raw = setting_json("WEBHOOKS", text)
     try:
         entries = _ENTRIES.validate_python(raw)
     except ValidationError as error:

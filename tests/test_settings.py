@@ -59,6 +59,8 @@ def test_a_key_that_is_not_there_is_told_with_its_entry(value: dict[str, str]) -
         ("TENANTS", '{"Blue!": {}}', "TENANTS, 'Blue!': "),
         ("TENANTS", "[]", "TENANTS: "),
         ("TENANTS", "{", "TENANTS is not JSON"),
+        ("TENANTS", '{"blue": {}, "blue": {}}', "TENANTS: 'blue' stands 2 times in one object"),
+        ("API_KEYS", '[{"name": "a", "name": "b"}]', "API_KEYS: 'name' stands 2 times"),
         ("ROUTES", '{"m": ["wset"]}', "no deployment is named 'wset'"),
         ("DEPLOYMENTS", "[", "DEPLOYMENTS is not JSON"),
     ],
@@ -112,6 +114,7 @@ def test_a_webhook_has_its_secrets_from_other_settings() -> None:
         (json.dumps({"red": json.loads(hooks())["default"]}), "tenant 'red' is not known"),
         ("[]", "WEBHOOKS"),
         ("{", "WEBHOOKS is not JSON"),
+        ('{"blue": {}, "blue": {}}', "WEBHOOKS: 'blue' stands 2 times in one object"),
     ],
 )
 def test_a_mistake_in_a_webhook_is_named_and_nothing_secret_quoted(value: str, said: str) -> None:
