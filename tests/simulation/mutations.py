@@ -452,7 +452,7 @@ MUTATIONS: Sequence[Mutation] = (
         storage=lies.KeepsEmptyJournals,
     ),
     Mutation("lease_ignored", "one attempt at a time asks", 5, storage=lies.NobodysLease),
-    Mutation("lease_believed_for_ever", "no call without a lease", 13, storage=lies.LeaseForEver),
+    Mutation("lease_believed_for_ever", "no call without a lease", 39, storage=lies.LeaseForEver),
     Mutation("lease_kept", "an end gives the lease back", 2, storage=lies.KeepsItsLease),
     Mutation("ending_drops_rows", "an ending gives each row its line", 2, ending_drops_rows),
     Mutation(
