@@ -30,6 +30,8 @@ from schemas.jobs import Job, JobOptions
 from schemas.tenants import DEFAULT_TENANT
 from workers.adapters.blobs import connect_blobs
 from workers.intake.doors import Doors
+from workers.intake.estimates import Estimates
+from workers.intake.estimating import QuotaEstimator
 from workers.intake.intake import Intake
 from workers.intake.plans import Plans
 from workers.intake.scanning import pieces_of
@@ -41,7 +43,9 @@ from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef, Blobs, OutMessage
 from workers.ports.telemetry import Telemetry
+from workers.quota.health import HealthBoard
 from workers.settings import Settings
+from workers.shards.calls import WEIGHT_OF_PRIORITY
 
 LEAST_RATE = 100.0
 MOST_MEMORY = 250.0
@@ -125,6 +129,9 @@ async def plan(blobs: Blobs, turn: int) -> int:
     transitions = Transitions(store, outbox, History(store), rng=rng, telemetry=telemetry)
     index = JobIndex(store)
     rejections = Rejections(index, outbox, settings.tenants, clock=time.time)
+    estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
+    board = HealthBoard(blobs, settings.state_container)
+    estimates = Estimates(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, time.time)
     intake = Intake(
         store,
         transitions,
@@ -132,7 +139,7 @@ async def plan(blobs: Blobs, turn: int) -> int:
         index,
         rejections,
         telemetry=telemetry,
-        plans=Plans(store, Anywhere(), settings, clock=time.time, rng=rng),
+        plans=Plans(store, Anywhere(), estimates, settings, clock=time.time, rng=rng),
         settings=settings,
         clock=time.time,
     )

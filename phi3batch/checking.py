@@ -9,11 +9,12 @@ from typing import Any, BinaryIO, Final
 
 from schemas.deployments import Task
 from schemas.jobs import JobOptions
-from workers.dispatch.token_estimates import Estimator, Size, measure
+from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
 from workers.intake.planning import DuplicateFinder, Seen, Survey, seen
 from workers.rows.lines import Line, kept_bytes, line_content
 from workers.rows.reading import Refusal, Request, RowRules, read_row
+from workers.rows.sizes import Size, measure
 from workers.rows.writing import DUPLICATE
 
 FIRST_REQUESTS: Final = 3

@@ -257,7 +257,7 @@ class EstimateCreate(_Asked):
 
 
 class Estimate(_Told):
-    """What a file would take. Other files, and what deployments really let through, are not in it.
+    """What a file would take. What deployments really let through is not in it.
 
     `unserved` are groups that no deployment would answer.
     """
@@ -266,6 +266,9 @@ class Estimate(_Told):
     requests: int
     seconds: float | None = Field(
         description="that the quotas need at least; null where none bounds it"
+    )
+    seconds_shared: float | None = Field(
+        default=None, description="that they need as they are shared with other jobs now"
     )
     unserved: tuple[EstimateGroup, ...] = ()
     cost: CostRange | None = Field(

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from schemas.estimates import JobEstimate
 from schemas.money import Cost, PinnedPrice
 from schemas.outcomes import OutcomeKind
 from schemas.sketches import Sketch
@@ -217,6 +218,9 @@ class Manifest(Kept):
     seconds: float = Field(description="from created to finished")
     least_seconds: float | None = Field(
         default=None, description="that its quotas needed at least; null where none bounds it"
+    )
+    estimate: JobEstimate | None = Field(
+        default=None, description="made when the file was planned, before anything was asked"
     )
     release: str | None = Field(default=None, description="of the service that wrote this")
     codes: dict[str, CodeCount] = Field(

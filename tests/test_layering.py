@@ -22,7 +22,7 @@ KNOWS: dict[str, frozenset[str]] = {
         "rows": "",
         "settings": "errors",
         "quota": "errors ports",
-        "dispatch": "errors ports quota rows.packing",
+        "dispatch": "errors ports quota rows.packing rows.sizes",
         "jobs": "clock errors ports rows.writing",
         "webhooks": "",
         "files": "errors jobs ports",
@@ -45,7 +45,6 @@ DECIDES = (
     "workers.api.http",
     "workers.api.matching",
     "workers.api.routing",
-    "workers.api.openai.estimating",
     "workers.api.access",
     "workers.api.guessing",
     "workers.api.asking",
@@ -62,6 +61,7 @@ DECIDES = (
     "workers.jobs.costs",
     "workers.intake.formats",
     "workers.intake.planning",
+    "workers.intake.estimating",
     "workers.quota.shares",
     "workers.quota.weights",
     "workers.quota.allowance",
@@ -81,7 +81,7 @@ DECIDES = (
 _PURE = """
 __future__ abc array base64 binascii bisect collections collections.abc dataclasses datetime difflib
 enum functools hashlib heapq html hmac ipaddress itertools json math operator re statistics struct
-typing urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
+types typing urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
 python_multipart.exceptions python_multipart.multipart
 """
 PURE = frozenset(_PURE.split())

@@ -79,10 +79,17 @@ def _by_service(report: Report) -> dict[str, Any]:
         told = service.estimate(EstimateCreate(requests=groups))
     if told is None:
         return unknown
+    shared = None if told.seconds_shared is None else round(told.seconds_shared)
     unserved = [f"{each.task} by {each.model or 'no model'}" for each in told.unserved]
     seconds = None if told.seconds is None else round(told.seconds)
     cost = None if told.cost is None else told.cost.model_dump()
-    return {"basis": "service", "seconds": seconds, "unserved": unserved, "service_cost": cost}
+    return {
+        "basis": "service",
+        "seconds": seconds,
+        "seconds_shared": shared,
+        "unserved": unserved,
+        "service_cost": cost,
+    }
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
@@ -98,6 +105,8 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         lines.append("time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute")
     else:
         lines.append("time: no quota of the service bounds it")
+    if (shared := found.get("seconds_shared")) is not None and shared > found["seconds"]:
+        lines.append(f"about {timedelta(seconds=shared)} as they are shared with other jobs now")
     lines += [f"nobody there answers {each}" for each in found.get("unserved", ())]
     if (range_ := found.get("service_cost")) is not None:
         lines.append(

@@ -11,7 +11,7 @@ from schemas.money import CostRange, Price
 from schemas.openai import EstimateCreate
 from tests.api.client import KEYS, Client
 from tests.doubles.service import bench
-from workers.api.openai.estimating import QuotaEstimator
+from workers.intake.estimating import QuotaEstimator
 
 
 def deployment(name: str, model: str, calls: float | None, tokens: float | None) -> Deployment:
@@ -48,7 +48,7 @@ def group(requests: int = 1, tokens: float = 0, **fields: Any) -> dict[str, Any]
 
 
 def seconds(groups: list[dict[str, Any]]) -> float | None:
-    return KNOWN.estimate(EstimateCreate.model_validate({"requests": groups})).seconds
+    return KNOWN.told(EstimateCreate.model_validate({"requests": groups}).requests).seconds
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_how_a_file_is_grouped_does_not_matter(parts: list[tuple[int, float]]) -
 
 def test_what_nobody_answers_is_named() -> None:
     asked = [group(model="nobody's"), group(task="embeddings"), group()]
-    found = KNOWN.estimate(EstimateCreate.model_validate({"requests": asked}))
+    found = KNOWN.told(EstimateCreate.model_validate({"requests": asked}).requests)
     assert [(each.model, each.task) for each in found.unserved] == [
         ("nobody's", "chat"),
         (None, "embeddings"),
@@ -111,7 +111,7 @@ PRICED = QuotaEstimator((DEAR, CHEAP, FREE, RENTED), routes={}, default_models={
 
 
 def costs(*groups: dict[str, Any]) -> CostRange | None:
-    return PRICED.estimate(EstimateCreate.model_validate({"requests": list(groups)})).cost
+    return PRICED.told(EstimateCreate.model_validate({"requests": list(groups)}).requests).cost
 
 
 def test_a_cost_lies_between_the_cheapest_and_the_dearest_that_may_answer() -> None:

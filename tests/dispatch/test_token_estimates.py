@@ -8,15 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.deployments import Task
 from schemas.outcomes import Usage
-from workers.dispatch.token_estimates import (
-    FIRST_RATIO,
-    IMAGE,
-    PER_MESSAGE,
-    SURE_RATIO,
-    Estimator,
-    Size,
-    measure,
-)
+from workers.dispatch.token_estimates import FIRST_RATIO, SURE_RATIO, Estimator
+from workers.rows.sizes import IMAGE, PER_MESSAGE, Size, measure
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 
 import schemas.listing as listed
 from schemas import files
+from schemas.estimates import JobEstimate
 from schemas.health import DeploymentHealth
 from schemas.history import Sample
 from schemas.jobs import Job, JobState
@@ -29,6 +30,7 @@ DOCUMENTS: Final[Mapping[str, type]] = {
     "job.json": Job,
     "state.json": JobState,
     "verdict.json": Verdict,
+    "estimate.json": JobEstimate,
     "plan.jsonl": PlannedShard,
     "receipt.json": Receipt,
     "samples.jsonl": Sample,

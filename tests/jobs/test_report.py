@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
+from schemas.money import Cost
 from schemas.outcomes import Outcome, Usage
 from schemas.results import CodeCount, Counts, DeploymentUse, Manifest, ManifestFile, Tokens
 from schemas.sketches import sketch_of
@@ -54,6 +56,15 @@ MANIFEST = Manifest(
 )
 
 
+ESTIMATE = JobEstimate(
+    rows=1000,
+    prompt_tokens=TokenRange(10_000, 20_000),
+    completion_tokens=TokenRange(8_000, 64_000),
+    seconds=(110.0, 200.0),
+    cost=EstimatedCost(currency="USD", least="1.000000", most="2.000000"),
+)
+
+
 class Tags(HTMLParser):
     """The tags and attributes of a page, and its text."""
 
@@ -70,6 +81,28 @@ class Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words += data
+
+
+def told_beside(words: str, what: str) -> str:
+    return words[words.index("Estimate against") :].partition(what)[2].split("\n")[0]
+
+
+def test_it_says_by_how_much_the_estimate_was_wrong() -> None:
+    cost = Cost(currency="USD", counted="1.500000", at_most="1.500000")
+    words = Tags(
+        report(MANIFEST.model_copy(update={"estimate": ESTIMATE, "cost": cost})).decode()
+    ).words
+    assert told_beside(words, "Rows asked") == "1,0001,0009970% below the least"
+    assert told_beside(words, "Prompt tokens") == "10,00020,00030,00050% above the most"
+    assert told_beside(words, "Completion tokens") == "8,00064,00012,000within"
+    assert told_beside(words, "Time") == "1 min 50 s3 min 20 s1 min 40 s9% below the least"
+    assert told_beside(words, "Cost, USD") == "1.0000002.0000001.500000within"
+
+
+def test_a_job_that_was_ended_early_is_held_against_no_estimate() -> None:
+    made = MANIFEST.model_copy(update={"estimate": ESTIMATE, "state": "cancelled"})
+    words = Tags(report(made).decode()).words
+    assert told_beside(words, "Prompt tokens") == "10,00020,00030,000–"
 
 
 def test_it_tells_how_the_job_went() -> None:

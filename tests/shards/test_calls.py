@@ -22,9 +22,9 @@ from workers.adapters.endpoints import connect
 from workers.dispatch.call import Answer, Call, Gate
 from workers.dispatch.dispatcher import Dispatcher
 from workers.errors import HandBack
-from workers.rows.answer_size import answer_bytes
 from workers.rows.packing import Limits
 from workers.rows.reading import Request
+from workers.rows.sizes import answer_bytes
 from workers.rows.writing import RowResult
 from workers.shards.calls import ROOM_BYTES, Room, ShardCalls
 

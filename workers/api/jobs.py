@@ -10,6 +10,7 @@ from schemas.jobs import JobStatus
 from schemas.listing import IndexEntry
 from schemas.messages import Announcement, JobRequest
 from schemas.openai import EstimateCreate
+from schemas.tenants import DEFAULT_TENANT
 from workers.api.acting import JobActions
 from workers.api.answering import answered
 from workers.api.asking import asked_by
@@ -18,7 +19,6 @@ from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
 from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply, unless_known
 from workers.api.links import ResultLinks
-from workers.api.openai.estimating import QuotaEstimator
 from workers.api.openai.operations import read_body
 from workers.api.routing import (
     Act,
@@ -40,6 +40,7 @@ from workers.api.routing import (
 from workers.errors import NewerVersion, first_of
 from workers.intake import announcements
 from workers.intake.doors import Doors
+from workers.intake.estimates import Estimates
 from workers.jobs import events
 from workers.jobs.advice import advised
 from workers.jobs.history import History
@@ -64,7 +65,7 @@ class Api:
         deployments: DeploymentsApi,
         health: HealthApi,
         links: ResultLinks,
-        estimator: QuotaEstimator,
+        estimates: Estimates,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
@@ -74,7 +75,7 @@ class Api:
         self._deployments = deployments
         self._health = health
         self._links = links
-        self._estimator = estimator
+        self._estimates = estimates
         self._costs = CostsApi(index, clock=clock)
         self._history = history
         self._clock = clock
@@ -96,7 +97,8 @@ class Api:
                 return await self._costs.of(operation)
             case EstimateJob():
                 wanted = read_body(EstimateCreate, call)
-                return JsonReply(200, self._estimator.estimate(wanted).model_dump(mode="json"))
+                told = await self._estimates.told(wanted, DEFAULT_TENANT)
+                return JsonReply(200, told.model_dump(mode="json"))
             case ListDeployments():
                 return await self._deployments.list()
             case Probe(name=name):

@@ -13,10 +13,10 @@ from schemas.results import CallRecord, WaitReason
 from workers.dispatch.breaker import VOUCHED, Failure
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.retries import ATTEMPTS
-from workers.dispatch.token_estimates import Size
 from workers.errors import HandBack
 from workers.ports.telemetry import Trail
 from workers.quota.weights import TENANT
+from workers.rows.sizes import Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from workers.dispatch.probe import probe
 from workers.dispatch.readings import reading
 from workers.dispatch.retries import Budget, Step, backoff, step
 from workers.dispatch.routing import Routing
-from workers.dispatch.token_estimates import measure
 from workers.dispatch.waiting import Group, Pool, Turns
 from workers.errors import HandBack
 from workers.ports import Endpoint
@@ -29,6 +28,7 @@ from workers.quota.ledger import Ledger
 from workers.quota.rounds import Rounds
 from workers.quota.weights import JobWeights
 from workers.rows.packing import Limits
+from workers.rows.sizes import measure
 
 
 class Dispatcher:

@@ -17,10 +17,11 @@ from schemas.results import WaitReason
 from workers.dispatch.breaker import OWN, Breaker, Failure
 from workers.dispatch.concurrency import START, Guard
 from workers.dispatch.retries import JITTER, Budget, hint
-from workers.dispatch.token_estimates import Estimator, Size
+from workers.dispatch.token_estimates import Estimator
 from workers.quota.allowance import Allowance
 from workers.quota.deference import Deference
 from workers.quota.pacing import Quota
+from workers.rows.sizes import Size
 
 SHORT = 2.0
 """Seconds: a 429 that asks for less is about a window that others share; it delays its row

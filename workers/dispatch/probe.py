@@ -14,8 +14,8 @@ from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from workers.dispatch.breaker import OWN
 from workers.dispatch.lane import Lane
-from workers.dispatch.token_estimates import measure
 from workers.ports import Endpoint
+from workers.rows.sizes import measure
 
 
 def smallest(task: Task) -> Mapping[str, Any] | None:

@@ -6,12 +6,8 @@ max_tokens, and gives nothing back (Azure OpenAI "Understanding rate limits"), s
 reserved; only the prompt's part, and an output without max_tokens, are corrected afterwards.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from schemas.deployments import Task
 from schemas.outcomes import Usage
+from workers.rows.sizes import Size
 
 FIRST_RATIO = 0.36
 """Tokens per UTF-8 byte before anything has been learned."""
@@ -21,47 +17,6 @@ characters unless told to, so ASCII under Phi-3's tokenizer cannot have fewer; u
 have twice as many under any. To refuse a row that fits is worse than a call in vain."""
 FIRST_OUTPUT = 256.0
 """Tokens of an answer without max_tokens before anything has been learned."""
-IMAGE = 800
-"""Tokens of one image; its bytes say nothing."""
-PER_MESSAGE = 4
-"""Tokens of the chat template around each message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What can be seen of a call: bytes of text, tokens that are certain, the output's limit.
-
-    `longest` is the bytes of text that the model has to read at a time: a call may hold several
-    prompts or inputs.
-    """
-
-    text: int
-    fixed: int = 0
-    output: int | None = None
-    longest: int = 0
-
-
-def measure(task: Task, body: Mapping[str, Any]) -> Size:
-    """The size of an OpenAI-shaped body."""
-    if task in {"image-embeddings", "embeddings"}:
-        text, images = _content(body.get("input"))
-        return Size(text, images * IMAGE, 0, _longest(body.get("input")))
-    output = body.get("max_completion_tokens") or body.get("max_tokens")
-    choices = max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1)
-    limit = _whole(output)
-    allowed = None if limit is None else limit * choices
-    if task == "completions":
-        text, _ = _content(body.get("prompt"))
-        return Size(text, 0, allowed, _longest(body.get("prompt")))
-    text = fixed = 0
-    messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        fixed += PER_MESSAGE
-        if isinstance(message, Mapping):
-            more, images = _content(message.get("content"))
-            text += more
-            fixed += images * IMAGE
-    return Size(text, fixed, allowed, text)
 
 
 class Estimator:
@@ -111,28 +66,3 @@ class Estimator:
         if size.output is None:
             self._output += pace * (usage.completion_tokens - self._output)
         return surplus
-
-
-def _content(content: Any) -> tuple[int, int]:
-    """UTF-8 bytes of text, and images, in a content, prompt or input of any allowed shape."""
-    if isinstance(content, str):
-        return (len(content) if content.isascii() else len(content.encode(errors="replace"))), 0
-    if isinstance(content, Mapping):
-        text, _ = _content(content.get("text"))
-        return text, int("image" in content or "image_url" in content)
-    if isinstance(content, Sequence) and not isinstance(content, bytes):
-        parts = [_content(part) for part in content]
-        return sum(text for text, _ in parts), sum(images for _, images in parts)
-    return 0, 0
-
-
-def _longest(content: Any) -> int:
-    """UTF-8 bytes of the longest of several prompts or inputs."""
-    several = isinstance(content, Sequence) and not isinstance(content, str | bytes)
-    return (
-        max((_content(each)[0] for each in content), default=0) if several else _content(content)[0]
-    )
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

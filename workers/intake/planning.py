@@ -12,11 +12,11 @@ from msgspec import Struct
 from schemas.deployments import Task
 from schemas.plans import LineError, PlannedShard
 from workers.intake.formats import HEAD_BYTES
-from workers.rows.answer_size import answer_bytes
 from workers.rows.dialects import told_apart
 from workers.rows.fast_path import read_usual
 from workers.rows.lines import BLANK, kept_bytes, line_content
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
+from workers.rows.sizes import SizeSample, answer_bytes
 
 MAX_ROWS = 200
 MAX_SHARDS = 40_000
@@ -173,6 +173,7 @@ class Scanner:
         self._line = 1
         self._start = 0
         self.head = b""
+        self.sizes = SizeSample()
 
     def feed(self, piece: bytes) -> Iterator[ScannedRow]:
         """The rows that end in this piece, each with its offset and length in the file."""
@@ -184,17 +185,21 @@ class Scanner:
             return
         rest = lines.pop()
         yield from self._end_line()
-        rules, longest = self._rules, self._rules.max_line_bytes
-        plain, number, start = rules.takes_usual, self._line, self._start
+        longest, due = self._rules.max_line_bytes, self.sizes.due
+        plain, number, start = self._rules.takes_usual, self._line, self._start
         for line in lines:
             length = len(line)
             # As `line_content`: the first line of a file never comes here.
             if content := line.strip(BLANK) if length <= longest else line:
-                if plain and length <= longest and (usual := read_usual(content)):
+                usual = None
+                if plain and number < due and length <= longest:
+                    usual = read_usual(content)
+                if usual:
                     row = Seen(number, usual.custom_id, "chat", usual.body.model, length)
                     yield start, length, row
                 else:
-                    yield start, length, seen(read_row(number, content, rules, start, length))
+                    yield start, length, self._read(number, content, start, length)
+                    due = self.sizes.due
             number += 1
             start += length + 1
         self._line, self._start = number, start
@@ -218,7 +223,13 @@ class Scanner:
         self._line += 1
         self._start += length + 1
         if content := line_content(line, number, self._rules.max_line_bytes):
-            yield start, length, seen(read_row(number, content, self._rules, start, length))
+            yield start, length, self._read(number, content, start, length)
+
+    def _read(self, number: int, content: bytes, start: int, length: int) -> Seen | Refusal:
+        row = read_row(number, content, self._rules, start, length)
+        if isinstance(row, Request) and number >= self.sizes.due:
+            self.sizes.add(number, row.task, row.model, row.body)
+        return seen(row)
 
 
 def seen(row: Request | Refusal) -> Seen | Refusal:

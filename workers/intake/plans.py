@@ -19,6 +19,7 @@ from workers.errors import (
     Unavailable,
 )
 from workers.intake import announcements
+from workers.intake.estimates import Estimates
 from workers.intake.planning import Survey
 from workers.intake.scanning import PIECE_BYTES, Planned, scan
 from workers.intake.verdicts import Preflight, judged
@@ -52,6 +53,7 @@ class Plans:
         self,
         store: JobStore,
         routes: Preflight,
+        estimates: Estimates,
         settings: Settings,
         *,
         clock: Callable[[], float],
@@ -60,6 +62,7 @@ class Plans:
         self._store = store
         self._blobs = store.blobs
         self._routes = routes
+        self._estimates = estimates
         self._settings = settings
         self._clock = clock
         self._rng = rng
@@ -136,6 +139,9 @@ class Plans:
         await self._store.create_duplicates(job.id, planned.duplicates)
         if reason is not None:
             await self._store.create_verdict(job.id, _verdict(reason))
+        else:
+            estimate = await self._estimates.of_job(job, planned)
+            await self._store.create_document(self._store.ref(job.id, "estimate.json"), estimate)
         await self._store.create_plan(job.id, planned.shards)
 
     def _forbidden(self, job: Job) -> Reason | None:

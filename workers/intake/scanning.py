@@ -2,17 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.plans import PlannedShard
 from workers.intake.formats import what_it_is
 from workers.intake.planning import DuplicateFinder, Planner, ScannedRow, Scanner, Seen, Survey
 from workers.ports import BlobRef, Blobs
 from workers.rows.reading import RowRules
+from workers.rows.sizes import MeanSize
 
 PIECE_BYTES: Final = 8 * 1024 * 1024
 _SLICE_BYTES: Final = 256 * 1024
@@ -24,12 +26,13 @@ class Planned:
 
     `foreign` says what the file is where it is no JSON Lines at all, and then nothing is planned.
     `duplicates` are the lines whose custom_id is not theirs alone, `repeated` the first of them
-    that gave it.
+    that gave it. `sizes` are what its requests have on average.
     """
 
     shards: list[PlannedShard]
     survey: Survey
     duplicates: list[int]
+    sizes: Mapping[tuple[Task, str | None], MeanSize] = field(default_factory=dict)
     repeated: Sequence[int] = ()
     foreign: str | None = None
 
@@ -87,7 +90,8 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
                 if isinstance(row, Seen):
                     finder.confirm(row.line, row.custom_id, named=row.named)
     lines = finder.duplicates
-    return Planned(_with_duplicates(shards, lines), survey, lines, finder.repeated)
+    marked = _with_duplicates(shards, lines)
+    return Planned(marked, survey, lines, scanner.sizes.means, finder.repeated)
 
 
 async def _scanned(

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Literal
 
+from schemas.estimates import JobEstimate
 from schemas.jobs import Job, JobState
 from schemas.results import (
     CodeCount,
@@ -147,7 +148,9 @@ class Finisher:
             codes = add_codes(codes, receipt.codes)
         errors = await self._commit(job, state, "errors", parts["errors"])
         output = await self._commit(job, state, "output", parts["output"])
+        estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
         manifest = self._manifest(job, state, output, errors, use=use, codes=codes)
+        manifest = manifest.model_copy(update={"estimate": estimate})
         await self._store.create_once(
             self._store.result(job, "manifest.json"),
             manifest.model_dump_json(indent=2).encode(),

@@ -11,7 +11,7 @@ from datetime import datetime
 from html import escape
 from typing import Any, Final
 
-from schemas.money import amount
+from schemas.money import amount, micros
 from schemas.results import Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
@@ -62,6 +62,7 @@ def report(manifest: Manifest) -> bytes:
         _section("Waits before calls", _waits(manifest.use)),
         _section("Calls and tokens", _calls(manifest.use)),
         _section("Cost", _cost(manifest)),
+        _section("Estimate against what it took", _estimate(manifest)),
         _section("Errors", _errors(manifest)),
         _section("Settings", _settings(manifest)),
     ]
@@ -292,6 +293,44 @@ def _cost(manifest: Manifest) -> str:
     heads = ("Deployment", "A million prompt tokens", "A million completion tokens")
     told = _table("What its calls cost", ("What", "Amount"), rows)
     return told + _table("Prices when the job was made", heads, prices)
+
+
+def _estimate(manifest: Manifest) -> str:
+    """What was reckoned before, and by how much that was wrong; not of what was ended early."""
+    told = manifest.estimate
+    if told is None:
+        return ""
+    ran, cost = _between(manifest.started, manifest.finished), told.cost
+    taken = manifest.cost.counted if manifest.cost else None
+    found: list[tuple[str, tuple[float, float] | None, float | None, Callable[[float], object]]] = [
+        ("Rows asked", (told.rows, told.rows), manifest.counts.asked, int),
+        ("Prompt tokens", told.prompt_tokens, manifest.tokens.prompt, int),
+        ("Completion tokens", told.completion_tokens, manifest.tokens.completion, int),
+        ("Time", told.seconds, ran, duration),
+        (
+            "Cost" if cost is None else f"Cost, {cost.currency}",
+            None if cost is None else (micros(cost.least), micros(cost.most)),
+            None if taken is None else micros(taken),
+            lambda each: amount(int(each)),
+        ),
+    ]
+    whole = manifest.state == "completed"
+    rows = [
+        (what, say(least), say(most), say(took), _off(least, most, took) if whole else None)
+        for what, between, took, say in found
+        if between is not None and took is not None
+        for least, most in (between,)
+    ]
+    heads = ("What", "At least", "At most", "It took", "Off")
+    return _table("Reckoned when the file was planned, before anything was asked", heads, rows)
+
+
+def _off(least: float, most: float, took: float) -> str:
+    """By how much a range was wrong."""
+    if least <= took <= most:
+        return "within"
+    bound, word = (least, "below the least") if took < least else (most, "above the most")
+    return f"{100.0 * abs(took - bound) / bound:.0f}% {word}" if bound else word
 
 
 def _errors(manifest: Manifest) -> str:

@@ -15,7 +15,7 @@ from schemas.health import DeploymentHealth
 from workers.errors import BlobChanged, BlobExists, BlobMissing, Unavailable, first_of
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.quota.ledger import quota_ref
-from workers.quota.shares import Book
+from workers.quota.shares import Book, part_of_one_more
 
 FRESH_SECONDS: Final = 30.0
 """Seconds for which a process's word counts: it is renewed every 10 s while there is work."""
@@ -63,6 +63,17 @@ class HealthBoard:
         book = Book.load(stored.data)
         held = [] if book is None else [h.share for h in book.holders.values() if h.expires > now]
         return (sum(held), min(book.requests, book.tokens)) if book and held else None
+
+    async def part(
+        self, deployment: str, weight: float, tenant: tuple[str, float], now: float
+    ) -> float:
+        """The part of a quota that falls to one more job of this weight; all of an idle one."""
+        try:
+            stored = await self._blobs.read(quota_ref(self._container, deployment))
+        except BlobMissing:
+            return 1.0
+        book = Book.load(stored.data)
+        return 1.0 if book is None else part_of_one_more(book.holders, weight, tenant, now)
 
     async def forget(self, deployment: str, now: float) -> None:
         """Remove the words of processes that have long ended."""

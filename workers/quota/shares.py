@@ -37,6 +37,7 @@ HEAVIER = 2.0
 """From how many times the weight of another a holder goes before it, and not only more often."""
 QUEUE = 4
 """How many of those who come next may take one free seat, whoever asks first."""
+_ONE_MORE = "one more"
 SEAT_RATE = 2.0
 """Requests per second below which a share is too thin to be dealt out."""
 
@@ -176,6 +177,16 @@ def job_parts(holders: Mapping[str, Holder], me: str) -> dict[str, float]:
     """What of each of its jobs falls to `me`, among those who have a share as `me` has."""
     part = parts(seated(holders) if holders[me].seated else holders)
     return {job: part[job] for job in holders[me].jobs}
+
+
+def part_of_one_more(
+    holders: Mapping[str, Holder], weight: float, tenant: tuple[str, float], now: float
+) -> float:
+    """The part of a quota that falls to one more job of a tenant, were all to ask for all of it."""
+    present = {name: held for name, held in holders.items() if held.expires > now and held.wants}
+    one = Holder(weight, 1.0, 0.0, now, inf, jobs={_ONE_MORE: weight}, tenants={_ONE_MORE: tenant})
+    weights = effective({**present, _ONE_MORE: one})
+    return weights[_ONE_MORE] / sum(weights.values())
 
 
 def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:

@@ -27,7 +27,6 @@ from workers.api.health import HealthApi
 from workers.api.jobs import Api
 from workers.api.links import ResultLinks
 from workers.api.openai.door import OpenAiDoor
-from workers.api.openai.estimating import QuotaEstimator
 from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.reporting import Reporter
@@ -119,8 +118,9 @@ def compose(
     history = History(store)
     transitions = Transitions(store, outbox, history, rng=rng, telemetry=telemetry)
     parts = (store, transitions, outbox)
+    board = HealthBoard(blobs, settings.state_container)
     entrance = Entrance.of(
-        *(*parts, dispatcher), telemetry=telemetry, settings=settings, clock=clock, rng=rng
+        *(*parts, dispatcher, board), telemetry=telemetry, settings=settings, clock=clock, rng=rng
     )
     index, doors, intake = entrance.index, entrance.doors, entrance.intake
     runner = Runner(
@@ -138,14 +138,12 @@ def compose(
         clock=clock,
     )
     sweeper = Sweeper(*parts, doors, clock=clock)
-    board = HealthBoard(blobs, settings.state_container)
     lanes, moved, ill = dispatcher.lanes, dispatcher.moved, background.failing
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved, failing=ill)
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
     actions = JobActions(store, transitions, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
-    estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
-    jobs = Jobs(store, index, doors, intake, actions, outbox, estimator)
+    jobs = Jobs(store, index, doors, intake, actions, outbox, entrance.estimates)
     api = _api(jobs, history, deployments, bus, transfers, settings=settings, clock=clock)
     openai = openai_door(jobs, files, transfers, tokens, settings, clock=clock, rng=rng)
     retention = Retention(files, store, clock=clock)
@@ -171,7 +169,7 @@ def _api(
         *(jobs.store, jobs.actions, jobs.index, history, jobs.doors),
         deployments=deployments,
         health=HealthApi(jobs.store, bus, deployments, clock=clock),
-        estimator=jobs.estimator,
+        estimates=jobs.estimates,
         links=ResultLinks(jobs.store, transfers, allowed=may_link, clock=clock),
         clock=clock,
     )

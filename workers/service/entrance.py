@@ -8,6 +8,8 @@ from typing import Self
 from workers.dispatch.dispatcher import Dispatcher
 from workers.intake.doors import Doors
 from workers.intake.drops import Drops
+from workers.intake.estimates import Estimates
+from workers.intake.estimating import QuotaEstimator
 from workers.intake.intake import Intake
 from workers.intake.nightly import Nightly
 from workers.intake.plans import Plans
@@ -17,7 +19,9 @@ from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports.telemetry import Telemetry
+from workers.quota.health import HealthBoard
 from workers.settings import Settings
+from workers.shards.calls import WEIGHT_OF_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Entrance:
     doors: Doors
     nightly: Nightly
     drops: Drops
+    estimates: Estimates
 
     @classmethod
     def of(
@@ -38,6 +43,7 @@ class Entrance:
         transitions: Transitions,
         outbox: Outbox,
         dispatcher: Dispatcher,
+        board: HealthBoard,
         *,
         telemetry: Telemetry,
         settings: Settings,
@@ -45,12 +51,14 @@ class Entrance:
         rng: random.Random,
     ) -> Self:
         """Make the parts over those that all share."""
+        estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
+        estimates = Estimates(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, clock)
         index = JobIndex(store)
         rejections = Rejections(index, outbox, settings.tenants, clock=clock)
         intake = Intake(
             *(store, transitions, outbox, index, rejections),
             telemetry=telemetry,
-            plans=Plans(store, dispatcher, settings, clock=clock, rng=rng),
+            plans=Plans(store, dispatcher, estimates, settings, clock=clock, rng=rng),
             settings=settings,
             clock=clock,
         )
@@ -61,4 +69,5 @@ class Entrance:
             clock=clock,
         )
         nightly = Nightly(store, doors, container=settings.nightly_container, clock=clock)
-        return cls(index, rejections, intake, doors, nightly, Drops(store, doors, clock=clock))
+        drops = Drops(store, doors, clock=clock)
+        return cls(index, rejections, intake, doors, nightly, drops, estimates)

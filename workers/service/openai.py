@@ -8,11 +8,11 @@ from workers.api.acting import JobActions
 from workers.api.openai.batches import BatchesApi
 from workers.api.openai.creating import BatchCreator
 from workers.api.openai.door import OpenAiDoor
-from workers.api.openai.estimating import QuotaEstimator
 from workers.api.openai.files import FilesApi
 from workers.api.openai.uploads import UploadsApi
 from workers.files.store import FileStore
 from workers.intake.doors import Doors
+from workers.intake.estimates import Estimates
 from workers.intake.intake import Intake
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
@@ -31,7 +31,7 @@ class Jobs:
     intake: Intake
     actions: JobActions
     outbox: Outbox
-    estimator: QuotaEstimator
+    estimates: Estimates
 
 
 def openai_door(
@@ -56,7 +56,7 @@ def openai_door(
     uploads = UploadsApi(files_api, files, transfers, clock=clock, rng=rng)
     return OpenAiDoor(
         *(files_api, uploads, batches),
-        estimator=jobs.estimator,
+        estimates=jobs.estimates,
         settings=settings,
         tokens=tokens,
         clock=clock,

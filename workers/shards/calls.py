@@ -21,9 +21,9 @@ from schemas.results import CallRecord
 from workers.dispatch.call import Answer, Call, Gate
 from workers.errors import HandBack
 from workers.rows import writing
-from workers.rows.answer_size import answer_bytes
 from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
 from workers.rows.reading import Request
+from workers.rows.sizes import answer_bytes
 from workers.rows.writing import RowResult
 from workers.shards.quarantine import Quarantine
 

@@ -12,7 +12,6 @@ from workers.api.guessing import Guesses, address_of, too_many
 from workers.api.http import AnyReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
 from workers.api.openai.batches import BatchesApi
-from workers.api.openai.estimating import QuotaEstimator
 from workers.api.openai.files import FilesApi
 from workers.api.openai.operations import (
     ActOnBatch,
@@ -43,6 +42,7 @@ from workers.api.openai.operations import (
     route,
 )
 from workers.api.openai.uploads import UploadsApi
+from workers.intake.estimates import Estimates
 from workers.ports import SignedTokens
 from workers.settings import Settings
 
@@ -61,7 +61,7 @@ class OpenAiDoor:
         uploads: UploadsApi,
         batches: BatchesApi,
         *,
-        estimator: QuotaEstimator,
+        estimates: Estimates,
         settings: Settings,
         tokens: SignedTokens | None,
         clock: Callable[[], float],
@@ -70,7 +70,7 @@ class OpenAiDoor:
         self._files = files
         self._uploads = uploads
         self._batches = batches
-        self._estimator = estimator
+        self._estimates = estimates
         self._settings = settings
         self._tokens = tokens
         self._clock = clock
@@ -114,13 +114,15 @@ class OpenAiDoor:
             return await self._on_uploads(caller, operation, call)
         if isinstance(operation, BatchOperation):
             return await self._on_batches(caller, operation, call)
-        return self._of_service(operation, call)
+        return await self._of_service(caller, operation, call)
 
-    def _of_service(self, operation: ServiceOperation, call: HttpCall) -> AnyReply:
+    async def _of_service(
+        self, caller: Caller, operation: ServiceOperation, call: HttpCall
+    ) -> AnyReply:
         settings = self._settings
         match operation:
             case CreateEstimate():
-                told = self._estimator.estimate(read_body(EstimateCreate, call))
+                told = await self._estimates.told(read_body(EstimateCreate, call), caller.tenant)
                 return JsonReply(200, told.model_dump(mode="json"))
             case ListModels():
                 return shapes.listed(shapes.models_of(settings.deployments, settings.routes))

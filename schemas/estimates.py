@@ -1,0 +1,38 @@
+"""What a job was reckoned to take before anything was asked, to be held against what it took."""
+
+from typing import NamedTuple
+
+from pydantic import Field
+
+from schemas.money import Amount
+from schemas.versions import SCHEMA_VERSION, Kept
+
+
+class TokenRange(NamedTuple):
+    """Tokens at least and at most."""
+
+    least: int
+    most: int
+
+
+class EstimatedCost(Kept):
+    """What a job costs at least and at most, at the prices that were pinned with it."""
+
+    currency: str
+    least: Amount
+    most: Amount
+
+
+class JobEstimate(Kept):
+    """`jobs/{job}/estimate.json`: made when the file was planned. Ranges are least and most."""
+
+    schema_version: int = SCHEMA_VERSION
+    rows: int = Field(description="that can be asked")
+    prompt_tokens: TokenRange
+    completion_tokens: TokenRange
+    seconds: tuple[float, float] | None = Field(
+        default=None,
+        description="from its start: by its quotas alone, and as they were shared then; null "
+        "where none bounds it",
+    )
+    cost: EstimatedCost | None = Field(default=None, description="null where a price is not known")

@@ -1,0 +1,143 @@
+"""What a job is reckoned to take when its file is planned, and as its quotas are shared then."""
+
+import json
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.deployments import Deployment, Task
+from schemas.estimates import JobEstimate
+from schemas.jobs import JobOptions
+from schemas.results import Manifest
+from tests.doubles.service import DEPLOYMENT, bench
+from tests.simulation.virtual_time import run
+from workers.intake.estimating import RATIO, QuotaEstimator, groups_of, job_estimate
+from workers.intake.planning import Scanner
+from workers.quota.shares import Holder, part_of_one_more
+from workers.rows.reading import RowRules
+from workers.rows.sizes import PER_MESSAGE, Size, measure
+
+QUOTA = DEPLOYMENT.model_copy(
+    update={"requests_per_minute": 60.0, "tokens_per_minute": 6000.0, "name": "phi"}
+)
+
+
+def chat(words: str, **more: Any) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": words}], **more}).encode() + b"\n"
+
+
+async def planned_and_ended(data: bytes, deployment: Deployment, **options: Any) -> Manifest:
+    async with bench(deployments=(deployment,)) as service:
+        ended = await service.run(data, options=options)
+        return Manifest.model_validate(ended.manifest)
+
+
+def test_the_estimate_of_a_job_stands_in_its_manifest() -> None:
+    data = chat("x" * 100) * 3 + b"no JSON\n"
+    manifest = run(lambda _: planned_and_ended(data, QUOTA, max_tokens=40))
+    told = manifest.estimate
+    assert told is not None
+    assert told.rows == 3
+    assert told.prompt_tokens == (3 * (20 + PER_MESSAGE), 3 * (50 + PER_MESSAGE))
+    assert told.completion_tokens == (3 * 8, 3 * 40)
+    assert told.cost is None, "no price is known"
+    assert told.seconds is not None
+    # Three requests at one a second; the most has what is lost and what comes beside it.
+    assert told.seconds[0] == 3.0
+    assert told.seconds[1] == pytest.approx(3 / 0.9 + 30, abs=0.1)
+
+
+def test_a_job_that_cannot_run_is_not_reckoned() -> None:
+    manifest = run(lambda _: planned_and_ended(b"no JSON\n", QUOTA))
+    assert manifest.state == "failed"
+    assert manifest.estimate is None
+
+
+def scanned(lines: list[bytes]) -> Scanner:
+    scanner = Scanner(RowRules.of(JobOptions(), max_line_bytes=10_000))
+    for _ in scanner.feed(b"".join(lines)):
+        pass
+    return scanner
+
+
+@given(st.integers(1, 4000), st.integers(0, 2**32))
+def test_few_rows_tell_of_all(count: int, seed: int) -> None:
+    rng = Random(seed)
+    words = ["x" * rng.randint(1, 300) for _ in range(count)]
+    made = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
+    body = [{"model": "m", "messages": [{"role": "user", "content": each}]} for each in words]
+    lines = [json.dumps({**made, "body": each}).encode() + b"\n" for each in body]
+    (mean,) = scanned(lines).sizes.means.values()
+    true = sum(measure("chat", each).text for each in body) / count
+    assert mean.text == pytest.approx(true, rel=0.15)
+    assert mean.fixed == PER_MESSAGE
+    assert mean.limited == 0.0
+    if count < 1000:
+        assert mean.text == pytest.approx(true), "all of a small file are measured"
+
+
+def test_of_a_large_file_few_rows_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = 0
+
+    def counted(task: Task, body: Mapping[str, Any]) -> Size:
+        nonlocal measured
+        measured += 1
+        return measure(task, body)
+
+    monkeypatch.setattr("workers.rows.sizes.measure", counted)
+    scanned([chat("hello", model="m")] * 100_000)
+    assert 1_000 < measured < 3_600
+
+
+def test_those_who_share_a_quota_have_it_later() -> None:
+    estimator = QuotaEstimator((QUOTA,), {}, {"chat": QUOTA.model})
+    sizes = scanned([chat("hello", model=QUOTA.model)] * 100).sizes.means
+    least, most = (groups_of(sizes, {("chat", QUOTA.model): 100}, end) for end in (0, 1))
+    alone = job_estimate(estimator, least, most, {})
+    shared = job_estimate(estimator, least, most, {QUOTA.name: 0.25})
+    assert alone.seconds is not None
+    assert shared.seconds is not None
+    assert shared.seconds[0] == alone.seconds[0]
+    assert shared.seconds[1] - 30 == pytest.approx(4 * (alone.seconds[1] - 30), rel=0.01)
+    assert isinstance(shared, JobEstimate)
+    assert RATIO[0] < RATIO[1]
+
+
+def holder(jobs: dict[str, float], expires: float = 10.0, tenant: str = "default") -> Holder:
+    tenants = {} if tenant == "default" else dict.fromkeys(jobs, (tenant, 1.0))
+    return Holder(sum(jobs.values()), 1.0, 0.5, 0.0, expires, jobs=jobs, tenants=tenants)
+
+
+DEFAULT = ("default", 1.0)
+
+
+def test_one_more_job_gets_its_part() -> None:
+    asking = {"a": holder({"one": 1.0}), "b": holder({"one": 1.0, "two": 2.0})}
+    assert part_of_one_more({}, 1.0, DEFAULT, 0.0) == 1.0
+    assert part_of_one_more(asking, 1.0, DEFAULT, 0.0) == pytest.approx(1 / 4)
+    assert part_of_one_more(asking, 1.0, DEFAULT, 11.0) == 1.0, "they have gone"
+    others = {"a": holder({"one": 1.0, "two": 1.0, "three": 1.0})}
+    assert part_of_one_more(others, 1.0, ("blue", 1.0), 0.0) == pytest.approx(1 / 2)
+
+
+def test_the_door_tells_how_quotas_are_shared_now() -> None:
+    group = {"task": "chat", "requests": 60, "prompt_tokens": 0.0, "answer_tokens": 0.0}
+
+    async def asked(_: Random) -> Any:
+        async with bench(deployments=(QUOTA,)) as service:
+            alone = await service.ask("POST", "/api/estimate", {"requests": [group]})
+            from workers.ports import BlobRef
+            from workers.quota.shares import Book
+
+            busy = Book({"a": holder({"one": 1.0, "two": 2.0}, expires=service.clock() + 60)})
+            await service.blobs.create(BlobRef("state", "quota/phi.json"), busy.dump())
+            shared = await service.ask("POST", "/api/estimate", {"requests": [group]})
+            return alone.body, shared.body
+
+    alone, shared = run(asked)
+    assert (alone["seconds"], alone["seconds_shared"]) == (60.0, 60.0)
+    assert (shared["seconds"], shared["seconds_shared"]) == (60.0, 240.0)

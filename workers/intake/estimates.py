@@ -1,0 +1,73 @@
+"""What a file is reckoned to take, by the quotas as they are shared now."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from schemas.estimates import JobEstimate
+from schemas.jobs import Job, Priority
+from schemas.openai import Estimate, EstimateCreate, EstimateGroup
+from schemas.tenants import Tenant
+from workers.errors import first_of
+from workers.intake.estimating import QuotaEstimator, groups_of, job_estimate
+from workers.intake.scanning import Planned
+
+_UNKNOWN: Final = Tenant()
+
+
+class Sharing(Protocol):
+    """What tells how the quotas are shared now."""
+
+    async def part(
+        self, deployment: str, weight: float, tenant: tuple[str, float], now: float
+    ) -> float:
+        """The part of a quota that would fall to one more job of this weight, above 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Makes estimates. Errors are those of storage. `weights` are those of jobs, by priority."""
+
+    estimator: QuotaEstimator
+    sharing: Sharing
+    tenants: Mapping[str, Tenant]
+    weights: Mapping[str, float]
+    clock: Callable[[], float]
+
+    async def told(self, asked: EstimateCreate, tenant: str) -> Estimate:
+        """What a file would take as a job of a tenant."""
+        groups = asked.requests
+        shares = await self._shares(groups, tenant, "normal")
+        told = self.estimator.told(groups)
+        shared = self.estimator.told(groups, shares).seconds
+        return told.model_copy(update={"seconds_shared": shared})
+
+    async def of_job(self, job: Job, planned: Planned) -> JobEstimate:
+        """What a job will take, of what a scan of its file has seen."""
+        asked = planned.survey.asked
+        least, most = (groups_of(planned.sizes, asked, end) for end in (0, 1))
+        shares = await self._shares(most, job.tenant, job.priority)
+        return job_estimate(self.estimator, least, most, shares)
+
+    async def _shares(
+        self, groups: Sequence[EstimateGroup], tenant: str, priority: Priority
+    ) -> Mapping[str, float]:
+        asked = {name for group in groups for name in self.estimator.serving(group)}
+        # What has no quota has no ledger either.
+        names = [
+            each.name
+            for each in self.estimator.deployments
+            if each.name in asked and (each.requests_per_minute or each.tokens_per_minute)
+        ]
+        of = (tenant, self.tenants.get(tenant, _UNKNOWN).weight)
+        now, weight = self.clock(), self.weights[priority]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    name: group.create_task(self.sharing.part(name, weight, of, now))
+                    for name in names
+                }
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        return {name: task.result() for name, task in tasks.items()}

@@ -1,0 +1,146 @@
+"""How large is a request, and how many bytes may its answer have?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from schemas.deployments import Task
+from workers.rows.packing import count_inputs
+
+IMAGE = 800
+"""Tokens of one image; its bytes say nothing."""
+PER_MESSAGE = 4
+"""Tokens of the chat template around each message."""
+# An embedding's number as JSON: -0.012345678901234567, and its comma.
+_NUMBER_BYTES = 22
+_BASE64_BYTES = 6
+# What is usual where the row does not say: text-embedding-ada-002 and 3-small.
+_DIMENSIONS = 1536
+_TOKEN_BYTES = 6
+_MOST_TOKENS = 16 * 1024
+_MEASURED = 500
+_MOST_KINDS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What can be seen of a call: bytes of text, tokens that are certain, the output's limit.
+
+    `longest` is the bytes of text that the model has to read at a time: a call may hold several
+    prompts or inputs.
+    """
+
+    text: int
+    fixed: int = 0
+    output: int | None = None
+    longest: int = 0
+
+
+def measure(task: Task, body: Mapping[str, Any]) -> Size:
+    """The size of an OpenAI-shaped body."""
+    if task in {"image-embeddings", "embeddings"}:
+        text, images = _content(body.get("input"))
+        return Size(text, images * IMAGE, 0, _longest(body.get("input")))
+    output = body.get("max_completion_tokens") or body.get("max_tokens")
+    choices = max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1)
+    limit = _whole(output)
+    allowed = None if limit is None else limit * choices
+    if task == "completions":
+        text, _ = _content(body.get("prompt"))
+        return Size(text, 0, allowed, _longest(body.get("prompt")))
+    text = fixed = 0
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        fixed += PER_MESSAGE
+        if isinstance(message, Mapping):
+            more, images = _content(message.get("content"))
+            text += more
+            fixed += images * IMAGE
+    return Size(text, fixed, allowed, text)
+
+
+class MeanSize(NamedTuple):
+    """What requests have on average: bytes of text, tokens that are certain, the output's limit.
+
+    `limited` is the part of them that has such a limit; the others' answers end where they do.
+    """
+
+    text: float
+    fixed: float
+    output: float
+    limited: float
+
+
+class SizeSample:
+    """The sizes of some of a file's requests: of the first 999, and from then on of ever fewer.
+
+    A file of ten million rows has 5,700 of them measured. Each stands for those up to the next.
+    `due` is the line from which on the next is to be measured.
+    """
+
+    def __init__(self) -> None:
+        self.due = 1
+        self._sums: dict[tuple[Task, str | None], list[float]] = {}
+
+    def add(self, line: int, task: Task, model: str | None, body: Mapping[str, Any]) -> None:
+        """Measure the request of a line."""
+        stands_for = max(1, line // _MEASURED)
+        self.due = line + stands_for
+        kind = (task, model)
+        if kind not in self._sums and len(self._sums) >= _MOST_KINDS:
+            return
+        size = measure(task, body)
+        limited = size.output is not None
+        sums = self._sums.setdefault(kind, [0.0] * 5)
+        for at, each in enumerate((1, size.text, size.fixed, size.output or 0, limited)):
+            sums[at] += stands_for * each
+
+    @property
+    def means(self) -> dict[tuple[Task, str | None], MeanSize]:
+        """By task and model."""
+        return {
+            kind: MeanSize(text / count, fixed / count, output / max(limited, 1.0), limited / count)
+            for kind, (count, text, fixed, output, limited) in self._sums.items()
+        }
+
+
+def answer_bytes(task: Task, body: Mapping[str, Any]) -> int:
+    """About how many; 0 for one answer in words, which no request makes large."""
+    if task in ("embeddings", "image-embeddings"):
+        inputs = count_inputs(body.get("input")) or 1
+        dimensions = body.get("dimensions") or _DIMENSIONS
+        each = _BASE64_BYTES if body.get("encoding_format") == "base64" else _NUMBER_BYTES
+        return inputs * dimensions * each if isinstance(dimensions, int) else 0
+    prompts = body.get("prompt")
+    choices = body.get("n")
+    answers = choices if isinstance(choices, int) else 1
+    if isinstance(prompts, list):
+        answers *= len(prompts)
+    most = body.get("max_tokens")
+    tokens = min(most, _MOST_TOKENS) if isinstance(most, int) else _MOST_TOKENS
+    return (answers - 1) * tokens * _TOKEN_BYTES if answers > 1 else 0
+
+
+def _content(content: Any) -> tuple[int, int]:
+    """UTF-8 bytes of text, and images, in a content, prompt or input of any allowed shape."""
+    if isinstance(content, str):
+        return (len(content) if content.isascii() else len(content.encode(errors="replace"))), 0
+    if isinstance(content, Mapping):
+        text, _ = _content(content.get("text"))
+        return text, int("image" in content or "image_url" in content)
+    if isinstance(content, Sequence) and not isinstance(content, bytes):
+        parts = [_content(part) for part in content]
+        return sum(text for text, _ in parts), sum(images for _, images in parts)
+    return 0, 0
+
+
+def _longest(content: Any) -> int:
+    """UTF-8 bytes of the longest of several prompts or inputs."""
+    several = isinstance(content, Sequence) and not isinstance(content, str | bytes)
+    return (
+        max((_content(each)[0] for each in content), default=0) if several else _content(content)[0]
+    )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
