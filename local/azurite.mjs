@@ -1,5 +1,5 @@
 // What is loaded into Azurite before its own code.
-import { createRequire } from "node:module";
+import Module, { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
 // Standard input is a pipe from the parent: it ends when the parent does. Unreferenced, so that it
@@ -7,6 +7,15 @@ import { pathToFileURL } from "node:url";
 const terminate = () => process.kill(process.pid, "SIGTERM");
 process.stdin.resume().on("end", () => setTimeout(terminate, Number(process.env.LINGER_MS)));
 process.stdin.unref();
+
+// Two thirds of what Azurite loads is for telemetry, which is off, and for databases instead of its
+// folder: without them it is up in less than half the time, in less than half the memory.
+delete process.env.AZURITE_DB;
+const unused = { applicationinsights: {}, sequelize: { Model: class {} } };
+const load = Module._load;
+Module._load = function (name, ...others) {
+  return Object.hasOwn(unused, name) ? unused[name] : load.call(this, name, ...others);
+};
 
 // A lease outlives a restart of Azure's storage. Azurite reads the times of its leases back as text,
 // which no date is earlier than, so that each of them has run out; and whoever renews a lease that

@@ -1,6 +1,8 @@
 """The starter of Azurite keeps its word: ports, restarts, and no child without its parent."""
 
+import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -47,6 +49,25 @@ async def test_a_start_that_fails_says_why(azurite: starter.Azurite) -> None:
     with pytest.raises(SettingsError, match="in use"):
         async with starter.azurite(port=azurite.port):
             pass
+
+
+async def test_it_loads_neither_telemetry_nor_databases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = tmp_path / "loaded"
+    (tmp_path / "tell.cjs").write_text(
+        f"""process.on("SIGTERM", () => {{
+          require("fs").writeFileSync({json.dumps(str(loaded))}, Object.keys(require.cache).join());
+          process.exit();
+        }});"""
+    )
+    monkeypatch.setenv("NODE_OPTIONS", f"--require={tmp_path / 'tell.cjs'}")
+    monkeypatch.setenv("AZURITE_DB", "mysql://nobody@127.0.0.1:1/nothing")
+    async with starter.azurite():
+        pass
+    packages = set(re.findall("node_modules/([^/]+)/", loaded.read_text()))
+    assert "express" in packages
+    assert packages.isdisjoint({"applicationinsights", "sequelize"})
 
 
 async def test_leases_outlive_a_restart_as_they_do_in_azure(tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ class Faults:
         self._script = [_Awaited(mishap, mishap.nth) for mishap in world.scenario.script]
         self._calls: Counter[tuple[str, str]] = Counter()
         self._menus: dict[tuple[Sequence[Fault], bool], list[tuple[float, Fault]]] = {}
+        self._outages = {
+            "bus": world.scenario.bus_out,
+            "storage": world.scenario.storage_out,
+            "endpoint": world.scenario.outages,
+        }
         self.mishaps: list[Mishap] = []
         self.struck: Counter[tuple[str, Fault]] = Counter()
         self.last_at = 0.0
@@ -142,11 +147,7 @@ class Faults:
     def out(self, process: Process, kind: str, name: str) -> bool:
         """Whether the service that a call goes to is out, for all or for this process."""
         now, service = self._world.now, service_of(kind)
-        spans = {
-            "bus": self._scenario.bus_out,
-            "storage": self._scenario.storage_out,
-            "endpoint": self._scenario.outages,
-        }[service]
+        spans = self._outages[service]
         if any(now in span for span in spans):
             return True
         if any(

@@ -137,7 +137,8 @@ class Process:
         """One call to a service, with all that can befall it; `twisted` are effects of faults."""
         world = self.world
         for _ in range(TRIES):
-            await self.alive()
+            if self.dead or self.frozen:
+                await self.alive()
             delay = world.latency()
             if delay:
                 await asyncio.sleep(delay)
@@ -166,6 +167,8 @@ class Process:
 
     async def _befall(self, blow: Blow, phase: str, kind: str, name: str) -> None:
         """What a fault does to the process and to the handler that calls."""
+        if blow is NOTHING and not self.dead and not self.frozen:
+            return
         if blow.fault is not None and (phase == "before" or blow.fault.endswith("after")):
             self.world.trace(self.name, kind, name, "meets", blow.fault)
         if blow.fault == f"kill {phase}":

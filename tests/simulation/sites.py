@@ -6,7 +6,7 @@ that without numbers, behind its kind: `create state/jobs/*/receipts/#`.
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from tests.doubles.faults import EFFECTS
@@ -128,11 +128,14 @@ _NUMBER = re.compile(r"[0-9]+")
 _OTHER_NAME = re.compile(r"\.[0-9]\.jsonl$")
 
 
+# A world asks for the same names again and again; many worlds have many of them.
+@lru_cache(maxsize=4096)
 def about(name: str) -> str:
     """What a call is about, by the name of what it touches."""
     return _UUID.sub("*", _JOB.sub("*", name))
 
 
+@lru_cache(maxsize=4096)
 def site(kind: str, what: str) -> str:
     """The place in the code that makes a call, as far as its kind and name tell."""
     if kind == "ask":
