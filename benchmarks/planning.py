@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def _row(number: int, question: str) -> dict[str, Any]:
 class Anywhere:
     """Routes on which every model is served."""
 
-    def cannot(self, task: Task, model: str) -> str | None:
+    def cannot(self, task: Task, model: str, among: Container[str] | None = None) -> str | None:
         return None
 
     async def preflight(self, task: Task, model: str) -> str | None:

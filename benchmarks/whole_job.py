@@ -17,7 +17,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from local.endpoint.profiles import ProfileName
 from local.following import events
 from local.stack import Stack, StackOptions, stack
-from schemas.jobs import JobStatus
+from schemas.status import JobStatus
 
 CONTAINER = "prompts"
 LOOK_EVERY = 1.0

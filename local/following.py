@@ -12,8 +12,8 @@ import aiohttp
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
 from local.hosts import Hosts
-from schemas.jobs import JobStatus
 from schemas.messages import StatusEvent
+from schemas.status import JobStatus
 
 TOPIC, SUBSCRIPTION = "job-status", "all"
 LAST_EVENTS = frozenset(

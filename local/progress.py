@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from schemas.jobs import JobStatus
+from schemas.status import JobStatus
 
 # A plain line comes at most so often, unless the state has changed. Seconds.
 PLAIN_EVERY = 2.0

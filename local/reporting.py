@@ -9,7 +9,7 @@ from rich.console import Console
 from local import results
 from local.following import Arrived
 from local.progress import describe
-from schemas.jobs import JobStatus
+from schemas.status import JobStatus
 
 ANSWERS_SHOWN = 2
 CODES_SHOWN = 10

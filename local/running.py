@@ -23,7 +23,8 @@ from local.reporting import GOES_ON, INTERRUPTED, exit_status, report, report_ev
 from local.runs import Record, Run, reopen, run_of
 from local.stack import PROJECT, Stack, StackOptions, failed, stack
 from local.usage import Parser, add_stack_arguments, simulator_of
-from schemas.jobs import TERMINAL, JobStatus, parse_options
+from schemas.jobs import TERMINAL, parse_options
+from schemas.status import JobStatus
 from workers.settings import read_settings
 
 CONTAINER = "prompts"

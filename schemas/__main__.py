@@ -8,10 +8,11 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from schemas.deployments import Deployment
-from schemas.jobs import JobOptions, JobStatus
+from schemas.jobs import JobOptions
 from schemas.messages import JobRequest, JobsMessage, ShardMessage, StatusEvent, WebhookMessage
 from schemas.requests import InputRow
 from schemas.results import ErrorRow, Manifest, OutputRow
+from schemas.status import JobStatus
 from schemas.webhooks import WebhookEvent
 
 FOLDER: Final = Path(__file__).parent.parent / "docs/schemas"

@@ -2,18 +2,13 @@
 
 import difflib
 import re
+from operator import not_
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from schemas.money import Cost, PinnedPrice
+from schemas.budgets import JobBudget
+from schemas.money import CapAmount, PinnedPrice
 from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import CodeCount, Counts, Tokens, Use, WaitReason
 from schemas.tenants import DEFAULT_TENANT, TenantName
@@ -120,6 +115,23 @@ class JobOptions(BaseModel):
         exclude_if=lambda chosen: chosen is None,
         description="seconds after the job's end in which its results are deleted",
     )
+    max_cost: CapAmount | None = Field(
+        default=None,
+        exclude_if=lambda chosen: chosen is None,
+        description="that the job's calls may cost, in the currency of the deployments' prices; "
+        "every row that generates needs max_tokens",
+    )
+    max_total_tokens: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
+        default=None,
+        exclude_if=lambda chosen: chosen is None,
+        description="that the job's calls may have, of prompts and answers together; every row "
+        "that generates needs max_tokens",
+    )
+    on_budget: Literal["stop", "pause"] = Field(
+        default="stop",
+        exclude_if=lambda chosen: chosen == "stop",
+        description="rows for which a cap leaves no room end as budget_exceeded, or the job pauses",
+    )
     priority: Priority | None = Field(
         default=None, description="normal, but low for files of the nightly container"
     )
@@ -140,6 +152,11 @@ class JobOptions(BaseModel):
     parameters: dict[str, JsonValue] = Field(
         default_factory=dict, description="defaults for parameters that have no option of their own"
     )
+
+    @property
+    def capped(self) -> bool:
+        """Whether there is a most that the job may spend."""
+        return self.max_cost is not None or self.max_total_tokens is not None
 
     @field_validator("completion_window")
     @classmethod
@@ -242,6 +259,11 @@ class Job(Kept):
     )
 
     @property
+    def askable(self) -> frozenset[str] | None:
+        """The deployments that may be asked: those whose price is pinned, where cost is capped."""
+        return None if self.options.max_cost is None else frozenset(self.prices)
+
+    @property
     def input(self) -> str:
         """The file, as users are told of it."""
         return f"{self.container}/{self.name}"
@@ -255,7 +277,7 @@ class Job(Kept):
 class Waiting(Kept):
     """What a job waits for. Times are seconds since the epoch."""
 
-    reason: WaitReason | Literal["latency"] | Word
+    reason: WaitReason | Literal["latency", "budget"] | Word
     deployment: str | None = None
     message: str | None = Field(default=None, description="of an outage: what is to be mended")
     since: float
@@ -298,6 +320,11 @@ class JobState(Kept):
     sampled: float | None = Field(default=None, description="when the last sample was taken")
     least_seconds: float | None = Field(default=None, description="that the quotas need for it")
     waiting: Waiting | None = None
+    budget: JobBudget | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="of a capped job: what it has spent and may spend",
+    )
 
     @property
     def running_rows(self) -> int:
@@ -317,73 +344,3 @@ class JobState(Kept):
         if self.ending:
             return _SHOWN_ENDING[self.ending]
         return "paused" if self.paused else self.state
-
-
-class AtRisk(Kept):
-    """A job that will not be through before its completion window ends, at the pace it has."""
-
-    late_seconds: float = Field(description="by which its last row would come too late")
-    needed_rate: float = Field(description="rows per second from now on that would be in time")
-    needed_quota: float | None = Field(
-        default=None,
-        description="the part of the quotas that this takes; above 1 they do not suffice for it "
-        "alone: raise them, or give the job more time",
-    )
-
-
-class JobStatus(Kept):
-    """What the service tells of a job: the data of every event, and `GET /api/jobs/{id}`.
-
-    Times are ISO 8601 UTC. What was rejected has no job, but a name of its own.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    job: str | None = Field(default=None, description="the job's id; absent in a rejection")
-    rejection: str | None = Field(
-        default=None, description="what a rejection is called: GET /api/jobs/{rejection} tells it"
-    )
-    tenant: TenantName | None = None
-    state: ShownState | Word | None = None
-    input: str | None = Field(default=None, description="container/name")
-    door: Door | Word | None = Field(default=None, description="how the job came")
-    priority: Priority | Word | None = None
-    counts: Counts | None = Field(default=None, description="absent before the file is read")
-    running: int | None = Field(
-        default=None, description="rows done in shards that are not, beside those in counts"
-    )
-    codes: dict[str, CodeCount] | None = Field(
-        default=None, description="rows in error so far, by code, with the first line of each"
-    )
-    tokens: Tokens | None = None
-    use: dict[str, Use] | None = Field(
-        default=None, description="calls of the shards that are done, by deployment"
-    )
-    cost: Cost | None = Field(
-        default=None, description="of the shards that are done; absent where no price is known"
-    )
-    rate: float | None = Field(default=None, description="rows per second")
-    seconds_left: float | None = Field(
-        default=None, description="until the last row, at that rate; 0 at the end"
-    )
-    basis: Literal["measured", "quota"] | Word | None = Field(
-        default=None, description="of both: measured over the last minute, or allowed by quotas"
-    )
-    at_risk: AtRisk | None = Field(
-        default=None, description="while it would not be through before its window ends"
-    )
-    waiting: dict[str, str] | None = Field(
-        default=None, description="reason, deployment, message, since and until, while it waits"
-    )
-    results: str | None = Field(default=None, description="container/folder of the results")
-    reason: Reason | None = Field(default=None, description="why it failed or was rejected")
-    created: str | None = None
-    started: str | None = Field(default=None, description="when its plan stood")
-    expires: str | None = Field(default=None, description="when its completion window ends")
-    ended: str | None = None
-    message_id: str | None = Field(default=None, description="MessageId of the asking message")
-    correlation_id: str | None = Field(
-        default=None, description="CorrelationId of the asking message"
-    )
-    metadata: dict[str, str] = Field(
-        default_factory=dict, description="the asking message's properties and the job's metadata"
-    )

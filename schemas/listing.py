@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.jobs import Asked, Door, Job, JobStatus, Reason
+from schemas.jobs import Asked, Door, Job, Reason
+from schemas.status import JobStatus
 from schemas.tenants import DEFAULT_TENANT, TenantName
 from schemas.versions import SCHEMA_VERSION, Kept, Word
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from schemas.jobs import Asked, Door, Job, JobStatus
+from schemas.jobs import Asked, Door, Job
+from schemas.status import JobStatus
 from schemas.tenants import DEFAULT_TENANT, TenantName
 from schemas.versions import SCHEMA_VERSION, Kept, Word
 

@@ -1,8 +1,9 @@
 """What calls cost. Inside, money is whole millionths of a currency's unit; no float touches it."""
 
-from typing import Annotated, Final, Self
+from decimal import Decimal
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.versions import Kept
 
@@ -10,6 +11,29 @@ MILLION: Final = 1_000_000
 
 Amount = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,6})?$")]
 """An amount of money as it is written: digits, and up to six behind a point."""
+
+
+MOST_CAP: Final = MILLION
+"""The largest amount that a cap may be: beyond it a sum in the state would not fit 64 bits."""
+
+
+def _capped(given: Any) -> Any:
+    """A cap as it is written, of a text or a number in JSON."""
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        raise ValueError("an amount of money, as 12.50")
+    try:
+        value = Decimal(str(given))
+    except ArithmeticError:
+        raise ValueError("an amount of money, as 12.50") from None
+    if not value.is_finite() or not 0 < value <= MOST_CAP or value != round(value, 6):
+        raise ValueError(f"more than 0, at most {MOST_CAP:,}, with six digits behind the point")
+    return f"{value:f}"
+
+
+CapAmount = Annotated[
+    Amount, BeforeValidator(_capped, json_schema_input_type=Amount | Annotated[float, Field(gt=0)])
+]
+"""The most that something may cost: an amount, or a number."""
 
 
 def micros(amount: str) -> int:

@@ -1,10 +1,12 @@
 """What a job leaves behind: output rows, error rows, receipts, the manifest."""
 
 from dataclasses import dataclass
+from operator import not_
 from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from schemas.budgets import BudgetStatus, Spend
 from schemas.estimates import JobEstimate
 from schemas.money import Cost, PinnedPrice
 from schemas.outcomes import OutcomeKind
@@ -180,6 +182,11 @@ class Receipt(Kept):
     errors: Part | None = None
     codes: dict[str, CodeCount] = Field(default_factory=dict)
     use: dict[str, DeploymentUse] = Field(default_factory=dict)
+    spent: Spend | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="of a capped job: the most that all attempts at the shard may have spent",
+    )
 
 
 class ManifestPart(Kept):
@@ -231,6 +238,11 @@ class Manifest(Kept):
         default_factory=dict, description="of a million tokens in millionths, when it was made"
     )
     cost: Cost | None = Field(default=None, description="null where no price is known")
+    budget: BudgetStatus | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="of a capped job: its cap, and what is spent of it",
+    )
     output: ManifestFile
     errors: ManifestFile
 

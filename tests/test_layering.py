@@ -59,6 +59,7 @@ DECIDES = (
     "workers.jobs.advice",
     "workers.jobs.report",
     "workers.jobs.costs",
+    "workers.jobs.budget",
     "workers.intake.formats",
     "workers.intake.planning",
     "workers.intake.estimating",
@@ -79,10 +80,10 @@ DECIDES = (
 )
 # What a decision may use: nothing that reads a clock, an environment, a file or a socket.
 _PURE = """
-__future__ abc array base64 binascii bisect collections collections.abc dataclasses datetime difflib
-enum functools hashlib heapq html hmac ipaddress itertools json math operator re statistics struct
-types typing urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema random
-python_multipart.exceptions python_multipart.multipart
+__future__ abc array base64 binascii bisect collections collections.abc dataclasses datetime decimal
+difflib enum functools hashlib heapq html hmac ipaddress itertools json math operator re statistics
+struct types typing urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema
+random python_multipart.exceptions python_multipart.multipart
 """
 PURE = frozenset(_PURE.split())
 IMPURE_CALLS = frozenset({"now", "utcnow", "today", "open", "print", "input", "uuid4", "sleep"})

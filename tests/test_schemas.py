@@ -8,10 +8,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from schemas import __main__ as export
-from schemas.jobs import JobOptions, JobStatus, parse_options, window_seconds
+from schemas.jobs import JobOptions, parse_options, window_seconds
 from schemas.messages import JOBS_MESSAGE, JobRequest, StatusEvent
 from schemas.requests import InputRow, deeper_than
 from schemas.results import ErrorRow, Manifest, OutputRow
+from schemas.status import JobStatus
 from tests.doubles.service import MODEL, bench
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -156,6 +157,9 @@ def test_all_options_are_accepted_together() -> None:
         "on_invalid": "fail",
         "priority": "high",
         "metadata": {"team": "blue"},
+        "max_cost": "12.50",
+        "max_total_tokens": 100_000,
+        "on_budget": "pause",
         "max_tokens": 5,
         "temperature": 0,
         "top_p": 0.5,

@@ -9,6 +9,7 @@ WorkerError
 ├── Unreadable         a stored document is not what this service writes
 ├── NewerVersion       a document or message of a version that this one cannot read
 ├── Unavailable        a service could not be reached; the effect is unknown
+├── BudgetSpent        a cap leaves no room for a call
 └── HandBack           the rest of a shard has to wait: not an error of anybody's
 """
 
@@ -101,6 +102,10 @@ class HandBack(WorkerError):
         self.attempts: tuple[CallRecord, ...] = ()
         self.said: str | None = None
         super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
+
+
+class BudgetSpent(WorkerError):
+    """A cap leaves no room for what a call may cost."""
 
 
 class Draining(WorkerError):

@@ -1,6 +1,6 @@
 """Jobs over HTTP, over the in-memory doubles."""
 
-from schemas.jobs import JobStatus
+from schemas.status import JobStatus
 from tests.doubles.service import bench
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'

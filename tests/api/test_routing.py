@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import function_app
-from schemas.jobs import JobStatus, ShownState
+from schemas.jobs import ShownState
 from schemas.listing import IndexEntry
+from schemas.status import JobStatus
 from workers.api.http import HttpCall, HttpRefusal
 from workers.api.routing import Act, CreateJob, ListJobs, ReadJob, route
 

@@ -11,8 +11,8 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from local import results
 from phi3batch.verifying import verify
-from schemas.jobs import JobStatus
 from schemas.results import Manifest
+from schemas.status import JobStatus
 
 
 @dataclass(frozen=True, slots=True)

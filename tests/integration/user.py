@@ -18,8 +18,8 @@ from azure.storage.blob.aio import BlobServiceClient
 from local.dropping import metadata_for
 from local.endpoint.answers import LABEL
 from local.following import LAST_EVENTS
-from schemas.jobs import JobStatus
 from schemas.messages import StatusEvent
+from schemas.status import JobStatus
 from tests.integration.processes import POLL_SECONDS, Processes, until
 from tests.integration.results import Results, download
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.deployments import Deployment, parse_deployments
-from schemas.jobs import JobStatus
 from schemas.money import Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
 from schemas.results import Use
+from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from workers.api.costs import month_of
 from workers.jobs.costs import cost_of, summed

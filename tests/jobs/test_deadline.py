@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.jobs import AtRisk, Job, JobOptions, JobState, Waiting
+from schemas.jobs import Job, JobOptions, JobState, Waiting
 from schemas.results import Counts
+from schemas.status import AtRisk
 from tests.jobs.test_pace import running
 from workers.jobs import events, pace
 from workers.jobs.lifecycle import end

@@ -14,11 +14,11 @@ from pydantic import BaseModel
 import schemas.files
 import schemas.health
 import schemas.history
-import schemas.jobs
 import schemas.listing
 import schemas.messages
 import schemas.plans
 import schemas.results
+import schemas.status
 import schemas.walks
 from tests.golden import releases, shapes
 
@@ -87,7 +87,7 @@ def test_changelog_names_every_change_of_what_is_stored() -> None:
 
 
 def test_every_document_message_and_event_has_a_golden_file() -> None:
-    models = {*shapes.SHAPED.values(), schemas.jobs.JobStatus}  # the status is an event's data
+    models = {*shapes.SHAPED.values(), schemas.status.JobStatus}  # the status is an event's data
     assert [model.__name__ for model in STORED if model not in models] == [], WHAT_TO_DO
     events = {Path(name).stem for name in releases.files(NOW) if name.startswith("events/")}
     assert events == set(get_args(schemas.messages.EventType)), WHAT_TO_DO

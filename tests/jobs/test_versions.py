@@ -121,7 +121,7 @@ def test_the_ledger_keeps_what_a_later_version_says_of_other_holders() -> None:
         (JobState, "state.json", {"ending": "capped"}),
         (JobState, "state.json", {"state": "archived"}),
         (Job, "job.json", {"priority": "urgent"}),
-        (Job, "job.json", {"options": {"max_cost": 5}}),
+        (Job, "job.json", {"options": {"max_watts": 5}}),
         (Job, "job.json", {"schema_version": NEWEST_VERSION + 1}),
     ],
 )

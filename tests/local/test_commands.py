@@ -16,8 +16,8 @@ from local.dropping import MAX_METADATA, metadata_for
 from local.progress import describe
 from local.staying import PORTS
 from phi3batch.verifying import verify
-from schemas.jobs import JobStatus
 from schemas.results import Counts, Manifest, Tokens
+from schemas.status import JobStatus
 from workers.intake.announcements import metadata_options
 
 SAMPLE = str(Path(__file__).parents[2] / "samples" / "every-dialect.jsonl")

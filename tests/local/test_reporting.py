@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from local.reporting import exit_status, report
-from schemas.jobs import JobStatus, Reason
+from schemas.jobs import Reason
 from schemas.results import Counts
+from schemas.status import JobStatus
 
 from .test_run import UNLIMITED, run
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from local import running
 from local.azurite import Azurite
 from local.runs import Record, Run, reopen
-from schemas.jobs import JobStatus
+from schemas.status import JobStatus
 from tests.local.test_commands import write_results
 from workers.settings import Settings
 

@@ -14,10 +14,11 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from schemas.jobs import Ending, Job, JobState, JobStatus, Reason
+from schemas.jobs import Ending, Job, JobState, Reason
 from schemas.listing import Done
 from schemas.messages import Announcement, ShardMessage
 from schemas.results import Receipt
+from schemas.status import JobStatus
 from tests.simulation import lies
 from tests.simulation.checker import check
 from tests.simulation.scenario import Doing, Mishap, Scenario, Span, version

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from schemas.jobs import JobStatus
 from schemas.listing import created_of, index_name
 from schemas.money import CostSum
+from schemas.status import JobStatus
 from workers.api.http import JsonReply
 from workers.api.routing import ReadCosts
 from workers.errors import NewerVersion, first_of

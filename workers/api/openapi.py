@@ -10,11 +10,11 @@ from pydantic.json_schema import models_json_schema
 from schemas import openai
 from schemas.health import DeploymentStatus, ServiceHealth
 from schemas.history import ErrorCount, Sample
-from schemas.jobs import JobStatus
 from schemas.listing import ResultLink
 from schemas.messages import JobRequest
 from schemas.money import CostSum
 from schemas.results import Manifest
+from schemas.status import JobStatus
 from schemas.webhooks import WebhookEvent, WebhookType
 from workers.api import routing
 from workers.api.matching import Operation, Route

@@ -3,7 +3,7 @@ count against its row?
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from schemas.results import CallRecord, WaitReason
 from workers.dispatch.breaker import VOUCHED, Failure
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.retries import ATTEMPTS
+from workers.dispatch.spending import Pledge, Purse
 from workers.errors import HandBack
 from workers.ports.telemetry import Trail
 from workers.quota.weights import TENANT
@@ -48,13 +49,15 @@ class Waiter:
 
     `since` is when the call began to wait for this try, `waited_for` what stood against it first.
     `retried` says that the call has been tried before. `resting` says why and where the call waits
-    by itself; it is None while the call waits for a lane.
+    by itself; it is None while the call waits for a lane. `pledge` is what was set aside for the
+    try of a capped job's call.
     """
 
     __slots__ = (
         "_future",
         "gate",
         "job",
+        "pledge",
         "resting",
         "retried",
         "since",
@@ -70,6 +73,7 @@ class Waiter:
         self.gate = gate
         self.since = since
         self.retried = False
+        self.pledge: Pledge | None = None
         self.waited_for: WaitReason | None = None
         self.resting: tuple[WaitReason, str] | None = None
         # HandBack as a result, not an exception: nobody may be left to fetch it.
@@ -117,6 +121,7 @@ class Gate:
     `deadline` is the shard's soft deadline: a wait beyond it hands the call back. `urgency` is how
     many times the weight of its priority the shard's job has, for the sake of its own deadline.
     `tenant` is whose the job is, and what that one weighs. `trail` is told of the calls.
+    `purse` is asked before each call of a capped job, which asks deployments `among` these alone.
     """
 
     def __init__(self, until: float, deadline: float) -> None:
@@ -129,6 +134,8 @@ class Gate:
         self.hear: dict[Callable[[], None], None] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.trail = Trail()
+        self.purse: Purse | None = None
+        self.among: Container[str] | None = None
 
     def prolong(self, until: float) -> None:
         """Admit calls up to another time; who waits hears of a later one."""
@@ -223,3 +230,17 @@ def too_large(lanes: Sequence[Lane]) -> Outcome:
         f"{', '.join(lane.name for lane in lanes)} may be asked for in one request and minute: "
         "shorten the prompt or lower max_tokens",
     )
+
+
+OVER_BUDGET = Outcome(
+    kind="bad_request",
+    code="budget_exceeded",
+    message="not asked: the job's cap leaves no room for the most that the call can cost; lower "
+    "max_tokens, or drop the row again with a cap of its own",
+)
+
+
+def unpriced(model: str) -> Outcome:
+    """The outcome of a call that only deployments without a pinned price could answer."""
+    message = f"no deployment of {model!r} had a price when the job was made, and max_cost caps it"
+    return Outcome(kind="bad_request", code="no_price", message=message)

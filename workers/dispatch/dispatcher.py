@@ -6,21 +6,31 @@ let through.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from random import Random
 
 from schemas.deployments import Deployment, Task
 from schemas.jobs import Waiting
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
-from workers.dispatch.call import Answer, Call, Gate, Tries, Waiter, too_large
+from workers.dispatch.call import (
+    OVER_BUDGET,
+    Answer,
+    Call,
+    Gate,
+    Tries,
+    Waiter,
+    too_large,
+    unpriced,
+)
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.probe import probe
 from workers.dispatch.readings import reading
 from workers.dispatch.retries import Budget, Step, backoff, step
 from workers.dispatch.routing import Routing
+from workers.dispatch.spending import Pledge
 from workers.dispatch.waiting import Group, Pool, Turns
-from workers.errors import HandBack
+from workers.errors import BudgetSpent, HandBack
 from workers.ports import Endpoint
 from workers.ports.telemetry import DeploymentReading
 from workers.quota.allowance import DAY
@@ -29,6 +39,9 @@ from workers.quota.rounds import Rounds
 from workers.quota.weights import JobWeights
 from workers.rows.packing import Limits
 from workers.rows.sizes import measure
+
+UNSTORED_DELAY = 5.0
+"""Seconds after which a call is tried again whose cost could not be set aside in storage."""
 
 
 class Dispatcher:
@@ -76,9 +89,9 @@ class Dispatcher:
         now = asyncio.get_running_loop().time()
         return [reading(lane, self._queued(lane.name), now) for lane in self.lanes()]
 
-    def cannot(self, task: Task, model: str) -> str | None:
+    def cannot(self, task: Task, model: str, among: Container[str] | None = None) -> str | None:
         """Why no deployment can do this, as a message for the row; None if one can."""
-        return self._routing.cannot(task, model)
+        return self._routing.cannot(task, model, among)
 
     def pack_limits(self, task: Task, model: str) -> Limits:
         """What a packed call may hold, whichever deployment gets it."""
@@ -127,6 +140,10 @@ class Dispatcher:
         lanes = self._able(call.task, call.model)
         if not lanes:
             return self._unserved(call)
+        if gate.among is not None:
+            lanes = tuple(lane for lane in lanes if lane.name in gate.among)
+            if not lanes:
+                return Answer(unpriced(call.model), ())
         size = measure(call.task, call.body)
         # Some deployments may be too small: only where all seem to be is the service asked.
         fitting = tuple(lane for lane in lanes if lane.suits(job, size)) or tuple(
@@ -151,6 +168,8 @@ class Dispatcher:
         tries = Tries(row, sum(attempt.counted for attempt in call.earlier))
         try:
             outcome = await self._last(call, group, waiter, tries)
+        except BudgetSpent:
+            outcome = OVER_BUDGET
         except HandBack as wait:
             wait.attempts = tries.attempts
             wait.said = self._said(wait.deployment) if wait.reason == "outage" else None
@@ -164,7 +183,7 @@ class Dispatcher:
         budget: Budget | None = None
         while True:
             try:
-                lane, ticket = await self._turns.admitted(group, waiter)
+                lane, ticket = await self._let_through(call, group, waiter)
                 outcome, what, rest = await self._try(lane, ticket, call, waiter, tries)
             except BaseException:
                 if budget is not None:
@@ -195,6 +214,37 @@ class Dispatcher:
                 budget = lane.budget
                 budget.spend()
 
+    async def _let_through(self, call: Call, group: Group, waiter: Waiter) -> tuple[Lane, Ticket]:
+        """Wait until a call may be made: for its turn, and in a capped job for room before that."""
+        purse = waiter.gate.purse
+        if purse is None:
+            return await self._turns.admitted(group, waiter)
+        names = [lane.name for lane in group.lanes]
+        while True:
+            waiter.pledge = pledge = await purse.pledge(call.task, call.body, names)
+            try:
+                lane, ticket = await self._turns.admitted(group, waiter)
+                if await self._secured(pledge, lane, ticket, waiter.gate):
+                    return lane, ticket
+            except BaseException:
+                pledge.drop()
+                raise
+
+    async def _secured(self, pledge: Pledge, lane: Lane, ticket: Ticket, gate: Gate) -> bool:
+        """Whether a call that was let through may be made, once what it may cost is durable."""
+        may = False
+        try:
+            if not await pledge.secure():
+                raise HandBack("storage", UNSTORED_DELAY)
+            now = asyncio.get_running_loop().time()
+            may = gate.closed is None and now < gate.until
+        finally:
+            if not may:
+                pledge.drop()
+                lane.abandon(ticket, asyncio.get_running_loop().time())
+                self._turns.pump(lane)
+        return may
+
     async def _try(
         self, lane: Lane, ticket: Ticket, call: Call, waiter: Waiter, tries: Tries
     ) -> tuple[Outcome, Step, float]:
@@ -209,6 +259,8 @@ class Dispatcher:
             del asked[ticket]
             if not asked:
                 self._in_flight.pop(waiter.job, None)
+            if waiter.pledge is not None:
+                waiter.pledge.settle(lane.name, outcome)
             if outcome is None:
                 lane.abandon(ticket, loop.time())
                 self._turns.pump(lane)
@@ -225,7 +277,7 @@ class Dispatcher:
         self._turns.pump(lane)
         allowed = waiter.gate.closed is None and now < waiter.gate.until
         if verdict.failure is not None and allowed and lane.doubts(verdict.failure, now):
-            probed = await probe(lane, self._endpoints[lane.name], call.task)
+            probed = await probe(lane, self._endpoints[lane.name], call.task, waiter.gate)
             if probed is not None:
                 tries.probed(probed)
                 self._turns.pump(lane)

@@ -13,7 +13,9 @@ from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from workers.dispatch.breaker import OWN
+from workers.dispatch.call import Gate
 from workers.dispatch.lane import Lane
+from workers.dispatch.spending import Pledge
 from workers.ports import Endpoint
 from workers.rows.sizes import measure
 
@@ -31,7 +33,7 @@ def smallest(task: Task) -> Mapping[str, Any] | None:
             return None
 
 
-async def probe(lane: Lane, endpoint: Endpoint, task: Task) -> CallRecord | None:
+async def probe(lane: Lane, endpoint: Endpoint, task: Task, gate: Gate) -> CallRecord | None:
     """Ask a deployment for one token, within its quota, and let its lane learn from the answer.
 
     Gives the call as it is recorded; None where no call can be made now.
@@ -40,13 +42,22 @@ async def probe(lane: Lane, endpoint: Endpoint, task: Task) -> CallRecord | None
     if body is None:
         return None
     clock, size = asyncio.get_running_loop().time, measure(task, body)
+    pledge = None
+    if gate.purse is not None:
+        pledge = gate.purse.spare(task, body, [lane.name])
+        if pledge is None or not await _may(pledge, gate):
+            return None
     ticket = lane.probe(lane.tokens(OWN, size), clock())
     if ticket is None:
+        if pledge is not None:
+            pledge.drop()
         return None
     outcome: Outcome | None = None
     try:
         outcome = await endpoint.ask(task, body)
     finally:
+        if pledge is not None:
+            pledge.settle(lane.name, outcome)
         # A refusal of the request tells of the request, and nothing of rows or deployment.
         if outcome is None or outcome.kind in ("bad_request", "content_filter"):
             lane.abandon(ticket, clock())
@@ -62,3 +73,16 @@ async def probe(lane: Lane, endpoint: Endpoint, task: Task) -> CallRecord | None
         tokens=outcome.usage.total_tokens if outcome.usage is not None else 0,
         billed=outcome.billed,
     )
+
+
+async def _may(pledge: Pledge, gate: Gate) -> bool:
+    """Whether the call may be made, once what it may cost is durable."""
+    may = False
+    try:
+        secured = await pledge.secure()
+        now = asyncio.get_running_loop().time()
+        may = secured and gate.closed is None and now < gate.until
+    finally:
+        if not may:
+            pledge.drop()
+    return may

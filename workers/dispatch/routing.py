@@ -1,7 +1,7 @@
 """Which deployments could answer a call?"""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from schemas.deployments import Deployment, Task
 from workers.ports import Endpoint, EndpointInfo
@@ -45,13 +45,19 @@ class Routing:
                 self._able[task, model] = known
         return known
 
-    def cannot(self, task: Task, model: str) -> str | None:
-        """Why no deployment can do this, as a message for the row; None if one can."""
+    def cannot(self, task: Task, model: str, among: Container[str] | None = None) -> str | None:
+        """Why no deployment can do this, as a message for the row; None if one can.
+
+        Where only those `among` names may be asked, the others cannot.
+        """
         names = self.names.get(model)
         if names is None:
             known = ", ".join(sorted(self.names)) or "none"
             return f"no deployment serves the model {model!r}; known are: {known}"
-        if self._serving(task, model):
+        serving = self._serving(task, model)
+        if among is not None and serving and not any(name in among for name in serving):
+            return f"no deployment of {model!r} has a price, and the job's cost is capped"
+        if serving:
             return None
         able = sorted({each for name in names for each in self._tasks[name]})
         return f"the deployments of {model!r} do not do {task}; they do: {', '.join(able)}"

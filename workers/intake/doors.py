@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable
 
-from schemas.jobs import Asked, Door, Job, JobStatus
+from schemas.jobs import Asked, Door, Job
 from schemas.messages import Announcement, JobRequest
+from schemas.status import JobStatus
 from workers.errors import BlobMissing, InputError, Unavailable
 from workers.intake import announcements
 from workers.intake.intake import Intake

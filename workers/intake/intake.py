@@ -5,15 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from schemas.deployments import prices_of
-from schemas.jobs import (
-    Job,
-    JobOptions,
-    JobState,
-    Priority,
-    Reason,
-    parse_options,
-    window_seconds,
-)
+from schemas.jobs import Job, JobOptions, JobState, Priority, Reason, parse_options, window_seconds
 from schemas.messages import Announcement, Expire
 from schemas.versions import version_of
 from workers.errors import BlobMissing, InputError

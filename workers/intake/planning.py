@@ -15,7 +15,7 @@ from workers.intake.formats import HEAD_BYTES
 from workers.rows.dialects import told_apart
 from workers.rows.fast_path import read_usual
 from workers.rows.lines import BLANK, kept_bytes, line_content
-from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
+from workers.rows.reading import MAX_BYTES, UNBOUNDED, Refusal, Request, RowRules, read_row
 from workers.rows.sizes import SizeSample, answer_bytes
 
 MAX_ROWS = 200
@@ -38,11 +38,13 @@ class Survey:
     """What a scan has seen of the rows: refusals, and how many ask which model for which task.
 
     `wrong` are the first refusals, `first` the first lines that ask for a model's task.
-    `strangers` are rows that are no JSON objects.
+    `strangers` are rows that are no JSON objects, `unbounded` the first row of a capped job whose
+    answer has no limit.
     """
 
     invalid: int = 0
     wrong: list[LineError] = field(default_factory=list)
+    unbounded: LineError | None = None
     strangers: int = 0
     is_foreign: bool = False
     asked: dict[tuple[Task, str | None], int] = field(default_factory=dict)
@@ -53,8 +55,9 @@ class Survey:
         if isinstance(row, Refusal):
             self.invalid += 1
             if len(self.wrong) < MOST_WRONG:
-                # Without the row itself, which may be megabytes.
-                self.wrong.append(LineError(code=row.code, message=row.message, line=row.line))
+                self.wrong.append(_told(row))
+            if row.code == UNBOUNDED and self.unbounded is None:
+                self.unbounded = _told(row)
             if not row.is_object:
                 self.strangers += 1
                 self.is_foreign |= self.strangers == JUDGED_ROWS and self._all_strangers
@@ -74,6 +77,11 @@ class Survey:
     @property
     def _all_strangers(self) -> bool:
         return self.strangers == self.invalid and not self.asked
+
+
+def _told(refusal: Refusal) -> LineError:
+    # Without the row itself, which may be megabytes.
+    return LineError(code=refusal.code, message=refusal.message, line=refusal.line)
 
 
 class DuplicateFinder:

@@ -1,5 +1,6 @@
 """Can a job be run, though its file can be read? What rows and deployments say before it begins."""
 
+from collections.abc import Container
 from typing import Protocol
 
 from schemas.deployments import Task
@@ -14,8 +15,8 @@ from workers.rows.writing import DUPLICATE
 class Preflight(Protocol):
     """What intake asks of the dispatcher before a job is planned."""
 
-    def cannot(self, task: Task, model: str) -> str | None:
-        """Why no deployment serves a model's task; None where one does."""
+    def cannot(self, task: Task, model: str, among: Container[str] | None = None) -> str | None:
+        """Why no deployment (of those `among` names) serves a model's task; None where one does."""
 
     async def preflight(self, task: Task, model: str) -> str | None:
         """Why the deployments themselves say that they cannot; None where one can."""
@@ -26,6 +27,8 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
     if planned.foreign is not None:
         return Reason(code="not_jsonl", message=f"{planned.foreign}, and drop it again")
     asked = planned.survey.asked
+    if (uncappable := _uncappable(job, planned, routes)) is not None:
+        return uncappable
     if job.options.on_invalid == "fail" and (wrong := _wrong(job, planned, routes)):
         message = f"on_invalid is fail, and {_told(wrong[0])}"
         return Verdict(code="invalid_rows", message=message, lines=tuple(wrong))
@@ -34,6 +37,23 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
     refused = [await _unserved(task, model, routes) for task, model in asked]
     if all(refused):
         return Reason(code="no_deployment", message="; ".join(dict.fromkeys(filter(None, refused))))
+    return None
+
+
+def _uncappable(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
+    """Why nothing would bound what the job's calls may cost; None where something does."""
+    if (row := planned.survey.unbounded) is not None:
+        message = f"{job.input}, {row.message}"
+        return Verdict(code=row.code, message=message, lines=(row,))
+    if job.askable is None:
+        return None
+    for (task, model), line in planned.survey.first.items():
+        if model is None or routes.cannot(task, model) is not None:
+            continue
+        if routes.cannot(task, model, job.askable) is not None:
+            message = f"line {line}: max_cost needs a price of input and output in DEPLOYMENTS"
+            wrong = LineError(code="no_price", message=f"{message} for {model!r}", line=line)
+            return Verdict(code=wrong.code, message=f"{job.input}, {wrong.message}", lines=(wrong,))
     return None
 
 

@@ -3,9 +3,11 @@
 import hashlib
 from datetime import UTC, datetime
 
-from schemas.jobs import Asked, Job, JobState, JobStatus, Reason
+from schemas.jobs import Asked, Job, JobState, Reason
 from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
+from schemas.status import JobStatus
+from workers.jobs import budget
 from workers.jobs.costs import cost_of
 from workers.jobs.pace import at_risk, pace, seconds_left
 
@@ -47,6 +49,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "codes": state.codes,
             "use": state.use,
             "cost": cost_of(state.use, job.prices, state.counts.succeeded) if job.prices else None,
+            "budget": None if state.budget is None else budget.status(state.budget),
             "running": None if state.terminal else state.running_rows,
             "rate": None if going is None else round(going.rate, 3),
             "basis": None if going is None else going.basis,

@@ -19,7 +19,7 @@ from schemas.results import (
 )
 from schemas.versions import RELEASE
 from workers.errors import BlobExists, StorageError, Unavailable, WorkerError, first_of
-from workers.jobs import lifecycle
+from workers.jobs import budget, lifecycle
 from workers.jobs.costs import cost_of
 from workers.jobs.events import iso
 from workers.jobs.report import report
@@ -253,9 +253,7 @@ class Finisher:
         return Manifest(
             job=job.id,
             state=state.ending or "completed",
-            reason=None
-            if state.reason is None
-            else {"code": state.reason.code, "message": state.reason.message},
+            reason=state.reason and {"code": state.reason.code, "message": state.reason.message},
             input={
                 "container": job.container,
                 "name": job.name,
@@ -275,6 +273,7 @@ class Finisher:
             use=use,
             prices=job.prices,
             cost=cost_of(use, job.prices) if job.prices else None,
+            budget=None if state.budget is None else budget.status(state.budget),
             output=output,
             errors=errors,
         )

@@ -6,14 +6,16 @@ delivered again, or an earlier swap met a conflict that may have been its own su
 The rules are those of docs/protocol.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
+from schemas.budgets import JobBudget
 from schemas.history import Sample
 from schemas.jobs import Ending, Job, JobState, Reason, Waiting
 from schemas.messages import EventType
 from schemas.results import Counts, Receipt, Use
+from workers.jobs import budget
 from workers.jobs.pace import done_before, marked, report_due, sample, sample_due
 from workers.rows.writing import add_codes, add_totals, added_use
 
@@ -38,6 +40,8 @@ class Change:
     told: bool = True
     sample: Sample | None = None
 
+
+Becomes = Callable[[JobBudget], JobBudget]
 
 NOTHING = Change()
 UNTOLD = Change(told=False)
@@ -101,6 +105,7 @@ def begin(
         least_seconds=least_seconds,
         marks=((now, 0),),
         sampled=now,
+        budget=budget.budget_of(job.options, job.prices),
     )
     filled, sends = _filled(started)
     return Change(filled, sends, _nothing_left(filled))
@@ -138,6 +143,7 @@ def advance(
         marks=marked(state, out, counts.asked, now, before),
         waiting=None,
         nudges=0,
+        budget=state.budget and budget.count(state.budget, receipt),
     )
     filled, sends = _filled(counted)
     return _sampled(Change(filled, sends, _nothing_left(filled)), now, receipt)
@@ -164,6 +170,14 @@ def report(
     )
     marks = marked(state, sum(fresh.values()), done, now, before)
     return _sampled(Change(_moved(state, running=running, marks=marks)), now)
+
+
+def spend(state: JobState, shard: int, becomes: Becomes) -> Change:
+    """What an attempt at a shard that is out may spend, or has spent, becomes another."""
+    if state.budget is None or shard not in state.out:
+        return UNTOLD
+    after = becomes(state.budget)
+    return UNTOLD if after is state.budget else Change(_moved(state, budget=after))
 
 
 def end(
@@ -196,11 +210,13 @@ def end(
     return Change(ended, ended.out, _nothing_left(ended))
 
 
-def pause(state: JobState | None) -> Change:
-    """Pause a job; shards that are out come back by themselves."""
+def pause(state: JobState | None, waiting: Waiting | None = None) -> Change:
+    """Pause a job; shards that are out come back by themselves. `waiting` says why, if not asked
+    for.
+    """
     if state is None or state.state != "in_progress" or state.ending or state.paused:
         return NOTHING
-    return Change(_moved(state, paused=True, waiting=None))
+    return Change(_moved(state, paused=True, waiting=waiting))
 
 
 def resume(state: JobState | None, *, repeated: bool = False) -> Change:
@@ -209,7 +225,7 @@ def resume(state: JobState | None, *, repeated: bool = False) -> Change:
         return NOTHING
     if not state.paused:
         return Change(None, state.out if repeated else ())
-    resumed = _moved(state, paused=False, gen=state.gen + 1)
+    resumed = _moved(state, paused=False, gen=state.gen + 1, waiting=None)
     return Change(resumed, resumed.out, _nothing_left(resumed))
 
 

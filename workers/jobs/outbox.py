@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from schemas.jobs import Asked, Job, JobState, JobStatus
+from schemas.jobs import Asked, Job, JobState
 from schemas.listing import Rejection
 from schemas.messages import (
     Announcement,
@@ -19,6 +19,7 @@ from schemas.messages import (
     StatusEvent,
     WebhookMessage,
 )
+from schemas.status import JobStatus
 from workers.jobs import events
 from workers.ports import REPEATED, TRACES, Bus, OutMessage, Received
 

@@ -15,9 +15,10 @@ from typing import Final, Literal
 
 from schemas.deployments import Deployment
 from schemas.history import Sample
-from schemas.jobs import AtRisk, Job, JobState
+from schemas.jobs import Job, JobState
 from schemas.results import Receipt
 from schemas.sketches import Sketch, merged, quantiles
+from schemas.status import AtRisk
 
 Marks = tuple[tuple[float, int], ...]
 """(time, rows done that were asked), oldest first."""

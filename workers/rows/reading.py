@@ -22,12 +22,18 @@ from workers.rows.dialects import (
     task_and_body,
 )
 from workers.rows.lines import BLANK, MAX_ADDED_BYTES
+from workers.rows.most_tokens import most_tokens
 from workers.rows.templating import Template
 
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of a shard, as lines and as requests; what is longer stands alone in one."""
 _LOST = "\ufffd".encode()
 NO_MODEL = "the row names no model, nor does the job: set the option model"
+UNBOUNDED = "max_tokens_missing"
+_UNBOUNDED = (
+    "max_cost and max_total_tokens need max_tokens in every row that generates: "
+    "give it here, or as an option for all"
+)
 _NO_DIALECT = (
     "none of url and body, messages, prompt, input, input_data: "
     "the job needs the option template to make a request of it"
@@ -107,12 +113,13 @@ class RowRules:
     template: Template | None
     alters: bool
     added_bytes: int
+    capped: bool
 
     @property
     def takes_usual(self) -> bool:
         """Whether a batch row of a chat is asked as it stands."""
         plain = not self.alters and (self.template is None or not self._for_all)
-        return plain and self.task in (None, "chat")
+        return plain and self.task in (None, "chat") and not self.capped
 
     @property
     def task(self) -> Task | None:
@@ -144,7 +151,8 @@ class RowRules:
         alters = any(defaults.values()) or options.system_prompt is not None
         added = len(orjson.dumps([defaults, options.system_prompt])) if alters else 0
         models = default_models or {}
-        return cls(options, max_line_bytes, models, defaults, template, alters, added)
+        capped = options.max_cost is not None or options.max_total_tokens is not None
+        return cls(options, max_line_bytes, models, defaults, template, alters, added, capped)
 
 
 def rules_of(job: Job, default_models: Mapping[Task, str]) -> RowRules:
@@ -288,6 +296,8 @@ def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules)
     if not (task == "chat" and plain_chat(body)):
         _refuse_deep(made, data)
         check_body(task, body)
+    if rules.capped and most_tokens(task, body) is None:
+        raise WrongRow(UNBOUNDED, _UNBOUNDED)
     size += rules.added_bytes
     named = reading.custom_id is not None
     return Request(line, reading.custom_id or str(line), task, model, body, size, named)

@@ -345,6 +345,8 @@ class JournalLine(msgspec.Struct):
     spent: int | None = None
     begin: int | None = None
     group: tuple[int, ...] | None = None
+    lot: tuple[int, int] | None = None
+    used: tuple[int, int] | None = None
     end: bool = False
 
 

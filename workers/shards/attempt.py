@@ -11,6 +11,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
 
+from schemas.budgets import NOTHING_SPENT
 from schemas.jobs import Ending, Job, Reason
 from schemas.plans import PlannedShard
 from schemas.results import CallRecord, Receipt
@@ -32,6 +33,7 @@ from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult
 from workers.shards.input import Row
 from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
+from workers.shards.purse import ShardPurse
 from workers.shards.spool import Spool
 from workers.shards.suspicion import Suspicion
 
@@ -140,6 +142,10 @@ class Attempt:
         """Rows in this attempt's journal or earlier ones; None before those have been read."""
         self.found = 0
         """Rows in the journals of earlier attempts."""
+        self.capped = False
+        self.charged = NOTHING_SPENT
+        """The most that the calls of earlier attempts may have cost, where the job is capped."""
+        self.purse: ShardPurse | None = None
         self.receipt: Receipt | None = None
         self.ended = asyncio.Event()
         self._durable_at: float | None = None
@@ -170,6 +176,8 @@ class Attempt:
         trail.counts = self.receipt.counts if self.receipt else None
         trail.end = "done" if self.receipt else self.gate.closed or "handed_back"
         self.results.close()
+        if self.purse is not None:
+            self.purse.close()
         self._closing = asyncio.create_task(self._close(), name="end of an attempt")
         self._closing.add_done_callback(self._closed)
         cancelled = isinstance(error, asyncio.CancelledError)
@@ -190,6 +198,7 @@ class Attempt:
         if past.suspicion.died:
             self.gate.trail.crashed = earlier[-1]
         self.spent.update(past.spent)
+        self.charged = past.charged
 
     @property
     def journal(self) -> Journal:

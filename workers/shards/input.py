@@ -1,6 +1,7 @@
 """What a shard's rows are: its piece of the input, read as the plan has it."""
 
 import dataclasses
+from collections.abc import Container
 from typing import Protocol
 
 from schemas.deployments import Task
@@ -19,8 +20,8 @@ Row = Request | Refusal
 class Routes(Protocol):
     """What reading rows asks of the dispatcher."""
 
-    def cannot(self, task: Task, model: str) -> str | None:
-        """Why no deployment serves a model's task; None where one does."""
+    def cannot(self, task: Task, model: str, among: Container[str] | None = None) -> str | None:
+        """Why no deployment (of those `among` names) serves a model's task; None where one does."""
 
 
 async def read_rows(
@@ -51,7 +52,8 @@ async def read_rows(
         _told_apart(row, job, taken=times > 1) if (times := duplicates[row.line]) else row
         for row in read
     ]
-    return [_vetted(row, routes) for row in apart]
+    among = None if job.options.max_cost is None else job.askable
+    return [_vetted(row, routes, among) for row in apart]
 
 
 def _told_apart(row: Row, job: Job, *, taken: bool) -> Row:
@@ -70,12 +72,12 @@ def _told_apart(row: Row, job: Job, *, taken: bool) -> Row:
     return dataclasses.replace(refusal, custom_id=row.custom_id)
 
 
-def _vetted(row: Row, routes: Routes) -> Row:
+def _vetted(row: Row, routes: Routes, among: Container[str] | None) -> Row:
     if isinstance(row, Refusal):
         return row
     if row.model is None:
         return _refusal(row, "no_model", NO_MODEL)
-    cannot = routes.cannot(row.task, row.model)
+    cannot = routes.cannot(row.task, row.model, among)
     return row if cannot is None else _refusal(row, "unknown_model", cannot)
 
 

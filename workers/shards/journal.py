@@ -2,8 +2,8 @@
 
 One append blob an attempt, `jobs/{job}/journal/{shard}/{attempt}`; its lines are a header (written
 with the first of the others), results, calls spent on rows that have to wait, in suspect mode a
-mark for each group of rows that is begun (`begin` for a row alone), and an `end` mark. A journal
-without end mark is a crash.
+mark for each group of rows that is begun (`begin` for a row alone), of a capped job what the calls
+may cost (`lot`) and did (`used`), and an `end` mark. A journal without end mark is a crash.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 import orjson
 
+from schemas.budgets import NOTHING_SPENT, Spend, total
 from schemas.results import CallRecord
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION
 from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
@@ -89,6 +90,15 @@ class Journal:
         mark = {"begin": rows[0]} if len(rows) == 1 else {"group": rows}
         await self._write(orjson.dumps(mark, option=orjson.OPT_APPEND_NEWLINE))
 
+    async def lot(self, level: Spend) -> None:
+        """Say, before calls are made within it, what all of the attempt's may cost; flushes too."""
+        self._tells = True
+        await self._write(orjson.dumps({"lot": [*level]}, option=orjson.OPT_APPEND_NEWLINE))
+
+    def used(self, spent: Spend) -> None:
+        """Keep, for the last write, what was spent of the lot."""
+        self.add(orjson.dumps({"used": [*spent]}, option=orjson.OPT_APPEND_NEWLINE))
+
     async def end(self) -> None:
         """Say that this attempt did not crash; flushes too.
 
@@ -147,21 +157,43 @@ class Past:
 
     suspicion: Suspicion
     spent: dict[int, tuple[CallRecord, ...]]
+    charged: Spend
+
+
+@dataclass(slots=True)
+class _Lot:
+    """What the calls of one attempt may have cost: all of its lot, unless it says what they did."""
+
+    level: Spend = NOTHING_SPENT
+    used: Spend | None = None
+
+    def note(self, line: JournalLine) -> None:
+        """Take up a line. One may come late, and none makes a lot smaller."""
+        if line.lot is not None:
+            self.level = self.level.most(Spend(*line.lot))
+        if line.used is not None:
+            self.used = Spend(*line.used)
 
 
 async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spool) -> Past:
     """Read a shard's earlier journals, oldest first, into `results`."""
     traces: dict[str, Trace] = {}
     spent: dict[int, tuple[CallRecord, ...]] = {}
+    lots: dict[str, _Lot] = {}
     for info in journals:
         name = info.ref.name.rsplit("/", 1)[-1]
-        trace = traces.setdefault(_attempt_of(name), Trace())
+        attempt = _attempt_of(name)
+        trace = traces.setdefault(attempt, Trace())
         try:
             async for line in _lines(blobs, info):
                 _note(line, trace, spent, results)
+                if line.lot is not None or line.used is not None:
+                    lots.setdefault(attempt, _Lot()).note(line)
         except BlobMissing:
             trace.ended = True  # a late one ended just now and had nothing to say
-    return Past(Suspicion(list(traces.values())), spent)
+    costs = [lot.level if lot.used is None else lot.used for lot in lots.values()]
+    charged = total(costs) if costs else NOTHING_SPENT
+    return Past(Suspicion(list(traces.values())), spent, charged)
 
 
 def _attempt_of(name: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, cast, get_args
+from typing import Final, Protocol, get_args
 
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
@@ -33,6 +33,7 @@ from workers.settings import Settings
 from workers.shards.attempt import Attempt, Lease
 from workers.shards.calls import Dispatch, NumberedRow, Room, ShardCalls
 from workers.shards.input import Routes, read_rows
+from workers.shards.purse import ShardPurse
 from workers.shards.quarantine import Quarantine
 from workers.shards.spool import write_receipt
 
@@ -137,6 +138,7 @@ class Runner:
             self._store, job, message.shard, lease, rng=self._rng, unended=self._unended
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
+        attempt.capped = held.state.budget is not None
         if tenant := self._settings.tenants.get(job.tenant):
             attempt.gate.tenant = job.tenant, tenant.weight
         with self._telemetry.attempt(
@@ -201,6 +203,8 @@ class Runner:
         if self._draining:
             raise Draining
         left = attempt.left() if attempt.ending is None else []
+        if attempt.capped:
+            await self._open_purse(attempt, left)
         if left:
             interval = self._settings.journal_seconds
             asked = self._ask(attempt, left, asking)
@@ -211,8 +215,24 @@ class Runner:
             return None
         await attempt.journal.flush()
         return await write_receipt(
-            self._store, attempt.job, attempt.shard, attempt.lease.attempt, attempt.results
+            self._store,
+            attempt.job,
+            attempt.shard,
+            attempt.lease.attempt,
+            attempt.results,
+            spent=None if attempt.purse is None else attempt.purse.spent,
         )
+
+    async def _open_purse(self, attempt: Attempt, left: Sequence[NumberedRow]) -> None:
+        """Let an attempt of a capped job ask as much as the cap leaves room for."""
+        gate = attempt.gate
+        purse = ShardPurse(
+            *(attempt.job, attempt.shard, gate, attempt.journal, self._transitions),
+            clock=self._clock,
+        )
+        await purse.open(attempt.lease.attempt, attempt.charged, [row for _, row in left])
+        attempt.purse = gate.purse = purse
+        gate.among = attempt.job.askable
 
     async def _read(self, attempt: Attempt) -> None:
         rules = rules_of(attempt.job, self._settings.default_models)
@@ -296,6 +316,8 @@ class Runner:
 
     async def _hand_back(self, attempt: Attempt, message: ShardMessage, asking: ShardCalls) -> None:
         """Put the rest of the shard back on the queue; what is done is journaled."""
+        if attempt.purse is not None:
+            await attempt.purse.give_back()
         if attempt.gate.closed == "paused":
             return  # resuming sends every shard that is out
         # A row that needs no more than a turn must not wait for one that needs tomorrow's quota.
@@ -353,10 +375,10 @@ def read_shard_message(body: bytes) -> ShardMessage:
 
 def _waiting(wait: HandBack, now: float) -> Waiting | None:
     """What a job is to be told of a wait; None for a reason that is the worker's own."""
-    if wait.reason not in get_args(WaitReason):
+    if wait.reason not in (*get_args(WaitReason), "budget"):
         return None
     return Waiting(
-        reason=cast("WaitReason", wait.reason),
+        reason=wait.reason,
         deployment=wait.deployment,
         message=wait.said,
         since=now,

@@ -9,6 +9,7 @@ from itertools import accumulate
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
+from schemas.budgets import Spend
 from schemas.jobs import Job
 from schemas.results import Part, Receipt
 from workers.jobs.store import JobStore
@@ -120,7 +121,13 @@ class _Lines(io.RawIOBase):
 
 
 async def write_receipt(
-    store: JobStore, job: Job, shard: int, attempt: str, results: Spool
+    store: JobStore,
+    job: Job,
+    shard: int,
+    attempt: str,
+    results: Spool,
+    *,
+    spent: Spend | None = None,
 ) -> Receipt:
     """Write output and errors, in input order; gives the receipt that stands, whoever wrote it."""
 
@@ -148,5 +155,6 @@ async def write_receipt(
         errors=await part("errors", [each.row for each in found if each.kind != "succeeded"]),
         codes=sums.codes,
         use=sums.use,
+        spent=spent,
     )
     return await store.create_receipt(job.id, receipt)

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from schemas.deployments import Deployment
 from schemas.files import FileRecord, UploadRecord
-from schemas.jobs import TERMINAL, Job, JobState, JobStatus, Reason
+from schemas.jobs import TERMINAL, Job, JobState, Reason
 from schemas.openai import (
     Batch,
     BatchErrors,
@@ -23,6 +23,7 @@ from schemas.openai import (
 )
 from schemas.plans import LineError
 from schemas.results import ManifestFile
+from schemas.status import JobStatus
 from workers.api.http import JsonReply
 from workers.files.names import ResultPart, batch_id, file_id, input_id, result_id, upload_id
 

@@ -1,0 +1,93 @@
+"""Caps: what a job may spend, what it has spent, and what those who are asking may spend of it."""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.money import Amount
+from schemas.versions import Kept
+
+
+class Spend(NamedTuple):
+    """Tokens, and what they cost in millionths of a millionth of the currency's unit.
+
+    A price is millionths for a million tokens, so each token costs a whole number of these.
+    """
+
+    tokens: int = 0
+    cost: int = 0
+
+    def plus(self, other: Self) -> "Spend":
+        """Both together."""
+        return Spend(self.tokens + other.tokens, self.cost + other.cost)
+
+    def minus(self, other: Self) -> "Spend":
+        """What is left; never less than nothing."""
+        return Spend(max(0, self.tokens - other.tokens), max(0, self.cost - other.cost))
+
+    def most(self, other: Self) -> "Spend":
+        """The larger one of each kind."""
+        return Spend(max(self.tokens, other.tokens), max(self.cost, other.cost))
+
+    def least(self, other: Self) -> "Spend":
+        """The smaller one of each kind."""
+        return Spend(min(self.tokens, other.tokens), min(self.cost, other.cost))
+
+    def within(self, limit: Self) -> bool:
+        """Whether neither kind is above a limit."""
+        return self.tokens <= limit.tokens and self.cost <= limit.cost
+
+
+NOTHING_SPENT = Spend()
+
+
+def total(spends: Iterable[Spend]) -> Spend:
+    """All together."""
+    summed = NOTHING_SPENT
+    for each in spends:
+        summed = summed.plus(each)
+    return summed
+
+
+class Allotment(Kept):
+    """What the attempts at one shard have spent and may spend, until its receipt is counted."""
+
+    shard: int
+    attempt: str = Field(description="the only one that may spend what is open")
+    spent: Spend = Field(description="at most, by those before it")
+    open: Spend = Field(description="that it may spend")
+
+    @property
+    def whole(self) -> Spend:
+        """What counts against the cap."""
+        return self.spent.plus(self.open)
+
+
+class JobBudget(Kept):
+    """A capped job's: `spent` and all of `allotted` together are never above the cap."""
+
+    max_tokens: int | None = None
+    max_cost: int | None = Field(
+        default=None, description="in millionths of a millionth of the currency's unit"
+    )
+    currency: str | None = None
+    spent: Spend = Field(default=NOTHING_SPENT, description="at most, by shards that are done")
+    allotted: tuple[Allotment, ...] = ()
+
+
+class BudgetStatus(BaseModel):
+    """A job's cap, what is spent of it, and what is reserved for calls that are being made.
+
+    Spent is what endpoints told, and the most that calls may have cost which told nothing.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    max_total_tokens: int | None = None
+    max_cost: Amount | None = None
+    currency: str | None = None
+    tokens_spent: int
+    tokens_reserved: int
+    cost_spent: Amount | None = None
+    cost_reserved: Amount | None = None

@@ -1,0 +1,214 @@
+"""A cap is never exceeded, whatever attempts, crashes and receipts come in whatever order."""
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from schemas.budgets import NOTHING_SPENT, JobBudget, Spend, total
+from schemas.jobs import JobOptions, parse_options
+from schemas.money import PinnedPrice
+from schemas.results import Counts, Receipt, Tokens
+from workers.jobs.budget import allot, allotment, budget_of, count, give_back, left, status
+
+PRICES = {"phi": PinnedPrice(input=130_000, output=520_000, currency="USD")}
+ALL = Spend(100, 1000)
+
+
+def receipt(shard: int, attempt: str, spent: Spend | None) -> Receipt:
+    return Receipt(shard=shard, attempt=attempt, counts=Counts(), tokens=Tokens(), spent=spent)
+
+
+def capped(tokens: int | None = 100, cost: int | None = 1000) -> JobBudget:
+    return JobBudget(max_tokens=tokens, max_cost=cost)
+
+
+def taken(budget: JobBudget) -> Spend:
+    return budget.spent.plus(total(each.whole for each in budget.allotted))
+
+
+def begun(budget: JobBudget, shard: int, attempt: str, want: Spend, **more: Any) -> JobBudget:
+    given = {"charged": NOTHING_SPENT, "need": Spend(1, 1), **more}
+    return allot(budget, shard, attempt, want=want, **given)
+
+
+def test_only_a_capped_job_has_a_budget() -> None:
+    assert budget_of(JobOptions(max_tokens=5), PRICES) is None
+    made = budget_of(JobOptions(max_cost="0.0005", max_total_tokens=7), PRICES)
+    # A price is millionths for a million tokens: a token's is millionths of millionths.
+    assert made == JobBudget(max_tokens=7, max_cost=500_000_000, currency="USD")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("12.5", "12.5"), (5, "5"), (0.25, "0.25"), ("1000000", "1000000")]
+)
+def test_a_cap_is_an_amount_or_a_number(given: object, kept: str) -> None:
+    assert parse_options({"max_cost": given}).max_cost == kept
+
+
+@pytest.mark.parametrize("given", [0, -1, "1e30", "nan", True, "a", 0.0000001, "1000001", [5]])
+def test_what_is_no_cap_is_refused_by_name(given: object) -> None:
+    with pytest.raises(ValueError, match="max_cost"):
+        parse_options({"max_cost": given})
+
+
+def test_a_grant_is_what_is_wanted_or_what_is_left() -> None:
+    one = begun(capped(), 0, "a", Spend(70, 700))
+    two = begun(one, 1, "b", Spend(70, 200))
+    assert [each.open for each in two.allotted] == [Spend(70, 700), Spend(30, 200)]
+    assert left(two) == Spend(0, 100)
+    # What is too little for the smallest row would only be kept from others.
+    three = begun(two, 2, "c", Spend(70, 200), need=Spend(5, 5))
+    own = allotment(three, 2)
+    assert own is not None
+    assert own.open == NOTHING_SPENT
+
+
+def test_a_repeated_swap_changes_nothing() -> None:
+    one = begun(capped(), 0, "a", Spend(70, 700))
+    assert begun(one, 0, "a", Spend(70, 700)) is one
+    back = give_back(one, 0, "a", Spend(20, 200))
+    assert give_back(back, 0, "a", Spend(20, 200)) is back
+    assert taken(back) == Spend(20, 200)
+
+
+def test_the_next_attempt_begins_with_what_the_journals_come_to() -> None:
+    one = begun(capped(), 0, "a", Spend(70, 700))
+    two = begun(one, 0, "b", Spend(10, 10), charged=Spend(40, 400))
+    assert taken(two) == Spend(50, 410)
+    # A lot that was written after the lease can have paid for nothing: no more was allotted.
+    late = begun(one, 0, "b", Spend(10, 10), charged=Spend(90, 900))
+    assert taken(late) == Spend(80, 710)
+
+
+def test_an_attempt_that_has_lost_its_place_changes_nothing() -> None:
+    one = begun(capped(), 0, "a", Spend(70, 700))
+    two = begun(one, 0, "b", Spend(60, 600), charged=Spend(40, 400))
+    assert give_back(two, 0, "a", Spend(1, 1)) is two
+
+
+def test_a_receipt_of_the_last_attempt_counts_as_it_tells() -> None:
+    one = begun(capped(), 0, "a", Spend(70, 700))
+    counted = count(one, receipt(0, "a", Spend(30, 300)))
+    assert (counted.spent, counted.allotted) == (Spend(30, 300), ())
+    assert count(counted, receipt(0, "a", Spend(30, 300))) is counted
+
+
+def test_a_receipt_of_an_earlier_attempt_counts_all_that_the_last_one_may_spend() -> None:
+    one = begun(capped(), 0, "a", Spend(70, 700))
+    two = begun(one, 0, "b", Spend(60, 600), charged=Spend(40, 400))
+    assert count(two, receipt(0, "a", Spend(45, 450))).spent == Spend(100, 1000)
+
+
+def test_a_job_tells_what_is_spent_and_reserved() -> None:
+    made = budget_of(JobOptions(max_cost="1"), PRICES)
+    assert made is not None
+    told = status(begun(made, 0, "a", Spend(10, 1_500_001)))
+    assert (told.max_cost, told.cost_reserved, told.cost_spent) == (
+        "1.000000",
+        "0.000002",
+        "0.000000",
+    )
+    assert (told.tokens_reserved, told.max_total_tokens) == (10, None)
+
+
+spends = st.builds(Spend, st.integers(0, 60), st.integers(0, 600))
+
+
+class Cap(RuleBasedStateMachine):
+    """Attempts begin, ask, crash, give back and write receipts, at three shards of a job.
+
+    `billed` is what endpoints took; `lots` what journals hold of each attempt, at most its own.
+    """
+
+    @initialize(tokens=st.integers(1, 150), cost=st.integers(1, 1500))
+    def begin_job(self, tokens: int, cost: int) -> None:
+        self.budget = JobBudget(max_tokens=tokens, max_cost=cost)
+        self.limit = Spend(tokens, cost)
+        self.billed = NOTHING_SPENT
+        self.lots: dict[int, dict[str, Spend]] = {0: {}, 1: {}, 2: {}}
+        self.used: dict[str, Spend] = {}
+        self.base: dict[str, Spend] = {}
+        self.open: dict[str, Spend] = {}
+        self.holder: dict[int, str] = {}
+        self.done: set[int] = set()
+        self.names = 0
+
+    @rule(shard=st.integers(0, 2), want=spends, need=spends)
+    def attempt_begins(self, shard: int, want: Spend, need: Spend) -> None:
+        if shard in self.done:
+            return
+        self.names += 1
+        name = f"a{self.names}"
+        charged = total(self.lots[shard].values())
+        self.budget = allot(self.budget, shard, name, charged=charged, want=want, need=need)
+        own = allotment(self.budget, shard)
+        if own is not None and own.attempt == name:
+            self.holder[shard] = name
+            self.base[name], self.open[name] = own.spent, own.open
+            self.used[name] = self.lots[shard][name] = NOTHING_SPENT
+
+    @rule(shard=st.integers(0, 2), spend=spends, kept=st.booleans())
+    def calls_are_made(self, shard: int, spend: Spend, kept: bool) -> None:
+        name = self.holder.get(shard)
+        if name is None:
+            return
+        bound = self.used[name].plus(spend)
+        if not bound.within(self.open[name]):
+            return
+        self.lots[shard][name] = self.lots[shard][name].most(bound)
+        cost = spend if kept else Spend(spend.tokens // 2, spend.cost // 2)
+        self.used[name] = self.used[name].plus(cost)
+        self.billed = self.billed.plus(cost)
+
+    @rule(shard=st.integers(0, 2), want=spends, need=spends)
+    def attempt_wants_more(self, shard: int, want: Spend, need: Spend) -> None:
+        name = self.holder.get(shard)
+        if name is None:
+            return
+        self.budget = allot(self.budget, shard, name, charged=NOTHING_SPENT, want=want, need=need)
+        own = allotment(self.budget, shard)
+        assert own is not None
+        assert self.open[name].within(own.open), "what was given is not taken away"
+        self.open[name] = own.open
+
+    @rule(shard=st.integers(0, 2))
+    def attempt_ends(self, shard: int) -> None:
+        name = self.holder.pop(shard, None)
+        if name is not None:
+            self.lots[shard][name] = self.used[name]
+            spent = self.base[name].plus(self.used[name])
+            self.budget = give_back(self.budget, shard, name, spent)
+
+    @rule(shard=st.integers(0, 2))
+    def attempt_dies(self, shard: int) -> None:
+        self.holder.pop(shard, None)
+
+    @rule(shard=st.integers(0, 2), extra=spends)
+    def a_zombie_grows_its_lot(self, shard: int, extra: Spend) -> None:
+        dead = sorted(self.lots[shard].keys() - {self.holder.get(shard)})
+        if dead:
+            self.lots[shard][dead[0]] = self.lots[shard][dead[0]].plus(extra)
+
+    @rule(shard=st.integers(0, 2), earlier=st.booleans())
+    def a_receipt_is_counted(self, shard: int, earlier: bool) -> None:
+        if shard in self.done:
+            return
+        name = self.holder.pop(shard, None)
+        spent = None if name is None else self.base[name].plus(self.used[name])
+        if name is None or earlier:
+            name, spent = "somebody earlier", NOTHING_SPENT
+        self.budget = count(self.budget, receipt(shard, name, spent))
+        self.done.add(shard)
+
+    @invariant()
+    def the_cap_holds(self) -> None:
+        if hasattr(self, "budget"):
+            assert self.billed.within(taken(self.budget))
+            assert taken(self.budget).within(self.limit)
+
+
+TestCap = Cap.TestCase
+TestCap.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

@@ -1,0 +1,118 @@
+"""How a cap is never exceeded: what an attempt may spend is taken from it in a swap before it asks.
+
+`docs/protocol.md` tells the whole of it. Each function gives the budget that follows; the same one
+where nothing changes.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from schemas.budgets import NOTHING_SPENT, Allotment, BudgetStatus, JobBudget, Spend, total
+from schemas.jobs import JobOptions
+from schemas.money import MILLION, PinnedPrice, amount, micros
+from schemas.results import Receipt
+
+_UNLIMITED: Final = 2**62
+
+
+def budget_of(options: JobOptions, prices: Mapping[str, PinnedPrice]) -> JobBudget | None:
+    """The budget that a job begins with; None where nothing caps it."""
+    if not options.capped:
+        return None
+    return JobBudget(
+        max_tokens=options.max_total_tokens,
+        max_cost=None if options.max_cost is None else micros(options.max_cost) * MILLION,
+        currency=next((price.currency for price in prices.values()), None),
+    )
+
+
+def left(budget: JobBudget) -> Spend:
+    """What of the cap is neither spent nor allotted."""
+    cap = Spend(
+        _UNLIMITED if budget.max_tokens is None else budget.max_tokens,
+        _UNLIMITED if budget.max_cost is None else budget.max_cost,
+    )
+    return cap.minus(_taken(budget))
+
+
+def allotment(budget: JobBudget, shard: int) -> Allotment | None:
+    """What is allotted to a shard."""
+    return next((each for each in budget.allotted if each.shard == shard), None)
+
+
+def held_by_others(budget: JobBudget, shard: int) -> bool:
+    """Whether attempts at other shards may still give back what they do not need."""
+    return any(each.shard != shard and each.open != NOTHING_SPENT for each in budget.allotted)
+
+
+def allot(
+    budget: JobBudget, shard: int, attempt: str, *, charged: Spend, want: Spend, need: Spend
+) -> JobBudget:
+    """Let an attempt spend `want`, or as much of it as is left where that is enough for `need`.
+
+    `charged` is what the journals of earlier attempts come to. They could not spend more than they
+    were allotted, whatever one of them wrote after its lease.
+    """
+    known = allotment(budget, shard)
+    if known is None and charged == want == NOTHING_SPENT:
+        return budget
+    if known is None or known.attempt != attempt:
+        spent = charged.least(NOTHING_SPENT if known is None else known.whole)
+        known = Allotment(shard=shard, attempt=attempt, spent=spent, open=NOTHING_SPENT)
+    without = _with(budget, shard, None)
+    room = left(without).minus(known.spent)
+    granted = want.least(room).most(known.open)
+    if need.within(granted):
+        known = known.model_copy(update={"open": granted})
+    return _with(budget, shard, known)
+
+
+def give_back(budget: JobBudget, shard: int, attempt: str, spent: Spend) -> JobBudget:
+    """An attempt asks no more: all attempts up to it have spent so much, and nothing is open."""
+    known = allotment(budget, shard)
+    if known is None or known.attempt != attempt:
+        return budget
+    closed = known.model_copy(update={"spent": spent, "open": NOTHING_SPENT})
+    return _with(budget, shard, closed)
+
+
+def count(budget: JobBudget, receipt: Receipt) -> JobBudget:
+    """A shard is done. What the receipt tells counts where its attempt was the last that could ask;
+    else all that was allotted does: somebody was asking while another wrote the receipt.
+    """
+    known = allotment(budget, receipt.shard)
+    if known is None:
+        return budget
+    told = receipt.spent if receipt.attempt == known.attempt else None
+    spent = known.whole if told is None else told
+    counted = _with(budget, receipt.shard, None)
+    return counted.model_copy(update={"spent": budget.spent.plus(spent)})
+
+
+def status(budget: JobBudget) -> BudgetStatus:
+    """What users are told of it."""
+    spent = budget.spent.plus(total(each.spent for each in budget.allotted))
+    reserved = total(each.open for each in budget.allotted)
+    money = budget.max_cost is not None
+    return BudgetStatus(
+        max_total_tokens=budget.max_tokens,
+        max_cost=None if budget.max_cost is None else amount(budget.max_cost // MILLION),
+        currency=budget.currency if money else None,
+        tokens_spent=spent.tokens,
+        tokens_reserved=reserved.tokens,
+        cost_spent=amount(-(-spent.cost // MILLION)) if money else None,
+        cost_reserved=amount(-(-reserved.cost // MILLION)) if money else None,
+    )
+
+
+def _taken(budget: JobBudget) -> Spend:
+    return budget.spent.plus(total(each.whole for each in budget.allotted))
+
+
+def _with(budget: JobBudget, shard: int, own: Allotment | None) -> JobBudget:
+    others = tuple(each for each in budget.allotted if each.shard != shard)
+    allotted = others if own is None else (*others, own)
+    ordered = tuple(sorted(allotted, key=lambda each: each.shard))
+    if ordered == budget.allotted:
+        return budget
+    return budget.model_copy(update={"allotted": ordered})

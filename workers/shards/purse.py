@@ -1,0 +1,277 @@
+"""What the attempt at a shard of a capped job may spend, and what it does.
+
+Three bounds lie one within the other. The allotment is what the job's state lets the attempt spend.
+What waits for its turn or is on its way has pledged the most that it can cost, out of that. What is
+on its way lies within the lot, besides, which the attempt's journal says before: if the process
+dies, the lot counts as spent, and nothing beyond it can have been.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from schemas.budgets import NOTHING_SPENT, Allotment, JobBudget, Spend
+from schemas.deployments import Task
+from schemas.jobs import Job, JobState, Waiting
+from schemas.outcomes import Outcome
+from workers.dispatch.call import Gate
+from workers.errors import BudgetSpent, HandBack, StorageError, Unavailable
+from workers.jobs import budget, lifecycle
+from workers.jobs.transitions import Transitions
+from workers.rows.most_tokens import most_tokens
+from workers.rows.reading import Request
+from workers.shards.journal import Journal
+
+WAIT_SECONDS: Final = 10.0
+"""Until others may have given back what they do not need."""
+UNREACHED_SECONDS: Final = 5.0
+PAUSED: Final = "the cap leaves no room for the next call: raise it and resume the job, or cancel"
+
+
+class ShardPurse:
+    """One attempt's. `granted` is of this attempt alone; all attempts before it spent `before`."""
+
+    def __init__(
+        self,
+        job: Job,
+        shard: int,
+        gate: Gate,
+        journal: Journal,
+        transitions: Transitions,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._job = job
+        self._shard = shard
+        self._gate = gate
+        self._journal = journal
+        self._transitions = transitions
+        self._clock = clock
+        self._attempt = ""
+        self._before = self._granted = self._used = NOTHING_SPENT
+        self._pledged = self._wanted = self._on_its_way = self._lot = NOTHING_SPENT
+        self._pledges = 0
+        self._left: Spend | None = None
+        self._turn = asyncio.Lock()
+        self._growing = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    async def open(self, attempt: str, charged: Spend, rows: Iterable[Request]) -> None:
+        """Have the job's state let this attempt spend what its rows can cost, or what is left.
+
+        `charged` is what the journals of earlier attempts come to.
+        """
+        self._attempt = attempt
+        names = tuple(self._job.prices)
+        wants = [self._most(row.task, row.body, names) for row in rows]
+        want, need = NOTHING_SPENT, wants[0] if wants else NOTHING_SPENT
+        for each in wants:
+            want, need = want.plus(each), need.least(each)
+        own, _ = await self._allot(want, need, charged)
+        # Where it is not this attempt's, another wrote the receipt, or has the lease.
+        self._before = charged if own is None else own.spent
+
+    @property
+    def spent(self) -> Spend:
+        """The most that all attempts at the shard have spent up to now."""
+        return self._before.plus(self._used)
+
+    def close(self) -> None:
+        """Say in the journal what was spent of the lot: no call is made any more."""
+        if self._lot != NOTHING_SPENT:
+            self._journal.used(self._used)
+
+    async def give_back(self) -> None:
+        """Let others have what was not spent; nothing may be asked after it."""
+
+        def given(held: JobBudget) -> JobBudget:
+            return budget.give_back(held, self._shard, self._attempt, self.spent)
+
+        await self._swap(given)
+
+    async def _swap(self, becomes: "lifecycle.Becomes") -> JobBudget | None:
+        def spending(state: JobState | None, _repeated: bool) -> lifecycle.Change:
+            if state is None:
+                return lifecycle.NOTHING
+            return lifecycle.spend(state, self._shard, becomes)
+
+        state = await self._transitions.take(self._job, spending)
+        return None if state is None else state.budget
+
+    async def _allot(
+        self, want: Spend, need: Spend, charged: Spend = NOTHING_SPENT
+    ) -> tuple[Allotment | None, JobBudget | None]:
+        """What is this attempt's of the job's budget, and that; None where it is another's."""
+
+        def allotted(held: JobBudget) -> JobBudget:
+            return budget.allot(
+                held, self._shard, self._attempt, charged=charged, want=want, need=need
+            )
+
+        held = await self._swap(allotted)
+        own = None if held is None else budget.allotment(held, self._shard)
+        if own is None or own.attempt != self._attempt:
+            return None, held
+        self._granted = own.open
+        return own, held
+
+    # -- what calls ask
+
+    async def pledge(
+        self, task: Task, body: Mapping[str, Any], among: Sequence[str]
+    ) -> "CallPledge":
+        """As `Purse.pledge` of the dispatcher."""
+        need = self._most(task, body, among)
+        self._wanted = self._wanted.plus(need)
+        try:
+            async with self._turn:
+                while not self._fits(need):
+                    await self._make_room(need)
+                return self._set_aside(need)
+        finally:
+            self._wanted = self._wanted.minus(need)
+
+    def spare(
+        self, task: Task, body: Mapping[str, Any], among: Sequence[str]
+    ) -> "CallPledge | None":
+        """As `Purse.spare` of the dispatcher."""
+        need = self._most(task, body, among)
+        idle = self._wanted == NOTHING_SPENT and self._fits(need)
+        return self._set_aside(need) if idle else None
+
+    def _most(self, task: Task, body: Mapping[str, Any], among: Sequence[str]) -> Spend:
+        tokens = most_tokens(task, body)
+        if tokens is None:
+            raise BudgetSpent  # it was refused when it was read
+        prompt, answer = tokens
+        prices = (self._job.prices.get(name) for name in among)
+        costs = (prompt * each.input + answer * each.output for each in prices if each is not None)
+        return Spend(prompt + answer, max(costs, default=0))
+
+    def _fits(self, need: Spend) -> bool:
+        return self._used.plus(self._pledged).plus(need).within(self._granted)
+
+    def _set_aside(self, need: Spend) -> "CallPledge":
+        self._pledged = self._pledged.plus(need)
+        self._pledges += 1
+        return CallPledge(self, need)
+
+    async def _make_room(self, need: Spend) -> None:
+        """Wait for calls that are settled, or for more of the cap. Raises BudgetSpent, HandBack."""
+        if self._gate.closed is not None:
+            raise HandBack(self._gate.closed, 0.0)
+        if self._pledges:
+            self._changed.clear()
+            await self._changed.wait()
+            return
+        whole = self._used.plus(need)
+        if self._left is not None and not whole.within(self._granted.plus(self._left)):
+            raise BudgetSpent
+        try:
+            own, held = await self._allot(self._used.plus(self._wanted), whole)
+        except (StorageError, Unavailable):
+            raise HandBack("storage", UNREACHED_SECONDS) from None
+        if own is None or held is None:
+            raise HandBack("lease", 0.0)
+        if whole.within(own.open):
+            return
+        if budget.held_by_others(held, self._shard):
+            raise HandBack("budget", WAIT_SECONDS)
+        if self._job.options.on_budget == "pause":
+            await self._pause()
+        self._left = budget.left(held)
+        raise BudgetSpent
+
+    async def _pause(self) -> None:
+        """Have the job wait until somebody raises its cap or ends it. Raises HandBack."""
+        waiting = Waiting(reason="budget", message=PAUSED, since=self._clock())
+
+        def paused(state: JobState | None, _repeated: bool) -> lifecycle.Change:
+            return lifecycle.pause(state, waiting)
+
+        try:
+            await self._transitions.take(self._job, paused)
+        except (StorageError, Unavailable):
+            raise HandBack("storage", UNREACHED_SECONDS) from None
+        self._gate.close("paused")
+        raise HandBack("paused", 0.0)
+
+    # -- what becomes of a pledge
+
+    async def secure(self, need: Spend) -> bool:
+        """Have the journal say a lot that holds a pledge beside all that is on its way."""
+        secured = False
+        self._on_its_way = self._on_its_way.plus(need)
+        try:
+            async with self._growing:
+                secured = await self._grown()
+        finally:
+            if not secured:
+                self._on_its_way = self._on_its_way.minus(need)
+        return secured
+
+    async def _grown(self) -> bool:
+        level = self._used.plus(self._on_its_way)
+        if level.within(self._lot):
+            return True
+        # As much again: the next calls need no append of their own.
+        lot = level.plus(self._on_its_way).least(self._granted).most(level).most(self._lot)
+        try:
+            await self._journal.lot(lot)
+        except (StorageError, Unavailable):
+            return False
+        self._lot = lot
+        return True
+
+    def settle(self, need: Spend, deployment: str, outcome: Outcome | None) -> None:
+        """A call that was on its way has come back, or was given up."""
+        self._used = self._used.plus(self._cost(need, deployment, outcome))
+        self._on_its_way = self._on_its_way.minus(need)
+        self.release(need)
+
+    def release(self, need: Spend) -> None:
+        """What was pledged is free."""
+        self._pledged = self._pledged.minus(need)
+        self._pledges -= 1
+        self._changed.set()
+
+    def unsecure(self, need: Spend) -> None:
+        """A call that might have been made is not."""
+        self._on_its_way = self._on_its_way.minus(need)
+        self.release(need)
+
+    def _cost(self, need: Spend, deployment: str, outcome: Outcome | None) -> Spend:
+        usage = None if outcome is None else outcome.usage
+        if usage is not None and usage.total_tokens:
+            price = self._job.prices.get(deployment)
+            cost = 0
+            if price is not None:
+                cost = usage.prompt_tokens * price.input + usage.completion_tokens * price.output
+            return Spend(usage.total_tokens, cost)
+        # Nobody knows what it cost.
+        return need if outcome is None or outcome.billed else NOTHING_SPENT
+
+
+class CallPledge:
+    """A call's, out of a purse."""
+
+    def __init__(self, purse: ShardPurse, need: Spend) -> None:
+        self._purse = purse
+        self._need = need
+        self._secured = self._over = False
+
+    async def secure(self) -> bool:
+        """As `Pledge.secure` of the dispatcher."""
+        self._secured = await self._purse.secure(self._need)
+        return self._secured
+
+    def settle(self, deployment: str, outcome: Outcome | None) -> None:
+        """As `Pledge.settle` of the dispatcher."""
+        self._over = True
+        self._purse.settle(self._need, deployment, outcome)
+
+    def drop(self) -> None:
+        """As `Pledge.drop` of the dispatcher."""
+        if not self._over:
+            self._over = True
+            (self._purse.unsecure if self._secured else self._purse.release)(self._need)
