@@ -40,9 +40,6 @@ from workers.quota.weights import JobWeights
 from workers.rows.packing import Limits
 from workers.rows.sizes import measure
 
-UNSTORED_DELAY = 5.0
-"""Seconds after which a call is tried again whose cost could not be set aside in storage."""
-
 
 class Dispatcher:
     """Makes calls to the configured deployments within their quotas.
@@ -234,8 +231,7 @@ class Dispatcher:
         """Whether a call that was let through may be made, once what it may cost is durable."""
         may = False
         try:
-            if not await pledge.secure():
-                raise HandBack("storage", UNSTORED_DELAY)
+            await pledge.secure()
             now = asyncio.get_running_loop().time()
             may = gate.closed is None and now < gate.until
         finally:

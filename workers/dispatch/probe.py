@@ -16,6 +16,7 @@ from workers.dispatch.breaker import OWN
 from workers.dispatch.call import Gate
 from workers.dispatch.lane import Lane
 from workers.dispatch.spending import Pledge
+from workers.errors import HandBack
 from workers.ports import Endpoint
 from workers.rows.sizes import measure
 
@@ -79,9 +80,10 @@ async def _may(pledge: Pledge, gate: Gate) -> bool:
     """Whether the call may be made, once what it may cost is durable."""
     may = False
     try:
-        secured = await pledge.secure()
-        now = asyncio.get_running_loop().time()
-        may = secured and gate.closed is None and now < gate.until
+        await pledge.secure()
+        may = gate.closed is None and asyncio.get_running_loop().time() < gate.until
+    except HandBack:
+        may = False
     finally:
         if not may:
             pledge.drop()

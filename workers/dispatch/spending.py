@@ -10,9 +10,10 @@ from schemas.outcomes import Outcome
 class Pledge(Protocol):
     """The most that one call can cost, set aside for it until it is settled or dropped."""
 
-    async def secure(self) -> bool:
-        """Make durable that the call may be made, for whoever comes after a crash; False: it could
-        not be.
+    async def secure(self) -> None:
+        """Make durable that the call may be made, for whoever comes after a crash.
+
+        Raises HandBack where it cannot be now.
         """
 
     def settle(self, deployment: str, outcome: Outcome | None) -> None:

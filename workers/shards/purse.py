@@ -198,30 +198,29 @@ class ShardPurse:
 
     # -- what becomes of a pledge
 
-    async def secure(self, need: Spend) -> bool:
+    async def secure(self, need: Spend) -> None:
         """Have the journal say a lot that holds a pledge beside all that is on its way."""
         secured = False
         self._on_its_way = self._on_its_way.plus(need)
         try:
             async with self._growing:
-                secured = await self._grown()
+                await self._grow()
+            secured = True
         finally:
             if not secured:
                 self._on_its_way = self._on_its_way.minus(need)
-        return secured
 
-    async def _grown(self) -> bool:
+    async def _grow(self) -> None:
         level = self._used.plus(self._on_its_way)
         if level.within(self._lot):
-            return True
+            return
         # As much again: the next calls need no append of their own.
         lot = level.plus(self._on_its_way).least(self._granted).most(level).most(self._lot)
         try:
             await self._journal.lot(lot)
         except (StorageError, Unavailable):
-            return False
+            raise HandBack("storage", UNREACHED_SECONDS) from None
         self._lot = lot
-        return True
 
     def settle(self, need: Spend, deployment: str, outcome: Outcome | None) -> None:
         """A call that was on its way has come back, or was given up."""
@@ -260,10 +259,10 @@ class CallPledge:
         self._need = need
         self._secured = self._over = False
 
-    async def secure(self) -> bool:
+    async def secure(self) -> None:
         """As `Pledge.secure` of the dispatcher."""
-        self._secured = await self._purse.secure(self._need)
-        return self._secured
+        await self._purse.secure(self._need)
+        self._secured = True
 
     def settle(self, deployment: str, outcome: Outcome | None) -> None:
         """As `Pledge.settle` of the dispatcher."""
