@@ -296,33 +296,37 @@ def _cost(manifest: Manifest) -> str:
 
 
 def _estimate(manifest: Manifest) -> str:
-    """What was reckoned before, and by how much that was wrong; not of what was ended early."""
+    rows = compared(manifest)
+    caption = "Reckoned when the file was planned, before anything was asked"
+    return _table(caption, ("What", "At least", "At most", "It took", "Off"), rows) if rows else ""
+
+
+def compared(manifest: Manifest) -> Sequence[Cells]:
+    """What was reckoned, at least and at most, what it took, and by how much that is off.
+
+    The last is None for a job that was ended before its time: it took what it took.
+    """
     told = manifest.estimate
     if told is None:
-        return ""
-    ran, cost = _between(manifest.started, manifest.finished), told.cost
-    taken = manifest.cost.counted if manifest.cost else None
+        return ()
+    ran = _between(manifest.started, manifest.finished)
     found: list[tuple[str, tuple[float, float] | None, float | None, Callable[[float], object]]] = [
         ("Rows asked", (told.rows, told.rows), manifest.counts.asked, int),
         ("Prompt tokens", told.prompt_tokens, manifest.tokens.prompt, int),
         ("Completion tokens", told.completion_tokens, manifest.tokens.completion, int),
         ("Time", told.seconds, ran, duration),
-        (
-            "Cost" if cost is None else f"Cost, {cost.currency}",
-            None if cost is None else (micros(cost.least), micros(cost.most)),
-            None if taken is None else micros(taken),
-            lambda each: amount(int(each)),
-        ),
     ]
+    if told.cost is not None and manifest.cost is not None:
+        costs = micros(told.cost.least), micros(told.cost.most)
+        taken = micros(manifest.cost.counted)
+        found.append((f"Cost, {told.cost.currency}", costs, taken, lambda of: amount(int(of))))
     whole = manifest.state == "completed"
-    rows = [
+    return [
         (what, say(least), say(most), say(took), _off(least, most, took) if whole else None)
         for what, between, took, say in found
         if between is not None and took is not None
         for least, most in (between,)
     ]
-    heads = ("What", "At least", "At most", "It took", "Off")
-    return _table("Reckoned when the file was planned, before anything was asked", heads, rows)
 
 
 def _off(least: float, most: float, took: float) -> str:
