@@ -4,6 +4,7 @@ from typing import Final
 
 from pydantic import Field
 
+from schemas.money import Amount
 from schemas.results import CodeCount, WaitReason
 from schemas.versions import SCHEMA_VERSION, Kept, Word
 
@@ -15,6 +16,7 @@ class Sample(Kept):
     """A line of `jobs/{job}/samples`: how a job stood at a time, in sums since its start.
 
     Lines may be missing, and one may stand twice: what lies between two is their difference.
+    Those of `jobs/{job}/series` are exact, and made of the receipts at the job's end.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -26,6 +28,9 @@ class Sample(Kept):
     completion_tokens: int = 0
     calls: int = 0
     refusals: int = Field(default=0, description="429s")
+    cost: Amount | None = Field(
+        default=None, description="by the tokens that endpoints told; null where no price is known"
+    )
     waiting: WaitReason | Word | None = Field(default=None, description="what it waited for then")
     latency: tuple[float, ...] = Field(
         default=(),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from operator import not_
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -12,6 +12,8 @@ from schemas.money import Cost, PinnedPrice
 from schemas.outcomes import OutcomeKind
 from schemas.sketches import Sketch
 from schemas.versions import SCHEMA_VERSION, Kept
+
+INTERVAL_SECONDS: Final = 10
 
 WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
 
@@ -161,6 +163,24 @@ class CodeCount(Kept):
     line: int | None = Field(default=None, description="the first one's; null where not known")
 
 
+class Interval(Kept):
+    """What happened within ten seconds of the clock, or as many times ten."""
+
+    succeeded: int = 0
+    failed: int = Field(default=0, description="asked in vain")
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+    refusals: int = Field(default=0, description="429s")
+    cost: int = Field(
+        default=0, description="in millionths of the currency's unit for a million tokens each"
+    )
+    latency: Sketch = Field(
+        default_factory=dict,
+        description="answers by the bucket of their seconds, of which one in five is used",
+    )
+
+
 class Part(Kept):
     """One blob of lines. `name` is its blob in the state container."""
 
@@ -186,6 +206,11 @@ class Receipt(Kept):
         default=None,
         exclude_if=not_,
         description="of a capped job: the most that all attempts at the shard may have spent",
+    )
+    intervals: dict[int, Interval] = Field(
+        default_factory=dict,
+        description="when it happened: n begins 10 n seconds after the epoch; without what workers "
+        "of 0.1.0 did",
     )
 
 

@@ -58,6 +58,8 @@ DECIDES = (
     "workers.jobs.pace",
     "workers.jobs.advice",
     "workers.jobs.report",
+    "workers.jobs.charts",
+    "workers.jobs.series",
     "workers.jobs.costs",
     "workers.jobs.budget",
     "workers.intake.formats",

@@ -14,6 +14,7 @@ from workers.adapters.endpoints.answers import answer
 from workers.adapters.endpoints.vectors import parsed_vectors
 from workers.rows import writing
 from workers.rows.reading import Request
+from workers.shards.journal import journal_line
 from workers.shards.spool import Spool
 
 NUMBERS = st.one_of(st.integers(-5, 5), st.floats(allow_nan=False, allow_infinity=False))
@@ -69,7 +70,7 @@ def test_a_large_answer_is_not_copied_on_the_way_to_its_line() -> None:
     try:
         outcome: Outcome = answer("embeddings", 200, {}, parsed_vectors(raw), 400)
         result = writing.answered("j", 0, request, outcome, attempts=(), use=())
-        pieces = list(writing.journal_line(result))
+        pieces = list(journal_line(result))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,17 +1,20 @@
 """What is remembered of how a job went: samples, bounded however long it takes, and errors."""
 
 import json
+from datetime import datetime
+from itertools import pairwise
 from math import inf
 
 import pytest
 
 from schemas.history import MOST_BYTES, Sample
 from schemas.jobs import JobState
+from schemas.money import Price
 from schemas.outcomes import Outcome
 from schemas.results import CodeCount, Counts, DeploymentUse, Receipt, Tokens
 from schemas.sketches import sketch_of
 from tests.doubles.blobs import MemoryBlobs
-from tests.doubles.service import EPOCH, Answering, Bench, bench
+from tests.doubles.service import DEPLOYMENT, EPOCH, Answering, Bench, bench
 from workers.errors import Unavailable
 from workers.jobs import lifecycle
 from workers.jobs.advice import advised
@@ -21,6 +24,7 @@ from workers.jobs.store import JobStore, dump
 from workers.ports import BlobRef
 
 MONTH = 30 * 86400.0
+PRICED = DEPLOYMENT.model_copy(update={"price": Price(input="0.13", output="0.52", currency="USD")})
 RUNNING = JobState(
     revision=1,
     state="in_progress",
@@ -134,7 +138,8 @@ async def test_a_job_leaves_samples_that_end_with_its_end() -> None:
         endpoint.made = made
         ended = await made.run(b'{"prompt": "p"}\n' * 600)
         job = ended.manifest["job"]
-        found, end = await samples(made, job)
+        live = await History(made.store).read(job)
+        found, end = list(live.data), live.end
         assert len(found) >= 3
         assert [each.at for each in found] == sorted({each.at for each in found})
         last = found[-1]
@@ -147,6 +152,31 @@ async def test_a_job_leaves_samples_that_end_with_its_end() -> None:
         assert await samples(made, job, first) == (found[1:], end)
         # A place in mid-line, which nobody was told, shows whole lines only.
         assert (await samples(made, job, first + 3))[0] == found[2:]
+
+
+async def test_the_samples_of_a_job_that_has_ended_are_exact() -> None:
+    endpoint = Slow()
+    async with bench(endpoint=endpoint, deployments=(PRICED,)) as made:
+        endpoint.made = made
+        ended = await made.run(b'{"prompt": "p"}\n' * 600)
+        job = ended.manifest["job"]
+        exact, end = await samples(made, job)
+        assert await samples(made, job, end) == ([], end), "there is nothing behind it"
+        last, manifest = exact[-1], ended.manifest
+        assert (last.succeeded, last.errors, last.running) == (600, 0, 0)
+        assert (last.prompt_tokens, last.completion_tokens) == (4200, 3000)
+        assert last.calls == manifest["use"]["phi"]["calls"]
+        assert last.cost == manifest["cost"]["counted"]
+        steps = [to.succeeded - before.succeeded for before, to in pairwise(exact)]
+        assert len(steps) > 10
+        assert (min(steps), sum(steps)) == (0, 600), "what is idle for long is one step"
+        assert all(each.at % 10 == 0 for each in exact)
+        begun, through = (
+            datetime.fromisoformat(manifest[name]) for name in ("started", "finished")
+        )
+        assert begun.timestamp() - 10 < exact[0].at < exact[-1].at < through.timestamp() + 10
+        report = BlobRef("results", f"{ended.folder.partition('/')[2]}/report.html")
+        assert b"Rows a second: highest" in (await made.blobs.read(report)).data
 
 
 async def test_samples_of_what_is_no_job_are_not_found() -> None:

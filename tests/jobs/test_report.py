@@ -18,7 +18,8 @@ from tests.simulation.virtual_time import run
 from workers.errors import Unavailable
 from workers.inbox import RETRY_SECONDS
 from workers.jobs import finisher
-from workers.jobs.report import duration, report
+from workers.jobs.charts import duration
+from workers.jobs.report import report
 from workers.ports import BlobRef
 
 HOSTILE = "</bdi></title><script>alert(1)</script><img src=x onerror=alert(2)>\u202e"

@@ -31,7 +31,14 @@ from workers.ports import BlobRef
 from workers.rows import writing
 from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult
-from workers.shards.journal import Journal, attempt_name, read_journals
+from workers.shards.journal import (
+    Journal,
+    JournalLine,
+    attempt_name,
+    from_journal,
+    journal_line,
+    read_journals,
+)
 from workers.shards.spool import Spool
 
 REQUEST = Request(12, "row-12", "chat", "phi", {"messages": [{"role": "user", "content": "Hé?"}]})
@@ -207,11 +214,11 @@ def alike(one: RowResult, other: RowResult) -> bool:
 @given(RESULTS)
 @settings(max_examples=150, deadline=None)
 def test_a_journal_gives_back_what_it_was_given(result: RowResult) -> None:
-    line = b"".join(writing.journal_line(result))
+    line = b"".join(journal_line(result))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    parsed = msgspec.json.decode(line, type=writing.JournalLine)
-    assert alike(writing.from_journal(result.row, parsed), result)
+    parsed = msgspec.json.decode(line, type=JournalLine)
+    assert alike(from_journal(result.row, parsed), result)
 
 
 @given(st.lists(RESULTS, max_size=8))
@@ -319,7 +326,7 @@ def name(ordinal: int) -> str:
 
 async def write(journal: Journal, results: Sequence[RowResult]) -> None:
     for result in results:
-        journal.add(*writing.journal_line(result))
+        journal.add(*journal_line(result))
     await journal.flush()
 
 

@@ -13,9 +13,14 @@ from workers.clock import TOLERANCE_SECONDS, ServiceClock
 from workers.dispatch.call import Gate
 from workers.errors import Unavailable
 from workers.ports import BlobInfo, BlobRef
-from workers.rows.writing import spent_line
 from workers.shards.attempt import LEASE_SECONDS, Lease
-from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
+from workers.shards.journal import (
+    Journal,
+    attempt_name,
+    next_ordinal,
+    read_journals,
+    spent_line,
+)
 from workers.shards.spool import Spool
 
 FOLDER = BlobRef("state", "jobs/j/journal/0/")

@@ -146,7 +146,10 @@ class Api:
         )
 
     async def _samples(self, job: str, after: int) -> JsonReply:
-        found = await self._history.read(job, after)
+        # Of a job that has ended the exact series, for whoever has not followed it.
+        found = None if after else await self._history.series(job)
+        if found is None:
+            found = await self._history.read(job, after)
         if not found.end:
             await self._known(job)  # one that has no samples yet, or none at all
         return _whole_list(found.data, after=found.end)

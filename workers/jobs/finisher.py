@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Literal
 
 from schemas.estimates import JobEstimate
+from schemas.history import Sample
 from schemas.jobs import Job, JobState
 from schemas.results import (
     CodeCount,
@@ -22,7 +23,9 @@ from workers.errors import BlobExists, StorageError, Unavailable, WorkerError, f
 from workers.jobs import budget, lifecycle
 from workers.jobs.costs import cost_of
 from workers.jobs.events import iso
+from workers.jobs.history import History
 from workers.jobs.report import report
+from workers.jobs.series import Series, samples_of
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef
@@ -50,6 +53,7 @@ class Finisher:
         self,
         store: JobStore,
         transitions: Transitions,
+        history: History,
         *,
         clock: Callable[[], float],
         slice_seconds: float = SLICE_SECONDS,
@@ -57,6 +61,7 @@ class Finisher:
         self._store = store
         self._blobs = store.blobs
         self._transitions = transitions
+        self._history = history
         self._clock = clock
         self._slice_seconds = slice_seconds
 
@@ -131,6 +136,7 @@ class Finisher:
         ends: dict[PartName, int] = {"output": 0, "errors": 0}
         use: dict[str, DeploymentUse] = {}
         codes: dict[str, CodeCount] = {}
+        series = Series()
         async for receipt in self._receipts(job, state.shards):
             for kind, part in _parts(receipt):
                 parts[kind].append(
@@ -146,6 +152,9 @@ class Finisher:
             use = added_use(use, receipt.use, add_use, DeploymentUse())
             # Not those of the state: an earlier worker's swap knows nothing of them.
             codes = add_codes(codes, receipt.codes)
+            series.add(receipt.intervals)
+        went = samples_of(series, priced=bool(job.prices))
+        await self._history.close(job.id, went)
         errors = await self._commit(job, state, "errors", parts["errors"])
         output = await self._commit(job, state, "output", parts["output"])
         estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
@@ -156,10 +165,10 @@ class Finisher:
             manifest.model_dump_json(indent=2).encode(),
             content_type="application/json",
         )
-        await self._report(job, repeated)
+        await self._report(job, went, repeated)
         return added_use({}, use, add_totals, Use())
 
-    async def _report(self, job: Job, repeated: bool) -> None:
+    async def _report(self, job: Job, went: Sequence[Sample], repeated: bool) -> None:
         """Write the report of the manifest that stands, whoever wrote it.
 
         Whatever is wrong with a report, it is no reason for a job not to end: where storage is out
@@ -167,7 +176,7 @@ class Finisher:
         """
         try:
             stands = await self._blobs.read(self._store.result(job, "manifest.json"))
-            made = report(Manifest.model_validate_json(stands.data))
+            made = report(Manifest.model_validate_json(stands.data), went)
             await self._store.create_once(
                 self._store.result(job, "report.html"), made, content_type="text/html"
             )

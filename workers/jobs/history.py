@@ -1,6 +1,9 @@
-"""The samples of a job: an append blob, to which whoever changes the job's state adds a line."""
+"""The samples of a job: an append blob, to which whoever changes the job's state adds a line, and
+once it ends a series that is exact.
+"""
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
@@ -45,6 +48,24 @@ class History:
         except BlobExists:
             return  # somebody else's, or one's own
 
+    async def close(self, job: str, series: Sequence[Sample]) -> None:
+        """Keep the exact series of a job that is about to end; the first one stands."""
+        lines = b"".join(dump(sample) + b"\n" for sample in series)
+        ref = self._store.ref(job, "series")
+        await self._store.create_once(ref, lines, content_type="application/jsonl")
+
+    async def series(self, job: str) -> Samples | None:
+        """The exact series of a job that has ended; None of one that has not.
+
+        Its place is the one behind all samples, where there is nothing more to come.
+        """
+        try:
+            data = (await self._store.blobs.read(self._store.ref(job, "series"))).data
+            end = (await self._store.blobs.head(self._store.ref(job, "samples"))).size
+        except BlobMissing:
+            return None
+        return Samples(_samples(data), end)
+
     async def read(self, job: str, after: int = 0) -> Samples:
         """The samples behind a place; 0 is before the first."""
         try:
@@ -54,12 +75,16 @@ class History:
         except BlobMissing:
             return Samples((), 0)
         whole = data[: data.rfind(b"\n") + 1]
-        found: list[Sample] = []
-        for line in whole.splitlines():
-            sample = _parsed(line)
-            if sample is not None and not (found and sample.at == found[-1].at):
-                found.append(sample)
-        return Samples(tuple(found), after + len(whole))
+        return Samples(_samples(whole), after + len(whole))
+
+
+def _samples(lines: bytes) -> tuple[Sample, ...]:
+    found: list[Sample] = []
+    for line in lines.splitlines():
+        sample = _parsed(line)
+        if sample is not None and not (found and sample.at == found[-1].at):
+            found.append(sample)
+    return tuple(found)
 
 
 def _parsed(line: bytes) -> Sample | None:

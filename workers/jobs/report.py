@@ -1,4 +1,5 @@
-"""`report.html`: how a job went, of its manifest alone, so that it is the same byte for byte.
+"""`report.html`: how a job went, of its manifest and its series alone, so that it is the same byte
+for byte.
 
 The file needs nothing beside it and runs nothing. Other people's text is text in it, and what may
 hold prompts is never in it.
@@ -11,10 +12,12 @@ from datetime import datetime
 from html import escape
 from typing import Any, Final
 
+from schemas.history import Sample
 from schemas.money import amount, micros
 from schemas.results import Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
+from workers.jobs.charts import bar, by_seconds, duration, over_time
 
 SHARES: Final = (0.5, 0.9, 0.95, 0.99)
 # What else an option says may be part of prompts.
@@ -23,7 +26,6 @@ _TOLD_OPTIONS: Final = frozenset(
     | {"endpoint", "mixed", "output_expires_after", "priority", "max_tokens", "temperature"}
     | {"top_p", "frequency_penalty", "presence_penalty", "seed", "dimensions"}
 )
-_COLUMNS: Final = 48
 _MOST_TEXT: Final = 500
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:light-dark(#1a1d23,#e8eaee);--muted:light-dark(#565c68,#a3abb8);
@@ -48,16 +50,17 @@ _POLICY: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).deco
 Cells = Sequence[object]
 
 
-def report(manifest: Manifest) -> bytes:
-    """The report of an ended job."""
+def report(manifest: Manifest, went: Sequence[Sample] = ()) -> bytes:
+    """The report of an ended job, and of how it went."""
     name = f"{manifest.input.get('container')}/{manifest.input.get('name')}"
     parts = [
         f"<h1>{_text(name)}</h1>",
         f"<p><strong>{_word(manifest)}</strong> <code>{_text(manifest.job)}</code></p>",
         _reason(manifest),
-        _bar(manifest.counts),
+        bar(manifest.counts),
         _section("Rows", _rows(manifest.counts)),
         _section("Time", _time(manifest)),
+        _section("Over time", over_time(went, manifest.cost.currency if manifest.cost else "")),
         _section("Latency of answers", _latency(manifest.use)),
         _section("Waits before calls", _waits(manifest.use)),
         _section("Calls and tokens", _calls(manifest.use)),
@@ -110,19 +113,6 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else _text(value)
 
 
-def duration(seconds: float) -> str:
-    """A length of time, in two units at most."""
-    if seconds < 1.0:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 60.0:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
 def _word(manifest: Manifest) -> str:
     errors, total = manifest.counts.errors, manifest.counts.total
     if manifest.state == "completed" and errors:
@@ -136,20 +126,6 @@ def _reason(manifest: Manifest) -> str:
         return ""
     code, message = manifest.reason.get("code", ""), manifest.reason.get("message", "")
     return f"<p>{_text(code)}: {_text(message)}</p>"
-
-
-def _bar(counts: Counts) -> str:
-    total = counts.total
-    if not total:
-        return ""
-    good = 100.0 * counts.succeeded / total
-    words = f"{counts.succeeded:,} of {total:,} rows succeeded, {counts.errors:,} did not"
-    return (
-        f'<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" '
-        f'aria-label="{words}"><title>{words}</title>'
-        f'<rect class="bad" width="100" height="6"></rect>'
-        f'<rect class="good" width="{good:.3f}" height="6"></rect></svg>'
-    )
 
 
 def _rows(counts: Counts) -> str:
@@ -196,7 +172,7 @@ def _between(start: str | None, end: str) -> float | None:
 def _latency(use: Mapping[str, DeploymentUse]) -> str:
     whole = _whole(use, lambda each: each.latency)
     table = _quantiles("Seconds of an answer", use, lambda each: each.latency)
-    return _chart("Answers by how long they took", whole) + table if whole else ""
+    return by_seconds("Answers by how long they took", whole) + table if whole else ""
 
 
 def _waits(use: Mapping[str, DeploymentUse]) -> str:
@@ -227,30 +203,6 @@ def _quantiles(
     ]
     heads = ("Deployment", "Calls", *(f"p{100 * share:.0f}" for share in SHARES))
     return _table(caption, heads, rows) if rows else ""
-
-
-def _chart(title: str, sketch: Sketch) -> str:
-    """Columns over a logarithmic axis of time."""
-    first, last = min(sketch), max(sketch)
-    width = max(1, -(-(last - first + 1) // _COLUMNS))
-    columns: dict[int, int] = {}
-    for bucket, count in sketch.items():
-        at = (bucket - first) // width
-        columns[at] = columns.get(at, 0) + count
-    highest = max(columns.values())
-    bars = "".join(
-        f'<rect x="{at}" y="{20 - 20 * count / highest:.2f}" width="0.9" '
-        f'height="{20 * count / highest:.2f}"></rect>'
-        for at, count in sorted(columns.items())
-    )
-    (low,), (high,) = quantiles({first: 1}, (1.0,)), quantiles({last: 1}, (1.0,))
-    words = f"{title}: from {duration(low)} to {duration(high)}"
-    return (
-        f'<svg class="chart" viewBox="0 0 {_COLUMNS} 20.5" preserveAspectRatio="none" role="img" '
-        f'aria-label="{words}"><title>{words}</title>{bars}'
-        f'<line x1="0" x2="{_COLUMNS}" y1="20.2" y2="20.2" stroke-width="0.2"></line></svg>'
-        f'<p class="muted">{words}, on a logarithmic axis</p>'
-    )
 
 
 def _calls(use: Mapping[str, DeploymentUse]) -> str:

@@ -75,7 +75,9 @@ class Transitions:
         if change.finish:
             await self._outbox.send_jobs(finish(job), trace=trace)
         if change.sample is not None:
-            await self._history.add(job.id, change.sample)
+            cost = cost_of(after.use, job.prices, after.counts.succeeded) if job.prices else None
+            counted = None if cost is None else cost.counted
+            await self._history.add(job.id, change.sample.model_copy(update={"cost": counted}))
         if change.state is not None:
             _log_failure(job, before, after)
             await self._tell(lifecycle.event_type(before, after), job, after)

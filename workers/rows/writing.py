@@ -3,16 +3,28 @@
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 import orjson
 
 from schemas.jobs import Ending, Reason
+from schemas.money import PinnedPrice
 from schemas.outcomes import Outcome, Usage
-from schemas.results import CallRecord, CodeCount, Counts, DeploymentUse, Tokens, Use, unknown_of
-from schemas.sketches import merged, sketch_of
+from schemas.results import (
+    INTERVAL_SECONDS,
+    CallRecord,
+    CodeCount,
+    Counts,
+    DeploymentUse,
+    Interval,
+    Tokens,
+    Use,
+    unknown_of,
+)
+from schemas.sketches import bucket_of, coarse, merged, sketch_of
 from workers.rows.reading import Refusal, Request
 
 Number = TypeVar("Number", int, float)
@@ -22,8 +34,8 @@ LARGE_BYTES = 8 * 1024 * 1024
 # What no JSON holds.
 _GAP = b"\0"
 MOST_CODES, LONGEST_CODE, MOST_ATTEMPTS = 32, 64, 32
-_CALL_FIELDS = tuple(each.name for each in fields(CallRecord))
 OTHER = "other"
+NO_PRICES: Final[Mapping[str, PinnedPrice]] = MappingProxyType({})
 ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
 
 # What a row's error is called, and what to do, where the endpoint gave no better words.
@@ -49,7 +61,8 @@ class RowResult(NamedTuple):
 
     `use` holds the attempts that count in the sums: a packed call counts with one of its rows.
     `error` is the code and the line in the input, where it is no answer. The text of a large answer
-    has gaps, in which `vectors` stand.
+    has gaps, in which `vectors` stand. `at` is when it was asked to its end, in seconds since the
+    epoch; 0 where it was not, or where a worker of 0.1.0 did it.
     """
 
     row: int
@@ -59,6 +72,7 @@ class RowResult(NamedTuple):
     use: tuple[CallRecord, ...] = ()
     error: tuple[str, int | None] | None = None
     vectors: tuple[memoryview, ...] = ()
+    at: float = 0.0
 
 
 def answered(
@@ -213,15 +227,17 @@ class Sums:
     tokens: Tokens
     use: dict[str, DeploymentUse]
     codes: dict[str, CodeCount]
+    intervals: dict[int, Interval]
 
 
-def sums_of(results: Iterable[RowResult]) -> Sums:
-    """Counts, tokens, use and error codes of some results, in the input's order."""
+def sums_of(results: Iterable[RowResult], prices: Mapping[str, PinnedPrice] = NO_PRICES) -> Sums:
+    """Counts, tokens, use, error codes and intervals of some results, in the input's order."""
     codes: dict[str, CodeCount] = {}
     kinds: dict[str, int] = {}
     calls: dict[str, list[CallRecord]] = {}
     answers: dict[str, int] = {}
     tokens = [0, 0]
+    intervals: dict[int, _Interval] = {}
     for result in results:
         kinds[result.kind] = kinds.get(result.kind, 0) + 1
         tokens[0] += result.usage.prompt_tokens
@@ -230,11 +246,60 @@ def sums_of(results: Iterable[RowResult]) -> Sums:
             calls.setdefault(call.deployment, []).append(call)
         if result.usage.completion_tokens and (by := _answering(result.use)) is not None:
             answers[by] = answers.get(by, 0) + result.usage.completion_tokens
+        if result.at:
+            _note(result, intervals, prices)
         if result.error is not None:
             code, line = result.error
             codes = add_codes(codes, {code[:LONGEST_CODE]: CodeCount(rows=1, line=line)})
     use = {name: _use_of(made, answers.get(name, 0)) for name, made in calls.items()}
-    return Sums(Counts(**kinds), Tokens(prompt=tokens[0], completion=tokens[1]), use, codes)
+    return Sums(
+        Counts(**kinds),
+        Tokens(prompt=tokens[0], completion=tokens[1]),
+        use,
+        codes,
+        {at: Interval(**vars(seen)) for at, seen in sorted(intervals.items())},
+    )
+
+
+@dataclass
+class _Interval:
+    """An `Interval` in the making."""
+
+    succeeded: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+    refusals: int = 0
+    cost: int = 0
+    latency: dict[int, int] = field(default_factory=dict)
+
+
+def _note(
+    result: RowResult, intervals: dict[int, _Interval], prices: Mapping[str, PinnedPrice]
+) -> None:
+    """Count a row in the interval in which it came to its end, and each call in its own.
+
+    When a call ended is reckoned back from there: one came after the other.
+    """
+    ended = result.at
+    own = intervals.setdefault(int(ended // INTERVAL_SECONDS), _Interval())
+    own.succeeded += result.kind == "succeeded"
+    own.failed += result.kind == "failed"
+    own.prompt_tokens += result.usage.prompt_tokens
+    own.completion_tokens += result.usage.completion_tokens
+    if (price := prices.get(_answering(result.use) or "")) is not None:
+        own.cost += result.usage.completion_tokens * (price.output - price.input)
+    for call in reversed(result.use):
+        its = intervals.setdefault(int(ended // INTERVAL_SECONDS), _Interval())
+        its.calls += 1
+        its.refusals += call.kind == "throttled"
+        if (price := prices.get(call.deployment)) is not None:
+            its.cost += call.tokens * price.input
+        if call.kind == "ok":
+            bucket = coarse(bucket_of(call.seconds))
+            its.latency[bucket] = its.latency.get(bucket, 0) + 1
+        ended -= call.seconds + call.waited
 
 
 def _answering(calls: Sequence[CallRecord]) -> str | None:
@@ -277,8 +342,8 @@ def _use_of(calls: Sequence[CallRecord], completion: int) -> DeploymentUse:
         prompt_tokens=max(0, tokens - completion),
         completion_tokens=min(tokens, completion),
         unmetered_calls=sum(call.billed and not call.tokens for call in calls),
-        latency=sketch_of(call.seconds for call in calls if call.kind == "ok"),
-        waits=sketch_of(call.waited for call in calls),
+        latency=sketch_of([call.seconds for call in calls if call.kind == "ok"]),
+        waits=sketch_of([call.waited for call in calls]),
     )
 
 
@@ -325,75 +390,3 @@ def added_use(
 
 def _added(one: Mapping[str, Number], other: Mapping[str, Number]) -> dict[str, Number]:
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
-
-
-# -- the same, as lines of a journal
-
-
-class JournalLine(msgspec.Struct):
-    """A parsed line of a journal, of any kind; what a later version says beside is left out.
-
-    `text` is the row's own line, as it stands.
-    """
-
-    schema_version: int = 1
-    row: int | None = None
-    kind: Any = None
-    usage: tuple[int, int] = (0, 0)
-    use: tuple[dict[str, Any], ...] = ()
-    text: msgspec.Raw = msgspec.Raw(b"null")
-    spent: int | None = None
-    begin: int | None = None
-    group: tuple[int, ...] | None = None
-    lot: tuple[int, int] | None = None
-    used: tuple[int, int] | None = None
-    end: bool = False
-
-
-class _OwnError(msgspec.Struct):
-    """What the sums need to know of a row's own line."""
-
-    error: dict[str, Any] | None = None
-    line: int | None = None
-
-
-def journal_line(result: RowResult) -> Iterator[bytes | memoryview]:
-    """A result as a line of a journal, newline included, in pieces: its text may be large."""
-    head = orjson.dumps(
-        {
-            "row": result.row,
-            "kind": result.kind,
-            "usage": [result.usage.prompt_tokens, result.usage.completion_tokens],
-            "use": result.use,
-        }
-    )
-    yield head[:-1] + b',"text":'
-    yield from pieces(result)
-    yield b"}\n"
-
-
-def from_journal(row: int, line: JournalLine) -> RowResult:
-    """The result of a row in such a line."""
-    text = bytes(line.text)
-    told = msgspec.json.decode(text, type=_OwnError)
-    return RowResult(
-        row,
-        line.kind,
-        Usage(*line.usage),
-        text,
-        calls_of(line),
-        None if told.error is None else (told.error["code"], told.line),
-    )
-
-
-def spent_line(row: int, attempts: Sequence[CallRecord]) -> bytes:
-    """Calls made in vain for a row that has to wait, as a line of a journal."""
-    return orjson.dumps({"spent": row, "use": attempts}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def calls_of(line: JournalLine) -> tuple[CallRecord, ...]:
-    """The calls that a line of a journal tells of."""
-    return tuple(
-        CallRecord(**{name: call[name] for name in _CALL_FIELDS if name in call})
-        for call in line.use
-    )

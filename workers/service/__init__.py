@@ -126,7 +126,7 @@ def compose(
     runner = Runner(
         *(*parts, dispatcher), telemetry=telemetry, clock=clock, rng=rng, settings=settings
     )
-    finisher = Finisher(store, transitions, clock=clock, slice_seconds=slice_seconds)
+    finisher = Finisher(store, transitions, history, clock=clock, slice_seconds=slice_seconds)
     inbox = Inbox(
         *(*parts, entrance.rejections, bus),
         telemetry=telemetry,

@@ -32,7 +32,14 @@ from workers.rows import writing
 from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult
 from workers.shards.input import Row
-from workers.shards.journal import Journal, attempt_name, next_ordinal, read_journals
+from workers.shards.journal import (
+    Journal,
+    attempt_name,
+    journal_line,
+    next_ordinal,
+    read_journals,
+    spent_line,
+)
 from workers.shards.purse import ShardPurse
 from workers.shards.spool import Spool
 from workers.shards.suspicion import Suspicion
@@ -126,6 +133,7 @@ class Attempt:
         shard: int,
         lease: Lease,
         *,
+        clock: Callable[[], float],
         rng: Random,
         unended: "dict[Attempt, None]",
     ) -> None:
@@ -151,6 +159,7 @@ class Attempt:
         self._durable_at: float | None = None
         self._unaskable = 0
         self._store = store
+        self._clock = clock
         self._rng = rng
         self._unended = unended
         self._journal: Journal | None = None
@@ -252,13 +261,14 @@ class Attempt:
 
     def collect(self, result: RowResult) -> None:
         """Keep the result of a row; the next journal interval makes it durable."""
-        if self.results.add(result):
-            self.journal.add(*writing.journal_line(result))
+        ended = result._replace(at=round(self._clock(), 1))
+        if self.results.add(ended):
+            self.journal.add(*journal_line(ended))
 
     def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:
         """Keep the calls that were made for a row that has to wait; its line will tell of them."""
         self.spent[row] = (*self.spent.get(row, ()), *attempts)
-        self.journal.add(writing.spent_line(row, attempts))
+        self.journal.add(spent_line(row, attempts))
 
     def left(self) -> list[tuple[int, Request]]:
         """The rows that are still to be asked."""

@@ -9,26 +9,102 @@ may cost (`lot`) and did (`used`), and an `end` mark. A journal without end mark
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import msgspec
 import orjson
 
 from schemas.budgets import NOTHING_SPENT, Spend, total
+from schemas.outcomes import Usage
 from schemas.results import CallRecord
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION
 from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
-from workers.rows.writing import JournalLine, calls_of, from_journal
+from workers.rows.writing import RowResult, pieces
 from workers.shards.spool import Spool
 from workers.shards.suspicion import Suspicion, Trace
 
 # One byte less than the service takes, for the newline that parts a torn line from the next.
 MAX_APPEND: Final = 4 * 1024 * 1024 - 1
 _HEADER: Final = orjson.dumps({"schema_version": SCHEMA_VERSION}) + b"\n"
-_LINE: Final = msgspec.json.Decoder(JournalLine)
 _END: Final = b'{"end":true}\n'
+
+
+_CALL_FIELDS: Final = tuple(each.name for each in fields(CallRecord))
+
+
+class JournalLine(msgspec.Struct):
+    """A parsed line of a journal, of any kind; what a later version says beside is left out.
+
+    `text` is the row's own line, as it stands.
+    """
+
+    schema_version: int = 1
+    row: int | None = None
+    kind: Any = None
+    usage: tuple[int, int] = (0, 0)
+    use: tuple[dict[str, Any], ...] = ()
+    text: msgspec.Raw = msgspec.Raw(b"null")
+    at: float = 0.0
+    spent: int | None = None
+    begin: int | None = None
+    group: tuple[int, ...] | None = None
+    lot: tuple[int, int] | None = None
+    used: tuple[int, int] | None = None
+    end: bool = False
+
+
+class _OwnError(msgspec.Struct):
+    """What the sums need to know of a row's own line."""
+
+    error: dict[str, Any] | None = None
+    line: int | None = None
+
+
+def journal_line(result: RowResult) -> list[bytes | memoryview]:
+    """A result as a line of a journal, newline included, in pieces: its text may be large."""
+    head = orjson.dumps(
+        {
+            "row": result.row,
+            "kind": result.kind,
+            "usage": [result.usage.prompt_tokens, result.usage.completion_tokens],
+            "use": result.use,
+            "at": result.at,
+        }
+    )
+    return [head[:-1] + b',"text":', *pieces(result), b"}\n"]
+
+
+def from_journal(row: int, line: JournalLine) -> RowResult:
+    """The result of a row in such a line."""
+    text = bytes(line.text)
+    told = msgspec.json.decode(text, type=_OwnError)
+    return RowResult(
+        row,
+        line.kind,
+        Usage(*line.usage),
+        text,
+        calls_of(line),
+        None if told.error is None else (told.error["code"], told.line),
+        at=line.at,
+    )
+
+
+def spent_line(row: int, attempts: Sequence[CallRecord]) -> bytes:
+    """Calls made in vain for a row that has to wait, as a line of a journal."""
+    return orjson.dumps({"spent": row, "use": attempts}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def calls_of(line: JournalLine) -> tuple[CallRecord, ...]:
+    """The calls that a line of a journal tells of."""
+    return tuple(
+        CallRecord(**{name: call[name] for name in _CALL_FIELDS if name in call})
+        for call in line.use
+    )
+
+
+_LINE: Final = msgspec.json.Decoder(JournalLine)
 
 
 class Journal:

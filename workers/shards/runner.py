@@ -135,7 +135,10 @@ class Runner:
             await self._send_copy(message, HELD_RETRY_SECONDS)
             return
         attempt = Attempt(
-            self._store, job, message.shard, lease, rng=self._rng, unended=self._unended
+            *(self._store, job, message.shard, lease),
+            clock=self._clock,
+            rng=self._rng,
+            unended=self._unended,
         )
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
         attempt.capped = held.state.budget is not None

@@ -144,7 +144,7 @@ async def write_receipt(
         return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
 
     found = list(results.results())
-    sums = writing.sums_of(found)
+    sums = writing.sums_of(found, job.prices)
     receipt = Receipt(
         schema_version=job.schema_version,
         shard=shard,
@@ -156,5 +156,6 @@ async def write_receipt(
         codes=sums.codes,
         use=sums.use,
         spent=spent,
+        intervals=sums.intervals,
     )
     return await store.create_receipt(job.id, receipt)

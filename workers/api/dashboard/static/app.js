@@ -79,8 +79,10 @@ async function look(shown) {
 }
 
 async function more(shown, path) {
-  const told = await ask(`${path}/samples${shown.after ? `?after=${shown.after}` : ""}`);
-  shown.samples.push(...told.data);
+  // Once it has ended, its exact series takes the place of what was seen of it.
+  const exact = ended(shown.job);
+  const told = await ask(`${path}/samples${shown.after && !exact ? `?after=${shown.after}` : ""}`);
+  shown.samples = exact ? told.data : [...shown.samples, ...told.data];
   shown.after = told.after;
   shown.points = steps(shown.samples, Date.parse(shown.job.started) / 1000);
   if (Object.keys(shown.job.codes ?? {}).length) shown.errors = (await ask(`${path}/errors`)).data;

@@ -1,0 +1,147 @@
+"""How a job went over time, of its receipts: exact, the same in any order, and bounded."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.history import MOST_BYTES, Sample
+from schemas.money import MILLION, PinnedPrice
+from schemas.outcomes import Usage
+from schemas.results import CallRecord, Interval
+from schemas.sketches import coarse, quantiles
+from workers.jobs.costs import cost_of
+from workers.jobs.pace import SAMPLES_OF_AGE
+from workers.jobs.series import MOST, Series, samples_of
+from workers.jobs.store import dump
+from workers.rows.writing import RowResult, sums_of
+
+BEGIN = 180_000_000  # tens of seconds since the epoch
+PRICES = {"phi": PinnedPrice(input=130_000, output=520_000, currency="USD")}
+
+intervals = st.builds(
+    Interval,
+    succeeded=st.integers(0, 200),
+    failed=st.integers(0, 9),
+    prompt_tokens=st.integers(0, 10_000),
+    completion_tokens=st.integers(0, 10_000),
+    calls=st.integers(0, 300),
+    refusals=st.integers(0, 100),
+    cost=st.integers(0, 10**12),
+    latency=st.dictionaries(st.integers(1, 1100).map(coarse), st.integers(1, 200), max_size=5),
+)
+receipts = st.dictionaries(
+    st.one_of(st.integers(0, 50), st.integers(0, 260_000)).map(lambda at: BEGIN + at),
+    intervals,
+    max_size=6,
+)
+
+
+def whole(told: Sequence[Mapping[int, Interval]]) -> Series:
+    series = Series()
+    for each in told:
+        series.add(each)
+    return series
+
+
+@given(st.lists(receipts, max_size=8), st.randoms())
+def test_receipts_add_up_to_the_same_in_any_order(
+    told: list[dict[int, Interval]], rng: Random
+) -> None:
+    one = whole(told)
+    shuffled = rng.sample(told, len(told))
+    other = whole(shuffled)
+    assert one.width == other.width
+    assert one.intervals == other.intervals
+    assert len(one.intervals) <= MOST
+    for name in ("succeeded", "failed", "prompt_tokens", "calls", "refusals", "cost"):
+        true = sum(getattr(each, name) for part in told for each in part.values())
+        assert sum(getattr(each, name) for each in one.intervals.values()) == true
+    latency: Counter[int] = Counter()
+    for part in told:
+        for each in part.values():
+            latency.update(each.latency)
+    assert sum((each.latency for each in one.intervals.values()), Counter()) == latency
+
+
+@given(st.lists(receipts, min_size=1, max_size=8))
+def test_samples_go_up_to_the_sums_of_all(told: list[dict[int, Interval]]) -> None:
+    found = samples_of(whole(told), priced=True)
+    every = [each for part in told for each in part.values()]
+    if not every:
+        assert found == ()
+        return
+    last = found[-1]
+    assert last.succeeded == sum(each.succeeded for each in every)
+    assert last.errors == sum(each.failed for each in every)
+    assert last.calls == sum(each.calls for each in every)
+    assert found[0].model_copy(update={"at": 0.0}) == Sample(at=0.0, cost="0.000000")
+    assert all(to.at > before.at for before, to in pairwise(found))
+
+
+def test_a_month_of_ten_million_rows_keeps_less_than_a_megabyte() -> None:
+    """Forty thousand receipts of two minutes each, with answers of every length."""
+    rng = Random(7)
+    month, series = 30 * 8640, Series()
+    made = [
+        Interval(
+            succeeded=21,
+            prompt_tokens=10**7,
+            completion_tokens=10**7,
+            calls=10**6,
+            refusals=10**6,
+            cost=10**17,
+            latency={coarse(rng.randint(0, 1100)): 21 for _ in range(3)},
+        )
+        for _ in range(500)
+    ]
+    for shard in range(40_000):
+        first = BEGIN + month * shard // 40_000
+        series.add({first + at: rng.choice(made) for at in range(12)})
+    assert MOST / 2 < len(series.intervals) <= MOST
+    assert sum(each.succeeded for each in series.intervals.values()) == 40_000 * 12 * 21
+    longest = max(len(dump(each)) + 1 for each in samples_of(series, priced=True))
+    # With the samples that were taken while it ran, of which an age has so many, and a few more.
+    assert (2 * MOST + 9 * SAMPLES_OF_AGE) * longest < MOST_BYTES
+
+
+def call(kind: str, seconds: float, waited: float = 0.0, tokens: int = 0) -> CallRecord:
+    return CallRecord("phi", kind, None, waited, None, seconds, tokens, bool(tokens))  # type: ignore[arg-type]
+
+
+def test_rows_count_when_they_ended_and_calls_when_they_did() -> None:
+    at = 10.0 * BEGIN
+    use = (call("throttled", 0.1), call("transient", 1.0, 9.0, 7), call("ok", 2.0, 4.0, 50))
+    rows = [
+        RowResult(0, "succeeded", Usage(30, 20), b"", use, at=at + 3.0),
+        RowResult(1, "failed", Usage(), b"", (call("bad_request", 0.5),), ("x", 2), at=at + 12.0),
+        RowResult(2, "cancelled", Usage(), b"", (), ("job_cancelled", 3)),
+    ]
+    found = sums_of(rows, PRICES)
+    assert sorted(found.intervals) == [BEGIN - 2, BEGIN - 1, BEGIN, BEGIN + 1]
+    first = found.intervals[BEGIN]
+    assert (first.succeeded, first.calls, first.prompt_tokens, first.completion_tokens) == (
+        1,
+        1,
+        30,
+        20,
+    )
+    assert quantiles(first.latency, (1.0,))[0] == pytest.approx(2.0, rel=0.05)
+    # The last call began at -3 s: the one before it ended then, and the 429 ten seconds earlier.
+    assert found.intervals[BEGIN - 1].calls == 1
+    assert found.intervals[BEGIN - 2].refusals == 1
+    assert (found.intervals[BEGIN + 1].failed, found.intervals[BEGIN + 1].calls) == (1, 1)
+    cost = sum(each.cost for each in found.intervals.values())
+    assert cost == (57 - 20) * 130_000 + 20 * 520_000
+    counted = cost_of(found.use, PRICES).counted
+    assert float(counted) == pytest.approx(cost / MILLION / MILLION, abs=1e-6)
+
+
+@given(st.integers(0, 1100))
+def test_a_coarse_bucket_is_off_by_five_percent_at_most(bucket: int) -> None:
+    (fine,), (rough,) = quantiles({bucket: 1}, (1.0,)), quantiles({coarse(bucket): 1}, (1.0,))
+    assert rough == pytest.approx(fine, rel=0.05, abs=0.0006)

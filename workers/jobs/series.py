@@ -1,0 +1,104 @@
+"""How a job went over time, summed of what its receipts say of each ten seconds.
+
+Adding is exact, and the same in any order: an interval is as long as the whole of the job's time
+needs it to be, so that there are at most MOST of them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from schemas.history import Sample
+from schemas.money import MILLION, amount
+from schemas.results import INTERVAL_SECONDS, Interval
+from schemas.sketches import Sketch, quantiles
+from workers.jobs.pace import SAMPLED_SHARES
+
+MOST: Final = 512
+"""Intervals of a job: those of an hour and a half are ten seconds long, of a month an hour and a
+half. Where nothing happens between any two of them, there are twice as many samples."""
+
+
+@dataclass(slots=True)
+class Sums:
+    """What happened in an interval, in the making."""
+
+    succeeded: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    calls: int = 0
+    refusals: int = 0
+    cost: int = 0
+    latency: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: "Interval | Sums") -> None:
+        """Count what another tells."""
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.calls += other.calls
+        self.refusals += other.refusals
+        self.cost += other.cost
+        self.latency.update(other.latency)
+
+
+class Series:
+    """Intervals by number: `n` begins `n * width` tens of seconds after the epoch."""
+
+    def __init__(self) -> None:
+        self.width = 1
+        self.intervals: dict[int, Sums] = {}
+        self._ends: set[int] = set()
+
+    def add(self, told: Mapping[int, Interval]) -> None:
+        """Count the intervals of one more receipt."""
+        if not told:
+            return
+        numbers = {at // self.width for at in told}
+        first, last = min(numbers | self._ends), max(numbers | self._ends)
+        while last - first >= MOST:
+            first, last = first // 2, last // 2
+            self._widen()
+        for at, each in told.items():
+            self.intervals.setdefault(at // self.width, Sums()).add(each)
+        self._ends = {first, last}
+
+    def _widen(self) -> None:
+        self.width *= 2
+        before, self.intervals = self.intervals, {}
+        for at, each in before.items():
+            self.intervals.setdefault(at // 2, Sums()).add(each)
+
+
+def samples_of(series: Series, *, priced: bool) -> tuple[Sample, ...]:
+    """The series as samples: how the job stood at the end of each interval, from its begin on.
+
+    Where nothing happened for a while, that is one sample at its end.
+    """
+    seconds = INTERVAL_SECONDS * series.width
+    found: list[Sample] = []
+    so_far = Sums()
+    for number in sorted(series.intervals):
+        if not found or found[-1].at < number * seconds:
+            found.append(_sample(so_far, number * seconds, priced, {}))
+        own = series.intervals[number]
+        so_far.add(own)
+        found.append(_sample(so_far, (number + 1) * seconds, priced, own.latency))
+    return tuple(found)
+
+
+def _sample(sums: Sums, at: int, priced: bool, latency: Sketch) -> Sample:
+    return Sample(
+        at=float(at),
+        succeeded=sums.succeeded,
+        errors=sums.failed,
+        prompt_tokens=sums.prompt_tokens,
+        completion_tokens=sums.completion_tokens,
+        calls=sums.calls,
+        refusals=sums.refusals,
+        cost=amount(-(-sums.cost // MILLION)) if priced else None,
+        latency=tuple(round(each, 3) for each in quantiles(latency, SAMPLED_SHARES)),
+    )
