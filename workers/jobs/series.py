@@ -21,7 +21,7 @@ half. Where nothing happens between any two of them, there are twice as many sam
 
 
 @dataclass(slots=True)
-class Sums:
+class IntervalSums:
     """What happened in an interval, in the making."""
 
     succeeded: int = 0
@@ -33,7 +33,7 @@ class Sums:
     cost: int = 0
     latency: Counter[int] = field(default_factory=Counter)
 
-    def add(self, other: "Interval | Sums") -> None:
+    def add(self, other: "Interval | IntervalSums") -> None:
         """Count what another tells."""
         self.succeeded += other.succeeded
         self.failed += other.failed
@@ -50,7 +50,7 @@ class Series:
 
     def __init__(self) -> None:
         self.width = 1
-        self.intervals: dict[int, Sums] = {}
+        self.intervals: dict[int, IntervalSums] = {}
         self._ends: set[int] = set()
 
     def add(self, told: Mapping[int, Interval]) -> None:
@@ -63,14 +63,14 @@ class Series:
             first, last = first // 2, last // 2
             self._widen()
         for at, each in told.items():
-            self.intervals.setdefault(at // self.width, Sums()).add(each)
+            self.intervals.setdefault(at // self.width, IntervalSums()).add(each)
         self._ends = {first, last}
 
     def _widen(self) -> None:
         self.width *= 2
         before, self.intervals = self.intervals, {}
         for at, each in before.items():
-            self.intervals.setdefault(at // 2, Sums()).add(each)
+            self.intervals.setdefault(at // 2, IntervalSums()).add(each)
 
 
 def samples_of(series: Series, *, priced: bool) -> tuple[Sample, ...]:
@@ -80,7 +80,7 @@ def samples_of(series: Series, *, priced: bool) -> tuple[Sample, ...]:
     """
     seconds = INTERVAL_SECONDS * series.width
     found: list[Sample] = []
-    so_far = Sums()
+    so_far = IntervalSums()
     for number in sorted(series.intervals):
         if not found or found[-1].at < number * seconds:
             found.append(_sample(so_far, number * seconds, priced, {}))
@@ -90,7 +90,7 @@ def samples_of(series: Series, *, priced: bool) -> tuple[Sample, ...]:
     return tuple(found)
 
 
-def _sample(sums: Sums, at: int, priced: bool, latency: Sketch) -> Sample:
+def _sample(sums: IntervalSums, at: int, priced: bool, latency: Sketch) -> Sample:
     return Sample(
         at=float(at),
         succeeded=sums.succeeded,
