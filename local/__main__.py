@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 
+from local.loading import loading
 from workers.errors import SettingsError
 
 COMMANDS = {
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("azure").setLevel(logging.ERROR)
     try:
         # Only the command's own module: each process starts as fast as it can.
-        command = importlib.import_module(COMMANDS[arguments[0]])
+        with loading():
+            command = importlib.import_module(COMMANDS[arguments[0]])
         return int(command.main(arguments[1:]))
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)

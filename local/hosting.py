@@ -12,6 +12,7 @@ from pathlib import Path
 from local import keys, settings
 from local.host.loading import LoadError, import_app
 from local.host.serving import Host, stop_at_signals
+from local.loading import loading
 from local.usage import Parser
 from workers.errors import SettingsError
 
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> int:
     if given.verbose:
         logging.getLogger("local.host").setLevel(logging.DEBUG)
     # Imported while what the settings point to still starts; an app reads nothing at its import.
-    app = import_app(given.app)
+    with loading():
+        app = import_app(given.app)
     if given.settings_from_stdin:
         os.environ.update(_settings_from(sys.stdin.readline()))
     settings.apply(given.app)

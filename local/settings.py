@@ -15,6 +15,8 @@ from typing import Any
 from workers.errors import SettingsError
 
 FILE = "local.settings.json"
+# How large a body the HTTP triggers take, in bytes, as the Functions host calls it.
+BODY_LIMIT = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
 
 
 def read(folder: Path) -> dict[str, str]:

@@ -20,7 +20,6 @@ from local.azurite import FolderInUseError, azurite
 from local.endpoint.profiles import ProfileName
 from local.endpoint.server import simulate
 from local.endpoint.settings import Settings
-from local.host.http_triggers import BODY_LIMIT
 from local.hosts import Hosts, failure_in, hosts
 from local.servicebus import serve
 from local.servicebus.server.store import StoreInUseError
@@ -98,7 +97,7 @@ async def stack(
     ):
         await _prepare(storage.connection_string, read_settings(given | deployments), prepare)
         own = {STORAGE: storage.connection_string, BUS: bus, keys.SETTING: options.key}
-        own[BODY_LIMIT] = str(BODY_BYTES)
+        own[settings.BODY_LIMIT] = str(BODY_BYTES)
         if options.api_key:
             own[keys.API_KEYS] = keys.api_keys(options.api_key, given.get(keys.API_KEYS, ""))
         running.give({**options.settings, **own, **deployments})

@@ -19,8 +19,8 @@ from local.host.invoking import InvocationFailedError, Invoker, encode_response
 from local.host.loading import Function, LoadError
 from local.host.timer_triggers import TimerListener
 from local.keys import HEADER
+from local.settings import BODY_LIMIT
 
-BODY_LIMIT = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
 DEFAULT_BODY_BYTES = 104_857_600
 
 logger = logging.getLogger("local.host")

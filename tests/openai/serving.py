@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from local import keys
-from local.host.http_triggers import BODY_LIMIT
+from local.settings import BODY_LIMIT
 from local.stack import BODY_BYTES
 
 KEY, OTHER = secrets.token_urlsafe(), secrets.token_urlsafe()
