@@ -6,13 +6,20 @@ from typing import Final
 _REFERENCE: Final = "@Microsoft.KeyVault("
 
 
+def unresolved(value: str) -> str | None:
+    """What is wrong with a reference that Azure left as a setting's value, as the end of a
+    sentence; None where the value is none.
+    """
+    if not value.startswith(_REFERENCE):
+        return None
+    return (
+        "holds a reference to Key Vault that Azure could not resolve: put the secret into the "
+        "vault, or let the app's identity read it"
+    )
+
+
 def no_secret(value: str) -> str | None:
     """What is wrong with a setting's value, as the end of a sentence; None where it may be one."""
     if not value.strip():
         return "is missing or empty: put the secret there"
-    if value.startswith(_REFERENCE):
-        return (
-            "holds a reference to Key Vault that Azure could not resolve: put the secret into the "
-            "vault, or let the app's identity read it"
-        )
-    return None
+    return unresolved(value)

@@ -49,6 +49,16 @@ def test_a_key_that_is_not_there_is_told_with_its_entry(value: dict[str, str]) -
 
 
 @pytest.mark.parametrize(
+    "setting", ["API_KEYS", "WEBHOOKS", "TENANTS", "ENTRA", "DEPLOYMENTS", "DOWNLOADS"]
+)
+def test_a_reference_that_azure_could_not_resolve_is_told_as_such(setting: str) -> None:
+    given = {**environment([DEPLOYMENT | {"auth": "none"}]), setting: UNRESOLVED}
+    with pytest.raises(SettingsError) as caught:
+        read_settings(given)
+    assert str(caught.value).startswith(f"setting {setting} holds a reference to Key Vault that")
+
+
+@pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
         ("ENVIRONMENT_PROXIES", "perhaps", "setting ENVIRONMENT_PROXIES: "),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.access import ApiKey, Entra, parse_api_keys, parse_entra
 from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
 from schemas.jobs import window_seconds
-from schemas.secret_settings import no_secret
+from schemas.secret_settings import no_secret, unresolved
 from schemas.tenants import Tenant, only_default, parse_tenants
 from schemas.webhooks import Webhook, parse_webhooks
 from workers.errors import SettingsError
@@ -76,8 +76,14 @@ _NAMES = {
 }
 
 
+_JSON = ("DEPLOYMENTS", "ROUTES", "TENANTS", "API_KEYS", "ENTRA", "WEBHOOKS")
+
+
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """The settings in an environment. Raises SettingsError that names setting and remedy."""
+    for name in (*_JSON, *_NAMES):
+        if wrong := unresolved(environment.get(name, "")):
+            raise SettingsError(f"setting {name} {wrong}")
     values: dict[str, Any] = {
         field: environment[name] for name, field in _NAMES.items() if environment.get(name)
     }
