@@ -1,4 +1,4 @@
-"""A fault that lasts is told where it begins and where it ends, and not in between."""
+"""A fault that lasts is told where it begins, every ten minutes, and where it ends."""
 
 import logging
 from collections.abc import Callable
@@ -47,6 +47,18 @@ def test_two_minutes_of_faults_are_two_lines(lines: Lines) -> None:
         "[OUT_OF_ORDER] Blob Storage is out of order: 503 ServerBusy",
         "[IN_ORDER] Blob Storage is in order again: it failed for 119 s",
     ]
+
+
+def test_a_fault_that_stays_is_told_every_ten_minutes(lines: Lines) -> None:
+    east = outage(lines)
+    for second in range(1_500):
+        east.failed("401", second)
+    assert len(lines.told) == 3
+    assert set(lines.told) == {"[OUT_OF_ORDER] Blob Storage is out of order: 401"}
+    east.passed(1_520)
+    east.failed("503", 1_521)
+    assert "[IN_ORDER]" in lines.told[3]
+    assert "503" in lines.told[4], "a new fault does not wait for the last one's ten minutes"
 
 
 def test_a_fault_lasts_for_the_calls_that_it_met_not_until_the_last_one_timed_out(
@@ -101,11 +113,11 @@ async def test_storage_and_bus_tell_when_a_call_was_made(
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(min_value=0.0, max_value=30.0)), max_size=60))
-def test_begin_and_end_alternate_and_no_end_comes_within_the_quiet(
+def test_an_end_follows_a_begin_and_no_end_comes_within_the_quiet(
     calls: list[tuple[bool, float]],
 ) -> None:
     lines = Lines()
-    storage, now, last = outage(lines), 0.0, float("-inf")
+    storage, now, last, times = outage(lines), 0.0, float("-inf"), list[float]()
     for failed, pause in calls:
         now += pause
         before = len(lines.told)
@@ -116,5 +128,11 @@ def test_begin_and_end_alternate_and_no_end_comes_within_the_quiet(
             storage.passed(now)
             ended = len(lines.told) > before
             assert not ended or now - last >= Outage.QUIET
+        if len(lines.told) > before:
+            times.append(now)
     begins = ["out of order" in line for line in lines.told]
-    assert begins == [at % 2 == 0 for at in range(len(begins))]
+    assert all(begins[:1])
+    for at in range(1, len(begins)):
+        assert begins[at] or begins[at - 1], "an end follows an end"
+        repeated = begins[at] and begins[at - 1]
+        assert not repeated or times[at] - times[at - 1] >= Outage.REPEAT

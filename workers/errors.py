@@ -121,7 +121,8 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 class Outage:
-    """A fault that lasts: one line in the log where it begins, one where it ends, with its subject.
+    """A fault that lasts: a line in the log where it begins, one every REPEAT seconds while calls
+    meet it, so that an alert stays on, and one where it ends, with its subject.
 
     What each call makes of it meanwhile is logged at debug. Times are seconds of any one clock. A
     fault is over once calls have passed for QUIET seconds with none that failed, so that a service
@@ -130,6 +131,7 @@ class Outage:
     """
 
     QUIET: ClassVar = 10.0
+    REPEAT: ClassVar = 600.0
 
     def __init__(self, log: logging.Logger, subject: str) -> None:
         self._log = log
@@ -138,6 +140,7 @@ class Outage:
         self._made = 0.0
         self._failed = 0.0
         self._passed = -inf
+        self._told = -inf
 
     def failed(self, error: object, now: float, made: float | None = None) -> None:
         """Note that a call failed that was made at `made`, or now, and why: what is to be mended
@@ -147,6 +150,9 @@ class Outage:
         if self._began is None:
             # It may have been made before the fault: the last success was.
             self._began = self._made = max(made, self._passed)
+            self._told = -inf
+        if now - self._told >= self.REPEAT:
+            self._told = now
             self._log.warning("[OUT_OF_ORDER] %s is out of order: %s", self._subject, error)
         self._made = max(self._made, made)
         self._failed = now
