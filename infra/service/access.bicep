@@ -1,4 +1,4 @@
-// Who may do what: the worker, the topic that tells of files, and whoever deploys.
+// Who may do what: the worker, the topic that tells of files, and people: who deploys, who operates.
 param location string
 param tags object
 param identityName string
@@ -9,8 +9,7 @@ param vaultName string
 param insightsName string
 param topicName string
 param topicPrincipalId string
-param principalId string
-param principalType string
+param people array
 
 var roles = {
   storageBlobDataOwner: 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
@@ -123,39 +122,55 @@ resource topicDeadLetters 'Microsoft.Authorization/roleAssignments@2022-04-01' =
   }
 }
 
-// -- whoever deploys
+// -- people
 
-resource deployerBlobs 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(principalId)) {
-  scope: account
-  name: guid(account.id, principalId, roles.storageBlobDataContributor)
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.storageBlobDataContributor)
-    principalId: principalId
-    principalType: principalType
-  }
-}
-
-resource deployerMessages 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
-  for role in [roles.serviceBusDataSender, roles.serviceBusDataReceiver]: if (!empty(principalId)) {
-    scope: namespace
-    name: guid(namespace.id, principalId, role)
+resource peoplesBlobs 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for person in people: {
+    scope: account
+    name: guid(account.id, person.id, roles.storageBlobDataContributor)
     properties: {
-      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', role)
-      principalId: principalId
-      principalType: principalType
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.storageBlobDataContributor)
+      principalId: person.id
+      principalType: person.type
     }
   }
 ]
 
-resource deployerKeys 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(principalId)) {
-  scope: vault
-  name: guid(vault.id, principalId, roles.keyVaultSecretsOfficer)
-  properties: {
-    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.keyVaultSecretsOfficer)
-    principalId: principalId
-    principalType: principalType
+resource peopleSend 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for person in people: {
+    scope: namespace
+    name: guid(namespace.id, person.id, roles.serviceBusDataSender)
+    properties: {
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.serviceBusDataSender)
+      principalId: person.id
+      principalType: person.type
+    }
   }
-}
+]
+
+resource peopleReceive 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for person in people: {
+    scope: namespace
+    name: guid(namespace.id, person.id, roles.serviceBusDataReceiver)
+    properties: {
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.serviceBusDataReceiver)
+      principalId: person.id
+      principalType: person.type
+    }
+  }
+]
+
+resource peoplesKeys 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
+  for person in people: {
+    scope: vault
+    name: guid(vault.id, person.id, roles.keyVaultSecretsOfficer)
+    properties: {
+      roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roles.keyVaultSecretsOfficer)
+      principalId: person.id
+      principalType: person.type
+    }
+  }
+]
 
 output identityId string = identity.id
 output identityClientId string = identity.properties.clientId

@@ -44,10 +44,38 @@ var queries = [
     operator: 'GreaterThan'
     threshold: 20
     window: 'PT15M'
+    // The host logs a failed invocation with its exception, and such a line is no row of AppTraces.
+    query: '''
+      AppExceptions
+      | where OuterMessage startswith 'Exception while executing function: Functions.'
+      | where InnermostMessage !has 'exited with code 143'
+    '''
+  }
+  {
+    name: 'out-of-order'
+    description: 'An endpoint, storage or the bus has refused or failed for more than ten minutes: the log line says what to mend.'
+    severity: 1
+    operator: 'GreaterThan'
+    threshold: 0
+    window: 'PT30M'
+    // A process says so every ten minutes, and so does each new one: a blip is told once.
     query: '''
       AppTraces
-      | where Message startswith "Executed 'Functions." and Message contains "(Failed,"
-      | join kind=leftanti (AppExceptions | where OuterMessage has '143') on OperationId
+      | where Message startswith '[OUT_OF_ORDER] '
+      | parse Message with '[OUT_OF_ORDER] ' Subject ' is out of order: ' *
+      | summarize First = min(TimeGenerated), Last = max(TimeGenerated) by Subject
+      | where Last - First >= 9m
+    '''
+  }
+  {
+    name: 'webhooks-given-up'
+    description: 'A receiver was not told of the end of a batch: the log line says why.'
+    severity: 3
+    operator: 'GreaterThan'
+    threshold: 0
+    window: 'PT15M'
+    query: '''
+      AppTraces | where Message startswith '[WEBHOOK_GIVEN_UP] '
     '''
   }
 ]
@@ -232,7 +260,7 @@ resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
   }
 }
 
-resource budget 'Microsoft.Consumption/budgets@2023-11-01' = if (monthlyBudget > 0 && !empty(budgetStart)) {
+resource budget 'Microsoft.Consumption/budgets@2023-11-01' = if (monthlyBudget > 0) {
   name: 'budget-${token}'
   properties: {
     category: 'Cost'

@@ -7,6 +7,8 @@ param privateNetwork bool
 var entities = any(loadJsonContent('../../Config.json')).UserConfig.Namespaces[0]
 var status = entities.Topics[0]
 
+// What is made beneath a namespace at one time may be refused as a conflict: hence batches of one.
+
 // The emulator keeps a message for an hour at most and knows duplicates for five minutes.
 var timeToLive = 'P14D'
 var duplicateWindow = 'PT10M'
@@ -45,6 +47,7 @@ resource firewall 'Microsoft.ServiceBus/namespaces/networkRuleSets@2024-01-01' =
   }
 }
 
+@batchSize(1)
 resource queues 'Microsoft.ServiceBus/namespaces/queues@2024-01-01' = [
   for queue in entities.Queues: {
     parent: namespace
@@ -70,6 +73,7 @@ resource topic 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = {
   }
 }
 
+@batchSize(1)
 resource subscriptions 'Microsoft.ServiceBus/namespaces/topics/subscriptions@2024-01-01' = [
   for subscription in status.Subscriptions: {
     parent: topic
@@ -85,6 +89,7 @@ resource subscriptions 'Microsoft.ServiceBus/namespaces/topics/subscriptions@202
 ]
 
 // A rule of another name replaces $Default, which lets everything through.
+@batchSize(1)
 resource filters 'Microsoft.ServiceBus/namespaces/topics/subscriptions/rules@2024-01-01' = [
   for rule in rules: {
     parent: subscriptions[rule.subscription]

@@ -10,11 +10,17 @@ param environmentName string
 @description('The region: one that offers Flex Consumption.')
 param location string
 
+// Of the parameters below, none is a number or a truth value: azd takes what it cannot read as one
+// for the default, and says nothing.
+
 @description('Who deploys: may put keys into the vault, files into containers and messages on queues. Empty: nobody.')
 param principalId string = ''
 
 @allowed(['User', 'ServicePrincipal', 'Group'])
 param principalType string = 'User'
+
+@description('The object id of a group of Entra ID whose members may do the same. Empty: nobody.')
+param operators string = ''
 
 @description('The endpoints, as docs/endpoints.md describes them. The service does not start without one.')
 @minLength(1)
@@ -35,39 +41,39 @@ param keySettings array = []
 @description('The settings with a default that the README lists, by their names, as texts: {"SHARD_SECONDS": "60"}.')
 param limits Limits = {}
 
-@allowed([512, 2048, 4096])
-param instanceMemory int = 2048
+@allowed(['512', '2048', '4096'])
+param instanceMemory string = '2048'
 
-@minValue(1)
-@maxValue(1000)
-@description('On-demand instances of each function, not of the app.')
-param maximumInstances int = 40
+@description('On-demand instances of each function, not of the app: 1 to 1000.')
+param maximumInstances string = '40'
 
 @description('Instances that never go away: [{"name": "function:jobs", "instanceCount": 1}].')
 param alwaysReady array = []
 
+@allowed(['true', 'false'])
 @description('Storage and Service Bus are reached through a virtual network only. Premium Service Bus, billed by the hour.')
-param privateNetwork bool = false
+param privateNetwork string = 'false'
 
 @allowed(['Standard_LRS', 'Standard_ZRS', 'Standard_GRS', 'Standard_GZRS'])
 param storageRedundancy string = 'Standard_ZRS'
 
 @description('Days after which input files go; 0 is never, anything else at least 31: a job may take 30 days.')
-param keepInputDays int = 0
+param keepInputDays string = '0'
 
 @description('Days after which results go; 0 is never, anything else at least 31.')
-param keepResultDays int = 0
+param keepResultDays string = '0'
 
+@allowed(['true', 'false'])
 @description('Keeps storage from being deleted, by azd down too.')
-param lockStorage bool = false
+param lockStorage string = 'false'
 
 @description('Whom alerts and the budget write to. Empty: alerts are only shown in the portal.')
 param alertEmail string = ''
 
 @description('What the resource group may cost in a month before alertEmail hears of it, in the currency of the bill; 0 is no budget.')
-param monthlyBudget int = 0
+param monthlyBudget string = '0'
 
-@description('The first day of the month in which the budget began, such as 2026-12-01. Azure does not let it change.')
+@description('With a budget: the first day of the month in which it began, such as 2026-12-01. Azure does not let it change.')
 param budgetStart string = ''
 
 @sealed()
@@ -84,10 +90,21 @@ type Limits = {
   TELEMETRY: string?
   OTEL_EXPORTER_OTLP_ENDPOINT: string?
   OTEL_EXPORTER_OTLP_PROTOCOL: string?
+  OTEL_SERVICE_NAME: string?
+  OTEL_RESOURCE_ATTRIBUTES: string?
+  OTEL_METRIC_EXPORT_INTERVAL: string?
+  OTEL_BSP_SCHEDULE_DELAY: string?
+  OTEL_TRACES_EXPORTER: string?
+  OTEL_METRICS_EXPORTER: string?
 }
 
 var token = toLower(uniqueString(subscription().id, environmentName, location))
+var isPrivate = toLower(privateNetwork) == 'true'
 var tags = { 'azd-env-name': environmentName }
+var people = concat(
+  empty(principalId) ? [] : [{ id: principalId, type: principalType }],
+  empty(operators) ? [] : [{ id: operators, type: 'Group' }]
+)
 var inputContainers = ['prompts', 'nightly', 'inputs']
 var nightlyContainer = 'nightly'
 var filesContainer = 'files'
@@ -126,10 +143,10 @@ module storage 'storage.bicep' = {
     resultsContainer: resultsContainer
     stateContainer: stateContainer
     deploymentContainer: deploymentContainer
-    privateNetwork: privateNetwork
-    keepInputDays: keepInputDays
-    keepResultDays: keepResultDays
-    locked: lockStorage
+    privateNetwork: isPrivate
+    keepInputDays: int(keepInputDays)
+    keepResultDays: int(keepResultDays)
+    locked: toLower(lockStorage) == 'true'
   }
 }
 
@@ -140,7 +157,7 @@ module bus 'bus.bicep' = {
     location: location
     tags: tags
     namespaceName: 'sb-${token}'
-    privateNetwork: privateNetwork
+    privateNetwork: isPrivate
   }
 }
 
@@ -168,12 +185,11 @@ module access 'access.bicep' = {
     insightsName: monitoring.outputs.insightsName
     topicName: storage.outputs.topicName
     topicPrincipalId: storage.outputs.topicPrincipalId
-    principalId: principalId
-    principalType: principalType
+    people: people
   }
 }
 
-module network 'network.bicep' = if (privateNetwork) {
+module network 'network.bicep' = if (isPrivate) {
   name: 'network'
   scope: group
   params: {
@@ -202,9 +218,9 @@ module app 'app.bicep' = {
     busHost: bus.outputs.host
     vaultUri: vault.outputs.vaultUri
     insightsConnection: monitoring.outputs.insightsConnection
-    subnetId: privateNetwork ? network!.outputs.appSubnetId : ''
-    instanceMemory: instanceMemory
-    maximumInstances: maximumInstances
+    subnetId: isPrivate ? network!.outputs.appSubnetId : ''
+    instanceMemory: int(instanceMemory)
+    maximumInstances: int(maximumInstances)
     alwaysReady: alwaysReady
     keySettings: keySettings
     settings: union({ TELEMETRY: 'azure-monitor' }, limits, {
@@ -233,7 +249,7 @@ module alerts 'alerts.bicep' = {
     topicId: storage.outputs.topicId
     siteId: app.outputs.siteId
     alertEmail: alertEmail
-    monthlyBudget: monthlyBudget
+    monthlyBudget: int(monthlyBudget)
     budgetStart: budgetStart
   }
 }

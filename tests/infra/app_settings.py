@@ -26,6 +26,13 @@ OTHERS: Mapping[str, str] = {
     "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT": "host",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "host and workers/adapters/telemetry",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "host: what is said there is protobuf over HTTP",
+    **dict.fromkeys(
+        (
+            *("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_METRIC_EXPORT_INTERVAL"),
+            *("OTEL_BSP_SCHEDULE_DELAY", "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"),
+        ),
+        "OpenTelemetry's SDK",
+    ),
     "NIGHTLY_SCHEDULE": "host, for the timer",
     "AzureWebJobs.prompts.Disabled": "host",
 }

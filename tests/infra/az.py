@@ -11,8 +11,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 KNOWN = Path(__file__).with_name("az_commands.json")
 DOCS = Path(__file__).parents[2] / "docs"
@@ -32,12 +35,25 @@ GLOBAL = frozenset(
 _SEPARATORS = frozenset({"&&", "||", "|", ";", "(", ")", "{", "}", "&", "do", "then"})
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a program: words before the first flag, and each flag with what follows it."""
+
+    words: tuple[str, ...]
+    flags: Mapping[str, str | None]
+
+    @property
+    def command(self) -> str:
+        """The words that may be a command's name."""
+        return " ".join(takewhile(re.compile(r"[a-z][a-z0-9-]*").fullmatch, self.words))
+
+
 def documents() -> dict[str, str]:
     """The documents by their names."""
     return {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
 
 
-def commands(document: str, program: str = "az") -> Iterator[tuple[str, frozenset[str]]]:
+def commands(document: str, program: str = "az") -> Iterator[Call]:
     """Each call of a program in a document's shell blocks: its words and its flags."""
     for block in re.findall(r"```sh\n(.*?)```", document, re.DOTALL):
         yield from calls(block, program)
@@ -45,14 +61,14 @@ def commands(document: str, program: str = "az") -> Iterator[tuple[str, frozense
         yield from calls(inline, program)
 
 
-def calls(script: str, program: str) -> Iterator[tuple[str, frozenset[str]]]:
+def calls(script: str, program: str) -> Iterator[Call]:
     """Each call of a program in a script."""
     for line in re.sub(r"\\\n\s*", " ", script).splitlines():
         if re.search(rf"\b{program} ", line):
             yield from _line(line, program)
 
 
-def _line(line: str, program: str) -> Iterator[tuple[str, frozenset[str]]]:
+def _line(line: str, program: str) -> Iterator[Call]:
     for inner in re.findall(rf"\$\(({program} [^()]*(?:\([^()]*\)[^()]*)*)\)", line):
         yield from _line(inner, program)
     words = re.sub(r"\$\([^()]*(?:\([^()]*\)[^()]*)*\)", "VALUE", line)
@@ -67,31 +83,44 @@ def _line(line: str, program: str) -> Iterator[tuple[str, frozenset[str]]]:
             call.append(word)
 
 
-def _call(words: list[str], program: str) -> Iterator[tuple[str, frozenset[str]]]:
-    while words and re.match(r"\w+=", words[0]):
-        words = words[1:]
-    if words[:1] != [program]:
+def _call(words: list[str], program: str) -> Iterator[Call]:
+    if program not in words:
         return
-    names = []
-    for word in words[1:]:
-        if not re.fullmatch(r"[a-z][a-z0-9-]*", word):
-            break
-        names.append(word)
-    yield " ".join(names), frozenset(word for word in words if word.startswith("-"))
+    told = words[words.index(program) + 1 :]
+    before = tuple(takewhile(lambda word: not word.startswith("-"), told))
+    pairs = zip(told, [*told[1:], None], strict=False)
+    flags = {
+        flag: None if after is None or after.startswith("-") else after
+        for flag, after in pairs
+        if flag.startswith("-")
+    }
+    yield Call(before, flags)
 
 
-def helped(program: str, command: str) -> dict[str, list[str]]:
-    """The flags that azure-cli's help of a command names, and those that it requires."""
+def helped(program: str, command: str) -> dict[str, Any]:
+    """The flags that azure-cli's help of a command names, those that it requires, and the values
+    that it allows.
+    """
     ran = subprocess.run(
         [program, *command.split(), "--help"], capture_output=True, check=True, text=True
     )
     flags = re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", ran.stdout)
     required = re.findall(r"^ +(-[-\w ]+?) +\[Required\]", ran.stdout, re.MULTILINE)
-    return {"flags": sorted({*flags} - GLOBAL), "required": required}
+    told = re.findall(
+        r"^ +(-[-\w ]+?) +(?:\[.+?\] +)?: (.*?)(?=^ +-|^\S|\Z)",
+        ran.stdout,
+        re.MULTILINE | re.DOTALL,
+    )
+    values = {
+        names: re.split(r",\s+", match[1])
+        for names, text in told
+        if (match := re.search(r"Allowed\s+values:\s+([^.]+?)\.", text))
+    }
+    return {"flags": sorted({*flags} - GLOBAL), "required": required, "values": values}
 
 
 if __name__ == "__main__":
-    asked = {name for text in documents().values() for name, _ in commands(text)}
+    asked = {call.command for text in documents().values() for call in commands(text)}
     table = {name: helped(sys.argv[1], name) for name in sorted(asked)}
     lines = (f" {json.dumps(name)}: {json.dumps(each)}" for name, each in table.items())
     KNOWN.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")

@@ -9,7 +9,7 @@ schemas/v1.0) and writes `azd_knows.json`, so that the tests need neither.
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,8 @@ from tests.infra import az
 ROOT = Path(__file__).parents[2]
 KNOWN = Path(__file__).with_name("azd_knows.json")
 
-Call = tuple[str, frozenset[str]]
 
-
-def documents() -> dict[str, list[Call]]:
+def documents() -> dict[str, list[az.Call]]:
     """The calls of azd in each document and workflow."""
     found = {name: list(az.commands(text, "azd")) for name, text in az.documents().items()}
     for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
@@ -37,9 +35,8 @@ def _runs(path: Path) -> Iterator[str]:
         yield from (step["run"] for step in job["steps"] if "run" in step)
 
 
-def command_of(words: str, known: Mapping[str, Any]) -> str | None:
+def command_of(parts: Sequence[str], known: Mapping[str, Any]) -> str | None:
     """The longest command that a call begins with; the words after it are its arguments."""
-    parts = words.split()
     names = (" ".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((name for name in names if name in known), None)
 
@@ -68,13 +65,17 @@ def strangers(told: Mapping[str, Any], known: Mapping[str, list[str]]) -> list[s
     ]
 
 
-def _help(folder: Path) -> Iterator[tuple[str, list[str]]]:
+def _help(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted((folder / "cli/azd/cmd/testdata").glob("TestUsage-azd-*.snap")):
         text = path.read_text("utf-8")
         usage = re.search(r"^Usage\n +azd ((?:[a-z][a-z-]*(?: |$))+)", text, re.MULTILINE)
         if usage is not None and usage[1].strip() != "help":
             flags = set(re.findall(r"^ +(?:(-\w), )?(--[a-z-]+)", text, re.MULTILINE))
-            yield usage[1].strip(), sorted({flag for pair in flags for flag in pair if flag})
+            most = len(
+                re.findall(r"<\w+>", text[usage.start() :].splitlines()[1].partition("|")[0])
+            )
+            told = sorted({flag for pair in flags for flag in pair if flag})
+            yield usage[1].strip(), {"flags": told, "most": most}
 
 
 def _properties(schema: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -92,7 +93,7 @@ def _properties(schema: Mapping[str, Any]) -> dict[str, list[str]]:
 def main(folder: Path) -> None:
     """Write what azd knows of what is told to it here."""
     known = dict(_help(folder))
-    told = {command_of(name, known) for calls in documents().values() for name, _ in calls}
+    told = {command_of(call.words, known) for calls in documents().values() for call in calls}
     schema = json.loads((folder / "schemas/v1.0/azure.yaml.json").read_text("utf-8"))
     kept = {name: flags for name, flags in known.items() if name in told}
     lines = [

@@ -36,22 +36,30 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource: its whole type, also where it stands within its parent, and its body."""
+    """A resource: its whole type, also where it stands within its parent, its body, and its value,
+    which is the body with the loop or the condition around it.
+    """
 
     type: str
     version: str
     existing: bool
     body: Node
-    looped: bool
+    value: Node
     parent: str | None = None
+
+    @property
+    def looped(self) -> bool:
+        """Whether it is many."""
+        return self.value.type == "for_statement"
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A call of another file."""
+    """A call of another file: its body, and its value, which may have a condition around it."""
 
     path: str
     body: Node
+    value: Node
 
 
 @dataclass(slots=True)
@@ -167,7 +175,7 @@ def _declare(template: Template, node: Node, decorators: dict[str, list[Node]]) 
     elif node.type == "output_declaration":
         template.outputs[name] = Output(text(parts[1]), parts[2])
     elif node.type == "module_declaration":
-        template.modules[name] = Module(literal(parts[1]) or "", _body(parts[2]))
+        template.modules[name] = Module(literal(parts[1]) or "", _body(parts[2]), parts[2])
     elif node.type == "resource_declaration":
         _declare_resource(template, node, None)
 
@@ -182,8 +190,7 @@ def _declare_resource(template: Template, node: Node, parent: str | None) -> Non
         version = version or outer.version
     body = _body(value)
     existing = any(child.type == "existing" for child in node.children)
-    looped = value.type == "for_statement"
-    template.resources[symbol] = Resource(type_, version, existing, body, looped, parent)
+    template.resources[symbol] = Resource(type_, version, existing, body, value, parent)
     for each in items(body):
         inner = items(each)
         if inner and inner[0].type == "resource_declaration":

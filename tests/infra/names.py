@@ -18,6 +18,7 @@ FUNCTIONS: Mapping[str, Kind] = {
     "filter": "list",
     "flatten": "list",
     "guid": "string",
+    "int": "int",
     "join": "string",
     "length": "int",
     "loadJsonContent": "any",
@@ -39,7 +40,16 @@ FUNCTIONS: Mapping[str, Kind] = {
     "uniqueString": "string",
 }
 DECORATORS = frozenset(
-    {"allowed", "description", "maxLength", "maxValue", "minLength", "minValue", "sealed"}
+    {
+        "allowed",
+        "batchSize",
+        "description",
+        "maxLength",
+        "maxValue",
+        "minLength",
+        "minValue",
+        "sealed",
+    }
 )
 TYPES: Mapping[str, Kind] = {
     "string": "string",

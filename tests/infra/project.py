@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from tests.infra import rules
+from tests.infra import deployed, rules
 from tests.infra.app_settings import settings_problems
 from tests.infra.bicep import Template, parse
 from tests.infra.entities import entity_problems
@@ -17,7 +17,6 @@ from tests.infra.wiring import module_problems, parameter_problems
 from workers.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("infra/service", "infra/events")
 CONFIG = "Config.json"
 WORKBOOK = "infra/service/workbook.json"
 
@@ -37,6 +36,13 @@ def sources() -> Mapping[str, str]:
 @cache
 def _parsed(path: str, source: str) -> Template:
     return parse(path, source)
+
+
+@cache
+def _by_itself(path: str, source: str) -> tuple[str, ...]:
+    """What is wrong with a file, whatever the others say."""
+    template = _parsed(path, source)
+    return (*template.faults, *name_problems(template))
 
 
 def templates(files: Mapping[str, str]) -> dict[str, Template]:
@@ -88,8 +94,7 @@ def problems(files: Mapping[str, str]) -> Iterator[str]:
     """Everything that is wrong with a deployment."""
     found = templates(files)
     for template in found.values():
-        yield from template.faults
-        yield from name_problems(template)
+        yield from _by_itself(template.path, files[template.path])
         for symbol, resource in template.resources.items():
             yield from resource_problems(found, template, symbol, resource)
         for symbol, module in template.modules.items():
@@ -102,9 +107,10 @@ def problems(files: Mapping[str, str]) -> Iterator[str]:
     yield from rules.container_problems(found, containers())
     yield from rules.event_problems(found, watched())
     yield from rules.metric_problems(found, files[WORKBOOK])
-    yield from rules.lifecycle_problems(found)
+    yield from rules.lifecycle_problems(found, files)
+    yield from deployed.problems(found, files)
     before: dict[str, object] = {}
-    for layer in LAYERS:
+    for layer in deployed.LAYERS:
         main = found[f"{layer}/main.bicep"]
         yield from parameter_problems(main, files[f"{layer}/main.parameters.json"], before)
         before |= main.outputs

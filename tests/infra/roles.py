@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from tree_sitter import Node
 
-from tests.infra.bicep import at, items, literal, member, properties, text
+from tests.infra.bicep import at, literal, member, properties, text
 from tests.infra.resources import Templates
 
 ACCESS = "infra/service/access.bicep"
@@ -30,10 +30,10 @@ HELD = frozenset(
         ("identity.properties.principalId", "monitoringMetricsPublisher", "insights"),
         ("topicPrincipalId", "serviceBusDataSender", "namespace::jobs"),
         ("topicPrincipalId", "storageBlobDataContributor", "account::blobs::deadLetters"),
-        ("principalId", "storageBlobDataContributor", "account"),
-        ("principalId", "serviceBusDataSender", "namespace"),
-        ("principalId", "serviceBusDataReceiver", "namespace"),
-        ("principalId", "keyVaultSecretsOfficer", "vault"),
+        ("person.id", "storageBlobDataContributor", "account"),
+        ("person.id", "serviceBusDataSender", "namespace"),
+        ("person.id", "serviceBusDataReceiver", "namespace"),
+        ("person.id", "keyVaultSecretsOfficer", "vault"),
     }
 )
 
@@ -61,10 +61,6 @@ def role_problems(templates: Templates) -> Iterator[str]:
 def _held(body: Node) -> set[tuple[str, str, str]]:
     scope, who = text(member(body, "scope")), text(member(body, "properties", "principalId"))
     names = re.findall(r"roles\.(\w+)", text(member(body, "properties", "roleDefinitionId")))
-    if not names and body.parent is not None:
-        # One assignment for each of a list of roles.
-        around = body.parent if body.parent.type != "if_statement" else body.parent.parent
-        names = re.findall(r"roles\.(\w+)", text(items(around)[1])) if around else []
     return {(who, name, scope) for name in names}
 
 

@@ -1,12 +1,15 @@
 """What would deploy, and not be safe or not work: keys, containers, events, metrics, deletions."""
 
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tree_sitter import Node
 
 from tests.infra.bicep import at, items, literal, member, properties, text, walk
+from tests.infra.evaluate import REFUSED, Deployment, Made, leaves
 from tests.infra.resources import Templates
 
 MAIN = "infra/service/main.bicep"
@@ -138,32 +141,73 @@ def _loop_around(node: Node | None) -> Node | None:
     return next((each for each in items(node) if each.type == "array"), None) if node else None
 
 
-# What goes, and after how many days: records outlive the files that they keep from running again,
-# and neither the quota's ledger nor the deployed package is among them.
+# Which setting switches a rule of deletion on, what it takes, and after how many days at least: a
+# job may take 30 days, its record outlives the file that it keeps from running again, and neither
+# the quota's ledger nor the deployed package is among them.
 LIFECYCLE: Mapping[str, tuple[str, str]] = {
-    "inputs": ("map(inputContainers, name => '${name}/')", "inputDays"),
-    "results": ("['${resultsContainer}/']", "resultDays"),
-    "state-of-jobs": ("['${stateContainer}/jobs/']", "inputDays + 31"),
+    "inputs": ("keepInputDays", "dropped/"),
+    "results": ("keepResultDays", "resultsContainer/"),
+    "state-of-jobs": ("keepInputDays", "stateContainer/jobs/"),
 }
 
 
-def lifecycle_problems(templates: Templates) -> Iterator[str]:
-    """Rules that would take what a job still needs."""
+def lifecycle_problems(templates: Templates, files: Mapping[str, str]) -> Iterator[str]:
+    """Rules that would take what a job still needs, for settings as people choose them."""
     storage = templates[STORAGE]
-    rules = items(member(storage.resources["lifecycle"].body, "properties", "policy", "rules"))
-    found = {literal(member(rule, "name")): rule for rule in rules}
-    if found.keys() != LIFECYCLE.keys():
-        yield f"{STORAGE}: {found.keys() ^ LIFECYCLE.keys()} are not the rules that are known"
+    usual: dict[str, Any] = {name: name for name in storage.params}
+    usual |= {"inputContainers": ["dropped"], "tags": {}, "privateNetwork": False, "locked": False}
+    for inputs, results in itertools.product((0, 1, 40), (0, 1, 90)):
+        given = usual | {"keepInputDays": inputs, "keepResultDays": results}
+        deployment = Deployment(templates, files, storage, given)
+        try:
+            deployment.run()
+        except REFUSED as error:
+            yield f"{STORAGE}: what is deleted cannot be told: {error!r}"
+            return
+        policies = [each for each in deployment.made if each.type.endswith("managementPolicies")]
+        rules = [rule for each in policies for rule in each.body["properties"]["policy"]["rules"]]
+        yield from _lifecycle(rules, given)
+
+
+def _lifecycle(rules: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Iterator[str]:
+    if {rule["name"] for rule in rules} != LIFECYCLE.keys():
+        yield f"{STORAGE}: the rules are not {sorted(LIFECYCLE)}"
         return
-    for name, (prefixes, days) in LIFECYCLE.items():
-        definition = member(found[name], "definition")
-        if not text(member(found[name], "enabled")).endswith(" > 0"):
-            yield f"{STORAGE}: rule {name} is on by default"
-        if text(member(definition, "filters", "prefixMatch")) != prefixes:
-            yield f"{STORAGE}: rule {name} takes other blobs than {prefixes}"
-        after = member(definition, "actions", "baseBlob", "delete")
-        if text(member(after, "daysAfterModificationGreaterThan")) != days:
-            yield f"{STORAGE}: rule {name} takes blobs after another time than {days}"
-    for name in ("inputDays", "resultDays"):
-        if not text(storage.variables[name]).endswith(", 31)"):
-            yield f"{STORAGE}: {name} may be less than a job's longest window"
+    after = {}
+    for rule in rules:
+        name, (setting, prefix) = rule["name"], LIFECYCLE[rule["name"]]
+        if rule["enabled"] != bool(given[setting]):
+            yield f"{STORAGE}: rule {name} is on, or off, whatever {setting} says"
+        if rule["definition"]["filters"]["prefixMatch"] != [prefix]:
+            yield f"{STORAGE}: rule {name} takes other blobs than {prefix}"
+        actions = rule["definition"]["actions"]["baseBlob"]
+        after[name] = actions["delete"]["daysAfterModificationGreaterThan"]
+    for name, least in {
+        "inputs": max(31, given["keepInputDays"]),
+        "results": max(31, given["keepResultDays"]),
+        "state-of-jobs": after["inputs"] + 31,
+    }.items():
+        if after[name] < least:
+            yield f"{STORAGE}: rule {name} takes blobs after {after[name]} days, not {least}"
+
+
+# -- identities --------------------------------------------------------------------------------
+
+# What has to stand in a property of a name: one id in the place of another is taken, and fails.
+_IDS: Mapping[str, str] = {
+    r"(?i:client_?id)": r".*}\.properties\.clientId",
+    r"principalId": r".*}(\.properties|\.identity)\.principalId|{who deploys}|{a group}",
+    r"keyVaultReferenceIdentity|userAssignedIdentityResourceId": r"{\S*userAssignedIdentities \S+}",
+}
+
+
+def identity_problems(made: Iterable[Made], outputs: Mapping[str, object]) -> Iterator[str]:
+    """One id of an identity in the place of another."""
+    told = [(each.name, *leaf) for each in made for leaf in leaves(each.body)]
+    told += [("output", name, str(value)) for name, value in outputs.items()]
+    for of, path, value in told:
+        for name, wanted in _IDS.items():
+            if re.search(rf"({name})$", path) and not re.fullmatch(wanted, value):
+                yield f"{of}: {path} is {value}"
+        if path.endswith("PRINCIPAL_ID") and not value.endswith(".principalId"):
+            yield f"{of}: {path} is {value}"

@@ -12,15 +12,22 @@ KNOWS: dict[str, Any] = json.loads(azd.KNOWN.read_text("utf-8"))
 TOLD = azd.documents()
 
 
-def wrong(calls: list[azd.Call]) -> list[str]:
+# How many words a command has to be told, where it is not none.
+LEAST = {"env get-value": 1, "env set": 2}
+
+
+def wrong(calls: list[az.Call]) -> list[str]:
     """What azd would not take of these calls."""
     found = []
-    for words, flags in calls:
-        command = azd.command_of(words, KNOWS["commands"])
+    for call in calls:
+        command = azd.command_of(call.words, KNOWS["commands"])
         if command is None:
-            found.append(f"there is no azd {words}")
+            found.append(f"there is no azd {call.words}")
             continue
-        found += [f"azd {command} has no {flag}" for flag in flags - {*KNOWS["commands"][command]}]
+        known, told = KNOWS["commands"][command], call.words[len(command.split()) :]
+        found += [f"azd {command} has no {flag}" for flag in call.flags.keys() - {*known["flags"]}]
+        if not LEAST.get(command, 0) <= len(told) <= known["most"]:
+            found.append(f"azd {command} is told {told}")
     return found
 
 
@@ -35,7 +42,11 @@ def test_the_workflow_and_the_documents_are_among_them() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["azd provison", "azd up --all", "azd env get-values X", "azd deploy --no-promt", "azd login"],
+    [
+        *("azd provison", "azd up --all", "azd env get-values X", "azd deploy --no-promt"),
+        *("azd login", "azd env set", "azd env set NAME", "azd env get-value"),
+        *("azd provision service extra", "sudo azd login", "if azd provison; then :; fi"),
+    ],
 )
 def test_a_mistake_in_a_command_is_found(command: str) -> None:
     assert wrong(list(az.calls(command, "azd"))) != []

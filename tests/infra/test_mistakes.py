@@ -204,6 +204,246 @@ MISTAKES = {
     ),
 }
 
+# Such as are Bicep and Azure's own words, and found by what would be deployed.
+MISTAKES |= {
+    # -- identities
+    "an id for a client id": Mistake(
+        APP,
+        "__clientId: identityClientId",
+        "__clientId: identityId",
+        "AzureWebJobsStorage__clientId",
+    ),
+    "no identity that reads the vault": Mistake(
+        APP, "    keyVaultReferenceIdentity: identityId\n", "", "keyVaultReferenceIdentity"
+    ),
+    "a client id put out as a principal's": Mistake(
+        MAIN,
+        "WORKER_PRINCIPAL_ID string = access.outputs.identityPrincipalId",
+        "WORKER_PRINCIPAL_ID string = access.outputs.identityClientId",
+        "output: WORKER_PRINCIPAL_ID is",
+    ),
+    "a worker that is a user": Mistake(
+        ACCESS, "principalType: 'ServicePrincipal'", "principalType: 'User'", "principalType: User"
+    ),
+    "a worker's role that hangs on the deployer": Mistake(
+        MAIN, "    people: people\n", "    people: []\n", "{who deploys}"
+    ),
+    "a worker's role under a condition": Mistake(
+        ACCESS,
+        "// Owner, not Contributor: the host keeps its leases and keys here.\nresource workerBlobs "
+        "'Microsoft.Authorization/roleAssignments@2022-04-01' = {",
+        "resource workerBlobs "
+        "'Microsoft.Authorization/roleAssignments@2022-04-01' = if (empty(people)) {",
+        "storageBlobDataOwner",
+    ),
+    "a package that another identity reads": Mistake(
+        APP,
+        "type: 'UserAssignedIdentity'\n            userAssignedIdentityResourceId: identityId",
+        "type: 'SystemAssignedIdentity'",
+        "authentication.type",
+    ),
+    "telemetry without its authorization": Mistake(
+        APP, ";Authorization=AAD", "", "APPLICATIONINSIGHTS_AUTHENTICATION_STRING"
+    ),
+    "operators that are users": Mistake(MAIN, "type: 'Group'", "type: 'User'", "{a group}"),
+    # -- wiring
+    "a name in the place of an output": Mistake(
+        MAIN,
+        "accountName: storage.outputs.accountName\n    deadLetter",
+        "accountName: 'st${token}'\n    deadLetter",
+        "module access, deployed as access",
+    ),
+    "an identity that is not the module's": Mistake(
+        MAIN,
+        "identityId: access.outputs.identityId",
+        "identityId: 'id-${token}'",
+        "userAssignedIdentities.id-uniquestring1",
+    ),
+    "a bus outside of the network": Mistake(
+        MAIN,
+        "namespaceName: 'sb-${token}'\n    privateNetwork: isPrivate",
+        "namespaceName: 'sb-${token}'\n    privateNetwork: false",
+        "sku.name: Premium",
+    ),
+    "two modules of one name": Mistake(
+        MAIN, "name: 'vault'", "name: 'bus'", "module vault, deployed as bus"
+    ),
+    "limits that settings overrule": Mistake(
+        MAIN,
+        "union({ TELEMETRY: 'azure-monitor' }, limits, {",
+        "union(limits, { TELEMETRY: 'azure-monitor' }, {",
+        "properties.TELEMETRY",
+    ),
+    "entities of no file": Mistake(
+        BUS, "'../../Config.json'", "'../Config.json'", "no infra/Config"
+    ),
+    "a workbook of no file": Mistake(
+        ALERTS, "loadTextContent('workbook.json')", "loadTextContent('workbooks.json')", "no infra/"
+    ),
+    "a trigger that is not switched off": Mistake(
+        APP,
+        "prompts.Disabled': 'true'",
+        "prompts.Disabled': 'false'",
+        "AzureWebJobs.prompts.Disabled",
+    ),
+    "a reference to no secret": Mistake(APP, "secrets/${", "secret/${", "properties.MINI_KEY"),
+    "a number that azd may take for the default": Mistake(
+        MAIN, "param monthlyBudget string = '0'", "param monthlyBudget int = 0", "for the default"
+    ),
+    # -- limits of Azure's
+    "a vault's name that is too long": Mistake(
+        MAIN,
+        "'kv-${token}'",
+        "'kv-${environmentName}-batch-${token}'",
+        "kv-prod-batch-uniquestring1",
+    ),
+    "an account's name with a dash": Mistake(MAIN, "'st${token}'", "'st-${token}'", "st-unique"),
+    "a vault that forgets too soon": Mistake(VAULT, "InDays: 7", "InDays: 5", "RetentionInDays: 5"),
+    "a name that no telephone shows": Mistake(
+        ALERTS, "groupShortName: 'phi3-batch'", "groupShortName: 'phi3-batch-worker'", "groupShort"
+    ),
+    "logs that go too soon": Mistake(
+        MONITORING, "retentionInDays: 30", "retentionInDays: 7", "Days: 7"
+    ),
+    "a window that alerts do not have": Mistake(
+        ALERTS, "windowSize: 'PT15M'", "windowSize: 'PT20M'", "windowSize: PT20M"
+    ),
+    "a plan of another kind": Mistake(APP, "name: 'FC1'", "name: 'Y1'", "sku.name: Y1"),
+    "a bus without topics": Mistake(
+        BUS,
+        "{ name: 'Standard', tier: 'Standard' }",
+        "{ name: 'Basic', tier: 'Basic' }",
+        "sku.name: Basic",
+    ),
+    "a Python that is gone": Mistake(
+        APP, "version: '3.12'", "version: '3.9'", "runtime.version: 3.9"
+    ),
+    # -- storage
+    "a container that is not made": Mistake(
+        STORAGE,
+        "union(inputContainers, [",
+        "union(filter(inputContainers, name => name != 'prompts'), [",
+        "default/prompts",
+    ),
+    "a firewall turned round": Mistake(
+        STORAGE, "? 'Deny' : 'Allow'", "? 'Allow' : 'Deny'", "networkAcls.defaultAction: Deny"
+    ),
+    "a firewall for Event Grid too": Mistake(
+        STORAGE, "bypass: 'AzureServices'", "bypass: 'None'", "networkAcls.bypass: None"
+    ),
+    "storage that nobody reaches": Mistake(
+        STORAGE,
+        "publicNetworkAccess: 'Enabled'",
+        "publicNetworkAccess: 'Disabled'",
+        "publicNetworkAccess: Disabled",
+    ),
+    "a version of every small document": Mistake(
+        STORAGE, "isVersioningEnabled: false", "isVersioningEnabled: true", "isVersioningEnabled"
+    ),
+    "deleted blobs that stay": Mistake(
+        STORAGE,
+        "deleteRetentionPolicy: { enabled: false }",
+        "deleteRetentionPolicy: { enabled: true, days: 7 }",
+        "properties.deleteRetentionPolicy",
+    ),
+    "results that go with inputs": Mistake(
+        STORAGE,
+        "enabled: keepResultDays > 0",
+        "enabled: keepInputDays > 0",
+        "results is on, or off",
+    ),
+    "results that always go": Mistake(
+        STORAGE,
+        "enabled: keepResultDays > 0",
+        "enabled: keepResultDays + 1 > 0",
+        "results is on, or",
+    ),
+    "results that go at once": Mistake(
+        STORAGE,
+        "max(keepResultDays, 31)",
+        "min(keepResultDays, 31)",
+        "rule results takes blobs after",
+    ),
+    "inputs that go while they are read": Mistake(
+        STORAGE,
+        "max(keepInputDays, 31)",
+        "max(keepInputDays, 7)",
+        "rule inputs takes blobs after 7",
+    ),
+    # -- bus and events
+    "events to another queue": Mistake(
+        BUS, "namespace.name, 'jobs')", "namespace.name, 'shards')", "jobs"
+    ),
+    "a bus of another cloud": Mistake(
+        BUS, ".servicebus.windows.net", ".servicebus.azure.net", "fullyQualifiedNamespace"
+    ),
+    "messages that go after an hour": Mistake(BUS, "'P14D'", "'PT1H'", "TimeToLive: PT1H"),
+    "a bus that Event Grid does not reach": Mistake(
+        BUS,
+        "trustedServiceAccessEnabled: true",
+        "trustedServiceAccessEnabled: false",
+        "trustedService",
+    ),
+    "events of renamed blobs": Mistake(EVENTS, "BlobCreated", "BlobRenamed", "BlobRenamed"),
+    "events of other files": Mistake(EVENTS, "'.${ending}'", "'.${ending}.gz'", "subjectEndsWith"),
+    "events in another form": Mistake(
+        EVENTS,
+        "'CloudEventSchemaV1_0'",
+        "'EventGridSchema'",
+        "eventDeliverySchema: EventGridSchema",
+    ),
+    # -- the network
+    "a zone that resolves nothing": Mistake(
+        NETWORK, "privatelink.servicebus", "privatelink.servicebuses", "privatelink.servicebuses"
+    ),
+    "an endpoint of another part": Mistake(
+        NETWORK, "name: 'blob', target", "name: 'table', target", 'groupIds: ["table"]'
+    ),
+    "a zone of a region": Mistake(
+        NETWORK,
+        "    name: link.zone\n    location: 'global'",
+        "    name: link.zone\n    location: location",
+        "privateDnsZones",
+    ),
+    "a subnet outside of its network": Mistake(
+        NETWORK, "addressPrefix: '10.20.1.0/27'", "addressPrefix: '10.30.1.0/27'", "10.30.1.0/27"
+    ),
+    "a subnet for another kind of app": Mistake(
+        NETWORK, "'Microsoft.App/environments'", "'Microsoft.Web/serverFarms'", "serverFarms"
+    ),
+    # -- alerts
+    "an alert that needs 500 lines": Mistake(
+        ALERTS,
+        "    threshold: 0\n    window: 'PT15M'",
+        "    threshold: 500\n    window: 'PT15M'",
+        "not-started",
+    ),
+    "an alert that is turned round": Mistake(
+        ALERTS, "operator: 'LessThan'\n", "operator: 'GreaterThan'\n", "silent-timers"
+    ),
+    "an alert that cries wolf": Mistake(
+        ALERTS,
+        "timeAggregation: 'Minimum'",
+        "timeAggregation: 'Maximum'",
+        "timeAggregation: Maximum",
+    ),
+    "an alert of a dimension that is none": Mistake(
+        ALERTS, "name: 'EntityName'", "name: 'QueueName'", "QueueName"
+    ),
+    "an alert that is off": Mistake(
+        ALERTS,
+        "severity: 1\n    enabled: true",
+        "severity: 1\n    enabled: false",
+        "enabled: false",
+    ),
+    "telemetry without a workspace": Mistake(
+        MONITORING, "    WorkspaceResourceId: workspace.id\n", "", "WorkspaceResourceId"
+    ),
+    "a budget that waits for a date": Mistake(
+        ALERTS, "if (monthlyBudget > 0)", "if (monthlyBudget > 100)", "budgets"
+    ),
+}
+
 
 def test_there_are_mistakes_of_each_kind() -> None:
     assert len(MISTAKES) >= 20

@@ -31,8 +31,8 @@ TABLES = {
 }
 # Said by the host, and not by this service.
 HOST = {
-    *("Executed 'Functions.", "Executed 'Functions.sweep' (Succeeded", "(Failed,"),
-    *("143", "137"),
+    *("Executed 'Functions.", "Executed 'Functions.sweep' (Succeeded"),
+    *("Exception while executing function: Functions.", "exited with code 143", "137"),
 }
 
 
@@ -80,6 +80,20 @@ def test_the_queries_are_right_and_wrong_ones_are_found() -> None:
     found = diagnose(asked | WRONG)
     assert {name: found[name] for name in asked if found[name]} == {}
     assert [name for name in WRONG if not found[name]] == []
+
+
+def test_failed_invocations_are_looked_for_among_exceptions() -> None:
+    """The host logs each with its exception, which the exporter makes a row of AppExceptions."""
+    failed = "OuterMessage startswith 'Exception while executing function: Functions.'"
+    for name, query in queries():
+        every = "Executed 'Functions." in query and "(Succeeded" not in query
+        assert failed in query or not (every or "Failed" in query), name
+    assert sum(failed in query for _, query in queries()) >= 4
+
+
+@pytest.mark.parametrize("code", ["NOT_STARTED", "OUT_OF_ORDER", "WEBHOOK_GIVEN_UP"])
+def test_somebody_is_told_of_what_only_he_can_mend(code: str) -> None:
+    assert any(name.startswith(ALERTS) and f"'[{code}]" in query for name, query in queries())
 
 
 def test_what_the_queries_look_for_is_said_by_the_service() -> None:

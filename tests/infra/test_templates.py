@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from local.stack import BODY_BYTES
-from tests.infra import project, rules
+from tests.infra import deployed, project, rules
 from tests.infra.app_settings import APP
 from tests.infra.bicep import literal, member, text
 
@@ -33,10 +33,10 @@ def test_every_module_is_called_and_every_layer_is_deployed() -> None:
         for each in found.values()
         for module in each.modules.values()
     }
-    layers = {f"{layer}/main.bicep" for layer in project.LAYERS}
+    layers = {f"{layer}/main.bicep" for layer in deployed.LAYERS}
     assert called | layers == found.keys()
     told = project.sources()["azure.yaml"]
-    assert all(f"path: {layer}\n" in told for layer in project.LAYERS)
+    assert all(f"path: {layer}\n" in told for layer in deployed.LAYERS)
 
 
 def test_bodies_are_bounded_as_they_are_on_one_machine() -> None:
@@ -95,7 +95,7 @@ def test_azure_yaml_is_one_that_azd_takes() -> None:
     yaml = YAML(typ="safe")
     told = yaml.load(project.sources()["azure.yaml"])
     jsonschema.validate(told, AZD)
-    assert [layer["path"] for layer in told["infra"]["layers"]] == list(project.LAYERS)
+    assert [layer["path"] for layer in told["infra"]["layers"]] == list(deployed.LAYERS)
     broken = yaml.load(project.sources()["azure.yaml"].replace("layers:", "layer:"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, AZD)

@@ -7,7 +7,7 @@ import pytest
 from check_jsonschema import main as check  # type: ignore[import-untyped]
 from click.testing import CliRunner
 
-from tests.infra import project
+from tests.infra import deployed, project
 
 WORKFLOWS = sorted((project.ROOT / ".github/workflows").glob("*.yml"))
 
@@ -56,5 +56,5 @@ def test_what_the_workflows_run_is_there() -> None:
     for target in re.findall(r"make (\w[\w-]*)", text):
         assert f"\n{target}:" in makefile
     (layers,) = re.findall(r"layer: \[(.+)\]", text)
-    assert [f"infra/{each.strip()}" for each in layers.split(",")] == list(project.LAYERS)
+    assert [f"infra/{each.strip()}" for each in layers.split(",")] == list(deployed.LAYERS)
     assert {"make lint", "make test"} <= set(re.findall(r"make \w+", text))

@@ -52,6 +52,9 @@ def parameter_problems(
     given = json.loads(parameters)["parameters"]
     for name in given.keys() ^ template.params.keys():
         yield f"{template.path}: {name} is not both a parameter and in the parameters file"
+    for name, param in template.params.items():
+        if param.type in ("int", "bool"):
+            yield f"{template.path}: azd takes a {name} that is no {param.type} for the default"
     for name, value in given.items():
         match = re.fullmatch(r"\$\{([A-Z][A-Z0-9_]*)\}", value["value"])
         if match is None:

@@ -1,6 +1,11 @@
 """From a dropped file to its results: real hosts, Azurite, the broker, the simulated endpoint."""
 
+import argparse
+import fnmatch
 import json
+import re
+import shlex
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -13,6 +18,7 @@ from local.endpoint import Rule, When, completion, embedding, image_content, row
 from local.stack import PROJECT
 from tests.integration.processes import (
     CHAT_MODEL,
+    CONTAINERS,
     EMBED_MODEL,
     in_one_task,
     processes,
@@ -20,6 +26,7 @@ from tests.integration.processes import (
 )
 from tests.integration.results import Results
 from tests.integration.user import User, chats, jsonl, user_of
+from tests.test_readme import section
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -214,6 +221,70 @@ async def test_a_file_of_every_dialect_comes_back_complete(user: User) -> None:
         for name, model in through.items()
     }
     assert {*results.manifest.use} == {"chat", "embed", *through}
+
+
+async def test_what_the_runbook_deletes_of_a_person_is_gone(user: User) -> None:
+    name, canary = "of [one]/person?.v2.jsonl", "kestrel-4711"
+    rows = [{"prompt": f"{canary} is my name"}, {"prompt": canary, "temperature": canary}]
+    status, results = await user.run(name, jsonl(rows), {"model": CHAT_MODEL})
+    assert (len(results.output), len(results.errors)) == (1, 1)
+    assert await holding(user, canary) != []
+
+    chapter = section((PROJECT / "docs/runbook.md").read_text("utf-8"), "Delete a person's data")
+    (block,) = re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL)
+    for what, value in {"ID": status.job, "INPUT": status.input, "RESULTS": status.results}.items():
+        block, times = re.subn(rf"(?m)^{what}=.*$", f"{what}={shlex.quote(str(value))}", block)
+        assert times == 1
+    assert [each for call in az_calls(block) async for each in performed(user, call)] == []
+    assert await holding(user, canary) == []
+
+
+async def holding(user: User, canary: str) -> list[str]:
+    """Where a text stands in storage."""
+    return [
+        f"{container}/{blob.name}"
+        for container in CONTAINERS
+        async for blob in user.storage.get_container_client(container).list_blobs()
+        if canary.encode() in await read(user, container, blob.name)
+    ]
+
+
+async def read(user: User, container: str, name: str) -> bytes:
+    return await (await user.storage.get_blob_client(container, name).download_blob()).readall()
+
+
+def az_calls(block: str) -> list[argparse.Namespace]:
+    """What a script would have azure-cli do, told by a stand-in for it."""
+    stand_in = "az() { printf '%s\\0' \"$@\" ''; }"
+    ran = subprocess.run(
+        ["bash", "-euc", f"{stand_in}\n{block}"],
+        capture_output=True,
+        check=True,
+        env={"STORAGE": "of-azurite"},
+    )
+    calls = [each.split("\0") for each in ran.stdout.decode().removesuffix("\0\0").split("\0\0")]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("command", nargs="+")
+    for flags in ("--container-name -c", "--name -n", "--source -s", "--pattern", "--prefix"):
+        parser.add_argument(*flags.split())
+    for told in ("--account-name", "--auth-mode", "--query", "-o"):
+        parser.add_argument(told)
+    return [parser.parse_args(call) for call in calls]
+
+
+async def performed(user: User, call: argparse.Namespace) -> AsyncIterator[str]:
+    """Do on Azurite what a call of `az storage blob` does; gives what it prints."""
+    container = user.storage.get_container_client(call.container_name or call.source)
+    if call.command[-1] == "delete":
+        await container.delete_blob(call.name)
+    elif call.command[-1] == "delete-batch":
+        async for blob in container.list_blobs():
+            if fnmatch.fnmatch(blob.name, call.pattern):
+                await container.delete_blob(blob.name)
+    else:
+        assert call.command[-1] == "list"
+        async for blob in container.list_blobs(name_starts_with=call.prefix):
+            yield str(blob.name)
 
 
 async def test_a_small_job_is_done_long_before_a_big_one_dropped_with_it(user: User) -> None:
