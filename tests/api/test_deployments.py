@@ -103,7 +103,7 @@ def test_a_refused_key_is_a_line_every_ten_minutes_and_one_where_it_ends(
     run(story)
     *during, end = (record.getMessage() for record in caplog.records)
     refusal = "[OUT_OF_ORDER] deployment phi is out of order: the key is refused: mend PHI_KEY"
-    said = re.fullmatch(r"\[IN_ORDER\] deployment phi is in order again: it failed for (\d+) s", end)
+    said = re.search(r"^\[IN_ORDER\] deployment phi is in order again: .* (\d+) s$", end)
     assert said
     assert during == [refusal] * (1 + int(said[1]) // 600)
 
