@@ -109,7 +109,10 @@ def _watching(given: argparse.Namespace, console: Console) -> Iterator[Mapping[s
 
     folder = given.data / "telemetry"
     with collector(folder) as receiving:
-        yield {"OTEL_EXPORTER_OTLP_ENDPOINT": receiving.url}
+        console.print(f"telemetry     {folder}, from the first export on", markup=False)
+        # Not a minute, as elsewhere: somebody looks on.
+        often = {"OTEL_METRIC_EXPORT_INTERVAL": "5000"}
+        yield {"OTEL_EXPORTER_OTLP_ENDPOINT": receiving.url} | often
     console.print(f"telemetry     {folder}", markup=False)
     for line in summary(receiving.collected):
         console.print(line, markup=False)

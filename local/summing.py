@@ -1,5 +1,6 @@
 """What did telemetry say, in a few lines?"""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from local.collector import Collected, Point
@@ -34,5 +35,10 @@ def _latest(collected: Collected, name: str) -> dict[str, tuple[float, float]]:
 
 
 def _named(point: Point) -> str:
-    told = point.attributes.items()
-    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in told)
+    """Its attributes by the ends of their names, as long as it takes to tell them apart."""
+    ends = Counter(name.rpartition(".")[2] for name in point.attributes)
+    told = []
+    for name, value in point.attributes.items():
+        end = name.rpartition(".")[2]
+        told.append(f"{end if ends[end] == 1 else '.'.join(name.split('.')[-2:])} {value}")
+    return ", ".join(told)

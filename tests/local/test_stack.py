@@ -262,6 +262,7 @@ async def test_up_with_telemetry_writes_it_down_and_sums_it_up(tmp_path: Path) -
         _, said = await process.communicate()
     assert process.returncode == 0
     lines = [" ".join(line.split()) for line in said.decode().splitlines()]
+    assert lines[0] == f"telemetry {data / 'telemetry'}, from the first export on"
     assert "batch.rows 2 outcome succeeded" in lines
     assert "batch.jobs 1 state completed, door drop" in lines
     spans = [

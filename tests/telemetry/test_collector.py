@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from local.collector import METRICS, SPANS, collector
+from local.collector import METRICS, SPANS, Collected, Point, collector
 from local.summing import summary
 
 TIMES = 50
@@ -53,3 +53,15 @@ async def test_with_a_folder_memory_holds_sums_alone(tmp_path: Path) -> None:
     for name in (SPANS, METRICS):
         data = await asyncio.to_thread((tmp_path / name).read_bytes)
         assert data.count(b"\n") == TIMES
+
+
+def test_two_attributes_whose_names_end_alike_are_told_apart() -> None:
+    collected = Collected()
+    named = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "deployment": "east",
+    }
+    collected.add_point(Point("batch.calls", 3.0, None, named, "one"))
+    (line,) = (line for line in summary(collected) if "batch.calls" in line)
+    assert line.split("   ")[-1] == "operation.name chat, provider.name openai, deployment east"
