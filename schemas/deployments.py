@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from schemas.hours import Hours
 from schemas.money import PinnedPrice, Price
 from schemas.setting_json import setting_json
 
@@ -46,6 +47,7 @@ class Deployment(BaseModel):
     `openai` server (usually ending in /v1), of an `azure-openai` resource, or the whole scoring
     URL of an `aml-score` endpoint. `scope` is the Entra scope where the kind's own does not fit.
     `context_length` is the tokens that the model reads at a time, of one prompt or input.
+    `hours` are those of the day in which it may be asked, by the clock of `time_zone`.
     `price` is what its tokens cost: without one their cost is not known, and never 0.
     `allow_http` lets a key travel over plain http to another host.
     `reserve` is the part of the quota that is left to others at all times; with
@@ -80,6 +82,8 @@ class Deployment(BaseModel):
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     allow_http: bool = False
     price: Price | None = None
+    hours: str | None = None
+    time_zone: str | None = None
     timeout: float = Field(default=120.0, gt=0, le=180)
 
     @field_validator("url")
@@ -117,6 +121,8 @@ class Deployment(BaseModel):
         limited = (self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
         if (self.reserve or self.yield_to_interactive) and limited == (None, None, None):
             raise ValueError("reserve and yield_to_interactive need a quota: tell its limits")
+        if (self.hours is None) is not (self.time_zone is None):
+            raise ValueError("hours: give both hours and the time_zone by whose clock they are")
         unable = [task for task in self.tasks if task not in TASKS_OF_KIND[self.kind]]
         if unable:
             raise ValueError(f"tasks: kind {self.kind!r} cannot do {', '.join(unable)}")
@@ -133,6 +139,18 @@ class Deployment(BaseModel):
         if too_long or (self.kind == "azure-openai" and "/openai" in parts.path):
             raise ValueError(f"url: kind {self.kind!r} appends the path itself: give the base only")
         return self
+
+    @model_validator(mode="after")
+    def _real_hours(self) -> Self:
+        _ = self.open_hours
+        return self
+
+    @property
+    def open_hours(self) -> Hours | None:
+        """The hours in which it may be asked; None: at any time."""
+        if self.hours is None or self.time_zone is None:
+            return None
+        return Hours(hours=self.hours, time_zone=self.time_zone)
 
     @property
     def batch_requests_per_minute(self) -> float | None:

@@ -41,6 +41,12 @@ class DeploymentStatus(BaseModel):
     kind: str
     requests_per_minute: float | None
     tokens_per_minute: float | None
+    hours: str | None = Field(
+        default=None, description="in which it may be asked: 22:00-06:00 Europe/Berlin"
+    )
+    opens: str | None = Field(
+        default=None, description="when it may be asked again; null while it may be"
+    )
     granted: float | None = Field(
         default=None,
         description="part of its quota that processes hold now, 0 to 1; null where none does",

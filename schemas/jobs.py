@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from schemas.budgets import JobBudget
+from schemas.hours import Hours
 from schemas.money import CapAmount, PinnedPrice
 from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import CodeCount, Counts, Tokens, Use, WaitReason
@@ -250,6 +251,12 @@ class Job(Kept):
         "watches, or what the asking message carried",
     )
     max_line_bytes: int
+    hours: Hours | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="in which it may be asked: those of its priority, or else of all deployments "
+        "that may serve it, when it was made",
+    )
     failure: Reason | None = Field(
         default=None, description="why the job cannot run: it ends without asking anything"
     )
@@ -320,6 +327,9 @@ class JobState(Kept):
     sampled: float | None = Field(default=None, description="when the last sample was taken")
     least_seconds: float | None = Field(default=None, description="that the quotas need for it")
     waiting: Waiting | None = None
+    closed_seconds: float = Field(
+        default=0.0, exclude_if=not_, description="for which it waited for its hours to begin"
+    )
     budget: JobBudget | None = Field(
         default=None,
         exclude_if=not_,

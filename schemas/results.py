@@ -15,7 +15,7 @@ from schemas.versions import SCHEMA_VERSION, Kept
 
 INTERVAL_SECONDS: Final = 10
 
-WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day"]
+WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day", "hours"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +250,9 @@ class Manifest(Kept):
     seconds: float = Field(description="from created to finished")
     least_seconds: float | None = Field(
         default=None, description="that its quotas needed at least; null where none bounds it"
+    )
+    closed_seconds: float = Field(
+        default=0.0, exclude_if=not_, description="for which it waited for its hours to begin"
     )
     estimate: JobEstimate | None = Field(
         default=None, description="made when the file was planned, before anything was asked"

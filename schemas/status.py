@@ -17,7 +17,10 @@ class AtRisk(Kept):
     """A job that will not be through before its completion window ends, at the pace it has."""
 
     late_seconds: float = Field(description="by which its last row would come too late")
-    needed_rate: float = Field(description="rows per second from now on that would be in time")
+    needed_rate: float | None = Field(
+        description="rows per second from now on that would be in time; null where none of its "
+        "hours is left"
+    )
     needed_quota: float | None = Field(
         default=None,
         description="the part of the quotas that this takes; above 1 they do not suffice for it "

@@ -36,11 +36,16 @@ class Kept(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-def version_of(options: Mapping[str, Any] | None, tenant: str, door: str) -> int:
-    """The version of a job, its documents and messages: 1 where 0.1.0 would do the same."""
+def version_of(
+    options: Mapping[str, Any] | None, tenant: str, door: str, *, limited: bool = False
+) -> int:
+    """The version of a job, its documents and messages: 1 where 0.1.0 would do the same.
+
+    `limited` is what may be asked at some hours alone.
+    """
     given = {name for name, value in (options or {}).items() if value is not None}
     known = given <= _OPTIONS_OF_1 and door in _DOORS_OF_1 and tenant == DEFAULT_TENANT
-    return SCHEMA_VERSION if known else NEWEST_VERSION
+    return SCHEMA_VERSION if known and not limited else NEWEST_VERSION
 
 
 def only_unknown(error: ValidationError) -> bool:

@@ -80,12 +80,13 @@ DECIDES = (
     "workers.shards.suspicion",
     "workers.webhooks",
 )
-# What a decision may use: nothing that reads a clock, an environment, a file or a socket.
+# What a decision may use: nothing that reads a clock, an environment, a file or a socket; of time
+# zones their tables, once.
 _PURE = """
 __future__ abc array base64 binascii bisect collections collections.abc dataclasses datetime decimal
 difflib enum functools hashlib heapq html hmac ipaddress itertools json math operator re statistics
 struct types typing urllib.parse msgspec msgspec.json orjson numpy pydantic pydantic.json_schema
-random python_multipart.exceptions python_multipart.multipart
+random python_multipart.exceptions python_multipart.multipart zoneinfo
 """
 PURE = frozenset(_PURE.split())
 IMPURE_CALLS = frozenset({"now", "utcnow", "today", "open", "print", "input", "uuid4", "sleep"})

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.access import ApiKey, Entra, parse_api_keys, parse_entra
 from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
-from schemas.jobs import window_seconds
+from schemas.hours import Hours, parse_hours
+from schemas.jobs import Priority, window_seconds
 from schemas.secret_settings import no_secret, unresolved
 from schemas.tenants import Tenant, only_default, parse_tenants
 from schemas.webhooks import Webhook, parse_webhooks
@@ -29,6 +30,7 @@ class Settings(BaseModel):
     api_keys: tuple[ApiKey, ...] = ()
     entra: Entra | None = None
     webhooks: Mapping[str, Webhook] = Field(default_factory=dict)
+    priority_hours: Mapping[str, Hours] = Field(default_factory=dict)
     input_containers: tuple[Container, ...] = ("prompts", "nightly", "inputs")
     nightly_container: Container = "nightly"
     files_container: Container = "files"
@@ -97,6 +99,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         values["api_keys"] = parse_api_keys(environment.get("API_KEYS") or "[]")
         values["entra"] = parse_entra(environment.get("ENTRA") or "")
         values["webhooks"] = parse_webhooks(environment.get("WEBHOOKS") or "{}", environment)
+        hours = environment.get("PRIORITY_HOURS") or "{}"
+        values["priority_hours"] = parse_hours("PRIORITY_HOURS", hours, get_args(Priority))
         values["routes"] = parse_routes(environment.get("ROUTES") or "{}", values["deployments"])
         settings = Settings.model_validate(values)
     except ValidationError as error:

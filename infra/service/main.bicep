@@ -87,6 +87,7 @@ type Limits = {
   DOWNLOADS: string?
   ENTRA: string?
   WEBHOOKS: string?
+  PRIORITY_HOURS: string?
   TELEMETRY: string?
   OTEL_EXPORTER_OTLP_ENDPOINT: string?
   OTEL_EXPORTER_OTLP_PROTOCOL: string?

@@ -21,7 +21,7 @@ def running(*marks: tuple[float, int], **fields: Any) -> JobState:
 
 
 def time_left(state: JobState, now: float) -> float | None:
-    return pace.seconds_left(state, pace.pace(state), now)
+    return pace.seconds_left(job(), state, pace.pace(state), now)
 
 
 def test_nothing_is_said_before_anything_is_known() -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from schemas.deployments import Deployment
 from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
+from schemas.hours import Hours
 from schemas.jobs import JobState
 from workers.api.http import HttpRefusal, JsonReply
 from workers.errors import NewerVersion, first_of
@@ -88,7 +89,11 @@ class DeploymentsApi:
 
     async def _status(self, deployment: Deployment, most: int | None = None) -> DeploymentStatus:
         now = self._clock()
-        told = summed(deployment, await self._board.told(deployment.name, now, most))
+        told = _with_hours(
+            summed(deployment, await self._board.told(deployment.name, now, most)),
+            deployment.open_hours,
+            now,
+        )
         if deployment.requests_per_minute is None and deployment.tokens_per_minute is None:
             return told
         granted = await self._board.granted(deployment.name, now)
@@ -123,6 +128,14 @@ def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> Deployme
         refusals=sum(each.refusals for each in told),
         failing=tuple(sorted({name for each in told for name in each.failing})),
     )
+
+
+def _with_hours(told: DeploymentStatus, hours: Hours | None, now: float) -> DeploymentStatus:
+    if hours is None:
+        return told
+    is_open, until = hours.standing(now)
+    opens = None if is_open else iso(until)
+    return told.model_copy(update={"hours": str(hours), "opens": opens})
 
 
 def _waits_for(state: JobState, deployment: str) -> bool:

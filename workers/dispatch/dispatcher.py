@@ -141,6 +141,10 @@ class Dispatcher:
             lanes = tuple(lane for lane in lanes if lane.name in gate.among)
             if not lanes:
                 return Answer(unpriced(call.model), ())
+        now = asyncio.get_running_loop().time()
+        for lane in lanes:
+            if lane.opening is not None:
+                lane.opening.epoch = self._wall() - now  # storage may have told another time
         size = measure(call.task, call.body)
         # Some deployments may be too small: only where all seem to be is the service asked.
         fitting = tuple(lane for lane in lanes if lane.suits(job, size)) or tuple(
@@ -153,7 +157,6 @@ class Dispatcher:
         pool = group.pool
         pool.begin(job, weight, gate.tenant)
         try:
-            now = asyncio.get_running_loop().time()
             own = fitting[0].allowance.parts.get(job) or pool.parts[job]
             return await self._asked(call, group, Waiter(job, own, size, gate, now))
         finally:
@@ -303,6 +306,8 @@ class Dispatcher:
             lane = Lane(
                 each, safe_share=self._safe_share, midnight=midnight, now=now, rng=self._rng
             )
+            if lane.opening is not None:
+                lane.opening.epoch = self._wall() - now
             self._lanes[each.name] = lane
             if self._rounds is None:
                 lane.allowance.own(now)

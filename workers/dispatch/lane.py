@@ -1,8 +1,8 @@
 """May one deployment take a call now; if not, until when, and why?
 
-A lane is its conditions: concurrency, breaker, pause, share, day and buckets, in this order. Each
-answers until when it stands against a call, and why. A lane has no I/O and no clock: times are the
-event loop's seconds, handed in.
+A lane is its conditions: hours, concurrency, breaker, pause, share, day and buckets, in this order.
+Each answers until when it stands against a call, and why. A lane has no I/O and no clock: times are
+the event loop's seconds, handed in.
 """
 
 from collections import OrderedDict
@@ -61,6 +61,25 @@ time: it does not; inf: until something happens that time does not decide. Witho
 asked about calls in general, and nothing is noted."""
 
 
+class Opening:
+    """A deployment's hours. `epoch` is the service's time, since the epoch, when the loop's was 0;
+    whoever has heard that it is another sets it.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.epoch = 0.0
+        self._hours = deployment.open_hours
+        self._standing, self._from, self._until = True, inf, -inf
+
+    def condition(self, _: float | None, now: float) -> tuple[float, WaitReason]:
+        """Until when it is closed."""
+        at = now + self.epoch
+        if self._hours is not None and not self._from <= at < self._until:
+            self._from = at
+            self._standing, self._until = self._hours.standing(at)
+        return (now if self._standing else self._until - self.epoch), "hours"
+
+
 class Lane:
     """One deployment as one process sees it. `midnight` is when the day's quota starts anew."""
 
@@ -75,6 +94,7 @@ class Lane:
             deployment.batch_requests_per_day,
         )
         given = (deployment.max_tokens_per_request, deployment.batch_tokens_per_minute)
+        self.opening = None if deployment.hours is None else Opening(deployment)
         self.most_tokens: float = min((each for each in given if each), default=inf)
         """Tokens that one call may have: more than a minute's are never admitted either."""
         self.context: float = deployment.context_length or inf
@@ -99,6 +119,8 @@ class Lane:
         self._refusals = self._flights = self._crowded = 0
         self._refused_at = -inf
         health: tuple[Condition, ...] = (self._concurrency, self._breaker, self._pause)
+        if self.opening is not None:
+            health = (self.opening.condition, *health)
         limits: tuple[Condition, ...] = (self._share, self._day, self._buckets)
         self._conditions = (*health, *limits) if quota.limited else health
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from schemas.deployments import prices_of
+from schemas.hours import Hours
 from schemas.jobs import Job, JobOptions, JobState, Priority, Reason, parse_options, window_seconds
 from schemas.messages import Announcement, Expire
 from schemas.versions import version_of
@@ -172,15 +173,16 @@ class Intake:
         failure: Reason | None,
     ) -> Job:
         now = self._clock()
-        window = (
-            options.completion_window
-            if "completion_window" in options.model_fields_set
-            else self._settings.completion_window
-        )
+        named = "completion_window" in options.model_fields_set
+        window = options.completion_window if named else self._settings.completion_window
         priority = options.priority or ("low" if announcement.door == "nightly" else "normal")
+        hours = self._hours(priority)
         return Job(
             schema_version=version_of(
-                options.model_dump(exclude_defaults=True), announcement.tenant, announcement.door
+                options.model_dump(exclude_defaults=True),
+                announcement.tenant,
+                announcement.door,
+                limited=hours is not None,
             ),
             id=announcement.job,
             tenant=announcement.tenant,
@@ -197,10 +199,16 @@ class Intake:
             max_line_bytes=self._settings.max_line_bytes,
             asked=announcement.asked,
             trace=self._telemetry.trace_of(announcement.job, announcement.asked.traceparent),
+            hours=hours,
             failure=failure,
             results=announcements.results_folder(announcement.name, announcement.job),
             prices=prices_of(self._settings.deployments),
         )
+
+    def _hours(self, priority: Priority) -> Hours | None:
+        """In which a job of a priority may be asked."""
+        own = self._settings.priority_hours.get(priority)
+        return own or pace.shared_hours(self._settings.deployments)
 
     async def _options(self, announcement: Announcement, info: BlobInfo) -> JobOptions:
         """Options of the message, the blob's metadata or the file beside it. Raises ValueError."""

@@ -40,7 +40,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
     if state is None:
         return told
     going = pace(state)
-    left = seconds_left(state, going, now)
+    left = seconds_left(job, state, going, now)
     return told.model_copy(
         update={
             "state": state.shown,

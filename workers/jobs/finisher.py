@@ -274,6 +274,7 @@ class Finisher:
             tokens=state.tokens,
             codes=codes,
             least_seconds=state.least_seconds,
+            closed_seconds=state.closed_seconds,
             release=RELEASE,
             created=iso(job.created),
             started=None if state.started is None else iso(state.started),

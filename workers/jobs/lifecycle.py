@@ -72,6 +72,14 @@ def _filled(state: JobState) -> tuple[JobState, tuple[int, ...]]:
     return filled, fresh
 
 
+def _closed(state: JobState, now: float) -> float:
+    """Seconds for which the job has waited for its hours, with the wait that ends now."""
+    waiting = state.waiting
+    if waiting is None or waiting.reason != "hours":
+        return state.closed_seconds
+    return state.closed_seconds + max(0.0, min(now, waiting.until or now) - waiting.since)
+
+
 def _nothing_left(state: JobState) -> bool:
     return not state.out and state.next >= state.shards and state.state == "in_progress"
 
@@ -142,6 +150,7 @@ def advance(
         # Rows that nobody was asked for say nothing of how fast the others will be.
         marks=marked(state, out, counts.asked, now, before),
         waiting=None,
+        closed_seconds=_closed(state, now),
         nudges=0,
         budget=state.budget and budget.count(state.budget, receipt),
     )
@@ -206,6 +215,7 @@ def end(
         paused=False,
         gen=state.gen + 1,
         waiting=None,
+        closed_seconds=state.closed_seconds if now is None else _closed(state, now),
     )
     return Change(ended, ended.out, _nothing_left(ended))
 
@@ -243,7 +253,8 @@ def wait(state: JobState, waiting: Waiting) -> Change:
         waiting = waiting.model_copy(update={"since": min(known.since, waiting.since)})
     elif known and waiting.reason == "latency":
         return UNTOLD  # of one worker; others know of what can be mended
-    return Change(_moved(state, waiting=waiting))
+    closed = _closed(state, waiting.since) if waiting.reason != "hours" else state.closed_seconds
+    return Change(_moved(state, waiting=waiting, closed_seconds=closed))
 
 
 def finalize(state: JobState, *, repeated: bool = False, now: float | None = None) -> Change:

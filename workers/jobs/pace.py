@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from schemas.deployments import Deployment
 from schemas.history import Sample
+from schemas.hours import Hours
 from schemas.jobs import Job, JobState
 from schemas.results import Receipt
 from schemas.sketches import Sketch, merged, quantiles
@@ -128,14 +129,18 @@ def pace(state: JobState) -> Pace | None:
     return Pace(bound, "quota") if bound else None
 
 
-def seconds_left(state: JobState, going: Pace | None, now: float) -> float | None:
+def seconds_left(job: Job, state: JobState, going: Pace | None, now: float) -> float | None:
     """Time until the last row at this pace; None where nothing can be said."""
     if state.terminal:
         return 0.0
     if going is None or state.paused:
         return None
-    pause_left = max(0.0, (state.waiting.until or now) - now) if state.waiting else 0.0
-    return pause_left + max(0, _left(state)) / going.rate
+    return _until(job, state, max(0, _left(state)) / going.rate, now)
+
+
+def opens(job: Job, state: JobState, now: float) -> float:
+    """When a job may be asked, now or later; one that is ending has nothing to be asked."""
+    return now if job.hours is None or state.ending is not None else job.hours.opens(now)
 
 
 def needs(job: Job, state: JobState, now: float) -> float:
@@ -145,7 +150,7 @@ def needs(job: Job, state: JobState, now: float) -> float:
     """
     if state.least_seconds is None or (left := _left(state)) <= 0:
         return 0.0
-    seconds = job.expires - now
+    seconds = _open_seconds(job, now)
     return left * state.least_seconds / state.counts.total / seconds if seconds > 0 else inf
 
 
@@ -166,14 +171,23 @@ def at_risk(job: Job, state: JobState, left: float | None, now: float) -> AtRisk
         return None
     if left is None:
         # Paused, or nothing is measured yet: what the quotas allow at most.
-        left = needs(job, state, now) * seconds
+        least = state.least_seconds
+        work = least * max(0, _left(state)) / state.counts.total if least else 0.0
+        left = _until(job, state, work, now)
     if left <= NOISE * seconds:
         return None
+    open_, needed = _open_seconds(job, now), needs(job, state, now)
     return AtRisk(
         late_seconds=round(left - seconds, 1),
-        needed_rate=round(_left(state) / seconds, 3),
-        needed_quota=round(needs(job, state, now), 3) if state.least_seconds is not None else None,
+        needed_rate=round(_left(state) / open_, 3) if open_ > 0 else None,
+        needed_quota=round(needed, 3) if needed < inf and state.least_seconds is not None else None,
     )
+
+
+def shared_hours(deployments: Sequence[Deployment]) -> Hours | None:
+    """The hours in which all deployments may be asked, where those are the same for each."""
+    hours = {each.open_hours for each in deployments}
+    return hours.pop() if len(hours) == 1 else None
 
 
 def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> float | None:
@@ -193,6 +207,17 @@ def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> flo
     ]
     limits = [bound for bound in bounds if bound is not None]
     return min(limits) if limits and len(limits) == len(bounds) else None
+
+
+def _until(job: Job, state: JobState, work: float, now: float) -> float:
+    """Seconds until so many of work are done: after what the job waits for, in its hours alone."""
+    begin = max(now, state.waiting.until or now) if state.waiting else now
+    return (begin + work if job.hours is None else job.hours.after(begin, work)) - now
+
+
+def _open_seconds(job: Job, now: float) -> float:
+    """Seconds of a job's window that are left and may be used."""
+    return job.expires - now if job.hours is None else job.hours.open_seconds(now, job.expires)
 
 
 def _left(state: JobState) -> int:

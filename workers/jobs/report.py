@@ -149,6 +149,8 @@ def _time(manifest: Manifest) -> str:
         ("Finished", manifest.finished),
         ("From start to finish", None if ran is None else duration(ran)),
     ]
+    if manifest.closed_seconds:
+        rows.append(("Waited for its hours", duration(manifest.closed_seconds)))
     if ran and asked:
         rows.append(("Rows asked a second", f"{asked / ran:.2f}"))
     least = manifest.least_seconds

@@ -12,12 +12,12 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from schemas.deployments import Task
-from schemas.jobs import Job
+from schemas.jobs import Job, Waiting
 from schemas.outcomes import Outcome
-from schemas.results import CallRecord
+from schemas.results import CallRecord, WaitReason
 from workers.dispatch.call import Answer, Call, Gate
 from workers.errors import HandBack
 from workers.rows import writing
@@ -263,3 +263,16 @@ def _outcomes(packed: Pack, outcome: Outcome) -> dict[int, Outcome] | None:
         share.row: dataclasses.replace(outcome, body=share.body, usage=share.usage)
         for share in shares
     }
+
+
+def waiting_of(wait: HandBack, now: float) -> Waiting | None:
+    """What a job is to be told of a wait; None for a reason that is the worker's own."""
+    if wait.reason not in (*get_args(WaitReason), "budget"):
+        return None
+    return Waiting(
+        reason=wait.reason,
+        deployment=wait.deployment,
+        message=wait.said,
+        since=now,
+        until=now + wait.delay,
+    )

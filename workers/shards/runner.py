@@ -6,16 +6,15 @@ import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, get_args
+from typing import Final, Protocol
 
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
-from schemas.results import Receipt, WaitReason
+from schemas.results import Receipt
 from workers.errors import (
     BlobChanged,
     BlobMissing,
     Draining,
-    HandBack,
     InputError,
     NewerVersion,
     Unavailable,
@@ -23,7 +22,7 @@ from workers.errors import (
 )
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
-from workers.jobs.pace import urgency
+from workers.jobs.pace import opens, urgency
 from workers.jobs.store import JobStore, load
 from workers.jobs.transitions import Transitions
 from workers.ports import Received
@@ -31,7 +30,7 @@ from workers.ports.telemetry import Telemetry
 from workers.rows.reading import rules_of
 from workers.settings import Settings
 from workers.shards.attempt import Attempt, Lease
-from workers.shards.calls import Dispatch, NumberedRow, Room, ShardCalls
+from workers.shards.calls import Dispatch, NumberedRow, Room, ShardCalls, waiting_of
 from workers.shards.input import Routes, read_rows
 from workers.shards.purse import ShardPurse
 from workers.shards.quarantine import Quarantine
@@ -128,6 +127,8 @@ class Runner:
             if held.state.terminal:
                 await self._transitions.tell_end(job, held.state)
             return
+        if job.hours is not None and await self._closed(job, held.state, message):
+            return
         if len(self._unended) >= MOST_UNENDED:
             raise Unavailable("too many attempts of this process owe their end to storage")
         lease = await self._lease(message)
@@ -149,6 +150,16 @@ class Runner:
         ) as trail:
             attempt.gate.trail = trail
             await self._attempt(attempt, held.state, message, received)
+
+    async def _closed(self, job: Job, seen: JobState, message: ShardMessage) -> bool:
+        """Whether a job has to wait for its hours; then its shard comes again, and it says so."""
+        now = self._clock()
+        at = opens(job, seen, now)
+        if at <= now:
+            return False
+        await self._tell_waiting(job, Waiting(reason="hours", since=now, until=at))
+        await self._send_copy(message, at - now)
+        return True
 
     async def _lease(self, message: ShardMessage) -> Lease | None:
         """The shard's lease; None while an attempt has it, or has yet to end in this process.
@@ -200,7 +211,10 @@ class Runner:
         """Ask what is left; gives the receipt, or None where the rest has to go back."""
         await attempt.begin()
         loop = asyncio.get_running_loop()
-        attempt.gate.deadline = loop.time() + self._settings.shard_seconds
+        seconds = self._settings.shard_seconds
+        if attempt.job.hours is not None and attempt.ending is None:
+            seconds = min(seconds, attempt.job.hours.open_for(self._clock()))
+        attempt.gate.deadline = loop.time() + seconds
         await self._read(attempt)
         attempt.settle_unaskable()
         if self._draining:
@@ -326,7 +340,7 @@ class Runner:
         # A row that needs no more than a turn must not wait for one that needs tomorrow's quota.
         waits = sorted(asking.handed_back, key=lambda wait: wait.delay)
         if waits and waits[-1].delay >= WORTH_TELLING_SECONDS:
-            waiting = _waiting(waits[-1], self._clock())
+            waiting = waiting_of(waits[-1], self._clock())
             if waiting is not None:
                 await self._tell_waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
@@ -374,16 +388,3 @@ def read_shard_message(body: bytes) -> ShardMessage:
         return load(ShardMessage, body)
     except Unreadable:
         raise InputError("invalid_message", "not a shard message") from None
-
-
-def _waiting(wait: HandBack, now: float) -> Waiting | None:
-    """What a job is to be told of a wait; None for a reason that is the worker's own."""
-    if wait.reason not in (*get_args(WaitReason), "budget"):
-        return None
-    return Waiting(
-        reason=wait.reason,
-        deployment=wait.deployment,
-        message=wait.said,
-        since=now,
-        until=now + wait.delay,
-    )

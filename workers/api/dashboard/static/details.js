@@ -36,7 +36,7 @@ function speed(job) {
   const basis = job.basis === "measured" ? "measured over the last minute" : "the most that the quotas allow";
   const left = job.seconds_left == null ? nothing : html`<strong>${duration(job.seconds_left)} left</strong> at `;
   return html`<p>${left}${short(job.rate)} rows/s (${basis})${job.expires ? html`; its window ends at ${time(job.expires)}` : nothing}.
-    ${late(job) ? html`<strong class="bad-text">It will miss that by ${duration(late(job))}</strong>: ${short(job.at_risk.needed_rate)} rows/s would do${needs(job.at_risk.needed_quota)}.` : nothing}</p>`;
+    ${late(job) ? html`<strong class="bad-text">It will miss that by ${duration(late(job))}</strong>: ${job.at_risk.needed_rate == null ? "none of its hours comes before" : html`${short(job.at_risk.needed_rate)} rows/s would do${needs(job.at_risk.needed_quota)}`}.` : nothing}</p>`;
 }
 
 function needs(quota) {

@@ -10,7 +10,7 @@ const MOST_WRONG = 8;
 const STATES = ["validating", "in_progress", "paused", "finalizing", "completed", "failed", "expired",
                 "cancelled", "cancelling", "expiring", "failing", "rejected"];
 const DOORS = ["drop", "queue", "nightly", "http"];
-const REASONS = ["quota", "throttled", "concurrency", "latency", "outage", "day"];
+const REASONS = ["quota", "throttled", "concurrency", "latency", "outage", "day", "hours"];
 
 const link = (job, words) => html`<a href="#job=${encodeURIComponent(idOf(job))}">${words}</a>`;
 const named = (job) => link(job, text(job.input || idOf(job), 80));
@@ -103,11 +103,12 @@ export function deployments(listed, used) {
   const per = (number) => (number == null ? "unlimited" : count(number));
   return html`<div class="scroll" role="group" tabindex="0" aria-label="Deployments"><table>
     <caption class="unseen">Deployments, their quotas and how they are</caption>
-    <thead><tr><th scope="col">Deployment</th><th scope="col">Model</th><th scope="col">Breaker</th>
+    <thead><tr><th scope="col">Deployment</th><th scope="col">Model</th><th scope="col">Hours</th><th scope="col">Breaker</th>
       <th scope="col">Requests/min</th><th scope="col">Tokens/min</th><th scope="col">Granted</th>
       <th scope="col">Headroom</th><th scope="col">Requests used/min</th><th scope="col">Tokens used/min</th><th scope="col">In flight</th><th scope="col">Calls</th><th scope="col">Tokens</th>
       <th scope="col">429s</th><th scope="col">Processes</th></tr></thead>
     <tbody>${listed.map((each) => html`<tr><th scope="row">${text(each.name)}</th><td>${text(each.model)}</td>
+      <td>${each.hours ? html`${text(each.hours)}${each.opens ? html`<br><span class="muted">opens ${time(each.opens)}</span>` : nothing}` : "any"}</td>
       <td>${each.breaker ? html`<span class="badge ${each.breaker === "closed" ? "good" : "bad"}">${each.breaker}</span>` : "idle"}</td>
       <td>${per(each.requests_per_minute)}</td><td>${per(each.tokens_per_minute)}</td>
       <td>${share(each.granted)}</td><td>${share(each.headroom)}</td><td>${rate(each.name, 0)}</td><td>${rate(each.name, 1)}</td>
