@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.jobs import JobState
+from schemas.requests import TASK_OF_URL
 from schemas.results import Manifest, ManifestFile
 from tests.simulation.attempts import ALONE_DEATHS
 from tests.simulation.observers import RANK
@@ -172,6 +173,10 @@ class _Job:
             yield f"the state does not fit the end: {state}"
         if state.state != (state.ending or "completed"):
             yield f"ending {state.ending}, but {state.state}"
+        if self.world.caps is not None:
+            disturbed = not _undisturbed(self.world)
+            yield from self.world.caps.faults(self.job, disturbed=disturbed)
+            return
         prompt = sum(line.held["response"] is not None for line in good)
         if manifest.tokens.completion > prompt or manifest.tokens.prompt != prompt:
             yield f"tokens {manifest.tokens} for {prompt} answers"
@@ -201,6 +206,9 @@ class _Job:
             return
         if state.ending is not None and state.reason is not None and code == state.reason.code:
             return
+        if code == "budget_exceeded" and self.world.caps is not None:
+            yield from self._over_budget(line)
+            return
         if code == GIVEN_UP:
             if not self._crashed(row):
                 yield f"row {line.line} was given up without evidence"
@@ -209,6 +217,16 @@ class _Job:
         if attempts and all(each["kind"] not in ("ok", "throttled") for each in attempts):
             return
         yield f"row {line.line} ({row.kind}) failed for no reason: {line.held['error']}"
+
+    def _over_budget(self, line: _Line) -> Iterator[str]:
+        """A row is not asked for its cost only where the cap has no room for it."""
+        caps, request = self.world.caps, line.held["request"]
+        assert caps is not None
+        if self.world.scenario.options.get("on_budget") == "pause":
+            yield f"row {line.line} ended for the cap, and the job was to pause"
+        task = TASK_OF_URL[request["url"]]
+        if _undisturbed(self.world) and caps.had_room(self.job, task, request["body"]):
+            yield f"row {line.line} was not asked though the cap had room"
 
     def _written_off(self, row: Row, line: int) -> Iterator[str]:
         """A row that a journal had when its receipt's writer began has its answer."""
@@ -263,6 +281,7 @@ class _Job:
             yield f"expired {self.about['expires'] - (state.ended or 0.0)} s before its window ends"
         scenario = self.world.scenario
         paused = any(doing.act == "pause" for doing in scenario.doings)
+        paused = paused or scenario.options.get("on_budget") == "pause"
         if state.state == "expired" and scenario.completion_window == "24h" and not paused:
             yield "a whole day was not enough"
         if _undisturbed(self.world) and state.gen > (state.ending is not None):

@@ -5,7 +5,7 @@ It answers with the prompt it was asked, so that a row that got another row's an
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,10 @@ class Call:
     lost: bool = False
 
 
+Bills = Callable[[Call, Task, Mapping[str, Any]], Usage]
+"""What the service bills for a call that has come to it."""
+
+
 class Service:
     """The service behind all deployments.
 
@@ -51,6 +55,7 @@ class Service:
         self.key = self.given_key = 1
         self.gone: set[str] = set()
         self.refused: Counter[OutcomeKind] = Counter()
+        self.bills: Bills = lambda call, *_: Usage(len(call.prompts), 1)
 
     def refuses(self, deployment: str, key: int) -> Outcome | None:
         """What it says to a call before it looks at it."""
@@ -79,6 +84,7 @@ class Service:
         self.calls.append(call)
         if run is not None:
             run.calls.append(call)
+        usage = self.bills(call, task, body)
         if any(prompt.endswith("/poison") for prompt in prompts):
             raise Poisoned
         latency = self._rng.uniform(0.05, 2.0) * self._scenario.latency
@@ -86,7 +92,6 @@ class Service:
         if lost:
             call.lost = True
             return Outcome(kind="transient", billed=True, code="connection"), call
-        usage = Usage(len(prompts), 1)
         return Outcome("ok", 200, _answer(task, prompts), usage, billed=True), call
 
     async def _refused(self, prompts: tuple[str, ...]) -> Outcome | None:

@@ -19,7 +19,7 @@ from schemas.listing import Done
 from schemas.messages import Announcement, ShardMessage
 from schemas.results import Receipt
 from schemas.status import JobStatus
-from tests.simulation import lies
+from tests.simulation import broken_caps, lies
 from tests.simulation.checker import check
 from tests.simulation.scenario import Doing, Mishap, Scenario, Span, version
 from tests.simulation.swarm import scenario
@@ -387,7 +387,92 @@ WATCHED = Scenario(
     files=(version("f0.jsonl", 1, ("chat",) * 20),), latency=10.0, max_concurrency=1, shard_rows=4
 )
 
+# Who has all answers writes the receipt late, while another still asks the same rows.
+CAP = {"max_tokens": 20, "max_total_tokens": 1000}
+ASKED_BESIDE = Scenario(
+    files=(version("a.jsonl", 1, ("chat",) * 3),),
+    options=CAP,
+    workers=2,
+    journal_seconds=60.0,
+    script=(
+        Mishap("ask", "a.jsonl/1/3/chat", "freeze after", seconds=60.0),
+        Mishap("ask", "a.jsonl/1/3/chat", "slow", nth=2, seconds=30.0),
+    ),
+)
+# A first lot that storage takes when larger ones stand; then the worker dies.
+LATE_LOT = Scenario(
+    seed=6,
+    files=(version("a.jsonl", 1, ("chat",) * 12),),
+    options={**CAP, "max_total_tokens": 9000},
+    workers=2,
+    shard_rows=12,
+    max_concurrency=1,
+    latency=3.0,
+    script=(
+        Mishap("append", "/journal/", "late", seconds=12.0),
+        Mishap("ask", "a.jsonl/1/6/chat", "kill after"),
+    ),
+)
+# The cap suffices only for those who wait until others give back what they did not need.
+WAITED_FOR = Scenario(
+    files=(version("a.jsonl", 1, ("chat",) * 12),),
+    options={**CAP, "max_total_tokens": 1100},
+    workers=2,
+    shard_rows=4,
+    window=3,
+)
+
 MUTATIONS: Sequence[Mutation] = (
+    Mutation("no_lot", "a lot stands before its calls are made", 13, broken_caps.no_lot),
+    Mutation("no_pledge", "a call is made if what it can cost fits", 83, broken_caps.no_pledge),
+    Mutation(
+        "lots_forgotten", "after a crash a lot counts as spent", 75, broken_caps.lots_forgotten
+    ),
+    Mutation(
+        "late_lot_counts",
+        "a line that comes late makes no lot smaller",
+        LATE_LOT,
+        broken_caps.late_line_makes_smaller,
+    ),
+    Mutation(
+        "unknown_costs_nothing",
+        "a call that tells no usage counts in full",
+        13,
+        broken_caps.unknown_costs_nothing,
+    ),
+    Mutation(
+        "allotments_not_seen",
+        "what others may spend is not given away",
+        13,
+        broken_caps.allotments_not_seen,
+    ),
+    Mutation(
+        "own_receipt_believed",
+        "an earlier attempt's receipt counts all of the last one's",
+        ASKED_BESIDE,
+        broken_caps.own_receipt_believed,
+    ),
+    Mutation(
+        "given_back_by_anybody",
+        "an attempt gives back its own allotment alone",
+        13,
+        broken_caps.given_back_by_anybody,
+    ),
+    Mutation("returned_twice", "a pledge comes back once", 13, broken_caps.returned_twice),
+    Mutation("counted_by_nobody", "a receipt counts", 13, broken_caps.counted_by_nobody),
+    Mutation(
+        "others_not_waited_for",
+        "who may give back is waited for",
+        WAITED_FOR,
+        broken_caps.others_not_waited_for,
+    ),
+    Mutation(
+        "crash_begins_anew",
+        "what earlier attempts spent counts",
+        13,
+        broken_caps.crash_begins_anew,
+    ),
+    Mutation("paused_by_nobody", "on_budget pauses", 97, broken_caps.paused_by_nobody),
     Mutation(
         "status_remembered",
         "a status is told from the document that stands",

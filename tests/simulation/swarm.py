@@ -5,10 +5,12 @@ nothing but lost answers, and others everything at once.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from math import inf
 from random import Random
 
+from tests.simulation import caps
 from tests.simulation.circumstances import made_for
 from tests.simulation.scenario import (
     Act,
@@ -22,6 +24,9 @@ from tests.simulation.scenario import (
     version,
 )
 from tests.simulation.sites import FAMILIES, RATES, SITES, Fault, faults_at
+
+CAPPED = 0.15
+"""The part of the worlds whose jobs are capped."""
 
 _USUAL: Sequence[RowKind] = ("chat",) * 12 + ("embedding",) * 4
 _ODD: Sequence[RowKind] = ("invalid", "duplicate", "unknown", "refused", "filtered")
@@ -184,4 +189,9 @@ def scenario(seed: int) -> Scenario:
     )
     for focus in drawn.focuses:
         drawn = made_for(drawn, focus.site, rng)
+    # Of a die of its own: what else a seed decides is as it was.
+    own = Random(f"purse {seed}")
+    if own.random() < CAPPED and not drawn.options:
+        rows = max(len(file.rows) for file in drawn.files)
+        drawn = replace(drawn, options=caps.drawn(own, rows))
     return drawn

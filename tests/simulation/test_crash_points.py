@@ -67,6 +67,7 @@ JOBS = {
     "expiry": _like(SLOW, completion_window="4s"),
     "pause and resume": _when_asked(_like(SLOW, doings=RESUMED), "pause"),
     "overwritten while it runs": _when_asked(SLOW, "overwrite"),
+    "a cap that does not suffice": _like(options={"max_tokens": 20, "max_total_tokens": 500}),
     "announced twice": _like(doings=(Doing(0.0, "announce"), Doing(0.3, "announce"))),
 }
 ENDS = {

@@ -23,6 +23,7 @@ from tests.doubles.bus import MemoryBus, QueueRules
 from tests.simulation import virtual_time
 from tests.simulation.attempts import Attempts
 from tests.simulation.billing import Billing
+from tests.simulation.caps import Caps, is_capped
 from tests.simulation.endpoint import Service
 from tests.simulation.faults import Befalls, Faults
 from tests.simulation.host import DROPS, Host
@@ -86,6 +87,9 @@ class World:
 
         self.records = Records(self.blobs)
         self.billing = Billing(self)
+        self.caps = Caps(self) if is_capped(scenario.options) else None
+        if self.caps is not None:
+            self.service.bills = self.caps.bills
         self.attempts = Attempts(self)
         self.faults = Faults(self, faults)
         self.host = Host(self)
@@ -260,6 +264,7 @@ def settings_of(scenario: Scenario) -> Settings:
             "auth": "none",
             "max_concurrency": scenario.max_concurrency,
             "requests_per_minute": scenario.requests_per_minute,
+            "price": {"input": "1", "output": "2", "currency": "USD"},
         }
     )
     return Settings(

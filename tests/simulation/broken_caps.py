@@ -1,0 +1,113 @@
+"""The rules by which a cap is held, each broken: for `mutations`."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+from schemas.budgets import NOTHING_SPENT, JobBudget, Spend
+from schemas.outcomes import Outcome
+from schemas.results import Receipt
+from workers.jobs import budget
+from workers.rows.writing import JournalLine
+from workers.shards import journal
+from workers.shards.purse import ShardPurse
+
+Broken = AbstractContextManager[Any]
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing at all."""
+
+
+def no_lot() -> Broken:
+    return patch.object(ShardPurse, "secure", _nothing)
+
+
+def no_pledge() -> Broken:
+    return patch.object(ShardPurse, "_fits", lambda *_: True)
+
+
+def lots_forgotten() -> Broken:
+    def note(lot: Any, line: JournalLine) -> None:
+        if line.used is not None:
+            lot.used = Spend(*line.used)
+
+    return patch.object(journal._Lot, "note", note)
+
+
+def late_line_makes_smaller() -> Broken:
+    def note(lot: Any, line: JournalLine) -> None:
+        if line.lot is not None:
+            lot.level = Spend(*line.lot)
+        if line.used is not None:
+            lot.used = Spend(*line.used)
+
+    return patch.object(journal._Lot, "note", note)
+
+
+def unknown_costs_nothing() -> Broken:
+    cost = ShardPurse._cost
+
+    def known(own: ShardPurse, need: Spend, deployment: str, outcome: Outcome | None) -> Spend:
+        told = outcome is not None and outcome.usage is not None
+        return cost(own, need, deployment, outcome) if told else NOTHING_SPENT
+
+    return patch.object(ShardPurse, "_cost", known)
+
+
+def allotments_not_seen() -> Broken:
+    return patch.object(budget, "_taken", lambda held: held.spent)
+
+
+def own_receipt_believed() -> Broken:
+    def count(held: JobBudget, receipt: Receipt) -> JobBudget:
+        known = budget.allotment(held, receipt.shard)
+        if known is None:
+            return held
+        return counted(held, receipt.model_copy(update={"attempt": known.attempt}))
+
+    counted = budget.count
+    return patch.object(budget, "count", count)
+
+
+def given_back_by_anybody() -> Broken:
+    def give_back(held: JobBudget, shard: int, attempt: str, spent: Spend) -> JobBudget:
+        known = budget.allotment(held, shard)
+        return given(held, shard, attempt if known is None else known.attempt, spent)
+
+    given = budget.give_back
+    return patch.object(budget, "give_back", give_back)
+
+
+def returned_twice() -> Broken:
+    def settle(own: ShardPurse, need: Spend, deployment: str, outcome: Outcome | None) -> None:
+        settled(own, need, deployment, outcome)
+        own._used = own._used.minus(need.minus(own._cost(need, deployment, outcome)))
+
+    settled = ShardPurse.settle
+    return patch.object(ShardPurse, "settle", settle)
+
+
+def counted_by_nobody() -> Broken:
+    def count(held: JobBudget, receipt: Receipt) -> JobBudget:
+        return counted(held, receipt).model_copy(update={"spent": held.spent})
+
+    counted = budget.count
+    return patch.object(budget, "count", count)
+
+
+def others_not_waited_for() -> Broken:
+    return patch.object(budget, "held_by_others", lambda *_: False)
+
+
+def crash_begins_anew() -> Broken:
+    allotted = budget.allot
+
+    def allot(held: JobBudget, *who: Any, charged: Spend, **what: Any) -> JobBudget:
+        return allotted(held, *who, charged=NOTHING_SPENT, **what)
+
+    return patch.object(budget, "allot", allot)
+
+
+def paused_by_nobody() -> Broken:
+    return patch.object(ShardPurse, "_pause", _nothing)

@@ -1,0 +1,142 @@
+"""Is a cap held? The endpoint's own count of what it billed is the judge, at every call.
+
+It bills as much as it may: up to a token for each byte of a request and all of `max_tokens`.
+"""
+
+import contextlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from schemas.budgets import NOTHING_SPENT, Allotment, JobBudget, Spend, total
+from schemas.deployments import Task
+from schemas.jobs import JobState
+from schemas.money import MILLION, PinnedPrice, micros
+from schemas.outcomes import Usage
+from tests.simulation.endpoint import Call
+from workers.rows.most_tokens import most_tokens
+
+if TYPE_CHECKING:
+    from tests.simulation.billing import Run
+    from tests.simulation.world import World
+
+PRICE = PinnedPrice(input=MILLION, output=2 * MILLION, currency="USD")
+_UNLIMITED = 2**62
+
+
+def is_capped(options: Mapping[str, Any]) -> bool:
+    return "max_total_tokens" in options or "max_cost" in options
+
+
+def drawn(rng: Random, rows: int) -> Mapping[str, Any]:
+    """A cap for a file of so many rows: some of them, all, or more."""
+    each, part = 220, rng.uniform(0.05, 1.3)
+    tokens = {"max_total_tokens": max(1, round(rows * each * part))}
+    cost = {"max_cost": f"{max(1, round(rows * each * part)) / MILLION:.6f}"}
+    chosen = rng.choice((tokens, tokens, cost, {**tokens, **cost}))
+    paused = {"on_budget": "pause"} if rng.random() < 0.25 else {}
+    return {"max_tokens": rng.choice((1, 20, 60)), **chosen, **paused}
+
+
+class Caps:
+    """What the endpoint billed in a world of capped jobs: by job, and by the run that asked."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._rng = Random(world.scenario.seed)
+        self._frugal = self._rng.choice((0.05, 0.5, 1.0))
+        self._billed: dict[str, Spend] = defaultdict(lambda: NOTHING_SPENT)
+        self._of_run: dict[Run, Spend] = defaultdict(lambda: NOTHING_SPENT)
+        options = world.scenario.options
+        cost = options.get("max_cost")
+        self._limit = Spend(
+            options.get("max_total_tokens", _UNLIMITED),
+            _UNLIMITED if cost is None else micros(cost) * MILLION,
+        )
+
+    def bills(self, call: Call, task: Task, body: Mapping[str, Any]) -> Usage:
+        """Bill a call that has come to the endpoint; what it says of it if its answer arrives."""
+        most = most_tokens(task, body)
+        if most is None:
+            self._world.fault_found("a capped job asked without max_tokens")
+            return Usage(1, 1)
+        prompt, answer = most
+        usage = Usage(
+            max(1, round(prompt * self._rng.uniform(0.0, self._frugal))),
+            round(answer * self._rng.choice((0.1, 1.0))),
+        )
+        run = call.run
+        if run is None or run.job is None:
+            self._world.fault_found(f"a call that is nobody's: {call.prompts}")
+            return usage
+        cost = usage.prompt_tokens * PRICE.input + usage.completion_tokens * PRICE.output
+        self._billed[run.job] = self._billed[run.job].plus(Spend(usage.total_tokens, cost))
+        self._of_run[run] = self._of_run[run].plus(Spend(usage.total_tokens, cost))
+        self._judge(run, run.job)
+        return usage
+
+    def _judge(self, run: "Run", job: str) -> None:
+        """Billed, recorded and capped lie one within the other, whatever comes next."""
+        billed = self._billed[job]
+        if not billed.within(self._limit):
+            self._world.fault_found(f"billed {billed}, the cap is {self._limit}")
+        state = self._state(job)
+        if state is None or state.budget is None:
+            self._world.fault_found("a capped job has no budget")
+            return
+        recorded = _taken(state.budget)
+        if not billed.within(recorded):
+            self._world.fault_found(f"billed {billed}, of which {recorded} is recorded")
+        if not recorded.within(self._limit):
+            self._world.fault_found(f"{recorded} is recorded, the cap is {self._limit}")
+        if run.attempt is not None and run.shard is not None:
+            lot = self._lot(job, run.shard, run.attempt)
+            if not self._of_run[run].within(lot):
+                self._world.fault_found(
+                    f"{run.process} spent {self._of_run[run]} of a lot of {lot}"
+                )
+
+    def _state(self, job: str) -> JobState | None:
+        raw = self._world.records.of_job(job, "state.json")
+        return None if raw is None else JobState.model_validate_json(raw)
+
+    def _lot(self, job: str, shard: int, attempt: str) -> Spend:
+        found = NOTHING_SPENT
+        data = self._world.records.journals(job, shard).get(attempt, b"")
+        for line in data.split(b"\n"):
+            with contextlib.suppress(ValueError):
+                found = found.most(Spend(*json.loads(line).get("lot", NOTHING_SPENT)))
+        return found
+
+    def faults(self, job: str, *, disturbed: bool) -> Iterator[str]:
+        """What is wrong with the budget of a job that has ended."""
+        state = self._state(job)
+        if state is None or state.budget is None:
+            yield "a capped job has no budget"
+            return
+        if state.budget.allotted:
+            yield f"allotments are left: {state.budget.allotted}"
+        if not self._billed[job].within(state.budget.spent):
+            yield f"billed {self._billed[job]}, counted {state.budget.spent}"
+        if not state.budget.spent.within(self._limit):
+            yield f"counted {state.budget.spent}, the cap is {self._limit}"
+        if not disturbed and state.budget.spent != self._billed[job]:
+            yield f"billed {self._billed[job]}, counted {state.budget.spent} without a mishap"
+
+    def had_room(self, job: str, task: Task, body: Mapping[str, Any]) -> bool:
+        """Whether a call that was not made would have fitted after all."""
+        state, most = self._state(job), most_tokens(task, body)
+        if state is None or state.budget is None or most is None:
+            return False
+        need = Spend(sum(most), most[0] * PRICE.input + most[1] * PRICE.output)
+        return state.budget.spent.plus(need).within(self._limit)
+
+
+def _taken(budget: JobBudget) -> Spend:
+    return budget.spent.plus(total(map(_whole, budget.allotted)))
+
+
+def _whole(each: Allotment) -> Spend:
+    return each.spent.plus(each.open)
