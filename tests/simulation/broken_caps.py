@@ -8,8 +8,8 @@ from schemas.budgets import NOTHING_SPENT, JobBudget, Spend
 from schemas.outcomes import Outcome
 from schemas.results import Receipt
 from workers.jobs import budget
-from workers.rows.writing import JournalLine
 from workers.shards import journal
+from workers.shards.journal import JournalLine
 from workers.shards.purse import ShardPurse
 
 Broken = AbstractContextManager[Any]
