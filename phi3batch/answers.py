@@ -10,7 +10,7 @@ from msgspec.json import Decoder
 
 from phi3batch.mistakes import Mistake
 from phi3batch.tables import Kind, Table, TableRow
-from phi3batch.tasks import Naming
+from phi3batch.tasks import Naming, not_asked_in
 
 NO_ANSWER: Final = "no_answer"
 """What a row without any line in the results has in the place of an error's code."""
@@ -35,6 +35,7 @@ class _Head(Struct):
 
     custom_id: str | None = None
     error: _Error | None = None
+    raw: str | None = None
 
 
 class _AnswerBody(Struct):
@@ -58,7 +59,16 @@ _body = Decoder(_AnswerBody).decode
 def head_of(line: bytes) -> tuple[str | None, str | None]:
     """The custom_id of a line of results, and the code of its error."""
     head = _head(line)
-    return head.custom_id, None if head.error is None else head.error.code
+    if head.error is None:
+        return head.custom_id, None
+    told = None if head.raw is None else not_asked_in(head.raw)
+    return (head.custom_id, head.error.code) if told is None else (told.custom_id, told.code)
+
+
+def is_not_asked(line: bytes) -> bool:
+    """Whether a line of errors.jsonl is one that no request could be made of."""
+    raw = _head(line).raw
+    return raw is not None and not_asked_in(raw) is not None
 
 
 def value_of(line: bytes) -> Any:

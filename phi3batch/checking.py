@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
+from phi3batch.tasks import not_asked_in
 from schemas.deployments import Task
 from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator
@@ -113,7 +114,10 @@ class Checker:
             yield from self._repeated(file, finder)
 
     def _read(self, line: Line) -> Request | Refusal:
-        return read_row(line.number, line.content, self.rules, line.offset, line.length)
+        row = read_row(line.number, line.content, self.rules, line.offset, line.length)
+        if isinstance(row, Refusal) and row.raw is not None and (why := not_asked_in(row.raw)):
+            return replace(row, custom_id=why.custom_id, code=why.code, message=why.message)
+        return row
 
     def _judge(self, row: Request | Refusal) -> Refusal | None:
         """Count a row; the refusal where the service would not ask it."""

@@ -4,33 +4,44 @@ import shutil
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from phi3batch.answers import added_columns, refuse_taken
 from phi3batch.checking import MAX_LINE_BYTES
 from phi3batch.mistakes import Mistake, writing
+from phi3batch.rollcall import RollCall
 from phi3batch.tables import Table, format_of, open_table
 from phi3batch.tasks import Asking, Naming, NotAsked, RowTask, embedding_task, prompt_task
 from schemas.jobs import JobOptions, parse_options
+from workers.rows.templating import OnMissing
 
-REPEATED: Final = (
-    "another row has this id: name a column whose values differ with --id-column, or drop that "
-    "column, and rows are called by their numbers"
-)
 _STANDARD_INPUT: Final = "-"
+_TOLD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A file of requests. `naming` is there where it was made of a table."""
+    """A file of requests. `naming` is there where it was made of a table.
+
+    Of a table's tasks that no request could be made of are here the codes, and the first.
+    """
 
     path: Path
     name: str
     naming: Naming | None = None
+    codes: Counter[str] = field(default_factory=Counter)
+    not_asked: list[NotAsked] = field(default_factory=list)
+
+    def note(self, task: NotAsked) -> None:
+        """Count one."""
+        self.codes[task.code] += 1
+        if len(self.not_asked) < _TOLD:
+            self.not_asked.append(task)
 
 
 def options_of(given: Namespace) -> JobOptions:
@@ -42,11 +53,8 @@ def options_of(given: Namespace) -> JobOptions:
 
 
 @contextmanager
-def prepared(given: Namespace, file: str, tell: Callable[[NotAsked], None]) -> Iterator[Prepared]:
-    """The file of requests; one that was made goes at the end. `tell` gets what it could not ask.
-
-    Raises Mistake.
-    """
+def prepared(given: Namespace, file: str) -> Iterator[Prepared]:
+    """The file of requests; one that was made goes at the end. Raises Mistake."""
     with ExitStack() as stack:
         source, name = _source(file, stack)
         tasks = [_task(each, given.system) for each in given.tasks]
@@ -59,15 +67,16 @@ def prepared(given: Namespace, file: str, tell: Callable[[NotAsked], None]) -> I
                 f"{file} is a table: say what is asked of each row, with "
                 "--prompt 'Summarise: {column}' or --embed column"
             )
-        if options_of(given).template is not None:
+        options = options_of(given)
+        if options.template is not None:
             raise Mistake("the option template is for files of requests: say --template")
+        on_missing: OnMissing = "empty" if options.on_missing == "empty" else given.on_missing
         table = open_table(source, given.format)
         naming = Naming(tuple(task.column for task in tasks), given.id_column)
-        asking = Asking(tasks, naming, MAX_LINE_BYTES, given.on_missing)
+        asking = Asking(tasks, naming, MAX_LINE_BYTES, on_missing)
         _check_columns(table, asking)
         target = _temporary(stack) / f"{Path(name).stem}.jsonl"
-        _write(asking, table, target, tell)
-        yield Prepared(target, target.name, naming)
+        yield _written(asking, table, target)
 
 
 def _source(file: str, stack: ExitStack) -> tuple[Path, str]:
@@ -109,14 +118,19 @@ def _check_columns(table: Table, asking: Asking) -> None:
             raise Mistake(f"{table.path} has no column {name!r}: it has {told}")
 
 
-def _write(asking: Asking, table: Table, target: Path, tell: Callable[[NotAsked], None]) -> None:
+def _written(asking: Asking, table: Table, target: Path) -> Prepared:
+    roll, made = RollCall(table, asking.naming), Prepared(target, target.name)
     asked = 0
     with writing(target), target.open("wb") as file:
-        for line in asking.lines(table.rows()):
+        for line in asking.lines(roll.rows()):
             if isinstance(line, NotAsked):
-                tell(line)
-                continue
-            asked += 1
-            file.write(line)
+                made.note(line)
+                file.write(line.as_line())
+            else:
+                asked += 1
+                file.write(line)
     if not asked:
-        raise Mistake(f"{table.path}: no row of it can be asked")
+        why = f": {made.not_asked[0].message}" if made.not_asked else ""
+        raise Mistake(f"{table.path}: no row of it can be asked{why}")
+    roll.refuse_repeated()
+    return replace(made, naming=replace(asking.naming, table=roll.digest))

@@ -16,7 +16,7 @@ _MILLION: Final = 1_000_000
 def run(given: Namespace) -> int:
     """0: the estimate is on standard output."""
     checker = Checker(rules_for(options_of(given)))
-    with prepared(given, given.file, lambda _: None) as file, file.path.open("rb") as content:
+    with prepared(given, given.file) as file, file.path.open("rb") as content:
         for _ in checker.refusals(content):
             pass
     report = checker.report

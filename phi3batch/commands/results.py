@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ import orjson
 from phi3batch.answers import Joined, added_columns, joined, refuse_taken
 from phi3batch.mistakes import Mistake
 from phi3batch.results import MANIFEST, Results, naming_in
+from phi3batch.rollcall import refuse_other_table
 from phi3batch.tables import Table, open_table
 from phi3batch.tasks import Naming
 from phi3batch.verifying import differences
@@ -27,6 +29,7 @@ def run(given: Namespace) -> int:
         return 0 if answered else ROWS_FAILED
     naming = _naming(given, folders)
     table = open_table(given.join, given.format)
+    _refuse_other(table, naming)
     target = given.to or given.join.with_name(f"{given.join.stem}.answers{given.join.suffix}")
     if target.suffix.lower() != given.join.suffix.lower():
         raise Mistake(f"the joined table is of {given.join}'s format: call it *{given.join.suffix}")
@@ -75,7 +78,17 @@ def _folder(given: Namespace, name: str) -> Path:
 def _naming(given: Namespace, folders: list[Path]) -> Naming:
     told = next((found for each in folders if (found := naming_in(each)) is not None), None)
     columns = tuple(given.columns or (told.columns if told else _DEFAULT))
-    return Naming(columns, given.id_column or (told.id_column if told else None))
+    if given.id_column or told is None:
+        return Naming(columns, given.id_column)
+    return replace(told, columns=columns)
+
+
+def _refuse_other(table: Table, naming: Naming) -> None:
+    """Raise Mistake where the table lacks its ids, or is not the one that its batch is of."""
+    if naming.id_column is not None and table.uniform and naming.id_column not in table.columns:
+        told = ", ".join(map(repr, table.columns))
+        raise Mistake(f"{table.path} has no column {naming.id_column!r}: it has {told}")
+    refuse_other_table(table, naming)
 
 
 def _join(table: Table, target: Path, folders: list[Path], naming: Naming) -> Joined:

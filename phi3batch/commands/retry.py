@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from phi3batch.answers import is_not_asked
 from phi3batch.fetching import fetch
 from phi3batch.mistakes import Ended
 from phi3batch.printing import print_json
@@ -30,6 +31,13 @@ def run(given: Namespace) -> int:
             print(f"{given.id} has no row without an answer", file=sys.stderr)
             return 0
         again = _again(service, batch)
+        if again is None:
+            print(
+                f"{given.id}: no request could be made of what has no answer: mend those rows in "
+                "the table, and submit them",
+                file=sys.stderr,
+            )
+            return 0
         if given.watch:
             return watch(
                 service,
@@ -48,13 +56,17 @@ def run(given: Namespace) -> int:
     return 0
 
 
-def _again(service: BatchService, batch: Batch) -> Batch:
-    """A batch of the errors, with the options of the first, that says so in its metadata."""
+def _again(service: BatchService, batch: Batch) -> Batch | None:
+    """A batch of the errors, with the options of the first, that says so in its metadata.
+
+    None where no request could be made of any of them.
+    """
     with tempfile.TemporaryDirectory(prefix="phi3batch-") as name:
         folder = Path(name)
         manifest = fetch(service, batch, folder)
         errors = folder / f"{batch.id}.errors.jsonl"
-        (folder / Path(manifest.errors.name).name).rename(errors)
+        if not _askable(folder / Path(manifest.errors.name).name, errors):
+            return None
         file_id = service.upload(errors, errors.name)
     return service.create(
         file_id,
@@ -63,6 +75,17 @@ def _again(service: BatchService, batch: Batch) -> Batch:
         metadata=_metadata(batch),
         options=_options(manifest.options),
     )
+
+
+def _askable(errors: Path, target: Path) -> int:
+    """Write the lines that carry a request: how many there are."""
+    lines = 0
+    with errors.open("rb") as file, target.open("wb") as copy:
+        for line in file:
+            if not is_not_asked(line):
+                lines += 1
+                copy.write(line)
+    return lines
 
 
 def _metadata(batch: Batch) -> Mapping[str, str]:

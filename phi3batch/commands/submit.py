@@ -2,31 +2,25 @@
 
 import sys
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phi3batch.checking import DUPLICATE_CODE, Checker, rules_for
-from phi3batch.inputs import REPEATED, Prepared, options_of, prepared
-from phi3batch.mistakes import Mistake
+from phi3batch.inputs import Prepared, options_of, prepared
 from phi3batch.printing import print_json
 from phi3batch.service import BatchService, connected
-from phi3batch.tasks import NotAsked
 from phi3batch.watching import told, watch
-from schemas.jobs import JobOptions
 from schemas.openai import Batch
 
-_SHOWN = 3
 # Characters of a value in metadata.
 _MOST = 512
 
 
 def run(given: Namespace) -> int:
     """0 where all were submitted; with --watch, as `watch`."""
-    options = options_of(given)
+    options_of(given)
     with connected() as service:
-        ids = [_submitted(service, given, file, options) for file in given.files]
+        ids = [_submitted(service, given, file) for file in given.files]
         if not given.watch:
             return 0
         return watch(
@@ -39,19 +33,9 @@ def run(given: Namespace) -> int:
         )
 
 
-def _submitted(service: BatchService, given: Namespace, name: str, options: JobOptions) -> str:
-    not_asked: list[NotAsked] = []
-    counted: Counter[str] = Counter()
-
-    def tell(task: NotAsked) -> None:
-        counted[task.code] += 1
-        if len(not_asked) < _SHOWN:
-            not_asked.append(task)
-
-    with prepared(given, name, tell) as file:
-        if file.naming is not None:
-            _refuse_repeated(file, options)
-        _tell_not_asked(name, counted, not_asked)
+def _submitted(service: BatchService, given: Namespace, name: str) -> str:
+    with prepared(given, name) as file:
+        _tell_not_asked(name, file)
         file_id = service.upload(file.path, file.name)
         batch = _created(service, given, file, file_id, Path(name).name[:_MOST])
     if given.json:
@@ -81,18 +65,10 @@ def _created(
     )
 
 
-def _refuse_repeated(file: Prepared, options: JobOptions) -> None:
-    """Raise Mistake where two rows of a table would have the same answers."""
-    with file.path.open("rb") as content:
-        for refusal in Checker(rules_for(options)).refusals(content):
-            if refusal.code == DUPLICATE_CODE:
-                raise Mistake(f"{refusal.custom_id}: {REPEATED}")
-
-
-def _tell_not_asked(name: str, counted: Counter[str], first: list[NotAsked]) -> None:
-    if not counted:
+def _tell_not_asked(name: str, file: Prepared) -> None:
+    if not file.codes:
         return
-    codes = ", ".join(f"{count:,} {code}" for code, count in counted.items())
+    codes = ", ".join(f"{count:,} {code}" for code, count in file.codes.items())
     print(f"{name}: not everything can be asked: {codes}", file=sys.stderr)
-    for task in first:
-        print(f"  row {task.row}: {task.message}", file=sys.stderr)
+    for task in file.not_asked:
+        print(f"  {task.message}", file=sys.stderr)

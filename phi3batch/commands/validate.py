@@ -6,11 +6,11 @@ from typing import Any
 
 import orjson
 
-from phi3batch.checking import DUPLICATE_CODE, Checker, Report, rules_for
-from phi3batch.inputs import REPEATED, Prepared, options_of, prepared
+from phi3batch.checking import Checker, Report, rules_for
+from phi3batch.inputs import options_of, prepared
 from phi3batch.mistakes import Mistake
 from phi3batch.printing import print_json
-from phi3batch.tasks import NotAsked
+from phi3batch.tasks import Naming
 from workers.rows.reading import Refusal
 
 _SHOWN_CHARACTERS = 400
@@ -23,41 +23,24 @@ def run(given: Namespace) -> int:
     except ValueError as error:
         raise Mistake(f"option template: {error}") from None
     checker = Checker(rules, dict(given.context))
-    not_asked = 0
-
-    def tell(task: NotAsked) -> None:
-        nonlocal not_asked
-        not_asked += 1
-        _tell(given, {"row": task.row, "custom_id": task.custom_id, "code": task.code,
-                      "message": f"row {task.row}: {task.message}"})  # fmt: skip
-        checker.report.codes[task.code] += 1
-
-    with prepared(given, given.file, tell) as file, file.path.open("rb") as content:
+    with prepared(given, given.file) as file, file.path.open("rb") as content:
         for refusal in checker.refusals(content):
-            _tell(given, _told(refusal, file))
+            _tell(given, refusal, file.naming)
     report = checker.report
-    report.rows += not_asked
     _summarise(given, report)
-    return 1 if report.refused or report.foreign else 0
+    return 0 if report.rows and not report.refused and not report.foreign else 1
 
 
-def _told(refusal: Refusal, file: Prepared) -> dict[str, Any]:
-    """A refusal as it is printed; in a file that was made of a table lines say nothing."""
-    message = refusal.message
-    if file.naming is not None:
-        message = message.removeprefix(f"line {refusal.line}: ")
-        if refusal.code == DUPLICATE_CODE:
-            message = REPEATED
-        message = f"{refusal.custom_id}: {message}"
-    where = {} if file.naming else {"line": refusal.line}
-    return {**where, "custom_id": refusal.custom_id, "code": refusal.code, "message": message}
-
-
-def _tell(given: Namespace, refusal: Mapping[str, Any]) -> None:
+def _tell(given: Namespace, refusal: Refusal, naming: Naming | None) -> None:
+    """Print a refusal with its line, or its row of the table."""
+    at = {"line": refusal.line} if naming is None else naming.place(refusal.line)
+    place = ", ".join(f"{name} {value}" for name, value in at.items())
+    message = refusal.message.removeprefix(f"line {refusal.line}: ").removeprefix(f"{place}: ")
     if given.json:
-        print_json(refusal)
+        told = {"custom_id": refusal.custom_id, "code": refusal.code, "message": message}
+        print_json({**at, **told})
     else:
-        print(f"{refusal['message']} ({refusal['code']})")
+        print(f"{place}: {message} ({refusal.code})")
 
 
 def _summarise(given: Namespace, report: Report) -> None:
@@ -84,6 +67,8 @@ def _summarise(given: Namespace, report: Report) -> None:
 def _lines(report: Report) -> list[str]:
     if report.foreign is not None:
         return [f"no file of requests: {report.foreign}; tables are read with --format"]
+    if not report.rows:
+        return ["the file has no rows: the service fails such a batch (empty_file)"]
     tasks = ", ".join(f"{count:,} {task}" for task, count in report.tasks.items())
     lines = [
         f"{report.rows:,} rows: {report.requests:,} can be asked{f' ({tasks})' if tasks else ''}, "

@@ -87,16 +87,17 @@ def test_three_commands_from_a_csv_to_its_answers(
     assert f"{table} is {batch}; follow it with: phi3batch watch {batch}" in err
     assert ended("watch", batch, "--interval", "0.01") == 0
     out, err = capsys.readouterr()
-    assert out.startswith(f"{batch} completed · 4 of 4 rows · 4 succeeded · ")
+    assert out.startswith(f"{batch} completed · 6 of 6 rows · 4 succeeded · 2 failed · ")
     assert ended("results", batch, "--join", str(table)) == 0
     assert capsys.readouterr().out == f"{table.with_name('reviews.answers.csv')}\n"
     assert table.with_name("reviews.answers.csv").read_text().splitlines() == [
         "key,text,label,label_error,embedding,embedding_error",
         "a,Great phone,asked with 1 turns,,[0.5],",
-        "b,,,no_answer,,no_answer",
+        "b,,,template_field,,template_field",
         "c,Awful,asked with 1 turns,,[0.5],",
     ]
     assert sorted(each.name for each in (prompts.parent / batch).iterdir()) == [
+        "errors.jsonl",
         "manifest.json",
         "output.jsonl",
     ]
@@ -140,6 +141,50 @@ def test_a_retry_asks_what_is_missing_and_both_join_together(
     assert (Path("out") / first / "errors.jsonl").exists()
     assert ended("retry", again["id"]) == 0
     assert "no row without an answer" in capsys.readouterr().err
+
+
+def test_rows_that_no_request_could_be_made_of_count_as_all_others(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table := prompts.with_name("s.csv")).write_text("id,text\na,\nb,x\n,y\n")
+    ask = ("submit", str(table), "--prompt", "{text}", "--watch", "--interval", "0.01", "--strict")
+    assert ended(*ask, "--json") == 3
+    batch = json.loads(capsys.readouterr().out)
+    assert batch["request_counts"] == {"total": 3, "completed": 1, "failed": 2}
+    assert ended("retry", batch["id"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, "no request could be made" in err) == ("", True)
+    assert ended("results", batch["id"], "--join", str(table)) == 0
+    told = "1 of 3 rows answered; missing: 1 template_field, 1 no_id\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_a_retry_asks_again_only_what_can_be_asked(
+    served: Served, endpoint: Failing, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table := prompts.with_name("s.csv")).write_text("id,text\na,\nb,bad\nc,good\n")
+    first = submitted(capsys, str(table), "--prompt", "{text}")
+    endpoint.word = ""
+    assert ended("retry", first, "--watch", "--interval", "0.01", "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
+    assert ended("results", first, again["id"], "--join", str(table), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["errors"] == {"template_field": 1}
+
+
+def test_a_table_without_ids_gives_answers_to_the_table_that_was_submitted_alone(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table := prompts.with_name("t.csv")).write_text("text\none\ntwo\n")
+    batch = submitted(capsys, str(table), "--prompt", "{text}")
+    assert ended("results", batch, "--join", str(table)) == 0
+    table.write_text("text\ntwo\none\n")
+    assert ended("results", batch, "--join", str(table)) == 2
+    assert "is not the table that was submitted, or not in its order" in capsys.readouterr().err
+    table.write_text("text,row\ntwo,2\none,1\n")
+    assert ended("results", batch, "--join", str(table), "--id-column", "row") == 0
+    assert ended("results", batch, "--join", str(table), "--id-column", "nope") == 2
+    assert "has no column 'nope': it has 'text', 'row'" in capsys.readouterr().err
 
 
 def test_a_retry_of_a_dropped_file_asks_for_whatever_its_rows_ask_for(
@@ -302,9 +347,13 @@ def test_results_that_did_not_come_home_whole_are_fetched_again(
 def test_a_table_with_repeated_ids_is_not_sent(
     served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (table := prompts.with_name("t.csv")).write_text("id,text\n1,a\n1,b\n")
-    assert ended("submit", str(table), "--prompt", "{text}") == 2
-    assert "1: another row has this id" in capsys.readouterr().err
+    (table := prompts.with_name("t.csv")).write_text("id,text\n1,a\n2,\n2,b\n")
+    for more in ((), ("-O", "on_duplicate=number")):
+        for command in ("submit", "validate", "estimate"):
+            assert ended(command, str(table), "--prompt", "{text}", *more) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert "row 3: an earlier row has its id, '2': name a column" in err
     assert served.calls == []
 
 

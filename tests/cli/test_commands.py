@@ -64,19 +64,45 @@ def test_validate_is_silent_of_what_is_well(
 def test_validate_of_a_table_names_rows_by_their_ids(
     reviews: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reviews.write_text(REVIEWS + "a,Again\n")
+    reviews.write_text(REVIEWS + f"d, \n{'e' * 513},Again\n")
     tasks = ("--prompt", "Sum up: {text}", "--as", "sum", "--model", "m", "--embed", "text")
     assert ended("validate", str(reviews), *tasks, "--id-column", "key", "--json") == 1
     *bad, summary = map(json.loads, capsys.readouterr().out.splitlines())
-    assert [(each["custom_id"], each["code"]) for each in bad] == [
-        ("b#sum", "template_field"),
-        ("b#embedding", "template_field"),
-        ("a#sum", "duplicate_custom_id"),
-        ("a#embedding", "duplicate_custom_id"),
+    found = [(each["row"], each["column"], each["custom_id"], each["code"]) for each in bad]
+    assert found == [
+        (2, "sum", "b#sum", "template_field"),
+        (2, "embedding", "b#embedding", "template_field"),
+        (4, "embedding", "d#embedding", "invalid_row"),
+        (5, "sum", None, "no_id"),
+        (5, "embedding", None, "no_id"),
     ]
-    assert all(each["message"].startswith(("row 2: ", "a#")) for each in bad)
-    assert summary["tasks"] == {"chat": 2, "embeddings": 2}
+    assert bad[0]["message"].startswith("the template's field 'text' is null or missing")
+    assert bad[-1]["message"] == "its id is empty, or has more than 512 characters"
+    assert (summary["rows"], summary["requests"], summary["refused"]) == (10, 5, 5)
+    assert summary["tasks"] == {"chat": 3, "embeddings": 2}
     assert summary["first"][0]["body"]["model"] == "m"
+    assert ended("validate", str(reviews), *tasks, "--id-column", "key") == 1
+    told = "row 2, column sum: the template's field 'text'"
+    assert capsys.readouterr().out.startswith(told)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_without_rows_is_none_that_the_service_takes(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path := tmp_path / "e.jsonl").write_text(content)
+    assert ended("validate", str(path)) == 1
+    assert "no rows: the service fails such a batch (empty_file)" in capsys.readouterr().out
+
+
+def test_up_says_what_to_do_where_only_the_command_line_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [each for each in sys.modules if each.partition(".")[0] == "local"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "local", None)
+    assert ended("up") == 2
+    assert "the local stack is not installed here: clone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +146,7 @@ def requests_of(table: Path, *arguments: str, folder: Path) -> None:
     from phi3batch.inputs import prepared
 
     given = parser().parse_args(["validate", str(table), *arguments])
-    with prepared(given, given.file, lambda _: None) as file:
+    with prepared(given, given.file) as file:
         folder.mkdir()
         run(file.path.read_bytes(), folder)
         assert file.naming is not None
@@ -160,11 +186,11 @@ def test_a_csv_comes_back_with_the_answers_of_each_row(
     assert ended("results", str(tmp_path / "out"), "--join", str(reviews)) == 0
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'reviews.answers.csv'}\n"
-    assert err == "2 of 3 rows answered; missing: 2 no_answer\n"
+    assert err == "2 of 3 rows answered; missing: 2 template_field\n"
     assert (tmp_path / "reviews.answers.csv").read_text().splitlines() == [
         "key,text,label,label_error,embedding,embedding_error",
         f'a,Great phone,Label: Great phone,,"{written(numbers("Great phone"))}",',
-        "b,,,no_answer,,no_answer",
+        "b,,,template_field,,template_field",
         f'c,Awful,Label: Awful,,"{written(numbers("Awful"))}",',
     ]
 
@@ -190,11 +216,11 @@ def test_a_parquet_comes_back_with_vectors(
         "table": str(target),
         "rows": 2,
         "whole": 1,
-        "errors": {"no_answer": 1},
+        "errors": {"template_field": 1},
     }
     assert pq.read_table(target).to_pylist() == [
         {"id": 7, "text": "hi", "embedding": numbers("hi"), "embedding_error": None},
-        {"id": 8, "text": None, "embedding": None, "embedding_error": "no_answer"},
+        {"id": 8, "text": None, "embedding": None, "embedding_error": "template_field"},
     ]
 
 

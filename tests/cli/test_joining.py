@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phi3batch.answers import NO_ANSWER, Joined, added_columns, joined, kind_of, value_of
+from phi3batch.answers import NO_ANSWER, Joined, added_columns, head_of, joined, kind_of, value_of
 from phi3batch.checking import lines_in, rules_for
 from phi3batch.mistakes import Mistake
 from phi3batch.results import Results, naming_in
@@ -87,13 +87,13 @@ def test_each_row_gets_its_own_answers_or_the_code_of_its_error(
 ) -> None:
     naming = Naming(tuple(task.column for task in tasks), None if by_number else "key")
     lines = list(Asking(tasks, naming, MAX_LINE).lines(iter(rows)))
-    asked = [line for line in lines if isinstance(line, bytes)]
+    asked = [line if isinstance(line, bytes) else line.as_line() for line in lines]
     assert len(lines) == len(rows) * len(tasks)
     assert len({json.loads(line)["custom_id"] for line in asked}) == len(asked)
     folder = tmp_path_factory.getbasetemp() / "results"
     folder.mkdir(exist_ok=True)
     run(b"".join(asked), folder, failing)
-    refused = {json.loads(line)["custom_id"] for line in (folder / "errors.jsonl").open("rb")}
+    refused = {head_of(line)[0] for line in (folder / "errors.jsonl").open("rb")}
     summary = Joined()
     with Results([folder], naming) as results:
         assert set(added_columns(naming, results.kinds)) >= set(naming.columns)
@@ -105,7 +105,7 @@ def test_each_row_gets_its_own_answers_or_the_code_of_its_error(
         for at, custom_id in enumerate(naming.custom_ids(row_id)):
             value, error = values[2 * at : 2 * at + 2]
             if row["text"] is None:
-                assert (value, error) == (None, NO_ANSWER)
+                assert (value, error) == (None, "template_field")
             elif custom_id in refused:
                 assert value is None
                 assert error
@@ -117,12 +117,16 @@ def test_a_row_without_what_its_task_needs_is_told_and_not_asked() -> None:
     asking = Asking(TASKS[:2], Naming(("label", "vector"), "key"), MAX_LINE)
     rows: list[dict[str, Any]] = [{"key": "a", "text": None}, {"key": None, "text": "b"}]
     told = list(asking.lines(iter(rows)))
-    codes = [(each.row, each.custom_id, each.code) for each in told if isinstance(each, NotAsked)]
+    codes = [(each.custom_id, each.code) for each in told if isinstance(each, NotAsked)]
     assert codes == [
-        (1, "a#label", "template_field"),
-        (1, "a#vector", "template_field"),
-        (2, None, "no_id"),
+        ("a#label", "template_field"),
+        ("a#vector", "template_field"),
+        (None, "no_id"),
+        (None, "no_id"),
     ]
+    told_of = told[1]
+    assert isinstance(told_of, NotAsked)
+    assert told_of.message.startswith("row 1, column vector: the template's field 'text' is null")
     empty = Asking(TASKS[:1], Naming(("label",), "key"), MAX_LINE, "empty")
     (line,) = empty.lines(iter(rows[:1]))
     assert isinstance(line, bytes)

@@ -78,9 +78,9 @@ async def test_the_tutorials_run_as_they_stand(tmp_path: Path) -> None:
     assert first == "make setup\n.venv/bin/phi3batch up\n"
     async with up(tmp_path) as address:
         said = await typed(script("data-scientist", without=1), tmp_path, address)
-        assert "completed · 6 of 6 rows · 6 succeeded" in said
-        assert "3 of 4 rows answered; missing: 2 no_answer" in said
-        assert "has no row without an answer" in said
+        assert "completed · 8 of 8 rows · 6 succeeded · 2 failed" in said
+        assert "3 of 4 rows answered; missing: 2 template_field" in said
+        assert "no request could be made of what has no answer" in said
         said = await typed(script("back-end"), tmp_path, address)
         assert "completed 2 of 2" in said
         key = f"export PHI3BATCH_KEY={(tmp_path / '.local' / 'api-key').read_text()}\n"
@@ -88,3 +88,10 @@ async def test_the_tutorials_run_as_they_stand(tmp_path: Path) -> None:
         assert "ended with status 3" in said
         assert "look at it: status 3" in said
         assert "invalid_json" in said
+        assert await typed(f"{key}./night.sh", tmp_path, address) == "", "nothing is new"
+        (tmp_path / "night" / "more.jsonl").write_text('{"prompt": "Name a fish."}\n')
+        said = await typed(f"{key}./night.sh", tmp_path, address)
+        assert said.count("completed · 1 of 1 rows · 1 succeeded") == 1
+        assert said.count("completed · ") == 1, "the first night's are not looked at again"
+    assert len(list((tmp_path / "night" / "done").glob("batch_*/output.jsonl"))) == 3
+    assert not list((tmp_path / "night" / "running").iterdir())
