@@ -5,6 +5,7 @@ A name stands for a connection string, or for a prefix of identity-based setting
 """
 
 import os
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +18,22 @@ from workers.errors import SettingsError
 def service_bus(name: str, environ: Mapping[str, str] = os.environ) -> ServiceBusClient:
     """A Service Bus client. Errors: `SettingsError` where nothing is set."""
     if connection_string := environ.get(name):
-        return ServiceBusClient.from_connection_string(connection_string)
+        return ServiceBusClient.from_connection_string(
+            connection_string, **_trust(connection_string)
+        )
     if namespace := environ.get(f"{name}__fullyQualifiedNamespace"):
         return ServiceBusClient(namespace, _credential(name, environ))
     raise SettingsError(
         f"{name} is not set: give it a Service Bus connection string, "
         f"or set {name}__fullyQualifiedNamespace"
     )
+
+
+def _trust(connection_string: str) -> dict[str, Any]:
+    """No certificates for an emulator: each link would take 20 ms to read what it needs not."""
+    if "UseDevelopmentEmulator=true" not in connection_string:
+        return {}
+    return {"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
 
 
 def blobs(name: str, environ: Mapping[str, str] = os.environ) -> BlobServiceClient:

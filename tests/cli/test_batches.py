@@ -24,6 +24,14 @@ from tests.doubles.service import MODEL, Answering
 
 PROJECT = Path(__file__).parents[2]
 PROMPTS = '{"prompt": "hi"}\n{"prompt": "you"}\n'
+# Shells have what they start in the background, as these tests may be, ignore Ctrl-C.
+AS_FROM_A_TERMINAL = """
+import signal, sys
+from phi3batch.__main__ import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
 REVIEWS = "key,text\na,Great phone\nb,\nc,Awful\n"
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -402,7 +410,7 @@ def test_ctrl_c_leaves_the_batch_running_and_says_how_to_come_back(
     served.polls = 100_000
     batch = submitted(capsys, str(prompts))
     with subprocess.Popen(
-        [sys.executable, "-m", "phi3batch", "watch", batch, "--interval", "0.05"],
+        [sys.executable, "-c", AS_FROM_A_TERMINAL, "watch", batch, "--interval", "0.05"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
