@@ -53,7 +53,7 @@ var queries = [
   }
   {
     name: 'out-of-order'
-    description: 'An endpoint, storage or the bus has refused or failed for more than ten minutes: the log line says what to mend.'
+    description: 'An endpoint, storage, the bus, a ledger or the collector has refused or failed for more than ten minutes: the log line says what to mend.'
     severity: 1
     operator: 'GreaterThan'
     threshold: 0

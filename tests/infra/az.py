@@ -17,8 +17,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 KNOWN = Path(__file__).with_name("az_commands.json")
 DOCS = Path(__file__).parents[2] / "docs"
+WORKFLOWS = DOCS.parent / ".github/workflows"
 # Azure's own, on every command.
 GLOBAL = frozenset(
     {
@@ -49,8 +52,13 @@ class Call:
 
 
 def documents() -> dict[str, str]:
-    """The documents by their names."""
-    return {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
+    """The documents by their names, and what the workflows run as if they were some."""
+    found = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
+    for path in sorted(WORKFLOWS.glob("*.yml")):
+        jobs = YAML(typ="safe").load(path)["jobs"].values()
+        runs = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+        found[path.name] = "".join(f"```sh\n{run}\n```\n" for run in runs)
+    return found
 
 
 def commands(document: str, program: str = "az") -> Iterator[Call]:

@@ -24,15 +24,7 @@ KNOWN = Path(__file__).with_name("azd_knows.json")
 def documents() -> dict[str, list[az.Call]]:
     """The calls of azd in each document and workflow."""
     found = {name: list(az.commands(text, "azd")) for name, text in az.documents().items()}
-    for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
-        found[path.name] = [call for run in _runs(path) for call in az.calls(run, "azd")]
     return {name: calls for name, calls in found.items() if calls}
-
-
-def _runs(path: Path) -> Iterator[str]:
-    workflow = YAML(typ="safe").load(path)
-    for job in workflow["jobs"].values():
-        yield from (step["run"] for step in job["steps"] if "run" in step)
 
 
 def command_of(parts: Sequence[str], known: Mapping[str, Any]) -> str | None:

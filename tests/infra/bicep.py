@@ -46,6 +46,7 @@ class Resource:
     body: Node
     value: Node
     parent: str | None = None
+    decorators: dict[str, list[Node]] = field(default_factory=dict)
 
     @property
     def looped(self) -> bool:
@@ -177,10 +178,12 @@ def _declare(template: Template, node: Node, decorators: dict[str, list[Node]]) 
     elif node.type == "module_declaration":
         template.modules[name] = Module(literal(parts[1]) or "", _body(parts[2]), parts[2])
     elif node.type == "resource_declaration":
-        _declare_resource(template, node, None)
+        _declare_resource(template, node, None, decorators)
 
 
-def _declare_resource(template: Template, node: Node, parent: str | None) -> None:
+def _declare_resource(
+    template: Template, node: Node, parent: str | None, decorators: dict[str, list[Node]]
+) -> None:
     name, kind, value = items(node)[:3]
     type_, _, version = (literal(kind) or "").partition("@")
     symbol = text(name)
@@ -190,11 +193,11 @@ def _declare_resource(template: Template, node: Node, parent: str | None) -> Non
         version = version or outer.version
     body = _body(value)
     existing = any(child.type == "existing" for child in node.children)
-    template.resources[symbol] = Resource(type_, version, existing, body, value, parent)
+    template.resources[symbol] = Resource(type_, version, existing, body, value, parent, decorators)
     for each in items(body):
         inner = items(each)
         if inner and inner[0].type == "resource_declaration":
-            _declare_resource(template, inner[0], symbol)
+            _declare_resource(template, inner[0], symbol, {})
 
 
 def _body(node: Node) -> Node:

@@ -29,6 +29,10 @@ def entity_problems(templates: Templates, config: str) -> Iterator[str]:
             yield f"{BUS}: a rule named $Default is said to succeed and leaves none"
         if rule["Properties"].keys() != {"FilterType", "SqlFilter"}:
             yield f"{BUS}: rule {rule['Name']} is no SQL filter alone"
+    for symbol in ("queues", "subscriptions", "filters"):
+        (size,) = bus.resources[symbol].decorators.get("batchSize", [None])
+        if size is None or text(size) != "1":
+            yield f"{BUS}: {symbol} are made at one time, and may be refused as a conflict"
     for path in re.findall(r"rule\.(Name|Properties[.\w]*)", text(bus.variables["rules"])):
         yield from _there(path, rules, "rules")
 

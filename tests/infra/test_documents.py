@@ -47,6 +47,31 @@ def test_what_is_set_and_read_of_the_environment_is_there(name: str) -> None:
         assert output in AZURE + RUNBOOK or output in EVENTS, f"nobody uses {output}"
 
 
+@pytest.mark.parametrize("name", DOCS)
+def test_no_remedy_sets_what_holds_anyway(name: str) -> None:
+    main = project.templates(project.sources())[MAIN]
+    for variable, value in re.findall(r"azd env set ([A-Z_]+) ([^`\n]+)", DOCS[name]):
+        if variable == "NAME":
+            continue
+        node = main.params[parameters()[variable]].default
+        default = "" if node is None else literal(node) if node.type == "string" else text(node)
+        # Instances that are always ready are billed until somebody says that none are to be.
+        assert variable == "ALWAYS_READY" or value.strip("'") != default, variable
+
+
+def test_a_second_region_gets_the_parameters_of_the_first() -> None:
+    (carried,) = re.findall(r"for name in ([A-Z_ ]+);", section(RUNBOOK, "A region is lost"))
+    least = {"DEPLOYMENTS", "ROUTES", "TENANTS", "LIMITS", "NIGHTLY_SCHEDULE", "OPERATORS"}
+    assert least <= set(carried.split()) <= parameters().keys()
+    assert "KEY_SETTINGS" not in carried, "its secrets are not there yet"
+
+
+def test_a_secret_is_there_before_a_setting_refers_to_it() -> None:
+    keys = section(AZURE, "Keys of endpoints, and of your users")
+    assert keys.index("az keyvault secret set") < keys.index("azd env set KEY_SETTINGS")
+    assert keys.index("azd env set KEY_SETTINGS") < keys.index("azd provision")
+
+
 def alerts() -> set[str]:
     """The names of the alerts, loops unrolled."""
     template = project.templates(project.sources())[ALERTS]

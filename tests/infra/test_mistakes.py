@@ -392,6 +392,9 @@ MISTAKES |= {
         "'EventGridSchema'",
         "eventDeliverySchema: EventGridSchema",
     ),
+    "entities that are made at one time": Mistake(
+        BUS, "@batchSize(1)\nresource subscriptions", "resource subscriptions", "at one time"
+    ),
     # -- the network
     "a zone that resolves nothing": Mistake(
         NETWORK, "privatelink.servicebus", "privatelink.servicebuses", "privatelink.servicebuses"

@@ -47,7 +47,9 @@ def queries() -> Iterator[tuple[str, str]]:
         if query := item["content"].get("query"):
             yield f"{project.WORKBOOK}, {item['name']}", query
     for document in sorted((project.ROOT / "docs").glob("*.md")):
-        blocks = re.findall(r"```kusto\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
+        content = document.read_text("utf-8")
+        blocks = re.findall(r"```kusto\n(.*?)```", content, re.DOTALL)
+        blocks += re.findall(r'^log "(.+)"$', content, re.MULTILINE)
         yield from ((f"{document.name}, {at}", block) for at, block in enumerate(blocks, 1))
 
 
