@@ -19,14 +19,16 @@ from aiohttp import web
 from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
+from schemas.money import Price
 from schemas.outcomes import Outcome
 from tests.browser import states
 from tests.browser.conftest import CHROMIUM, KEY, Site
-from tests.doubles.service import Answering, Bench, bench
+from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from workers.jobs.outbox import SHARDS
 from workers.ports import BlobRef
 
 ROWS = 6000
+PRICED = DEPLOYMENT.model_copy(update={"price": Price(input="0.13", output="0.52", currency="USD")})
 STEP_SECONDS = 12.0
 VIEWPORT: Any = {"width": 1100, "height": 900}
 
@@ -103,7 +105,10 @@ async def report(browser: Browser, service: Bench, file: Path) -> None:
 async def take(folder: Path) -> None:
     if CHROMIUM is None:
         raise SystemExit("no chromium is installed: apt-get install chromium, or set CHROMIUM")
-    async with bench(endpoint=Lifelike()) as service, async_playwright() as playwright:
+    async with (
+        bench(endpoint=Lifelike(), deployments=(PRICED,)) as service,
+        async_playwright() as playwright,
+    ):
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         job = await history(service)
         await dashboard(browser, service, job, folder / "dashboard.png")

@@ -23,6 +23,9 @@ class DeploymentHealth(Kept):
     message: str | None = Field(default=None, description="what the last failure said")
     until: float | None = Field(default=None, description="when an open breaker lets a call probe")
     in_flight: int = 0
+    guard: int | None = Field(
+        default=None, description="calls that may be in flight, as far as answers have shown"
+    )
     calls: int = Field(default=0, description="answered, well or not")
     tokens: int = Field(default=0, description="as the endpoint counted them")
     refusals: int = Field(default=0, description="429s")
@@ -61,6 +64,11 @@ class DeploymentStatus(BaseModel):
     message: str | None = Field(default=None, description="what the deployment said last")
     until: str | None = Field(default=None, description="when the next call probes it")
     in_flight: int = 0
+    guard: int | None = Field(
+        default=None,
+        description="calls that may be in flight from all these processes together; null where "
+        "none tells of it",
+    )
     calls: int = 0
     tokens: int = 0
     refusals: int = 0

@@ -161,6 +161,9 @@ class CodeCount(Kept):
 
     rows: int = 0
     line: int | None = Field(default=None, description="the first one's; null where not known")
+    more: tuple[int, ...] = Field(
+        default=(), exclude_if=not_, description="the lines of the next four of them"
+    )
 
 
 class Interval(Kept):

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from schemas.budgets import BudgetStatus
 from schemas.jobs import Door, Priority, Reason, ShownState
-from schemas.money import Cost
+from schemas.money import Amount, Cost
 from schemas.results import CodeCount, Counts, Tokens, Use
 from schemas.tenants import TenantName
 from schemas.versions import SCHEMA_VERSION, Kept, Word
@@ -62,6 +62,11 @@ class JobStatus(Kept):
         default=None,
         exclude_if=not_,
         description="of a capped job: its cap, what is spent and what is reserved of it",
+    )
+    projected_cost: Amount | None = Field(
+        default=None,
+        description="what it will come to if rows go on to cost what they did, in the currency of "
+        "`cost`; absent before a row is answered, and at the end",
     )
     rate: float | None = Field(default=None, description="rows per second")
     seconds_left: float | None = Field(

@@ -78,7 +78,7 @@ _NAMES = {
 }
 
 
-_JSON = ("DEPLOYMENTS", "ROUTES", "TENANTS", "API_KEYS", "ENTRA", "WEBHOOKS")
+_JSON = ("DEPLOYMENTS", "ROUTES", "TENANTS", "API_KEYS", "ENTRA", "WEBHOOKS", "PRIORITY_HOURS")
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:

@@ -142,9 +142,9 @@ def test_a_process_whose_breaker_closes_lets_the_others_try() -> None:
     async def story(_: Random) -> None:
         async with refused(WrongKey()) as service:
             breaker, now = Breaker(), asyncio.get_running_loop().time
-            lane: Any = SimpleNamespace(
-                name="phi", breaker=breaker, in_flight=0, calls=1, tokens_used=0, refusals=0
-            )
+            sums = {"in_flight": 0, "calls": 1, "tokens_used": 0, "refusals": 0}
+            guard = SimpleNamespace(limit=64)
+            lane: Any = SimpleNamespace(name="phi", breaker=breaker, guard=guard, **sums)
             board = HealthBoard(service.blobs, "state")
             other = Reporter(
                 board, "other", wall=service.clock, lanes=lambda: [lane], moved=lambda _: None

@@ -58,8 +58,9 @@ def _call(request: web.Request, path: str, body: bytes) -> HttpCall:
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    async with bench() as service:
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    """A process with the settings that a test names as its parameter."""
+    async with bench(**getattr(request, "param", {})) as service:
         made = Site(service)
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", made.answer)

@@ -1,5 +1,7 @@
 """A service with a job in each state that the dashboard shows."""
 
+from collections.abc import Callable
+
 from tests.doubles.service import Bench
 from workers.jobs.outbox import SHARDS
 
@@ -26,18 +28,23 @@ async def rejected(service: Bench) -> None:
     await service.settle()
 
 
+def after(shards: int) -> Callable[[object], bool]:
+    """Stops the host once so many shards' messages have come."""
+    left = shards
+
+    def stop(delivery: object) -> bool:
+        nonlocal left
+        left -= getattr(delivery, "queue", "") == SHARDS
+        return left < 0
+
+    return stop
+
+
 async def begun(service: Bench, name: str = "long.jsonl", rows: int = 5000) -> str:
     """A job whose first shards are done, and no others."""
     await service.drop(b'{"prompt": "p"}\n' * rows, name)
     await service.announce(name)
-    seen = 0
-
-    def stop(delivery: object) -> bool:
-        nonlocal seen
-        seen += getattr(delivery, "queue", "") == SHARDS
-        return seen > 3
-
-    await service.settle(stop=stop)
+    await service.settle(stop=after(3))
     told = [event["data"] for event in service.events]
     own = [each for each in told if each.get("input") == f"prompts/{name}"]  # others may go on too
     assert own[-1]["state"] == "in_progress", own

@@ -11,10 +11,11 @@ import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from schemas.health import DeploymentHealth
+from schemas.money import Price
 from schemas.outcomes import Outcome
 from tests.browser import states
 from tests.browser.conftest import KEY, Site, Tab
-from tests.doubles.service import Answering
+from tests.doubles.service import DEPLOYMENT, Answering
 from workers.quota.health import HealthBoard
 
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
@@ -175,6 +176,91 @@ async def test_one_job_tells_its_errors_its_use_and_where_its_results_are(
     assert f"/{job}/output.jsonl" in href
 
 
+async def test_errors_tell_the_first_of_their_lines(tab: Tab, site: Site) -> None:
+    bad = b'{"nothing": 1}\n' * 7 + b"[]\n"
+    ended = await site.service.run(states.ROWS + bad, "bad.jsonl")
+    await tab.open(f"job={ended.manifest['job']}")
+    rows = tab.page.get_by_role("group", name="Errors").get_by_role("row")
+    await expect(rows.nth(1).get_by_role("cell").nth(1)).to_have_text("3, 4, 5, 6, 7…")
+    await expect(rows.nth(2).get_by_role("cell").nth(1)).to_have_text("10")
+
+
+PRICED = DEPLOYMENT.model_copy(update={"price": Price(input="0.13", output="0.52", currency="USD")})
+
+
+@pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
+async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
+    tab: Tab, site: Site
+) -> None:
+    job = await states.begun(site.service, rows=2000)
+    for _ in range(3):
+        site.service.elapsed += 30.0
+        await site.service.settle(stop=states.after(3))
+    await tab.page.clock.install()
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    # Each row has 7 tokens read and 5 written: 2,000 of them are 0.00702 USD.
+    await expect(shown.get_by_text("It will cost about")).to_contain_text(
+        re.compile(r"0\.00702\d* USD")
+    )
+    cost = shown.get_by_role("figure").filter(has_text="Cost USD so far")
+    await expect(cost.get_by_role("img")).to_be_visible()
+    await site.service.settle()
+    await tab.page.clock.fast_forward(4000)
+    await expect(cost.locator(".legend")).to_contain_text("USD 0.00702")
+    await expect(shown.get_by_text("It will cost about")).to_have_count(0)
+    latency = shown.get_by_role("figure").filter(has_text="Latency of answers")
+    for share in ("p50", "p95", "p99"):
+        await expect(latency.locator(".legend")).to_contain_text(share)
+    await shown.get_by_text("Cost as a table").click()
+    assert await violations(tab.page) == []
+
+
+AT_NIGHT = DEPLOYMENT.model_copy(update={"hours": "22:00-06:00", "time_zone": "Europe/Berlin"})
+
+
+@pytest.mark.parametrize("site", [{"deployments": (AT_NIGHT,)}], indirect=True)
+async def test_what_waits_for_its_hour_says_until_when(tab: Tab, site: Site) -> None:
+    """It is nine in the morning in Berlin."""
+    service = site.service
+    await service.drop(states.ROWS, "night.jsonl")
+    await service.announce("night.jsonl")
+    await service.drop(states.ROWS, "soon.jsonl", options={"completion_window": "2h"})
+    await service.announce("soon.jsonl")
+    await service.settle()
+    await tab.open()
+    await tab.settled()
+    phi = tab.page.get_by_role("group", name="Deployments").get_by_role("row").last
+    await expect(phi).to_contain_text("22:00-06:00 Europe/Berlin")
+    await expect(phi).to_contain_text("opens 15 Jan 2027, 21:00:00")
+    wrong = tab.page.get_by_role("region", name="Needs attention")
+    await expect(wrong).to_contain_text("soon.jsonl: it will miss the end of its window")
+    await expect(wrong).not_to_contain_text("night.jsonl")
+    await tab.page.get_by_label("Waits for").select_option("hours")
+    await expect(row(tab.page, "night.jsonl")).to_contain_text("hours")
+    await tab.page.get_by_role("link", name="soon.jsonl").last.click()
+    shown = tab.page.locator("section.shown")
+    await expect(shown).to_contain_text("It waits for hours")
+    await expect(shown).to_contain_text("until 15 Jan 2027, 21:00:00")
+    await expect(shown).to_contain_text("none of its hours is left before that")
+    assert await violations(tab.page) == []
+
+
+async def test_the_guard_of_a_deployment_is_that_of_all_its_processes(tab: Tab, site: Site) -> None:
+    board = HealthBoard(site.service.blobs, "state")
+    for process, guard in (("a", 64), ("b", 12), ("of an earlier release", None)):
+        health = DeploymentHealth(at=site.service.clock(), in_flight=3, guard=guard)
+        await board.tell("phi", process, health)
+    await tab.open()
+    await tab.settled()
+    table = tab.page.get_by_role("group", name="Deployments")
+    heads = await table.get_by_role("columnheader").all_inner_texts()
+    cells = table.get_by_role("row").last.locator("th, td")
+    await expect(cells.nth(heads.index("Guard"))).to_have_text("76")
+    await expect(cells.nth(heads.index("In flight"))).to_have_text("9")
+    assert await violations(tab.page) == []
+
+
 async def test_what_is_no_job_is_told(tab: Tab) -> None:
     await tab.open("job=nobody")
     await expect(tab.page.get_by_text("there is no such job")).to_be_visible()
@@ -211,14 +297,7 @@ async def test_a_running_job_is_followed_to_its_end(tab: Tab, site: Site) -> Non
     before = await shown.locator(".bar-words").inner_text()
     for _ in range(4):
         site.service.elapsed += 30.0
-        left = 3
-
-        def stop(delivery: Any) -> bool:
-            nonlocal left
-            left -= delivery.queue == "shards"
-            return bool(left < 0)
-
-        await site.service.settle(stop=stop)
+        await site.service.settle(stop=states.after(3))
         await tab.page.clock.fast_forward(4000)
     await expect(shown.locator(".bar-words")).not_to_have_text(before)
     await expect(shown.locator("figure").first).to_contain_text("rows/s")
@@ -250,14 +329,14 @@ async def test_what_is_used_of_a_deployment_is_told_between_two_looks(tab: Tab, 
     await tab.page.clock.fast_forward(17_000)
     # 300 calls and 3,000 tokens in 15 to 20 seconds, by the clocks of both.
     used = phi.get_by_role("cell")
-    await expect(used.nth(6)).not_to_have_text("–")
-    calls = float((await used.nth(6).inner_text()).replace("K", "e3"))
-    tokens = float((await used.nth(7).inner_text()).replace("K", "e3"))
+    await expect(used.nth(7)).not_to_have_text("–")
+    calls = float((await used.nth(7).inner_text()).replace("K", "e3"))
+    tokens = float((await used.nth(8).inner_text()).replace("K", "e3"))
     assert 10 * calls == pytest.approx(tokens, rel=0.02)
     assert calls > 0
     await told(5, 50)  # the process that counted the others is gone
     await tab.page.clock.fast_forward(17_000)
-    await expect(used.nth(6)).to_have_text("–")
+    await expect(used.nth(7)).to_have_text("–")
 
 
 async def test_the_late_answer_of_one_job_leaves_the_next_its_own(tab: Tab, site: Site) -> None:

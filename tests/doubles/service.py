@@ -243,6 +243,8 @@ class Ended:
         for row in self.errors:
             known = codes.setdefault(row["error"]["code"], {"rows": 0, "line": row["line"]})
             known["rows"] += 1
+            if known["line"] not in (None, row["line"]) and len(known.get("more", ())) < 4:
+                known.setdefault("more", []).append(row["line"])
         assert self.manifest["codes"] == codes
         for name, data in (("output", output), ("errors", errors)):
             end = 0

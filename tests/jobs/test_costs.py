@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from schemas.deployments import Deployment, parse_deployments
 from schemas.money import Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
-from schemas.results import Use
+from schemas.results import Counts, Use
 from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from workers.api.costs import month_of
-from workers.jobs.costs import cost_of, summed
+from workers.jobs.costs import cost_of, projected, summed
 from workers.jobs.outbox import SHARDS
 
 PHI = PinnedPrice(input=130_000, output=520_000, currency="USD")
@@ -33,6 +33,15 @@ def test_an_amount_is_written_to_the_millionth(of: int) -> None:
 )
 def test_amounts_are_read(written: str, of: int) -> None:
     assert micros(written) == of
+
+
+def test_what_a_job_will_come_to_is_what_its_rows_cost_so_far() -> None:
+    cost = Cost(currency="USD", counted="0.300000", at_most=None)
+    # Of a hundred rows thirty are asked and ten could not be: sixty are left.
+    counts = Counts(total=100, succeeded=25, failed=5, invalid=10)
+    assert projected(cost, counts) == "0.900000"
+    assert projected(cost, Counts(total=100, invalid=10)) is None, "none has cost anything yet"
+    assert projected(cost, Counts(total=10, succeeded=10)) is None, "there is nothing to come"
 
 
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=5))

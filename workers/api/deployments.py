@@ -123,6 +123,7 @@ def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> Deployme
         message=speaking.message if speaking else None,
         until=None if until is None else iso(until),
         in_flight=sum(each.in_flight for each in told),
+        guard=sum(limits) if (limits := [each.guard for each in told if each.guard]) else None,
         calls=sum(each.calls for each in told),
         tokens=sum(each.tokens for each in told),
         refusals=sum(each.refusals for each in told),

@@ -111,6 +111,7 @@ class Reporter:
             message=None if breaker.state == "closed" else breaker.said,
             until=self._wall() + breaker.open_until - now if self._waits(lane) else None,
             in_flight=lane.in_flight,
+            guard=lane.guard.limit,
             calls=lane.calls,
             tokens=lane.tokens_used,
             refusals=lane.refusals,

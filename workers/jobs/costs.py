@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
-from schemas.results import Use
+from schemas.results import Counts, Use
 
 
 def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], succeeded: int = 0) -> Cost:
@@ -33,6 +33,18 @@ def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], succeeded
         unmetered_calls=unmetered,
         unpriced_calls=unpriced,
     )
+
+
+def projected(cost: Cost, counts: Counts) -> str | None:
+    """What a job will have cost once all its rows are asked, if they go on as they did.
+
+    None before a row has been asked to its end, or where nothing is left to be asked.
+    """
+    left = counts.total - counts.done
+    if not counts.asked or left <= 0:
+        return None
+    counted = micros(cost.counted)
+    return amount(counted + -(-counted * left // counts.asked))
 
 
 def summed(costs: Iterable[Cost]) -> tuple[Cost, ...]:

@@ -8,7 +8,7 @@ from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
 from schemas.status import JobStatus
 from workers.jobs import budget
-from workers.jobs.costs import cost_of
+from workers.jobs.costs import cost_of, projected
 from workers.jobs.pace import at_risk, pace, seconds_left
 
 OVER_SECONDS = 15.0
@@ -39,7 +39,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
     )
     if state is None:
         return told
-    going = pace(state)
+    money, going = _money(job, state), pace(state)
     left = seconds_left(job, state, going, now)
     return told.model_copy(
         update={
@@ -48,8 +48,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "tokens": state.tokens,
             "codes": state.codes,
             "use": state.use,
-            "cost": cost_of(state.use, job.prices, state.counts.succeeded) if job.prices else None,
-            "budget": None if state.budget is None else budget.status(state.budget),
+            **money,
             "running": None if state.terminal else state.running_rows,
             "rate": None if going is None else round(going.rate, 3),
             "basis": None if going is None else going.basis,
@@ -61,6 +60,16 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "ended": None if state.ended is None else iso(state.ended),
         }
     )
+
+
+def _money(job: Job, state: JobState) -> dict[str, object]:
+    """What a status tells of money: no cost where no price is known, no budget without a cap."""
+    cost = cost_of(state.use, job.prices, state.counts.succeeded) if job.prices else None
+    return {
+        "cost": cost,
+        "projected_cost": None if cost is None else projected(cost, state.counts),
+        "budget": None if state.budget is None else budget.status(state.budget),
+    }
 
 
 def _waiting(state: JobState, now: float) -> dict[str, str] | None:

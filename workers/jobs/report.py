@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from schemas.history import Sample
 from schemas.money import amount, micros
-from schemas.results import Counts, DeploymentUse, Manifest
+from schemas.results import CodeCount, Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
 from workers.jobs.charts import bar, by_seconds, duration, over_time
@@ -292,9 +292,16 @@ def _off(least: float, most: float, took: float) -> str:
 
 
 def _errors(manifest: Manifest) -> str:
-    rows = [(each.code, each.rows, each.line, each.advice) for each in advised(manifest.codes)]
-    heads = ("Code", "Rows", "First line", "What to do")
+    rows = [(each.code, each.rows, _lines(each), each.advice) for each in advised(manifest.codes)]
+    heads = ("Code", "Rows", "First lines", "What to do")
     return _table("Rows in errors.jsonl", heads, rows) if rows else ""
+
+
+def _lines(code: CodeCount) -> str | None:
+    if code.line is None:
+        return None
+    told = (code.line, *code.more)
+    return ", ".join(f"{each:,}" for each in told) + ("…" if code.rows > len(told) else "")
 
 
 def _settings(manifest: Manifest) -> str:

@@ -35,6 +35,7 @@ LARGE_BYTES = 8 * 1024 * 1024
 _GAP = b"\0"
 MOST_CODES, LONGEST_CODE, MOST_ATTEMPTS = 32, 64, 32
 OTHER = "other"
+TOLD_LINES = 5
 NO_PRICES: Final[Mapping[str, PinnedPrice]] = MappingProxyType({})
 ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
 
@@ -321,9 +322,14 @@ def add_codes(one: Mapping[str, CodeCount], other: Mapping[str, CodeCount]) -> d
 def _both(one: CodeCount | None, other: CodeCount | None) -> CodeCount:
     if one is None or other is None:
         return one or other or CodeCount()
-    lines = [each.line for each in (one, other) if each.line is not None]
-    rows = one.rows + other.rows
-    return CodeCount(rows=rows, line=min(lines, default=None), **unknown_of(one, other))
+    told = (one.line, *one.more, other.line, *other.more)
+    lines = sorted({line for line in told if line is not None})[:TOLD_LINES]
+    return CodeCount(
+        rows=one.rows + other.rows,
+        line=lines[0] if lines else None,
+        more=tuple(lines[1:]),
+        **unknown_of(one, other),
+    )
 
 
 def _use_of(calls: Sequence[CallRecord], completion: int) -> DeploymentUse:

@@ -42,6 +42,7 @@ export function steps(samples, started) {
       at: sample.at,
       rows: Math.max(0, rows(sample) - rows(before)) / seconds,
       refusals: 60 * per("refusals"),
+      cost: sample.cost == null ? null : Number(sample.cost),
       tokens: per("prompt_tokens") + per("completion_tokens"),
       p50: sample.latency?.[0], p95: sample.latency?.[1], p99: sample.latency?.[2],
       waiting: sample.waiting,

@@ -12,6 +12,8 @@ const ACTIONS = {
           (job) => job.state === "in_progress"],
   resume: ["Resume", "Its rows are asked again.", (job) => job.state === "paused"],
 };
+const MONEY = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+const money = (number) => MONEY.format(number);
 export const question = (action) => ACTIONS[action];
 
 export function details(shown, act, close) {
@@ -25,18 +27,26 @@ export function details(shown, act, close) {
 function body({ job, points, errors, files }, act) {
   return html`<p>${badge(job)} <code>${text(idOf(job))}</code></p>
     ${job.reason ? html`<p class="why"><strong>${text(job.reason.code)}</strong>: ${text(job.reason.message, 2000)}</p>` : nothing}
-    ${bar(job)} ${speed(job)} ${waiting(job)}
+    ${bar(job)} ${speed(job)} ${outlook(job)} ${waiting(job)}
     <p class="actions">${Object.entries(ACTIONS).filter(([, each]) => job.job && each[2](job)).map(([name, [label]]) =>
       html`<button type="button" @click=${() => act(name, job)}>${label}</button> `)}</p>
-    ${downloads(job, files)} ${facts(job)} ${series(points)} ${wrong(errors)} ${used(job)}`;
+    ${downloads(job, files)} ${facts(job)} ${series(points, job)} ${wrong(errors)} ${used(job)}`;
 }
 
 function speed(job) {
   if (ended(job) || job.rate == null) return nothing;
   const basis = job.basis === "measured" ? "measured over the last minute" : "the most that the quotas allow";
   const left = job.seconds_left == null ? nothing : html`<strong>${duration(job.seconds_left)} left</strong> at `;
-  return html`<p>${left}${short(job.rate)} rows/s (${basis})${job.expires ? html`; its window ends at ${time(job.expires)}` : nothing}.
-    ${late(job) ? html`<strong class="bad-text">It will miss that by ${duration(late(job))}</strong>: ${job.at_risk.needed_rate == null ? "none of its hours comes before" : html`${short(job.at_risk.needed_rate)} rows/s would do${needs(job.at_risk.needed_quota)}`}.` : nothing}</p>`;
+  return html`<p>${left}${short(job.rate)} rows/s (${basis})${job.expires ? html`; its window ends at ${time(job.expires)}` : nothing}.</p>`;
+}
+
+/** What will become of it: too late, and how dear. */
+function outlook(job) {
+  const { at_risk: risk, projected_cost: projected } = job;
+  const enough = !risk || risk.needed_rate == null ? "none of its hours is left before that"
+    : html`${short(risk.needed_rate)} rows/s would do${needs(risk.needed_quota)}`;
+  return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
+    ${projected ? html`<p>It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
 }
 
 function needs(quota) {
@@ -80,22 +90,23 @@ function facts(job) {
   return html`<details><summary>Facts</summary><dl>${told.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl></details>`;
 }
 
-function series(points) {
+function series(points, { cost }) {
   if (!points || points.length < 2) return nothing;
   return html`<h3>Over time</h3><div class="charts">
     ${chart("Rows", "rows/s", points, [["rows", "rows/s", "one"]])}
     ${chart("Tokens", "tokens/s", points, [["tokens", "tokens/s", "one"]])}
     ${chart("429s", "a minute", points, [["refusals", "429s", "three"]])}
-    ${chart("Latency", "of answers", points, LATENCY, duration)}</div>`;
+    ${chart("Latency", "of answers", points, LATENCY, duration)}
+    ${cost ? chart("Cost", `${cost.currency} so far`, points, [["cost", cost.currency, "two"]], money) : nothing}</div>`;
 }
 
 function wrong(errors) {
   if (!errors?.length) return nothing;
   return html`<h3>Errors</h3><div class="scroll" role="group" tabindex="0" aria-label="Errors"><table>
     <caption class="unseen">Rows in error by code</caption>
-    <thead><tr><th scope="col">Code</th><th scope="col">Rows</th><th scope="col">First line</th><th scope="col">What to do</th></tr></thead>
+    <thead><tr><th scope="col">Code</th><th scope="col">Rows</th><th scope="col">First lines</th><th scope="col">What to do</th></tr></thead>
     <tbody>${errors.map((each) => html`<tr><th scope="row"><code>${text(each.code)}</code></th><td>${count(each.rows)}</td>
-      <td>${each.line == null ? "–" : count(each.line)}</td><td class="words">${text(each.advice, 400)}</td></tr>`)}</tbody></table></div>`;
+      <td>${each.line == null ? "–" : [each.line, ...(each.more ?? [])].map(count).join(", ")}${each.rows > 1 + (each.more?.length ?? 0) && each.line != null ? "…" : ""}</td><td class="words">${text(each.advice, 400)}</td></tr>`)}</tbody></table></div>`;
 }
 
 function used(job) {

@@ -105,14 +105,14 @@ export function deployments(listed, used) {
     <caption class="unseen">Deployments, their quotas and how they are</caption>
     <thead><tr><th scope="col">Deployment</th><th scope="col">Model</th><th scope="col">Hours</th><th scope="col">Breaker</th>
       <th scope="col">Requests/min</th><th scope="col">Tokens/min</th><th scope="col">Granted</th>
-      <th scope="col">Headroom</th><th scope="col">Requests used/min</th><th scope="col">Tokens used/min</th><th scope="col">In flight</th><th scope="col">Calls</th><th scope="col">Tokens</th>
+      <th scope="col">Headroom</th><th scope="col">Requests used/min</th><th scope="col">Tokens used/min</th><th scope="col">In flight</th><th scope="col">Guard</th><th scope="col">Calls</th><th scope="col">Tokens</th>
       <th scope="col">429s</th><th scope="col">Processes</th></tr></thead>
     <tbody>${listed.map((each) => html`<tr><th scope="row">${text(each.name)}</th><td>${text(each.model)}</td>
       <td>${each.hours ? html`${text(each.hours)}${each.opens ? html`<br><span class="muted">opens ${time(each.opens)}</span>` : nothing}` : "any"}</td>
       <td>${each.breaker ? html`<span class="badge ${each.breaker === "closed" ? "good" : "bad"}">${each.breaker}</span>` : "idle"}</td>
       <td>${per(each.requests_per_minute)}</td><td>${per(each.tokens_per_minute)}</td>
       <td>${share(each.granted)}</td><td>${share(each.headroom)}</td><td>${rate(each.name, 0)}</td><td>${rate(each.name, 1)}</td>
-      <td>${count(each.in_flight)}</td><td>${count(each.calls)}</td><td>${short(each.tokens)}</td>
+      <td>${count(each.in_flight)}</td><td>${each.guard == null ? "–" : count(each.guard)}</td><td>${count(each.calls)}</td><td>${short(each.tokens)}</td>
       <td>${count(each.refusals)}</td><td>${count(each.processes)}</td></tr>`)}</tbody></table></div>`;
 }
 
