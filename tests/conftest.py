@@ -1,5 +1,6 @@
 """What tests share: one Azurite and one Service Bus broker for each process that runs tests."""
 
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,9 @@ __all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
 ROOT = Path(__file__).parent.parent
 
+# What is loaded and collected stays to the end: no collector need look through it over and over.
+gc.disable()
+
 # Examples are judged by what comes out, not by how busy the machine is.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
@@ -33,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("asyncio")
         if marker is not None and marker.kwargs.get("loop_scope") == "module":
             item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector look at what tests make, and at nothing that was there before."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
