@@ -29,6 +29,7 @@ from tests.integration import ordeal
 from tests.integration.ordeal import Ordeal, answered, job_of, keys_of
 from tests.integration.processes import CHAT_MODEL, processes, until
 from tests.integration.user import User, chats, jsonl, user_of
+from workers.errors import first_of
 
 UP_SECONDS = 90.0
 
@@ -175,7 +176,7 @@ def main() -> None:
         try:
             asyncio.run(_run(given, Path(folder), other))
         except* AssertionError as broken:
-            print("broken:", *broken.exceptions, sep="\n", file=sys.stderr)
+            print(f"broken: {first_of(broken)}", file=sys.stderr)
             sys.exit(1)
 
 

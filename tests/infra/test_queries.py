@@ -32,7 +32,11 @@ TABLES = {
 # Said by the host, and not by this service.
 HOST = {
     *("Executed 'Functions.", "Executed 'Functions.sweep' (Succeeded"),
-    *("Exception while executing function: Functions.", "exited with code 143", "137"),
+    *(
+        "Exception while executing function: Functions.",
+        "exited with code 143",
+        "exited with code 137",
+    ),
 }
 
 
