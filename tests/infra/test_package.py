@@ -1,5 +1,6 @@
 """What is uploaded holds the app and nothing else, and what Azure installs is to be had."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,9 @@ def test_the_package_holds_the_app_and_nothing_else() -> None:
     size = zipped(files)
     print(f"the package: {len(files)} files, {size:,} bytes zipped")
     assert size <= MOST_BYTES
+    document = (project.ROOT / "docs/azure.md").read_text("utf-8")
+    (told,) = re.findall(r"\((\d+) files, (\d+) KiB zipped\)", document)
+    assert [int(each) for each in told] == pytest.approx([len(files), size / 1024], rel=0.05)
 
 
 def test_what_lies_about_stays_there() -> None:
