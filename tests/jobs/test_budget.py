@@ -66,6 +66,13 @@ def test_a_grant_is_what_is_wanted_or_what_is_left() -> None:
     assert own.open == NOTHING_SPENT
 
 
+def test_what_is_left_is_shared_by_those_who_are_out() -> None:
+    one = begun(capped(), 0, "a", Spend(70, 700), sharers=4)
+    two = begun(one, 1, "b", Spend(70, 700), sharers=4, need=Spend(30, 1))
+    # The most that one call can cost is given beyond the part: it would fit nowhere else either.
+    assert [each.open for each in two.allotted] == [Spend(25, 250), Spend(30, 187)]
+
+
 def test_a_repeated_swap_changes_nothing() -> None:
     one = begun(capped(), 0, "a", Spend(70, 700))
     assert begun(one, 0, "a", Spend(70, 700)) is one
@@ -136,14 +143,15 @@ class Cap(RuleBasedStateMachine):
         self.done: set[int] = set()
         self.names = 0
 
-    @rule(shard=st.integers(0, 2), want=spends, need=spends)
-    def attempt_begins(self, shard: int, want: Spend, need: Spend) -> None:
+    @rule(shard=st.integers(0, 2), want=spends, need=spends, sharers=st.integers(1, 3))
+    def attempt_begins(self, shard: int, want: Spend, need: Spend, sharers: int) -> None:
         if shard in self.done:
             return
         self.names += 1
         name = f"a{self.names}"
         charged = total(self.lots[shard].values())
-        self.budget = allot(self.budget, shard, name, charged=charged, want=want, need=need)
+        how: Any = {"charged": charged, "want": want, "need": need, "sharers": sharers}
+        self.budget = allot(self.budget, shard, name, **how)
         own = allotment(self.budget, shard)
         if own is not None and own.attempt == name:
             self.holder[shard] = name

@@ -46,12 +46,22 @@ def held_by_others(budget: JobBudget, shard: int) -> bool:
 
 
 def allot(
-    budget: JobBudget, shard: int, attempt: str, *, charged: Spend, want: Spend, need: Spend
+    budget: JobBudget,
+    shard: int,
+    attempt: str,
+    *,
+    charged: Spend,
+    want: Spend,
+    need: Spend,
+    ample: Spend = NOTHING_SPENT,
+    sharers: int = 1,
 ) -> JobBudget:
-    """Let an attempt spend `want`, or as much of it as is left where that is enough for `need`.
+    """Let an attempt spend `want`, or its part of what is left where that is enough for `need`.
 
-    `charged` is what the journals of earlier attempts come to. They could not spend more than they
-    were allotted, whatever one of them wrote after its lease.
+    Each of `sharers` shards has an equal part: what one does not use comes back late, if its worker
+    dies. Where parts would be too small to work with, the first get what is `ample`. `charged` is
+    what the journals of earlier attempts come to: they could not spend more than they were
+    allotted, whatever one of them wrote after its lease.
     """
     known = allotment(budget, shard)
     if known is None and charged == want == NOTHING_SPENT:
@@ -61,7 +71,8 @@ def allot(
         known = Allotment(shard=shard, attempt=attempt, spent=spent, open=NOTHING_SPENT)
     without = _with(budget, shard, None)
     room = left(without).minus(known.spent)
-    granted = want.least(room).most(known.open)
+    part = Spend(room.tokens // sharers, room.cost // sharers).most(ample).most(need)
+    granted = want.least(room).least(part).most(known.open)
     if need.within(granted):
         known = known.model_copy(update={"open": granted})
     return _with(budget, shard, known)

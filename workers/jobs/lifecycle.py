@@ -41,7 +41,8 @@ class Change:
     sample: Sample | None = None
 
 
-Becomes = Callable[[JobBudget], JobBudget]
+Becomes = Callable[[JobBudget, int], JobBudget]
+"""From a budget, and how many shards are out, to the one that follows."""
 
 NOTHING = Change()
 UNTOLD = Change(told=False)
@@ -185,7 +186,7 @@ def spend(state: JobState, shard: int, becomes: Becomes) -> Change:
     """What an attempt at a shard that is out may spend, or has spent, becomes another."""
     if state.budget is None or shard not in state.out:
         return UNTOLD
-    after = becomes(state.budget)
+    after = becomes(state.budget, len(state.out))
     return UNTOLD if after is state.budget else Change(_moved(state, budget=after))
 
 

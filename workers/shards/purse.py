@@ -22,10 +22,15 @@ from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import Request
 from workers.shards.journal import Journal
 
+AMPLE: Final = 8
+"""Calls for which an attempt may pledge at a time, at least: each swap is worth several."""
 WAIT_SECONDS: Final = 10.0
 """Until others may have given back what they do not need."""
 UNREACHED_SECONDS: Final = 5.0
-PAUSED: Final = "the cap leaves no room for the next call: raise it and resume the job, or cancel"
+PAUSED: Final = (
+    "the cap leaves no room for the next call: cancel the job, and drop its errors.jsonl again "
+    "with a cap of its own"
+)
 
 
 class ShardPurse:
@@ -84,7 +89,7 @@ class ShardPurse:
     async def give_back(self) -> None:
         """Let others have what was not spent; nothing may be asked after it."""
 
-        def given(held: JobBudget) -> JobBudget:
+        def given(held: JobBudget, _out: int) -> JobBudget:
             return budget.give_back(held, self._shard, self._attempt, self.spent)
 
         await self._swap(given)
@@ -99,13 +104,21 @@ class ShardPurse:
         return None if state is None else state.budget
 
     async def _allot(
-        self, want: Spend, need: Spend, charged: Spend = NOTHING_SPENT
+        self, want: Spend, call: Spend, charged: Spend = NOTHING_SPENT
     ) -> tuple[Allotment | None, JobBudget | None]:
-        """What is this attempt's of the job's budget, and that; None where it is another's."""
+        """What is this attempt's of the job's budget, and that; None where it is another's.
 
-        def allotted(held: JobBudget) -> JobBudget:
+        `want` is all that it would like to spend, `call` the most that its next call costs.
+        """
+
+        def allotted(held: JobBudget, out: int) -> JobBudget:
             return budget.allot(
-                held, self._shard, self._attempt, charged=charged, want=want, need=need
+                *(held, self._shard, self._attempt),
+                charged=charged,
+                want=want,
+                need=self._used.plus(call),
+                ample=self._used.plus(Spend(AMPLE * call.tokens, AMPLE * call.cost)),
+                sharers=out,
             )
 
         held = await self._swap(allotted)
@@ -168,7 +181,7 @@ class ShardPurse:
         if self._left is not None and not whole.within(self._granted.plus(self._left)):
             raise BudgetSpent
         try:
-            own, held = await self._allot(self._used.plus(self._wanted), whole)
+            own, held = await self._allot(self._used.plus(self._wanted), need)
         except (StorageError, Unavailable):
             raise HandBack("storage", UNREACHED_SECONDS) from None
         if own is None or held is None:
@@ -183,7 +196,7 @@ class ShardPurse:
         raise BudgetSpent
 
     async def _pause(self) -> None:
-        """Have the job wait until somebody raises its cap or ends it. Raises HandBack."""
+        """Have the job wait until somebody resumes or ends it. Raises HandBack."""
         waiting = Waiting(reason="budget", message=PAUSED, since=self._clock())
 
         def paused(state: JobState | None, _repeated: bool) -> lifecycle.Change:
