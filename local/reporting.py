@@ -24,6 +24,8 @@ def report(console: Console, status: JobStatus, folder: Path, seconds: float | N
     took = "" if seconds is None else f" · {seconds:.1f} s"
     source = f", from the blobs {status.results}/" if status.results else ""
     lines = [describe(status) + took, *_errors(folder), "", f"results in {folder}/{source}"]
+    if (folder / results.REPORT).exists():
+        lines.append(f"how it went: {folder / results.REPORT}")
     for custom_id, answer in results.first_answers(folder, ANSWERS_SHOWN):
         lines.append(f"  {custom_id}: {answer}")
     _tell(console, lines)

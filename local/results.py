@@ -18,12 +18,13 @@ from pydantic import ValidationError
 from schemas.results import Manifest
 
 OUTPUT, ERRORS, MANIFEST, EVENTS = "output.jsonl", "errors.jsonl", "manifest.json", "events.jsonl"
+REPORT = "report.html"
 SHOWN_CHARACTERS = 160
 
 
 def lie_in(folder: Path) -> list[str]:
     """The result files, of whatever job, that a folder holds."""
-    names = dict.fromkeys((OUTPUT, ERRORS, *_files(folder), MANIFEST, EVENTS))
+    names = dict.fromkeys((OUTPUT, ERRORS, *_files(folder), MANIFEST, REPORT, EVENTS))
     return [name for name in names if (folder / name).exists()]
 
 
@@ -38,8 +39,8 @@ async def download(storage: BlobServiceClient, results: str, folder: Path) -> No
     await _copy(storage, container, f"{prefix}/{MANIFEST}", fetched)
     names = _files(folder, fetched.name)
     async with asyncio.TaskGroup() as tasks:
-        for name in {OUTPUT, ERRORS, *names}:
-            if name in names:
+        for name in {OUTPUT, ERRORS, REPORT, *names}:
+            if name in (REPORT, *names):
                 tasks.create_task(_copy(storage, container, f"{prefix}/{name}", folder / name))
             else:
                 (folder / name).unlink(missing_ok=True)

@@ -235,13 +235,14 @@ async def test_what_is_fetched_is_called_as_the_manifest_has_it(
     home.mkdir()
     write_results(job, "output.2.jsonl")
     (job / "output.jsonl").write_bytes(b"another's")
+    (job / "report.html").write_bytes(b"<!doctype html>")
     (home / "output.jsonl").write_bytes(b"of an earlier start")
     async with BlobServiceClient.from_connection_string(azurite.connection_string) as storage:
         container = await storage.create_container("fetched")
         for path in job.iterdir():
             await container.upload_blob(f"in/j/{path.name}", path.read_bytes())
         await results.download(storage, "fetched/in/j", home)
-    ours = {"output.2.jsonl", "errors.jsonl", "manifest.json"}
+    ours = {"output.2.jsonl", "errors.jsonl", "manifest.json", "report.html"}
     assert {path.name for path in home.iterdir()} == ours == set(results.lie_in(home))
     assert verify(results.manifest(home), home) == []
     results.copy(home, other)
