@@ -8,9 +8,9 @@ its list, its deployments, and one job with its samples and errors, as the page 
 with status 1 if the 95th percentile of a load is above 300 ms, which needs a machine that does
 nothing else: the service's own processor time is told too.
 
-`--watch` runs jobs over the in-memory doubles, whose endpoint answers at once: as many rows with the
-page polled as it polls as without, in turns in one process. The ratio of the processor time of both
-is printed; the status is 1 where it is above 1.03.
+`--watch` runs jobs over the in-memory doubles, whose endpoint answers at once: as many rows with
+the page polled as it polls as without, in turns in one process. The ratio of the processor time of
+both is printed; the status is 1 where it is above 1.03.
 """
 
 import argparse

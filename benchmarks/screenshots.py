@@ -91,7 +91,15 @@ async def picture(page: Page, file: Path, height: int) -> None:
 
 
 async def report(browser: Browser, service: Bench, file: Path) -> None:
-    ended = await service.run(b'{"prompt": "p"}\n' * 1000, "summaries-tuesday.jsonl")
+    await service.drop(b'{"prompt": "p"}\n' * 3000, "tuesday.jsonl", options={"max_tokens": 8})
+    await service.announce("tuesday.jsonl")
+
+    def goes_on(_: Any) -> bool:
+        service.elapsed += STEP_SECONDS * Lifelike.rng.uniform(0.2, 1.8)
+        return False
+
+    await service.settle(stop=goes_on)
+    ended = await service.ended()
     container, _, folder = ended.event["data"]["results"].partition("/")
     stored = await service.blobs.read(BlobRef(container, f"{folder}/report.html"))
     with tempfile.NamedTemporaryFile(suffix=".html") as made:
@@ -99,7 +107,7 @@ async def report(browser: Browser, service: Bench, file: Path) -> None:
         made.flush()
         page = await browser.new_page(viewport=VIEWPORT)
         await page.goto(Path(made.name).as_uri())
-        await picture(page, file, 1240)
+        await picture(page, file, 1500)
 
 
 async def take(folder: Path) -> None:

@@ -68,7 +68,7 @@ def over_time(samples: Sequence[Sample], currency: str) -> str:
     for at, share in enumerate(("p50", "p95", "p99")):
         values = [to.latency[at] if len(to.latency) > at else 0.0 for _, to in steps]
         charts.append(_series(f"Latency of answers, {share}", steps, values, duration))
-    return "".join(charts)
+    return f'<div class="charts">{"".join(f"<div>{each}</div>" for each in charts if each)}</div>'
 
 
 def _steps(samples: Sequence[Sample]) -> Sequence[tuple[Sample, Sample]]:

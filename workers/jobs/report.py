@@ -43,6 +43,7 @@ th,td{border-top:1px solid var(--rule)}
 .scroll{overflow-x:auto}
 svg{display:block;width:100%;background:none}.bar{height:.8rem}.chart{height:7rem}
 .bar rect.good{fill:var(--good)}.bar rect.bad{fill:var(--bad)}.bar rect.rest{fill:var(--rule)}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:0 1.5rem}
 .chart rect{fill:var(--busy)}.chart line{stroke:var(--rule)}
 """
 _POLICY: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
