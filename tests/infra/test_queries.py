@@ -1,6 +1,7 @@
 """The queries of alerts, of the workbook and of the documents are ones that Azure can answer."""
 
 import json
+import logging
 import re
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from tests.infra import project
 from tests.infra.bicep import items, literal, text, walk
+from workers.errors import Outage
 
 pytestmark = pytest.mark.xdist_group("infra")
 
@@ -100,6 +102,16 @@ def test_failed_invocations_are_looked_for_among_exceptions() -> None:
 @pytest.mark.parametrize("code", ["NOT_STARTED", "OUT_OF_ORDER", "WEBHOOK_GIVEN_UP"])
 def test_somebody_is_told_of_what_only_he_can_mend(code: str) -> None:
     assert any(name.startswith(ALERTS) and f"'[{code}]" in query for name, query in queries())
+
+
+def test_a_fault_that_lasts_is_read_as_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    (query,) = (each for _, each in queries() if "'[OUT_OF_ORDER] '" in each)
+    ((begin, then),) = re.findall(r"parse Message with '(.+?)' Subject '(.+?)' \*", query)
+    Outage(logging.getLogger(__name__), "deployment mini").failed("401", 0.0)
+    assert caplog.messages == [f"{begin}deployment mini{then}401"]
+    (minutes,) = re.findall(r"Last - First >= (\d+)m", query)
+    # Two lines of one process have to lie in the half hour that is looked at.
+    assert 60 * int(minutes) <= Outage.REPEAT <= 15 * 60
 
 
 def test_what_the_queries_look_for_is_said_by_the_service() -> None:
