@@ -12,6 +12,7 @@ from phi3batch.mistakes import Mistake
 from phi3batch.tables import Kind, Table, TableRow
 from phi3batch.tasks import Naming, not_asked_in
 
+NO_ID: Final = "no_id"
 NO_ANSWER: Final = "no_answer"
 """What a row without any line in the results has in the place of an error's code."""
 
@@ -110,11 +111,15 @@ class Answers(Protocol):
 
 @dataclass(slots=True)
 class Joined:
-    """What came of a join: rows, and of them those whose every task was answered."""
+    """What came of a join: rows, and of them those whose every task was answered.
+
+    `known` are those of which the results say anything.
+    """
 
     rows: int = 0
     whole: int = 0
     errors: dict[str, int] = field(default_factory=dict)
+    known: int = 0
 
 
 def added_columns(naming: Naming, kinds: Mapping[str, set[Kind]]) -> dict[str, Kind]:
@@ -145,6 +150,7 @@ def joined(
         found = answers_to(number, row, naming, answers)
         summary.rows += 1
         summary.whole += all(each.error is None for each in found)
+        summary.known += any(each.error not in (NO_ANSWER, NO_ID) for each in found)
         for each in found:
             if each.error is not None:
                 summary.errors[each.error] = summary.errors.get(each.error, 0) + 1
@@ -155,5 +161,5 @@ def answers_to(number: int, row: TableRow, naming: Naming, answers: Answers) -> 
     """The answers to a row, in the order of its tasks."""
     row_id = naming.id_of(number, row)
     if row_id is None:
-        return [Cell(None, "no_id")] * len(naming.columns)
+        return [Cell(None, NO_ID)] * len(naming.columns)
     return [answers.answer(custom_id) for custom_id in naming.custom_ids(row_id)]

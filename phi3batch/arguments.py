@@ -14,10 +14,12 @@ from phi3batch.usage import (
     Parser,
     context,
     json_object,
+    one_id,
     option,
     pair,
     positive,
     prices,
+    some_name,
     whole,
 )
 
@@ -49,16 +51,22 @@ def read(arguments: Sequence[str] | None) -> argparse.Namespace:
     root = parser()
     given, rest = root.parse_known_args(arguments)
     if rest and given.module != "up":
-        root.error(f"unrecognized arguments: {' '.join(rest)}")
+        given.command.error(f"unrecognized arguments: {' '.join(rest)}")
     given.rest = rest
     return given
 
 
 def _command(commands: Any, name: str, text: str, module: str = "") -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
+    made = _action(commands, name, text)
+    made.set_defaults(module=module or name)
+    return made
+
+
+def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = actions.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
-    made.set_defaults(module=module or name)
+    made.set_defaults(command=made)
     return made
 
 
@@ -113,7 +121,11 @@ def _add_waiting(command: argparse.ArgumentParser) -> None:
 
 
 def _add_ids(command: argparse.ArgumentParser, what: str = "batches") -> None:
-    command.add_argument("ids", nargs="+", metavar="ID", help=f"of {what}")
+    command.add_argument("ids", nargs="+", type=one_id, metavar="ID", help=f"of {what}")
+
+
+def _add_id(command: argparse.ArgumentParser) -> None:
+    command.add_argument("id", type=one_id, metavar="ID", help="of a batch")
 
 
 def _validate(commands: Any) -> None:
@@ -171,7 +183,7 @@ def _add_limit(command: argparse.ArgumentParser) -> None:
 
 def _show(commands: Any) -> None:
     command = _command(commands, "show", "tell everything that is known of a batch")
-    command.add_argument("id", metavar="ID")
+    _add_id(command)
     _add_json(command)
 
 
@@ -179,7 +191,7 @@ def _results(commands: Any) -> None:
     command = _command(commands, "results", "bring results home, and join them to their table")
     add = command.add_argument
     text = "batches, or folders that their results lie in; of several the later fill gaps"
-    add("results", nargs="+", metavar="ID", help=text)
+    add("results", nargs="+", type=some_name, metavar="ID", help=text)
     add("-o", "--out", type=Path, metavar="DIR", help="where they go (default: a folder ID)")
     table: Any = add("--join", type=Path, metavar="TABLE", help="the table that was submitted")
     table.complete = shtab.FILE
@@ -194,7 +206,7 @@ def _results(commands: Any) -> None:
 def _retry(commands: Any) -> None:
     text = "ask again what a batch has not answered, in a batch of its own"
     command = _command(commands, "retry", text)
-    command.add_argument("id", metavar="ID")
+    _add_id(command)
     command.add_argument("--watch", action="store_true", help="follow it until it ends")
     _add_waiting(command)
     _add_json(command)
@@ -215,23 +227,25 @@ def _acting(commands: Any) -> None:
 
 def _events(commands: Any) -> None:
     command = _command(commands, "events", "tell what has happened to a batch")
-    command.add_argument("id", metavar="ID")
+    _add_id(command)
     _add_json(command)
 
 
 def _files(commands: Any) -> None:
     command = _command(commands, "files", "list uploaded files, or delete them")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listed = actions.add_parser("ls", help="list the latest files")
+    listed = _action(actions, "ls", "list the latest files")
     _add_limit(listed)
     _add_json(listed)
-    _add_ids(actions.add_parser("rm", help="delete files; batches that need them go on"), "files")
+    removed = _action(actions, "rm", "delete files; batches that need them go on")
+    _add_ids(removed, "files")
+    _add_json(removed)
 
 
 def _keys(commands: Any) -> None:
     command = _command(commands, "keys", "make keys for the doors")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    made = actions.add_parser("new", help="make a key, and what the setting API_KEYS is told of it")
+    made = _action(actions, "new", "make a key, and what the setting API_KEYS is told of it")
     made.add_argument("name", metavar="NAME", help="told in the service's logs")
     made.add_argument("--tenant", default="default", help="whose files and batches it opens")
     made.add_argument("--days", type=whole, metavar="N", help="until it expires (default: never)")
@@ -241,9 +255,9 @@ def _keys(commands: Any) -> None:
 def _webhooks(commands: Any) -> None:
     command = _command(commands, "webhooks", "make secrets, and tell receivers once more")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("secret", help="make a secret that the service signs with")
+    _action(actions, "secret", "make a secret that the service signs with")
     text = "tell the receiver once more that batches have ended, with the same event ids"
-    replay = actions.add_parser("replay", help=text)
+    replay = _action(actions, "replay", text)
     _add_ids(replay)
     _add_json(replay)
 

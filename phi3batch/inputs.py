@@ -20,22 +20,27 @@ from phi3batch.tasks import Asking, Naming, NotAsked, RowTask, embedding_task, p
 from schemas.jobs import JobOptions, parse_options
 from workers.rows.templating import OnMissing
 
-_STANDARD_INPUT: Final = "-"
+STANDARD_INPUT: Final = "-"
 _TOLD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A file of requests. `naming` is there where it was made of a table.
+    """A file of requests. `naming` is there where it was made of a table, `source` by its name.
 
     Of a table's tasks that no request could be made of are here the codes, and the first.
     """
 
     path: Path
-    name: str
+    source: str
     naming: Naming | None = None
     codes: Counter[str] = field(default_factory=Counter)
     not_asked: list[NotAsked] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What it is uploaded as."""
+        return self.path.name
 
     def note(self, task: NotAsked) -> None:
         """Count one."""
@@ -60,6 +65,7 @@ def prepared(given: Namespace, file: str) -> Iterator[Prepared]:
         tasks = [_task(each, given.system) for each in given.tasks]
         tabular = (given.format or format_of(source)) != "jsonl"
         if not tasks and not tabular:
+            source.open("rb").close()  # told by its name, before anything is sent
             yield Prepared(source, name)
             return
         if not tasks:
@@ -76,11 +82,11 @@ def prepared(given: Namespace, file: str) -> Iterator[Prepared]:
         asking = Asking(tasks, naming, MAX_LINE_BYTES, on_missing)
         _check_columns(table, asking)
         target = _temporary(stack) / f"{Path(name).stem}.jsonl"
-        yield _written(asking, table, target)
+        yield _written(asking, table, Prepared(target, name))
 
 
 def _source(file: str, stack: ExitStack) -> tuple[Path, str]:
-    if file != _STANDARD_INPUT:
+    if file != STANDARD_INPUT:
         path = Path(file)
         if not path.is_file():
             raise Mistake(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
@@ -118,10 +124,9 @@ def _check_columns(table: Table, asking: Asking) -> None:
             raise Mistake(f"{table.path} has no column {name!r}: it has {told}")
 
 
-def _written(asking: Asking, table: Table, target: Path) -> Prepared:
-    roll, made = RollCall(table, asking.naming), Prepared(target, target.name)
-    asked = 0
-    with writing(target), target.open("wb") as file:
+def _written(asking: Asking, table: Table, made: Prepared) -> Prepared:
+    roll, asked = RollCall(table, asking.naming), 0
+    with writing(made.path), made.path.open("wb") as file:
         for line in asking.lines(roll.rows()):
             if isinstance(line, NotAsked):
                 made.note(line)

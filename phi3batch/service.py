@@ -4,8 +4,8 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,6 +14,7 @@ import openai
 from pydantic import ValidationError
 
 from phi3batch.mistakes import Ended, Mistake
+from phi3batch.usage import WRONG_USAGE
 from schemas.openai import Batch, BatchEvent, Estimate, EstimateCreate, File
 
 NOT_DONE: Final = 1
@@ -22,6 +23,9 @@ IN_ONE_PIECE: Final = 100 * 1024 * 1024
 PART: Final = 16 * 1024 * 1024
 """Bytes of a part: the SDK holds it several times over, and repeats no more than it."""
 RETRIES: Final = 5
+"""Of what is sent and brought home, after the first try."""
+LOOKS: Final = 2
+"""Retries of a look: somebody waits for it."""
 _PAGE: Final = 100
 _PAUSES: Final = (0.5, 2.0)
 """Seconds before a download that has broken off is begun again."""
@@ -30,14 +34,25 @@ _BROKEN_OFF: Final[tuple[type[Exception], ...]] = tuple(
     sys.modules[name].RequestError for name in ("httpx", "httpx2") if name in sys.modules
 )
 
+# Not let in, or too much at a time: the next one would fare alike.
+_OF_ALL: Final = frozenset({401, 403, 429})
+
 BatchAction = Literal["cancel", "pause", "resume"]
 
 
 class BatchService:
-    """Files and batches. What goes wrong is an `openai.OpenAIError`; `connected` tells it."""
+    """Files and batches. What goes wrong is an `openai.OpenAIError`; `connected` tells it.
+
+    Of what is refused for one batch or file alone, `Ended` names it.
+    """
 
     def __init__(self, client: openai.OpenAI) -> None:
-        self._client = client
+        self._client = client.with_options(max_retries=RETRIES)
+        self._looking = client.with_options(max_retries=min(LOOKS, RETRIES))
+
+    def reach(self) -> None:
+        """Find out whether it is there and lets this key in, before anything large is sent."""
+        self._looking.models.list()
 
     def upload(self, path: Path, name: str) -> str:
         """The id of a file that is uploaded, in parts where it is large."""
@@ -65,60 +80,75 @@ class BatchService:
         metadata: Mapping[str, str],
         options: Mapping[str, Any],
     ) -> Batch:
-        """A batch of an uploaded file. `options` are the job's own, beside those named here."""
+        """A batch of an uploaded file. `options` are the job's own, beside those named here.
+
+        A file that no batch is made of goes again.
+        """
         wanted: Any = {"completion_window": window, "endpoint": endpoint}
-        made = self._client.batches.create(
-            input_file_id=file_id,
-            metadata=dict(metadata),
-            extra_body={"phi3": dict(options)},
-            **wanted,
-        )
+        more: dict[str, Any] = {"phi3": dict(options)}
+        if (seconds := more["phi3"].pop("output_expires_after", None)) is not None:
+            more["output_expires_after"] = {"anchor": "created_at", "seconds": seconds}
+        try:
+            made = self._client.batches.create(
+                input_file_id=file_id, metadata=dict(metadata), extra_body=more, **wanted
+            )
+        except openai.APIStatusError:
+            with suppress(openai.OpenAIError):
+                self._looking.files.delete(file_id)
+            raise
         return _batch(made)
 
     def batch(self, batch_id: str) -> Batch:
         """A batch as it stands."""
-        return _batch(self._client.batches.retrieve(batch_id))
+        with about(batch_id):
+            return _batch(self._looking.batches.retrieve(batch_id))
 
     def batches(self, most: int) -> Iterator[Batch]:
         """The latest batches, the newest first."""
-        return map(_batch, islice(self._client.batches.list(limit=min(most, _PAGE)), most))
+        return map(_batch, islice(self._looking.batches.list(limit=min(most, _PAGE)), most))
 
     def act(self, batch_id: str, action: BatchAction) -> Batch:
         """A batch that is cancelled, paused or resumed from now on."""
-        path = f"/batches/{batch_id}/{action}"
-        return Batch.model_validate(self._client.post(path, cast_to=dict[str, Any]))
+        return self._posted(batch_id, action)
 
     def replay(self, batch_id: str) -> Batch:
         """An ended batch, of which the tenant's receiver is told once more."""
-        path = f"/batches/{batch_id}/webhooks"
-        return Batch.model_validate(self._client.post(path, cast_to=dict[str, Any]))
+        return self._posted(batch_id, "webhooks")
+
+    def _posted(self, batch_id: str, what: str) -> Batch:
+        with about(batch_id):
+            told = self._client.post(f"/batches/{batch_id}/{what}", cast_to=dict[str, Any])
+        return Batch.model_validate(told)
 
     def events(self, batch_id: str) -> Sequence[BatchEvent]:
         """What has happened to a batch, the latest first."""
-        told = self._client.get(f"/batches/{batch_id}/events", cast_to=dict[str, Any])
+        with about(batch_id):
+            told = self._looking.get(f"/batches/{batch_id}/events", cast_to=dict[str, Any])
         return [BatchEvent.model_validate(each) for each in told["data"]]
 
     def estimate(self, wanted: EstimateCreate) -> Estimate | None:
         """What a file would take; None where the service is one that does not say."""
         body = wanted.model_dump(mode="json")
         try:
-            told = self._client.post("/estimate", body=body, cast_to=dict[str, Any])
+            told = self._looking.post("/estimate", body=body, cast_to=dict[str, Any])
         except openai.NotFoundError:
             return None
         return Estimate.model_validate(told)
 
     def files(self, most: int) -> Iterator[File]:
         """The latest uploaded files, the newest first."""
-        found = islice(self._client.files.list(limit=min(most, _PAGE)), most)
+        found = islice(self._looking.files.list(limit=min(most, _PAGE)), most)
         return (File.model_validate(each.model_dump()) for each in found)
 
     def manifest(self, batch_id: str) -> bytes:
         """An ended batch's manifest as it was written."""
-        return self._client.get(f"/batches/{batch_id}/manifest", cast_to=bytes)
+        with about(batch_id):
+            return self._client.get(f"/batches/{batch_id}/manifest", cast_to=bytes)
 
     def delete(self, file_id: str) -> None:
         """Delete an uploaded file."""
-        self._client.files.delete(file_id)
+        with about(file_id):
+            self._client.files.delete(file_id)
 
     def download(self, file_id: str, target: Path) -> None:
         """Write a file's content to a path, which has its name once it is whole.
@@ -160,17 +190,43 @@ def connected() -> Iterator[BatchService]:
     if not key:
         raise Mistake("no key: set PHI3BATCH_KEY, or OPENAI_API_KEY, to an API key of the service")
     try:
-        with openai.OpenAI(base_url=url, api_key=key, max_retries=RETRIES) as client:
+        with openai.OpenAI(base_url=url, api_key=key) as client:
             yield BatchService(client)
     except openai.AuthenticationError as error:
-        raise Ended(NOT_ADMITTED, _message(error)) from None
+        told = f"{_message(error)}: PHI3BATCH_KEY takes what `phi3batch keys new` has printed"
+        raise Ended(NOT_ADMITTED, told) from None
     except openai.APIStatusError as error:
         raise Ended(NOT_DONE, _message(error)) from None
     except openai.APIConnectionError as error:
-        raise Ended(NOT_DONE, f"{url} cannot be reached: {error.__cause__ or error}") from None
+        told = f"{url} cannot be reached: {error.__cause__ or error}: is the service up, as by "
+        raise Ended(NOT_DONE, f"{told}`phi3batch up`, and PHI3BATCH_URL its address?") from None
     except (openai.OpenAIError, ValidationError):
         told = f"{url} answers, but not as this service does: is the address right?"
         raise Ended(NOT_DONE, told) from None
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Around what is asked of one batch or file: Ended names it where just that is refused."""
+    try:
+        yield
+    except openai.APIStatusError as error:
+        if error.status_code in _OF_ALL or error.status_code >= 500:
+            raise
+        status = WRONG_USAGE if error.status_code == 400 else NOT_DONE
+        raise Ended(status, f"{name}: {_message(error)}") from None
+
+
+def each(names: Iterable[str], do: Callable[[str], None]) -> int:
+    """Do something to each: the worst status, for one that is refused keeps no other from it."""
+    status = 0
+    for name in names:
+        try:
+            do(name)
+        except Ended as refused:
+            print(f"error: {refused}", file=sys.stderr)
+            status = max(status, refused.status)
+    return status
 
 
 def is_known() -> bool:

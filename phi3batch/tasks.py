@@ -17,6 +17,7 @@ from workers.rows.dialects import WrongRow, dialect_of, task_and_body
 from workers.rows.templating import OnMissing, Template
 
 METADATA_KEY: Final = "phi3batch"
+RETRY_OF: Final = "retry_of"
 _METADATA_CHARACTERS: Final = 512
 _COLUMN: Final = re.compile(r"[^\s#](?:[^\n\r#]{0,62})")
 _BRACES: Final = frozenset("{}")

@@ -3,11 +3,13 @@
 import argparse
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 WRONG_USAGE = 2
+_ID = re.compile(r"[\w.:-]+")
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +74,20 @@ def json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError("has to be a JSON object")
     return value
+
+
+def one_id(text: str) -> str:
+    """An id of a batch or a file."""
+    if not _ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no id: `phi3batch ls` lists batches")
+    return text
+
+
+def some_name(text: str) -> str:
+    """An id, or a folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is neither an id nor a folder")
+    return text
 
 
 def context(text: str) -> tuple[str, int]:

@@ -4,20 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import BinaryIO
 
-from pydantic import ValidationError
-
 from schemas.results import Manifest, ManifestFile, ManifestPart
 
 CHUNK = 1024 * 1024
-
-
-def differences(folder: Path) -> list[str]:
-    """What does not agree in a folder that holds a manifest; nothing when all is well."""
-    try:
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
-    except (OSError, ValidationError):
-        return ["manifest.json is none that can be read"]
-    return verify(manifest, folder)
 
 
 def verify(manifest: Manifest, folder: Path) -> list[str]:

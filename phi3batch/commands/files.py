@@ -1,18 +1,18 @@
 """`phi3batch files ls` and `files rm`: what was uploaded."""
 
 from argparse import Namespace
+from functools import partial
 
 from phi3batch.printing import moment, print_columns, print_json
-from phi3batch.service import connected
+from phi3batch.service import BatchService, connected, each
+from schemas.openai import FileDeleted
 
 
 def run(given: Namespace) -> int:
-    """0: they are on standard output, or gone."""
+    """0: they are on standard output, or gone; 1 where one was not to be had."""
     with connected() as service:
         if given.action == "rm":
-            for file_id in given.ids:
-                service.delete(file_id)
-            return 0
+            return each(given.ids, partial(_delete, service, given))
         files = list(service.files(given.limit))
     if given.json:
         for file in files:
@@ -23,3 +23,11 @@ def run(given: Namespace) -> int:
         ]
         print_columns([("ID", "BYTES", "CREATED", "NAME"), *rows])
     return 0
+
+
+def _delete(service: BatchService, given: Namespace, file_id: str) -> None:
+    service.delete(file_id)
+    if given.json:
+        print_json(FileDeleted(id=file_id))
+    else:
+        print(f"{file_id} deleted")

@@ -2,19 +2,19 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from phi3batch.answers import Joined, added_columns, joined, refuse_taken
+from phi3batch.homes import Home, home_of, is_folder
 from phi3batch.mistakes import Mistake
-from phi3batch.results import MANIFEST, Results, naming_in
+from phi3batch.printing import print_json
+from phi3batch.results import ERRORS, Results, naming_in
 from phi3batch.rollcall import refuse_other_table
 from phi3batch.tables import Table, open_table
-from phi3batch.tasks import Naming
-from phi3batch.verifying import differences
+from phi3batch.tasks import RETRY_OF, Naming
 
 ROWS_FAILED: Final = 3
 _DEFAULT: Final = ("answer",)
@@ -22,57 +22,59 @@ _DEFAULT: Final = ("answer",)
 
 def run(given: Namespace) -> int:
     """0 where the results are at home, 3 where no row was answered."""
-    folders, answered = _at_home(given)
-    if given.join is None:
-        for folder in folders:
-            print(folder)
-        return 0 if answered else ROWS_FAILED
+    target = None if given.join is None else _target(given, given.join)
+    if given.out is not None and all(map(is_folder, given.results)):
+        raise Mistake("-o says where batches' results go: these are folders already")
+    homes = [home_of(given, each) for each in given.results]
+    if target is None:
+        for home in homes:
+            _tell_home(given, home)
+        return 0 if any(home.answered for home in homes) else ROWS_FAILED
+    _refuse_part(homes, given.join)
+    folders = [home.folder for home in homes]
     naming = _naming(given, folders)
     table = open_table(given.join, given.format)
     _refuse_other(table, naming)
-    target = given.to or given.join.with_name(f"{given.join.stem}.answers{given.join.suffix}")
-    if target.suffix.lower() != given.join.suffix.lower():
-        raise Mistake(f"the joined table is of {given.join}'s format: call it *{given.join.suffix}")
     summary = _join(table, target, folders, naming)
     _tell(given, target, summary)
     return 0 if summary.whole or not summary.rows else ROWS_FAILED
 
 
-def _at_home(given: Namespace) -> tuple[list[Path], bool]:
-    """The folders of all results, and whether any row was answered; batches' are downloaded."""
-    wanted = [each for each in given.results if not _lies_here(each)]
-    if given.out is not None and not wanted:
-        raise Mistake("-o says where batches' results go: these are folders already")
-    folders = [_folder(given, each) if each in wanted else Path(each) for each in given.results]
-    answered = len(wanted) < len(folders)
-    if wanted:
-        # Loads the SDK, which takes most of a second.
-        from phi3batch.fetching import fetch_ended  # noqa: PLC0415
-
-        for batch_id, folder in zip(given.results, folders, strict=True):
-            if batch_id in wanted:
-                answered |= fetch_ended(batch_id, folder).counts.succeeded > 0
-    return folders, answered
+def _target(given: Namespace, table: Path) -> Path:
+    """Where the joined table goes. Raises Mistake."""
+    target: Path = given.to or table.with_name(f"{table.stem}.answers{table.suffix}")
+    if target.suffix.lower() != table.suffix.lower():
+        raise Mistake(f"the joined table is of {table}'s format: call it *{table.suffix}")
+    if target.resolve() == table.resolve():
+        raise Mistake(f"--to would replace the table {table} itself: name another file")
+    return target
 
 
-def _lies_here(name: str) -> bool:
-    """Whether results are a folder. One of a batch's name counts where it is whole."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return False
-    is_batch = name.startswith("batch_")
-    if not (folder / MANIFEST).exists():
-        return not is_batch
-    wrong = differences(folder)
-    if wrong and not is_batch:
-        raise Mistake(f"{folder} is not what was written: {'; '.join(wrong)}")
-    return not wrong
+def _refuse_part(homes: Sequence[Home], table: Path) -> None:
+    """Raise Mistake where results hold only what others had not answered, and those are missing."""
+    named = {home.batch for home in homes}
+    for home in homes:
+        first = home.manifest and (home.manifest.options.get("metadata") or {}).get(RETRY_OF)
+        if first and first not in named:
+            both = f"phi3batch results {first} {home.batch} --join {table}"
+            told = f"{home.batch} holds only what {first} had not answered: join both, as {both}"
+            raise Mistake(told)
 
 
-def _folder(given: Namespace, name: str) -> Path:
-    if given.out is None:
-        return Path(name)
-    return Path(given.out) / name if len(given.results) > 1 else Path(given.out)
+def _tell_home(given: Namespace, home: Home) -> None:
+    if home.manifest is None:
+        print(home.folder)
+        return
+    counts = home.manifest.counts
+    if given.json:
+        codes = {code: each.rows for code, each in home.manifest.codes.items()}
+        told = {"batch": home.batch, "folder": str(home.folder), "rows": counts.total}
+        print_json({**told, "succeeded": counts.succeeded, "errors": codes})
+        return
+    print(home.folder)
+    where = f"; the others, and why: {home.folder / ERRORS}" if counts.errors else ""
+    sums = f"{counts.succeeded:,} of {counts.total:,} rows answered"
+    print(f"{home.batch}: {sums}{where}", file=sys.stderr)
 
 
 def _naming(given: Namespace, folders: list[Path]) -> Naming:
@@ -100,6 +102,11 @@ def _join(table: Table, target: Path, folders: list[Path], naming: Naming) -> Jo
         part = target.with_name(f".{target.name}.part")
         try:
             table.write(part, added, joined(table.rows(), naming, results, summary))
+            if summary.rows and not summary.known:
+                raise Mistake(
+                    f"no row of {table.path} is among these results: is it the table that was "
+                    "submitted, and --id-column what tells its rows apart?"
+                )
             part.replace(target)
         except OSError as error:
             raise Mistake(f"{target}: {error.strerror}") from None
@@ -111,7 +118,7 @@ def _join(table: Table, target: Path, folders: list[Path], naming: Naming) -> Jo
 def _tell(given: Namespace, target: Path, summary: Joined) -> None:
     if given.json:
         told = {"table": str(target), "rows": summary.rows, "whole": summary.whole}
-        print(orjson.dumps({**told, "errors": summary.errors}).decode())
+        print_json({**told, "errors": summary.errors})
         return
     print(target)
     missing = ", ".join(f"{count:,} {code}" for code, count in summary.errors.items())

@@ -13,12 +13,12 @@ from phi3batch.mistakes import Ended
 from phi3batch.printing import print_json
 from phi3batch.progress import ENDED
 from phi3batch.service import NOT_DONE, BatchService, connected
+from phi3batch.tasks import RETRY_OF
 from phi3batch.watching import told, watch
 from schemas.jobs import MOST_METADATA
 from schemas.openai import Batch
 
-_RETRY_OF: Final = "retry_of"
-_BESIDE: Final = ("endpoint", "completion_window", "metadata", "output_expires_after")
+_BESIDE: Final = ("endpoint", "completion_window", "metadata")
 
 
 def run(given: Namespace) -> int:
@@ -91,11 +91,11 @@ def _askable(errors: Path, target: Path) -> int:
 def _metadata(batch: Batch) -> Mapping[str, str]:
     """That of the first, and which it was, where there is room for it."""
     told = batch.metadata or {}
-    if len(told) >= MOST_METADATA and _RETRY_OF not in told:
+    if len(told) >= MOST_METADATA and RETRY_OF not in told:
         full = f"the metadata of {batch.id} are full: those of the new batch do not name it"
         print(full, file=sys.stderr)
         return told
-    return {**told, _RETRY_OF: batch.id}
+    return {**told, RETRY_OF: batch.id}
 
 
 def _options(first: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import Final
 
 from phi3batch.printing import print_json
-from phi3batch.service import connected
+from phi3batch.service import connected, each
 from phi3batch.watching import told
 from schemas.webhooks import secret_of
 
@@ -14,7 +14,7 @@ _BYTES: Final = 32
 
 
 def run(given: Namespace) -> int:
-    """0 where it was done; of several batches the first that refuses ends it."""
+    """0 where it was done, 1 where one batch refuses."""
     if given.action == "secret":
         print(secret_of(secrets.token_bytes(_BYTES)))
         print(
@@ -23,8 +23,6 @@ def run(given: Namespace) -> int:
             file=sys.stderr,
         )
         return 0
+    tell = print_json if given.json else told
     with connected() as service:
-        for batch_id in given.ids:
-            batch = service.replay(batch_id)
-            (print_json if given.json else told)(batch)
-    return 0
+        return each(given.ids, lambda batch_id: tell(service.replay(batch_id)))

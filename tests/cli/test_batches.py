@@ -255,8 +255,9 @@ def test_lists_are_columns_or_json(
     file = json.loads(capsys.readouterr().out)
     assert (file["filename"], file["bytes"]) == ("my.jsonl", len(PROMPTS))
     assert ended("files", "rm", file["id"]) == 0
-    assert ended("files", "rm", file["id"]) == 1
-    assert capsys.readouterr().err == "error: there is no such file\n"
+    assert capsys.readouterr().out == f"{file['id']} deleted\n"
+    assert ended("files", "rm", file["id"], "--json") == 1
+    assert capsys.readouterr().err == f"error: {file['id']}: there is no such file\n"
 
 
 def test_pause_resume_and_cancel(
@@ -280,6 +281,129 @@ def test_pause_resume_and_cancel(
     types = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
     assert types[0] == "batch.validating"
     assert types[-1] == "batch.cancelled"
+
+
+def test_what_one_batch_refuses_keeps_no_other_from_it(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served.polls = 1000
+    batch = submitted(capsys, str(prompts))
+    assert ended("cancel", "nope", batch) == 1
+    out, err = capsys.readouterr()
+    assert (out.split()[0], err) == (batch, "error: nope: there is no such batch\n")
+    served.polls = 0
+    assert ended("watch", batch, "--interval", "0.01") == 1
+    capsys.readouterr()
+    assert ended("resume", batch) == 1
+    assert capsys.readouterr().err.startswith(f"error: {batch}: ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show", ""), ("watch", ""), ("results", ""), ("cancel", "../x"), ("retry", "")]
+)
+def test_what_is_no_id_is_asked_of_nobody(
+    served: Served, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert ended(*arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert served.calls == []
+
+
+def test_nothing_is_sent_where_one_file_is_wrong(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.with_name("empty.csv").write_text("")
+    assert ended("submit", "my.jsonl", "empty.csv", "--prompt", "{prompt}", "--watch") == 2
+    assert "empty.csv is empty" in capsys.readouterr().err
+    many = [word for number in range(17) for word in ("--meta", f"key{number}=x")]
+    for wrong, told in [
+        (many, "--meta: 17 are given, 16 are the most"),
+        (["--meta", "phi3batch=x"], "name yours otherwise"),
+        (["--meta", "k=1", "--meta", "k=2"], "--meta k is given twice"),
+        (["--meta", f"k={'x' * 513}"], "--meta k: a name has 1 to 64 characters"),
+        (["-O", "completion_window=1y"], "not a completion window"),
+    ]:
+        assert ended("submit", "my.jsonl", *wrong) == 2
+        assert told in capsys.readouterr().err
+    assert served.calls == []
+
+
+def test_a_file_that_no_batch_is_made_of_goes_again_and_the_others_are_tried(
+    served: Served,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts.with_name("other.jsonl").write_text('{"prompt": "hi"}\n')
+    for name in ("inputs", "commands.submit"):  # as of a service that is older than this
+        monkeypatch.setattr(f"phi3batch.{name}.parse_options", lambda _: None)
+    assert ended("submit", "my.jsonl", "other.jsonl", "-O", "newer=1") == 2
+    err = capsys.readouterr().err
+    assert "error: my.jsonl: " in err
+    assert "error: other.jsonl: " in err
+    assert len([call for call in served.calls if call.method == "DELETE"]) == 2
+
+
+def test_results_that_expire_are_asked_for_as_any_option(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"prompt": "bad"}\n')
+    batch = submitted(capsys, str(prompts), "-O", "output_expires_after=3600")
+    assert ended("retry", batch) == 0
+    creations = [c for c in served.calls if (c.method, c.path) == ("POST", "/v1/batches")]
+    wanted = {"anchor": "created_at", "seconds": 3600}
+    assert [json.loads(c.body).get("output_expires_after") for c in creations] == [wanted] * 2
+
+
+def test_results_replace_nothing_that_is_not_theirs(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (submitted(capsys, str(prompts)) for _ in range(2))
+    assert ended("results", one, "-o", "home") == 0
+    kept = Path("home/manifest.json").read_bytes()
+    assert ended("results", two, "-o", "home") == 2
+    assert f"home holds the results of {one}" in capsys.readouterr().err
+    assert Path("home/manifest.json").read_bytes() == kept
+    Path("mine").mkdir()
+    Path("mine/output.jsonl").write_text("mine")
+    assert ended("results", two, "-o", "mine") == 2
+    assert Path("mine/output.jsonl").read_text() == "mine"
+
+
+def test_a_batch_is_a_batch_whatever_lies_here(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (submitted(capsys, str(prompts)) for _ in range(2))
+    assert ended("results", one) == 0
+    assert ended("results", one, "-o", "elsewhere") == 0
+    assert ended("results", one, two, "-o", "both", "--json") == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines()[-2:])
+    assert first["folder"] == f"both/{one}"
+    told = {"rows": 2, "succeeded": 2, "errors": {}}
+    assert second == {"batch": two, "folder": f"both/{two}", **told}
+    assert all((Path("both") / each / "output.jsonl").exists() for each in (one, two))
+
+
+def test_a_joined_table_replaces_neither_its_table_nor_a_better_one(
+    served: Served, endpoint: Failing, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table := prompts.with_name("t.csv")).write_text("id,text\n1,good\n2,bad\n")
+    first = submitted(capsys, str(table), "--prompt", "{text}")
+    assert ended("results", first, "--join", "t.csv", "--to", "t.csv") == 2
+    assert "--to would replace the table t.csv itself" in capsys.readouterr().err
+    assert ended("results", first, "--join", "t.csv") == 0
+    good = (joined := Path("t.answers.csv")).read_bytes()
+    endpoint.word = ""
+    capsys.readouterr()
+    assert ended("retry", first) == 0
+    again = capsys.readouterr().out.strip()
+    assert ended("results", again, "--join", "t.csv") == 2
+    assert f"join both, as phi3batch results {first} {again} --join" in capsys.readouterr().err
+    Path("other.csv").write_text("id,text\n8,x\n9,y\n")
+    assert ended("results", first, "--join", "other.csv", "--to", str(joined)) == 2
+    assert "no row of other.csv is among these results" in capsys.readouterr().err
+    assert joined.read_bytes() == good
+    assert not list(Path().glob(".*.part"))
 
 
 def test_results_are_not_fetched_before_the_end(
@@ -368,10 +492,10 @@ def test_a_table_with_repeated_ids_is_not_sent(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"PHI3BATCH_KEY": "wrong"}, (4, "is not known, or has expired")),
+        ({"PHI3BATCH_KEY": "wrong"}, (4, "`phi3batch keys new` has printed")),
         ({"PHI3BATCH_KEY": ""}, (2, "set PHI3BATCH_KEY, or OPENAI_API_KEY")),
         ({"PHI3BATCH_URL": ""}, (2, "set PHI3BATCH_URL, or OPENAI_BASE_URL")),
-        ({"PHI3BATCH_URL": "http://127.0.0.1:9"}, (1, "http://127.0.0.1:9/v1 cannot be reached")),
+        ({"PHI3BATCH_URL": "http://127.0.0.1:9"}, (1, "is the service up, as by `phi3batch up`")),
     ],
 )
 def test_who_is_not_let_in_is_told_why(
@@ -515,7 +639,7 @@ def test_large_files_go_in_parts_with_their_md5(
     monkeypatch.setattr(connecting, "IN_ONE_PIECE", 1)
     batch = submitted(capsys, str(prompts))
     paths = [call.path.rpartition("/")[2] for call in served.calls]
-    assert paths[:1] + paths[2:] == ["uploads", "complete", "batches"]
+    assert paths[:2] + paths[3:] == ["models", "uploads", "complete", "batches"]
     (completed,) = [call for call in served.calls if call.path.endswith("/complete")]
     assert json.loads(completed.body)["md5"] == hashlib.md5(PROMPTS.encode()).hexdigest()
     assert ended("watch", batch) == 0

@@ -224,11 +224,12 @@ def test_a_parquet_comes_back_with_vectors(
     ]
 
 
-def test_where_nothing_was_answered_the_status_is_3(reviews: Path, tmp_path: Path) -> None:
+def test_a_table_of_others_gets_no_answers(reviews: Path, tmp_path: Path) -> None:
     requests_of(reviews, "--embed", "text", "--id-column", "key", folder=tmp_path / "out")
     other = tmp_path / "other.csv"
     other.write_text("key,text\nx,y\n")
-    assert ended("results", str(tmp_path / "out"), "--join", str(other)) == 3
+    assert ended("results", str(tmp_path / "out"), "--join", str(other)) == 2
+    assert not (tmp_path / "other.answers.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Where do results lie on this machine, and whose are they?"""
+
+import re
+import sys
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from phi3batch.mistakes import Mistake
+from phi3batch.results import ERRORS, MANIFEST, OUTPUT
+from phi3batch.verifying import verify
+from schemas.openai import BATCH_PREFIX
+from schemas.results import Manifest
+
+_BATCH: Final = re.compile(rf"{BATCH_PREFIX}[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{16}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A folder of results. What lies in one without a manifest cannot be held against any."""
+
+    folder: Path
+    manifest: Manifest | None
+
+    @property
+    def batch(self) -> str | None:
+        """Whose they are."""
+        return None if self.manifest is None else f"{BATCH_PREFIX}{self.manifest.job}"
+
+    @property
+    def answered(self) -> bool:
+        """Whether any row was, as far as is known."""
+        return self.manifest is None or self.manifest.counts.succeeded > 0
+
+
+def home_of(given: Namespace, name: str) -> Home:
+    """The results of a batch, which are downloaded where they are not here; or those in a folder.
+
+    Raises Mistake where something else lies in their place, and where they are damaged.
+    """
+    if is_folder(name):
+        home = Home(Path(name), manifest_in(Path(name)))
+        if home.manifest and (wrong := verify(home.manifest, home.folder)):
+            raise Mistake(f"{home.folder} is not what was written: {'; '.join(wrong)}")
+        return home
+    folder = _folder(given, name)
+    found = Home(folder, manifest_in(folder))
+    _refuse_others(found, name)
+    if found.manifest is not None:
+        wrong = verify(found.manifest, folder)
+        if not wrong:
+            return found
+        print(f"{folder}: {'; '.join(wrong)}: fetched again", file=sys.stderr)
+    # Loads the SDK, which takes most of a second.
+    from phi3batch.fetching import fetch_ended  # noqa: PLC0415
+
+    return Home(folder, fetch_ended(name, folder))
+
+
+def is_folder(name: str) -> bool:
+    """Whether a name means a folder of results, and no batch."""
+    return _BATCH.fullmatch(name) is None and Path(name).is_dir()
+
+
+def manifest_in(folder: Path) -> Manifest | None:
+    """The manifest in a folder; None where there is none that can be read."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _folder(given: Namespace, name: str) -> Path:
+    if given.out is None:
+        return Path(name)
+    return Path(given.out) / name if len(given.results) > 1 else Path(given.out)
+
+
+def _refuse_others(found: Home, batch_id: str) -> None:
+    """Raise Mistake where what lies there would be lost, but in a folder of the batch's name."""
+    if found.batch not in (None, batch_id):
+        raise Mistake(f"{found.folder} holds the results of {found.batch}: name another with -o")
+    if found.batch is None and found.folder.name != batch_id:
+        for name in (MANIFEST, OUTPUT, ERRORS):
+            if (there := found.folder / name).exists():
+                raise Mistake(f"{there} would be overwritten: name another folder with -o")
