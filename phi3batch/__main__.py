@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from phi3batch.arguments import read
-from phi3batch.mistakes import Ended, Mistake, cannot_be_used
+from phi3batch.mistakes import INTERRUPTED, LEFT, Ended, Mistake, cannot_be_used
 from phi3batch.usage import WRONG_USAGE
 
-INTERRUPTED = 130
 _PIPE_CLOSED = 141
 
 
@@ -27,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Mistake as mistake:
         return _failed(WRONG_USAGE, mistake)
     except Ended as ended:
+        if ended.status in LEFT:
+            print(ended, file=sys.stderr)
+            return ended.status
         return _failed(ended.status, ended)
     except KeyboardInterrupt:
         return INTERRUPTED

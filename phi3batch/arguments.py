@@ -96,14 +96,17 @@ def _add_tasks(group: Any) -> None:
     add = group.add_argument
     text = "ask this of each row; {name} is a column"
     add("--prompt", action=AddTask, const="prompt", metavar="TEXT", help=text)
-    add("--system", metavar="TEXT", help="what stands before each prompt; {name} is a column")
+    add("--system", metavar="TEXT", help="the system turn of each prompt; {name} is a column")
     text = "embed this column of each row"
     add("--embed", action=AddTask, const="embed", metavar="COLUMN", help=text)
     text = "the request that each row becomes, or @FILE of it"
     add("--template", action=AddTask, const="template", type=json_object, metavar="JSON", help=text)
-    text = "the column of the answers to what stands before (default: answer, embedding)"
+    text = (
+        "the column of the answers to the task before it (default: answer, embedding); two tasks "
+        "a row are --prompt 'Label: {text}' --as label --embed text --as vector"
+    )
     add("--as", action=OfTask, const="column", metavar="COLUMN", dest="tasks", help=text)
-    text = "the model that answers what stands before (default: the job's)"
+    text = "the model that answers the task before it (default: that of -O model=MODEL)"
     add("--model", action=OfTask, const="model", metavar="MODEL", dest="tasks", help=text)
     text = "what tells rows apart (default: custom_id, id, prompt_id, or the row's number)"
     add("--id-column", metavar="COLUMN", help=text)
@@ -132,7 +135,10 @@ def _validate(commands: Any) -> None:
     text = "say what the service will make of a file, by its own rules, offline"
     command = _command(commands, "validate", text)
     _add_file(command, "file")
-    text = "tokens that a model can read (default: as names tell, such as ...-4k-instruct)"
+    text = (
+        "tokens that a model can read (default: as its name tells, such as ...-4k-instruct, for "
+        "nothing is asked of the service)"
+    )
     command.add_argument(
         "--context", type=context, action="append", default=[], metavar="[MODEL=]TOKENS", help=text
     )
@@ -146,7 +152,7 @@ def _estimate(commands: Any) -> None:
     add = command.add_argument
     add("--requests-per-minute", type=positive, metavar="N", help="reckon by this, and offline")
     add("--tokens-per-minute", type=positive, metavar="N", help="reckon by this, and offline")
-    text = "of a million tokens that are read and written"
+    text = "of a million tokens that are read and written, in whatever currency"
     add("--prices", type=prices, metavar="READ,WRITTEN", help=text)
     _add_json(command)
 
@@ -177,7 +183,7 @@ def _ls(commands: Any) -> None:
 
 
 def _add_limit(command: argparse.ArgumentParser) -> None:
-    text = "how many are looked at (default 20)"
+    text = "how many of the latest are looked at, before any choice (default 20)"
     command.add_argument("--limit", type=whole, default=20, metavar="N", help=text)
 
 
@@ -264,8 +270,9 @@ def _webhooks(commands: Any) -> None:
 
 def _up(commands: Any) -> None:
     text = "run the whole service on this machine, where the repository is installed"
-    command = _command(commands, "up", text)
-    command.epilog = "further arguments are those of `python -m local up`, which --help lists there"
+    # Its arguments, --help too, are those of `python -m local up`.
+    command = commands.add_parser("up", help=text, add_help=False)
+    command.set_defaults(module="up", command=command)
 
 
 def _completion(commands: Any) -> None:

@@ -13,6 +13,7 @@ from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
 from workers.intake.planning import DuplicateFinder, Seen, Survey, seen
+from workers.rows.dialects import told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
 from workers.rows.reading import Refusal, Request, RowRules, read_row
 from workers.rows.sizes import Size, measure
@@ -22,6 +23,7 @@ FIRST_REQUESTS: Final = 3
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """The service's own limit, unless its setting MAX_LINE_BYTES says otherwise."""
 _MOST_ASKED: Final = 200
+_LONG_LINES: Final = 10
 _TOO_LONG: Final = "context_length_exceeded"
 DUPLICATE_CODE: Final = "duplicate_custom_id"
 # Phi-3's models tell it in their names: Phi-3-mini-4k-instruct, Phi-3-small-128k-instruct.
@@ -48,7 +50,8 @@ class Report:
     """What a file came to. Tokens are estimates, as the service makes them before it has asked.
 
     `perhaps_too_long` are rows that by these estimates do not fit into their model's context,
-    though the service will ask them; `foreign` says what the file is where it is no JSON Lines.
+    though the service will ask them, and `long_lines` the first of them; `contextless` are those
+    whose model's context is not known. `foreign` says what the file is where it is no JSON Lines.
     """
 
     rows: int = 0
@@ -58,6 +61,8 @@ class Report:
     asked: dict[tuple[Task, str | None], AskedFor] = field(default_factory=dict)
     without_model: int = 0
     perhaps_too_long: int = 0
+    long_lines: list[int] = field(default_factory=list)
+    contextless: int = 0
     prompt_tokens: float = 0
     answer_tokens: float = 0
     first: list[dict[str, Any]] = field(default_factory=list)
@@ -110,7 +115,8 @@ class Checker:
             self.report.foreign = what_it_is(file.read(HEAD_BYTES))
             return
         yield from held
-        if finder.candidates() and self.rules.options.on_duplicate == "refuse":
+        if finder.candidates():
+            self.report.first.clear()
             yield from self._repeated(file, finder)
 
     def _read(self, line: Line) -> Request | Refusal:
@@ -149,9 +155,16 @@ class Checker:
         if kind not in report.asked and len(report.asked) >= _MOST_ASKED:
             kind = (request.task, None)
         report.asked.setdefault(kind, AskedFor()).add(prompt, answer)
-        report.perhaps_too_long += context is not None and prompt + answer > context
-        if len(report.first) < FIRST_REQUESTS:
-            report.first.append(request.as_batch_row())
+        report.contextless += context is None
+        if context is not None and prompt + answer > context:
+            report.perhaps_too_long += 1
+            if len(report.long_lines) < _LONG_LINES:
+                report.long_lines.append(request.line)
+        self._show(request)
+
+    def _show(self, request: Request) -> None:
+        if len(self.report.first) < FIRST_REQUESTS:
+            self.report.first.append(request.as_batch_row())
 
     def _too_long(self, request: Request, size: Size) -> Refusal | None:
         """The refusal of a request that surely does not fit into its model's context."""
@@ -177,7 +190,15 @@ class Checker:
             if isinstance(row, Refusal):
                 continue
             repeated = finder.confirm(row.line, row.custom_id, named=row.named)
-            if repeated and self._too_long(row, measure(row.task, row.body)) is None:
+            if not repeated and len(self.report.first) == FIRST_REQUESTS:
+                continue
+            if self._too_long(row, measure(row.task, row.body)) is not None:
+                continue
+            if not repeated:
+                self._show(row)
+            elif self.rules.options.on_duplicate == "number":
+                self._show(row._replace(custom_id=told_apart(row.custom_id, row.line)))
+            else:
                 self._forget(row)
                 yield _refusal(row, DUPLICATE_CODE, DUPLICATE)
 

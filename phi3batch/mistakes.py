@@ -3,6 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+TOO_LATE: Final = 124
+INTERRUPTED: Final = 130
+LEFT: Final = frozenset({TOO_LATE, INTERRUPTED})
+"""Statuses of who does not wait any longer, which is no error."""
 
 
 class Mistake(Exception):

@@ -11,8 +11,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from schemas.money import Cost
-from schemas.openai import Batch
+from schemas.openai import Batch, BatchLineError
 
+# Columns of a terminal below which an id is told by its last characters.
+_WIDE: Final = 140
+_SHORT: Final = 8
 ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
@@ -42,9 +45,16 @@ def describe(batch: Batch) -> str:
         parts.append(f"waiting for {more.waiting['reason']}{whose}")
     if batch.errors is not None and batch.errors.data:
         first = batch.errors.data[0]
-        where = "" if first.line is None else f"line {first.line}: "
-        parts.append(f"{first.code}: {where}{first.message}")
+        parts.append(f"{first.code}: {placed(first)}")
     return " · ".join(parts)
+
+
+def placed(error: BatchLineError) -> str:
+    """What is wrong, with the line of the input where there is one."""
+    if error.line is None:
+        return error.message
+    where = f"line {error.line}: "
+    return f"{where}{error.message.removeprefix(where)}"
 
 
 def _money(cost: Cost) -> str:
@@ -79,6 +89,8 @@ class Display:
                 self.note(line)
             self._shown[batch.id] = line
             return
+        if self._live.console.width < _WIDE:
+            line = line.replace(batch.id, f"…{batch.id[-_SHORT:]}")
         if batch.id not in self._tasks:
             self._tasks[batch.id] = self._live.add_task("", total=None)
         counts = batch.request_counts

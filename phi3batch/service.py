@@ -35,6 +35,7 @@ _BROKEN_OFF: Final[tuple[type[Exception], ...]] = tuple(
 )
 
 # Not let in, or too much at a time: the next one would fare alike.
+_KEYS: Final = "PHI3BATCH_KEY takes what `phi3batch keys new` has printed"
 _OF_ALL: Final = frozenset({401, 403, 429})
 
 BatchAction = Literal["cancel", "pause", "resume"]
@@ -193,8 +194,7 @@ def connected() -> Iterator[BatchService]:
         with openai.OpenAI(base_url=url, api_key=key) as client:
             yield BatchService(client)
     except openai.AuthenticationError as error:
-        told = f"{_message(error)}: PHI3BATCH_KEY takes what `phi3batch keys new` has printed"
-        raise Ended(NOT_ADMITTED, told) from None
+        raise Ended(NOT_ADMITTED, f"{_message(error)} ({_KEYS})") from None
     except openai.APIStatusError as error:
         raise Ended(NOT_DONE, _message(error)) from None
     except openai.APIConnectionError as error:
@@ -214,7 +214,8 @@ def about(name: str) -> Iterator[None]:
         if error.status_code in _OF_ALL or error.status_code >= 500:
             raise
         status = WRONG_USAGE if error.status_code == 400 else NOT_DONE
-        raise Ended(status, f"{name}: {_message(error)}") from None
+        more = f" (phi3batch show {name})" if error.status_code == 409 else ""
+        raise Ended(status, f"{name}: {_message(error)}{more}") from None
 
 
 def each(names: Iterable[str], do: Callable[[str], None]) -> int:
@@ -250,5 +251,11 @@ def _address() -> str:
 
 def _message(error: openai.APIStatusError) -> str:
     body = error.body
-    told = body.get("message") if isinstance(body, dict) else None
-    return str(told or error.message)
+    told, code = map(body.get, ("message", "code")) if isinstance(body, dict) else (None, None)
+    if told is None or code == "unknown_url":
+        where = error.request.url.copy_with(path="/")
+        return (
+            f"{where} answers {error.status_code}, but not as this service does: is "
+            "PHI3BATCH_URL its address, without a path?"
+        )
+    return str(told)

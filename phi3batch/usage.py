@@ -40,7 +40,9 @@ class OfTask(argparse.Action):
     ) -> None:
         """Say it of the last one. Raises ArgumentError where there is none."""
         if not namespace.tasks:
-            raise argparse.ArgumentError(self, "stands behind the --prompt or --embed it speaks of")
+            for_all = "; for all rows say -O model=MODEL" if self.const == "model" else ""
+            told = f"stands behind the --prompt or --embed it speaks of{for_all}"
+            raise argparse.ArgumentError(self, told)
         *before, last = namespace.tasks
         namespace.tasks = [*before, last | {self.const: values}]
 

@@ -7,14 +7,12 @@ from typing import Final
 
 import openai
 
-from phi3batch.mistakes import Ended
+from phi3batch.mistakes import INTERRUPTED, TOO_LATE, Ended
 from phi3batch.progress import ENDED, describe, display
 from phi3batch.service import NOT_DONE, BatchService
 from schemas.openai import Batch
 
 ROWS_FAILED: Final = 3
-TOO_LATE: Final = 124
-INTERRUPTED: Final = 130
 _FIRST_PAUSE: Final = 0.25
 _PATIENCE: Final = 900.0
 
@@ -124,12 +122,12 @@ def watch(
                 last[batch.id] = batch
                 shown.show(batch)
     except KeyboardInterrupt:
-        raise Ended(INTERRUPTED, _come_back(ids, last)) from None
+        raise Ended(INTERRUPTED, f"Ctrl-C: {_come_back(ids, last)}") from None
     for batch in last.values():
         if batch.status in ENDED:
             tell(batch)
     if any(each not in last or last[each].status not in ENDED for each in ids):
-        raise Ended(TOO_LATE, _come_back(ids, last))
+        raise Ended(TOO_LATE, f"--timeout has passed: {_come_back(ids, last)}")
     statuses = [status_of(batch, strict=strict) for batch in last.values()]
     return NOT_DONE if NOT_DONE in statuses else max(statuses, default=0)
 
@@ -144,4 +142,4 @@ def _come_back(ids: Sequence[str], last: dict[str, Batch]) -> str:
     running = [each for each in ids if each not in last or last[each].status not in ENDED]
     names = " ".join(dict.fromkeys(running))
     goes = "they go on" if len(running) > 1 else "it goes on"
-    return f"not waited for: {goes} without you; come back with: phi3batch watch {names}"
+    return f"{goes} without you; come back with: phi3batch watch {names}"

@@ -103,16 +103,15 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"at least {timedelta(seconds=found['seconds'])} under {whose} quotas")
     elif found["basis"] is None:
         lines.append("time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute")
-    else:
+    elif not found["unserved"]:
         lines.append("time: no quota of the service bounds it")
     if (shared := found.get("seconds_shared")) is not None and shared > found["seconds"]:
         lines.append(f"about {timedelta(seconds=shared)} as they are shared with other jobs now")
-    lines += [f"nobody there answers {each}" for each in found.get("unserved", ())]
+    lines += [f"no deployment of the service answers {each}" for each in found.get("unserved", ())]
     if (range_ := found.get("service_cost")) is not None:
-        lines.append(
-            f"between {range_['least']} and {range_['most']} {range_['currency']} at the "
-            "service's prices"
-        )
+        least, most = range_["least"], range_["most"]
+        amount = least if least == most else f"between {least} and {most}"
+        lines.append(f"{amount} {range_['currency']} at the service's prices")
     if found["cost"] is not None:
-        lines.append(f"about {found['cost']:,.2f} at these prices")
+        lines.append(f"about {found['cost']:,.6f} at these prices")
     return lines

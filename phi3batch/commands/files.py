@@ -1,5 +1,6 @@
 """`phi3batch files ls` and `files rm`: what was uploaded."""
 
+import sys
 from argparse import Namespace
 from functools import partial
 
@@ -22,6 +23,8 @@ def run(given: Namespace) -> int:
             (each.id, f"{each.bytes:,}", moment(each.created_at), each.filename) for each in files
         ]
         print_columns([("ID", "BYTES", "CREATED", "NAME"), *rows])
+    if not files:
+        print("no files", file=sys.stderr)
     return 0
 
 

@@ -1,5 +1,6 @@
 """`phi3batch ls`: the latest batches."""
 
+import sys
 from argparse import Namespace
 
 from phi3batch.printing import moment, print_columns, print_json
@@ -18,6 +19,9 @@ def run(given: Namespace) -> int:
     elif batches:
         head = ("ID", "STATUS", "ROWS", "FAILED", "CREATED", "ABOUT")
         print_columns([head, *map(_columns, batches)])
+    if not batches:
+        of_these = f"none of the latest {given.limit:,} batches is {given.status}"
+        print(of_these if given.status else "no batches yet", file=sys.stderr)
     return 0
 
 

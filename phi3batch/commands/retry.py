@@ -18,6 +18,8 @@ from phi3batch.watching import told, watch
 from schemas.jobs import MOST_METADATA
 from schemas.openai import Batch
 
+# Of the latest batches, for earlier retries.
+_LOOKED_AT: Final = 100
 _BESIDE: Final = ("endpoint", "completion_window", "metadata")
 
 
@@ -28,16 +30,12 @@ def run(given: Namespace) -> int:
         if batch.status not in ENDED:
             raise Ended(NOT_DONE, f"{given.id} is {batch.status}: wait for it, or cancel it")
         if batch.error_file_id is None:
-            print(f"{given.id} has no row without an answer", file=sys.stderr)
-            return 0
+            return _nothing(given, "it has no row without an answer")
+        _tell_earlier(service, given.id)
         again = _again(service, batch)
         if again is None:
-            print(
-                f"{given.id}: no request could be made of what has no answer: mend those rows in "
-                "the table, and submit them",
-                file=sys.stderr,
-            )
-            return 0
+            why = "no request could be made of what has no answer: mend those rows in the table, "
+            return _nothing(given, f"{why}and submit them")
         if given.watch:
             return watch(
                 service,
@@ -54,6 +52,20 @@ def run(given: Namespace) -> int:
         joined = f"phi3batch results {given.id} {again.id}"
         print(f"once it has ended, both together: {joined} --join TABLE", file=sys.stderr)
     return 0
+
+
+def _nothing(given: Namespace, why: str) -> int:
+    """0: there is nothing to ask again."""
+    if given.json:
+        print_json({"id": None, "retry_of": given.id, "message": why})
+    print(f"{given.id}: {why}", file=sys.stderr)
+    return 0
+
+
+def _tell_earlier(service: BatchService, batch_id: str) -> None:
+    for each in service.batches(_LOOKED_AT):
+        if (each.metadata or {}).get(RETRY_OF) == batch_id:
+            print(f"{each.id} has asked these rows again already", file=sys.stderr)
 
 
 def _again(service: BatchService, batch: Batch) -> Batch | None:

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from phi3batch.printing import moment, print_columns, print_json
-from phi3batch.progress import describe
+from phi3batch.progress import describe, placed
 from phi3batch.service import connected
 from phi3batch.tasks import METADATA_KEY
 from schemas.openai import Batch
@@ -39,5 +39,4 @@ def _lines(batch: Batch) -> Iterator[tuple[str, str]]:
         if name != METADATA_KEY:
             yield f"  {name}", value
     for error in batch.errors.data if batch.errors else ():
-        where = f"line {error.line}: " if error.line is not None else ""
-        yield f"  {error.code}", f"{where}{error.message}"
+        yield f"  {error.code}", placed(error)

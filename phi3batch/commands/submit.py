@@ -43,7 +43,7 @@ def run(given: Namespace) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Draft:
     """A batch that can be made, as far as is known here."""
 
     name: str
@@ -51,7 +51,7 @@ class _Wanted:
     options: Mapping[str, Any]
 
 
-def _wanted(given: Namespace, name: str, stack: ExitStack) -> _Wanted:
+def _wanted(given: Namespace, name: str, stack: ExitStack) -> _Draft:
     """Rows may ask for anything, and a bad one harms no other. Raises Mistake."""
     file = stack.enter_context(prepared(given, name))
     options: dict[str, Any] = {
@@ -66,7 +66,7 @@ def _wanted(given: Namespace, name: str, stack: ExitStack) -> _Wanted:
         parse_options(options)
     except ValueError as error:
         raise Mistake(str(error)) from None
-    return _Wanted(name, file, options)
+    return _Draft(name, file, options)
 
 
 def _metadata(given: Namespace, file: Prepared, told: Mapping[str, str]) -> dict[str, str]:
@@ -89,7 +89,7 @@ def _metadata(given: Namespace, file: Prepared, told: Mapping[str, str]) -> dict
     return {**({"file": file.source[:_MOST]} if room else {}), **own, **named}
 
 
-def _submitted(service: BatchService, given: Namespace, wanted: _Wanted) -> str:
+def _submitted(service: BatchService, given: Namespace, wanted: _Draft) -> str:
     name = "standard input" if wanted.name == STANDARD_INPUT else wanted.name
     _tell_not_asked(name, wanted.file)
     with about(name):
@@ -104,7 +104,7 @@ def _submitted(service: BatchService, given: Namespace, wanted: _Wanted) -> str:
     return batch.id
 
 
-def _created(service: BatchService, wanted: _Wanted) -> Batch:
+def _created(service: BatchService, wanted: _Draft) -> Batch:
     options = dict(wanted.options)
     return service.create(
         service.upload(wanted.file.path, wanted.file.name),

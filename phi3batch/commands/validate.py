@@ -27,14 +27,14 @@ def run(given: Namespace) -> int:
         for refusal in checker.refusals(content):
             _tell(given, refusal, file.naming)
     report = checker.report
-    _summarise(given, report)
+    _summarise(given, report, file.naming)
     return 0 if report.rows and not report.refused and not report.foreign else 1
 
 
 def _tell(given: Namespace, refusal: Refusal, naming: Naming | None) -> None:
     """Print a refusal with its line, or its row of the table."""
-    at = {"line": refusal.line} if naming is None else naming.place(refusal.line)
-    place = ", ".join(f"{name} {value}" for name, value in at.items())
+    at = _place(refusal.line, naming)
+    place = _words(at)
     message = refusal.message.removeprefix(f"line {refusal.line}: ").removeprefix(f"{place}: ")
     if given.json:
         told = {"custom_id": refusal.custom_id, "code": refusal.code, "message": message}
@@ -43,7 +43,16 @@ def _tell(given: Namespace, refusal: Refusal, naming: Naming | None) -> None:
         print(f"{place}: {message} ({refusal.code})")
 
 
-def _summarise(given: Namespace, report: Report) -> None:
+def _place(line: int, naming: Naming | None) -> dict[str, Any]:
+    """Where people find a request: in a file that was made of a table lines say nothing."""
+    return {"line": line} if naming is None else naming.place(line)
+
+
+def _words(place: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in place.items())
+
+
+def _summarise(given: Namespace, report: Report, naming: Naming | None) -> None:
     if given.json:
         print_json(
             {
@@ -53,6 +62,8 @@ def _summarise(given: Namespace, report: Report) -> None:
                 "codes": report.codes,
                 "tasks": report.tasks,
                 "perhaps_too_long": report.perhaps_too_long,
+                "perhaps_too_long_lines": report.long_lines,
+                "context_unknown": report.contextless,
                 "prompt_tokens": round(report.prompt_tokens),
                 "answer_tokens": round(report.answer_tokens),
                 "foreign": report.foreign,
@@ -60,11 +71,11 @@ def _summarise(given: Namespace, report: Report) -> None:
             }
         )
         return
-    for line in _lines(report):
+    for line in _lines(report, naming):
         print(line)
 
 
-def _lines(report: Report) -> list[str]:
+def _lines(report: Report, naming: Naming | None) -> list[str]:
     if report.foreign is not None:
         return [f"no file of requests: {report.foreign}; tables are read with --format"]
     if not report.rows:
@@ -83,9 +94,15 @@ def _lines(report: Report) -> list[str]:
             "has for their task, where there is only one; else set the option model"
         )
     if report.perhaps_too_long:
+        first = "; ".join(_words(_place(line, naming)) for line in report.long_lines)
         lines.append(
             f"{report.perhaps_too_long:,} requests may be too long for their model, with their "
-            "answers, by that estimate"
+            f"answers, by that estimate; the first are {first}"
+        )
+    if report.contextless:
+        lines.append(
+            f"{report.contextless:,} requests were held against no context, for nothing is asked "
+            "of the service: --context says how many tokens their model can read"
         )
     if report.first:
         lines.append("the first requests, as they would be sent:")

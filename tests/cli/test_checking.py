@@ -98,6 +98,8 @@ def test_rows_over_the_context_are_told_apart_from_those_that_may_be() -> None:
     assert (refusal.line, refusal.code) == (2, "context_length_exceeded")
     assert "more tokens than the 40 that tiny can read" in refusal.message
     assert checker.report.perhaps_too_long == 1
+    assert checker.report.long_lines == [3]
+    assert checker.report.contextless == 0
     assert checker.report.requests == 3
 
 
@@ -113,6 +115,14 @@ def test_rows_over_the_context_are_told_apart_from_those_that_may_be() -> None:
 )
 def test_the_context_that_a_name_tells(model: str, tokens: int | None) -> None:
     assert context_in_name(model) == tokens
+
+
+def test_the_first_requests_are_those_that_are_asked_by_their_ids() -> None:
+    data = b"".join(b'{"prompt": "p", "id": "%d"}\n' % each for each in (1, 1, 2, 3, 4))
+    for option, ids in (("refuse", ["1", "2", "3"]), ("number", ["1", "1#2", "2"])):
+        checker, refusals = checked(data, on_duplicate=option)
+        assert len(refusals) == (option == "refuse")
+        assert [each["custom_id"] for each in checker.report.first] == ids
 
 
 def test_the_first_requests_are_shown_as_they_are_sent() -> None:

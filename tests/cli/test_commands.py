@@ -110,6 +110,8 @@ def test_up_says_what_to_do_where_only_the_command_line_is_installed(
     [
         (["validate", "FILE"], "is a table: say what is asked of each row"),
         (["validate", "FILE", "--as", "x"], "stands behind the --prompt or --embed"),
+        (["validate", "FILE", "--model", "x"], "for all rows say -O model=MODEL"),
+        (["files", "ls", "--nothing"], "unrecognized arguments: --nothing (see phi3batch files ls"),
         (["validate", "FILE", "--embed", "txt"], "has no column 'txt': it has 'key', 'text'"),
         (["validate", "FILE", "--embed", "text", "--as", "key"], "has a column 'key' already"),
         (["validate", "FILE", "--embed", "text", "--id-column", "k"], "has no column 'k'"),

@@ -128,6 +128,9 @@ def test_a_line_tells_rate_time_left_and_what_is_waited_for() -> None:
     error = {"code": "invalid_json", "message": "not JSON", "line": 3}
     failed = batch(status="failed", errors={"object": "list", "data": [error]})
     assert describe(failed) == "batch_a failed · invalid_json: line 3: not JSON"
+    error["message"] = "line 3: not JSON"
+    told = batch(status="failed", errors={"object": "list", "data": [error]})
+    assert describe(told) == describe(failed)
 
 
 @pytest.mark.parametrize(
