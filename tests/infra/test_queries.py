@@ -68,7 +68,7 @@ def diagnose(asked: dict[str, str]) -> dict[str, list[str]]:
         capture_output=True,
         check=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     return {name: list(found) for name, found in json.loads(ran.stdout).items()}
 
