@@ -37,6 +37,7 @@ from workers.intake.plans import Plans
 from workers.intake.scanning import pieces_of
 from workers.jobs.history import History
 from workers.jobs.index import JobIndex
+from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
 from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
@@ -139,6 +140,7 @@ async def plan(blobs: Blobs, turn: int) -> int:
         index,
         rejections,
         telemetry=telemetry,
+        months=MonthlyBudgets(store, rng=rng),
         plans=Plans(store, Anywhere(), estimates, settings, clock=time.time, rng=rng),
         settings=settings,
         clock=time.time,

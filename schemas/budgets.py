@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.money import Amount
-from schemas.versions import Kept
+from schemas.versions import NEWEST_VERSION, Kept
 
 
 class Spend(NamedTuple):
@@ -74,6 +74,19 @@ class JobBudget(Kept):
     currency: str | None = None
     spent: Spend = Field(default=NOTHING_SPENT, description="at most, by shards that are done")
     allotted: tuple[Allotment, ...] = ()
+
+
+class MonthBudget(Kept):
+    """`budgets/{tenant}/{month}`: costs of a tenant's jobs by the month of their creation.
+
+    Amounts are millionths of a millionth of the currency's unit.
+    """
+
+    schema_version: int = NEWEST_VERSION
+    reserved: dict[str, int] = Field(
+        default_factory=dict, description="caps of the jobs that have not ended, by their ids"
+    )
+    spent: int = Field(default=0, description="by those that have")
 
 
 class BudgetStatus(BaseModel):

@@ -265,6 +265,12 @@ class Job(Kept):
         default_factory=dict, description="of the deployments that have one, when the job was made"
     )
 
+    monthly: bool = Field(
+        default=False,
+        exclude_if=not_,
+        description="whether its max_cost is reserved in its tenant's month",
+    )
+
     @property
     def askable(self) -> frozenset[str] | None:
         """The deployments that may be asked: those whose price is pinned, where cost is capped."""

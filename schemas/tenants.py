@@ -19,8 +19,10 @@ class Tenant(BaseModel):
     weight: float = Field(default=1.0, gt=0, description="of its jobs among all tenants'")
     max_cost_per_month: float | None = Field(
         default=None,
-        ge=0,
-        description="in the currency of the deployments' prices; taken, and not held to yet",
+        gt=0,
+        le=9_000_000,
+        description="in the currency of the deployments' prices: what the jobs that are made in a "
+        "month may cost together; each needs max_cost",
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 
 import schemas.listing as listed
 from schemas import files
+from schemas.budgets import MonthBudget
 from schemas.estimates import JobEstimate
 from schemas.health import DeploymentHealth
 from schemas.history import Sample
@@ -35,6 +36,7 @@ DOCUMENTS: Final[Mapping[str, type]] = {
     "receipt.json": Receipt,
     "samples.jsonl": Sample,
     "open.json": Announcement,
+    "month.json": MonthBudget,
     "index.json": listed.IndexEntry,
     "rejected.json": listed.Rejection,
     "done.json": listed.Done,

@@ -14,6 +14,7 @@ from workers.intake import announcements
 from workers.intake.plans import Plans
 from workers.jobs import lifecycle, pace
 from workers.jobs.index import JobIndex
+from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
 from workers.jobs.rejections import Origin, Rejections
 from workers.jobs.store import JobStore
@@ -43,6 +44,7 @@ class Intake:
         rejections: Rejections,
         *,
         telemetry: Telemetry,
+        months: MonthlyBudgets,
         plans: Plans,
         settings: Settings,
         clock: Callable[[], float],
@@ -57,6 +59,7 @@ class Intake:
         self._settings = settings
         self._clock = clock
         self._telemetry = telemetry
+        self._months = months
 
     async def run(self, announcement: Announcement, *, repeated: bool) -> Job | None:
         """Do all steps from the first one on; a step that was done before is left as it stands.
@@ -66,7 +69,7 @@ class Intake:
         job = await self._store.job(announcement.job)
         held = None if job is None else await self._store.state(job.id)
         if job is not None and held is not None and held.state.terminal:
-            await self._transitions.tell_end(job, held.state)
+            await self._ended(job, held.state)
             return job
         if held is None and await self._store.done(announcement.job) is not None:
             await self._store.close(announcement.job)  # its folder was deleted, or is just going
@@ -94,6 +97,8 @@ class Intake:
         reason = await self._store.verdict(job.id)
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
+        if reason is None and job.monthly:
+            reason = await self._months.reserve(job, self._monthly_cap(job.tenant))
         expire = Expire(schema_version=job.schema_version, job=job.id)
         await self._outbox.send_jobs(expire, at=job.expires, trace=job.trace)
 
@@ -108,8 +113,20 @@ class Intake:
                 least_seconds=pace.quota_seconds(job, rows, self._settings.deployments),
             )
 
-        await self._transitions.take(job, begun, repeated=repeated)
+        state = await self._transitions.take(job, begun, repeated=repeated)
+        if job.monthly and state is not None and state.terminal:
+            await self._ended(job, state)
         return job
+
+    async def _ended(self, job: Job, state: JobState) -> None:
+        """A job had ended: what a late repeat reserved for it is returned."""
+        if job.monthly:
+            await self._months.settle(job, state)
+        await self._transitions.tell_end(job, state)
+
+    def _monthly_cap(self, tenant: str) -> float | None:
+        known = self._settings.tenants.get(tenant)
+        return None if known is None else known.max_cost_per_month
 
     async def accept(self, announcement: Announcement) -> Job | None:
         """Mark and pin a new job; None where its file has changed since it was announced.
@@ -147,6 +164,13 @@ class Intake:
             RowRules.of(options, max_line_bytes=self._settings.max_line_bytes)
         except ValueError as error:
             failure = Reason(code="invalid_options", message=str(error))
+        monthly = self._monthly_cap(announcement.tenant) is not None
+        if failure is None and monthly and options.max_cost is None:
+            failure = Reason(
+                code="max_cost_missing",
+                message=f"tenant {announcement.tenant!r} has a cap by month: its jobs need the "
+                "option max_cost, which is reserved in it",
+            )
         if failure is None and info.size > self._settings.max_file_bytes:
             failure = Reason(
                 code="file_too_large",
@@ -203,6 +227,7 @@ class Intake:
             failure=failure,
             results=announcements.results_folder(announcement.name, announcement.job),
             prices=prices_of(self._settings.deployments),
+            monthly=bool(options.max_cost and self._monthly_cap(announcement.tenant)),
         )
 
     def _hours(self, priority: Priority) -> Hours | None:

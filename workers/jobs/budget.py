@@ -5,9 +5,18 @@ where nothing changes.
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Final
 
-from schemas.budgets import NOTHING_SPENT, Allotment, BudgetStatus, JobBudget, Spend, total
+from schemas.budgets import (
+    NOTHING_SPENT,
+    Allotment,
+    BudgetStatus,
+    JobBudget,
+    MonthBudget,
+    Spend,
+    total,
+)
 from schemas.jobs import JobOptions
 from schemas.money import MILLION, PinnedPrice, amount, micros
 from schemas.results import Receipt
@@ -98,6 +107,27 @@ def count(budget: JobBudget, receipt: Receipt) -> JobBudget:
     spent = known.whole if told is None else told
     counted = _with(budget, receipt.shard, None)
     return counted.model_copy(update={"spent": budget.spent.plus(spent)})
+
+
+def picos(cost: float | None) -> int:
+    """An amount in millionths of a millionth; where there is none, more than any job has."""
+    return _UNLIMITED if cost is None else int(Decimal(str(cost)) * MILLION * MILLION)
+
+
+def reserved(month: MonthBudget, job: str, cost: int, cap: int) -> MonthBudget:
+    """Keep what a job may cost for it, if it fits; a job that has its part keeps that."""
+    taken = month.spent + sum(month.reserved.values())
+    if job in month.reserved or taken + cost > cap:
+        return month
+    return month.model_copy(update={"reserved": {**month.reserved, job: cost}})
+
+
+def settled(month: MonthBudget, job: str, spent: int) -> MonthBudget:
+    """A job has ended: what it spent counts in the place of what it might have."""
+    if job not in month.reserved:
+        return month
+    others = {name: cost for name, cost in month.reserved.items() if name != job}
+    return month.model_copy(update={"reserved": others, "spent": month.spent + spent})
 
 
 def status(budget: JobBudget) -> BudgetStatus:

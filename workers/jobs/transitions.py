@@ -14,6 +14,7 @@ from workers.jobs import events, lifecycle
 from workers.jobs.costs import cost_of
 from workers.jobs.history import History
 from workers.jobs.lifecycle import Change
+from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
 from workers.ports.telemetry import Telemetry
@@ -47,6 +48,7 @@ class Transitions:
         self._history = history
         self._rng = rng
         self._telemetry = telemetry
+        self._months = MonthlyBudgets(store, rng=rng)
 
     async def take(
         self, job: Job, transition: Transition, *, repeated: bool = False
@@ -133,6 +135,8 @@ class Transitions:
             await self._end(job, state)
 
     async def _end(self, job: Job, state: JobState) -> None:
+        if job.monthly:
+            await self._months.settle(job, state)
         await self._remember(job, state)
         try:
             await self._outbox.send_webhook(job)

@@ -14,6 +14,7 @@ from workers.intake.intake import Intake
 from workers.intake.nightly import Nightly
 from workers.intake.plans import Plans
 from workers.jobs.index import JobIndex
+from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
 from workers.jobs.rejections import Rejections
 from workers.jobs.store import JobStore
@@ -58,6 +59,7 @@ class Entrance:
         intake = Intake(
             *(store, transitions, outbox, index, rejections),
             telemetry=telemetry,
+            months=MonthlyBudgets(store, rng=rng),
             plans=Plans(store, dispatcher, estimates, settings, clock=clock, rng=rng),
             settings=settings,
             clock=clock,

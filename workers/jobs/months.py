@@ -1,0 +1,62 @@
+"""What a tenant's jobs of one month may cost together: each reserves its cap before it asks."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from schemas.budgets import MonthBudget
+from schemas.jobs import Job, JobState, Reason
+from schemas.money import MILLION, micros
+from workers.errors import Unavailable
+from workers.jobs import budget
+from workers.jobs.store import JobStore
+from workers.ports import BlobRef
+
+_PATIENCE: Final = 12
+
+
+class MonthlyBudgets:
+    """The documents `budgets/{tenant}/{month}`, changed by compare-and-swap. A job's month is that
+    of its creation. Errors are those of storage.
+    """
+
+    def __init__(self, store: JobStore, *, rng: random.Random) -> None:
+        self._store = store
+        self._rng = rng
+
+    async def reserve(self, job: Job, cap: float | None) -> Reason | None:
+        """Reserve a job's `max_cost`, once; why it does not fit its tenant's month, else None.
+
+        `cap` is what the tenant's jobs of a month may cost; None: any.
+        """
+        cost = micros(job.options.max_cost or "0") * MILLION
+        most = budget.picos(cap)
+        month = await self._swap(job, lambda held: budget.reserved(held, job.id, cost, most))
+        if job.id in month.reserved:
+            return None
+        return Reason(
+            code="budget_exceeded",
+            message=f"max_cost is more than what tenant {job.tenant!r} has left of its cap for the "
+            f"month: lower it, or drop the file again when other jobs have ended",
+        )
+
+    async def settle(self, job: Job, state: JobState) -> None:
+        """Return what an ended job did not spend. Doing it again changes nothing."""
+        spent = state.budget.spent.cost if state.budget is not None else 0
+        await self._swap(job, lambda held: budget.settled(held, job.id, spent))
+
+    async def _swap(self, job: Job, becomes: Callable[[MonthBudget], MonthBudget]) -> MonthBudget:
+        month = datetime.fromtimestamp(job.created, UTC).strftime("%Y-%m")
+        ref = BlobRef(self._store.state_container, f"budgets/{job.tenant}/{month}")
+        for attempt in range(_PATIENCE):
+            held = await self._store.held(MonthBudget, ref)
+            if held is None:
+                await self._store.create_document(ref, MonthBudget())
+                continue
+            after = becomes(held.document)
+            if after is held.document or await self._store.replace(ref, after, held.etag):
+                return after
+            await asyncio.sleep(self._rng.uniform(0, min(2.0, 0.02 * 2**attempt)))
+        raise Unavailable(f"the budget of {job.tenant!r} could not be changed: too many are at it")
