@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from local.usage import Parser
 from phi3batch.verifying import verify
 from schemas.results import Manifest
+from schemas.wrong_values import wrong_values
 
 
 def main(arguments: list[str]) -> int:
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         parser.error(f"{folder} has no manifest.json that can be read: {error.strerror}")
     except ValidationError as error:
-        parser.error(f"{folder}/manifest.json is no manifest: {error.errors()[0]['msg']}")
+        parser.error(f"{folder}/manifest.json is no manifest: {wrong_values(error)[0].words}")
     wrong = verify(manifest, folder)
     for each in wrong:
         print(f"error: {each}", file=sys.stderr)

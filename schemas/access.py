@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from schemas.setting_json import setting_json
 from schemas.tenants import DEFAULT_TENANT, TenantName
+from schemas.wrong_values import wrong_values
 
 KEY_PREFIX: Final = "pbk_"
 """What a key begins with, so that scanners of repositories know one."""
@@ -61,10 +62,10 @@ def parse_entra(text: str) -> Entra | None:
     try:
         return Entra.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:80]
+        first = wrong_values(error)[0]
+        where = ".".join(map(str, first.loc))[:80]
         raise ValueError(
-            f"ENTRA{f', {where}' if where else ''}: {first['msg']}; it is "
+            f"ENTRA{f', {where}' if where else ''}: {first.words}; it is "
             '{"directory": "...", "audience": "api://...", "callers": {"object id": "tenant"}}'
         ) from None
 
@@ -78,12 +79,12 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     try:
         keys = _KEYS.validate_python(raw)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        at, *fields = first["loc"] or ("",)
+        first = wrong_values(error)[0]
+        at, *fields = first.loc or ("",)
         where = f"API_KEYS[{at}]" if isinstance(at, int) else "API_KEYS"
         field = f", field {str(fields[0])[:40]!r}" if fields else ""
         raise ValueError(
-            f'{where}{field}: {first["msg"]}; a key is {{"name": "...", "tenant": "...", '
+            f'{where}{field}: {first.words}; a key is {{"name": "...", "tenant": "...", '
             '"sha256": "64 hexadecimal digits", "expires": "2027-01-01T00:00:00Z"}'
         ) from None
     names = [key.name for key in keys]

@@ -5,7 +5,6 @@ the entry and the field. No message repeats a value of `url`, `headers` or `key_
 pasted there by mistake may be a secret.
 """
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from schemas.hours import Hours
 from schemas.money import PinnedPrice, Price
 from schemas.setting_json import setting_json
+from schemas.wrong_values import did_you_mean, wrong_values
 
 Task = Literal["chat", "completions", "embeddings", "image-embeddings"]
 EndpointKind = Literal["model-inference", "openai", "azure-openai", "aml-score"]
@@ -224,7 +224,7 @@ def parse_routes(text: str, deployments: Iterable[Deployment]) -> dict[str, tupl
         if len(set(names)) < len(names):
             mistakes.append(f"{here}: names a deployment twice")
         mistakes += [
-            f"{here}: no deployment is named {name!r}{_nearest(name, known)}"
+            f"{here}: no deployment is named {name!r}{did_you_mean(name, known)}"
             for name in names
             if name not in known
         ]
@@ -251,25 +251,18 @@ def _called(entry: Any) -> str:
 
 def _mistakes(where: str, error: ValidationError) -> list[str]:
     lines = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        text = item["msg"].removeprefix("Value error, ")
-        if not item["loc"]:
+    for item in wrong_values(error):
+        text = item.words
+        if not item.loc:
             lines.append(f"{where}: {text}")
             continue
-        depth = 1 if item["loc"][0] == "headers" else None
-        field = ".".join(str(part) for part in item["loc"][:depth])
-        if item["type"] == "extra_forbidden":
-            text = f"is not a field of a deployment{_nearest(field, Deployment.model_fields)}"
-        elif item["type"] == "missing":
-            text = "is required"
-        elif item["type"] == "string_pattern_mismatch" and field in _FORMS:
+        depth = 1 if item.loc[0] == "headers" else None
+        field = ".".join(str(part) for part in item.loc[:depth])
+        if item.kind == "extra_forbidden":
+            text = f"is not a field of a deployment{did_you_mean(field, Deployment.model_fields)}"
+        elif item.kind == "string_pattern_mismatch" and field in _FORMS:
             text = f"must be {_FORMS[field]}"
         elif field == "key_setting":
             text = "must be the name of a setting (letters, digits, _), not the key itself"
         lines.append(f"{where}, field {field!r}: {text}")
     return lines
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f": did you mean {close[0]!r}?" if close else ""

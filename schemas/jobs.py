@@ -1,9 +1,8 @@
 """A job: its options, its announcement, its stored documents."""
 
-import difflib
 import re
 from operator import not_
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
@@ -14,6 +13,7 @@ from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import CodeCount, Counts, Tokens, Use, WaitReason
 from schemas.tenants import DEFAULT_TENANT, TenantName
 from schemas.versions import SCHEMA_VERSION, Kept, Word
+from schemas.wrong_values import WrongValue, did_you_mean, wrong_values
 
 State = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelled"
@@ -182,19 +182,18 @@ def parse_options(raw: object) -> JobOptions:
     try:
         return JobOptions.model_validate(raw)
     except ValidationError as error:
-        mistakes = error.errors(include_input=False, include_url=False, include_context=False)
+        mistakes = wrong_values(error)
         told = [_explain(mistake) for mistake in mistakes[:_TOLD_MISTAKES]]
         if len(mistakes) > _TOLD_MISTAKES:
             told.append(f"and {len(mistakes) - _TOLD_MISTAKES} more")
         raise ValueError("; ".join(told)) from None
 
 
-def _explain(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"])[:100]
-    if error["type"] != "extra_forbidden":
-        return f"option {name!r}: {error['msg'].removeprefix('Value error, ')}"
-    near = difflib.get_close_matches(name, JobOptions.model_fields, n=1, cutoff=0.0)
-    return f"unknown option {name!r}, the nearest known one is {near[0]!r}"
+def _explain(wrong: WrongValue) -> str:
+    name = ".".join(map(str, wrong.loc))[:100]
+    if wrong.kind != "extra_forbidden":
+        return f"option {name!r}: {wrong.words}"
+    return f"unknown option {name!r}{did_you_mean(name, JobOptions.model_fields)}"
 
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.setting_json import setting_json
+from schemas.wrong_values import wrong_values
 
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){0,62}$")]
 DEFAULT_TENANT: Final = "default"
@@ -40,9 +41,9 @@ def parse_tenants(text: str) -> Mapping[str, Tenant]:
     try:
         return {**only_default(), **_TENANTS.validate_python(raw)}
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ", ".join(repr(part) for part in first["loc"] if part != "[key]")
+        first = wrong_values(error)[0]
+        where = ", ".join(repr(part) for part in first.loc if part != "[key]")
         raise ValueError(
-            f"TENANTS{f', {where}' if where else ''}: {first['msg']}; it is "
+            f"TENANTS{f', {where}' if where else ''}: {first.words}; it is "
             '{"name": {"weight": 1}}'
         ) from None

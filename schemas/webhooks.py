@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from schemas.secret_settings import no_secret
 from schemas.setting_json import setting_json
 from schemas.tenants import TenantName
+from schemas.wrong_values import wrong_values
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
 LEAST_KEY_BYTES: Final = 24
@@ -105,10 +106,10 @@ def parse_webhooks(text: str, environment: Mapping[str, str]) -> Mapping[str, We
     try:
         entries = _ENTRIES.validate_python(raw)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ", ".join(repr(part)[:40] for part in first["loc"] if part != "[key]")
+        first = wrong_values(error)[0]
+        where = ", ".join(repr(part)[:40] for part in first.loc if part != "[key]")
         raise ValueError(
-            f"WEBHOOKS{f', {where}' if where else ''}: {first['msg']}; it is "
+            f"WEBHOOKS{f', {where}' if where else ''}: {first.words}; it is "
             '{"tenant": {"url": "https://...", "secret_settings": ["WEBHOOK_SECRET"]}}'
         ) from None
     return {tenant: _webhook(tenant, entry, environment) for tenant, entry in entries.items()}

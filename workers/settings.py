@@ -14,6 +14,7 @@ from schemas.jobs import Priority, window_seconds
 from schemas.secret_settings import no_secret, unresolved
 from schemas.tenants import Tenant, only_default, parse_tenants
 from schemas.webhooks import Webhook, parse_webhooks
+from schemas.wrong_values import wrong_values
 from workers.errors import SettingsError
 
 Container = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")]
@@ -105,9 +106,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         names = {field: name for name, field in _NAMES.items()}
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = names.get(str(first["loc"][0]), str(first["loc"][0]))
-        raise SettingsError(f"setting {name}: {first['msg']}") from None
+        first = wrong_values(error)[0]
+        name = names.get(str(first.loc[0]), str(first.loc[0]))
+        raise SettingsError(f"setting {name}: {first.words}") from None
     except (ValueError, json.JSONDecodeError) as error:
         raise SettingsError(str(error)) from None
     try:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from phi3batch.mistakes import Mistake
 from phi3batch.printing import print_json
 from schemas.access import KEY_PREFIX, ApiKey
+from schemas.wrong_values import wrong_values
 
 _BYTES: Final = 32
 
@@ -29,8 +30,8 @@ def entry_for(key: str, name: str, tenant: str, days: int | None) -> ApiKey:
     try:
         return ApiKey(name=name, tenant=tenant, sha256=digest, expires=expires)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise Mistake(f"{first['loc'][0]}: {first['msg']}") from None
+        first = wrong_values(error)[0]
+        raise Mistake(f"{first.loc[0]}: {first.words}") from None
 
 
 def run(given: Namespace) -> int:

@@ -391,12 +391,12 @@ def test_what_says_something_is_asked(row: object) -> None:
     [
         ({"prompt": " "}, "prompt: blank as a whole: it has to say something"),
         ({"prompt": ""}, "prompt: blank as a whole: it has to say something"),
-        ({"input": ""}, "input: String should have at least 1 character"),
-        ({"input": []}, "input: List should have at least 1 item after validation, not 0"),
-        ({"input": ["a", 3]}, "input.1: Input should be a valid string"),
+        ({"input": ""}, "input: must not be empty"),
+        ({"input": []}, "input: must not be empty"),
+        ({"input": ["a", 3]}, "input.1: has to be a text"),
         (
             {"messages": [{"role": "user", "content": 4}]},
-            "messages.0.content: Input should be a valid string",
+            "messages.0.content: has to be a text",
         ),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas.wrong_values import wrong_values
 from workers.api.http import HttpCall, HttpRefusal
 
 METADATA: Final = "metadata_"
@@ -96,15 +97,14 @@ def _read(
 
 
 def _refused(operation: type[Operation], error: ValidationError) -> HttpRefusal:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    name = str(first["loc"][0])
+    first = wrong_values(error)[0]
+    name = str(first.loc[0])
     if name == "id":
         code, message = operation.unknown
         return HttpRefusal(404, code, message, param="id")
-    if first["type"] == "extra_forbidden":
+    if first.kind == "extra_forbidden":
         return _unknown_parameter(operation, name)
-    message = f"{name}: {first['msg'].removeprefix('Value error, ')}"
-    return HttpRefusal(400, "invalid_value", message, param=name)
+    return HttpRefusal(400, "invalid_value", f"{name}: {first.words}", param=name)
 
 
 def _unknown_parameter(operation: type[Operation], name: str) -> HttpRefusal:

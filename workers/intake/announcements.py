@@ -16,6 +16,7 @@ from schemas.messages import JOBS_MESSAGE, Announcement, JobsMessage
 from schemas.requests import deeper_than
 from schemas.tenants import DEFAULT_TENANT
 from schemas.versions import version_of
+from schemas.wrong_values import wrong_values
 from workers.errors import InputError
 from workers.jobs.rejections import Origin
 from workers.jobs.store import check_version
@@ -75,12 +76,12 @@ def read_jobs_message(body: bytes) -> JobsMessage | BlobCreated | None:
     try:
         return JOBS_MESSAGE.validate_python(raw)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        first = wrong_values(error)[0]
         # The first part is the message's type.
-        where = ".".join(str(part) for part in first["loc"][1:])[:100]
+        where = ".".join(str(part) for part in first.loc[1:])[:100]
         raise InputError(
             "invalid_message",
-            f"{where or 'the message'}: {first['msg'][:300]}; a job request is "
+            f"{where or 'the message'}: {first.words[:300]}; a job request is "
             '{"container": "...", "name": "...", "options": {...}}',
             param=where or None,
         ) from None

@@ -20,6 +20,7 @@ from schemas.requests import (
     PromptRow,
     ScoringRow,
 )
+from schemas.wrong_values import wrong_values
 
 Dialect = Literal["batch", "error", "messages", "prompt", "input", "scoring", "other"]
 
@@ -240,9 +241,9 @@ def _check(model: type[Any], value: Mapping[str, Any], what: str) -> None:
     try:
         model.model_validate(value)
     except ValidationError as error:
-        mistakes = error.errors(include_input=False, include_url=False)
         # Of the forms that a value may have, the one that it comes nearest to says what is wrong.
-        first = min(mistakes, key=lambda each: (each["type"].endswith("_type"), -len(each["loc"])))
-        names = [str(part) for part in first["loc"] if not _FORM.fullmatch(str(part))]
+        found = wrong_values(error)
+        first = min(found, key=lambda each: (each.kind.endswith("_type"), -len(each.loc)))
+        names = [str(part) for part in first.loc if not _FORM.fullmatch(str(part))]
         where = ".".join(names) or what
-        raise WrongRow("invalid_row", f"{where}: {first['msg']}") from None
+        raise WrongRow("invalid_row", f"{where}: {first.words}") from None

@@ -1,11 +1,12 @@
 """Which operation of the OpenAI Batch API does a call ask for, and what does its body say?"""
 
 import json
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from schemas.requests import deeper_than
+from schemas.wrong_values import wrong_values
 from workers.api.http import HttpCall, HttpRefusal
 from workers.api.matching import Operation, digits, find, routes
 from workers.api.routing import Action
@@ -199,14 +200,9 @@ def route(call: HttpCall) -> OpenAiOperation:
     return cast("OpenAiOperation", find(ROUTES, path, call, _IGNORED))
 
 
-class _Complaint(NamedTuple):
-    code: str
-    message: str
-
-
-_COMPLAINTS: Final = {
-    "missing": _Complaint("missing_required_parameter", "it is required"),
-    "extra_forbidden": _Complaint("unknown_parameter", "no such parameter is known here"),
+_CODES: Final = {
+    "missing": "missing_required_parameter",
+    "extra_forbidden": "unknown_parameter",
 }
 
 
@@ -228,10 +224,7 @@ def read_body(model: type[Body], call: HttpCall) -> Body:
 
 
 def _wrong(error: ValidationError) -> HttpRefusal:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    param = ".".join(str(part) for part in first["loc"])[:100]
-    kind = first["type"]
-    usual = _COMPLAINTS.get(kind)
-    code = usual.code if usual else "invalid_type" if kind.endswith("_type") else "invalid_value"
-    told = usual.message if usual else first["msg"].removeprefix("Value error, ")
-    return HttpRefusal(400, code, f"{param}: {told}", param=param)
+    first = wrong_values(error)[0]
+    param = ".".join(map(str, first.loc))[:100]
+    usual = "invalid_type" if first.kind.endswith("_type") else "invalid_value"
+    return HttpRefusal(400, _CODES.get(first.kind, usual), f"{param}: {first.words}", param=param)

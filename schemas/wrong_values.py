@@ -1,0 +1,68 @@
+"""What is wrong with a value, in words for who wrote it: pydantic's are for who wrote the model."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+# By the types of https://docs.pydantic.dev/latest/errors/validation_errors/; others say it well.
+_WORDS: Final[Mapping[str, str]] = {
+    "bool_parsing": "has to be true or false",
+    "bool_type": "has to be true or false",
+    "dict_type": "has to be an object",
+    "extra_forbidden": "is not known here",
+    "finite_number": "has to be a finite number",
+    "float_parsing": "has to be a number",
+    "float_type": "has to be a number",
+    "greater_than": "has to be greater than {gt}",
+    "greater_than_equal": "has to be at least {ge}",
+    "int_from_float": "has to be a whole number",
+    "int_parsing": "has to be a whole number",
+    "int_type": "has to be a whole number",
+    "less_than": "has to be less than {lt}",
+    "less_than_equal": "has to be at most {le}",
+    "list_type": "has to be a list",
+    "literal_error": "has to be {expected}",
+    "missing": "is required",
+    "model_type": "has to be an object",
+    "string_pattern_mismatch": "does not have the form {pattern}",
+    "string_too_long": "has to have at most {max_length} characters",
+    "string_too_short": "has to have at least {min_length} characters",
+    "string_type": "has to be a text",
+    "too_long": "has to have at most {max_length} entries",
+    "too_short": "has to have at least {min_length} entries",
+    "tuple_type": "has to be a list",
+}
+
+
+class WrongValue(NamedTuple):
+    """Where a value stands, pydantic's type of the error, and what is wrong. None quotes it."""
+
+    loc: tuple[int | str, ...]
+    kind: str
+    words: str
+
+
+def wrong_values(error: ValidationError) -> list[WrongValue]:
+    """All that is wrong, in pydantic's order; the words are the predicate of a sentence."""
+    return [
+        WrongValue(each["loc"], each["type"], _words(each))
+        for each in error.errors(include_input=False, include_url=False)
+    ]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question for who wrote a name that is not known; nothing where none is like it."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind in ("string_too_short", "too_short") and limits.get("min_length") == 1:
+        return "must not be empty"
+    told = _WORDS.get(kind)
+    if told is None:
+        return str(error["msg"]).removeprefix("Value error, ")
+    return told.format_map(limits)
