@@ -51,7 +51,7 @@ class BatchCreate(_Asked):
 
     input_file_id: str
     endpoint: str = Field(examples=sorted(TASK_OF_URL))
-    completion_window: str = Field(description="24h, or any of 90s to 30d")
+    completion_window: str = Field(description="24h, or any up to 30d: a number and s, m, h or d")
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
     phi3: dict[str, Any] | None = Field(
@@ -279,7 +279,7 @@ class Estimate(_Told):
 
 
 class Model(_Told):
-    """A model that rows may ask for: a deployment's, or a route."""
+    """What rows may ask for: a deployment, its model, or a route."""
 
     id: str
     object: Literal["model"] = "model"

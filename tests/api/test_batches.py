@@ -324,8 +324,12 @@ async def test_other_tenants_keys_mean_nothing(service: Bench, client: Client) -
 
 async def test_models_are_told_with_their_tasks(client: Client) -> None:
     _, told = await client.ask("GET", "/v1/models")
-    assert [each["id"] for each in told["data"]] == [MODEL]
-    assert "chat" in told["data"][0]["tasks"]
+    assert [each["id"] for each in told["data"]] == [MODEL, DEPLOYMENT.name]
+    for model in told["data"]:
+        assert "chat" in model["tasks"]
+        assert await client.ask("GET", f"/v1/models/{model['id']}") == (200, model)
+    code, told = await client.ask("GET", "/v1/models/microsoft/Phi-9")
+    assert (code, told["error"]["code"]) == (404, "model_not_found")
 
 
 async def test_azures_paths_lead_to_the_same(client: Client) -> None:

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from schemas.tenants import Tenant
 from tests.api.client import KEYS, Client, rows
 from tests.api.test_uploads import begun, complete, part
-from tests.doubles.service import Bench, bench
+from tests.doubles.service import MODEL, Bench, bench
 from tests.doubles.webhooks import HOOK
 from workers.api import routing
 from workers.api.http import AnyReply
@@ -127,6 +127,7 @@ async def test_every_answer_keeps_to_it(service: Bench) -> None:
     for what in ("events", "manifest"):
         await client.ask("GET", f"/v1/batches/{done['id']}/{what}")
     await client.content(done["output_file_id"])
+    await client.ask("GET", f"/v1/models/{MODEL}")
     await client.ask("DELETE", f"/v1/files/{done['input_file_id']}")
     await client.ask("GET", f"/v1/files/{done['input_file_id']}")
     group = {"task": "chat", "requests": 1, "prompt_tokens": 1, "answer_tokens": 1}

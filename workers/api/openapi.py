@@ -28,6 +28,12 @@ _FORM_OF_FILE: Final = {
     "file": {"type": "string", "format": "binary"},
 }
 _FORM_OF_PART: Final = {"data": {"type": "string", "format": "binary"}}
+_ABOUT: Final = (
+    "Paths below /v1 are served below /openai/v1 and /openai too, for Azure's clients, with any "
+    "`api-version`."
+)
+_FUNCTION_KEY: Final = [{"function_key": list[str]()}]
+_API_KEY: Final = [{"api_key": list[str]()}, {"azure_key": list[str]()}]
 _BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -41,6 +47,8 @@ class Exchange(NamedTuple):
     code: int = 200
     also: int | None = None
     """A second code with the same answer."""
+    elsewhere: bool = False
+    """Whether it may answer 302 with a link instead."""
 
 
 EXCHANGES: Final[dict[type[Operation], Exchange]] = {
@@ -48,7 +56,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     operations.ListFiles: Exchange(openai.File, listed=True),
     operations.ReadFile: Exchange(openai.File),
     operations.DeleteFile: Exchange(openai.FileDeleted),
-    operations.ReadContent: Exchange(None),
+    operations.ReadContent: Exchange(None, elsewhere=True),
     operations.CreateUpload: Exchange(openai.Upload, body=openai.UploadCreate),
     operations.AddPart: Exchange(openai.UploadPart, form=_FORM_OF_PART),
     operations.CompleteUpload: Exchange(openai.Upload, body=openai.UploadComplete),
@@ -62,6 +70,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     operations.ReplayWebhook: Exchange(openai.Batch),
     operations.CreateEstimate: Exchange(openai.Estimate, body=openai.EstimateCreate),
     operations.ListModels: Exchange(openai.Model, listed=True),
+    operations.ReadModel: Exchange(openai.Model),
     operations.ReadOpenApi: Exchange(openai.OpenApiDocument),
     routing.ListJobs: Exchange(JobStatus, listed=True),
     routing.CreateJob: Exchange(JobStatus, body=JobRequest, code=202),
@@ -88,13 +97,14 @@ def document() -> dict[str, Any]:
             paths.setdefault(path, {})[route.method.lower()] = _operation(route, parts)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Phi-3 batch worker", "version": "1"},
+        "info": {"title": "Phi-3 batch worker", "version": "1", "description": _ABOUT},
         "paths": paths,
         "webhooks": {kind: {"post": _webhook(kind)} for kind in get_args(WebhookType)},
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {
                 "api_key": {"type": "http", "scheme": "bearer"},
+                "azure_key": {"type": "apiKey", "in": "header", "name": "api-key"},
                 "function_key": {"type": "apiKey", "in": "header", "name": "x-functions-key"},
             },
         },
@@ -143,7 +153,7 @@ def _operation(route: Route, parts: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {
         "operationId": route.operation.__name__,
         "summary": (route.operation.__doc__ or "").replace("\n    ", " "),
-        "security": [{"function_key": []} if "/api/" in route.path.pattern else {"api_key": []}],
+        "security": _FUNCTION_KEY if "/api/" in route.path.pattern else _API_KEY,
         "parameters": parameters,
         "responses": {
             str(exchange.code): {"description": "done", "content": _content(exchange)},
@@ -152,6 +162,11 @@ def _operation(route: Route, parts: dict[str, Any]) -> dict[str, Any]:
     }
     if exchange.also is not None:
         told["responses"][str(exchange.also)] = told["responses"][str(exchange.code)]
+    if exchange.elsewhere:
+        told["responses"]["302"] = {
+            "description": "a link that holds for minutes; it wants no Authorization",
+            "headers": {"Location": {"schema": {"type": "string", "format": "uri"}}},
+        }
     if exchange.body is not None:
         told["requestBody"] = {"required": True, "content": _json(_ref(exchange.body))}
     if exchange.form is not None:

@@ -34,6 +34,7 @@ from workers.api.openai.operations import (
     ReadEvents,
     ReadFile,
     ReadManifest,
+    ReadModel,
     ReadOpenApi,
     ReplayWebhook,
     ServiceOperation,
@@ -126,8 +127,17 @@ class OpenAiDoor:
                 return JsonReply(200, told.model_dump(mode="json"))
             case ListModels():
                 return shapes.listed(shapes.models_of(settings.deployments, settings.routes))
+            case ReadModel(id=name):
+                return self._model(name)
             case ReadOpenApi():
                 return JsonReply(200, openapi.document())
+
+    def _model(self, name: str) -> JsonReply:
+        for each in shapes.models_of(self._settings.deployments, self._settings.routes):
+            if each.id == name:
+                return JsonReply(200, each.model_dump(mode="json"))
+        message = "no deployment serves such a model: GET /v1/models tells which are served"
+        raise HttpRefusal(404, "model_not_found", message, param="id")
 
     async def _on_files(self, caller: Caller, operation: FileOperation, call: HttpCall) -> AnyReply:
         match operation:

@@ -150,7 +150,13 @@ class CreateEstimate(Operation):
 
 
 class ListModels(Operation):
-    """`GET /v1/models`: the deployments' models, and the routes."""
+    """`GET /v1/models`: deployments, their models, and the routes."""
+
+
+class ReadModel(Operation):
+    """`GET /v1/models/{id}`: one of them; its name may have slashes."""
+
+    id: str
 
 
 class ReadOpenApi(Operation):
@@ -162,7 +168,7 @@ UploadOperation = CreateUpload | AddPart | CompleteUpload | CancelUpload
 BatchOperation = (
     CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadManifest | ReplayWebhook | ReadBatch
 )
-ServiceOperation = CreateEstimate | ListModels | ReadOpenApi
+ServiceOperation = CreateEstimate | ListModels | ReadModel | ReadOpenApi
 OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ServiceOperation
 
 ROUTES: Final = routes(
@@ -184,6 +190,7 @@ ROUTES: Final = routes(
     ("POST", "/batches/{id}/webhooks", ReplayWebhook),
     ("POST", "/estimate", CreateEstimate),
     ("GET", "/models", ListModels),
+    ("GET", "/models/(?P<id>.+)", ReadModel),
     ("GET", "/openapi.json", ReadOpenApi),
 )
 

@@ -225,16 +225,22 @@ def result_of(job: Job, part: ResultPart, file: ManifestFile, ended: float) -> F
 def models_of(
     deployments: Sequence[Deployment], routes: Mapping[str, Sequence[str]]
 ) -> list[Model]:
-    """The models that rows may name, each with the tasks that somebody does for it."""
-    tasks: dict[str, dict[str, None]] = {}
-    served = {each.name: each for each in deployments}
+    """What rows may name as their model, each with the tasks that somebody does for it.
+
+    As in `dispatch.routing`: a route comes before a model, and a model before a deployment.
+    """
+    served = {each.name: (each,) for each in deployments}
+    models: dict[str, tuple[Deployment, ...]] = {}
     for each in deployments:
-        if each.model not in routes:
-            tasks.setdefault(each.model, {}).update(dict.fromkeys(each.serves))
-    for name, members in routes.items():
-        known = tasks.setdefault(name, {})
-        for member in members:
-            known.update(dict.fromkeys(served[member].serves))
+        models[each.model] = (*models.get(each.model, ()), each)
+    routed = {
+        name: tuple(one for member in members for one in served[member])
+        for name, members in routes.items()
+    }
+    tasks = {
+        name: dict.fromkeys(task for each in those for task in each.serves)
+        for name, those in (models | served | models | routed).items()
+    }
     return [
         Model(id=name, owned_by="route" if name in routes else "deployment", tasks=tuple(done))
         for name, done in tasks.items()
