@@ -354,3 +354,16 @@ async def test_a_batch_tells_what_it_has_cost_where_prices_are_known(client: Cli
     told = {"currency": "USD", "counted": cost, "at_most": cost}
     assert done["phi3"]["cost"] == told | {"unmetered_calls": 0, "unpriced_calls": 0}
     assert usage["total_tokens"] == 24
+
+
+async def test_what_is_asked_of_an_ended_batch_says_which_and_what_is_left(client: Client) -> None:
+    done = await client.run(rows(1))
+    code, told = await client.ask("POST", f"/v1/batches/{done['id']}/pause")
+    words = f"{done['id']} is completed and takes no pause: what it has answered can be fetched"
+    assert (code, told["error"]["message"]) == (409, words)
+
+
+async def test_a_body_is_utf_8_and_nothing_else(client: Client) -> None:
+    body = json.dumps({"requests": []}).encode("utf-16")
+    reply = await client.call("POST", "/v1/estimate", body)
+    assert (reply.code, json.loads(reply.data)["error"]["code"]) == (400, "invalid_json")

@@ -74,6 +74,26 @@ def test_without_a_receiver_nothing_is_sent() -> None:
     run(story)
 
 
+def test_one_that_fails_is_told_of_in_the_log_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(_: Random) -> None:
+        failing = Reception(None, why="its address is not allowed")
+        receiver = MemoryReceiver(failing, failing, failing)
+        async with bench(webhooks=HOOKS, receiver=receiver) as service:
+            await service.run(ROWS)
+            subject = "the receiver of webhooks of tenant default"
+            told = f"[OUT_OF_ORDER] {subject} is out of order: its address is not allowed"
+            assert [line for line in caplog.messages if subject in line] == [told]
+            await pass_time(service, 3600)
+            await service.drop(ROWS, "b.jsonl")
+            await service.settle()
+            back = [line for line in caplog.messages if subject in line][-1]
+            assert back.startswith(f"[IN_ORDER] {subject} is in order again")
+
+    run(story)
+
+
 def test_one_that_refuses_is_told_again_until_it_takes_it() -> None:
     async def story(_: Random) -> None:
         receiver = MemoryReceiver(Reception(500), Reception(302), Reception(None, why="silent"))

@@ -1,11 +1,13 @@
 """A tenant's receiver of webhooks: what is sent to it, and how many at a time."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from schemas.webhooks import Reception, Webhook, WebhookEvent
+from workers.errors import Outage
 from workers.ports import WebhookSender
 from workers.webhooks.addresses import ReceiverAddresses
 from workers.webhooks.payload import body_of
@@ -21,14 +23,19 @@ SILENT_AWAY_SECONDS: Final = (600.0, 1800.0)
 """The same while the receiver does not answer."""
 
 
+log = logging.getLogger(__name__)
+
+
 class Receiver:
     """One tenant's receiver. A few webhooks are sent to it at a time, others have to come again.
 
     After `AT_ONCE` webhooks in a row without an answer it counts as silent. Until it answers, one
-    webhook at a time asks whether it is back, and no other waits.
+    webhook at a time asks whether it is back, and no other waits. The log has a line where it
+    begins to fail, for its owner would learn of it a day later, and one where it takes them again.
     """
 
-    def __init__(self, hook: Webhook, sender: WebhookSender) -> None:
+    def __init__(self, tenant: str, hook: Webhook, sender: WebhookSender) -> None:
+        self._outage = Outage(log, f"the receiver of webhooks of tenant {tenant}")
         self._hook = hook
         self._sender = sender
         self._rule = ReceiverAddresses(hook.private, hook.secure)
@@ -73,4 +80,8 @@ class Receiver:
         headers = signed(event.id, int(clock()), body, self._hook.keys)
         reception = await self._sender.post(self._hook.url, headers, body, self._rule)
         self._unanswered = self._unanswered + 1 if reception.status is None else 0
+        if reception.taken:
+            self._outage.passed(clock())
+        else:
+            self._outage.failed(reception.told, clock())
         return reception

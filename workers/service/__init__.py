@@ -193,7 +193,7 @@ def _receivers(settings: Settings, sender: WebhookSender | None) -> Mapping[str,
     """Each tenant's receiver; none where there is no way to them."""
     if sender is None:
         return {}
-    return {tenant: Receiver(hook, sender) for tenant, hook in settings.webhooks.items()}
+    return {tenant: Receiver(tenant, hook, sender) for tenant, hook in settings.webhooks.items()}
 
 
 class Running:

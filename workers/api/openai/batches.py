@@ -80,7 +80,8 @@ class BatchesApi:
         done = await self._actions.act(job.id, asked.action)
         batch = await self._batch(job)
         if not done and not (asked.action == "cancel" and batch.status == "cancelled"):
-            message = f"a batch that is {batch.status} takes no {asked.action}"
+            message = f"{batch.id} is {batch.status} and takes no {asked.action}"
+            message += ": what it has answered can be fetched" if batch.status in TERMINAL else ""
             raise HttpRefusal(409, "not_possible", message)
         return _told(batch)
 
@@ -89,7 +90,7 @@ class BatchesApi:
         job = await self._job(caller, job_id)
         batch = await self._batch(job)
         if batch.status not in TERMINAL:
-            message = f"a batch that is {batch.status} has nothing to tell of its end yet"
+            message = f"{batch.id} is {batch.status} and has no end to tell of yet"
             raise HttpRefusal(409, "not_possible", message)
         if not await self._outbox.send_webhook(job):
             message = "nobody is to be told: the setting WEBHOOKS names no receiver for the tenant"

@@ -218,7 +218,7 @@ def read_body(model: type[Body], call: HttpCall) -> Body:
     if len(call.body) > MAX_JSON_BYTES:
         raise HttpRefusal(413, "body_too_large", f"the body has more than {MAX_JSON_BYTES:,} bytes")
     try:
-        raw: Any = json.loads(call.body)
+        raw: Any = json.loads(call.body.decode())
     except (ValueError, RecursionError):
         raise HttpRefusal(400, "invalid_json", "the body is not JSON in UTF-8") from None
     if not isinstance(raw, dict) or deeper_than(raw, _DEEPEST):
