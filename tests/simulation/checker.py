@@ -45,6 +45,12 @@ def _leftovers(world: World) -> Iterator[str]:
             yield f"messages are left in {queue}: {[m.message_id for m in waiting]}"
 
 
+def _copied(world: World) -> bool:
+    """Whether a request may have lain on the queue twice."""
+    sent = "send jobs request f#.jsonl"
+    return any(world.faults.struck[sent, fault] for fault in ("repeat", "late", "lose after", "double"))
+
+
 def _unanswered(world: World) -> Iterator[str]:
     """Each file that was announced and not touched since is a job; rejections have a cause."""
     made = {
@@ -63,8 +69,8 @@ def _unanswered(world: World) -> Iterator[str]:
         told = f"prompts/{name}" in rejected or (world.scenario.queued and rejected)
         if etag not in made and not told:
             yield f"an announced file became no job, and nobody was told: {name}"
-        # Whoever asks again may be given what was refused before.
-        once = world.users.announced[name] == 1
+        # Whoever asks again may be given what was refused before; so may a message's second copy.
+        once = world.users.announced[name] == 1 and not _copied(world)
         if etag in made and f"prompts/{name}" in rejected and once:
             yield f"rejected although it is a job: {name}"
 

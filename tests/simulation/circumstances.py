@@ -97,7 +97,15 @@ def _nothing_there(rng: Random) -> Mapping[str, Any]:
 def _long_pause(rng: Random) -> Mapping[str, Any]:
     """A job that is open for hours, so that the sweeper looks at it again and again."""
     doings = (Doing(rng.uniform(0.5, 2.0), "pause"), Doing(7200.0, "resume"))
-    return {**_busy(rng), "doings": doings, "faults_until": 3600.0, "endless": False}
+    # Faults last four times as long as in any other world: so many more die of them.
+    return {
+        **_busy(rng),
+        "doings": doings,
+        "faults_until": 3600.0,
+        "endless": False,
+        "most_lives": 800,
+        "most_deliveries": 8_000,
+    }
 
 
 def _cancelled(rng: Random) -> Mapping[str, Any]:

@@ -234,12 +234,14 @@ class ProcessBlobs(FaultyBlobs):
     async def list(
         self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
     ) -> AsyncIterator[BlobInfo]:
-        listed = super().list(container, prefix, start=start, page=page)
-        found = [info async for info in listed]
-        run = RUN.get()
-        if run is not None and "/journal/" in prefix:
-            self._process.world.attempts.looks_back(run)
-        for info in found:
+        async def listed() -> list[BlobInfo]:
+            found = self.inner.list(container, prefix, start=start, page=page)
+            # At this very moment: it may stand still before it hears of them.
+            if (run := RUN.get()) is not None and "/journal/" in prefix:
+                self._process.world.attempts.looks_back(run)
+            return [info async for info in found]
+
+        for info in await self._process.call("list", container, listed):
             yield info
 
     async def acquire_lease(self, ref: BlobRef, lease_id: str, seconds: int) -> None:

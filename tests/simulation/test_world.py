@@ -82,6 +82,8 @@ def test_a_file_is_no_job_or_was_not_rejected_unless_somebody_asked_again(times:
     assert world.records.jobs()
     world.users.announced["f0.jsonl"] = times
     assert check(world) == (["rejected although it is a job: f0.jsonl"] if times == 1 else [])
+    world.faults.struck["send jobs request f#.jsonl", "repeat"] = 1
+    assert check(world) == [], "each copy of a message is answered for itself"
 
 
 def test_the_checker_sees_an_order_that_is_not_the_files() -> None:
