@@ -166,12 +166,14 @@ create state/done/*
 create state/index/default/#
 create state/jobs/*/duplicates
 create state/jobs/*/errors/#.*
+create state/jobs/*/estimate.json
 create state/jobs/*/job.json
 create state/jobs/*/leases/#
 create state/jobs/*/output/#.*
 create state/jobs/*/plan.jsonl
 create state/jobs/*/planning
 create state/jobs/*/receipts/#
+create state/jobs/*/series
 create state/jobs/*/state.json
 create state/jobs/*/verdict.json
 create state/open/*
@@ -190,6 +192,7 @@ list state
 read results/f#/*/manifest.json
 read state/done/*
 read state/index/default/#
+read state/jobs/*/estimate.json
 read state/jobs/*/job.json
 read state/jobs/*/plan.jsonl
 read state/jobs/*/receipts/#

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "intake/walking.py": "walks at night, or where an event was lost: test_month.py",
     "intake/scanning.py": "reads ahead in a task, in which its caller does not show",
     "jobs/history.py read": "how jobs went, over HTTP: tests/jobs",
+    "jobs/history.py series": "the same of jobs that have ended: tests/jobs",
     "jobs/index.py": "pages of jobs over HTTP: tests/jobs",
     "jobs/outbox.py put_back_webhook": "what newer versions send: tests/webhooks",
     "jobs/outbox.py put_webhook": "where a tenant has a receiver: test_webhooks.py",
