@@ -48,7 +48,9 @@ def _leftovers(world: World) -> Iterator[str]:
 def _copied(world: World) -> bool:
     """Whether a request may have lain on the queue twice."""
     sent = "send jobs request f#.jsonl"
-    return any(world.faults.struck[sent, fault] for fault in ("repeat", "late", "lose after", "double"))
+    return any(
+        world.faults.struck[sent, fault] for fault in ("repeat", "late", "lose after", "double")
+    )
 
 
 def _unanswered(world: World) -> Iterator[str]:
