@@ -1,21 +1,44 @@
 """A job over three processes, one of which is killed, as a collector sees it."""
 
 from pathlib import Path
+from typing import Any
 
+from local import keys
 from local.collector import Collected, collector
 from tests.integration import ordeal
-from tests.integration.ordeal import answered, rows_of
-from tests.integration.processes import Processes, processes
-from tests.integration.user import PROMPT, jsonl, user_of
+from tests.integration.ordeal import answered, job_of, rows_of
+from tests.integration.processes import Processes, processes, usual_deployments
+from tests.integration.user import PROMPT, User, jsonl, user_of
 
 ROWS = 600
+KEY = "the-function-key"
 NAME = "canary-of-a-name.jsonl"
 METADATA = "canary of metadata"
 
 
 def settings(url: str) -> dict[str, str]:
     often = {"OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
-    return {**ordeal.SETTINGS, **often, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+    own = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, keys.SETTING: KEY}
+    return {**ordeal.SETTINGS, **often, **own}
+
+
+def deployments(url: str) -> list[dict[str, Any]]:
+    """So few calls at once that a job takes ten seconds, however fast the machine is."""
+    return [each | {"max_concurrency": 4} for each in usual_deployments(url)]
+
+
+async def killed_and_followed(user: User, source: str) -> None:
+    """Kill a worker of a job, which stands still until another one has its place."""
+    job, hosts = await job_of(user, source), user.processes.hosts
+    await user.until(lambda: answered(user) >= 100, "100 answers")
+    dead = hosts.processes[2]
+    dead.kill()
+    path, headers = f"/api/jobs/{job}", {keys.HEADER: KEY}
+    assert (await user.ask("POST", f"{path}/pause", headers=headers))[0] == 202
+    await user.until(
+        lambda: hosts.processes[2] is not dead and 2 in hosts.addresses, "it is followed"
+    )
+    assert (await user.ask("POST", f"{path}/resume", headers=headers))[0] == 202
 
 
 def check_discretion(collected: Collected, running: Processes) -> None:
@@ -31,14 +54,13 @@ async def test_a_job_is_one_trace_over_three_processes_and_a_crash(tmp_path: Pat
             tmp_path,
             workers=3,
             simulator=ordeal.SIMULATOR,
-            deployments=ordeal.deployments,
+            deployments=deployments,
             settings=settings(receiving.url),
             config=ordeal.config(),
         )
         async with user_of(running) as user:
             await user.drop(NAME, jsonl(rows_of(ROWS)), {"metadata": {"project": METADATA}})
-            await user.until(lambda: answered(user) >= 100, "100 answers")
-            user.processes.hosts.processes[2].kill()
+            await killed_and_followed(user, f"prompts/{NAME}")
             ended = (await user.job(f"prompts/{NAME}", seconds=200)).status
             (await user.results(ended)).check(ROWS)
             traceparents = {told.event.traceparent for told in user.told}
