@@ -182,7 +182,7 @@ async def crowd(world: World, hosts: list[int], weight: float, calls: int) -> li
     """Beside the nightly job of all workers, which has run for a minute and a half: another one."""
     for worker in world.workers:
         worker.job, worker.weight = "nightly", 0.1
-    world.heap.extend(rows(30_000, 100, world.rng))
+    world.heap.extend(rows(6_000, 100, world.rng))
     world.total = 10**9
     for worker in world.workers:
         worker.start(world.heap, world.concurrency)
@@ -275,7 +275,7 @@ def test_whoever_comes_goes_dies_or_loses_the_ledger_all_use_at_most_all(seed: i
         world.storage.out = lambda now: now % 97.0 < 6.0
         used: list[float] = []
         world.strangers.append(partial(watched, world, used))
-        doing = asyncio.create_task(world.work(rows(100_000, 100, rng)))
+        doing = asyncio.create_task(world.work(rows(8_000, 100, rng)))
         for number in range(8):
             await asyncio.sleep(30.0)
             gone = world.workers[number]
@@ -325,7 +325,7 @@ def test_many_workers_that_lose_the_ledger_start_within_the_quota(seed: int) -> 
     async def main(rng: Random) -> None:
         world = World(seed, REQUESTS, workers=32, concurrency=60)
         world.storage.out = lambda now: now >= 40.0
-        doing = asyncio.create_task(world.work(rows(100_000, 100, rng)))
+        doing = asyncio.create_task(world.work(rows(8_000, 100, rng)))
         await asyncio.sleep(200.0)
         for begin, end, refused in [
             (40, 45, 0.08),

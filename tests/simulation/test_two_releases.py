@@ -39,6 +39,11 @@ def test_every_row_comes_out_once_whichever_release_asks_it(seeds: range) -> Non
     assert min(met[kind] for kind in ("set aside", "jobs the older breaks")) > len(seeds) / 8
 
 
+def noticed(fault: str) -> bool:
+    """Whether one of forty worlds goes wrong in this way; those after it are not lived."""
+    return any(fault in str(releases.faults(releases.live(seed))) for seed in range(40))
+
+
 LOAD = store.load
 
 
@@ -53,13 +58,11 @@ def test_a_worker_that_drops_what_it_does_not_know_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store, "load", without_what_is_new)
-    wrong, _ = see(range(40))
-    assert any("lost what a later release said" in str(faults) for faults in wrong.values())
+    assert noticed("lost what a later release said")
 
 
 def test_a_worker_that_does_not_look_at_versions_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store, "NEWEST_VERSION", 99)
-    wrong, _ = see(range(40))
-    assert any("which it cannot read" in str(faults) for faults in wrong.values())
+    assert noticed("which it cannot read")
