@@ -7,6 +7,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright, expect
 
@@ -57,7 +58,7 @@ def _call(request: web.Request, path: str, body: bytes) -> HttpCall:
     return HttpCall(request.method, path, dict(request.query), headers, body, again)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """A process with the settings that a test names as its parameter."""
     async with bench(**getattr(request, "param", {})) as service:
@@ -72,8 +73,9 @@ async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
         await runner.cleanup()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """One for a module: tests have contexts of their own, which share nothing."""
     if CHROMIUM is None:
         pytest.skip("no chromium is installed: apt-get install chromium, or set CHROMIUM")
     async with async_playwright() as playwright:
@@ -107,10 +109,11 @@ class Tab:
         await expect(self.page.locator("[data-live]")).to_have_text("up to date")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def tab(browser: Browser, site: Site) -> AsyncIterator[Tab]:
     context = await browser.new_context(viewport={"width": 1200, "height": 900})
     made = Tab(await context.new_page(), site)
     yield made
+    await context.close()
     assert made.complaints == []
     await context.close()

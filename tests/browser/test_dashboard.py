@@ -18,6 +18,7 @@ from tests.browser.conftest import KEY, Site, Tab
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering
 from workers.quota.health import HealthBoard
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.jsonl'
 

@@ -10,6 +10,8 @@ from tests.browser.test_dashboard import violations
 from tests.jobs.test_report import MANIFEST
 from workers.jobs.report import report
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_a_hostile_report_is_text_and_is_accessible(
