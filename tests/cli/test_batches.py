@@ -525,6 +525,19 @@ def test_who_is_not_let_in_is_told_why(
     assert "wrong" not in err
 
 
+def test_whoever_looks_is_told_soon_that_nobody_is_there(
+    prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHI3BATCH_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("PHI3BATCH_KEY", "app")
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    for command in (["ls"], ["submit", str(prompts)], ["show", "batch_x"]):
+        slept.clear()
+        assert ended(*command) == 1
+        assert len(slept) == connecting.LOOKS
+
+
 def test_the_sdks_own_settings_are_taken(
     served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
