@@ -413,6 +413,16 @@ LATE_LOT = Scenario(
         Mishap("ask", "a.jsonl/1/6/chat", "kill after"),
     ),
 )
+# A frozen attempt wakes and hands its rows back while another asks them.
+WOKEN = Scenario(
+    files=(version("a.jsonl", 1, ("chat",) * 8),),
+    options={**CAP, "max_total_tokens": 4000},
+    workers=2,
+    shard_rows=8,
+    max_concurrency=1,
+    latency=8.0,
+    script=(Mishap("ask", "a.jsonl/1/2/chat", "freeze after", seconds=60.0),),
+)
 # The cap suffices only for those who wait until others give back what they did not need.
 WAITED_FOR = Scenario(
     files=(version("a.jsonl", 1, ("chat",) * 12),),
@@ -443,7 +453,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "allotments_not_seen",
         "what others may spend is not given away",
-        13,
+        42,
         broken_caps.allotments_not_seen,
     ),
     Mutation(
@@ -455,7 +465,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "given_back_by_anybody",
         "an attempt gives back its own allotment alone",
-        13,
+        WOKEN,
         broken_caps.given_back_by_anybody,
     ),
     Mutation("returned_twice", "a pledge comes back once", 13, broken_caps.returned_twice),
