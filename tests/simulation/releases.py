@@ -86,10 +86,13 @@ def story(seed: int, world: Scenario) -> Story:
 
 
 def scenario(seed: int) -> Scenario:
-    """A world of the swarm with at least two workers, whose faults end."""
+    """A world of the swarm with at least two workers, whose faults end, and without caps: 0.1.0
+    refuses the options that ask for one before there is a job.
+    """
     drawn = swarm.scenario(seed)
     return replace(
         drawn,
+        options={},
         workers=max(drawn.workers, 2),
         faults_until=min(drawn.faults_until, LAST_AT),
         endless=False,
