@@ -30,7 +30,7 @@ def taken(budget: JobBudget) -> Spend:
 
 
 def begun(budget: JobBudget, shard: int, attempt: str, want: Spend, **more: Any) -> JobBudget:
-    given = {"charged": NOTHING_SPENT, "need": Spend(1, 1), **more}
+    given = {"charged": {}, "need": Spend(1, 1), **more}
     return allot(budget, shard, attempt, want=want, **given)
 
 
@@ -83,16 +83,23 @@ def test_a_repeated_swap_changes_nothing() -> None:
 
 def test_the_next_attempt_begins_with_what_the_journals_come_to() -> None:
     one = begun(capped(), 0, "a", Spend(70, 700))
-    two = begun(one, 0, "b", Spend(10, 10), charged=Spend(40, 400))
+    two = begun(one, 0, "b", Spend(10, 10), charged={"a": Spend(40, 400)})
     assert taken(two) == Spend(50, 410)
     # A lot that was written after the lease can have paid for nothing: no more was allotted.
-    late = begun(one, 0, "b", Spend(10, 10), charged=Spend(90, 900))
+    late = begun(one, 0, "b", Spend(10, 10), charged={"a": Spend(90, 900)})
+    assert taken(late) == Spend(80, 710)
+
+
+def test_an_attempt_that_takes_the_place_of_a_later_one_takes_nothing_from_it() -> None:
+    one = begun(capped(), 0, "b", Spend(70, 700))
+    # It read the journals before "b" began, and was frozen until now.
+    late = begun(one, 0, "a", Spend(10, 10), charged={"earlier": Spend(5, 50)})
     assert taken(late) == Spend(80, 710)
 
 
 def test_an_attempt_that_has_lost_its_place_changes_nothing() -> None:
     one = begun(capped(), 0, "a", Spend(70, 700))
-    two = begun(one, 0, "b", Spend(60, 600), charged=Spend(40, 400))
+    two = begun(one, 0, "b", Spend(60, 600), charged={"a": Spend(40, 400)})
     assert give_back(two, 0, "a", Spend(1, 1)) is two
 
 
@@ -105,7 +112,7 @@ def test_a_receipt_of_the_last_attempt_counts_as_it_tells() -> None:
 
 def test_a_receipt_of_an_earlier_attempt_counts_all_that_the_last_one_may_spend() -> None:
     one = begun(capped(), 0, "a", Spend(70, 700))
-    two = begun(one, 0, "b", Spend(60, 600), charged=Spend(40, 400))
+    two = begun(one, 0, "b", Spend(60, 600), charged={"a": Spend(40, 400)})
     assert count(two, receipt(0, "a", Spend(45, 450))).spent == Spend(100, 1000)
 
 
@@ -149,7 +156,7 @@ class Cap(RuleBasedStateMachine):
             return
         self.names += 1
         name = f"a{self.names}"
-        charged = total(self.lots[shard].values())
+        charged = dict(self.lots[shard])
         how: Any = {"charged": charged, "want": want, "need": need, "sharers": sharers}
         self.budget = allot(self.budget, shard, name, **how)
         own = allotment(self.budget, shard)
@@ -176,7 +183,7 @@ class Cap(RuleBasedStateMachine):
         name = self.holder.get(shard)
         if name is None:
             return
-        self.budget = allot(self.budget, shard, name, charged=NOTHING_SPENT, want=want, need=need)
+        self.budget = allot(self.budget, shard, name, charged={}, want=want, need=need)
         own = allotment(self.budget, shard)
         assert own is not None
         assert self.open[name].within(own.open), "what was given is not taken away"

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from schemas.budgets import NOTHING_SPENT, JobBudget, Spend
+from schemas.budgets import NOTHING_SPENT, JobBudget, Spend, total
 from schemas.outcomes import Outcome
 from schemas.results import Receipt
 from workers.jobs import budget
@@ -103,10 +103,16 @@ def others_not_waited_for() -> Broken:
 def crash_begins_anew() -> Broken:
     allotted = budget.allot
 
-    def allot(held: JobBudget, *who: Any, charged: Spend, **what: Any) -> JobBudget:
-        return allotted(held, *who, charged=NOTHING_SPENT, **what)
+    def allot(held: JobBudget, *who: Any, charged: dict[str, Spend], **what: Any) -> JobBudget:
+        return allotted(held, *who, charged=dict.fromkeys(charged, NOTHING_SPENT), **what)
 
     return patch.object(budget, "allot", allot)
+
+
+def stale_reading_believed() -> Broken:
+    return patch.object(
+        budget, "_by_others", lambda known, charged: total(charged.values()).least(known.whole)
+    )
 
 
 def paused_by_nobody() -> Broken:

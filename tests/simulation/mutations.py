@@ -482,6 +482,12 @@ MUTATIONS: Sequence[Mutation] = (
         13,
         broken_caps.crash_begins_anew,
     ),
+    Mutation(
+        "stale_reading_believed",
+        "who has read before another began takes nothing from it",
+        2667,
+        broken_caps.stale_reading_believed,
+    ),
     Mutation("paused_by_nobody", "on_budget pauses", 97, broken_caps.paused_by_nobody),
     Mutation(
         "status_remembered",

@@ -59,7 +59,7 @@ def allot(
     shard: int,
     attempt: str,
     *,
-    charged: Spend,
+    charged: Mapping[str, Spend],
     want: Spend,
     need: Spend,
     ample: Spend = NOTHING_SPENT,
@@ -69,14 +69,15 @@ def allot(
 
     Each of `sharers` shards has an equal part: what one does not use comes back late, if its worker
     dies. Where parts would be too small to work with, the first get what is `ample`. `charged` is
-    what the journals of earlier attempts come to: they could not spend more than they were
-    allotted, whatever one of them wrote after its lease.
+    what the journals of earlier attempts come to, by attempt: they could not spend more than they
+    were allotted, whatever one of them wrote after its lease. Of an attempt that is not among them
+    all that it may spend counts: it began later, and who takes its place here has lost the lease.
     """
     known = allotment(budget, shard)
-    if known is None and charged == want == NOTHING_SPENT:
+    if known is None and want == NOTHING_SPENT:
         return budget
     if known is None or known.attempt != attempt:
-        spent = charged.least(NOTHING_SPENT if known is None else known.whole)
+        spent = NOTHING_SPENT if known is None else _by_others(known, charged)
         known = Allotment(shard=shard, attempt=attempt, spent=spent, open=NOTHING_SPENT)
     without = _with(budget, shard, None)
     room = left(without).minus(known.spent)
@@ -85,6 +86,11 @@ def allot(
     if need.within(granted):
         known = known.model_copy(update={"open": granted})
     return _with(budget, shard, known)
+
+
+def _by_others(known: Allotment, charged: Mapping[str, Spend]) -> Spend:
+    """The most that all attempts up to the last one have spent."""
+    return total(charged.values()).least(known.whole) if known.attempt in charged else known.whole
 
 
 def give_back(budget: JobBudget, shard: int, attempt: str, spent: Spend) -> JobBudget:

@@ -5,13 +5,13 @@ and its end.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from math import inf
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
 
-from schemas.budgets import NOTHING_SPENT
+from schemas.budgets import Spend
 from schemas.jobs import Ending, Job, Reason
 from schemas.plans import PlannedShard
 from schemas.results import CallRecord, Receipt
@@ -151,7 +151,7 @@ class Attempt:
         self.found = 0
         """Rows in the journals of earlier attempts."""
         self.capped = False
-        self.charged = NOTHING_SPENT
+        self.charged: Mapping[str, Spend] = {}
         """The most that the calls of earlier attempts may have cost, where the job is capped."""
         self.purse: ShardPurse | None = None
         self.receipt: Receipt | None = None

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from schemas.budgets import NOTHING_SPENT, Spend, total
+from schemas.budgets import NOTHING_SPENT, Spend
 from schemas.outcomes import Usage
 from schemas.results import CallRecord
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION
@@ -233,7 +233,7 @@ class Past:
 
     suspicion: Suspicion
     spent: dict[int, tuple[CallRecord, ...]]
-    charged: Spend
+    charged: dict[str, Spend]
 
 
 @dataclass(slots=True)
@@ -249,6 +249,11 @@ class _Lot:
             self.level = self.level.most(Spend(*line.lot))
         if line.used is not None:
             self.used = Spend(*line.used)
+
+    @property
+    def cost(self) -> Spend:
+        """The most that the calls have cost."""
+        return self.level if self.used is None else self.used
 
 
 async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spool) -> Past:
@@ -267,8 +272,7 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
                     lots.setdefault(attempt, _Lot()).note(line)
         except BlobMissing:
             trace.ended = True  # a late one ended just now and had nothing to say
-    costs = [lot.level if lot.used is None else lot.used for lot in lots.values()]
-    charged = total(costs) if costs else NOTHING_SPENT
+    charged = {each[len("000000-") :]: lots.get(each, _Lot()).cost for each in traces}
     return Past(Suspicion(list(traces.values())), spent, charged)
 
 

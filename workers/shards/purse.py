@@ -8,9 +8,10 @@ dies, the lot counts as spent, and nothing beyond it can have been.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
-from schemas.budgets import NOTHING_SPENT, Allotment, JobBudget, Spend
+from schemas.budgets import NOTHING_SPENT, Allotment, JobBudget, Spend, total
 from schemas.deployments import Task
 from schemas.jobs import Job, JobState, Waiting
 from schemas.outcomes import Outcome
@@ -61,10 +62,13 @@ class ShardPurse:
         self._growing = asyncio.Lock()
         self._changed = asyncio.Event()
 
-    async def open(self, attempt: str, charged: Spend, rows: Iterable[Request]) -> None:
+    async def open(
+        self, attempt: str, charged: Mapping[str, Spend], rows: Iterable[Request]
+    ) -> None:
         """Have the job's state let this attempt spend what its rows can cost, or what is left.
 
-        `charged` is what the journals of earlier attempts come to.
+        `charged` is what the journals of earlier attempts come to, by attempt, read while this one
+        had its lease.
         """
         self._attempt = attempt
         names = tuple(self._job.prices)
@@ -74,7 +78,7 @@ class ShardPurse:
             want, need = want.plus(each), need.least(each)
         own, _ = await self._allot(want, need, charged)
         # Where it is not this attempt's, another wrote the receipt, or has the lease.
-        self._before = charged if own is None else own.spent
+        self._before = total(charged.values()) if own is None else own.spent
 
     @property
     def spent(self) -> Spend:
@@ -104,7 +108,7 @@ class ShardPurse:
         return None if state is None else state.budget
 
     async def _allot(
-        self, want: Spend, call: Spend, charged: Spend = NOTHING_SPENT
+        self, want: Spend, call: Spend, charged: Mapping[str, Spend] = MappingProxyType({})
     ) -> tuple[Allotment | None, JobBudget | None]:
         """What is this attempt's of the job's budget, and that; None where it is another's.
 

@@ -247,7 +247,10 @@ class Runner:
             *(attempt.job, attempt.shard, gate, attempt.journal, self._transitions),
             clock=self._clock,
         )
-        await purse.open(attempt.lease.attempt, attempt.charged, [row for _, row in left])
+        # Without the lease another may write on in what was read here.
+        held = asyncio.get_running_loop().time() < attempt.lease.until
+        charged = attempt.charged if held else {}
+        await purse.open(attempt.lease.attempt, charged, [row for _, row in left])
         attempt.purse = gate.purse = purse
         gate.among = attempt.job.askable
 
