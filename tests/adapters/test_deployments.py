@@ -31,6 +31,8 @@ GOOD: dict[str, Any] = {
     "headers": {"azureml-model-deployment": "blue"},
     "allow_http": False,
     "timeout": 90,
+    "hours": "22:00-06:00",
+    "time_zone": "Europe/Berlin",
 }
 
 UNLIMITED = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "requests_per_day"))

@@ -121,7 +121,7 @@ async def test_the_simulator_serves_a_job_with_each_kind_of_deployment(copy: Pat
 
 
 async def test_jobs_can_be_asked_for_over_http(tmp_path: Path) -> None:
-    (block,) = blocks("docs/http.md")
+    block, _ = blocks("docs/http.md")
     async with up(tmp_path) as guide:
         ((address, key),) = re.findall(r"^HTTP +(\S+)/api/jobs .*: (\S+)\)$", guide, re.MULTILINE)
         (storage,) = re.findall(r"^storage +(\S+)$", guide, re.MULTILINE)

@@ -378,10 +378,6 @@ REFUSED = Scenario(
     script=tuple(Mishap("create", "/open/", "refused", nth=nth) for nth in range(1, 4)),
 )
 # Somebody's own file lies where the results are to be.
-SQUATTED = Scenario(
-    files=(version("f0.jsonl", 1, ("chat",) * 3),),
-    script=(Mishap("commit", "/errors.jsonl", act="squat"),),
-)
 # It takes minutes, so that people look at it again and again.
 WATCHED = Scenario(
     files=(version("f0.jsonl", 1, ("chat",) * 20),), latency=10.0, max_concurrency=1, shard_rows=4
@@ -503,7 +499,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "others_file_taken",
         "what somebody else wrote is not the results",
-        SQUATTED,
+        2,
         storage=lies.TakesAnyFile,
     ),
     Mutation(
