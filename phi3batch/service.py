@@ -215,7 +215,9 @@ def about(name: str) -> Iterator[None]:
             raise
         status = WRONG_USAGE if error.status_code == 400 else NOT_DONE
         more = f" (phi3batch show {name})" if error.status_code == 409 else ""
-        raise Ended(status, f"{name}: {_message(error)}{more}") from None
+        message = _message(error)
+        told = message if message.startswith(name) else f"{name}: {message}"
+        raise Ended(status, f"{told}{more}") from None
 
 
 def each(names: Iterable[str], do: Callable[[str], None]) -> int:

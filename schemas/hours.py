@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from schemas.setting_json import setting_json
 from schemas.versions import Kept
+from schemas.wrong_values import wrong_values
 
 _FORM: Final = re.compile(
     r"([01][0-9]|2[0-3]):([0-5][0-9])-(?:([01][0-9]|2[0-3]):([0-5][0-9])|24:00)"
@@ -132,11 +133,10 @@ def parse_hours(setting: str, text: str, names: Sequence[str]) -> Mapping[str, H
     try:
         found = _BY_NAME.validate_python(raw)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ", ".join(repr(part) for part in first["loc"] if part != "[key]")
-        said = first["msg"].removeprefix("Value error, ")
+        first = wrong_values(error)[0]
+        where = ", ".join(repr(part) for part in first.loc if part != "[key]")
         raise ValueError(
-            f"{setting}{f', {where}' if where else ''}: {said}; it is {shown}"
+            f"{setting}{f', {where}' if where else ''}: {first.words}; it is {shown}"
         ) from None
     for name, hours in found.items():
         if name not in names:

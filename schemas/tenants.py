@@ -45,5 +45,5 @@ def parse_tenants(text: str) -> Mapping[str, Tenant]:
         where = ", ".join(repr(part) for part in first.loc if part != "[key]")
         raise ValueError(
             f"TENANTS{f', {where}' if where else ''}: {first.words}; it is "
-            '{"name": {"weight": 1}}'
+            '{"name": {"weight": 1, "max_cost_per_month": 100}}'
         ) from None

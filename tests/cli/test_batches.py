@@ -300,7 +300,7 @@ def test_what_one_batch_refuses_keeps_no_other_from_it(
     assert ended("watch", batch, "--interval", "0.01") == 1
     capsys.readouterr()
     assert ended("resume", batch) == 1
-    assert capsys.readouterr().err.startswith(f"error: {batch}: ")
+    assert capsys.readouterr().err.startswith(f"error: {batch} is cancelled ")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from schemas.estimates import JobEstimate
 from schemas.history import Sample
@@ -158,8 +158,9 @@ class Finisher:
         errors = await self._commit(job, state, "errors", parts["errors"])
         output = await self._commit(job, state, "output", parts["output"])
         estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
-        manifest = self._manifest(job, state, output, errors, use=use, codes=codes)
-        manifest = manifest.model_copy(update={"estimate": estimate})
+        manifest = self._manifest(
+            job, state, output, errors, use=use, codes=codes, estimate=estimate
+        )
         await self._store.create_once(
             self._store.result(job, "manifest.json"),
             manifest.model_dump_json(indent=2).encode(),
@@ -256,25 +257,21 @@ class Finisher:
         *,
         use: dict[str, DeploymentUse],
         codes: dict[str, CodeCount],
+        estimate: JobEstimate | None,
     ) -> Manifest:
         now = self._clock()
-        asked: dict[str, Any] = job.options.model_dump(mode="json", exclude_none=True)
         return Manifest(
             job=job.id,
             state=state.ending or "completed",
             reason=state.reason and {"code": state.reason.code, "message": state.reason.message},
-            input={
-                "container": job.container,
-                "name": job.name,
-                "etag": job.etag,
-                "size": job.size,
-            },
-            options=asked,
+            input=job.model_dump(include={"container", "name", "etag", "size"}),
+            options=job.options.model_dump(mode="json", exclude_none=True),
             counts=state.counts,
             tokens=state.tokens,
             codes=codes,
             least_seconds=state.least_seconds,
             closed_seconds=state.closed_seconds,
+            estimate=estimate,
             release=RELEASE,
             created=iso(job.created),
             started=None if state.started is None else iso(state.started),

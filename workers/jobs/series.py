@@ -4,9 +4,7 @@ Adding is exact, and the same in any order: an interval is as long as the whole 
 needs it to be, so that there are at most MOST of them.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.history import Sample
@@ -14,35 +12,11 @@ from schemas.money import MILLION, amount
 from schemas.results import INTERVAL_SECONDS, Interval
 from schemas.sketches import Sketch, quantiles
 from workers.jobs.pace import SAMPLED_SHARES
+from workers.rows.writing import IntervalSums
 
 MOST: Final = 512
 """Intervals of a job: those of an hour and a half are ten seconds long, of a month an hour and a
 half. Where nothing happens between any two of them, there are twice as many samples."""
-
-
-@dataclass(slots=True)
-class IntervalSums:
-    """What happened in an interval, in the making."""
-
-    succeeded: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    calls: int = 0
-    refusals: int = 0
-    cost: int = 0
-    latency: Counter[int] = field(default_factory=Counter)
-
-    def add(self, other: "Interval | IntervalSums") -> None:
-        """Count what another tells."""
-        self.succeeded += other.succeeded
-        self.failed += other.failed
-        self.prompt_tokens += other.prompt_tokens
-        self.completion_tokens += other.completion_tokens
-        self.calls += other.calls
-        self.refusals += other.refusals
-        self.cost += other.cost
-        self.latency.update(other.latency)
 
 
 class Series:
@@ -63,14 +37,14 @@ class Series:
             first, last = first // 2, last // 2
             self._widen()
         for at, each in told.items():
-            self.intervals.setdefault(at // self.width, IntervalSums()).add(each)
+            _count(self.intervals.setdefault(at // self.width, IntervalSums()), each)
         self._ends = {first, last}
 
     def _widen(self) -> None:
         self.width *= 2
         before, self.intervals = self.intervals, {}
         for at, each in before.items():
-            self.intervals.setdefault(at // 2, IntervalSums()).add(each)
+            _count(self.intervals.setdefault(at // 2, IntervalSums()), each)
 
 
 def samples_of(series: Series, *, priced: bool) -> tuple[Sample, ...]:
@@ -85,9 +59,20 @@ def samples_of(series: Series, *, priced: bool) -> tuple[Sample, ...]:
         if not found or found[-1].at < number * seconds:
             found.append(_sample(so_far, number * seconds, priced, {}))
         own = series.intervals[number]
-        so_far.add(own)
+        _count(so_far, own)
         found.append(_sample(so_far, (number + 1) * seconds, priced, own.latency))
     return tuple(found)
+
+
+def _count(sums: IntervalSums, told: Interval | IntervalSums) -> None:
+    sums.succeeded += told.succeeded
+    sums.failed += told.failed
+    sums.prompt_tokens += told.prompt_tokens
+    sums.completion_tokens += told.completion_tokens
+    sums.calls += told.calls
+    sums.refusals += told.refusals
+    sums.cost += told.cost
+    sums.latency.update(told.latency)
 
 
 def _sample(sums: IntervalSums, at: int, priced: bool, latency: Sketch) -> Sample:

@@ -42,9 +42,8 @@ def measure(task: Task, body: Mapping[str, Any]) -> Size:
         text, images = _content(body.get("input"))
         return Size(text, images * IMAGE, 0, _longest(body.get("input")))
     output = body.get("max_completion_tokens") or body.get("max_tokens")
-    choices = max(_whole(body.get("n")) or 1, _whole(body.get("best_of")) or 1)
-    limit = _whole(output)
-    allowed = None if limit is None else limit * choices
+    limit = whole(output)
+    allowed = None if limit is None else limit * choices(body)
     if task == "completions":
         text, _ = _content(body.get("prompt"))
         return Size(text, 0, allowed, _longest(body.get("prompt")))
@@ -57,6 +56,16 @@ def measure(task: Task, body: Mapping[str, Any]) -> Size:
             text += more
             fixed += images * IMAGE
     return Size(text, fixed, allowed, text)
+
+
+def choices(body: Mapping[str, Any]) -> int:
+    """How many answers a prompt is given, those that only the endpoint sees among them."""
+    return max(whole(body.get("n")) or 1, whole(body.get("best_of")) or 1)
+
+
+def whole(value: Any) -> int | None:
+    """A number that is whole and not negative; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 class MeanSize(NamedTuple):
@@ -112,8 +121,8 @@ def answer_bytes(task: Task, body: Mapping[str, Any]) -> int:
         each = _BASE64_BYTES if body.get("encoding_format") == "base64" else _NUMBER_BYTES
         return inputs * dimensions * each if isinstance(dimensions, int) else 0
     prompts = body.get("prompt")
-    choices = body.get("n")
-    answers = choices if isinstance(choices, int) else 1
+    asked = body.get("n")
+    answers = asked if isinstance(asked, int) else 1
     if isinstance(prompts, list):
         answers *= len(prompts)
     most = body.get("max_tokens")
@@ -140,7 +149,3 @@ def _longest(content: Any) -> int:
     return (
         max((_content(each)[0] for each in content), default=0) if several else _content(content)[0]
     )
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

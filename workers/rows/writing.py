@@ -238,7 +238,7 @@ def sums_of(results: Iterable[RowResult], prices: Mapping[str, PinnedPrice] = NO
     calls: dict[str, list[CallRecord]] = {}
     answers: dict[str, int] = {}
     tokens = [0, 0]
-    intervals: dict[int, _Interval] = {}
+    intervals: dict[int, IntervalSums] = {}
     for result in results:
         kinds[result.kind] = kinds.get(result.kind, 0) + 1
         tokens[0] += result.usage.prompt_tokens
@@ -263,7 +263,7 @@ def sums_of(results: Iterable[RowResult], prices: Mapping[str, PinnedPrice] = NO
 
 
 @dataclass
-class _Interval:
+class IntervalSums:
     """An `Interval` in the making."""
 
     succeeded: int = 0
@@ -273,18 +273,18 @@ class _Interval:
     calls: int = 0
     refusals: int = 0
     cost: int = 0
-    latency: dict[int, int] = field(default_factory=dict)
+    latency: Counter[int] = field(default_factory=Counter)
 
 
 def _note(
-    result: RowResult, intervals: dict[int, _Interval], prices: Mapping[str, PinnedPrice]
+    result: RowResult, intervals: dict[int, IntervalSums], prices: Mapping[str, PinnedPrice]
 ) -> None:
     """Count a row in the interval in which it came to its end, and each call in its own.
 
     When a call ended is reckoned back from there: one came after the other.
     """
     ended = result.at
-    own = intervals.setdefault(int(ended // INTERVAL_SECONDS), _Interval())
+    own = intervals.setdefault(int(ended // INTERVAL_SECONDS), IntervalSums())
     own.succeeded += result.kind == "succeeded"
     own.failed += result.kind == "failed"
     own.prompt_tokens += result.usage.prompt_tokens
@@ -292,14 +292,13 @@ def _note(
     if (price := prices.get(_answering(result.use) or "")) is not None:
         own.cost += result.usage.completion_tokens * (price.output - price.input)
     for call in reversed(result.use):
-        its = intervals.setdefault(int(ended // INTERVAL_SECONDS), _Interval())
+        its = intervals.setdefault(int(ended // INTERVAL_SECONDS), IntervalSums())
         its.calls += 1
         its.refusals += call.kind == "throttled"
         if (price := prices.get(call.deployment)) is not None:
             its.cost += call.tokens * price.input
         if call.kind == "ok":
-            bucket = coarse(bucket_of(call.seconds))
-            its.latency[bucket] = its.latency.get(bucket, 0) + 1
+            its.latency[coarse(bucket_of(call.seconds))] += 1
         ended -= call.seconds + call.waited
 
 

@@ -288,6 +288,10 @@ class CallPledge:
 
     def drop(self) -> None:
         """As `Pledge.drop` of the dispatcher."""
-        if not self._over:
-            self._over = True
-            (self._purse.unsecure if self._secured else self._purse.release)(self._need)
+        if self._over:
+            return
+        self._over = True
+        if self._secured:
+            self._purse.unsecure(self._need)
+        else:
+            self._purse.release(self._need)

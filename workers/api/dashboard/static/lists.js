@@ -10,7 +10,7 @@ const MOST_WRONG = 8;
 const STATES = ["validating", "in_progress", "paused", "finalizing", "completed", "failed", "expired",
                 "cancelled", "cancelling", "expiring", "failing", "rejected"];
 const DOORS = ["drop", "queue", "nightly", "http"];
-const REASONS = ["quota", "throttled", "concurrency", "latency", "outage", "day", "hours"];
+const REASONS = ["quota", "throttled", "concurrency", "latency", "outage", "day", "hours", "budget"];
 
 const link = (job, words) => html`<a href="#job=${encodeURIComponent(idOf(job))}">${words}</a>`;
 const named = (job) => link(job, text(job.input || idOf(job), 80));
