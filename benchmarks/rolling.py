@@ -29,7 +29,7 @@ from tests.integration import ordeal
 from tests.integration.ordeal import Ordeal, answered, job_of, keys_of
 from tests.integration.processes import CHAT_MODEL, processes, until
 from tests.integration.user import User, chats, jsonl, user_of
-from workers.errors import first_of
+from workers.ports.errors import first_of
 
 UP_SECONDS = 90.0
 

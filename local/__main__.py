@@ -12,7 +12,7 @@ import os
 import sys
 
 from local.loading import loading
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 COMMANDS = {
     "run": "local.running",

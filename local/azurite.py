@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 MAIN = Path(__file__).parent.parent / "node_modules/azurite/dist/src/blob/main.js"
 _BEFORE_MAIN = Path(__file__).with_suffix(".mjs")

@@ -14,7 +14,7 @@ from local.host.loading import LoadError, import_app
 from local.host.serving import Host, stop_at_signals
 from local.loading import loading
 from local.usage import Parser
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 PROJECT = Path(__file__).parent.parent
 # Where no setting says when the nightly container is swept.

@@ -12,7 +12,7 @@ from typing import cast
 
 from local.azurite import FolderInUseError
 from local.servicebus.server.store import StoreInUseError
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 # Where so many have ended and none has ever served, none will.
 GIVE_UP_AFTER = 3

@@ -12,7 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 FILE = "local.settings.json"
 # How large a body the HTTP triggers take, in bytes, as the Functions host calls it.

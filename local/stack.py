@@ -23,7 +23,7 @@ from local.endpoint.settings import Settings
 from local.hosts import Hosts, failure_in, hosts
 from local.servicebus import serve
 from local.servicebus.server.store import StoreInUseError
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 from workers.settings import Settings as AppSettings
 from workers.settings import read_settings
 

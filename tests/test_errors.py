@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.adapters import bus_errors, storage_errors
-from workers.errors import BlobExists, Outage, Unavailable
+from workers.ports.errors import BlobExists, Outage, Unavailable
 
 LOG = logging.getLogger("tests.outages")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from schemas.webhooks import secret_of
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 from workers.settings import read_settings
 
 DEPLOYMENT = {"name": "east", "kind": "openai", "url": "https://h/v1", "model": "m"}

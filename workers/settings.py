@@ -15,7 +15,7 @@ from schemas.secret_settings import no_secret, unresolved
 from schemas.tenants import Tenant, only_default, parse_tenants
 from schemas.webhooks import Webhook, parse_webhooks
 from schemas.wrong_values import wrong_values
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 Container = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")]
 

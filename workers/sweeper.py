@@ -7,12 +7,12 @@ from typing import Final
 
 from schemas.jobs import Job, JobState
 from schemas.messages import finish
-from workers.errors import WorkerError
 from workers.intake.doors import Doors
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transitions
+from workers.ports.errors import WorkerError
 
 LOOK_SECONDS: Final = 300.0
 

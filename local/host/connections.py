@@ -12,7 +12,7 @@ from typing import Any
 from azure.servicebus.aio import ServiceBusClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 
 def service_bus(name: str, environ: Mapping[str, str] = os.environ) -> ServiceBusClient:

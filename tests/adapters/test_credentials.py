@@ -14,7 +14,7 @@ from azure.core.exceptions import ClientAuthenticationError
 from schemas.deployments import EndpointKind
 from tests.adapters.clients import KEY, KINDS, asking, deployment, json_answer, recorded, recorder
 from workers.adapters.endpoints import connect
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 from workers.service.keys import Keys
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}

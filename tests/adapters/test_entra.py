@@ -21,7 +21,7 @@ from tests.doubles.service import bench
 from workers.adapters import entra as adapter
 from workers.adapters.entra import EntraTokens, connect_tokens
 from workers.api.http import HttpCall
-from workers.errors import Unavailable
+from workers.ports.errors import Unavailable
 
 DIRECTORY = "11111111-2222-3333-4444-555555555555"
 

@@ -18,8 +18,8 @@ from tests.golden import releases
 from tests.simulation.virtual_time import run
 from workers.api import health
 from workers.api.openapi import document
-from workers.errors import StorageError, Unavailable
 from workers.ports import BlobInfo
+from workers.ports.errors import StorageError, Unavailable
 from workers.quota.health import HealthBoard
 
 

@@ -9,9 +9,9 @@ from tests.api.client import KEYS, Client, rows
 from tests.doubles.bus import MemoryBus
 from tests.doubles.service import Bench, bench
 from tests.doubles.webhooks import HOOK
-from workers.errors import Unavailable
 from workers.jobs.outbox import WEBHOOKS
 from workers.ports import OutMessage
+from workers.ports.errors import Unavailable
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from local import azurite as starter
 from workers.adapters.blobs import connect_blobs
-from workers.errors import LeaseHeld, LeaseLost, SettingsError
 from workers.ports import BlobRef
+from workers.ports.errors import LeaseHeld, LeaseLost, SettingsError
 
 ROOT = Path(__file__).parent.parent.parent
 PARENT = """

@@ -15,7 +15,8 @@ import pytest
 from local.azurite import Azurite
 from tests.doubles import EffectLog, FaultyBlobs, MemoryBlobs
 from workers.adapters.blobs import connect_blobs
-from workers.errors import (
+from workers.ports import BlobRef, Blobs
+from workers.ports.errors import (
     BlobChanged,
     BlobExists,
     BlobMissing,
@@ -23,7 +24,6 @@ from workers.errors import (
     LeaseLost,
     StorageError,
 )
-from workers.ports import BlobRef, Blobs
 
 LEASE_SECONDS = 15
 # Azure folds a backslash into a slash and drops dot segments: nobody can rely on such names.

@@ -21,8 +21,8 @@ from tests.doubles import Delivery, LockLost, MemoryBus, QueueRules
 from tests.doubles.bus import DEAD_LETTERS
 from workers.adapters import bus as adapter
 from workers.adapters.bus import ServiceBus, connect_bus
-from workers.errors import Unavailable
 from workers.ports import Bus, OutMessage, Received
+from workers.ports.errors import Unavailable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,10 +9,9 @@ import pytest
 
 from local.servicebus import Fault, Faults, Server, serve
 from local.servicebus.server.faults import Kind, Operation
-from workers import errors
 from workers.adapters import send_queue as adapter
 from workers.adapters.bus import ServiceBus, connect_bus
-from workers.ports import OutMessage
+from workers.ports import OutMessage, errors
 
 CONFIG: dict[str, Any] = {
     "UserConfig": {"Namespaces": [{"Name": "trouble", "Queues": [{"Name": "jobs"}], "Topics": []}]}

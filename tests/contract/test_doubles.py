@@ -4,8 +4,8 @@ import pytest
 
 from tests.doubles import LockLost, MemoryBlobs, MemoryBus, QueueRules
 from tests.doubles.bus import DEAD_LETTERS
-from workers.errors import BlobFull
 from workers.ports import BlobRef, OutMessage
+from workers.ports.errors import BlobFull
 
 
 class Clock:

@@ -13,8 +13,8 @@ from tests.doubles import (
     ProcessKilled,
 )
 from tests.doubles.faults import Phase
-from workers.errors import BlobChanged, BlobExists, Unavailable
 from workers.ports import BlobRef, Blobs, Bus, OutMessage
+from workers.ports.errors import BlobChanged, BlobExists, Unavailable
 
 A, B = BlobRef("c", "a"), BlobRef("c", "b")
 

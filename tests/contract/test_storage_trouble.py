@@ -21,11 +21,10 @@ from azure.storage.blob.aio import BlobServiceClient, ExponentialRetry
 from local.azurite import ACCOUNT, KEY, Azurite
 from local.azurite import azurite as running_azurite
 from tests.contract.lossy import Lossy, Mishap, Refuse, lossy
-from workers import errors
 from workers.adapters import blobs as adapter
 from workers.adapters import storage_client, storage_errors
 from workers.adapters.blobs import AzureBlobs, connect_blobs
-from workers.ports import BlobRef
+from workers.ports import BlobRef, errors
 
 BUSY = Refuse(503, "ServerBusy")
 

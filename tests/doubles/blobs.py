@@ -12,7 +12,8 @@ from math import floor
 from typing import IO
 from urllib.parse import quote
 
-from workers.errors import (
+from workers.ports import BlobInfo, BlobRef, Stored
+from workers.ports.errors import (
     BlobChanged,
     BlobExists,
     BlobFull,
@@ -21,7 +22,6 @@ from workers.errors import (
     LeaseLost,
     StorageError,
 )
-from workers.ports import BlobInfo, BlobRef, Stored
 
 APPEND_BYTES = 4 * 1024 * 1024
 APPEND_BLOCKS = 50_000

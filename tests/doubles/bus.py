@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from workers.errors import Unavailable
 from workers.ports import OutMessage, Received
+from workers.ports.errors import Unavailable
 
 MESSAGE_BYTES = 256 * 1024
 DEAD_LETTERS = "/$deadletterqueue"

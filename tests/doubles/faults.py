@@ -12,8 +12,8 @@ as kind, `container/name` or the entity as name. It may raise
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import IO, Literal, TypeVar
 
-from workers.errors import Unavailable
 from workers.ports import BlobInfo, BlobRef, Blobs, Bus, OutMessage, Received, Stored
+from workers.ports.errors import Unavailable
 
 Phase = Literal["before", "after"]
 Fault = Callable[[str, str, Phase], None]

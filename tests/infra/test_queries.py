@@ -10,7 +10,7 @@ import pytest
 
 from tests.infra import project
 from tests.infra.bicep import items, literal, text, walk
-from workers.errors import Outage
+from workers.ports.errors import Outage
 
 pytestmark = pytest.mark.xdist_group("infra")
 

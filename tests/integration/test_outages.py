@@ -15,13 +15,13 @@ from tests.doubles.bus import Delivery, MemoryBus
 from tests.doubles.faults import FaultyBlobs, Phase
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
-from workers.errors import StorageError, Unavailable, Unreadable
 from workers.inbox import DEAD_RETRY_SECONDS, DEAD_TRIES
 from workers.intake import nightly, plans
 from workers.jobs import lifecycle
 from workers.jobs.outbox import JOBS, SHARDS
 from workers.jobs.store import Held, JobStore
 from workers.ports import BlobInfo, BlobRef, OutMessage, Received
+from workers.ports.errors import StorageError, Unavailable, Unreadable
 from workers.sweeper import LOOK_SECONDS
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'

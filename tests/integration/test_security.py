@@ -22,8 +22,8 @@ from tests.doubles.service import EPOCH, MODEL, Answering, Bench, bench
 from tests.leaks import CANARY_KEY, CANARY_PROMPT, Watch, leaked
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.endpoints import connect
-from workers.errors import InputError
 from workers.intake import announcements
+from workers.jobs.rejections import InputError
 from workers.ports import BlobRef, Endpoint, Stored
 
 GOOD = b'{"prompt": "p"}\n'

@@ -13,9 +13,9 @@ from schemas.results import Manifest
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import EPOCH, bench
 from tests.simulation.virtual_time import run
-from workers.errors import Unavailable
 from workers.jobs.outbox import SHARDS
 from workers.ports import BlobRef
+from workers.ports.errors import Unavailable
 
 ROWS = b'{"prompt": "p"}\n{"prompt": "q"}\n{"prompt": "r"}\n'
 

@@ -15,13 +15,13 @@ from schemas.results import CodeCount, Counts, DeploymentUse, Receipt, Tokens
 from schemas.sketches import sketch_of
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering, Bench, bench
-from workers.errors import Unavailable
 from workers.jobs import lifecycle
 from workers.jobs.advice import advised
 from workers.jobs.history import History
 from workers.jobs.pace import SAMPLE_SECONDS, sample_due
 from workers.jobs.store import JobStore, dump
 from workers.ports import BlobRef
+from workers.ports.errors import Unavailable
 
 MONTH = 30 * 86400.0
 PRICED = DEPLOYMENT.model_copy(update={"price": Price(input="0.13", output="0.52", currency="USD")})

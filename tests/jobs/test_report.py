@@ -15,12 +15,12 @@ from schemas.sketches import sketch_of
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import EPOCH, Answering, bench
 from tests.simulation.virtual_time import run
-from workers.errors import Unavailable
 from workers.inbox import RETRY_SECONDS
 from workers.jobs import finisher
 from workers.jobs.charts import duration
 from workers.jobs.report import report
 from workers.ports import BlobRef
+from workers.ports.errors import Unavailable
 
 HOSTILE = "</bdi></title><script>alert(1)</script><img src=x onerror=alert(2)>\u202e"
 SECRET = "the words of a prompt"

@@ -18,10 +18,10 @@ from schemas.versions import NEWEST_VERSION
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import Bench, bench
 from tests.golden import first_release, releases, shapes
-from workers.errors import NewerVersion, Unreadable
 from workers.jobs.outbox import JOBS, SHARDS
 from workers.jobs.store import dump, load
 from workers.ports import BlobRef, OutMessage
+from workers.ports.errors import NewerVersion, Unreadable
 from workers.quota.shares import Book, Wish, leave, renew
 from workers.rows.writing import add_use
 

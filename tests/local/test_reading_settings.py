@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from local import settings
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 
 def write(folder: Path, document: Any) -> Path:

@@ -20,8 +20,8 @@ from tests.simulation import virtual_time
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import settings_of, small
 from workers.clock import ServiceClock
-from workers.errors import Draining, StorageError, Unavailable
 from workers.ports import BlobRef, EndpointInfo, Stored
+from workers.ports.errors import Draining, StorageError, Unavailable
 from workers.service import Service, compose
 from workers.shards.attempt import Attempt
 from workers.shards.runner import MOST_UNENDED

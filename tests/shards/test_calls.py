@@ -19,9 +19,8 @@ from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from tests.adapters.clients import EMBED, KEY, SEED, deployment
 from workers.adapters.endpoints import connect
-from workers.dispatch.call import Answer, Call, Gate
+from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.dispatch.dispatcher import Dispatcher
-from workers.errors import HandBack
 from workers.rows.packing import Limits
 from workers.rows.reading import Request
 from workers.rows.sizes import answer_bytes

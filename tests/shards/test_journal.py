@@ -11,8 +11,8 @@ from tests.doubles import AnswerLost, FaultyBlobs, MemoryBlobs
 from tests.simulation import virtual_time
 from workers.clock import TOLERANCE_SECONDS, ServiceClock
 from workers.dispatch.call import Gate
-from workers.errors import Unavailable
 from workers.ports import BlobInfo, BlobRef
+from workers.ports.errors import Unavailable
 from workers.shards.attempt import LEASE_SECONDS, Lease
 from workers.shards.journal import (
     Journal,

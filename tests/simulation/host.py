@@ -11,8 +11,8 @@ from tests.doubles.bus import DEAD_LETTERS, Delivery, LockLost, received
 from tests.doubles.faults import ProcessKilled
 from tests.simulation.billing import RUN, Run
 from tests.simulation.process import Bug, Process
-from workers.errors import Draining, StorageError, Unavailable
 from workers.ports import Received
+from workers.ports.errors import Draining, StorageError, Unavailable
 from workers.sweeper import LOOK_SECONDS
 
 if TYPE_CHECKING:

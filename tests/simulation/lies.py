@@ -13,8 +13,8 @@ import orjson
 from schemas.jobs import JobState
 from tests.doubles.faults import FaultyBlobs
 from tests.simulation.process import END_MARK
-from workers.errors import BlobChanged, BlobExists, BlobMissing, LeaseHeld, StorageError
 from workers.ports import BlobInfo, BlobRef, Blobs, Stored
+from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, LeaseHeld, StorageError
 
 
 class Honest(FaultyBlobs):

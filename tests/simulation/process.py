@@ -20,8 +20,8 @@ from tests.simulation.billing import RUN, lease_of
 from tests.simulation.endpoint import Poisoned, prompts_of
 from tests.simulation.sites import Fault
 from workers.clock import ServiceClock
-from workers.errors import StorageError, Unavailable, WorkerError
 from workers.ports import AddressRule, BlobInfo, BlobRef, EndpointInfo, OutMessage, Received
+from workers.ports.errors import StorageError, Unavailable, WorkerError
 from workers.quota.ledger import Ledger
 from workers.service import compose
 

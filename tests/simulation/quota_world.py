@@ -18,10 +18,10 @@ from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.blobs import MemoryBlobs
 from workers.adapters.endpoints.refusals import refusal
-from workers.dispatch.call import Answer, Call, Gate
+from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.dispatch.dispatcher import Dispatcher
-from workers.errors import HandBack, Unavailable
 from workers.ports import BlobRef, EndpointInfo, Stored
+from workers.ports.errors import Unavailable
 from workers.quota.ledger import Ledger
 from workers.quota.shares import Book
 

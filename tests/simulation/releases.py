@@ -30,8 +30,8 @@ from tests.simulation.host import DROPS, Host
 from tests.simulation.process import Process, ProcessBlobs
 from tests.simulation.scenario import Scenario
 from tests.simulation.world import World, quiet, small
-from workers.errors import NewerVersion
 from workers.ports import BlobRef, Blobs, OutMessage, Received, Stored
+from workers.ports.errors import NewerVersion
 
 Release = Literal["0.1.0", "this", "next"]
 T = TypeVar("T")

@@ -17,12 +17,11 @@ from schemas.results import CallRecord
 from tests.simulation.quota_world import EPOCH, deployment
 from tests.simulation.virtual_time import run
 from workers.adapters.endpoints.refusals import refusal
-from workers.dispatch.call import Answer, Call, Gate
+from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.lane import Lane
 from workers.dispatch.probe import smallest
 from workers.dispatch.retries import UNTOLD
-from workers.errors import HandBack
 from workers.ports import EndpointInfo
 from workers.quota.allowance import Grant
 from workers.quota.weights import JobWeights

@@ -10,8 +10,8 @@ from tests.simulation.host import DROPS
 from tests.simulation.process import Process
 from tests.simulation.scenario import Act, Doing, Version, version
 from workers.api.http import HttpCall
-from workers.errors import BlobExists
 from workers.ports import BlobRef, OutMessage
+from workers.ports.errors import BlobExists
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

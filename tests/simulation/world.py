@@ -35,10 +35,10 @@ from tests.simulation.records import Records
 from tests.simulation.scenario import Scenario
 from tests.simulation.users import Users
 from tests.simulation.watching import Watching
-from workers.errors import WorkerError
 from workers.intake import intake, planning, plans
 from workers.jobs import finisher
 from workers.ports import Blobs, OutMessage
+from workers.ports.errors import WorkerError
 from workers.settings import Settings
 from workers.sweeper import LOOK_SECONDS
 

@@ -19,10 +19,10 @@ from tests.doubles.service import DEPLOYMENT, EPOCH, Answering, Bench, bench
 from workers.adapters.telemetry import names, readings
 from workers.adapters.telemetry.delivery import Delivery
 from workers.adapters.telemetry.exporting import Exporting
-from workers.errors import Draining
 from workers.jobs.outbox import JOBS
 from workers.jobs.store import dump
 from workers.ports import TRACES, OutMessage, Received
+from workers.ports.errors import Draining
 from workers.ports.telemetry import ProcessReading
 
 ASKED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

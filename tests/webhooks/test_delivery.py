@@ -16,11 +16,11 @@ from tests.doubles.webhooks import HOOK, OTHER, MemoryReceiver
 from tests.simulation.virtual_time import run
 from tests.telemetry.test_telling import Watching
 from workers.adapters.telemetry import names
-from workers.errors import Unavailable
 from workers.inbox.receivers import AT_ONCE, SILENT_AWAY_SECONDS
 from workers.inbox.webhooks import UNSENT_SECONDS
 from workers.jobs.outbox import WEBHOOKS
 from workers.ports import AddressRule, BlobRef, Received
+from workers.ports.errors import Unavailable
 from workers.webhooks.backoff import DAY_SECONDS
 
 ROWS = b'{"prompt": "a"}\n'

@@ -33,7 +33,8 @@ from workers.adapters.storage_errors import (
     deadline,
     path_of,
 )
-from workers.errors import (
+from workers.ports import BlobInfo, BlobRef, Stored
+from workers.ports.errors import (
     BlobChanged,
     BlobExists,
     BlobMissing,
@@ -41,7 +42,6 @@ from workers.errors import (
     LeaseLost,
     Unavailable,
 )
-from workers.ports import BlobInfo, BlobRef, Stored
 
 # A lease is judged lost 28 s after its last renewal: one must fail in time for another.
 LEASE_SECONDS = 10.0

@@ -10,8 +10,8 @@ from azure.storage.blob import BlobSasPermissions, generate_blob_sas
 from azure.storage.blob.aio import BlobClient, BlobServiceClient
 
 from workers.adapters.storage_errors import BULK_SECONDS, BULK_SILENCE_SECONDS, deadline
-from workers.errors import BlobChanged, StorageError
 from workers.ports import BlobRef
+from workers.ports.errors import BlobChanged, StorageError
 
 _SAS_VALIDITY = timedelta(hours=1)
 # It holds what a download takes at a time, up to 32 MiB.

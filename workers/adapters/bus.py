@@ -17,8 +17,8 @@ from azure.servicebus.aio import ServiceBusClient
 
 from workers.adapters.bus_errors import quietly, reached
 from workers.adapters.send_queue import Load, SendQueue
-from workers.errors import SettingsError, Unavailable
 from workers.ports import OutMessage, Received
+from workers.ports.errors import SettingsError, Unavailable
 
 # Seconds until a caller is told: a batch that is on its way, and one's own.
 SEND_SECONDS = 45.0

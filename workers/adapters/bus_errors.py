@@ -13,7 +13,7 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthorizationError,
 )
 
-from workers.errors import Outage, Unavailable
+from workers.ports.errors import Outage, Unavailable
 
 # Seconds for one batch, or one turn of a receiver, with the SDK's repeats within it.
 TURN_SECONDS = 20.0

@@ -16,7 +16,7 @@ import aiohttp
 import jwt
 
 from schemas.access import Entra
-from workers.errors import Unavailable
+from workers.ports.errors import Unavailable
 
 FRESH_SECONDS: Final = 86_400.0
 """After which keys are read again; the directory announces new ones days before it uses them."""

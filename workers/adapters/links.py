@@ -9,8 +9,8 @@ from azure.storage.blob import BlobSasPermissions, UserDelegationKey, generate_b
 from azure.storage.blob.aio import BlobServiceClient
 
 from workers.adapters.storage_errors import deadline
-from workers.errors import BlobChanged, StorageError
 from workers.ports import BlobRef
+from workers.ports.errors import BlobChanged, StorageError
 
 # A delegation key lives for seven days at most, and is asked for again within its last hour.
 _KEY_VALIDITY = timedelta(days=1)

@@ -9,7 +9,7 @@ from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.storage.blob.aio import BlobServiceClient, ExponentialRetry
 
-from workers.errors import SettingsError
+from workers.ports.errors import SettingsError
 
 # Seconds of silence on a connection before the SDK gives up on an answer.
 SILENCE_SECONDS = 12.0

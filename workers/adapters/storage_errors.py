@@ -14,8 +14,7 @@ from contextlib import asynccontextmanager
 
 from azure.core.exceptions import AzureError, HttpResponseError
 
-from workers import errors
-from workers.ports import BlobRef
+from workers.ports import BlobRef, errors
 
 # Seconds for a small call with the SDK's own repeats.
 CALL_SECONDS = 30.0

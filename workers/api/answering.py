@@ -5,7 +5,8 @@ from collections.abc import Awaitable
 from typing import Final, TypeVar
 
 from workers.api.http import AnyReply, HttpRefusal, JsonReply
-from workers.errors import InputError, NewerVersion, StorageError, Unavailable, Unreadable
+from workers.jobs.rejections import InputError
+from workers.ports.errors import NewerVersion, StorageError, Unavailable, Unreadable
 
 _STATUS_OF: Final = {"file_not_found": 404, "file_changed": 409, "message_too_large": 413}
 

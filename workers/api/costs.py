@@ -10,9 +10,9 @@ from schemas.money import CostSum
 from schemas.status import JobStatus
 from workers.api.http import JsonReply
 from workers.api.routing import ReadCosts
-from workers.errors import NewerVersion, first_of
 from workers.jobs.costs import summed
 from workers.jobs.index import JobIndex
+from workers.ports.errors import NewerVersion, first_of
 
 MOST_SUMMED: Final = 2000
 """Jobs of one answer: each is read."""

@@ -10,11 +10,11 @@ from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
 from schemas.hours import Hours
 from schemas.jobs import JobState
 from workers.api.http import HttpRefusal, JsonReply
-from workers.errors import NewerVersion, first_of
 from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
+from workers.ports.errors import NewerVersion, first_of
 from workers.quota.health import HealthBoard
 
 _WORST: Final[Sequence[BreakerState]] = ("open", "probing", "closed")

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple, TypeVar
 from schemas.health import DeploymentStatus, HealthWord, Reached, ServiceHealth
 from workers.api.deployments import DeploymentsApi
 from workers.api.http import JsonReply
-from workers.errors import StorageError, Unavailable
 from workers.jobs.outbox import JOBS
 from workers.jobs.store import JobStore
 from workers.ports import Bus
+from workers.ports.errors import StorageError, Unavailable
 
 DEADLINE_SECONDS: Final = 5.0
 MOST_COUNTED: Final = 1000

@@ -37,7 +37,6 @@ from workers.api.routing import (
     ReadSamples,
     route,
 )
-from workers.errors import NewerVersion, first_of
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.intake.estimates import Estimates
@@ -46,6 +45,7 @@ from workers.jobs.advice import advised
 from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.store import JobStore
+from workers.ports.errors import NewerVersion, first_of
 
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""

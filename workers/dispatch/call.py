@@ -14,7 +14,7 @@ from workers.dispatch.breaker import VOUCHED, Failure
 from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.retries import ATTEMPTS
 from workers.dispatch.spending import Pledge, Purse
-from workers.errors import HandBack
+from workers.ports.errors import WorkerError
 from workers.ports.telemetry import Trail
 from workers.quota.weights import TENANT
 from workers.rows.sizes import Size
@@ -42,6 +42,23 @@ class Answer:
 
     outcome: Outcome
     attempts: tuple[CallRecord, ...]
+
+
+class HandBack(WorkerError):
+    """The call cannot be made in time: the rest of the shard goes back to the queue.
+
+    `reason` is what it waits for; `delay` is seconds from now until another try makes sense;
+    `attempts` are the calls that were made for it until then; `said` is what a deployment that is
+    out of order said last.
+    """
+
+    def __init__(self, reason: str, delay: float, deployment: str | None = None) -> None:
+        self.reason = reason
+        self.delay = delay
+        self.deployment = deployment
+        self.attempts: tuple[CallRecord, ...] = ()
+        self.said: str | None = None
+        super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
 
 
 class Waiter:

@@ -18,6 +18,7 @@ from workers.dispatch.call import (
     Answer,
     Call,
     Gate,
+    HandBack,
     Tries,
     Waiter,
     too_large,
@@ -28,9 +29,8 @@ from workers.dispatch.probe import probe
 from workers.dispatch.readings import reading
 from workers.dispatch.retries import Budget, Step, backoff, step
 from workers.dispatch.routing import Routing
-from workers.dispatch.spending import Pledge
+from workers.dispatch.spending import BudgetSpent, Pledge
 from workers.dispatch.waiting import Group, Pool, Turns
-from workers.errors import BudgetSpent, HandBack
 from workers.ports import Endpoint
 from workers.ports.telemetry import DeploymentReading
 from workers.quota.allowance import DAY

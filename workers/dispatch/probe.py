@@ -13,10 +13,9 @@ from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord
 from workers.dispatch.breaker import OWN
-from workers.dispatch.call import Gate
+from workers.dispatch.call import Gate, HandBack
 from workers.dispatch.lane import Lane
 from workers.dispatch.spending import Pledge
-from workers.errors import HandBack
 from workers.ports import Endpoint
 from workers.rows.sizes import measure
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from schemas.health import DeploymentHealth
 from workers.dispatch.lane import Lane
-from workers.errors import Outage, WorkerError
+from workers.ports.errors import Outage, WorkerError
 from workers.quota.health import HealthBoard
 
 TELL_SECONDS: Final = 10.0

@@ -5,6 +5,11 @@ from typing import Any, Protocol
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
+from workers.ports.errors import WorkerError
+
+
+class BudgetSpent(WorkerError):
+    """A cap leaves no room for what a call may cost."""
 
 
 class Pledge(Protocol):

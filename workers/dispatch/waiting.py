@@ -13,10 +13,9 @@ from random import Random
 
 from schemas.jobs import Waiting
 from schemas.results import WaitReason
-from workers.dispatch.call import Gate, Waiter
+from workers.dispatch.call import Gate, HandBack, Waiter
 from workers.dispatch.fair_queue import FairQueue
 from workers.dispatch.lane import Lane, Ticket
-from workers.errors import HandBack
 from workers.quota.weights import TENANT, JobWeights, weighed
 
 LEAST_DELAY, MOST_DELAY = 1.0, 5.0

@@ -7,10 +7,10 @@ from typing import Final
 from schemas.files import Due, DueKind
 from schemas.jobs import Job
 from schemas.results import Manifest
-from workers.errors import BlobMissing, WorkerError
 from workers.files.store import CREATION_SECONDS, FileStore
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
+from workers.ports.errors import BlobMissing, WorkerError
 
 AGAIN_SECONDS: Final = 3600.0
 """After which results are looked at again whose job has not ended."""

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from schemas.files import Creation, Due, FileRecord, UploadRecord, due_name
-from workers.errors import BlobExists, first_of
 from workers.files.names import content_name
 from workers.jobs.store import JobStore, Versioned
 from workers.ports import BlobRef
+from workers.ports.errors import BlobExists, first_of
 
 CREATION_SECONDS: Final = 86400.0
 """For so long it is remembered which job a request has made."""

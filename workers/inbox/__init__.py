@@ -11,14 +11,6 @@ from typing import Any, Final
 
 from schemas.jobs import Asked, Job, JobState, Reason
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage
-from workers.errors import (
-    InputError,
-    NewerVersion,
-    StorageError,
-    Unavailable,
-    Unreadable,
-    WorkerError,
-)
 from workers.inbox.webhooks import WebhookInbox
 from workers.intake import announcements
 from workers.intake.doors import Doors
@@ -26,10 +18,11 @@ from workers.intake.intake import Intake
 from workers.jobs import lifecycle
 from workers.jobs.finisher import Finisher
 from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS, Outbox
-from workers.jobs.rejections import Rejections
+from workers.jobs.rejections import InputError, Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import REPEATED, TRACES, Bus, OutMessage, Received
+from workers.ports.errors import NewerVersion, StorageError, Unavailable, Unreadable, WorkerError
 from workers.ports.telemetry import Telemetry
 from workers.shards.runner import Runner, read_shard_message
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from schemas.webhooks import Reception, Webhook, WebhookEvent
-from workers.errors import Outage
 from workers.ports import WebhookSender
+from workers.ports.errors import Outage
 from workers.webhooks.addresses import ReceiverAddresses
 from workers.webhooks.payload import body_of
 from workers.webhooks.signing import signed

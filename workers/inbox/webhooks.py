@@ -9,11 +9,11 @@ from typing import Final
 from schemas.jobs import Job
 from schemas.messages import WebhookMessage
 from schemas.webhooks import Reception, WebhookEvent
-from workers.errors import NewerVersion, StorageError, Unavailable, Unreadable
 from workers.inbox.receivers import SILENT_AWAY_SECONDS, Receiver
 from workers.jobs.outbox import SINCE, WEBHOOKS, Outbox
 from workers.jobs.store import JobStore, load
 from workers.ports import Received
+from workers.ports.errors import NewerVersion, StorageError, Unavailable, Unreadable
 from workers.ports.telemetry import Handling, Telemetry
 from workers.webhooks.backoff import GivenUp, Later, judge
 from workers.webhooks.payload import event_of

@@ -17,8 +17,7 @@ from schemas.requests import deeper_than
 from schemas.tenants import DEFAULT_TENANT
 from schemas.versions import version_of
 from schemas.wrong_values import wrong_values
-from workers.errors import InputError
-from workers.jobs.rejections import Origin
+from workers.jobs.rejections import InputError, Origin
 from workers.jobs.store import check_version
 from workers.ports import BlobInfo
 

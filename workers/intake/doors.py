@@ -6,14 +6,14 @@ from collections.abc import Callable
 from schemas.jobs import Asked, Door, Job
 from schemas.messages import Announcement, JobRequest
 from schemas.status import JobStatus
-from workers.errors import BlobMissing, InputError, Unavailable
 from workers.intake import announcements
 from workers.intake.intake import Intake
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
-from workers.jobs.rejections import NOBODY, Origin, Rejections
+from workers.jobs.rejections import NOBODY, InputError, Origin, Rejections
 from workers.jobs.store import JobStore
 from workers.ports import BlobInfo, BlobRef
+from workers.ports.errors import BlobMissing, Unavailable
 from workers.ports.telemetry import Telemetry
 from workers.settings import Settings
 

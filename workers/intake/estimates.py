@@ -9,9 +9,9 @@ from schemas.estimates import JobEstimate
 from schemas.jobs import Job, Priority
 from schemas.openai import Estimate, EstimateCreate, EstimateGroup
 from schemas.tenants import Tenant
-from workers.errors import first_of
 from workers.intake.estimating import QuotaEstimator, groups_of, job_estimate
 from workers.intake.scanning import Planned
+from workers.ports.errors import first_of
 
 _UNKNOWN: Final = Tenant()
 

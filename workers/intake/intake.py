@@ -9,17 +9,17 @@ from schemas.hours import Hours
 from schemas.jobs import Job, JobOptions, JobState, Priority, Reason, parse_options, window_seconds
 from schemas.messages import Announcement, Expire
 from schemas.versions import version_of
-from workers.errors import BlobMissing, InputError
 from workers.intake import announcements
 from workers.intake.plans import Plans
 from workers.jobs import lifecycle, pace
 from workers.jobs.index import JobIndex
 from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
-from workers.jobs.rejections import Origin, Rejections
+from workers.jobs.rejections import InputError, Origin, Rejections
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobInfo, BlobRef
+from workers.ports.errors import BlobMissing
 from workers.ports.telemetry import Telemetry
 from workers.rows.reading import RowRules
 from workers.settings import Settings

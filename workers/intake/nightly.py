@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from schemas.walks import Walk
-from workers.errors import Unavailable
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.intake.walking import MARGIN_SECONDS, Standing, Walker, announce_once
 from workers.jobs.rejections import NOBODY
 from workers.jobs.store import JobStore
 from workers.ports import BlobInfo
+from workers.ports.errors import Unavailable
 
 PATIENCE_SECONDS: Final = 1200.0
 RETRY_SECONDS: Final = 30.0

@@ -10,21 +10,15 @@ from typing import Final
 
 from schemas.jobs import Job, Reason
 from schemas.plans import Verdict
-from workers.errors import (
-    BlobChanged,
-    BlobMissing,
-    InputError,
-    LeaseHeld,
-    StorageError,
-    Unavailable,
-)
 from workers.intake import announcements
 from workers.intake.estimates import Estimates
 from workers.intake.planning import Survey
 from workers.intake.scanning import PIECE_BYTES, Planned, scan
 from workers.intake.verdicts import Preflight, judged
+from workers.jobs.rejections import InputError
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
+from workers.ports.errors import BlobChanged, BlobMissing, LeaseHeld, StorageError, Unavailable
 from workers.rows.reading import rules_of
 from workers.settings import Settings
 

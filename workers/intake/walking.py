@@ -6,10 +6,10 @@ from typing import Final
 
 from schemas.messages import Announcement
 from schemas.walks import Walk
-from workers.errors import NewerVersion, first_of
 from workers.intake.doors import Doors
 from workers.jobs.store import JobStore, Versioned
 from workers.ports import BlobInfo, BlobRef
+from workers.ports.errors import NewerVersion, first_of
 
 # By how much clocks, and what is being written while a walk begins, may be off.
 MARGIN_SECONDS: Final = 600.0

@@ -19,7 +19,6 @@ from schemas.results import (
     Use,
 )
 from schemas.versions import RELEASE
-from workers.errors import BlobExists, StorageError, Unavailable, WorkerError, first_of
 from workers.jobs import budget, lifecycle
 from workers.jobs.costs import cost_of
 from workers.jobs.events import iso
@@ -29,6 +28,7 @@ from workers.jobs.series import Series, samples_of
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef
+from workers.ports.errors import BlobExists, StorageError, Unavailable, WorkerError, first_of
 from workers.rows.writing import add_codes, add_totals, add_use, added_use
 
 PartName = Literal["output", "errors"]

@@ -10,8 +10,8 @@ import orjson
 from pydantic import ValidationError
 
 from schemas.history import MOST_BYTES, Sample
-from workers.errors import BlobExists, BlobMissing, StorageError, Unavailable
 from workers.jobs.store import JobStore, dump
+from workers.ports.errors import BlobExists, BlobMissing, StorageError, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from schemas.jobs import Job
 from schemas.listing import Done, IndexEntry, Rejection, entry_of, index_name
 from schemas.status import JobStatus
-from workers.errors import first_of
 from workers.jobs import events
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
+from workers.ports.errors import first_of
 
 
 class JobIndex:

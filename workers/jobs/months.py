@@ -9,10 +9,10 @@ from typing import Final
 from schemas.budgets import MonthBudget
 from schemas.jobs import Job, JobState, Reason
 from schemas.money import MILLION, micros
-from workers.errors import Unavailable
 from workers.jobs import budget
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
+from workers.ports.errors import Unavailable
 
 _PATIENCE: Final = 12
 

@@ -7,13 +7,22 @@ from typing import Final, NamedTuple
 from schemas.jobs import Asked, Door, Reason
 from schemas.listing import Rejection, RejectionType
 from schemas.tenants import DEFAULT_TENANT
-from workers.errors import InputError
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
+from workers.ports.errors import WorkerError
 
 NOBODY: Final = Asked()
 
 log = logging.getLogger(__name__)
+
+
+class InputError(WorkerError):
+    """The input cannot become a job. `param` is the field of the request that is wrong."""
+
+    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
+        self.code = code
+        self.param = param
+        super().__init__(message)
 
 
 class Origin(NamedTuple):

@@ -20,7 +20,8 @@ from schemas.plans import PlannedShard, Verdict
 from schemas.results import Receipt
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION, only_unknown
 from workers.clock import ServiceClock
-from workers.errors import (
+from workers.ports import BlobInfo, BlobRef, Blobs, Stored
+from workers.ports.errors import (
     BlobChanged,
     BlobExists,
     BlobMissing,
@@ -28,7 +29,6 @@ from workers.errors import (
     Unreadable,
     first_of,
 )
-from workers.ports import BlobInfo, BlobRef, Blobs, Stored
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
 PLAN_WIDTH: Final = 160

@@ -9,7 +9,6 @@ from typing import Final
 from schemas.jobs import Job, JobState
 from schemas.listing import Done
 from schemas.messages import EventType, ShardMessage, finish
-from workers.errors import Unavailable
 from workers.jobs import events, lifecycle
 from workers.jobs.costs import cost_of
 from workers.jobs.history import History
@@ -17,6 +16,7 @@ from workers.jobs.lifecycle import Change
 from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
+from workers.ports.errors import Unavailable
 from workers.ports.telemetry import Telemetry
 
 _PATIENCE: Final = 12

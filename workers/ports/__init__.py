@@ -51,7 +51,7 @@ class Stored:
 class Blobs(Protocol):
     """Blob Storage.
 
-    Errors (workers.errors): `BlobMissing` (404, of the blob or its container), `BlobExists`
+    Errors (workers.ports.errors): `BlobMissing` (404, of the blob or its container), `BlobExists`
     (create, commit: something is there), `BlobChanged` (412 of If-Match, also when nothing is
     there), `BlobFull` (append limit), `LeaseHeld` (also a write to a leased blob), `LeaseLost`,
     `Unavailable`; other refusals are a plain `StorageError`. The SDK repeats calls whose answer

@@ -12,8 +12,8 @@ import orjson
 from pydantic import ValidationError
 
 from schemas.health import DeploymentHealth
-from workers.errors import BlobChanged, BlobExists, BlobMissing, Unavailable, first_of
 from workers.ports import BlobInfo, BlobRef, Blobs
+from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, Unavailable, first_of
 from workers.quota.ledger import quota_ref
 from workers.quota.shares import Book, part_of_one_more
 

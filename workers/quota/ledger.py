@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from uuid import UUID
 
-from workers.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unavailable
 from workers.ports import BlobRef, Blobs, Stored
+from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unavailable
 from workers.quota.allowance import Grant
 from workers.quota.pacing import clamp
 from workers.quota.shares import (

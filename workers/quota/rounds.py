@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from workers.errors import Outage, WorkerError
+from workers.ports.errors import Outage, WorkerError
 from workers.quota.allowance import DAY, Allowance, Grant
 from workers.quota.ledger import Ledger
 from workers.quota.weights import JobWeights

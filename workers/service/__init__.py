@@ -30,7 +30,6 @@ from workers.api.openai.door import OpenAiDoor
 from workers.clock import ServiceClock
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.reporting import Reporter
-from workers.errors import WorkerError
 from workers.files.retention import Retention
 from workers.files.store import FileStore
 from workers.inbox import Inbox
@@ -46,6 +45,7 @@ from workers.jobs.outbox import JOBS, SHARDS, STATUS, WEBHOOKS, Outbox
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
 from workers.ports import Blobs, Bus, Endpoint, SignedTokens, Transfers, WebhookSender
+from workers.ports.errors import WorkerError
 from workers.ports.telemetry import SILENT, ProcessReading, Telemetry
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger

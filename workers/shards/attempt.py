@@ -16,7 +16,9 @@ from schemas.jobs import Ending, Job, Reason
 from schemas.plans import PlannedShard
 from schemas.results import CallRecord, Receipt
 from workers.dispatch.call import Gate
-from workers.errors import (
+from workers.jobs.store import JobStore
+from workers.ports import BlobRef, Blobs
+from workers.ports.errors import (
     BlobMissing,
     Draining,
     LeaseHeld,
@@ -26,8 +28,6 @@ from workers.errors import (
     WorkerError,
     first_of,
 )
-from workers.jobs.store import JobStore
-from workers.ports import BlobRef, Blobs
 from workers.rows import writing
 from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult

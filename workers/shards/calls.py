@@ -18,8 +18,7 @@ from schemas.deployments import Task
 from schemas.jobs import Job, Waiting
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord, WaitReason
-from workers.dispatch.call import Answer, Call, Gate
-from workers.errors import HandBack
+from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.rows import writing
 from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
 from workers.rows.reading import Request

@@ -19,8 +19,8 @@ from schemas.budgets import NOTHING_SPENT, Spend
 from schemas.outcomes import Usage
 from schemas.results import CallRecord
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION
-from workers.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.ports import BlobInfo, BlobRef, Blobs
+from workers.ports.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
 from workers.rows.writing import RowResult, pieces
 from workers.shards.spool import Spool
 from workers.shards.suspicion import Suspicion, Trace

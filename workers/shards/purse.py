@@ -15,10 +15,11 @@ from schemas.budgets import NOTHING_SPENT, Allotment, JobBudget, Spend, total
 from schemas.deployments import Task
 from schemas.jobs import Job, JobState, Waiting
 from schemas.outcomes import Outcome
-from workers.dispatch.call import Gate
-from workers.errors import BudgetSpent, HandBack, StorageError, Unavailable
+from workers.dispatch.call import Gate, HandBack
+from workers.dispatch.spending import BudgetSpent
 from workers.jobs import budget, lifecycle
 from workers.jobs.transitions import Transitions
+from workers.ports.errors import StorageError, Unavailable
 from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import Request
 from workers.shards.journal import Journal

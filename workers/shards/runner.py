@@ -11,21 +11,21 @@ from typing import Final, Protocol
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
 from schemas.results import Receipt
-from workers.errors import (
+from workers.jobs import lifecycle
+from workers.jobs.outbox import Outbox
+from workers.jobs.pace import opens, urgency
+from workers.jobs.rejections import InputError
+from workers.jobs.store import JobStore, load
+from workers.jobs.transitions import Transitions
+from workers.ports import Received
+from workers.ports.errors import (
     BlobChanged,
     BlobMissing,
     Draining,
-    InputError,
     NewerVersion,
     Unavailable,
     Unreadable,
 )
-from workers.jobs import lifecycle
-from workers.jobs.outbox import Outbox
-from workers.jobs.pace import opens, urgency
-from workers.jobs.store import JobStore, load
-from workers.jobs.transitions import Transitions
-from workers.ports import Received
 from workers.ports.telemetry import Telemetry
 from workers.rows.reading import rules_of
 from workers.settings import Settings

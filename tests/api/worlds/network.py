@@ -17,8 +17,8 @@ from tests.doubles.bus import MemoryBus
 from tests.doubles.faults import EFFECTS, AnswerLost, Fault, FaultyBus, Phase, ProcessKilled
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering, Bench
 from workers.api.http import AnyReply, HttpCall
-from workers.errors import Unavailable
 from workers.ports import BlobRef
+from workers.ports.errors import Unavailable
 from workers.settings import Settings
 
 PROCESSES = 2

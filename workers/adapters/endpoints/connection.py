@@ -27,8 +27,8 @@ from workers.adapters.endpoints.contract import Contract
 from workers.adapters.endpoints.model_inference import ModelInference
 from workers.adapters.endpoints.openai import OpenAI
 from workers.adapters.endpoints.transport import PlainTransport
-from workers.errors import SettingsError
 from workers.ports import Endpoint
+from workers.ports.errors import SettingsError
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach an endpoint; what fails within them was certainly not billed."""

@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from workers.errors import Outage
+from workers.ports.errors import Outage
 
 MOST_WAITING: Final = 2048
 """Spans that wait for their exporter, as the SDK's queue takes them; what is more is dropped."""

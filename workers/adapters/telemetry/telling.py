@@ -26,8 +26,8 @@ from workers.adapters.telemetry.spans import (
     context_of,
 )
 from workers.adapters.telemetry.traces import Place
-from workers.errors import Draining
 from workers.ports import BlobInfo, Received
+from workers.ports.errors import Draining
 from workers.ports.telemetry import Errand, Handling, ProcessReading, Telemetry, Trail
 
 SLOW_SECONDS: Final = 60.0

@@ -16,12 +16,12 @@ from workers.api.openai import shapes
 from workers.api.openai.creating import BatchCreator
 from workers.api.openai.ended import EndedBatches
 from workers.api.openai.operations import ActOnBatch, ListBatches
-from workers.errors import BlobMissing, first_of
 from workers.files.names import read_batch_id
 from workers.jobs import events
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import JobStore
+from workers.ports.errors import BlobMissing, first_of
 
 Key = TypeVar("Key")
 Read = TypeVar("Read")

@@ -14,12 +14,12 @@ from workers.api.asking import asked_by
 from workers.api.http import HttpCall, HttpRefusal
 from workers.api.openai.files import FilesApi
 from workers.api.openai.operations import read_body
-from workers.errors import InputError
 from workers.files.names import ResultPart
 from workers.files.store import CREATION_SECONDS, FileStore
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.jobs.index import JobIndex
+from workers.jobs.rejections import InputError
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 

@@ -13,11 +13,11 @@ from workers.api.http import AnyReply, BytesReply, HttpCall, HttpRefusal, JsonRe
 from workers.api.openai import shapes
 from workers.api.openai.forms import Form, FormFile, read_form
 from workers.api.openai.operations import ListFiles
-from workers.errors import BlobMissing
 from workers.files.names import FileId, file_id, read_file_id
 from workers.files.store import FileStore
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef, Transfers
+from workers.ports.errors import BlobMissing
 from workers.settings import Settings
 
 MOST_IN_BODY: Final = 32 * 1024 * 1024

@@ -13,10 +13,10 @@ from workers.api.openai import shapes
 from workers.api.openai.files import FilesApi, purpose_of
 from workers.api.openai.forms import read_form
 from workers.api.openai.operations import read_body
-from workers.errors import BlobExists, BlobMissing
 from workers.files.names import part_id, read_part_id, upload_id
 from workers.files.store import FileStore
 from workers.ports import BlobInfo, BlobRef, Transfers
+from workers.ports.errors import BlobExists, BlobMissing
 
 PENDING_SECONDS: Final = 3600.0
 """For so long parts are taken."""

@@ -1,23 +1,23 @@
-"""The errors the workers raise. A class's docstring is its default message.
+"""The errors of the ports, and of what is read through them. A docstring is the default message.
 
 WorkerError
 ├── SettingsError      a setting is missing or wrong: nothing starts
-├── InputError         an input file or job message cannot become a job: job.rejected
 ├── StorageError
 │   ├── BlobMissing    ├── BlobExists   ├── BlobChanged   ├── BlobFull
 │   └── LeaseHeld      └── LeaseLost
+├── Unavailable        a service could not be reached; the effect is unknown
 ├── Unreadable         a stored document is not what this service writes
 ├── NewerVersion       a document or message of a version that this one cannot read
-├── Unavailable        a service could not be reached; the effect is unknown
-├── BudgetSpent        a cap leaves no room for a call
-└── HandBack           the rest of a shard has to wait: not an error of anybody's
+├── Draining           the host is about to end: the message goes back to its queue
+│
+├── InputError         (jobs.rejections) an input file or a message cannot become a job
+├── HandBack           (dispatch.call) the rest of a shard has to wait: not an error of anybody's
+└── BudgetSpent        (dispatch.spending) a cap leaves no room for a call
 """
 
 import logging
 from math import inf
 from typing import Any, ClassVar
-
-from schemas.results import CallRecord
 
 
 class WorkerError(Exception):
@@ -30,15 +30,6 @@ class WorkerError(Exception):
 
 class SettingsError(WorkerError):
     """A setting is missing or wrong."""
-
-
-class InputError(WorkerError):
-    """The input cannot become a job. `param` is the field of the request that is wrong."""
-
-    def __init__(self, code: str, message: str, *, param: str | None = None) -> None:
-        self.code = code
-        self.param = param
-        super().__init__(message)
 
 
 class StorageError(WorkerError):
@@ -85,27 +76,6 @@ class NewerVersion(WorkerError):
             f"{what} has schema version {version}, which this version cannot read: "
             "deploy the newer version"
         )
-
-
-class HandBack(WorkerError):
-    """The call cannot be made in time: the rest of the shard goes back to the queue.
-
-    `reason` is what it waits for; `delay` is seconds from now until another try makes sense;
-    `attempts` are the calls that were made for it until then; `said` is what a deployment that is
-    out of order said last.
-    """
-
-    def __init__(self, reason: str, delay: float, deployment: str | None = None) -> None:
-        self.reason = reason
-        self.delay = delay
-        self.deployment = deployment
-        self.attempts: tuple[CallRecord, ...] = ()
-        self.said: str | None = None
-        super().__init__(f"waiting for {reason}" + (f" of {deployment}" if deployment else ""))
-
-
-class BudgetSpent(WorkerError):
-    """A cap leaves no room for what a call may cost."""
 
 
 class Draining(WorkerError):
