@@ -12,7 +12,8 @@ from schemas.deployments import Task
 from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
-from workers.intake.planning import DuplicateFinder, Seen, Survey, seen
+from workers.intake.pieces import Seen, seen
+from workers.intake.planning import DuplicateFinder, Survey
 from workers.rows.dialects import told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
 from workers.rows.reading import Refusal, Request, RowRules, read_row

@@ -62,6 +62,7 @@ DECIDES = (
     "workers.jobs.costs",
     "workers.jobs.budget",
     "workers.intake.formats",
+    "workers.intake.pieces",
     "workers.intake.planning",
     "workers.intake.estimating",
     "workers.quota.shares",
@@ -109,6 +110,7 @@ KNOWN = {**PRODUCTION, **LOCAL, **COMMAND_LINE}
 SHARED_RULES = (
     "schemas",
     "workers.rows",
+    "workers.intake.pieces",
     "workers.intake.planning",
     "workers.dispatch.token_estimates",
     "workers.intake.formats",

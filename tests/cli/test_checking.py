@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from phi3batch.checking import Checker, context_in_name, lines_in, rules_for
 from schemas.jobs import JobOptions
-from workers.intake.planning import JUDGED_ROWS, DuplicateFinder, Scanner, Seen
+from workers.intake.pieces import Scanner, Seen
+from workers.intake.planning import JUDGED_ROWS, DuplicateFinder
 from workers.rows.lines import kept_bytes
 from workers.rows.reading import Refusal
 
@@ -53,7 +55,7 @@ def test_the_verdicts_are_those_of_the_intake(data: bytes, duplicates: Any) -> N
         assert not any(isinstance(row, dict) for row in rows)
         return
     scanner, finder = Scanner(rules), DuplicateFinder()
-    scanned = [*scanner.feed(data), *scanner.close()]
+    scanned = [*chain(*scanner.feed(data), *scanner.close())]
     refused = [row for _, _, row in scanned if isinstance(row, Refusal)]
     asked = [row for _, _, row in scanned if isinstance(row, Seen)]
     for row in asked:

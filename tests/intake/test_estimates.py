@@ -16,7 +16,7 @@ from schemas.results import Manifest
 from tests.doubles.service import DEPLOYMENT, bench
 from tests.simulation.virtual_time import run
 from workers.intake.estimating import RATIO, QuotaEstimator, groups_of, job_estimate
-from workers.intake.planning import Scanner
+from workers.intake.pieces import Scanner
 from workers.quota.shares import Holder, part_of_one_more
 from workers.rows.reading import RowRules
 from workers.rows.sizes import PER_MESSAGE, Size, measure

@@ -2,13 +2,15 @@
 
 import gzip
 import json
+from itertools import chain
 from typing import Any
 
 import pytest
 
 from schemas.jobs import JobOptions
 from workers.intake.formats import what_it_is
-from workers.intake.planning import JUDGED_ROWS, Scanner, Survey
+from workers.intake.pieces import Scanner
+from workers.intake.planning import JUDGED_ROWS, Survey
 from workers.rows.reading import RowRules
 
 RULES = RowRules.of(JobOptions(), max_line_bytes=4096)
@@ -49,9 +51,9 @@ FOREIGN = {
 def surveyed(data: bytes) -> tuple[Survey, Scanner]:
     survey, scanner = Survey(), Scanner(RULES)
     for start in range(0, len(data), 10_000):
-        for _, _, row in scanner.feed(data[start : start + 10_000]):
+        for _, _, row in chain(*scanner.feed(data[start : start + 10_000])):
             survey.note(row)
-    for _, _, row in scanner.close():
+    for _, _, row in chain(*scanner.close()):
         survey.note(row)
     survey.close()
     return survey, scanner

@@ -1,7 +1,7 @@
 """A plan covers every row once, whatever the pieces; duplicates are found exactly."""
 
 import json
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -11,18 +11,13 @@ from hypothesis import strategies as st
 from schemas.jobs import JobOptions
 from schemas.plans import PlannedShard
 from workers.intake import planning
-from workers.intake.planning import (
-    DuplicateFinder,
-    Planner,
-    ScannedRow,
-    Scanner,
-    Seen,
-    Survey,
-    seen,
-)
+from workers.intake.pieces import MAX_ANSWER_BYTES, Run, ScannedRow, Scanner, Seen, seen
+from workers.intake.planning import Draft, DuplicateFinder, Planner, Survey
 from workers.rows.dialects import told_apart
+from workers.rows.fast_path import Usual
 from workers.rows.lines import kept_bytes, lines_of
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
+from workers.rows.sizes import SizeSample
 
 MAX_LINE = 70_000
 RULES = RowRules.of(JobOptions(), max_line_bytes=MAX_LINE, default_models={"chat": "phi"})
@@ -33,9 +28,9 @@ def scanned(data: bytes, sizes: list[int] | None = None) -> list[ScannedRow]:
     scanner, rows, start, turn = Scanner(RULES), list[ScannedRow](), 0, 0
     while start < len(data):
         size = sizes[turn % len(sizes)] if sizes else len(data)
-        rows += scanner.feed(data[start : start + size])
+        rows += chain(*scanner.feed(data[start : start + size]))
         start, turn = start + size, turn + 1
-    return [*rows, *scanner.close()]
+    return [*rows, *chain(*scanner.close())]
 
 
 def test_a_scan_gives_the_template_what_the_template_decides() -> None:
@@ -49,7 +44,8 @@ def test_a_scan_gives_the_template_what_the_template_decides() -> None:
         (decides.model_copy(update={"template_for": "other_rows"}), False),
     ):
         rules = RowRules.of(options, max_line_bytes=MAX_LINE)
-        rows = [row for _, _, row in Scanner(rules).feed(b"\n" + line + b"\n" + line + b"\n")]
+        fed = Scanner(rules).feed(b"\n" + line + b"\n" + line + b"\n")
+        rows = [row for _, _, row in chain(*fed)]
         assert [isinstance(row, Refusal) for row in rows] == [refused, refused]
 
 
@@ -115,6 +111,74 @@ def _told(rows: list[ScannedRow]) -> list[Any]:
     ]
 
 
+def _usual(**other: Any) -> bytes:
+    turns = [{"role": "user", "content": other.pop("content", "Hi")}]
+    row = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
+    body = {"model": other.pop("model", "phi"), "messages": turns}
+    return json.dumps({**row, **other, "body": body}, ensure_ascii=False).encode()
+
+
+USUAL = st.builds(
+    _usual, custom_id=st.sampled_from("abcd") | st.text(max_size=2), model=st.sampled_from("mn")
+) | st.sampled_from([_usual(), _usual() + b"\r", b" " + _usual(content="é" * 9_000)])
+ODD = st.sampled_from(
+    [
+        *(b"", b"\r", b"{", b"7", b'{"prompt": "p"}', b"x" * (MAX_LINE + 1)),
+        *(_usual(content=" "), _usual(method="GET"), _usual(id=7), _usual(custom_id=8)),
+        *(_usual() * 2, _usual() + b"," + _usual(), _usual()[:-1], _usual()[50:], b"}"),
+        _usual(content="y" * MAX_LINE),
+    ]
+)
+RUNS = st.lists(
+    st.lists(USUAL, max_size=4).map(lambda lines: lines * 30) | st.lists(USUAL | ODD, max_size=4),
+    max_size=4,
+).map(lambda parts: bytearray(b"\n".join(chain(*parts))))
+
+
+def _drafted(draft: Draft, sizes: SizeSample) -> Any:
+    shards, survey, finder = draft.close(), draft.survey, draft.finder
+    return shards, survey, list(finder._hashes), finder.candidates(), sizes.means, sizes.due
+
+
+@given(RUNS, SIZES, st.lists(st.tuples(st.integers(0), st.binary(max_size=1)), max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_a_plan_by_runs_is_that_by_rows(
+    data: bytearray, sizes: list[int], changes: list[tuple[int, bytes]]
+) -> None:
+    """Whatever bytes a file has, and wherever its slices end: rows, refusals, sizes and shards."""
+    for number, change in changes:
+        place = number % (len(data) + 1)
+        data[place : place + len(change)] = change
+    file, by_runs, by_rows = bytes(data), Draft(len(data)), Draft(len(data))
+    scanner, measured, turn, start = Scanner(RULES), SizeSample(), 0, 0
+    while start < len(file):
+        size = max(sizes[turn % len(sizes)], len(file) // 500)
+        for rows in scanner.feed(file[start : start + size]):
+            by_runs.add(rows)
+        start, turn = start + size, turn + 1
+    for rows in scanner.close():
+        by_runs.add(rows)
+    for line in lines_of(file, MAX_LINE):
+        row = read_row(line.number, line.content, RULES, line.offset, line.length)
+        if isinstance(row, Request) and line.number >= measured.due:
+            measured.add(line.number, row.task, row.model, row.body)
+        by_rows.add([(line.offset, line.length, seen(row))])
+    assert _drafted(by_runs, scanner.sizes) == _drafted(by_rows, measured)
+
+
+def test_usual_rows_come_in_runs() -> None:
+    found = list(Scanner(RULES).feed(b"\n".join([b"", *[_usual()] * 500, b"{", _usual(), b""])))
+    assert [len(list(rows)) for rows in found] == [0, 500, 1, 1]
+    assert [isinstance(rows, Run) for rows in found] == [False, True, False, True]
+
+
+def test_a_usual_row_that_is_too_long_is_refused() -> None:
+    lines = [b"", _usual(), _usual(content="y" * MAX_LINE), _usual(), b""]
+    _, refusal, _ = (row for _, _, row in chain(*Scanner(RULES).feed(b"\n".join(lines))))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.line, refusal.code) == (3, "line_too_long")
+
+
 @given(FILES, SIZES)
 @settings(max_examples=150, deadline=None)
 def test_a_runner_sees_the_rows_that_were_planned(data: bytes, sizes: list[int]) -> None:
@@ -158,6 +222,29 @@ def test_shards_are_bounded(lengths: list[int], times: int) -> None:
         assert shard.length <= MAX_BYTES or shard.rows == 1
 
 
+@given(ROWS, st.integers(1, 300), st.lists(st.integers(1, 400), min_size=1), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_runs_are_cut_as_their_rows_are(
+    lengths: list[int], times: int, parts: list[int], blank: bool
+) -> None:
+    lengths = (lengths * times)[:3000]
+    size = sum(lengths) + 2 * len(lengths)
+    by_runs, by_rows = Planner(size), Planner(size)
+    in_runs, in_rows = list[PlannedShard](), list[PlannedShard]()
+    offset, line, turn = 0, 1, 0
+    while lengths:
+        part = lengths[: parts[turn % len(parts)]]
+        del lengths[: len(part)]
+        run = Run(line, offset, part, Usual(["a"] * len(part), ["m"] * len(part)))
+        in_runs += by_runs.add_run(run)
+        for start, length, row in run:
+            if done := by_rows.add(start, length, row.line, length):
+                in_rows.append(done)
+        offset, line, turn = run.offset(len(run)) + blank, line + len(run) + blank, turn + 1
+    assert in_runs == in_rows
+    assert by_runs.close() == by_rows.close()
+
+
 def test_a_shard_is_bounded_as_requests_too() -> None:
     """A template makes much of little: what a runner holds at a time is requests."""
     planner, shards = Planner(1000 * 21), list[PlannedShard]()
@@ -174,7 +261,7 @@ def test_a_shard_is_bounded_by_what_its_answers_may_be() -> None:
     few = json.dumps({"input": ["text"] * 2048, "dimensions": 64}).encode()
     rows = [shard.rows for shard in planned(b"\n".join([few] * 400))]
     assert sum(rows) == 400
-    assert max(rows) * 2048 * 64 * 20 < planning.MAX_ANSWER_BYTES
+    assert max(rows) * 2048 * 64 * 20 < MAX_ANSWER_BYTES
     # What is usual is cut as ever.
     one = b'{"input": "text"}'
     assert max(shard.rows for shard in planned(b"\n".join([one] * 10_000))) == planning.MAX_ROWS
@@ -199,11 +286,10 @@ def test_a_plan_of_a_huge_file_stays_small_enough_to_read() -> None:
 def test_a_line_of_any_length_costs_no_more_memory_than_the_limit() -> None:
     scanner = Scanner(RULES)
     for _ in range(1000):
-        assert not list(scanner.feed(b"x" * 100_000))
+        assert not list(chain(*scanner.feed(b"x" * 100_000)))
         assert len(scanner._rest) <= kept_bytes(MAX_LINE) + 1
     (offset, length, row), (after, _, other) = [
-        *scanner.feed(b"\n" + b'{"prompt": "p"}'),
-        *scanner.close(),
+        *chain(*scanner.feed(b"\n" + b'{"prompt": "p"}'), *scanner.close()),
     ]
     assert (offset, length, after) == (0, 100_000_000, 100_000_001)
     assert isinstance(row, Refusal)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions
 from workers.rows.fast_path import read_usual
+from workers.rows.lines import line_content
 from workers.rows.reading import Request, RowRules, read_row
 
 RULES = RowRules.of(JobOptions(), max_line_bytes=1 << 20)
@@ -39,12 +40,12 @@ USUAL = (
 
 
 def agree(line: bytes) -> bool:
-    usual = read_usual(line)
-    if usual is None:
+    usual = read_usual([line])
+    if not usual.models:
         return False
-    row = read_row(7, line, RULES)
+    row = read_row(7, line_content(line, 7, len(line)), RULES)
     assert isinstance(row, Request)
-    assert (row.custom_id, row.task, row.model) == (usual.custom_id, "chat", usual.body.model)
+    assert ([row.custom_id], row.task, [row.model]) == (usual.custom_ids, "chat", usual.models)
     return True
 
 
@@ -61,6 +62,9 @@ def test_whatever_a_row_holds_both_ways_agree(row: dict[str, Any]) -> None:
 @example(USUAL.index(b"Hi"), b"\x01a")
 @example(USUAL.index(b"5,"), b"1e2")
 @example(USUAL.index(b"5,"), b"5.0")
+@example(0, b" \t\r")
+@example(0, b"\x0c")
+@example(0, b"\xef\xbb\xbf")
 @settings(max_examples=600, deadline=None)
 def test_whatever_bytes_are_changed_both_ways_agree(place: int, change: bytes) -> None:
     agree(USUAL[:place] + change + USUAL[place + len(change) :])
@@ -80,3 +84,11 @@ def test_the_short_way_is_taken() -> None:
     assert not agree(USUAL.replace(b"custom_id", b"id"))
     assert not agree(USUAL.replace(b"Hi", b""))
     assert not agree(USUAL.replace(b"Hi", b" "))
+
+
+def test_a_run_ends_before_the_first_row_that_is_not_usual() -> None:
+    other = USUAL.replace(b'"a"', b'"b"')
+    unread = iter([USUAL, other, b"{", USUAL])
+    assert read_usual(unread) == (["a", "b"], ["m", "m"])
+    assert list(unread) == [USUAL]
+    assert read_usual([USUAL.replace(b"Hi", b" "), USUAL]) == read_usual([]) == ([], [])

@@ -2,21 +2,20 @@
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import compress
 
 import numpy as np
-from msgspec import Struct
 
 from schemas.deployments import Task
 from schemas.plans import LineError, PlannedShard
-from workers.intake.formats import HEAD_BYTES
+from workers.intake.pieces import Run, ScannedRows, Seen
 from workers.rows.dialects import told_apart
-from workers.rows.fast_path import read_usual
-from workers.rows.lines import BLANK, kept_bytes, line_content
-from workers.rows.reading import MAX_BYTES, UNBOUNDED, Refusal, Request, RowRules, read_row
-from workers.rows.sizes import SizeSample, answer_bytes
+from workers.rows.reading import MAX_BYTES, UNBOUNDED, Refusal
 
 MAX_ROWS = 200
 MAX_SHARDS = 40_000
@@ -28,9 +27,6 @@ MOST_WRONG = 100
 """Lines that a job which fails for them names, as in the OpenAI Batch API."""
 JUDGED_ROWS = 1000
 """Among as many rows, or all of a smaller file, one has to be a JSON object."""
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
-"""Bytes that a shard's answers may be expected to have: they lie on a worker's disk until the shard
-is done, and are uploaded in one go. One row whose answer is larger stands alone."""
 
 
 @dataclass(slots=True)
@@ -50,7 +46,7 @@ class Survey:
     asked: dict[tuple[Task, str | None], int] = field(default_factory=dict)
     first: dict[tuple[Task, str | None], int] = field(default_factory=dict)
 
-    def note(self, row: "Seen | Refusal") -> None:
+    def note(self, row: Seen | Refusal) -> None:
         """Count one row."""
         if isinstance(row, Refusal):
             self.invalid += 1
@@ -62,13 +58,20 @@ class Survey:
                 self.strangers += 1
                 self.is_foreign |= self.strangers == JUDGED_ROWS and self._all_strangers
             return
-        asked, kind = self.asked, (row.task, row.model)
-        if kind in asked:
-            asked[kind] += 1
-        elif len(asked) < MOST_KINDS:
+        self._ask((row.task, row.model), 1, row.line)
+
+    def note_run(self, run: Run) -> None:
+        """Count the rows of a run."""
+        for model, count in Counter(run.models).items():
+            self._ask(("chat", model), count, run.line + run.models.index(model))
+
+    def _ask(self, kind: tuple[Task, str | None], count: int, line: int) -> None:
+        if kind in self.asked:
+            self.asked[kind] += count
+        elif len(self.asked) < MOST_KINDS:
             # Bounded, whatever the file claims: beyond this nobody reads the list.
-            asked[kind] = 1
-            self.first[kind] = row.line
+            self.asked[kind] = count
+            self.first[kind] = line
 
     def close(self) -> None:
         """Note that there are no more rows."""
@@ -107,6 +110,10 @@ class DuplicateFinder:
     def add(self, custom_id: str) -> None:
         """Note a request of the first scan."""
         self._hashes.append(hash(custom_id))
+
+    def add_run(self, custom_ids: Iterable[str]) -> None:
+        """Note several of them."""
+        self._hashes.extend(map(hash, custom_ids))
 
     def candidates(self) -> int:
         """How many hashes the second scan has to look at; ends the first scan."""
@@ -155,101 +162,6 @@ class DuplicateFinder:
         return sorted([*self._found, *compress(self._repeated, taken)])
 
 
-class Seen(Struct, frozen=True, gc=False):
-    """What a scan keeps of a request. There is one for each row, so it is the cheapest object."""
-
-    line: int
-    custom_id: str
-    task: Task
-    model: str | None
-    weight: int
-    named: bool = True
-
-
-ScannedRow = tuple[int, int, Seen | Refusal]
-
-
-class Scanner:
-    """Reads a file piece by piece, row by row, whatever the length of its lines."""
-
-    def __init__(self, rules: RowRules) -> None:
-        self._rules = rules
-        # A line beyond this is refused anyway: its beginning is all that is kept of it.
-        self._kept = kept_bytes(rules.max_line_bytes) + 1
-        self._rest = bytearray()
-        self._dropped = 0
-        self._line = 1
-        self._start = 0
-        self.head = b""
-        self.sizes = SizeSample()
-
-    def feed(self, piece: bytes) -> Iterator[ScannedRow]:
-        """The rows that end in this piece, each with its offset and length in the file."""
-        if len(self.head) < HEAD_BYTES:
-            self.head += piece[: HEAD_BYTES - len(self.head)]
-        first, *lines = piece.split(b"\n")
-        self._hold(first)
-        if not lines:
-            return
-        rest = lines.pop()
-        yield from self._end_line()
-        longest, due = self._rules.max_line_bytes, self.sizes.due
-        plain, number, start = self._rules.takes_usual, self._line, self._start
-        for line in lines:
-            length = len(line)
-            # As `line_content`: the first line of a file never comes here.
-            if content := line.strip(BLANK) if length <= longest else line:
-                usual = None
-                if plain and number < due and length <= longest:
-                    usual = read_usual(content)
-                if usual:
-                    row = Seen(number, usual.custom_id, "chat", usual.body.model, length)
-                    yield start, length, row
-                else:
-                    yield start, length, self._read(number, content, start, length)
-                    due = self.sizes.due
-            number += 1
-            start += length + 1
-        self._line, self._start = number, start
-        self._hold(rest)
-
-    def close(self) -> Iterator[ScannedRow]:
-        """The last row, where no newline ends the file."""
-        yield from self._end_line()
-
-    def _hold(self, part: bytes) -> None:
-        """The beginning of a line that goes on."""
-        room = self._kept - len(self._rest)
-        self._rest += part[:room]
-        self._dropped += max(0, len(part) - room)
-
-    def _end_line(self) -> Iterator[ScannedRow]:
-        line, length = bytes(self._rest), len(self._rest) + self._dropped
-        number, start = self._line, self._start
-        self._rest.clear()
-        self._dropped = 0
-        self._line += 1
-        self._start += length + 1
-        if content := line_content(line, number, self._rules.max_line_bytes):
-            yield start, length, self._read(number, content, start, length)
-
-    def _read(self, number: int, content: bytes, start: int, length: int) -> Seen | Refusal:
-        row = read_row(number, content, self._rules, start, length)
-        if isinstance(row, Request) and number >= self.sizes.due:
-            self.sizes.add(number, row.task, row.model, row.body)
-        return seen(row)
-
-
-def seen(row: Request | Refusal) -> Seen | Refusal:
-    """What a scan keeps of a row."""
-    if isinstance(row, Refusal):
-        return row
-    # Either bound ends a shard: what is nearer to its own counts.
-    answer = answer_bytes(row.task, row.body) * MAX_BYTES // MAX_ANSWER_BYTES
-    weight = max(row.size, answer)
-    return Seen(row.line, row.custom_id, row.task, row.model, weight, row.named)
-
-
 class Planner:
     """Cuts newline-aligned shards: at most 200 rows, and 8 MiB as lines and by weight.
 
@@ -265,28 +177,50 @@ class Planner:
 
     def add(self, offset: int, length: int, line: int, weight: int) -> PlannedShard | None:
         """Add a row with its weight in bytes; gives the shard that ends before it."""
-        done, end, rows = None, offset + length, self._rows
-        large = self._weight + weight > MAX_BYTES
-        if rows and (
-            end - self._offset > MAX_BYTES
-            or ((large or rows >= FEW_ROWS) and self._full(rows, large))
-        ):
-            done, rows = self._cut(), 0
-        if not rows:
+        done, end = None, offset + length
+        if self._rows and self._ends_before(end, self._rows, self._end, self._weight + weight):
+            done = self._cut()
+        if not self._rows:
             self._offset, self._line, self._weight = offset, line, 0
-        self._end = end
-        self._last = line
-        self._rows = rows + 1
-        self._weight += weight
+        self._take(1, end, line, weight)
         return done
+
+    def add_run(self, run: Run) -> Iterator[PlannedShard]:
+        """Add the rows of a run; gives the shards that end before any of them."""
+        at = 0
+        while at < len(run):
+            weight = run.weight(at, at + 1)
+            if done := self.add(run.offset(at), weight, run.line + at, weight):
+                yield done
+            first = at + 1
+            # Whatever ends a shard before a row ends it before all that follow.
+            ends_before = partial(self._ends_within, run, first)
+            at = first + bisect_left(range(first, len(run)), True, key=ends_before)
+            weight = run.weight(first, at)
+            self._take(at - first, run.offset(at) - 1, run.line + at - 1, weight)
 
     def close(self) -> PlannedShard | None:
         """The last shard, if there is one."""
         return self._cut() if self._rows else None
 
-    def _full(self, rows: int, large: bool) -> bool:
-        held = self._end - self._offset
-        return held >= self._least and (large or rows >= MAX_ROWS or held >= self._target)
+    def _take(self, rows: int, end: int, line: int, weight: int) -> None:
+        self._rows += rows
+        self._end, self._last = end, line
+        self._weight += weight
+
+    def _ends_within(self, run: Run, first: int, at: int) -> bool:
+        """Whether the shard at hand would end before a row of a run, with those from `first` on."""
+        rows, weight = self._rows + at - first, self._weight + run.weight(first, at + 1)
+        return self._ends_before(run.offset(at + 1) - 1, rows, run.offset(at) - 1, weight)
+
+    def _ends_before(self, end: int, rows: int, held_end: int, weight: int) -> bool:
+        """Whether a shard of so many rows ends before one that would end it there, so heavy."""
+        if end - self._offset > MAX_BYTES:
+            return True
+        held, large = held_end - self._offset, weight > MAX_BYTES
+        if held < self._least or not (large or rows >= FEW_ROWS):
+            return False
+        return large or rows >= MAX_ROWS or held >= self._target
 
     def _cut(self) -> PlannedShard:
         shard = PlannedShard(
@@ -300,3 +234,39 @@ class Planner:
         self._next += 1
         self._rows = 0
         return shard
+
+
+class Draft:
+    """A plan in the making, by what a first scan sees, in the order of the file."""
+
+    def __init__(self, file_size: int) -> None:
+        self.survey = Survey()
+        self.finder = DuplicateFinder()
+        self._planner = Planner(file_size)
+        self._shards: list[PlannedShard] = []
+
+    def add(self, rows: ScannedRows) -> None:
+        """Note some rows."""
+        if isinstance(rows, Run):
+            self.survey.note_run(rows)
+            self.finder.add_run(rows.custom_ids)
+            self._shards += self._planner.add_run(rows)
+            return
+        for row in rows:
+            self._add(*row)
+
+    def _add(self, offset: int, length: int, row: Seen | Refusal) -> None:
+        self.survey.note(row)
+        weight = length
+        if isinstance(row, Seen):
+            self.finder.add(row.custom_id)
+            weight = row.weight
+        if done := self._planner.add(offset, length, row.line, weight):
+            self._shards.append(done)
+
+    def close(self) -> list[PlannedShard]:
+        """Note that there are no more rows; gives the shards."""
+        self.survey.close()
+        if last := self._planner.close():
+            self._shards.append(last)
+        return self._shards

@@ -5,13 +5,15 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.plans import PlannedShard
 from workers.intake.formats import what_it_is
-from workers.intake.planning import DuplicateFinder, Planner, ScannedRow, Scanner, Seen, Survey
+from workers.intake.pieces import ScannedRows, Scanner, Seen
+from workers.intake.planning import Draft, Survey
 from workers.ports import BlobRef, Blobs
 from workers.rows.reading import RowRules
 from workers.rows.sizes import MeanSize
@@ -63,30 +65,20 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
 
     Memory is two pieces and 8 bytes a row. Errors are those of reading the blob.
     """
-    survey, finder, planner = Survey(), DuplicateFinder(), Planner(job.size)
-    scanner = Scanner(rules)
-    shards: list[PlannedShard] = []
-    note, remember, plan = survey.note, finder.add, planner.add  # looked up once, not for each row
+    draft, scanner = Draft(job.size), Scanner(rules)
+    survey, finder = draft.survey, draft.finder
     async with aclosing(_scanned(blobs, job, scanner)) as slices:
-        async for rows in slices:
-            for offset, length, row in rows:
-                note(row)
-                weight = length
-                if isinstance(row, Seen):
-                    remember(row.custom_id)
-                    weight = row.weight
-                if done := plan(offset, length, row.line, weight):
-                    shards.append(done)
+        async for found in slices:
+            for rows in found:
+                draft.add(rows)
             if survey.is_foreign:
                 break
-    survey.close()
+    shards = draft.close()
     if survey.is_foreign:
         return Planned([], survey, [], foreign=what_it_is(scanner.head))
-    if last := planner.close():
-        shards.append(last)
     if finder.candidates():
-        async for rows in _scanned(blobs, job, Scanner(rules)):
-            for _, _, row in rows:
+        async for found in _scanned(blobs, job, Scanner(rules)):
+            for _, _, row in chain.from_iterable(found):
                 if isinstance(row, Seen):
                     finder.confirm(row.line, row.custom_id, named=row.named)
     lines = finder.duplicates
@@ -96,7 +88,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
 
 async def _scanned(
     blobs: Blobs, job: Job, scanner: Scanner
-) -> AsyncGenerator[Iterator[ScannedRow], None]:
+) -> AsyncGenerator[Iterator[ScannedRows], None]:
     """Rows slice by slice; each slice is to be used up before the next is asked for."""
     async with aclosing(pieces_of(blobs, job)) as pieces:
         async for piece in pieces:
