@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -42,9 +41,10 @@ class Finished:
 
 @dataclass
 class Site:
-    """Everything that runs, and the job that is followed."""
+    """Everything that runs, and the job that is followed. `endpoint` is the simulator's address."""
 
     running: Stack
+    endpoint: str
     storage: BlobServiceClient
     session: aiohttp.ClientSession
 
@@ -80,26 +80,29 @@ class Site:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _stats(self) -> dict[str, Any]:
-        async with self.session.get(f"{self._simulator}/simulator/stats") as response:
+        async with self.session.get(f"{self.endpoint}/simulator/stats") as response:
             stats: dict[str, Any] = await response.json()
         return stats
 
     async def _post(self, what: str) -> None:
-        async with self.session.post(f"{self._simulator}/simulator/{what}") as response:
+        async with self.session.post(f"{self.endpoint}/simulator/{what}") as response:
             response.raise_for_status()
-
-    @property
-    def _simulator(self) -> str:
-        parts = urlsplit(self.running.endpoint or "")
-        return f"{parts.scheme}://{parts.netloc}"
 
 
 @asynccontextmanager
 async def site(
-    workers: int, profile: ProfileName, simulator: Mapping[str, Any]
+    workers: int,
+    profile: ProfileName,
+    simulator: Mapping[str, Any],
+    *,
+    elsewhere: tuple[str, Mapping[str, str]] | None = None,
 ) -> AsyncIterator[Site]:
-    """Start everything; stop it at the end."""
-    options = StackOptions(workers=workers, profile=profile, simulator=simulator)
+    """Start everything; stop it at the end.
+
+    A simulator that runs already is used if its address and the settings that lead there are given.
+    """
+    address, settings = elsewhere or (None, {})
+    options = StackOptions(workers=workers, profile=profile, simulator=simulator, settings=settings)
     # The stack ends in a group of errors where its hosts failed; what they said goes to stderr.
     async with (
         stack(options, _tell) as running,
@@ -107,7 +110,7 @@ async def site(
         aiohttp.ClientSession() as session,
     ):
         await _all_up(running, workers)
-        yield Site(running, storage, session)
+        yield Site(running, address or running.endpoint or "", storage, session)
 
 
 async def _all_up(running: Stack, workers: int) -> None:

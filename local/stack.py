@@ -81,7 +81,7 @@ async def stack(
     Errors: `SettingsError`; in a group also `HostsFailedError`, `StoreInUseError` and
     `FolderInUseError`.
     """
-    given = settings.read(options.app) | dict(os.environ)
+    given = {**settings.read(options.app), **os.environ, **options.settings}
     _check(given, options)
     async with (
         hosts(
