@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from random import Random
 from typing import Final
 
@@ -53,8 +53,16 @@ async def telemetry(way: str, url: str) -> AsyncIterator[Telemetry]:
         yield told
 
 
-async def row_seconds(way: str, collector: str, url: str, storage: str, rows: int) -> float:
-    """CPU seconds of one row of a job, from its announcement to its end."""
+async def row_seconds(
+    way: str,
+    collector: str,
+    url: str,
+    storage: str,
+    rows: int,
+    *,
+    watching: AbstractContextManager[object] | None = None,
+) -> float:
+    """CPU seconds of one row of a job, from its announcement to its end, which may be watched."""
     deployment = Deployment(
         name="phi",
         kind="openai",
@@ -88,8 +96,9 @@ async def row_seconds(way: str, collector: str, url: str, storage: str, rows: in
         etag = await blobs.create(file, data)
         gc.collect()
         began = time.process_time()
-        await service.doors.dropped(*file, etag=etag, repeated=False)
-        await work(service, messages)
+        with watching or nullcontext():
+            await service.doors.dropped(*file, etag=etag, repeated=False)
+            await work(service, messages)
         await told.flush()
         return (time.process_time() - began) / rows
 
