@@ -12,7 +12,7 @@ LITELLM = "litellm==1.110.2"
 PYDANTIC_AI = "pydantic-ai-slim[openai]==2.68.0"
 NODE = "openai@7.57.0"
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.xdist_group("openai")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 
 async def test_litellm_in_both_dialects(running: Processes, tmp_path: Path) -> None:
