@@ -126,7 +126,8 @@ def test_nothing_is_asked_at_other_hours_on_many_workers(limited: str) -> None:
             second = beside(service, endpoint)
             await service.drop(ROWS * 900, options={"completion_window": "3d", "model": MODEL})
             await service.announce()
-            await serve(service, second, until=2 * 24 * HOUR)
+            # An hour beyond the end of the second day's.
+            await serve(service, second, until=28 * HOUR)
             ended = await service.ended()
             assert ended.counts["succeeded"] == 900
             days = {int((EPOCH + at) // 86400) for at in endpoint.began}
