@@ -219,13 +219,13 @@ def seating(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize(("at_once", "seconds"), [(1, 1800.0), (8, 1000.0)])
 def test_a_heavy_one_keeps_a_seat_and_the_light_ones_share_the_rest(
-    seed: int, at_once: int
+    seed: int, at_once: int, seconds: float
 ) -> None:
     light = {str(n): Wish(0.1, 1.0, jobs={"nightly": 0.1}) for n in range(31)}
     heavy = Wish(1.0, 1.0, jobs={"day": 1.0})
-    seated = seating(light | {"heavy": heavy}, 3000.0, Random(seed), at_once)
+    seated = seating(light | {"heavy": heavy}, seconds, Random(seed), at_once)
     first, part = seated.pop("heavy")
     assert first <= 15.0
     assert part >= 0.80 if at_once == 1 else part >= 0.99
@@ -251,7 +251,7 @@ def test_a_heavy_newcomer_comes_before_light_ones_that_have_waited() -> None:
 def test_a_light_one_is_seated_now_and_then_among_heavy_ones_in_need(seed: int) -> None:
     wishes = {f"day{n}": Wish(1.0, 1.0, jobs={f"day{n}": 1.0}) for n in range(12)}
     wishes["light"] = Wish(0.1, 1.0, jobs={"nightly": 0.1})
-    first, part = seating(wishes, 8000.0, Random(seed), 8)["light"]
+    first, part = seating(wishes, 2000.0, Random(seed), 8)["light"]
     assert first <= 600.0
     assert 0.002 <= part <= 0.2
 
@@ -272,7 +272,7 @@ def test_a_day_is_dealt_out_once() -> None:
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3, 0.7]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_of_a_day_nothing_is_dealt_twice_and_nothing_is_lost(seed: int, lost: float) -> None:
     """Writes are refused, and land though their answers are lost, those of leaving too."""
     rng, per_day, now = Random(seed), 300, 86_400.0 * 7
