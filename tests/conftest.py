@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from local.azurite import Azurite
 from local.azurite import azurite as running_azurite
 from tests.leaks import log_watch, no_leaks
+from workers.service.memory import GC_THRESHOLD
 
 __all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
@@ -40,8 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector look at what tests make, and at nothing that was there before."""
+    """Have the garbage collector look at what tests make, and at nothing that was there before.
+
+    It does so as often as a worker's.
+    """
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     gc.enable()
 
 

@@ -10,6 +10,7 @@ from tests.simulation.checker import check
 from tests.simulation.sites import SITES, Fault
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
+from workers.service.memory import tune
 
 CHUNK = 50
 
@@ -73,6 +74,6 @@ def _chunk(seeds: range) -> list[Seen]:
 def see_all(seeds: range, *, workers: int = 2) -> Iterator[Seen]:
     """All of these worlds, in order of seeds."""
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, spawn, initializer=tune) as pool:
         for seen in pool.map(_chunk, chunks(seeds)):
             yield from seen
