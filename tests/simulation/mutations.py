@@ -531,7 +531,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "sent_before_swap",
         "swap, then send",
-        267,
+        190,
         partial(_instead, service, "Transitions", _SendsFirst),
     ),
     Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
