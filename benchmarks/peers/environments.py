@@ -65,6 +65,6 @@ PEERS: Final[Mapping[str, Peer]] = {
         "langchain_batch",
         ("langchain-openai==1.7.4",),
         "ChatOpenAI(max_retries=10).abatch, max_concurrency=100",
-        "as without, and InMemoryRateLimiter(requests_per_second=50, max_bucket_size=10)",
+        "as without, and InMemoryRateLimiter(50 a second, looks every 0.01 s, bucket of 5)",
     ),
 }
