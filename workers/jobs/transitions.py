@@ -1,10 +1,12 @@
 """The one way a job's state changes: swap, then send, then tell."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from schemas.jobs import Job, JobState
 from schemas.listing import Done
@@ -20,6 +22,8 @@ from workers.ports.errors import Unavailable
 from workers.ports.telemetry import Telemetry
 
 _PATIENCE: Final = 12
+TURN_SECONDS: Final = 2.0
+"""Tens of shards that end together have changed the state by then, one after the other."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ class Transitions:
         self._rng = rng
         self._telemetry = telemetry
         self._months = MonthlyBudgets(store, rng=rng)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def take(
         self, job: Job, transition: Transition, *, repeated: bool = False
@@ -107,22 +112,35 @@ class Transitions:
         self, job: Job, transition: Transition, repeated: bool
     ) -> tuple[JobState | None, JobState | None, Change, bool]:
         for attempt in range(_PATIENCE):
-            held = await self._store.state(job.id)
-            before = held.state if held else None
-            change = transition(before, repeated)
-            if change.state is None:
-                return before, before, change, repeated
-            try:
-                if await self._store.swap(job.id, held, change.state):
-                    return before, change.state, change, repeated
-            except Unavailable:
-                if attempt == _PATIENCE - 1:
-                    raise
+            with await self._turn(job.id):
+                held = await self._store.state(job.id)
+                before = held.state if held else None
+                change = transition(before, repeated)
+                if change.state is None:
+                    return before, before, change, repeated
+                try:
+                    if await self._store.swap(job.id, held, change.state):
+                        return before, change.state, change, repeated
+                except Unavailable:
+                    if attempt == _PATIENCE - 1:
+                        raise
             # It may have been our own success, so from here on this is a repeat.
             repeated = True
             self._telemetry.conflict()
             await asyncio.sleep(self._rng.uniform(0, min(2.0, 0.02 * 2**attempt)))
         raise Unavailable(f"the state of {job.id} could not be changed: too many are at it")
+
+    async def _turn(self, job: str) -> contextlib.ExitStack:
+        """One try at a time in a process: of those that read the same state all but one fail.
+
+        Where storage hangs, nobody waits for long behind another.
+        """
+        turn, taken = self._turns.setdefault(job, asyncio.Lock()), contextlib.ExitStack()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_SECONDS):
+                await turn.acquire()
+                taken.callback(turn.release)
+        return taken
 
     async def tell_end(self, job: Job, state: JobState) -> None:
         """Make sure that an ended job's last event was sent, and then its webhook, whatever
