@@ -1,12 +1,14 @@
 """How fast, and in how much memory, does a file of 1 GB become a plan?
 
-    python -m benchmarks.planning [--megabytes 1000]
+    python -m benchmarks.planning [--megabytes 1000] [--rounds 5]
 
 Generates GSM8K questions as OpenAI batch rows, about 490 bytes each, into an Azurite of its own on
 disk. Intake then plans the file in a process of its own, over real storage, from the event to the
 first messages: it reads, parses and validates every row, and looks for duplicates. Beside it, in
-the same run, stands what nobody can do without: reading the same ranges and counting newlines.
-Both take turns; of each the best round counts. Ends with status 1 below 100 MB/s or from 250 MB.
+the same run, stands what nobody can do without: reading the same ranges. A round is one of both, in
+turns the one and the other first; the median of the rounds' ratios counts, for a machine that does
+other work changes its pace between rounds. Then the decisions alone, with slices in memory, by
+stage. Ends with status 1 where planning is below both 250 MB/s and 0.9 of reading, or needs 250 MB.
 """
 
 import argparse
@@ -17,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
@@ -33,8 +37,10 @@ from workers.intake.doors import Doors
 from workers.intake.estimates import Estimates
 from workers.intake.estimating import QuotaEstimator
 from workers.intake.intake import Intake
+from workers.intake.pieces import Scanner
+from workers.intake.planning import Draft
 from workers.intake.plans import Plans
-from workers.intake.scanning import pieces_of
+from workers.intake.scanning import SLICE_BYTES, pieces_of
 from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.months import MonthlyBudgets
@@ -45,15 +51,20 @@ from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef, Blobs, OutMessage
 from workers.ports.telemetry import Telemetry
 from workers.quota.health import HealthBoard
+from workers.rows.fast_path import read_usual
+from workers.rows.reading import RowRules
 from workers.settings import Settings
 from workers.shards.calls import WEIGHT_OF_PRIORITY
 
-LEAST_RATE = 100.0
+LEAST_RATE = 250.0
+LEAST_RATIO = 0.9
 MOST_MEMORY = 250.0
-ROUNDS = 3
 QUESTIONS = Path(__file__).parent.parent / "samples/gsm8k-test.jsonl"
 FILE = BlobRef("prompts", "large.jsonl")
 MODEL = "Phi-3-mini-4k-instruct"
+RULES = RowRules.of(JobOptions(), max_line_bytes=4 * 1024 * 1024)
+
+Slices = list[bytes]
 
 
 def rows(size: int) -> Iterator[bytes]:
@@ -160,8 +171,8 @@ async def plan(blobs: Blobs, turn: int) -> int:
     return held.state.counts.total
 
 
-async def count(blobs: Blobs, turn: int) -> int:
-    """The reference: the same ranges, and their newlines."""
+async def read(blobs: Blobs, turn: int) -> int:
+    """The reference: the same ranges, and nothing done with them; gives their bytes."""
     info = await blobs.head(FILE)
     job = Job(
         id="reference",
@@ -178,7 +189,7 @@ async def count(blobs: Blobs, turn: int) -> int:
         max_line_bytes=1024,
         results="none",
     )
-    return sum([piece.count(b"\n") async for piece in pieces_of(blobs, job)])
+    return sum([len(piece) async for piece in pieces_of(blobs, job)])
 
 
 async def measured(what: str, connection: str, turn: int) -> dict[str, float]:
@@ -187,13 +198,12 @@ async def measured(what: str, connection: str, turn: int) -> dict[str, float]:
         await blobs.ensure_containers([f"state{turn}"])
         size = (await blobs.head(FILE)).size
         start, cpu = time.perf_counter(), time.process_time()
-        found = await (plan if what == "plan" else count)(blobs, turn)
+        found = await (plan if what == "plan" else read)(blobs, turn)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
-        "rows": found,
+        "found": found,
         "rate": size / seconds / 1e6,
         "cpu_rate": size / cpu / 1e6,
-        "rows_rate": found / seconds,
         "peak": peak_bytes() / 1e6,
     }
 
@@ -216,7 +226,7 @@ def round_of(what: str, connection: str, turn: int) -> dict[str, float]:
     result: dict[str, float] = json.loads(done.stdout)
     print(
         f"{what:5} {result['rate']:6.0f} MB/s   {result['cpu_rate']:6.0f} MB per CPU second   "
-        f"{result['rows_rate']:9,.0f} rows/s   peak {result['peak']:4.0f} MB",
+        f"peak {result['peak']:4.0f} MB",
         flush=True,
     )
     return result
@@ -231,33 +241,85 @@ async def upload(connection: str, size: int) -> None:
         await service.get_blob_client(*FILE).upload_blob(rows(size))
 
 
-async def main(megabytes: int) -> int:
+def split(slices: Slices) -> None:
+    """The lines of slices."""
+    for each in slices:
+        each.split(b"\n")
+
+
+def decode(slices: Slices) -> None:
+    """And what usual rows hold."""
+    for each in slices:
+        read_usual(each.split(b"\n")[1:-1])
+
+
+def scan(slices: Slices) -> None:
+    """And the rows that are not usual, sizes, and where each row lies."""
+    scanner = Scanner(RULES)
+    for each in slices:
+        for _ in scanner.feed(each):
+            pass
+
+
+def draft(slices: Slices) -> None:
+    """And shards, kinds and repeated custom_ids."""
+    scanner, made = Scanner(RULES), Draft(1_000_000_000)
+    for each in slices:
+        for found in scanner.feed(each):
+            made.add(found)
+    made.close()
+    made.finder.candidates()
+
+
+def stages(size: int) -> None:
+    """What the decisions take of the CPU, in slices that are in memory, up to each stage."""
+    data = b"".join(rows(size))
+    slices = [data[at : at + SLICE_BYTES] for at in range(0, len(data), SLICE_BYTES)]
+    for stage in (split, decode, scan, draft):
+        took = min(_cpu_seconds(partial(stage, slices)) for _ in range(5))
+        each, rate = took / data.count(b"\n") * 1e6, len(data) / took / 1e6
+        print(f"{stage.__name__:6} {each:5.2f} us/row {rate:6.0f} MB per CPU second", flush=True)
+
+
+def _cpu_seconds(work: Callable[[], None]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+async def main(megabytes: int, rounds: int) -> int:
+    stages(100_000_000)
     with tempfile.TemporaryDirectory() as folder:
         async with azurite(Path(folder)) as emulator:
             connection = emulator.connection_string
             await upload(connection, megabytes * 1_000_000)
-            reads, plans = [], []
-            for turn in range(ROUNDS):
-                reads.append(await asyncio.to_thread(round_of, "count", connection, turn))
-                plans.append(await asyncio.to_thread(round_of, "plan", connection, turn))
-    rate = max(each["rate"] for each in plans)
-    peak = max(each["peak"] for each in plans)
-    reference = max(each["rate"] for each in reads)
+            made = []
+            for turn in range(rounds):
+                pair = ("read", "plan") if turn % 2 else ("plan", "read")
+                made.append(
+                    {
+                        what: await asyncio.to_thread(round_of, what, connection, turn)
+                        for what in pair
+                    }
+                )
+    rate = max(each["plan"]["rate"] for each in made)
+    peak = max(each["plan"]["peak"] for each in made)
+    ratio = median(each["plan"]["rate"] / each["read"]["rate"] for each in made)
     print(
-        f"planned {megabytes:,} MB, {plans[0]['rows']:,.0f} rows: {rate:.0f} MB/s, "
-        f"{rate / reference:.2f} of reading and counting newlines ({reference:.0f} MB/s), "
-        f"peak {peak:.0f} MB"
+        f"planned {megabytes:,} MB, {made[0]['plan']['found']:,.0f} rows: at best {rate:.0f} MB/s, "
+        f"{ratio:.2f} of reading alone (median of {rounds} rounds), peak {peak:.0f} MB"
     )
-    return 0 if rate >= LEAST_RATE and peak < MOST_MEMORY else 1
+    return 0 if (rate >= LEAST_RATE or ratio >= LEAST_RATIO) and peak < MOST_MEMORY else 1
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.round:
         what, connection, turn = given.round
         print(json.dumps(asyncio.run(measured(what, connection, int(turn)))))
     else:
-        sys.exit(asyncio.run(main(given.megabytes)))
+        sys.exit(asyncio.run(main(given.megabytes, given.rounds)))

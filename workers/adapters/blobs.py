@@ -25,7 +25,7 @@ from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClien
 
 from workers.adapters.block_copies import BlockCopies
 from workers.adapters.links import Links
-from workers.adapters.pieces import Pieces
+from workers.adapters.pieces import Parts, Pieces
 from workers.adapters.storage_client import open_client
 from workers.adapters.storage_errors import (
     BULK_SECONDS,
@@ -133,13 +133,15 @@ class AzureBlobs:
                 download = await self._blob(ref).download_blob(
                     offset, length, decompress=False, **_if_match(etag)
                 )
-                data: bytes = await download.readall()
+                parts = Parts()
+                sink: Any = parts  # the SDK takes whatever can be written to, typed as a file
+                await download.readinto(sink)
             except HttpResponseError as error:
                 if error.status_code not in (412, 416):
                     raise
                 changed = error.status_code == 412
             else:
-                return data
+                return b"".join(parts)
         # Changed, gone, or read behind its end? Whether the service looks at the condition
         # before it looks for the blob and at the range is not documented.
         now = await self.head(ref)

@@ -19,7 +19,7 @@ from workers.rows.reading import RowRules
 from workers.rows.sizes import MeanSize
 
 PIECE_BYTES: Final = 8 * 1024 * 1024
-_SLICE_BYTES: Final = 256 * 1024
+SLICE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ async def _scanned(
     """Rows slice by slice; each slice is to be used up before the next is asked for."""
     async with aclosing(pieces_of(blobs, job)) as pieces:
         async for piece in pieces:
-            for start in range(0, len(piece), _SLICE_BYTES):
-                yield scanner.feed(piece[start : start + _SLICE_BYTES])
+            for start in range(0, len(piece), SLICE_BYTES):
+                yield scanner.feed(piece[start : start + SLICE_BYTES])
                 await asyncio.sleep(0)  # parsing holds the loop: others' leases have to be renewed
     yield scanner.close()
 
