@@ -27,6 +27,7 @@ SEED = 20_240_613
 FILES, ROWS, MESSAGES, OPTIONS = 800, 6_500, 2_000, 1_500
 AT_ONCE = 8
 FILES_THROUGH_AZURITE, MESSAGES_THROUGH_AZURITE = 64, 136
+FEW_FILES, FEW_MESSAGES = 16, 32
 HANG = 30.0
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
@@ -133,30 +134,41 @@ async def test_mutated_files_in_memory() -> None:
                 await mutated_job(service, number, rng)
 
 
-async def test_mutated_files_and_messages_through_azurite(azurite: Azurite) -> None:
+@pytest.mark.parametrize(
+    ("files", "messages"),
+    [
+        (FEW_FILES, FEW_MESSAGES),
+        pytest.param(FILES_THROUGH_AZURITE, MESSAGES_THROUGH_AZURITE, marks=pytest.mark.long),
+    ],
+)
+async def test_mutated_files_and_messages_through_azurite(
+    azurite: Azurite, files: int, messages: int
+) -> None:
     async with connect_blobs(azurite.connection_string, None, None) as blobs:
-        await blobs.ensure_containers(["fuzz-state", "fuzz-results", "fuzz-prompts"])
-
-        await blobs.create(BlobRef("fuzz-prompts", "in.jsonl"), GOOD[0])
+        state, results, prompts = (
+            f"fuzz-{name}-{files}" for name in ("state", "results", "prompts")
+        )
+        await blobs.ensure_containers([state, results, prompts])
+        await blobs.create(BlobRef(prompts, "in.jsonl"), GOOD[0])
 
         async def some(turn: int) -> None:
             rng = Random(SEED + 100 + turn)
             async with bench(
                 blobs=blobs,
-                input_containers=("fuzz-prompts",),
-                state_container="fuzz-state",
-                results_container="fuzz-results",
+                input_containers=(prompts,),
+                state_container=state,
+                results_container=results,
             ) as service:
-                for number in range(MESSAGES_THROUGH_AZURITE // AT_ONCE):
+                for number in range(messages // AT_ONCE):
                     seed = rng.choice(MESSAGE_SEEDS)
-                    await _mutated_message(service, seed, number, rng, "fuzz-prompts")
-                for number in range(FILES_THROUGH_AZURITE // AT_ONCE):
+                    await _mutated_message(service, seed, number, rng, prompts)
+                for number in range(files // AT_ONCE):
                     data, good = mutated_file(rng)
                     async with asyncio.timeout(HANG):
                         ended = await service.run(
                             data,
                             f"mutated-{turn}-{number}.jsonl",
-                            container="fuzz-prompts",
+                            container=prompts,
                             options=MIXED,
                         )
                     check(ended, data, good)
