@@ -16,7 +16,7 @@ from tests.integration.processes import CHAT_MODEL, CONFIG, usual_deployments
 from tests.integration.results import Results, journaled
 from tests.integration.user import User, chats
 
-AT_ONCE = 16
+AT_ONCE = 8
 LATENCY = 0.2
 JOURNAL_SECONDS = 1.0
 LOCK = "PT10S"
