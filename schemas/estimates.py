@@ -36,3 +36,9 @@ class JobEstimate(Kept):
         "where none bounds it",
     )
     cost: EstimatedCost | None = Field(default=None, description="null where a price is not known")
+    may_cost: Amount | None = Field(
+        default=None,
+        exclude_if=lambda cost: cost is None,
+        description="the most that one call for each row can be billed for; of a job that reserves "
+        "as much in its tenant's month",
+    )

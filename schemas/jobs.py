@@ -267,13 +267,14 @@ class Job(Kept):
     monthly: bool = Field(
         default=False,
         exclude_if=not_,
-        description="whether its max_cost is reserved in its tenant's month",
+        description="whether what it may cost is reserved in its tenant's month",
     )
 
     @property
     def askable(self) -> frozenset[str] | None:
         """The deployments that may be asked: those whose price is pinned, where cost is capped."""
-        return None if self.options.max_cost is None else frozenset(self.prices)
+        capped = self.monthly or self.options.max_cost is not None
+        return frozenset(self.prices) if capped else None
 
     @property
     def input(self) -> str:

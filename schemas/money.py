@@ -84,6 +84,10 @@ class PinnedPrice(Kept):
     output: int
     currency: str
 
+    def of(self, prompt: int, completion: int) -> int:
+        """What tokens cost, in millionths of a millionth."""
+        return prompt * self.input + completion * self.output
+
 
 class Cost(Kept):
     """What calls cost, at the prices that were pinned with their job."""

@@ -23,7 +23,7 @@ class Tenant(BaseModel):
         gt=0,
         le=9_000_000,
         description="in the currency of the deployments' prices: what the jobs that are made in a "
-        "month may cost together; each needs max_cost",
+        "month may cost together: what each may cost is reserved",
     )
 
 

@@ -41,7 +41,7 @@ def version_of(
 ) -> int:
     """The version of a job, its documents and messages: 1 where 0.1.0 would do the same.
 
-    `limited` is what may be asked at some hours alone.
+    `limited` is what may be asked at some hours alone, or up to a cost that it does not name.
     """
     given = {name for name, value in (options or {}).items() if value is not None}
     known = given <= _OPTIONS_OF_1 and door in _DOORS_OF_1 and tenant == DEFAULT_TENANT

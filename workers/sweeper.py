@@ -69,7 +69,9 @@ class Sweeper:
             return
         if self._clock() >= job.expires:
             held = await self._expired(job, held)
-        if due:
+        if lifecycle.awaits_room(held.state):
+            await self._announce_again(job_id)
+        elif due:
             await self._help(job, held)
 
     async def _announce_again(self, job_id: str) -> None:

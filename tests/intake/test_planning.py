@@ -17,7 +17,7 @@ from workers.rows.dialects import told_apart
 from workers.rows.fast_path import Usual
 from workers.rows.lines import kept_bytes, lines_of
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
-from workers.rows.sizes import SizeSample
+from workers.rows.sizes import MOST_KINDS, SizeSample
 
 MAX_LINE = 70_000
 RULES = RowRules.of(JobOptions(), max_line_bytes=MAX_LINE, default_models={"chat": "phi"})
@@ -366,6 +366,6 @@ def test_a_survey_counts_what_is_asked_and_keeps_the_first_refusal() -> None:
 
 def test_a_survey_is_bounded_whatever_a_file_asks() -> None:
     survey = Survey()
-    for number in range(2 * planning.MOST_KINDS):
+    for number in range(2 * MOST_KINDS):
         survey.note(Seen(number, str(number), "chat", f"model-{number}", 9))
-    assert len(survey.asked) == planning.MOST_KINDS
+    assert len(survey.asked) == MOST_KINDS

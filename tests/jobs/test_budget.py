@@ -11,7 +11,16 @@ from schemas.budgets import NOTHING_SPENT, JobBudget, Spend, total
 from schemas.jobs import JobOptions, parse_options
 from schemas.money import PinnedPrice
 from schemas.results import Counts, Receipt, Tokens
-from workers.jobs.budget import allot, allotment, budget_of, count, give_back, left, status
+from workers.jobs.budget import (
+    allot,
+    allotment,
+    budget_of,
+    count,
+    give_back,
+    left,
+    may_cost,
+    status,
+)
 
 PRICES = {"phi": PinnedPrice(input=130_000, output=520_000, currency="USD")}
 ALL = Spend(100, 1000)
@@ -25,6 +34,10 @@ def capped(tokens: int | None = 100, cost: int | None = 1000) -> JobBudget:
     return JobBudget(max_tokens=tokens, max_cost=cost)
 
 
+def begins(options: JobOptions) -> JobBudget | None:
+    return budget_of(options, PRICES, may_cost(options, None))
+
+
 def taken(budget: JobBudget) -> Spend:
     return budget.spent.plus(total(each.whole for each in budget.allotted))
 
@@ -35,8 +48,8 @@ def begun(budget: JobBudget, shard: int, attempt: str, want: Spend, **more: Any)
 
 
 def test_only_a_capped_job_has_a_budget() -> None:
-    assert budget_of(JobOptions(max_tokens=5), PRICES) is None
-    made = budget_of(JobOptions(max_cost="0.0005", max_total_tokens=7), PRICES)
+    assert begins(JobOptions(max_tokens=5)) is None
+    made = begins(JobOptions(max_cost="0.0005", max_total_tokens=7))
     # A price is millionths for a million tokens: a token's is millionths of millionths.
     assert made == JobBudget(max_tokens=7, max_cost=500_000_000, currency="USD")
 
@@ -117,7 +130,7 @@ def test_a_receipt_of_an_earlier_attempt_counts_all_that_the_last_one_may_spend(
 
 
 def test_a_job_tells_what_is_spent_and_reserved() -> None:
-    made = budget_of(JobOptions(max_cost="1"), PRICES)
+    made = begins(JobOptions(max_cost="1"))
     assert made is not None
     told = status(begun(made, 0, "a", Spend(10, 1_500_001)))
     assert (told.max_cost, told.cost_reserved, told.cost_spent) == (

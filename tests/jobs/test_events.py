@@ -1,5 +1,7 @@
 """What events and status say of a job."""
 
+from typing import Any
+
 import pytest
 
 from schemas.jobs import Asked, Job, JobOptions, JobState, Reason, Waiting
@@ -134,3 +136,49 @@ def test_a_rejection_is_the_same_event_however_often_it_is_told() -> None:
     assert (data.input, data.message_id) == ("prompts/x", "m")
     assert data.reason is not None
     assert len(data.reason.message) == 2000
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (None, {"state": "validating"}, "job.validating"),
+        (None, {"paused": True}, "job.paused"),
+        (None, {"state": "validating", "ending": "cancelled"}, "job.cancelling"),
+        ({"state": "validating"}, {"state": "in_progress"}, "job.in_progress"),
+        ({}, {}, "job.progress"),
+        ({}, {"paused": True}, "job.paused"),
+        ({"paused": True}, {}, "job.resumed"),
+        ({}, {"ending": "cancelled"}, "job.cancelling"),
+        ({}, {"ending": "expired"}, "job.expiring"),
+        ({}, {"ending": "failed"}, "job.failing"),
+        ({"paused": True}, {"ending": "expired"}, "job.expiring"),
+        ({"ending": "failed"}, {"ending": "failed"}, "job.progress"),
+        ({"ending": "failed"}, {"ending": "failed", "state": "finalizing"}, "job.finalizing"),
+        ({"state": "finalizing"}, {"state": "completed"}, "job.completed"),
+        ({"state": "finalizing"}, {"state": "failed", "ending": "failed"}, "job.failed"),
+        ({"state": "finalizing"}, {"state": "expired", "ending": "expired"}, "job.expired"),
+        ({"state": "finalizing"}, {"state": "cancelled", "ending": "cancelled"}, "job.cancelled"),
+    ],
+)
+def test_each_change_has_its_event(
+    before: dict[str, Any] | None, after: dict[str, Any], told: str
+) -> None:
+    usual = {"revision": 1, "state": "in_progress"}
+    known = None if before is None else JobState(**(usual | before))
+    assert events.event_type(known, JobState(**(usual | after))) == told
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({}, "job.in_progress"),
+        ({"counts": Counts(total=3, failed=1)}, "job.progress"),
+        ({"paused": True}, "job.paused"),
+        ({"ending": "cancelled"}, "job.cancelling"),
+        ({"state": "finalizing", "ending": "cancelled"}, "job.finalizing"),
+        ({"state": "completed"}, "job.completed"),
+    ],
+)
+def test_a_repeat_tells_how_things_stand(state: dict[str, Any], told: str) -> None:
+    usual = {"revision": 1, "state": "in_progress"}
+    assert events.standing_event(JobState(**(usual | state))) == told

@@ -326,51 +326,6 @@ def test_a_clock_that_is_behind_helps_nobody() -> None:
     assert not lifecycle.overdue(begun(9), -1.5, 300.0, 300.0)
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "told"),
-    [
-        (None, {"state": "validating"}, "job.validating"),
-        (None, {"state": "validating", "ending": "cancelled"}, "job.cancelling"),
-        ({"state": "validating"}, {"state": "in_progress"}, "job.in_progress"),
-        ({}, {}, "job.progress"),
-        ({}, {"paused": True}, "job.paused"),
-        ({"paused": True}, {}, "job.resumed"),
-        ({}, {"ending": "cancelled"}, "job.cancelling"),
-        ({}, {"ending": "expired"}, "job.expiring"),
-        ({}, {"ending": "failed"}, "job.failing"),
-        ({"paused": True}, {"ending": "expired"}, "job.expiring"),
-        ({"ending": "failed"}, {"ending": "failed"}, "job.progress"),
-        ({"ending": "failed"}, {"ending": "failed", "state": "finalizing"}, "job.finalizing"),
-        ({"state": "finalizing"}, {"state": "completed"}, "job.completed"),
-        ({"state": "finalizing"}, {"state": "failed", "ending": "failed"}, "job.failed"),
-        ({"state": "finalizing"}, {"state": "expired", "ending": "expired"}, "job.expired"),
-        ({"state": "finalizing"}, {"state": "cancelled", "ending": "cancelled"}, "job.cancelled"),
-    ],
-)
-def test_each_change_has_its_event(
-    before: dict[str, Any] | None, after: dict[str, Any], told: str
-) -> None:
-    usual = {"revision": 1, "state": "in_progress"}
-    known = None if before is None else JobState(**(usual | before))
-    assert lifecycle.event_type(known, JobState(**(usual | after))) == told
-
-
-@pytest.mark.parametrize(
-    ("state", "told"),
-    [
-        ({}, "job.in_progress"),
-        ({"counts": Counts(total=3, failed=1)}, "job.progress"),
-        ({"paused": True}, "job.paused"),
-        ({"ending": "cancelled"}, "job.cancelling"),
-        ({"state": "finalizing", "ending": "cancelled"}, "job.finalizing"),
-        ({"state": "completed"}, "job.completed"),
-    ],
-)
-def test_a_repeat_tells_how_things_stand(state: dict[str, Any], told: str) -> None:
-    usual = {"revision": 1, "state": "in_progress"}
-    assert lifecycle.standing_event(JobState(**(usual | state))) == told
-
-
 def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:
     state = begun(9)
     told = lifecycle.report(state, {0: 30, 1: 12, 99: 7}, now=10.0).state

@@ -1,23 +1,32 @@
 """What a tenant's jobs of a month may cost together, and what of it comes back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.budgets import MonthBudget
-from schemas.jobs import JobState
+from schemas.deployments import prices_of
+from schemas.jobs import JobOptions, JobState
 from schemas.messages import Announcement
-from schemas.money import MILLION
+from schemas.money import MILLION, Price
 from schemas.tenants import Tenant
 from tests.doubles.service import Answering, Bench, bench
 from tests.shards.test_caps import deployment, rows
+from workers.api.http import HttpCall, JsonReply
+from workers.intake.estimating import QuotaEstimator
+from workers.intake.pieces import Scanner
 from workers.jobs.budget import picos, reserved, settled
 from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import JOBS
 from workers.ports import BlobRef
+from workers.rows.most_tokens import most_tokens
+from workers.rows.reading import RowRules
+from workers.rows.sizes import MOST_KINDS
 
 BLUE = {"blue": Tenant(max_cost_per_month=0.5), "default": Tenant()}
 MONTH = BlobRef("state", "budgets/blue/2027-01")
@@ -69,14 +78,116 @@ async def test_what_does_not_fit_the_month_fails_before_its_first_call() -> None
         assert (await service.ended()).counts["succeeded"] == 20
 
 
-async def test_a_job_without_a_cap_fails_where_its_month_has_one() -> None:
+async def test_a_job_that_names_no_cap_reserves_the_most_that_its_rows_can_cost() -> None:
     endpoint = Answering()
     async with bench(deployments=(deployment(),), tenants=BLUE, endpoint=endpoint) as service:
         await asked(service, "a.jsonl")
+        await service.settle(lambda delivery: delivery.queue == "shards")
+        [cost] = (await month(service))["reserved"].values()
         await service.settle()
         ended = await service.ended()
-    assert (ended.state, ended.reason["code"]) == ("failed", "max_cost_missing")
+        bounds = [most_tokens(*each) or (0, 0) for each in endpoint.asked]
+        assert cost == sum(prompt + 2 * answer for prompt, answer in bounds) * MILLION
+        assert ended.counts["succeeded"] == len(bounds) == 20
+        assert ended.manifest["estimate"]["may_cost"] == ended.event["data"]["budget"]["max_cost"]
+        told = await month(service)
+    assert (told["reserved"], told["spent"]) == ({}, 20 * (7 + 5 * 2) * MILLION)
+
+
+async def test_what_its_rows_can_cost_is_told_where_the_month_has_no_room_for_it() -> None:
+    endpoint = Answering()
+    async with bench(deployments=(deployment(),), tenants=BLUE, endpoint=endpoint) as service:
+        await asked(service, "a.jsonl", max_tokens=50_000)
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.state, ended.reason["code"]) == ("failed", "budget_exceeded")
+    assert "can cost, 2.00" in ended.reason["message"]
+    assert "name a max_cost" in ended.reason["message"]
     assert endpoint.asked == []
+
+
+async def test_a_row_without_max_tokens_fails_the_job_where_a_month_is_capped() -> None:
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        await asked(service, "a.jsonl", max_tokens=None)
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.state, ended.reason["code"]) == ("failed", "max_tokens_missing")
+
+
+async def test_beyond_so_many_models_the_dearest_price_counts() -> None:
+    dear = deployment("dear", model="dear", price=Price(input="10", output="20", currency="USD"))
+    data = b"".join(
+        orjson.dumps({"model": f"m{n}", "prompt": "hi"}) + b"\n" for n in range(MOST_KINDS + 1)
+    )
+    scanner = Scanner(RowRules.of(JobOptions(max_tokens=5), max_line_bytes=1000, monthly=True))
+    assert sum(1 for rows in scanner.feed(data) for _ in rows) == MOST_KINDS + 1
+    assert (len(scanner.most), scanner.most[None][1]) == (MOST_KINDS + 1, 5)
+    estimator = QuotaEstimator((deployment(), dear), {}, {})
+    prices = prices_of((deployment(), dear))
+    assert estimator.may_cost({None: (7, 5)}, prices) == (7 * 10 + 5 * 20) * MILLION
+
+
+@asynccontextmanager
+async def waiting() -> AsyncIterator[tuple[Bench, Answering, str, str]]:
+    """A month whose room one job has, and another that waits for it: their ids."""
+    endpoint = Answering()
+    async with bench(deployments=(deployment(),), tenants=BLUE, endpoint=endpoint) as service:
+        await asked(service, "a.jsonl", max_cost="0.3")
+        await service.settle(lambda delivery: delivery.queue == "shards")
+        await asked(service, "b.jsonl", max_cost="0.3", on_budget="pause")
+        while delivery := service.bus.receive(JOBS):  # type: ignore[attr-defined]
+            await service.deliver(JOBS, delivery.message.body)
+            service.bus.complete(delivery)  # type: ignore[attr-defined]
+        told = {each["data"]["input"]: each["data"]["job"] for each in service.events}
+        yield service, endpoint, told["inputs/a.jsonl"], told["inputs/b.jsonl"]
+
+
+async def test_what_waits_for_its_month_says_so_and_begins_when_others_have_ended() -> None:
+    async with waiting() as (service, endpoint, first, second):
+        reply = await service.api.answer(HttpCall("GET", f"/api/jobs/{second}"))
+        assert isinstance(reply, JsonReply)
+        told = reply.body
+        assert (told["state"], told["waiting"]["reason"]) == ("paused", "budget")
+        assert "when others have ended" in told["waiting"]["message"]
+        assert service.events[-1]["type"].endswith("job.paused")
+        refused = await service.api.answer(HttpCall("POST", f"/api/jobs/{second}/resume"))
+        assert isinstance(refused, JsonReply)
+        assert (refused.code, "when others have ended" in str(refused.body)) == (409, True)
+        await service.sweeper.run()
+        await service.settle(lambda delivery: delivery.queue == "shards")
+        assert list((await month(service))["reserved"]) == [first]
+        assert endpoint.asked == []
+        await service.settle()
+        assert (await service.ended()).event["data"]["job"] == first
+        await service.sweeper.run()
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.event["data"]["job"], ended.counts["succeeded"]) == (second, 20)
+
+
+async def test_what_waits_for_its_month_can_be_cancelled() -> None:
+    async with waiting() as (service, endpoint, _, second):
+        await service.settle()
+        assert len(endpoint.asked) == 20
+        reply = await service.api.answer(HttpCall("POST", f"/api/jobs/{second}/cancel"))
+        assert reply.code == 202
+        await service.settle()
+        ended = await service.ended()
+        assert (ended.event["data"]["job"], ended.state) == (second, "cancelled")
+        assert ended.counts["cancelled"] == 20
+        assert (await month(service))["reserved"] == {}
+    assert len(endpoint.asked) == 20
+
+
+async def test_what_waits_for_its_month_ends_with_its_window() -> None:
+    async with waiting() as (service, endpoint, _, second):
+        await service.settle()
+        service.elapsed += 24 * 3600.0 + 1.0
+        await service.sweeper.run()
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.event["data"]["job"], ended.state) == (second, "expired")
+    assert len(endpoint.asked) == 20
 
 
 async def test_a_repeat_that_comes_when_its_job_has_ended_reserves_nothing() -> None:
@@ -88,7 +199,7 @@ async def test_a_repeat_that_comes_when_its_job_has_ended_reserves_nothing() -> 
         assert job is not None
         # A worker was slow: it had looked before the job ended, and reserves only now.
         months = MonthlyBudgets(service.store, rng=service.runner._rng)
-        assert await months.reserve(job, 0.5) is None
+        assert await months.reserve(job, 3 * UNIT // 10, 0.5)
         assert (await month(service))["reserved"] != {}
         again = Announcement(
             **{name: getattr(job, name) for name in ("container", "name", "etag", "size")},

@@ -62,7 +62,7 @@ class Liveness:
         if still <= NEVER_NUDGED_SECONDS / 2:
             return False
         state = None if stored is None else JobState.model_validate_json(stored)
-        if state is not None and self._waits(state):
+        if state is not None and self._waits(job, state):
             return True
         self._judge(job, state, still)
         return False
@@ -74,8 +74,9 @@ class Liveness:
         if still > (NEVER_NUDGED_SECONDS if never_nudged else NUDGED_SECONDS):
             self._world.fault_found(f"job {job} has stood still since the last fault: {state}")
 
-    def _waits(self, state: JobState) -> bool:
+    def _waits(self, job: str, state: JobState) -> bool:
         if state.paused:
-            return True
+            caps = self._world.caps
+            return caps is None or not (state.next == 0 and caps.has_room(job))
         until = state.waiting.until if state.waiting is not None else None
         return until is not None and until > EPOCH + self._world.now

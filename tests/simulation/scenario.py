@@ -159,6 +159,7 @@ class Scenario:
     seed: int = 0
     files: tuple[Version, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    month_cap: float | None = None
     queued: bool = False
     workers: int = 1
     slots: int = 2

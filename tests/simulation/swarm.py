@@ -27,6 +27,8 @@ from tests.simulation.sites import FAMILIES, RATES, SITES, Fault, faults_at
 
 CAPPED = 0.15
 """The part of the worlds whose jobs are capped."""
+MONTHLY = 0.4
+"""The part of those in which the jobs of the month are capped together."""
 
 _USUAL: Sequence[RowKind] = ("chat",) * 12 + ("embedding",) * 4
 _ODD: Sequence[RowKind] = ("invalid", "duplicate", "unknown", "refused", "filtered")
@@ -197,4 +199,7 @@ def scenario(seed: int) -> Scenario:
     if own.random() < CAPPED and not drawn.options:
         rows = max(len(file.rows) for file in drawn.files)
         drawn = replace(drawn, options=caps.drawn(own, rows))
+        month = Random(f"month {seed}")
+        if month.random() < MONTHLY:
+            drawn = replace(drawn, **caps.drawn_month(month, drawn.options, rows, len(files)))
     return drawn

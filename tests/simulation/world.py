@@ -18,6 +18,7 @@ from typing import Any
 
 from schemas.deployments import Deployment
 from schemas.jobs import TERMINAL
+from schemas.tenants import Tenant
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import MemoryBus, QueueRules
 from tests.simulation import virtual_time
@@ -87,7 +88,7 @@ class World:
 
         self.records = Records(self.blobs)
         self.billing = Billing(self)
-        self.caps = Caps(self) if is_capped(scenario.options) else None
+        self.caps = Caps(self) if is_capped(scenario) else None
         if self.caps is not None:
             self.service.bills = self.caps.bills
         self.attempts = Attempts(self)
@@ -273,6 +274,7 @@ def settings_of(scenario: Scenario) -> Settings:
         shard_seconds=scenario.shard_seconds,
         journal_seconds=scenario.journal_seconds,
         webhooks={"default": HOOK} if scenario.webhooks else {},
+        tenants={"default": Tenant(max_cost_per_month=scenario.month_cap)},
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from schemas.estimates import JobEstimate
 from schemas.jobs import Job, Priority
+from schemas.money import MILLION, amount
 from schemas.openai import Estimate, EstimateCreate, EstimateGroup
 from schemas.tenants import Tenant
 from workers.intake.estimating import QuotaEstimator, groups_of, job_estimate
@@ -48,12 +49,17 @@ class Estimates:
         asked = planned.survey.asked
         least, most = (groups_of(planned.sizes, asked, end) for end in (0, 1))
         shares = await self._shares(most, job.tenant, job.priority)
-        return job_estimate(self.estimator, least, most, shares)
+        told = job_estimate(self.estimator, least, most, shares)
+        if not job.monthly:
+            return told
+        may_cost = self.estimator.may_cost(planned.most, job.prices)
+        return told.model_copy(update={"may_cost": amount(-(-may_cost // MILLION))})
 
     async def _shares(
         self, groups: Sequence[EstimateGroup], tenant: str, priority: Priority
     ) -> Mapping[str, float]:
-        asked = {name for group in groups for name in self.estimator.serving(group)}
+        serving = self.estimator.serving
+        asked = {name for group in groups for name in serving(group.task, group.model)}
         # What has no quota has no ledger either.
         names = [
             each.name

@@ -9,8 +9,9 @@ from typing import Final
 
 from schemas.deployments import Deployment, Task
 from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
-from schemas.money import MILLION, CostRange, amount
+from schemas.money import MILLION, CostRange, PinnedPrice, amount
 from schemas.openai import Estimate, EstimateGroup
+from workers.intake.pieces import MostTokens
 from workers.rows.sizes import MeanSize
 
 AskedKind = tuple[Task, str | None]
@@ -52,7 +53,7 @@ class QuotaEstimator:
         loads: dict[tuple[str, ...], _Load] = {}
         unserved = []
         for group in asked:
-            serving = self.serving(group)
+            serving = self.serving(group.task, group.model)
             if not serving:
                 unserved.append(group)
                 continue
@@ -76,11 +77,11 @@ class QuotaEstimator:
         """What groups cost at least and at most; None where a price is not known."""
         least, most, currency = 0, 0, ""
         for group in groups:
-            serving = self.serving(group)
+            serving = self.serving(group.task, group.model)
             prices = [each.price for each in self.deployments if each.name in serving]
             pinned = [None if price is None else price.pinned for price in prices]
             costs = [
-                round(group.prompt_tokens) * price.input + round(group.answer_tokens) * price.output
+                price.of(round(group.prompt_tokens), round(group.answer_tokens))
                 for price in pinned
                 if price is not None
             ]
@@ -93,14 +94,23 @@ class QuotaEstimator:
         low, high = (amount(-(-cost // MILLION)) for cost in (least, most))
         return CostRange(currency=currency, least=low, most=high)
 
-    def serving(self, group: EstimateGroup) -> tuple[str, ...]:
-        """The names of the deployments that may answer a group."""
-        model = group.model or self.default_models.get(group.task)
+    def may_cost(self, most: MostTokens, prices: Mapping[str, PinnedPrice]) -> int:
+        """The most that calls can be billed for, by what they ask; in millionths of a millionth."""
+        found = 0
+        for kind, tokens in most.items():
+            names = prices if kind is None else self.serving(*kind)
+            asked = (prices[name].of(*tokens) for name in names if name in prices)
+            found += max(asked, default=0)
+        return found
+
+    def serving(self, task: Task, model: str | None) -> tuple[str, ...]:
+        """The names of the deployments that may answer what asks a model for a task."""
+        model = model or self.default_models.get(task)
         named = self.routes.get(model) if model is not None else ()
         return tuple(
             each.name
             for each in self.deployments
-            if group.task in each.serves
+            if task in each.serves
             and (each.model == model if named is None else each.name in named)
         )
 

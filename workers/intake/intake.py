@@ -5,13 +5,23 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from schemas.deployments import prices_of
+from schemas.estimates import JobEstimate
 from schemas.hours import Hours
-from schemas.jobs import Job, JobOptions, JobState, Priority, Reason, parse_options, window_seconds
+from schemas.jobs import (
+    Job,
+    JobOptions,
+    JobState,
+    Priority,
+    Reason,
+    Waiting,
+    parse_options,
+    window_seconds,
+)
 from schemas.messages import Announcement, Expire
 from schemas.versions import version_of
 from workers.intake import announcements
 from workers.intake.plans import Plans
-from workers.jobs import lifecycle, pace
+from workers.jobs import budget, lifecycle, pace
 from workers.jobs.index import JobIndex
 from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
@@ -97,10 +107,22 @@ class Intake:
         reason = await self._store.verdict(job.id)
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
+        if held is None or not lifecycle.awaits_room(held.state):
+            expire = Expire(schema_version=job.schema_version, job=job.id)
+            await self._outbox.send_jobs(expire, at=job.expires, trace=job.trace)
+        state = await self._begin(job, shards, rows, reason, repeated=repeated)
+        if job.monthly and state is not None and state.terminal:
+            await self._ended(job, state)
+        return job
+
+    async def _begin(
+        self, job: Job, shards: int, rows: int, reason: Reason | None, *, repeated: bool
+    ) -> JobState | None:
+        """Send a planned job's first shards, once what it may cost has room in its month."""
+        cost = await self._may_cost(job)
+        no_room = None
         if reason is None and job.monthly:
-            reason = await self._months.reserve(job, self._monthly_cap(job.tenant))
-        expire = Expire(schema_version=job.schema_version, job=job.id)
-        await self._outbox.send_jobs(expire, at=job.expires, trace=job.trace)
+            no_room = await self._no_room(job, cost or 0)
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(
@@ -108,15 +130,28 @@ class Intake:
                 job,
                 shards=shards,
                 rows=rows,
-                ending=reason,
+                ending=no_room if isinstance(no_room, Reason) else reason,
                 now=self._clock(),
                 least_seconds=pace.quota_seconds(job, rows, self._settings.deployments),
+                cost=cost,
+                waiting=no_room if isinstance(no_room, Waiting) else None,
             )
 
-        state = await self._transitions.take(job, begun, repeated=repeated)
-        if job.monthly and state is not None and state.terminal:
-            await self._ended(job, state)
-        return job
+        return await self._transitions.take(job, begun, repeated=repeated)
+
+    async def _may_cost(self, job: Job) -> int | None:
+        """The most that a job may cost; None where nothing caps it, 0 where nobody can know."""
+        reckoned = None
+        if job.monthly and job.options.max_cost is None:
+            estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
+            reckoned = (estimate and estimate.may_cost) or "0"
+        return budget.may_cost(job.options, reckoned)
+
+    async def _no_room(self, job: Job, cost: int) -> Reason | Waiting | None:
+        """What becomes of a job that its tenant's month has no room for; None where it has."""
+        if await self._months.reserve(job, cost, self._monthly_cap(job.tenant)):
+            return None
+        return budget.no_room(job, cost, self._clock())
 
     async def _ended(self, job: Job, state: JobState) -> None:
         """A job had ended: what a late repeat reserved for it is returned."""
@@ -164,13 +199,6 @@ class Intake:
             RowRules.of(options, max_line_bytes=self._settings.max_line_bytes)
         except ValueError as error:
             failure = Reason(code="invalid_options", message=str(error))
-        monthly = self._monthly_cap(announcement.tenant) is not None
-        if failure is None and monthly and options.max_cost is None:
-            failure = Reason(
-                code="max_cost_missing",
-                message=f"tenant {announcement.tenant!r} has a cap by month: its jobs need the "
-                "option max_cost, which is reserved in it",
-            )
         if failure is None and info.size > self._settings.max_file_bytes:
             failure = Reason(
                 code="file_too_large",
@@ -200,13 +228,13 @@ class Intake:
         named = "completion_window" in options.model_fields_set
         window = options.completion_window if named else self._settings.completion_window
         priority = options.priority or ("low" if announcement.door == "nightly" else "normal")
-        hours = self._hours(priority)
+        hours, cap = self._hours(priority), self._monthly_cap(announcement.tenant)
         return Job(
             schema_version=version_of(
                 options.model_dump(exclude_defaults=True),
                 announcement.tenant,
                 announcement.door,
-                limited=hours is not None,
+                limited=hours is not None or cap is not None,
             ),
             id=announcement.job,
             tenant=announcement.tenant,
@@ -227,7 +255,7 @@ class Intake:
             failure=failure,
             results=announcements.results_folder(announcement.name, announcement.job),
             prices=prices_of(self._settings.deployments),
-            monthly=bool(options.max_cost and self._monthly_cap(announcement.tenant)),
+            monthly=cap is not None,
         )
 
     def _hours(self, priority: Priority) -> Hours | None:

@@ -1,6 +1,6 @@
 """Which rows are in a file that comes piece by piece? Usual ones in runs, all others one by one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from msgspec import Struct
@@ -9,8 +9,9 @@ from schemas.deployments import Task
 from workers.intake.formats import HEAD_BYTES
 from workers.rows.fast_path import Usual, read_usual
 from workers.rows.lines import kept_bytes, line_content
+from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
-from workers.rows.sizes import SizeSample, answer_bytes
+from workers.rows.sizes import MOST_KINDS, SizeSample, answer_bytes
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """Bytes that a shard's answers may be expected to have: they lie on a worker's disk until the shard
@@ -31,6 +32,8 @@ class Seen(Struct, frozen=True, gc=False):
 ScannedRow = tuple[int, int, Seen | Refusal]
 ScannedRows = Iterable[ScannedRow]
 """A run, or what stands between two: one row at most."""
+MostTokens = Mapping[tuple[Task, str | None] | None, tuple[int, int]]
+"""Of prompts and of answers, by task and model; None: of all beyond so many kinds."""
 
 
 class Run:
@@ -76,6 +79,7 @@ class Scanner:
         self._start = 0
         self.head = b""
         self.sizes = SizeSample()
+        self.most: dict[tuple[Task, str | None] | None, tuple[int, int]] = {}
 
     def feed(self, piece: bytes) -> Iterator[ScannedRows]:
         """The rows that end in this piece, each with its offset and length in the file."""
@@ -138,9 +142,20 @@ class Scanner:
 
     def _read(self, number: int, content: bytes, start: int, length: int) -> Seen | Refusal:
         row = read_row(number, content, self._rules, start, length)
-        if isinstance(row, Request) and number >= self.sizes.due:
-            self.sizes.add(number, row.task, row.model, row.body)
+        if isinstance(row, Request):
+            if number >= self.sizes.due:
+                self.sizes.add(number, row.task, row.model, row.body)
+            if self._rules.capped:
+                self._bound(row)
         return seen(row)
+
+    def _bound(self, row: Request) -> None:
+        kind: tuple[Task, str | None] | None = (row.task, row.model)
+        if kind not in self.most and len(self.most) >= MOST_KINDS:
+            kind = None
+        before = self.most.get(kind, (0, 0))
+        prompt, answer = most_tokens(row.task, row.body) or (0, 0)
+        self.most[kind] = before[0] + prompt, before[1] + answer
 
 
 def seen(row: Request | Refusal) -> Seen | Refusal:

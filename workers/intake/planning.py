@@ -16,13 +16,13 @@ from schemas.plans import LineError, PlannedShard
 from workers.intake.pieces import Run, ScannedRows, Seen
 from workers.rows.dialects import told_apart
 from workers.rows.reading import MAX_BYTES, UNBOUNDED, Refusal
+from workers.rows.sizes import MOST_KINDS
 
 MAX_ROWS = 200
 MAX_SHARDS = 40_000
 # A file of few rows is still cut into several shards, so that workers share it and progress shows.
 FEW_ROWS = 50
 USUAL_SHARDS = 32
-MOST_KINDS = 256
 MOST_WRONG = 100
 """Lines that a job which fails for them names, as in the OpenAI Batch API."""
 JUDGED_ROWS = 1000

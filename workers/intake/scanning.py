@@ -12,7 +12,7 @@ from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.plans import PlannedShard
 from workers.intake.formats import what_it_is
-from workers.intake.pieces import ScannedRows, Scanner, Seen
+from workers.intake.pieces import MostTokens, ScannedRows, Scanner, Seen
 from workers.intake.planning import Draft, Survey
 from workers.ports import BlobRef, Blobs
 from workers.rows.reading import RowRules
@@ -28,7 +28,8 @@ class Planned:
 
     `foreign` says what the file is where it is no JSON Lines at all, and then nothing is planned.
     `duplicates` are the lines whose custom_id is not theirs alone, `repeated` the first of them
-    that gave it. `sizes` are what its requests have on average.
+    that gave it. `sizes` are what its requests have on average, `most` what those of a capped job
+    may be billed for.
     """
 
     shards: list[PlannedShard]
@@ -37,6 +38,7 @@ class Planned:
     sizes: Mapping[tuple[Task, str | None], MeanSize] = field(default_factory=dict)
     repeated: Sequence[int] = ()
     foreign: str | None = None
+    most: MostTokens = field(default_factory=dict)
 
 
 async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
@@ -83,7 +85,8 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
                     finder.confirm(row.line, row.custom_id, named=row.named)
     lines = finder.duplicates
     marked = _with_duplicates(shards, lines)
-    return Planned(marked, survey, lines, scanner.sizes.means, finder.repeated)
+    means, most = scanner.sizes.means, scanner.most
+    return Planned(marked, survey, lines, means, finder.repeated, most=most)
 
 
 async def _scanned(

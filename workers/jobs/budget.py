@@ -17,20 +17,28 @@ from schemas.budgets import (
     Spend,
     total,
 )
-from schemas.jobs import JobOptions
-from schemas.money import MILLION, PinnedPrice, amount, micros
+from schemas.jobs import Job, JobOptions, Reason, Waiting
+from schemas.money import MILLION, Amount, PinnedPrice, amount, micros
 from schemas.results import Receipt
 
 _UNLIMITED: Final = 2**62
 
 
-def budget_of(options: JobOptions, prices: Mapping[str, PinnedPrice]) -> JobBudget | None:
-    """The budget that a job begins with; None where nothing caps it."""
-    if not options.capped:
+def may_cost(options: JobOptions, reckoned: Amount | None) -> int | None:
+    """The most that a job may cost: what it names, or what its rows were reckoned to need."""
+    most = options.max_cost or reckoned
+    return None if most is None else micros(most) * MILLION
+
+
+def budget_of(
+    options: JobOptions, prices: Mapping[str, PinnedPrice], cost: int | None
+) -> JobBudget | None:
+    """The budget that a job begins with, which may cost so much; None where nothing caps it."""
+    if cost is None and options.max_total_tokens is None:
         return None
     return JobBudget(
         max_tokens=options.max_total_tokens,
-        max_cost=None if options.max_cost is None else micros(options.max_cost) * MILLION,
+        max_cost=cost,
         currency=next((price.currency for price in prices.values()), None),
     )
 
@@ -126,6 +134,25 @@ def reserved(month: MonthBudget, job: str, cost: int, cap: int) -> MonthBudget:
     if job in month.reserved or taken + cost > cap:
         return month
     return month.model_copy(update={"reserved": {**month.reserved, job: cost}})
+
+
+def no_room(job: Job, cost: int, now: float) -> Reason | Waiting:
+    """What becomes of a job that does not fit what its tenant's month has left: it fails, or waits
+    for others to end.
+    """
+    named = job.options.max_cost is not None
+    currency = next((price.currency for price in job.prices.values()), "")
+    reckoned = f"the most that its rows can cost, {amount(-(-cost // MILLION))} {currency},"
+    told = (
+        f"{'max_cost' if named else reckoned} is more than what tenant {job.tenant!r} has left of "
+        "its cap for the month"
+    )
+    if job.options.on_budget == "pause":
+        message = f"{told}: the job begins when others have ended and left room"
+        return Waiting(reason="budget", message=message, since=now)
+    lower = "lower it" if named else "name a max_cost, lower max_tokens"
+    message = f"{told}: {lower}, or drop the file again when other jobs have ended"
+    return Reason(code="budget_exceeded", message=message)
 
 
 def settled(month: MonthBudget, job: str, spent: int) -> MonthBudget:

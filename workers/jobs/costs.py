@@ -20,7 +20,7 @@ def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], succeeded
             continue
         # What 0.1.0 counted is not told apart: it counts as what costs more.
         rest = used.tokens - used.prompt_tokens - used.completion_tokens
-        total += used.prompt_tokens * price.input + used.completion_tokens * price.output
+        total += price.of(used.prompt_tokens, used.completion_tokens)
         total += max(0, rest) * max(price.input, price.output)
         unmetered += used.unmetered_calls
     # A swap by 0.1.0 empties what a state knows of calls: those are missing here.

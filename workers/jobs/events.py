@@ -1,9 +1,11 @@
 """What a job's events and its status say of it."""
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
-from schemas.jobs import Asked, Job, JobState, Reason
+from schemas.jobs import Asked, Ending, Job, JobState, Reason
 from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
 from schemas.status import JobStatus
@@ -168,3 +170,45 @@ def rejection_event(rejection: Rejection, again: float | None = None) -> StatusE
         sequence=f"{0:010d}",
         data=rejected(rejection),
     )
+
+
+def event_type(before: JobState | None, after: JobState) -> EventType:
+    """What a consumer is to be told of a change."""
+    if after.terminal or after.state == "finalizing":
+        return _EVENT_OF_STATE[after.state]
+    if after.ending and (before is None or before.ending is None):
+        return _EVENT_OF_ENDING[after.ending]
+    if after.paused and before is None:
+        return "job.paused"
+    if before is None or before.state != after.state:
+        return _EVENT_OF_STATE[after.state]
+    if before.paused != after.paused and not after.ending:
+        return "job.paused" if after.paused else "job.resumed"
+    return "job.progress"
+
+
+def standing_event(state: JobState) -> EventType:
+    """What a consumer is to be told where an earlier event may have been lost."""
+    if state.terminal or state.state == "finalizing":
+        return _EVENT_OF_STATE[state.state]
+    if state.ending:
+        return _EVENT_OF_ENDING[state.ending]
+    if state.paused:
+        return "job.paused"
+    return "job.progress" if state.counts.done else _EVENT_OF_STATE[state.state]
+
+
+_EVENT_OF_STATE: Final[Mapping[str, EventType]] = {
+    "validating": "job.validating",
+    "in_progress": "job.in_progress",
+    "finalizing": "job.finalizing",
+    "completed": "job.completed",
+    "failed": "job.failed",
+    "expired": "job.expired",
+    "cancelled": "job.cancelled",
+}
+_EVENT_OF_ENDING: Final[Mapping[Ending, EventType]] = {
+    "cancelled": "job.cancelling",
+    "expired": "job.expiring",
+    "failed": "job.failing",
+}

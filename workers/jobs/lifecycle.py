@@ -13,7 +13,6 @@ from math import inf
 from schemas.budgets import JobBudget
 from schemas.history import Sample
 from schemas.jobs import Ending, Job, JobState, Reason, Waiting
-from schemas.messages import EventType
 from schemas.results import Counts, Receipt, Use
 from workers.jobs import budget
 from workers.jobs.pace import done_before, marked, report_due, sample, sample_due
@@ -94,15 +93,20 @@ def begin(
     ending: Reason | None,
     now: float,
     least_seconds: float | None = None,
+    cost: int | None = None,
+    waiting: Waiting | None = None,
 ) -> Change:
-    """The plan stands: send the first shards. A repeated announcement repeats the sends."""
+    """The plan stands: send the first shards. A repeated announcement repeats the sends.
+
+    `cost` is the most that the job may cost. Where it is `waiting` for room in its tenant's month,
+    it begins paused, and is begun again when there is some.
+    """
     if state is not None and state.state != "validating":
-        if state.terminal or state.paused:
-            return NOTHING
-        return Change(None, state.out, _nothing_left(state))
+        return _begun_before(state, waiting, now)
     fresh = state or JobState(revision=0, state="validating")
     if ending is not None and fresh.ending is None:
         fresh = fresh.model_copy(update={"ending": "failed", "reason": ending})
+    waiting = waiting if fresh.ending is None else None
     started = _moved(
         fresh,
         schema_version=job.schema_version,
@@ -114,10 +118,29 @@ def begin(
         least_seconds=least_seconds,
         marks=((now, 0),),
         sampled=now,
-        budget=budget.budget_of(job.options, job.prices),
+        budget=budget.budget_of(job.options, job.prices, cost),
+        paused=waiting is not None,
+        waiting=waiting,
     )
-    filled, sends = _filled(started)
+    return Change(started) if started.paused else _sent(started)
+
+
+def _begun_before(state: JobState, waiting: Waiting | None, now: float) -> Change:
+    if awaits_room(state) and waiting is None:
+        return _sent(_moved(state, paused=False, waiting=None, started=now, marks=((now, 0),)))
+    if state.terminal or state.paused:
+        return NOTHING
+    return Change(None, state.out, _nothing_left(state))
+
+
+def _sent(state: JobState) -> Change:
+    filled, sends = _filled(state)
     return Change(filled, sends, _nothing_left(filled))
+
+
+def awaits_room(state: JobState) -> bool:
+    """Whether a job waits for its part of its tenant's month: nothing of it was ever sent."""
+    return state.state == "in_progress" and state.paused and state.next == 0
 
 
 def advance(
@@ -218,7 +241,8 @@ def end(
         waiting=None,
         closed_seconds=state.closed_seconds if now is None else _closed(state, now),
     )
-    return Change(ended, ended.out, _nothing_left(ended))
+    filled, _ = _filled(ended)  # of one that waited to begin nothing was out
+    return Change(filled, filled.out, _nothing_left(filled))
 
 
 def pause(state: JobState | None, waiting: Waiting | None = None) -> Change:
@@ -231,8 +255,11 @@ def pause(state: JobState | None, waiting: Waiting | None = None) -> Change:
 
 
 def resume(state: JobState | None, *, repeated: bool = False) -> Change:
-    """End a pause: all shards that are out are sent again."""
-    if state is None or state.state != "in_progress":
+    """End a pause: all shards that are out are sent again.
+
+    One that waits for its tenant's month goes on by itself, and only so.
+    """
+    if state is None or state.state != "in_progress" or awaits_room(state):
         return NOTHING
     if not state.paused:
         return Change(None, state.out if repeated else ())
@@ -336,43 +363,3 @@ def overdue(state: JobState | None, age: float, look: float, since: float = inf)
 def runs(state: JobState, gen: int) -> bool:
     """Whether a shard message of this generation is to be run."""
     return state.state == "in_progress" and not state.paused and gen >= state.gen
-
-
-def event_type(before: JobState | None, after: JobState) -> EventType:
-    """What a consumer is to be told of a change."""
-    if after.terminal or after.state == "finalizing":
-        return _EVENT_OF_STATE[after.state]
-    if after.ending and (before is None or before.ending is None):
-        return _EVENT_OF_ENDING[after.ending]
-    if before is None or before.state != after.state:
-        return _EVENT_OF_STATE[after.state]
-    if before.paused != after.paused and not after.ending:
-        return "job.paused" if after.paused else "job.resumed"
-    return "job.progress"
-
-
-def standing_event(state: JobState) -> EventType:
-    """What a consumer is to be told where an earlier event may have been lost."""
-    if state.terminal or state.state == "finalizing":
-        return _EVENT_OF_STATE[state.state]
-    if state.ending:
-        return _EVENT_OF_ENDING[state.ending]
-    if state.paused:
-        return "job.paused"
-    return "job.progress" if state.counts.done else _EVENT_OF_STATE[state.state]
-
-
-_EVENT_OF_STATE: dict[str, EventType] = {
-    "validating": "job.validating",
-    "in_progress": "job.in_progress",
-    "finalizing": "job.finalizing",
-    "completed": "job.completed",
-    "failed": "job.failed",
-    "expired": "job.expired",
-    "cancelled": "job.cancelled",
-}
-_EVENT_OF_ENDING: dict[Ending, EventType] = {
-    "cancelled": "job.cancelling",
-    "expired": "job.expiring",
-    "failed": "job.failing",
-}

@@ -1,4 +1,4 @@
-"""What a tenant's jobs of one month may cost together: each reserves its cap before it asks."""
+"""What a tenant's jobs of one month may cost together: each reserves its most before it asks."""
 
 import asyncio
 import random
@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from schemas.budgets import MonthBudget
-from schemas.jobs import Job, JobState, Reason
-from schemas.money import MILLION, micros
+from schemas.jobs import Job, JobState
 from workers.jobs import budget
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
@@ -26,21 +25,14 @@ class MonthlyBudgets:
         self._store = store
         self._rng = rng
 
-    async def reserve(self, job: Job, cap: float | None) -> Reason | None:
-        """Reserve a job's `max_cost`, once; why it does not fit its tenant's month, else None.
+    async def reserve(self, job: Job, cost: int, cap: float | None) -> bool:
+        """Reserve what a job may cost, once; whether it has a part of its tenant's month then.
 
         `cap` is what the tenant's jobs of a month may cost; None: any.
         """
-        cost = micros(job.options.max_cost or "0") * MILLION
         most = budget.picos(cap)
         month = await self._swap(job, lambda held: budget.reserved(held, job.id, cost, most))
-        if job.id in month.reserved:
-            return None
-        return Reason(
-            code="budget_exceeded",
-            message=f"max_cost is more than what tenant {job.tenant!r} has left of its cap for the "
-            f"month: lower it, or drop the file again when other jobs have ended",
-        )
+        return job.id in month.reserved
 
     async def settle(self, job: Job, state: JobState) -> None:
         """Return what an ended job did not spend. Doing it again changes nothing."""

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from schemas.jobs import Job, JobState
 from schemas.listing import Done
 from schemas.messages import EventType, ShardMessage, finish
-from workers.jobs import events, lifecycle
+from workers.jobs import events
 from workers.jobs.costs import cost_of
 from workers.jobs.history import History
 from workers.jobs.lifecycle import Change
@@ -87,9 +87,9 @@ class Transitions:
             await self._history.add(job.id, change.sample.model_copy(update={"cost": counted}))
         if change.state is not None:
             _log_failure(job, before, after)
-            await self._tell(lifecycle.event_type(before, after), job, after)
+            await self._tell(events.event_type(before, after), job, after)
         elif repeated and change.told:
-            await self._tell(lifecycle.standing_event(after), job, after)
+            await self._tell(events.standing_event(after), job, after)
         if after.terminal:
             await self._end(job, after)
         return after
@@ -149,7 +149,7 @@ class Transitions:
         if await self._store.is_open(job.id):
             self._telemetry.end_found(job, state)
             if await self._store.done(job.id) is None:
-                await self._tell(lifecycle.standing_event(state), job, state)
+                await self._tell(events.standing_event(state), job, state)
             await self._end(job, state)
 
     async def _end(self, job: Job, state: JobState) -> None:

@@ -31,7 +31,8 @@ _LOST = "\ufffd".encode()
 NO_MODEL = "the row names no model, nor does the job: set the option model"
 UNBOUNDED = "max_tokens_missing"
 _UNBOUNDED = (
-    "max_cost and max_total_tokens need max_tokens in every row that generates: "
+    "max_cost, max_total_tokens and a tenant's cap by month need max_tokens in every row that "
+    "generates: "
     "give it here, or as an option for all"
 )
 _NO_DIALECT = (
@@ -142,8 +143,11 @@ class RowRules:
         *,
         max_line_bytes: int,
         default_models: Mapping[Task, str] | None = None,
+        monthly: bool = False,
     ) -> "RowRules":
-        """Prepare the rules. Raises ValueError where the template is wrong."""
+        """Prepare the rules; `monthly` is whether a month's cap holds. Raises ValueError where the
+        template is wrong.
+        """
         template = None
         if options.template is not None:
             template = Template(options.template, options.on_missing)
@@ -151,14 +155,18 @@ class RowRules:
         alters = any(defaults.values()) or options.system_prompt is not None
         added = len(orjson.dumps([defaults, options.system_prompt])) if alters else 0
         models = default_models or {}
-        capped = options.max_cost is not None or options.max_total_tokens is not None
+        named = options.max_cost is not None or options.max_total_tokens is not None
+        capped = named or monthly
         return cls(options, max_line_bytes, models, defaults, template, alters, added, capped)
 
 
 def rules_of(job: Job, default_models: Mapping[Task, str]) -> RowRules:
     """How a job's rows are read."""
     return RowRules.of(
-        job.options, max_line_bytes=job.max_line_bytes, default_models=default_models
+        job.options,
+        max_line_bytes=job.max_line_bytes,
+        default_models=default_models,
+        monthly=job.monthly,
     )
 
 

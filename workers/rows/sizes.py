@@ -19,7 +19,8 @@ _DIMENSIONS = 1536
 _TOKEN_BYTES = 6
 _MOST_TOKENS = 16 * 1024
 _MEASURED = 500
-_MOST_KINDS = 256
+MOST_KINDS = 256
+"""Tasks and models that are told apart in a file, whatever it claims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class SizeSample:
         stands_for = max(1, line // _MEASURED)
         self.due = line + stands_for
         kind = (task, model)
-        if kind not in self._sums and len(self._sums) >= _MOST_KINDS:
+        if kind not in self._sums and len(self._sums) >= MOST_KINDS:
             return
         size = measure(task, body)
         limited = size.output is not None

@@ -163,7 +163,7 @@ class ShardPurse:
             raise BudgetSpent  # it was refused when it was read
         prompt, answer = tokens
         prices = (self._job.prices.get(name) for name in among)
-        costs = (prompt * each.input + answer * each.output for each in prices if each is not None)
+        costs = (each.of(prompt, answer) for each in prices if each is not None)
         return Spend(prompt + answer, max(costs, default=0))
 
     def _fits(self, need: Spend) -> bool:
@@ -263,7 +263,7 @@ class ShardPurse:
             price = self._job.prices.get(deployment)
             cost = 0
             if price is not None:
-                cost = usage.prompt_tokens * price.input + usage.completion_tokens * price.output
+                cost = price.of(usage.prompt_tokens, usage.completion_tokens)
             return Spend(usage.total_tokens, cost)
         # Nobody knows what it cost.
         return need if outcome is None or outcome.billed else NOTHING_SPENT
