@@ -40,9 +40,11 @@ def after(shards: int) -> Callable[[object], bool]:
     return stop
 
 
-async def begun(service: Bench, name: str = "long.jsonl", rows: int = 5000) -> str:
+async def begun(
+    service: Bench, name: str = "long.jsonl", rows: int = 5000, **options: object
+) -> str:
     """A job whose first shards are done, and no others."""
-    await service.drop(b'{"prompt": "p"}\n' * rows, name)
+    await service.drop(b'{"prompt": "p"}\n' * rows, name, options=options or None)
     await service.announce(name)
     await service.settle(stop=after(3))
     told = [event["data"] for event in service.events]

@@ -190,6 +190,20 @@ PRICED = DEPLOYMENT.model_copy(update={"price": Price(input="0.13", output="0.52
 
 
 @pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
+async def test_a_capped_job_shows_what_is_spent_and_set_aside(tab: Tab, site: Site) -> None:
+    caps: dict[str, object] = {"max_tokens": 9, "max_total_tokens": 400_000, "max_cost": "1.5"}
+    job = await states.begun(site.service, "capped.jsonl", 2000, **caps)
+    await tab.page.clock.install()
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown").get_by_text("Of its cap")
+    await expect(shown.first).to_contain_text(re.compile(r"of 1\.5\d* USD, 0\.\d+ USD are spent"))
+    await site.service.settle()
+    await tab.page.clock.fast_forward(4000)
+    # Each row has 7 tokens read and 5 written.
+    await expect(shown.last).to_have_text("Of its cap of 400,000 tokens, 24,000 tokens are spent.")
+
+
+@pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
 async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     tab: Tab, site: Site
 ) -> None:
@@ -210,6 +224,7 @@ async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     await tab.page.clock.fast_forward(4000)
     await expect(cost.locator(".legend")).to_contain_text("USD 0.00702")
     await expect(shown.get_by_text("It will cost about")).to_have_count(0)
+    await expect(shown.get_by_text("Of its cap")).to_have_count(0)
     latency = shown.get_by_role("figure").filter(has_text="Latency of answers")
     for share in ("p50", "p95", "p99"):
         await expect(latency.locator(".legend")).to_contain_text(share)

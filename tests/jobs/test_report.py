@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from schemas.budgets import BudgetStatus
 from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
 from schemas.money import Cost
 from schemas.outcomes import Outcome, Usage
@@ -98,6 +99,22 @@ def test_it_says_by_how_much_the_estimate_was_wrong() -> None:
     assert told_beside(words, "Completion tokens") == "8,00064,00012,000within"
     assert told_beside(words, "Time") == "1 min 50 s3 min 20 s1 min 40 s9% below the least"
     assert told_beside(words, "Cost, USD") == "1.0000002.0000001.500000within"
+
+
+def test_it_says_what_was_spent_of_a_cap() -> None:
+    told = BudgetStatus(
+        max_total_tokens=5000,
+        max_cost="2.000000",
+        currency="USD",
+        tokens_spent=4321,
+        tokens_reserved=0,
+        cost_spent="1.250000",
+        cost_reserved="0.000000",
+    )
+    words = Tags(report(MANIFEST.model_copy(update={"budget": told})).decode()).words
+    beside = words[words.index("What it was let spend") :]
+    assert "Cost1.250000 USD2.000000 USD" in beside
+    assert "Tokens4,3215,000" in beside
 
 
 def test_a_job_that_was_ended_early_is_held_against_no_estimate() -> None:

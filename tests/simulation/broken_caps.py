@@ -4,10 +4,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from schemas.budgets import NOTHING_SPENT, JobBudget, Spend, total
+from schemas.budgets import NOTHING_SPENT, JobBudget, MonthBudget, Spend, total
+from schemas.jobs import Job, JobState
 from schemas.outcomes import Outcome
 from schemas.results import Receipt
-from workers.jobs import budget
+from workers.jobs import budget, lifecycle
+from workers.jobs.months import MonthlyBudgets
 from workers.shards import journal
 from workers.shards.journal import JournalLine
 from workers.shards.purse import ShardPurse
@@ -117,3 +119,44 @@ def stale_reading_believed() -> Broken:
 
 def paused_by_nobody() -> Broken:
     return patch.object(ShardPurse, "_pause", _nothing)
+
+
+def month_not_asked() -> Broken:
+    async def fits(*_: Any) -> bool:
+        return True
+
+    return patch.object(MonthlyBudgets, "reserve", fits)
+
+
+def month_never_returned() -> Broken:
+    return patch.object(MonthlyBudgets, "settle", _nothing)
+
+
+def month_counts_reservations_alone() -> Broken:
+    def settled(month: MonthBudget, job: str, _spent: int) -> MonthBudget:
+        others = {name: cost for name, cost in month.reserved.items() if name != job}
+        return month.model_copy(update={"reserved": others})
+
+    return patch.object(budget, "settled", settled)
+
+
+def room_not_looked_for() -> Broken:
+    reserve, refused = MonthlyBudgets.reserve, set[str]()
+
+    async def first_of_all(own: MonthlyBudgets, job: Job, cost: int, cap: float | None) -> bool:
+        fits = job.id not in refused and await reserve(own, job, cost, cap)
+        refused.update([] if fits else [job.id])
+        return fits
+
+    return patch.object(MonthlyBudgets, "reserve", first_of_all)
+
+
+def begun_by_hand() -> Broken:
+    resume = lifecycle.resume
+
+    def resumed(state: JobState | None, *, repeated: bool = False) -> lifecycle.Change:
+        if state is None or not lifecycle.awaits_room(state):
+            return resume(state, repeated=repeated)
+        return lifecycle._sent(lifecycle._moved(state, paused=False, waiting=None))
+
+    return patch.object(lifecycle, "resume", resumed)

@@ -428,6 +428,16 @@ WAITED_FOR = Scenario(
     window=3,
 )
 
+# The month has room for one of two jobs at a time; somebody would have the other begin by hand.
+ONE_AT_A_TIME = Scenario(
+    files=(version("a.jsonl", 1, ("chat",) * 8), version("b.jsonl", 1, ("chat",) * 8)),
+    options={"max_tokens": 20, "max_cost": "0.003", "on_budget": "pause"},
+    month_cap=0.005,
+    latency=10.0,
+    max_concurrency=1,
+    doings=(Doing(20.0, "resume", 0), Doing(20.0, "resume", 1)),
+)
+
 MUTATIONS: Sequence[Mutation] = (
     Mutation("no_lot", "a lot stands before its calls are made", 13, broken_caps.no_lot),
     Mutation("no_pledge", "a call is made if what it can cost fits", 83, broken_caps.no_pledge),
@@ -484,6 +494,36 @@ MUTATIONS: Sequence[Mutation] = (
         2667,
         broken_caps.stale_reading_believed,
     ),
+    Mutation(
+        "month_not_asked",
+        "a job asks once it has its part of its month",
+        75,
+        broken_caps.month_not_asked,
+    ),
+    Mutation(
+        "month_never_returned",
+        "what an ended job did not spend is returned",
+        77,
+        broken_caps.month_never_returned,
+    ),
+    Mutation(
+        "month_counts_reservations_alone",
+        "what ended jobs spent counts in their month",
+        2954,
+        broken_caps.month_counts_reservations_alone,
+    ),
+    Mutation(
+        "room_not_looked_for",
+        "what waits for its month begins when there is room",
+        ONE_AT_A_TIME,
+        broken_caps.room_not_looked_for,
+    ),
+    Mutation(
+        "begun_by_hand",
+        "what waits for its month is not begun otherwise",
+        ONE_AT_A_TIME,
+        broken_caps.begun_by_hand,
+    ),
     Mutation("paused_by_nobody", "on_budget pauses", 97, broken_caps.paused_by_nobody),
     Mutation(
         "status_remembered",
@@ -517,7 +557,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "receipt_before_its_parts", "parts, then the receipt", 6, storage=lies.ReceiptsBeforeParts
     ),
-    Mutation("duplicates_lost", "duplicates are found", 4, storage=lies.NoDuplicates),
+    Mutation("duplicates_lost", "duplicates are found", 11, storage=lies.NoDuplicates),
     Mutation(
         "swap_without_if_match", "state changes by compare-and-swap", 5, storage=lies.SwapsBlindly
     ),

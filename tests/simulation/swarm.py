@@ -25,7 +25,7 @@ from tests.simulation.scenario import (
 )
 from tests.simulation.sites import FAMILIES, RATES, SITES, Fault, faults_at
 
-CAPPED = 0.15
+CAPPED = 0.3
 """The part of the worlds whose jobs are capped."""
 MONTHLY = 0.4
 """The part of those in which the jobs of the month are capped together."""

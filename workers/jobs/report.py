@@ -65,7 +65,7 @@ def report(manifest: Manifest, went: Sequence[Sample] = ()) -> bytes:
         _section("Latency of answers", _latency(manifest.use)),
         _section("Waits before calls", _waits(manifest.use)),
         _section("Calls and tokens", _calls(manifest.use)),
-        _section("Cost", _cost(manifest)),
+        _section("Cost", _cost(manifest) + _cap(manifest)),
         _section("Estimate against what it took", _estimate(manifest)),
         _section("Errors", _errors(manifest)),
         _section("Settings", _settings(manifest)),
@@ -248,6 +248,19 @@ def _cost(manifest: Manifest) -> str:
     heads = ("Deployment", "A million prompt tokens", "A million completion tokens")
     told = _table("What its calls cost", ("What", "Amount"), rows)
     return told + _table("Prices when the job was made", heads, prices)
+
+
+def _cap(manifest: Manifest) -> str:
+    told = manifest.budget
+    if told is None:
+        return ""
+    rows: list[Cells] = []
+    if told.max_cost is not None:
+        spent, most = (f"{each} {told.currency}" for each in (told.cost_spent, told.max_cost))
+        rows.append(("Cost", spent, most))
+    if told.max_total_tokens is not None:
+        rows.append(("Tokens", told.tokens_spent, told.max_total_tokens))
+    return _table("What it was let spend, and spent at most", ("What", "Spent", "Cap"), rows)
 
 
 def _estimate(manifest: Manifest) -> str:

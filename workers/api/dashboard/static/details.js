@@ -27,7 +27,7 @@ export function details(shown, act, close) {
 function body({ job, points, errors, files }, act) {
   return html`<p>${badge(job)} <code>${text(idOf(job))}</code></p>
     ${job.reason ? html`<p class="why"><strong>${text(job.reason.code)}</strong>: ${text(job.reason.message, 2000)}</p>` : nothing}
-    ${bar(job)} ${speed(job)} ${outlook(job)} ${waiting(job)}
+    ${bar(job)} ${speed(job)} ${outlook(job)} ${cap(job)} ${waiting(job)}
     <p class="actions">${Object.entries(ACTIONS).filter(([, each]) => job.job && each[2](job)).map(([name, [label]]) =>
       html`<button type="button" @click=${() => act(name, job)}>${label}</button> `)}</p>
     ${downloads(job, files)} ${facts(job)} ${series(points, job)} ${wrong(errors)} ${used(job)}`;
@@ -47,6 +47,15 @@ function outlook(job) {
     : html`${short(risk.needed_rate)} rows/s would do${needs(risk.needed_quota)}`;
   return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
     ${projected ? html`<p>It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
+}
+
+/** What it may spend, and what of that is spent or set aside for calls on their way. */
+function cap({ budget: told }) {
+  if (!told) return nothing;
+  const caps = [[told.cost_spent, told.max_cost, told.cost_reserved, (each) => html`${money(each)} ${text(told.currency)}`],
+                [told.tokens_spent, told.max_total_tokens, told.tokens_reserved, (each) => html`${count(each)} tokens`]];
+  return caps.filter(([, most]) => most != null).map(([spent, most, reserved, words]) =>
+    html`<p>Of its cap of <strong>${words(most)}</strong>, ${words(spent)} are spent${Number(reserved) ? html`, and ${words(reserved)} set aside for what is asked` : nothing}.</p>`);
 }
 
 function needs(quota) {
