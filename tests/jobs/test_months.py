@@ -207,8 +207,20 @@ async def test_a_repeat_that_comes_when_its_job_has_ended_reserves_nothing() -> 
             tenant=job.tenant,
             door=job.door,
         )
+        spent = (await month(service))["spent"]
         await service.service.intake.run(again, repeated=True)
         assert (await month(service))["reserved"] == {}
+        assert (await month(service))["spent"] == spent
+        # It had died before it came to that: the next job that needs the room returns it.
+        assert await months.reserve(job, 3 * UNIT // 10, 0.5)
+        await asked(service, "b.jsonl", max_cost="0.4")
+        await service.settle()
+        assert (await service.ended()).counts["succeeded"] == 20
+        assert (await month(service)) == {
+            **(await month(service)),
+            "reserved": {},
+            "spent": 2 * spent,
+        }
 
 
 async def test_settling_twice_counts_once() -> None:

@@ -120,7 +120,8 @@ class Caps:
             self._world.fault_found(
                 f"billed {billed} of {recorded} in a month that may cost {self._month_cap}"
             )
-        if job not in month.reserved:
+        state = self._state(job)
+        if job not in month.reserved and not (state is not None and state.terminal):
             self._world.fault_found(f"{job} asked, and has no part of its month")
 
     def _month(self) -> MonthBudget:
@@ -158,7 +159,11 @@ class Caps:
         if self._world.scenario.month_cap is None:
             return False
         month, cost = self._month(), self._limit(job).cost
-        return month.spent + sum(month.reserved.values()) + cost <= self._month_cap
+        done = {
+            name.removeprefix("done/") for name, _ in self._world.records.below("state", "done/")
+        }
+        taken = sum(each for name, each in month.reserved.items() if name not in done)
+        return month.spent + taken + cost <= self._month_cap
 
     def _state(self, job: str) -> JobState | None:
         raw = self._world.records.of_job(job, "state.json")
@@ -185,14 +190,18 @@ class Caps:
         if not state.budget.spent.within(self._limit(job)):
             yield f"counted {state.budget.spent}, the cap is {self._limit(job)}"
         if self._world.scenario.month_cap is not None:
-            yield from self._of_month(job, state)
+            yield from self._of_month(job, state, disturbed=disturbed)
         if not disturbed and state.budget.spent != self._billed[job]:
             yield f"billed {self._billed[job]}, counted {state.budget.spent} without a mishap"
 
-    def _of_month(self, job: str, state: JobState) -> Iterator[str]:
+    def _of_month(self, job: str, state: JobState, *, disturbed: bool) -> Iterator[str]:
         marked = job in self._world.records.open_markers()
-        if not marked and job in self._month().reserved:
+        # Who comes late and dies may leave it reserved: then the next job that needs it returns it.
+        month, billed = self._month(), sum(each.cost for each in self._billed.values())
+        if not disturbed and not marked and job in month.reserved:
             yield "its part of the month was not returned"
+        if not disturbed and not self._world.records.open_markers() and month.spent != billed:
+            yield f"billed {billed}, of which the month counts {month.spent}"
         refused = state.reason is not None and state.reason.code == "budget_exceeded"
         asked = sum(self._limit(each).cost for each in self._world.records.jobs())
         if refused and asked <= self._month_cap:

@@ -46,9 +46,9 @@ def _leftovers(world: World) -> Iterator[str]:
 
 
 def _copied(world: World) -> bool:
-    """Whether a request may have lain on the queue twice."""
+    """Whether a request may have lain on the queue twice, or been handled by two at once."""
     sent = "send jobs request f#.jsonl"
-    return any(
+    return any(name.startswith("request ") for name in world.host.lost_locks) or any(
         world.faults.struck[sent, fault] for fault in ("repeat", "late", "lose after", "double")
     )
 

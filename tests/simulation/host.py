@@ -39,6 +39,7 @@ class Host:
         self.killed: set[str] = set()
         self.unheard: set[str] = set()
         self.lives = self.deliveries = self.kills = self.freezes = 0
+        self.lost_locks: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -226,6 +227,7 @@ class Host:
                 self._world.bus.abandon(delivery)
         except LockLost:
             self._world.trace(process.name, "lock lost", delivery.message.message_id)
+            self.lost_locks.add(delivery.message.message_id)
         except ProcessKilled:
             return
         finally:

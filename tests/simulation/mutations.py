@@ -437,6 +437,7 @@ ONE_AT_A_TIME = Scenario(
     max_concurrency=1,
     doings=(Doing(20.0, "resume", 0), Doing(20.0, "resume", 1)),
 )
+ONE_AFTER_ANOTHER = replace(ONE_AT_A_TIME, doings=())
 
 MUTATIONS: Sequence[Mutation] = (
     Mutation("no_lot", "a lot stands before its calls are made", 13, broken_caps.no_lot),
@@ -503,13 +504,13 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "month_never_returned",
         "what an ended job did not spend is returned",
-        77,
+        ONE_AFTER_ANOTHER,
         broken_caps.month_never_returned,
     ),
     Mutation(
         "month_counts_reservations_alone",
         "what ended jobs spent counts in their month",
-        2954,
+        ONE_AFTER_ANOTHER,
         broken_caps.month_counts_reservations_alone,
     ),
     Mutation(

@@ -155,8 +155,8 @@ class Intake:
 
     async def _ended(self, job: Job, state: JobState) -> None:
         """A job had ended: what a late repeat reserved for it is returned."""
-        if job.monthly:
-            await self._months.settle(job, state)
+        if job.monthly and await self._store.done(job.id) is not None:
+            await self._months.release(job)
         await self._transitions.tell_end(job, state)
 
     def _monthly_cap(self, tenant: str) -> float | None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from schemas.budgets import MonthBudget
@@ -32,7 +33,20 @@ class MonthlyBudgets:
         """
         most = budget.picos(cap)
         month = await self._swap(job, lambda held: budget.reserved(held, job.id, cost, most))
+        if job.id in month.reserved:
+            return True
+        # Whoever reserved when its job had ended already may not have lived to return it.
+        ended = [name for name in month.reserved if await self._store.done(name) is not None]
+        if not ended:
+            return False
+        for name in ended:
+            await self._swap(job, partial(budget.settled, job=name, spent=0))
+        month = await self._swap(job, lambda held: budget.reserved(held, job.id, cost, most))
         return job.id in month.reserved
+
+    async def release(self, job: Job) -> None:
+        """Return what was reserved for a job that had been settled: what it spent is counted."""
+        await self._swap(job, lambda held: budget.settled(held, job.id, 0))
 
     async def settle(self, job: Job, state: JobState) -> None:
         """Return what an ended job did not spend. Doing it again changes nothing."""
