@@ -3,7 +3,7 @@
     python -m benchmarks.row_cost [--rows 5000] [--rounds 5]
 
 One worker's parts run in this process, over a real Azurite and a simulated endpoint that answers
-after 50 ms, 500 calls at once, each a process of its own. Every half millisecond a signal looks at
+after 50 ms, 500 calls at once, each a process of its own. Every millisecond a signal looks at
 what runs, and gives the processor time since the last look to the room of `workers/` that is
 innermost on the stack: to its own code, or to libraries that it called. So the parts sum to what
 the process took, and nothing is counted while it waits. What has no room on its stack is the event

@@ -10,6 +10,8 @@ from schemas.wrong_values import wrong_values
 
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9]){0,62}$")]
 DEFAULT_TENANT: Final = "default"
+MOST_MONTH: Final = 9_000_000
+"""The largest amount that the jobs of a month may cost together: with it a sum fits 64 bits."""
 
 
 class Tenant(BaseModel):
@@ -21,7 +23,7 @@ class Tenant(BaseModel):
     max_cost_per_month: float | None = Field(
         default=None,
         gt=0,
-        le=9_000_000,
+        le=MOST_MONTH,
         description="in the currency of the deployments' prices: what the jobs that are made in a "
         "month may cost together: what each may cost is reserved",
     )

@@ -14,6 +14,7 @@ from schemas.deployments import prices_of
 from schemas.jobs import JobOptions, JobState
 from schemas.messages import Announcement
 from schemas.money import MILLION, Price
+from schemas.plans import Verdict
 from schemas.tenants import Tenant
 from tests.doubles.service import Answering, Bench, bench
 from tests.shards.test_caps import deployment, rows
@@ -188,6 +189,36 @@ async def test_what_waits_for_its_month_ends_with_its_window() -> None:
         ended = await service.ended()
     assert (ended.event["data"]["job"], ended.state) == (second, "expired")
     assert len(endpoint.asked) == 20
+
+
+async def test_a_verdict_that_is_found_while_a_job_waits_for_its_month_ends_it() -> None:
+    """Two workers planned it, and only the later one saw that nobody serves it."""
+    async with waiting() as (service, endpoint, _, second):
+        await service.store.create_verdict(second, Verdict(code="no_deployment", message="none"))
+        await service.settle()
+        await service.sweeper.run()
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.event["data"]["job"], ended.state) == (second, "failed")
+    assert ended.reason["code"] == "no_deployment"
+    assert len(endpoint.asked) == 20
+
+
+async def test_what_could_cost_more_than_can_be_counted_is_refused_like_any_other() -> None:
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        await asked(service, "a.jsonl", max_tokens=10**12)
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.state, ended.reason["code"]) == ("failed", "budget_exceeded")
+    assert "9000000.000000 USD" in ended.reason["message"]
+
+
+def test_one_deployment_may_be_the_dearest_for_prompts_and_another_for_answers() -> None:
+    prices = [Price(input=i, output=o, currency="USD") for i, o in (("10", "1"), ("1", "10"))]
+    pair = [deployment(f"d{n}", model="phi", price=price) for n, price in enumerate(prices)]
+    most = QuotaEstimator(pair, {}, {}).may_cost({("chat", "phi"): (1010, 1010)}, prices_of(pair))
+    # As rows: (1000, 10) costs most at the first, (10, 1000) at the second.
+    assert most >= (1000 * 10 + 10 * 1 + 10 * 1 + 1000 * 10) * MILLION
 
 
 async def test_a_repeat_that_comes_when_its_job_has_ended_reserves_nothing() -> None:

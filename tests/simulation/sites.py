@@ -162,6 +162,7 @@ commit results/f#/*/errors.jsonl
 commit results/f#/*/output.jsonl
 create results/f#/*/manifest.json
 create results/f#/*/report.html
+create state/budgets/default/#-#
 create state/done/*
 create state/index/default/#
 create state/jobs/*/duplicates
@@ -190,6 +191,7 @@ head results/f#/*/output.jsonl
 head state/open/*
 list state
 read results/f#/*/manifest.json
+read state/budgets/default/#-#
 read state/done/*
 read state/index/default/#
 read state/jobs/*/estimate.json
@@ -211,6 +213,7 @@ release_lease state/jobs/*/leases/#
 release_lease state/jobs/*/planning
 renew_lease state/jobs/*/leases/#
 renew_lease state/jobs/*/planning
+replace state/budgets/default/#-#
 replace state/jobs/*/state.json
 replace state/quota/phi.json
 send job-status *:#:job.cancelled

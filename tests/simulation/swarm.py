@@ -96,6 +96,8 @@ _RARE: Mapping[str, int] = {
     # What every job makes once and reads once meets enough by chance alone.
     "/estimate.json": 0,
     "/series": 0,
+    # Met in worlds whose month is capped, and aimed at there.
+    "state/budgets/": 0,
     "/journal/#/*-#": 6,
     "/verdict.json": 4,
     "/duplicates": 4,
@@ -119,6 +121,9 @@ def _weight(place: str, fault: Fault) -> int:
 
 
 _WEIGHTS = tuple(accumulate(_weight(*pair) for pair in _PAIRS))
+
+
+_OF_MONTHS = [pair for pair in _PAIRS if "state/budgets/" in pair[0]]
 
 
 def _focuses(rng: Random) -> tuple[Focus, ...]:
@@ -202,4 +207,6 @@ def scenario(seed: int) -> Scenario:
         month = Random(f"month {seed}")
         if month.random() < MONTHLY:
             drawn = replace(drawn, **caps.drawn_month(month, drawn.options, rows, len(files)))
+            aimed = Focus(*month.choice(_OF_MONTHS), month.choice((0.0, 0.5, 1.0)), 8)
+            drawn = replace(drawn, focuses=(*drawn.focuses, aimed))
     return drawn

@@ -68,6 +68,11 @@ JOBS = {
     "pause and resume": _when_asked(_like(SLOW, doings=RESUMED), "pause"),
     "overwritten while it runs": _when_asked(SLOW, "overwrite"),
     "a cap that does not suffice": _like(options={"max_tokens": 20, "max_total_tokens": 500}),
+    "a month that has room for one": _like(
+        files=(version("a.jsonl", 1, ("chat",) * 4), version("b.jsonl", 1, ("chat",) * 4)),
+        options={"max_tokens": 20, "on_budget": "pause"},
+        month_cap=0.0012,
+    ),
     "announced twice": _like(doings=(Doing(0.0, "announce"), Doing(0.3, "announce"))),
 }
 ENDS = {

@@ -39,7 +39,6 @@ ELSEWHERE = {
     "jobs/outbox.py put_back_webhook": "what newer versions send: tests/webhooks",
     "jobs/outbox.py put_webhook": "where a tenant has a receiver: test_webhooks.py",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",
-    "jobs/store.py replace ": "where a nightly walk stands: test_month.py",
 }
 RECEIVERS = frozenset({"blobs", "_blobs", "bus", "_bus", "endpoint", "_endpoints"})
 METHODS = frozenset(
@@ -105,7 +104,7 @@ def _worlds() -> tuple[dict[str, World], set[tuple[str, int]]]:
 
 def _met(site: str, watching: Callable[[], Befalls]) -> World:
     """A world that comes to a site; the last of some where none does."""
-    for seed in range(100, 108):
+    for seed in range(101, 109):
         world = live(made_for(scenario(seed), site, Random(seed)), faults=watching)
         if site in world.faults.met:
             return world

@@ -11,6 +11,7 @@ from schemas.deployments import Deployment, Task
 from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
 from schemas.money import MILLION, CostRange, PinnedPrice, amount
 from schemas.openai import Estimate, EstimateGroup
+from schemas.tenants import MOST_MONTH
 from workers.intake.pieces import MostTokens
 from workers.rows.sizes import MeanSize
 
@@ -95,13 +96,17 @@ class QuotaEstimator:
         return CostRange(currency=currency, least=low, most=high)
 
     def may_cost(self, most: MostTokens, prices: Mapping[str, PinnedPrice]) -> int:
-        """The most that calls can be billed for, by what they ask; in millionths of a millionth."""
+        """The most that calls can be billed for, by what they ask; in millionths of a millionth.
+
+        Of what may answer, one may be the dearest for prompts and another for answers.
+        """
         found = 0
-        for kind, tokens in most.items():
+        for kind, (prompt, answer) in most.items():
             names = prices if kind is None else self.serving(*kind)
-            asked = (prices[name].of(*tokens) for name in names if name in prices)
-            found += max(asked, default=0)
-        return found
+            asked = [prices[name] for name in names if name in prices]
+            found += prompt * max((price.input for price in asked), default=0)
+            found += answer * max((price.output for price in asked), default=0)
+        return min(found, MOST_MONTH * MILLION * MILLION)
 
     def serving(self, task: Task, model: str | None) -> tuple[str, ...]:
         """The names of the deployments that may answer what asks a model for a task."""

@@ -119,9 +119,9 @@ class Intake:
         self, job: Job, shards: int, rows: int, reason: Reason | None, *, repeated: bool
     ) -> JobState | None:
         """Send a planned job's first shards, once what it may cost has room in its month."""
-        cost = await self._may_cost(job)
-        no_room = None
+        cost, no_room = budget.may_cost(job.options, None), None
         if reason is None and job.monthly:
+            cost = await self._may_cost(job)
             no_room = await self._no_room(job, cost or 0)
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:

@@ -125,7 +125,7 @@ def count(budget: JobBudget, receipt: Receipt) -> JobBudget:
 
 def picos(cost: float | None) -> int:
     """An amount in millionths of a millionth; where there is none, more than any job has."""
-    return _UNLIMITED if cost is None else int(Decimal(str(cost)) * MILLION * MILLION)
+    return 2**64 if cost is None else int(Decimal(str(cost)) * MILLION * MILLION)
 
 
 def reserved(month: MonthBudget, job: str, cost: int, cap: int) -> MonthBudget:
@@ -148,7 +148,7 @@ def no_room(job: Job, cost: int, now: float) -> Reason | Waiting:
         "its cap for the month"
     )
     if job.options.on_budget == "pause":
-        message = f"{told}: the job begins when others have ended and left room"
+        message = f"{told}: the job begins when others have ended and left room, or at a higher cap"
         return Waiting(reason="budget", message=message, since=now)
     lower = "lower it" if named else "name a max_cost, lower max_tokens"
     message = f"{told}: {lower}, or drop the file again when other jobs have ended"

@@ -102,7 +102,7 @@ def begin(
     it begins paused, and is begun again when there is some.
     """
     if state is not None and state.state != "validating":
-        return _begun_before(state, waiting, now)
+        return _begun_before(state, waiting, ending, now)
     fresh = state or JobState(revision=0, state="validating")
     if ending is not None and fresh.ending is None:
         fresh = fresh.model_copy(update={"ending": "failed", "reason": ending})
@@ -125,7 +125,12 @@ def begin(
     return Change(started) if started.paused else _sent(started)
 
 
-def _begun_before(state: JobState, waiting: Waiting | None, now: float) -> Change:
+def _begun_before(
+    state: JobState, waiting: Waiting | None, ending: Reason | None, now: float
+) -> Change:
+    if awaits_room(state) and ending is not None:
+        # Two planned it, and one of them found later that it has to fail: it has no room then.
+        return end(state, "failed", ending, now=now)
     if awaits_room(state) and waiting is None:
         return _sent(_moved(state, paused=False, waiting=None, started=now, marks=((now, 0),)))
     if state.terminal or state.paused:
@@ -140,7 +145,7 @@ def _sent(state: JobState) -> Change:
 
 def awaits_room(state: JobState) -> bool:
     """Whether a job waits for its part of its tenant's month: nothing of it was ever sent."""
-    return state.state == "in_progress" and state.paused and state.next == 0
+    return state.state == "in_progress" and state.paused and state.next == 0 < state.shards
 
 
 def advance(
