@@ -5,7 +5,7 @@
 Each program asks the same rows of the same simulated endpoint, 100 at once, set up as its documents
 say for a quota that is known: without limit, at 50 requests a second judged second by second (429
 beyond), and with 2% of the calls failing (half 503, half a connection that ends after the model
-worked). Peers live in environments of their own below .local/peers, 1 GB, which the first run
+worked). Peers live in environments of their own below .local/peers, 1.5 GB, which the first run
 makes. This service runs whole, with one worker, its storage and its bus on the same cores.
 
 Printed: rows without their own answer; seconds from the rows on disk to the answers, and these as a
