@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from schemas.jobs import JobOptions
 from schemas.plans import PlannedShard
 from workers.intake import planning
-from workers.intake.pieces import MAX_ANSWER_BYTES, Run, ScannedRow, Scanner, Seen, seen
+from workers.intake.pieces import (
+    MAX_ANSWER_BYTES,
+    Run,
+    ScannedRow,
+    ScannedRows,
+    Scanner,
+    Seen,
+    seen,
+)
 from workers.intake.planning import Draft, DuplicateFinder, Planner, Survey
 from workers.rows.dialects import told_apart
 from workers.rows.fast_path import Usual
@@ -135,9 +143,14 @@ RUNS = st.lists(
 ).map(lambda parts: bytearray(b"\n".join(chain(*parts))))
 
 
-def _drafted(draft: Draft, sizes: SizeSample) -> Any:
-    shards, survey, finder = draft.close(), draft.survey, draft.finder
-    return shards, survey, list(finder._hashes), finder.candidates(), sizes.means, sizes.due
+def _drafted(draft: Draft, parts: list[ScannedRows]) -> Any:
+    for rows in parts:
+        draft.add(rows)
+    shards, finder = draft.close(), draft.finder
+    hashes, candidates = list(finder._hashes), finder.candidates()
+    for rows in parts:
+        draft.confirm(rows)
+    return shards, draft.survey, hashes, candidates, finder.duplicates, finder.repeated
 
 
 @given(RUNS, SIZES, st.lists(st.tuples(st.integers(0), st.binary(max_size=1)), max_size=3))
@@ -149,21 +162,21 @@ def test_a_plan_by_runs_is_that_by_rows(
     for number, change in changes:
         place = number % (len(data) + 1)
         data[place : place + len(change)] = change
-    file, by_runs, by_rows = bytes(data), Draft(len(data)), Draft(len(data))
-    scanner, measured, turn, start = Scanner(RULES), SizeSample(), 0, 0
-    while start < len(file):
-        size = max(sizes[turn % len(sizes)], len(file) // 500)
-        for rows in scanner.feed(file[start : start + size]):
-            by_runs.add(rows)
-        start, turn = start + size, turn + 1
-    for rows in scanner.close():
-        by_runs.add(rows)
+    file, size = bytes(data), len(data)
+    scanner, by_runs, turn, start = Scanner(RULES), list[ScannedRows](), 0, 0
+    while start < size:
+        end = start + max(sizes[turn % len(sizes)], size // 500)
+        by_runs += scanner.feed(file[start:end])
+        start, turn = end, turn + 1
+    by_runs += scanner.close()
+    measured, by_rows = SizeSample(), list[ScannedRows]()
     for line in lines_of(file, MAX_LINE):
         row = read_row(line.number, line.content, RULES, line.offset, line.length)
         if isinstance(row, Request) and line.number >= measured.due:
             measured.add(line.number, row.task, row.model, row.body)
-        by_rows.add([(line.offset, line.length, seen(row))])
-    assert _drafted(by_runs, scanner.sizes) == _drafted(by_rows, measured)
+        by_rows.append([(line.offset, line.length, seen(row))])
+    assert _drafted(Draft(size), by_runs) == _drafted(Draft(size), by_rows)
+    assert (scanner.sizes.means, scanner.sizes.due) == (measured.means, measured.due)
 
 
 def test_usual_rows_come_in_runs() -> None:

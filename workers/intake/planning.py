@@ -125,6 +125,10 @@ class DuplicateFinder:
             self._given = hashes
         return len(self._twice)
 
+    def stand_once(self, custom_ids: Iterable[str]) -> bool:
+        """Whether the second scan has nothing to look at among them."""
+        return self._twice is not None and self._twice.isdisjoint(map(hash, custom_ids))
+
     def confirm(self, line: int, custom_id: str, *, named: bool = True) -> bool:
         """Note a request of the second scan, in the file's order; tells whether its id stood."""
         if self._twice is None:
@@ -237,7 +241,7 @@ class Planner:
 
 
 class Draft:
-    """A plan in the making, by what a first scan sees, in the order of the file."""
+    """A plan in the making, by what its scans see, in the order of the file."""
 
     def __init__(self, file_size: int) -> None:
         self.survey = Survey()
@@ -246,7 +250,7 @@ class Draft:
         self._shards: list[PlannedShard] = []
 
     def add(self, rows: ScannedRows) -> None:
-        """Note some rows."""
+        """Note some rows of the first scan."""
         if isinstance(rows, Run):
             self.survey.note_run(rows)
             self.finder.add_run(rows.custom_ids)
@@ -263,6 +267,14 @@ class Draft:
             weight = row.weight
         if done := self._planner.add(offset, length, row.line, weight):
             self._shards.append(done)
+
+    def confirm(self, rows: ScannedRows) -> None:
+        """Note some rows of a second scan."""
+        if isinstance(rows, Run) and self.finder.stand_once(rows.custom_ids):
+            return
+        for _, _, row in rows:
+            if isinstance(row, Seen):
+                self.finder.confirm(row.line, row.custom_id, named=row.named)
 
     def close(self) -> list[PlannedShard]:
         """Note that there are no more rows; gives the shards."""

@@ -5,14 +5,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Final
 
 from schemas.deployments import Task
 from schemas.jobs import Job
 from schemas.plans import PlannedShard
 from workers.intake.formats import what_it_is
-from workers.intake.pieces import MostTokens, ScannedRows, Scanner, Seen
+from workers.intake.pieces import MostTokens, ScannedRows, Scanner
 from workers.intake.planning import Draft, Survey
 from workers.ports import BlobRef, Blobs
 from workers.rows.reading import RowRules
@@ -80,9 +79,8 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
         return Planned([], survey, [], foreign=what_it_is(scanner.head))
     if finder.candidates():
         async for found in _scanned(blobs, job, Scanner(rules)):
-            for _, _, row in chain.from_iterable(found):
-                if isinstance(row, Seen):
-                    finder.confirm(row.line, row.custom_id, named=row.named)
+            for rows in found:
+                draft.confirm(rows)
     lines = finder.duplicates
     marked = _with_duplicates(shards, lines)
     means, most = scanner.sizes.means, scanner.most
