@@ -37,6 +37,11 @@ FULL = 16.0
 """Requests a second that 1,000 a minute come to, floored in windows of a second."""
 
 
+def more(*values: Any) -> Any:
+    """Further values of the same, which `make test-long` has."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def measure(
     seed: int, count: int, mean_tokens: float, prepare: Callable[[World], None], **options: object
 ) -> tuple[World, list[Row], float]:
@@ -58,7 +63,7 @@ def nothing(world: World) -> None:
 # -- the quota is used to the full --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+@pytest.mark.parametrize("workers", [1, more(2), more(4), 8])
 def test_a_request_quota_is_used_to_the_full(workers: int) -> None:
     world, work, took = measure(1, 4000, 100, nothing, workers=workers)
     assert lower_bound(work, REQUESTS) / took >= 0.95
@@ -126,7 +131,7 @@ def test_a_newcomer_has_its_share_within_seconds() -> None:
     run(main, 3)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, more(2), more(3)])
 def test_a_dead_workers_quota_is_back_within_20_seconds(seed: int) -> None:
     async def main(rng: Random) -> None:
         world = World(seed, REQUESTS, workers=4)
@@ -204,7 +209,7 @@ async def crowd(world: World, hosts: list[int], weight: float, calls: int) -> li
 
 @pytest.mark.parametrize(
     ("workers", "hosts", "weight"),
-    [(8, [0], 1.0), (32, [0], 1.0), (32, [0], 0.1), (32, [0, 5], 0.2)],
+    [(8, [0], 1.0), more(32, [0], 1.0), more(32, [0], 0.1), (32, [0, 5], 0.2)],
 )
 def test_a_job_weighs_the_same_on_however_many_workers_it_is(
     workers: int, hosts: list[int], weight: float
@@ -226,7 +231,7 @@ def test_a_job_weighs_the_same_on_however_many_workers_it_is(
 
 
 @pytest.mark.parametrize(("workers", "per_minute"), [(32, 1000), (4, 60), (32, 60)])
-@pytest.mark.parametrize("host", [0, 1, 3])
+@pytest.mark.parametrize("host", [0, more(1), more(3)])
 def test_a_small_urgent_job_begins_within_seconds_whoever_asks(
     workers: int, per_minute: int, host: int
 ) -> None:
@@ -266,7 +271,7 @@ async def joined(world: World) -> None:
         world.workers[-1].start(world.heap, 100)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, more(2), more(3)])
 def test_whoever_comes_goes_dies_or_loses_the_ledger_all_use_at_most_all(seed: int) -> None:
     async def main(rng: Random) -> None:
         world = World(seed, REQUESTS, workers=8, concurrency=20)
@@ -290,7 +295,7 @@ def test_whoever_comes_goes_dies_or_loses_the_ledger_all_use_at_most_all(seed: i
     run(main, seed)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, more(2)])
 def test_conflicts_lost_answers_and_skewed_clocks_cost_hardly_anything(seed: int) -> None:
     used: list[float] = []
 
@@ -318,7 +323,7 @@ def test_without_a_ledger_workers_go_on_carefully_and_without_a_storm() -> None:
     assert world.rate(220.0, took - 15.0) >= 0.93 * FULL
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, more(2), more(3)])
 def test_many_workers_that_lose_the_ledger_start_within_the_quota(seed: int) -> None:
     """32 times the safe share of a tenth would be three times the quota."""
 
@@ -402,7 +407,7 @@ def test_a_ledger_that_never_answers_does_not_stop_the_work() -> None:
 # -- the service has its own life ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize("seed", [1, more(2), more(3)])
 def test_an_outage_fails_no_row_while_answers_of_before_still_come(seed: int) -> None:
     """Calls take half a minute: for as long, the deployment answers some and fails others."""
     down = Outcome(kind="transient", status=503, code="unavailable")
@@ -431,9 +436,10 @@ def test_an_outage_of_ten_minutes_fails_no_row() -> None:
     assert took <= 660.0 + 2000 / FULL - 60.0 + 75.0
 
 
-@pytest.mark.parametrize("hints", ["none", "86400", "99999999"])
-@pytest.mark.parametrize("names", [True, False])
-@pytest.mark.parametrize("mean_tokens", [100, 400])
+@pytest.mark.parametrize("hints", ["none", "86400", more("99999999")])
+@pytest.mark.parametrize(
+    ("names", "mean_tokens"), [(True, 100), (False, 400), more(True, 400), more(False, 100)]
+)
 def test_hints_that_are_missing_or_absurd_do_no_harm(
     hints: str, names: bool, mean_tokens: float
 ) -> None:
