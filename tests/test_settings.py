@@ -63,6 +63,7 @@ def test_a_reference_that_azure_could_not_resolve_is_told_as_such(setting: str) 
     [
         ("ENVIRONMENT_PROXIES", "perhaps", "setting ENVIRONMENT_PROXIES: "),
         ("SHARD_SECONDS", "0", "setting SHARD_SECONDS: "),
+        ("COMPLETION_WINDOW", "3x", "setting COMPLETION_WINDOW: not a completion window"),
         ("RESULTS_CONTAINER", "Not_One", "setting RESULTS_CONTAINER: "),
         ("RESULTS_CONTAINER", "prompts", "container 'prompts' is both for input and"),
         ("TENANTS", '{"blue": {"wieght": 1}}', "TENANTS, 'blue', 'wieght': "),

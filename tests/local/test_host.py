@@ -222,18 +222,12 @@ async def test_bodies_and_headers_are_taken_as_azures_host_takes_them(start: Sta
             assert response.status == 202
 
 
-@pytest.mark.parametrize(
-    ("place", "told"), [("files/a/b", "a/b"), ("files/", ""), ("files", "None")]
-)
-async def test_a_route_for_all_that_follows_matches_nothing_too(
-    place: str, told: str, start: StartHost
-) -> None:
+async def test_a_route_for_all_that_follows_matches_nothing_too(start: StartHost) -> None:
     host = await start()
-    async with (
-        aiohttp.ClientSession(host.url) as session,
-        session.get(f"/api/{place}", headers=KEYED) as response,
-    ):
-        assert (response.status, await response.text()) == (200, f"path {told}")
+    async with aiohttp.ClientSession(host.url, headers=KEYED) as session:
+        for place, told in (("files/a/b", "a/b"), ("files/", ""), ("files", "None")):
+            async with session.get(f"/api/{place}") as response:
+                assert (response.status, await response.text()) == (200, f"path {told}")
 
 
 async def test_host_ends_with_the_process_that_started_it(start: StartHost) -> None:

@@ -17,6 +17,8 @@ from tests.local.test_run import run, running
 DEADLINE = 240.0
 MODEL = "Phi-3-mini-4k-instruct"
 JOURNAL_SECONDS = 3
+FEW = 20
+"""Rows of a run that nothing interrupts."""
 # Whole runs, each with processes to start: on a machine that is busy, they take their time.
 pytestmark = pytest.mark.timeout(900)
 
@@ -104,6 +106,9 @@ async def test_the_first_ctrl_c_brings_home_what_is_done_and_the_same_command_as
     assert 60 <= len(answered) == paid < 200
     assert len(lines(out / "errors.jsonl")) == 200 - paid
     assert main(["verify", str(out)]) == 0
+    status, _, err = await command.run("--again")
+    assert status == 2
+    assert "out holds output.jsonl" in err, "what was answered is kept"
     status, said, err = await command.run()
     assert (status, err) == (0, "")
     assert "going on with rows.jsonl" in said
@@ -137,16 +142,19 @@ async def test_stopped_at_once_it_goes_on_with_what_was_journaled(
     assert billed(command.endpoint)[1] - 200 <= 25
 
 
-async def test_what_is_completed_is_not_asked_again_but_on_demand(command: Command) -> None:
+async def test_what_is_completed_is_not_asked_again_but_on_demand(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    command = Command(endpoint, tmp_path, rows=FEW)
     assert (await command.run())[0] == 0
     status, said, _ = await command.run()
     assert status == 0
     assert "it completed before: nothing is asked" in said
     assert f"results in {command.out}/" in said
-    assert billed(command.endpoint) == (200, 200)
+    assert billed(command.endpoint) == (FEW, FEW)
     copy = command.folder / "copy"
     assert (await command.run("--out", str(copy)))[0] == 0
-    assert lines(copy / "output.jsonl") == list(range(1, 201))
+    assert lines(copy / "output.jsonl") == list(range(1, FEW + 1))
     status, _, err = await command.run("--again")
     assert status == 2
     assert "out holds output.jsonl" in err, "results that were paid for stay"
@@ -154,31 +162,23 @@ async def test_what_is_completed_is_not_asked_again_but_on_demand(command: Comma
     assert status == 0
     assert "it completed before: nothing is asked" in said, "a refusal forgets nothing"
     assert (await command.run("--again", "--out", str(command.folder / "anew")))[0] == 0
-    assert billed(command.endpoint) == (200, 400)
+    assert billed(command.endpoint) == (FEW, 2 * FEW)
     assert list((command.folder / "data" / "runs").rglob("azurite")) == [], "all is at home"
 
 
-async def test_other_options_or_endpoints_are_another_run(command: Command, tmp_path: Path) -> None:
+async def test_other_options_or_endpoints_are_another_run(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    command = Command(endpoint, tmp_path, rows=FEW)
     assert (await command.run())[0] == 0
     other = ("--out", str(tmp_path / "other"), "--options", '{"max_tokens": 2}')
     assert (await command.run(*other))[0] == 0
-    assert billed(command.endpoint)[1] == 400
+    assert billed(command.endpoint)[1] == 2 * FEW
     # A simulator's answers are not an endpoint's.
     unlimited = ("--requests-per-minute", "0", "--tokens-per-minute", "0")
     _, said, _ = await run(*command.arguments, "--out", str(tmp_path / "simulated"), *unlimited)
     assert "completed before" not in said
-    assert len(lines(tmp_path / "simulated" / "output.jsonl")) == 200
-
-
-async def test_a_refused_again_keeps_what_was_answered(command: Command) -> None:
-    assert await command.interrupt(signal.SIGINT, at=60) == 130
-    status, _, err = await command.run("--again")
-    assert status == 2
-    assert "out holds output.jsonl" in err
-    status, said, err = await command.run()
-    assert (status, err) == (0, "")
-    assert "going on with rows.jsonl" in said
-    assert billed(command.endpoint) == (200, 200), "nothing was asked twice"
+    assert len(lines(tmp_path / "simulated" / "output.jsonl")) == FEW
 
 
 async def test_again_begins_anew_what_was_killed(command: Command) -> None:
@@ -191,20 +191,18 @@ async def test_again_begins_anew_what_was_killed(command: Command) -> None:
     assert billed(command.endpoint) == (200, before + 200)
 
 
-@pytest.mark.parametrize("again", [(), ("--again",)])
-async def test_the_same_command_at_once_is_refused(
-    command: Command, again: tuple[str, ...]
-) -> None:
+async def test_the_same_command_at_once_is_refused(command: Command) -> None:
     async with running(*command.arguments, **command.settings) as first:
         output = asyncio.create_task(first.communicate())
         async with asyncio.timeout(DEADLINE):
             while not billed(command.endpoint)[1]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         first.send_signal(signal.SIGSTOP)
-        status, _, err = await command.run(*again)
+        others = [await command.run(), await command.run("--again")]
         first.send_signal(signal.SIGCONT)
-        assert status == 1
-        assert "is in use: is another one running?" in err
+        for status, _, err in others:
+            assert status == 1
+            assert "is in use: is another one running?" in err
         out, _ = await output
         assert first.returncode == 0, out
     assert billed(command.endpoint) == (200, 200)

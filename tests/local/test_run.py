@@ -112,7 +112,7 @@ async def test_rejected_file_is_status_1_and_one_line(tmp_path: Path) -> None:
     ("numbers", "status"),
     [
         ((signal.SIGINT, signal.SIGINT), 130),
-        ((signal.SIGTERM,), 130),
+        pytest.param((signal.SIGTERM,), 130, marks=pytest.mark.long),
         ((signal.SIGKILL,), -9),
     ],
 )
@@ -185,8 +185,6 @@ HOST_SETTINGS = {
     ("name", "value", "said"),
     [
         ("SHARD_SECONDS", "-3", "setting SHARD_SECONDS: "),
-        ("COMPLETION_WINDOW", "3x", "setting COMPLETION_WINDOW: not a completion window"),
-        ("ROUTES", '{"m": ["nobody"]}', "no deployment is named 'nobody'"),
         ("NIGHTLY_SCHEDULE", "daily", "schedule 'daily' is not NCRONTAB"),
     ],
 )
