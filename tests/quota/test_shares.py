@@ -272,7 +272,7 @@ def test_a_day_is_dealt_out_once() -> None:
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3, 0.7]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_of_a_day_nothing_is_dealt_twice_and_nothing_is_lost(seed: int, lost: float) -> None:
     """Writes are refused, and land though their answers are lost, those of leaving too."""
     rng, per_day, now = Random(seed), 300, 86_400.0 * 7
