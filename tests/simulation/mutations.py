@@ -441,9 +441,9 @@ ONE_AFTER_ANOTHER = replace(ONE_AT_A_TIME, doings=())
 
 MUTATIONS: Sequence[Mutation] = (
     Mutation("no_lot", "a lot stands before its calls are made", 13, broken_caps.no_lot),
-    Mutation("no_pledge", "a call is made if what it can cost fits", 83, broken_caps.no_pledge),
+    Mutation("no_pledge", "a call is made if what it can cost fits", 6, broken_caps.no_pledge),
     Mutation(
-        "lots_forgotten", "after a crash a lot counts as spent", 75, broken_caps.lots_forgotten
+        "lots_forgotten", "after a crash a lot counts as spent", 71, broken_caps.lots_forgotten
     ),
     Mutation(
         "late_lot_counts",
@@ -572,7 +572,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "sent_before_swap",
         "swap, then send",
-        190,
+        1014,
         partial(_instead, service, "Transitions", _SendsFirst),
     ),
     Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
@@ -607,7 +607,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "suspected_for_ever",
         "a clean attempt clears crashes",
-        5,
+        13,
         partial(_instead, journal, "Suspicion", _ForEver),
     ),
     Mutation(

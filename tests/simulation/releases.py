@@ -93,6 +93,7 @@ def scenario(seed: int) -> Scenario:
     return replace(
         drawn,
         options={},
+        month_cap=None,
         workers=max(drawn.workers, 2),
         faults_until=min(drawn.faults_until, LAST_AT),
         endless=False,

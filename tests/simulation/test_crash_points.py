@@ -68,7 +68,7 @@ JOBS = {
     "pause and resume": _when_asked(_like(SLOW, doings=RESUMED), "pause"),
     "overwritten while it runs": _when_asked(SLOW, "overwrite"),
     "a cap that does not suffice": _like(options={"max_tokens": 20, "max_total_tokens": 500}),
-    "a month that has room for one": _like(
+    "a pause until the month has room": _like(
         files=(version("a.jsonl", 1, ("chat",) * 4), version("b.jsonl", 1, ("chat",) * 4)),
         options={"max_tokens": 20, "on_budget": "pause"},
         month_cap=0.0012,
@@ -80,6 +80,7 @@ ENDS = {
     "cancel before there is a plan": ["job.cancelled"],
     "expiry": ["job.expired"],
     "overwritten while it runs": ["job.completed", "job.failed"],
+    "a pause until the month has room": ["job.completed", "job.completed"],
 }
 
 
