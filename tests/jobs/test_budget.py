@@ -129,6 +129,14 @@ def test_a_receipt_of_an_earlier_attempt_counts_all_that_the_last_one_may_spend(
     assert count(two, receipt(0, "a", Spend(45, 450))).spent == Spend(100, 1000)
 
 
+def test_who_heard_nothing_of_its_allotment_gives_back_nothing_of_what_others_spent() -> None:
+    one = begun(capped(), 0, "b", Spend(70, 700))
+    # An earlier attempt wakes and takes the place; it has lost its lease, and knows nothing of "b".
+    two = begun(one, 0, "a", Spend(60, 600), charged={})
+    assert give_back(two, 0, "a", NOTHING_SPENT) == give_back(two, 0, "a", Spend(70, 700))
+    assert taken(give_back(two, 0, "a", NOTHING_SPENT)) == Spend(70, 700)
+
+
 def test_a_job_tells_what_is_spent_and_reserved() -> None:
     made = begins(JobOptions(max_cost="1"))
     assert made is not None

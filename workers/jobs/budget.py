@@ -102,11 +102,14 @@ def _by_others(known: Allotment, charged: Mapping[str, Spend]) -> Spend:
 
 
 def give_back(budget: JobBudget, shard: int, attempt: str, spent: Spend) -> JobBudget:
-    """An attempt asks no more: all attempts up to it have spent so much, and nothing is open."""
+    """An attempt asks no more: all attempts up to it have spent so much, and nothing is open.
+
+    One that heard nothing of its allotment does not know all that was counted of those before it.
+    """
     known = allotment(budget, shard)
     if known is None or known.attempt != attempt:
         return budget
-    closed = known.model_copy(update={"spent": spent, "open": NOTHING_SPENT})
+    closed = known.model_copy(update={"spent": known.spent.most(spent), "open": NOTHING_SPENT})
     return _with(budget, shard, closed)
 
 
