@@ -39,6 +39,6 @@ class JobEstimate(Kept):
     may_cost: Amount | None = Field(
         default=None,
         exclude_if=lambda cost: cost is None,
-        description="the most that one call for each row can be billed for; of a job that reserves "
-        "as much in its tenant's month",
+        description="the most that one call for each row can be billed for: what a job reserves in "
+        "its tenant's month where it names no max_cost",
     )

@@ -16,6 +16,7 @@ from schemas.messages import Announcement
 from schemas.money import MILLION, Price
 from schemas.plans import Verdict
 from schemas.tenants import Tenant
+from tests.api.client import KEYS, Client
 from tests.doubles.service import Answering, Bench, bench
 from tests.shards.test_caps import deployment, rows
 from workers.api.http import HttpCall, JsonReply
@@ -53,6 +54,7 @@ async def test_a_job_reserves_its_cap_and_returns_what_it_did_not_spend() -> Non
         await service.settle()
         ended = await service.ended()
         assert ended.counts["succeeded"] == 20
+        assert "may_cost" not in ended.manifest["estimate"]
         told = await month(service)
     assert (job, told["reserved"]) == (ended.event["data"]["job"], {})
     assert told["spent"] == 20 * (7 + 5 * 2) * MILLION
@@ -131,8 +133,8 @@ async def test_beyond_so_many_models_the_dearest_price_counts() -> None:
 @asynccontextmanager
 async def waiting() -> AsyncIterator[tuple[Bench, Answering, str, str]]:
     """A month whose room one job has, and another that waits for it: their ids."""
-    endpoint = Answering()
-    async with bench(deployments=(deployment(),), tenants=BLUE, endpoint=endpoint) as service:
+    endpoint, priced = Answering(), (deployment(),)
+    async with bench(deployments=priced, tenants=BLUE, api_keys=KEYS, endpoint=endpoint) as service:
         await asked(service, "a.jsonl", max_cost="0.3")
         await service.settle(lambda delivery: delivery.queue == "shards")
         await asked(service, "b.jsonl", max_cost="0.3", on_budget="pause")
@@ -154,6 +156,10 @@ async def test_what_waits_for_its_month_says_so_and_begins_when_others_have_ende
         refused = await service.api.answer(HttpCall("POST", f"/api/jobs/{second}/resume"))
         assert isinstance(refused, JsonReply)
         assert (refused.code, "when others have ended" in str(refused.body)) == (409, True)
+        status, told = await Client(service, "blue").ask(
+            "POST", f"/v1/batches/batch_{second}/resume"
+        )
+        assert (status, "when others have ended" in told["error"]["message"]) == (409, True)
         await service.sweeper.run()
         await service.settle(lambda delivery: delivery.queue == "shards")
         assert list((await month(service))["reserved"]) == [first]

@@ -128,8 +128,8 @@ def walk(job: str, *phases: Phase) -> tuple[int, list[str]]:
     return points, wrong
 
 
-# What a crash before an effect leaves is what one after the effect before it left, but for reads:
-# `make test-long` has those too.
+# What a crash before an effect leaves is mostly what one after the effect before it left, but for
+# reads and for what goes on beside it: `make test-long` has those too.
 @pytest.mark.parametrize("phase", ["after", pytest.param("before", marks=pytest.mark.long)])
 @pytest.mark.parametrize("job", JOBS)
 def test_every_crash_point_of_a_job_ends_with_every_row_once(job: str, phase: Phase) -> None:

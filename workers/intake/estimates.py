@@ -50,7 +50,7 @@ class Estimates:
         least, most = (groups_of(planned.sizes, asked, end) for end in (0, 1))
         shares = await self._shares(most, job.tenant, job.priority)
         told = job_estimate(self.estimator, least, most, shares)
-        if not job.monthly:
+        if not job.monthly or job.options.max_cost is not None:
             return told
         may_cost = self.estimator.may_cost(planned.most, job.prices)
         return told.model_copy(update={"may_cost": amount(-(-may_cost // MILLION))})

@@ -129,7 +129,7 @@ def _begun_before(
     state: JobState, waiting: Waiting | None, ending: Reason | None, now: float
 ) -> Change:
     if awaits_room(state) and ending is not None:
-        # Two planned it, and one of them found later that it has to fail: it has no room then.
+        # Two planned it, and the later one found that it has to fail.
         return end(state, "failed", ending, now=now)
     if awaits_room(state) and waiting is None:
         return _sent(_moved(state, paused=False, waiting=None, started=now, marks=((now, 0),)))
@@ -183,8 +183,7 @@ def advance(
         nudges=0,
         budget=state.budget and budget.count(state.budget, receipt),
     )
-    filled, sends = _filled(counted)
-    return _sampled(Change(filled, sends, _nothing_left(filled)), now, receipt)
+    return _sampled(_sent(counted), now, receipt)
 
 
 def report(
