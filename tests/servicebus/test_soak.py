@@ -134,8 +134,9 @@ class Soak:
 
     async def stop(self) -> None:
         for process in self.consumers:
-            process.kill()
-            await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         await self.broker_stack.aclose()
 
 
@@ -157,6 +158,7 @@ async def test_nothing_is_lost_or_completed_twice(tmp_path: Path) -> None:
                 await soak.start_broker()
         await sending
         await soak.drain()
+        assert [one.returncode for one in soak.consumers] == [None] * CONSUMERS  # none ended itself
     finally:
         await soak.stop()
 
