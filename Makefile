@@ -66,7 +66,7 @@ setup: .venv/.installed node_modules/.installed
 		|| { echo "error: .venv is a link to another folder's environment: remove it, and make again" >&2; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "installing Python packages into .venv"
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@.venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements-dev.txt
 	@.venv/bin/python -c 'import os, site; open(os.path.join(site.getsitepackages()[0], "phi3-batch-worker.pth"), "w").write(os.getcwd())'
 	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -P -m phi3batch "$$@"\n' > .venv/bin/phi3batch && chmod +x .venv/bin/phi3batch
 	@touch $@

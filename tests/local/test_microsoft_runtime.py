@@ -58,7 +58,7 @@ def runtime() -> Path:
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([python, "-m", "venv", str(folder)], check=True, timeout=60)
-        install = [str(own), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [str(own), "-m", "pip", "install", "--quiet", "--no-compile"]
         subprocess.run([*install, "-r", str(requirements), RUNTIME], check=True, timeout=240)
         stamp.write_text(wanted)
     return own

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from tests.simulation import releases
 from workers.jobs import store
 
-SEEDS = range(120)
+MORE = (range(40, 80), range(80, 120))
 
 
 def see(seeds: range) -> tuple[dict[int, Any], Counter[str]]:
@@ -29,7 +29,9 @@ def see(seeds: range) -> tuple[dict[int, Any], Counter[str]]:
     return wrong, met
 
 
-@pytest.mark.parametrize("seeds", [SEEDS[at : at + 40] for at in range(0, len(SEEDS), 40)], ids=str)
+@pytest.mark.parametrize(
+    "seeds", [range(40), *(pytest.param(more, marks=pytest.mark.long) for more in MORE)], ids=str
+)
 def test_every_row_comes_out_once_whichever_release_asks_it(seeds: range) -> None:
     wrong, met = see(seeds)
     assert wrong == {}
