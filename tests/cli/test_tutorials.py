@@ -44,7 +44,7 @@ async def up(folder: Path) -> AsyncIterator[str]:
         yield json.loads(line)["http"]
     finally:
         process.terminate()
-        await process.wait()
+        await process.communicate()
 
 
 async def typed(text: str, folder: Path, address: str) -> str:

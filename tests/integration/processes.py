@@ -61,7 +61,7 @@ class Broker:
         """SIGKILL, as a crash would be."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
-            await self._process.wait()
+            await self._process.communicate()
 
 
 @dataclass

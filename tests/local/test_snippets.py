@@ -57,7 +57,7 @@ async def started(text: str, folder: Path) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.terminate()
-            await process.wait()
+            await process.communicate()
 
 
 async def done(text: str, folder: Path) -> str:

@@ -270,4 +270,4 @@ async def command(
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # and not wait(): its pipes close while there is a loop

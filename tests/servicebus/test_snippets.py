@@ -26,7 +26,7 @@ async def test_the_command_serves_the_client_as_both_stand() -> None:
             assert await printed(CLIENT.replace("<the line>", line)) == "hello\n"
     finally:
         broker.terminate()
-        await broker.wait()
+        await broker.communicate()
 
 
 async def test_a_test_serves_itself_as_it_stands() -> None:

@@ -165,7 +165,7 @@ async def command(*options: str) -> AsyncIterator[tuple[str, asyncio.subprocess.
     finally:
         if process.returncode is None:
             process.kill()
-        await process.wait()
+        await process.communicate()
 
 
 async def ask_command(url: str, path: str, body: Any) -> tuple[int, Any]:
