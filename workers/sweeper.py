@@ -56,10 +56,9 @@ class Sweeper:
     async def _look(self, job_id: str, marked: float, since: float) -> None:
         job = await self._store.job(job_id)
         held = await self._store.state(job_id) if job else None
-        moved = held.last_modified if held else marked
-        due = lifecycle.overdue(
-            held.state if held else None, self._clock() - moved, self._look_seconds, since
-        )
+        state = held.state if held else None
+        moved = lifecycle.stands_since(state, held.last_modified if held else marked)
+        due = lifecycle.overdue(state, self._clock() - moved, self._look_seconds, since)
         if job is None or held is None or held.state.state == "validating":
             if due:
                 await self._announce_again(job_id)

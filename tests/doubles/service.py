@@ -187,7 +187,7 @@ class Bench:
             if stop is not None and stop(delivery):
                 self.bus.abandon(delivery)
                 return
-            await handlers[delivery.queue](_received(delivery))
+            await handlers[delivery.queue](received(delivery))
             self.bus.complete(delivery)
 
     async def deliver(self, queue: str, body: bytes) -> None:
@@ -276,7 +276,7 @@ def _line(row: Mapping[str, Any]) -> int:
     return sum(int(part) for part in row["id"].rsplit("-", 1)[-1].split("+"))
 
 
-def _received(delivery: Delivery) -> Received:
+def received(delivery: Delivery) -> Received:
     message = delivery.message
     return Received(
         body=message.body,

@@ -331,7 +331,9 @@ def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Cha
         return Change(finish=True)
     if state.paused:
         return NOTHING
-    nudged = _moved(state, gen=state.gen + 1, nudges=state.nudges + 1)
+    # What it waits for from now on is told anew: see `stands_since`.
+    waiting = None if state.waiting and state.waiting.reason == "budget" else state.waiting
+    nudged = _moved(state, gen=state.gen + 1, nudges=state.nudges + 1, waiting=waiting)
     return Change(nudged, nudged.out)
 
 
@@ -362,6 +364,16 @@ def overdue(state: JobState | None, age: float, look: float, since: float = inf)
         return looks >= int(min(2**state.nudges, 12))
     due = looks - looks % 12 if looks >= 12 else max(n for n in (0, 1, 2, 4, 8) if n <= looks)
     return due > 0 and age - since < due * look
+
+
+def stands_since(state: JobState | None, modified: float) -> float:
+    """When a job moved last, whose state was modified then.
+
+    Shards that wait for what another holds of the cap say so in the state again and again, and
+    nothing moves where that other's message is lost.
+    """
+    waiting = None if state is None or state.paused else state.waiting
+    return min(modified, waiting.since) if waiting and waiting.reason == "budget" else modified
 
 
 def runs(state: JobState, gen: int) -> bool:

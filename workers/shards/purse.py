@@ -58,6 +58,8 @@ class ShardPurse:
         self._before = self._granted = self._used = NOTHING_SPENT
         self._pledged = self._wanted = self._on_its_way = self._lot = NOTHING_SPENT
         self._pledges = 0
+        self._holds = False
+        """Whether the job's state may have something open for this attempt."""
         self._left: Spend | None = None
         self._turn = asyncio.Lock()
         self._growing = asyncio.Lock()
@@ -87,8 +89,12 @@ class ShardPurse:
         return self._before.plus(self._used)
 
     def close(self) -> None:
-        """Say in the journal what was spent of the lot: no call is made any more."""
-        if self._lot != NOTHING_SPENT:
+        """Say in the journal what was spent: no call is made any more.
+
+        Also where that is nothing and the allotment was not given back: without a journal that says
+        so, all of it would count as spent.
+        """
+        if self._holds or self._lot != NOTHING_SPENT:
             self._journal.used(self._used)
 
     async def give_back(self) -> None:
@@ -98,6 +104,7 @@ class ShardPurse:
             return budget.give_back(held, self._shard, self._attempt, self.spent)
 
         await self._swap(given)
+        self._holds = False
 
     async def _swap(self, becomes: "lifecycle.Becomes") -> JobBudget | None:
         def spending(state: JobState | None, _repeated: bool) -> lifecycle.Change:
@@ -126,6 +133,7 @@ class ShardPurse:
                 sharers=out,
             )
 
+        self._holds = True
         held = await self._swap(allotted)
         own = None if held is None else budget.allotment(held, self._shard)
         if own is None or own.attempt != self._attempt:

@@ -204,6 +204,8 @@ class Runner:
             attempt.receipt = receipt
             if receipt is not None:
                 await self._advance(attempt.job, receipt, received, found=attempt.found)
+            elif attempt.purse is not None:
+                await attempt.purse.give_back()
         if receipt is None:
             await self._hand_back(attempt, message, asking)
 
@@ -243,7 +245,7 @@ class Runner:
     async def _open_purse(self, attempt: Attempt, left: Sequence[NumberedRow]) -> None:
         """Let an attempt of a capped job ask as much as the cap leaves room for."""
         gate = attempt.gate
-        purse = ShardPurse(
+        attempt.purse = purse = ShardPurse(
             *(attempt.job, attempt.shard, gate, attempt.journal, self._transitions),
             clock=self._clock,
         )
@@ -251,7 +253,7 @@ class Runner:
         held = asyncio.get_running_loop().time() < attempt.lease.until
         charged = attempt.charged if held else {}
         await purse.open(attempt.lease.attempt, charged, [row for _, row in left])
-        attempt.purse = gate.purse = purse
+        gate.purse = purse
         gate.among = attempt.job.askable
 
     async def _read(self, attempt: Attempt) -> None:
@@ -336,8 +338,6 @@ class Runner:
 
     async def _hand_back(self, attempt: Attempt, message: ShardMessage, asking: ShardCalls) -> None:
         """Put the rest of the shard back on the queue; what is done is journaled."""
-        if attempt.purse is not None:
-            await attempt.purse.give_back()
         if attempt.gate.closed == "paused":
             return  # resuming sends every shard that is out
         # A row that needs no more than a turn must not wait for one that needs tomorrow's quota.
