@@ -149,7 +149,7 @@ def test_what_a_lost_message_holds_of_the_cap_is_free_within_minutes() -> None:
                 settle = one.bus.complete if shard == 1 else one.bus.abandon
                 settle(delivery)
             async with successor(one, Full()) as two:
-                for _ in range(3):
+                for _look in range(3):
                     await go_on(two, 300.0)
                     await two.sweeper.run()
                 await go_on(two, 60.0)

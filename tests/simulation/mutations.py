@@ -492,7 +492,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "stale_reading_believed",
         "who has read before another began takes nothing from it",
-        2667,
+        94,
         broken_caps.stale_reading_believed,
     ),
     Mutation(
