@@ -10,6 +10,7 @@ from schemas.deployments import Deployment, Task
 from schemas.money import Price
 from schemas.outcomes import Outcome, Usage
 from tests.doubles.service import Answering, Bench, bench
+from workers.adapters.endpoints.aml_score import AmlScore
 from workers.ports import BlobRef
 from workers.rows.most_tokens import IMAGE, most_tokens
 
@@ -72,6 +73,43 @@ async def test_rows_beyond_the_cap_are_not_asked_and_say_so() -> None:
     bound = most_tokens(*endpoint.asked[-1])
     assert bound is not None
     assert 700 - endpoint.billed < sum(bound)
+
+
+async def test_a_scoring_endpoint_that_tells_no_usage_is_asked_within_the_cap() -> None:
+    """Judged by what is sent, for nobody else sees what it bills."""
+    score = AmlScore(
+        Deployment(name="a", kind="aml-score", url="http://127.0.0.1:1", model="a", auth="none")
+    )
+    endpoint, billed = Billing(), 0
+    endpoint.outcomes = [Outcome("ok", 200, {"choices": []}, billed=True) for _ in range(40)]
+    async with bench(deployments=(deployment(),), endpoint=endpoint) as service:
+        options = {"max_tokens": 50, "max_total_tokens": 9000}
+        ended = await service.run(rows(40, max_new_tokens=4000), options=options)
+    for task, body in endpoint.asked:
+        billed += 7 + score.encode(task, body)["input_data"]["parameters"]["max_new_tokens"]
+    assert ended.counts["succeeded"] == len(endpoint.asked) == 2
+    assert billed <= ended.event["data"]["budget"]["tokens_spent"] <= 9000
+
+
+@pytest.mark.parametrize("limit", [4000.0, "4000"])
+async def test_a_limit_that_servers_read_and_nobody_reckoned_is_never_sent(limit: Any) -> None:
+    endpoint = Answering()
+    data = rows(60, max_tokens=1, max_completion_tokens=limit) + rows(1, max_tokens=1)
+    async with bench(deployments=(deployment(),), endpoint=endpoint) as service:
+        ended = await service.run(data, options={"max_total_tokens": 12000, "max_cost": "0.05"})
+    assert (ended.counts["succeeded"], len(endpoint.asked)) == (1, 1)
+    assert {row["error"]["code"] for row in ended.errors} == {"invalid_row"}
+
+
+async def test_a_row_of_unknown_cost_is_refused_before_the_first_call_and_harms_no_other() -> None:
+    endpoint = Answering()
+    data = rows(2, max_tokens=5) + rows(1, max_tokens=5, num_return_sequences=20)
+    async with bench(deployments=(deployment(),), endpoint=endpoint) as service:
+        ended = await service.run(data, options={"max_total_tokens": 12000})
+    [row] = ended.errors
+    assert (row["line"], row["error"]["code"]) == (3, "unknown_cost")
+    assert row["error"]["message"].startswith("line 3: num_return_sequences: ")
+    assert ended.counts["succeeded"] == len(endpoint.asked) == 2
 
 
 async def test_a_cap_that_suffices_keeps_nothing_from_being_asked() -> None:

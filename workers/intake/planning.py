@@ -14,8 +14,9 @@ import numpy as np
 from schemas.deployments import Task
 from schemas.plans import LineError, PlannedShard
 from workers.intake.pieces import Run, ScannedRows, Seen
+from workers.rows.capped import UNBOUNDED
 from workers.rows.dialects import told_apart
-from workers.rows.reading import MAX_BYTES, UNBOUNDED, Refusal
+from workers.rows.reading import MAX_BYTES, Refusal
 from workers.rows.sizes import MOST_KINDS
 
 MAX_ROWS = 200

@@ -2,7 +2,8 @@
 
 A token covers at least a byte of text, so that the bytes of the request bound its prompt, whatever
 the tokenizer; what a chat template adds has a constant for each message. Tokenizers that write a
-text out at greater length before they cut it (NFKC) are not bounded by this.
+text out at greater length before they cut it (NFKC) are not bounded by this. What may stand in a
+request beside what is counted here is judged in `capped`.
 """
 
 from collections.abc import Mapping
@@ -19,29 +20,47 @@ endpoint that took the bytes of an image for text would count more.
 """
 _PER_MESSAGE: Final = 16
 _PER_CALL: Final = 64
-_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+# What bounds an answer, and what does at every endpoint: the last is the scoring contract's alone.
+_LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+_LIMITED_BY: Final[Mapping[Task, tuple[str, ...]]] = {
+    "chat": ("max_tokens", "max_completion_tokens"),
+    "completions": ("max_tokens",),
+}
+# Templates write these out with indents and escapes, and explain them to the model before.
+_WRITTEN_OUT: Final = ("tools", "functions", "documents", "tool_calls", "function_call")
+_AS_LONG: Final = 4
+_EXPLAINED: Final = 512
+_SAID_AGAIN: Final = ("echo", "return_full_text")
 
 
 def most_tokens(task: Task, body: Mapping[str, Any]) -> tuple[int, int] | None:
     """Of the prompt and of the answer; None where nothing bounds the answer."""
-    answer = _answer(task, body)
-    if answer is None:
+    prompt = _prompt(body)
+    if task in ("embeddings", "image-embeddings"):
+        return prompt, 0
+    limits = {name: limit for name in _LIMITS if (limit := whole(body.get(name))) is not None}
+    if not any(name in limits for name in _LIMITED_BY[task]):
         return None
+    prompts = body.get("prompt")
+    answer = max(limits.values()) * (len(prompts) if isinstance(prompts, list) else 1)
+    said_again = prompt if any(map(body.get, _SAID_AGAIN)) else 0
+    return prompt, (answer + said_again) * choices(body)
+
+
+def _prompt(body: Mapping[str, Any]) -> int:
     parts = body.get("messages") or body.get("input") or body.get("prompt")
     parts = parts if isinstance(parts, list) else [parts]
     images, size = _images(parts)
-    text = len(orjson.dumps(body)) - size
-    return text + images * IMAGE + len(parts) * _PER_MESSAGE + _PER_CALL, answer
+    text = len(orjson.dumps(body)) - size + _longer(body, parts)
+    return text + images * IMAGE + len(parts) * _PER_MESSAGE + _PER_CALL
 
 
-def _answer(task: Task, body: Mapping[str, Any]) -> int | None:
-    if task in ("embeddings", "image-embeddings"):
-        return 0
-    limits = [limit for name in _LIMITS if (limit := whole(body.get(name))) is not None]
-    if not limits:
-        return None
-    prompts = body.get("prompt")
-    return max(limits) * choices(body) * (len(prompts) if isinstance(prompts, list) else 1)
+def _longer(body: Mapping[str, Any], turns: list[Any]) -> int:
+    """What templates make of tools and calls of tools, beyond the bytes that they have here."""
+    held = [each for each in (body, *turns) if isinstance(each, Mapping)]
+    found = [each[name] for each in held for name in _WRITTEN_OUT if each.get(name)]
+    size = sum(len(orjson.dumps(value)) for value in found)
+    return size * (_AS_LONG - 1) + (_EXPLAINED if found else 0)
 
 
 def _images(parts: list[Any]) -> tuple[int, int]:
@@ -50,12 +69,13 @@ def _images(parts: list[Any]) -> tuple[int, int]:
     for part in parts:
         content = part.get("content") if isinstance(part, Mapping) else None
         for each in content if isinstance(content, list) else (part,):
-            if isinstance(each, Mapping) and (text := _image(each)) is not None:
+            if isinstance(each, Mapping) and (text := image_of(each)) is not None:
                 found, size = found + 1, size + len(text)
     return found, size
 
 
-def _image(part: Mapping[str, Any]) -> str | None:
+def image_of(part: Mapping[str, Any]) -> str | None:
+    """The URL of the image that a part or an input is; None where it is none."""
     held = part.get("image_url", part.get("image"))
     text = held.get("url") if isinstance(held, Mapping) else held
     return text if isinstance(text, str) else None

@@ -9,6 +9,7 @@ import orjson
 from schemas.deployments import Task
 from schemas.jobs import Job, JobOptions
 from schemas.requests import TASK_OF_URL, URL_OF_TASK, deeper_than
+from workers.rows.capped import check_bounded
 from workers.rows.carried import carried_by
 from workers.rows.dialects import (
     WrongRow,
@@ -22,19 +23,12 @@ from workers.rows.dialects import (
     task_and_body,
 )
 from workers.rows.lines import BLANK, MAX_ADDED_BYTES
-from workers.rows.most_tokens import most_tokens
 from workers.rows.templating import Template
 
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of a shard, as lines and as requests; what is longer stands alone in one."""
 _LOST = "\ufffd".encode()
 NO_MODEL = "the row names no model, nor does the job: set the option model"
-UNBOUNDED = "max_tokens_missing"
-_UNBOUNDED = (
-    "max_cost, max_total_tokens and a tenant's cap by month need max_tokens in every row that "
-    "generates: "
-    "give it here, or as an option for all"
-)
 _NO_DIALECT = (
     "none of url and body, messages, prompt, input, input_data: "
     "the job needs the option template to make a request of it"
@@ -304,8 +298,8 @@ def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules)
     if not (task == "chat" and plain_chat(body)):
         _refuse_deep(made, data)
         check_body(task, body)
-    if rules.capped and most_tokens(task, body) is None:
-        raise WrongRow(UNBOUNDED, _UNBOUNDED)
+    if rules.capped:
+        check_bounded(task, body)
     size += rules.added_bytes
     named = reading.custom_id is not None
     return Request(line, reading.custom_id or str(line), task, model, body, size, named)

@@ -15,7 +15,7 @@ from workers.adapters.endpoints.model_inference import MACHINE_LEARNING
 from workers.ports import EndpointInfo
 
 _NOT_SENT = frozenset({"model", "messages", "stream", "stream_options", "n"})
-_RENAMED = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_new_tokens"})
 
 
 class AmlScore:
@@ -38,12 +38,16 @@ class AmlScore:
         return self._url if task == "chat" else None
 
     def encode(self, task: Task, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`messages` become `input_string`; each parameter goes along, max_tokens renamed."""
+        """`messages` become `input_string`; each parameter goes along, the answer's limit renamed.
+
+        Of several limits the last one is sent: a row's own stands behind its job's.
+        """
         if body.get("n") not in (None, 1):
             raise Unsupported("the scoring contract gives one answer a call: drop n")
-        parameters = {
-            _RENAMED.get(name, name): value for name, value in body.items() if name not in _NOT_SENT
-        }
+        parameters = {n: v for n, v in body.items() if n not in _NOT_SENT | _LIMITS}
+        limits = [v for n, v in body.items() if n in _LIMITS and v is not None]
+        if limits:
+            parameters["max_new_tokens"] = limits[-1]
         return {"input_data": {"input_string": body.get("messages"), "parameters": parameters}}
 
     def decode(self, answer: dict[str, Any]) -> dict[str, Any]:
