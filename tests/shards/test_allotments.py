@@ -1,4 +1,4 @@
-"""What attempts of a capped job hold of its cap, where one ends without having asked for it."""
+"""What attempts of a capped job hold of its cap, and what becomes of it where they cannot ask."""
 
 import asyncio
 import json
@@ -156,5 +156,26 @@ def test_what_a_lost_message_holds_of_the_cap_is_free_within_minutes() -> None:
                 ended = await two.ended()
         assert ended.counts["succeeded"] > 15
         assert ended.event["data"]["budget"]["tokens_spent"] <= OPTIONS["max_total_tokens"]
+
+    run(story)
+
+
+def test_a_job_pauses_only_when_no_row_that_is_left_fits() -> None:
+    long = json.dumps({"prompt": "x" * 9000}).encode() + b"\n"
+    options = {"max_tokens": 10, "max_total_tokens": 6000, "on_budget": "pause"}
+
+    async def story(_: Random) -> None:
+        endpoint = Billing()
+        async with bench(deployments=(deployment(),), endpoint=endpoint) as service:
+            await service.drop(long + rows(150) + long + rows(20), options=options)
+            await service.announce()
+            await go_on(service, 60.0)
+            assert service.events[-1]["type"] == "job.paused"
+            assert len(endpoint.asked) == 170
+            job = service.events[-1]["data"]["job"]
+            await service.ask("POST", f"/api/jobs/{job}/cancel")
+            await go_on(service, 60.0)
+            ended = await service.ended()
+        assert (ended.counts["succeeded"], ended.counts["cancelled"]) == (170, 2)
 
     run(story)

@@ -118,7 +118,7 @@ def stale_reading_believed() -> Broken:
 
 
 def paused_by_nobody() -> Broken:
-    return patch.object(ShardPurse, "_pause", _nothing)
+    return patch.object(ShardPurse, "pause", _nothing)
 
 
 def month_not_asked() -> Broken:

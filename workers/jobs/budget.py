@@ -4,7 +4,7 @@
 where nothing changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -60,6 +60,12 @@ def allotment(budget: JobBudget, shard: int) -> Allotment | None:
 def held_by_others(budget: JobBudget, shard: int) -> bool:
     """Whether attempts at other shards may still give back what they do not need."""
     return any(each.shard != shard and each.open != NOTHING_SPENT for each in budget.allotted)
+
+
+def exhausted(budget: JobBudget, out: Collection[int]) -> bool:
+    """Whether each of the shards that are out has looked for room, and none holds any."""
+    looked = {each.shard for each in budget.allotted if each.open == NOTHING_SPENT}
+    return looked.issuperset(out)
 
 
 def allot(

@@ -61,6 +61,9 @@ class ShardPurse:
         self._holds = False
         """Whether the job's state may have something open for this attempt."""
         self._left: Spend | None = None
+        """Of the cap, as it was when it had no room for a call; None as long as it had."""
+        self._waits = False
+        """Whether a call waits for what others may give back."""
         self._turn = asyncio.Lock()
         self._growing = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -192,7 +195,7 @@ class ShardPurse:
             return
         whole = self._used.plus(need)
         if self._left is not None and not whole.within(self._granted.plus(self._left)):
-            raise BudgetSpent
+            raise self._no_room()
         try:
             own, held = await self._allot(self._used.plus(self._wanted), need)
         except (StorageError, Unavailable):
@@ -202,25 +205,35 @@ class ShardPurse:
         if whole.within(own.open):
             return
         if budget.held_by_others(held, self._shard):
+            self._waits = True
             raise HandBack("budget", WAIT_SECONDS)
-        if self._job.options.on_budget == "pause":
-            await self._pause()
         self._left = budget.left(held)
-        raise BudgetSpent
+        raise self._no_room()
 
-    async def _pause(self) -> None:
-        """Have the job wait until somebody resumes or ends it. Raises HandBack."""
+    def _no_room(self) -> BudgetSpent | HandBack:
+        """What ends a call for which the cap has no room. Smaller ones may have some."""
+        if self._job.options.on_budget == "pause":
+            return HandBack("budget", WAIT_SECONDS)
+        return BudgetSpent()
+
+    async def pause(self) -> None:
+        """Have the job wait until somebody resumes or ends it, if the cap has no room for any row.
+
+        To be called when rows were handed back for the cap and for nothing else, and what was not
+        spent is given back.
+        """
+        if self._left is None or self._waits:
+            return
         waiting = Waiting(reason="budget", message=PAUSED, since=self._clock())
 
         def paused(state: JobState | None, _repeated: bool) -> lifecycle.Change:
+            if state and state.budget and not budget.exhausted(state.budget, state.out):
+                return lifecycle.UNTOLD
             return lifecycle.pause(state, waiting)
 
-        try:
-            await self._transitions.take(self._job, paused)
-        except (StorageError, Unavailable):
-            raise HandBack("storage", UNREACHED_SECONDS) from None
-        self._gate.close("paused")
-        raise HandBack("paused", 0.0)
+        state = await self._transitions.take(self._job, paused)
+        if state is not None and state.paused:
+            self._gate.close("paused")
 
     # -- what becomes of a pledge
 

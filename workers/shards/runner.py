@@ -206,6 +206,8 @@ class Runner:
                 await self._advance(attempt.job, receipt, received, found=attempt.found)
             elif attempt.purse is not None:
                 await attempt.purse.give_back()
+                if {wait.reason for wait in asking.handed_back} == {"budget"}:
+                    await attempt.purse.pause()
         if receipt is None:
             await self._hand_back(attempt, message, asking)
 
