@@ -28,15 +28,18 @@ def lie_in(folder: Path) -> list[str]:
     return [name for name in names if (folder / name).exists()]
 
 
-async def download(storage: BlobServiceClient, results: str, folder: Path) -> None:
+async def download(
+    storage: BlobServiceClient, results: str, folder: Path, manifest_name: str | None = None
+) -> None:
     """Copy a job's result files into a folder that exists; `results` is container/folder.
 
-    Files are called as the manifest has it, which tells ours from what somebody else wrote there. A
-    file has its name once it is whole. What the job does not have is not there afterwards either.
+    `manifest_name` is what the status says; here it is always called manifest.json. Files
+    are called as the manifest has it, which tells ours from what somebody else wrote there. A file
+    has its name once it is whole. What the job does not have is not there afterwards either.
     """
     container, _, prefix = results.partition("/")
     fetched = folder / f".{MANIFEST}"
-    await _copy(storage, container, f"{prefix}/{MANIFEST}", fetched)
+    await _copy(storage, container, f"{prefix}/{manifest_name or MANIFEST}", fetched)
     names = _files(folder, fetched.name)
     async with asyncio.TaskGroup() as tasks:
         for name in {OUTPUT, ERRORS, REPORT, *names}:

@@ -200,7 +200,7 @@ async def _job(
         folder = given.out or OUT / (status.job or "rejected")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         if status.results:
-            await results.download(storage, status.results, folder)
+            await results.download(storage, status.results, folder, status.manifest)
         results.write_events([each.raw for each in arriving.arrived], folder)
     report(console, status, folder, arriving.arrived[-1].after)
     report_events(console, arriving.arrived)

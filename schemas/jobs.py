@@ -341,6 +341,11 @@ class JobState(Kept):
         exclude_if=not_,
         description="of a capped job: what it has spent and may spend",
     )
+    manifest: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="name of its manifest, where somebody else's file lies under manifest.json",
+    )
 
     @property
     def running_rows(self) -> int:

@@ -82,6 +82,12 @@ class JobStatus(Kept):
         default=None, description="reason, deployment, message, since and until, while it waits"
     )
     results: str | None = Field(default=None, description="container/folder of the results")
+    manifest: str | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="name of the manifest there; absent where it is manifest.json, under which "
+        "somebody else's file may lie",
+    )
     reason: Reason | None = Field(default=None, description="why it failed or was rejected")
     created: str | None = None
     started: str | None = Field(default=None, description="when its plan stood")

@@ -70,7 +70,7 @@ FOLDERS = {parent.as_posix() for file in FILES for parent in Path(file).parents}
 # Made by the service or by its user: no files of this repository.
 MADE = {
     *("name.jsonl", "name.options.json", "output.jsonl", "output.2.jsonl", "errors.jsonl"),
-    "manifest.json",
+    *("manifest.json", "manifest.2.json"),
     *("events.jsonl", "verdict.json", "state.json", "job.json", "local.settings.json"),
     *("plan.jsonl",),
 }

@@ -476,6 +476,16 @@ async def test_commit_never_overwrites(at: Subject) -> None:
     assert (await at.blobs.read(at("all"))).data == b"part"
 
 
+async def test_a_commit_leaves_its_metadata(at: Subject) -> None:
+    await at.blobs.create(at("part"), b"part")
+    await at.blobs.stage_from(at("all"), "1", at("part"))
+    await at.blobs.commit(at("all"), ["1"], metadata={"made_of": "part"})
+    await at.blobs.commit(at("plain"), [])
+
+    told = [(await at.blobs.head(at(name))).metadata for name in ("all", "plain")]
+    assert told == [{"made_of": "part"}, {}]
+
+
 async def test_of_concurrent_commits_one_wins(at: Subject) -> None:
     await at.blobs.create(at("part"), b"part")
     await at.blobs.stage_from(at("all"), "1", at("part"))

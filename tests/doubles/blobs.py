@@ -218,14 +218,19 @@ class MemoryBlobs:
         self.staged_blocks.setdefault(ref, {})[block_id] = data
 
     async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
+        self,
+        ref: BlobRef,
+        block_ids: Sequence[str],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/jsonl",
     ) -> None:
         await asyncio.sleep(0)
         self._absent(ref)
         staged = self.staged_blocks.get(ref, {})
         if not staged.keys() >= set(block_ids):
             raise StorageError("a block of the list is not there")
-        self._put(ref, b"".join(staged[block] for block in block_ids), content_type, None)
+        self._put(ref, b"".join(staged[block] for block in block_ids), content_type, metadata)
 
     async def stage(self, ref: BlobRef, block_id: str, data: bytes | memoryview) -> None:
         await asyncio.sleep(0)

@@ -199,8 +199,14 @@ class FaultyBlobs:
         await self._do("stage_from", ref, lambda: self.inner.stage_from(ref, block_id, source))
 
     async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
+        self,
+        ref: BlobRef,
+        block_ids: Sequence[str],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/jsonl",
     ) -> None:
-        await self._do(
-            "commit", ref, lambda: self.inner.commit(ref, block_ids, content_type=content_type)
-        )
+        def commit() -> Awaitable[None]:
+            return self.inner.commit(ref, block_ids, metadata=metadata, content_type=content_type)
+
+        await self._do("commit", ref, commit)

@@ -56,7 +56,7 @@ async def download(storage: BlobServiceClient, status: JobStatus, folder: Path) 
     """Download a job's results and verify them, digests and counts, against the manifest."""
     assert status.results is not None
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a moment
-    await results.download(storage, status.results, folder)
+    await results.download(storage, status.results, folder, status.manifest)
     manifest = Manifest.model_validate_json((folder / results.MANIFEST).read_bytes())
     assert verify(manifest, folder) == []
     assert manifest.job == status.job

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from schemas.results import Manifest
 from tests.doubles.blobs import MemoryBlobs
-from tests.doubles.service import EPOCH, bench
+from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.jobs.outbox import SHARDS
 from workers.ports import BlobRef
@@ -148,6 +150,100 @@ async def test_where_somebody_else_wrote_the_answers_get_a_name_of_their_own(
         assert [json.loads(line)["custom_id"] for line in lines] == ["1", "2", "3"]
         assert len(b"".join(lines)) + len(lines) == manifest.output.length
         assert [await read(name) for name in taken] == [b"mine"] * len(taken)
+
+
+class Finishing:
+    """A job whose shards are done and whose results are to be written."""
+
+    def __init__(self, service: Bench) -> None:
+        self.service = service
+        self.folder = service.events[0]["data"]["results"].removeprefix("results/")
+
+    def ref(self, name: str) -> BlobRef:
+        return BlobRef("results", f"{self.folder}/{name}")
+
+    async def names(self) -> list[str]:
+        found = self.service.blobs.list("results", f"{self.folder}/")
+        return [info.ref.name.rpartition("/")[2] async for info in found]
+
+    async def manifest(self, name: str = "manifest.json") -> Manifest:
+        stored = await self.service.blobs.read(self.ref(name))
+        return Manifest.model_validate_json(stored.data)
+
+    async def repeated(self) -> None:
+        """Finish once more, as after a crash between the results and the terminal state."""
+        store, job = self.service.service.store, self.service.events[0]["subject"]
+        held = await store.state(job)
+        assert held is not None
+        before = {"state": "finalizing", "staged": 0, "ended": None}
+        assert await store.swap(job, held, held.state.model_copy(update=before))
+        await self.service.service.inbox._finisher.run(job, repeated=True)
+
+
+@asynccontextmanager
+async def finishing(rows: bytes = ROWS) -> AsyncIterator[Finishing]:
+    async with bench() as service:
+        await service.drop(rows)
+        await service.announce()
+        yield Finishing(service)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [b'{"mine": "somebody else"}', b"no JSON", b"[]", b'{"job": "another", "state": "completed"}'],
+)
+async def test_a_strangers_manifest_is_not_the_jobs(theirs: bytes) -> None:
+    async with finishing() as job:
+        await job.service.blobs.create(job.ref("manifest.json"), theirs)
+        await job.service.blobs.create(job.ref("output.jsonl"), b"mine")
+        await job.service.settle()
+        last = job.service.events[-1]
+        assert (last["type"], last["data"]["manifest"]) == ("job.completed", "manifest.2.json")
+        told = (await job.service.ask("GET", f"/api/jobs/{last['subject']}")).body
+        assert told["manifest"] == "manifest.2.json"
+        manifest = await job.manifest(told["manifest"])
+        assert (manifest.job, manifest.output.name) == (last["subject"], "output.2.jsonl")
+        assert (await job.service.blobs.read(job.ref("manifest.json"))).data == theirs
+        assert "report.html" in await job.names()
+        await job.repeated()
+        assert "manifest.3.json" not in await job.names()
+
+
+async def test_a_job_whose_names_are_free_tells_no_name_of_its_manifest() -> None:
+    async with finishing() as job:
+        await job.service.settle()
+        assert "manifest" not in job.service.events[-1]["data"]
+
+
+async def test_a_strangers_file_as_long_as_the_answers_is_not_taken_for_them() -> None:
+    async with finishing() as first:
+        await first.service.settle()
+        length = (await first.manifest()).output.length
+    async with finishing() as job:
+        await job.service.blobs.create(job.ref("output.jsonl"), b"z" * length)
+        await job.service.settle()
+        output = (await job.manifest()).output
+        assert (output.name, output.length) == ("output.2.jsonl", length)
+        assert b"z" * 9 not in (await job.service.blobs.read(job.ref(output.name))).data
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("manifested", [True, False])
+async def test_who_finishes_once_more_finds_his_own_files(marked: bool, manifested: bool) -> None:
+    """Those that the release 0.1.0 wrote have no mark: their content tells."""
+    async with finishing() as job:
+        await job.service.settle()
+        blobs, names = job.service.blobs, await job.names()
+        assert isinstance(blobs, MemoryBlobs)
+        if not marked:
+            for name in ("output.jsonl", "errors.jsonl"):
+                blobs.blobs[job.ref(name)].metadata.clear()
+        if not manifested:
+            await blobs.delete(job.ref("manifest.json"))
+        await job.repeated()
+        assert await job.names() == names
+        assert (await job.manifest()).output.name == "output.jsonl"
+        assert job.service.events[-1]["type"] == "job.completed"
 
 
 @pytest.mark.parametrize(

@@ -229,19 +229,21 @@ def test_verify_fails_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixtur
 async def test_what_is_fetched_is_called_as_the_manifest_has_it(
     azurite: Azurite, tmp_path: Path
 ) -> None:
-    """Somebody else has written an output.jsonl beside the job's own."""
+    """Somebody else has written an output.jsonl and a manifest beside the job's own."""
     job, home, other = tmp_path / "job", tmp_path / "home", tmp_path / "other"
     job.mkdir()
     home.mkdir()
     write_results(job, "output.2.jsonl")
     (job / "output.jsonl").write_bytes(b"another's")
+    (job / "manifest.json").rename(job / "manifest.2.json")
+    (job / "manifest.json").write_bytes(b"{}")
     (job / "report.html").write_bytes(b"<!doctype html>")
     (home / "output.jsonl").write_bytes(b"of an earlier start")
     async with BlobServiceClient.from_connection_string(azurite.connection_string) as storage:
         container = await storage.create_container("fetched")
         for path in job.iterdir():
             await container.upload_blob(f"in/j/{path.name}", path.read_bytes())
-        await results.download(storage, "fetched/in/j", home)
+        await results.download(storage, "fetched/in/j", home, "manifest.2.json")
     ours = {"output.2.jsonl", "errors.jsonl", "manifest.json", "report.html"}
     assert {path.name for path in home.iterdir()} == ours == set(results.lie_in(home))
     assert verify(results.manifest(home), home) == []

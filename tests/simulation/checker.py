@@ -115,12 +115,14 @@ class _Job:
         yield from self._told(self.state)
         if self.world.scenario.webhooks and not self.world.scenario.endless:
             yield from self.world.receiver.faults(self.job, self.state.state)
-        manifest = self._result("manifest.json")
+        manifest = self._result(self.state.manifest or "manifest.json")
         if manifest is None:
             yield "the manifest is missing"
             return
         # They have other names where somebody else's files have theirs.
         told = Manifest.model_validate_json(manifest)
+        if told.job != self.job:
+            yield f"somebody else's manifest is taken for the job's: {told.job}"
         output, errors = self._result(told.output.name), self._result(told.errors.name)
         if output is None or errors is None:
             yield "results are missing"

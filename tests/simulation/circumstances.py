@@ -133,11 +133,11 @@ def _indexed_before(_rng: Random) -> Mapping[str, Any]:
     return {"script": (Mishap("create", "/index/", "lose after"),)}
 
 
-def _committed_before(name: str) -> Make:
+def _written_before(name: str, kind: str = "commit") -> Make:
     """Results that stand already: nobody was told, or they are somebody else's."""
 
     def make(rng: Random) -> Mapping[str, Any]:
-        lost = Mishap("commit", name, "lose after")
+        lost = Mishap(kind, name, "lose after")
         other = Mishap("read", "/receipts/", act="squat", nth=rng.randint(1, 4))
         return {"script": (rng.choice((lost, other)),)}
 
@@ -167,8 +167,9 @@ _MAKINGS: Mapping[str, Make] = {
     "job.paused": _paused,
     "job.resumed": _paused,
     "state/quota/": _limited,
-    "head results/f#/*/output.jsonl": _committed_before("/output.jsonl"),
-    "head results/f#/*/errors.jsonl": _committed_before("/errors.jsonl"),
+    "head results/f#/*/output.jsonl": _written_before("/output.jsonl"),
+    "head results/f#/*/errors.jsonl": _written_before("/errors.jsonl"),
+    "read results/f#/*/manifest.json": _written_before("/manifest.json", "create"),
     "stage_from results/f#/*/output.jsonl": _discarded,
     "read state/index/": _indexed_before,
     "delete state/jobs/*/journal/": _fruitless,

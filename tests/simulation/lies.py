@@ -6,7 +6,7 @@ Each wraps a process's blobs, so that it stands for any code that would call the
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count
-from typing import IO
+from typing import IO, Any
 
 import orjson
 
@@ -258,11 +258,9 @@ class KeepsItsLease(Honest):
 
 
 class MarkerGoesFirst(Honest):
-    async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
-    ) -> None:
+    async def commit(self, ref: BlobRef, block_ids: Sequence[str], **told: Any) -> None:
         await self.inner.delete(BlobRef("state", f"open/{ref.name.split('/')[-2]}"))
-        await super().commit(ref, block_ids, content_type=content_type)
+        await super().commit(ref, block_ids, **told)
 
 
 class SomebodyElses(StorageError):
@@ -270,28 +268,22 @@ class SomebodyElses(StorageError):
 
 
 class ConflictIsSomebodyElses(Honest):
-    async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
-    ) -> None:
+    async def commit(self, ref: BlobRef, block_ids: Sequence[str], **told: Any) -> None:
         try:
-            await super().commit(ref, block_ids, content_type=content_type)
+            await super().commit(ref, block_ids, **told)
         except BlobExists:
             raise SomebodyElses from None
 
 
 class TakesAnyFile(Honest):
-    async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
-    ) -> None:
+    async def commit(self, ref: BlobRef, block_ids: Sequence[str], **told: Any) -> None:
         with contextlib.suppress(BlobExists):
-            await super().commit(ref, block_ids, content_type=content_type)
+            await super().commit(ref, block_ids, **told)
 
 
 class PartsInAnyOrder(Honest):
-    async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
-    ) -> None:
-        await super().commit(ref, block_ids[::-1], content_type=content_type)
+    async def commit(self, ref: BlobRef, block_ids: Sequence[str], **told: Any) -> None:
+        await super().commit(ref, block_ids[::-1], **told)
 
 
 class RandomBlockIds(Honest):
@@ -300,8 +292,6 @@ class RandomBlockIds(Honest):
     async def stage_from(self, ref: BlobRef, block_id: str, source: BlobRef) -> None:
         await super().stage_from(ref, f"{block_id}{next(self._serials):06d}", source)
 
-    async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
-    ) -> None:
+    async def commit(self, ref: BlobRef, block_ids: Sequence[str], **told: Any) -> None:
         renamed = [f"{block_id}{next(self._serials):06d}" for block_id in block_ids]
-        await super().commit(ref, renamed, content_type=content_type)
+        await super().commit(ref, renamed, **told)

@@ -125,7 +125,7 @@ def _of_message(what: str) -> Sequence[Fault]:
 _JOB = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 _UUID = re.compile(r"(?:[0-9]{6}-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"[0-9]+")
-_OTHER_NAME = re.compile(r"\.[0-9]\.jsonl$")
+_OTHER_NAME = re.compile(r"\.[0-9](\.jsonl?)$")
 
 
 # A world asks for the same names again and again; many worlds have many of them.
@@ -143,7 +143,7 @@ def site(kind: str, what: str) -> str:
     if "/index/" in what:
         what = what.partition("-")[0]
     elif what.startswith("results/"):
-        what = _OTHER_NAME.sub(".jsonl", what)
+        what = _OTHER_NAME.sub(r"\1", what)
     elif "/rejected/" in what:
         what = "state/rejected/*"
     elif "job.rejected" in what:

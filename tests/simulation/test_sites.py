@@ -36,6 +36,8 @@ ELSEWHERE = {
     "jobs/history.py read": "how jobs went, over HTTP: tests/jobs",
     "jobs/history.py series": "the same of jobs that have ended: tests/jobs",
     "jobs/index.py": "pages of jobs over HTTP: tests/jobs",
+    "jobs/results.py read_manifest": "files of results over HTTP: tests/openai",
+    "jobs/results.py _is_made_of": "files that the release 0.1.0 wrote: tests/jobs",
     "jobs/outbox.py put_back_webhook": "what newer versions send: tests/webhooks",
     "jobs/outbox.py put_webhook": "where a tenant has a receiver: test_webhooks.py",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",

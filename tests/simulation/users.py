@@ -113,7 +113,7 @@ class Users:
 
     async def _meddle(self, folder: str, act: Act) -> None:
         blobs = self._world.blobs
-        for name in ("errors.jsonl", "output.jsonl"):
+        for name in ("errors.jsonl", "output.jsonl", "manifest.json"):
             ref = BlobRef("results", f"{folder}/{name}")
             if act == "discard":
                 blobs.staged_blocks.pop(ref, None)

@@ -188,7 +188,8 @@ class World:
         told = event["data"]
         if event["type"].removeprefix("job.") in TERMINAL:
             folder = told["results"].removeprefix("results/")
-            if self.records.stored("results", f"{folder}/manifest.json") is None:
+            name = told.get("manifest", "manifest.json")
+            if self.records.stored("results", f"{folder}/{name}") is None:
                 self.fault_found(f"{event['type']} was told before the manifest stood")
 
     # -- a whole life

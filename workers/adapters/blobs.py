@@ -243,12 +243,18 @@ class AzureBlobs:
         await self._copies.stage(ref, block_id, source)
 
     async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
+        self,
+        ref: BlobRef,
+        block_ids: Sequence[str],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/jsonl",
     ) -> None:
         """Make a blob that must not exist of staged blocks, in this order."""
         async with deadline(ref, BlobExists, BULK_SECONDS):
             await self._blob(ref).commit_block_list(
                 [BlobBlock(block_id=block_id) for block_id in block_ids],
+                metadata=dict(metadata or {}),
                 content_settings=ContentSettings(content_type=content_type),
                 match_condition=MatchConditions.IfMissing,
                 read_timeout=BULK_SILENCE_SECONDS,

@@ -13,7 +13,9 @@ from workers.ports import BlobRef, Transfers
 LINK_SECONDS: Final = 600.0
 """For which a link holds: to begin a download, not to pass it on."""
 
-_RESULT: Final = re.compile(r"(output|errors)(\.[2-9])?\.jsonl|manifest\.json|report\.html")
+_RESULT: Final = re.compile(
+    r"(output|errors)(\.[2-9])?\.jsonl|manifest(\.[2-9])?\.json|report\.html"
+)
 
 
 class ResultLinks:

@@ -8,6 +8,7 @@ from schemas.files import Due, DueKind
 from schemas.jobs import Job
 from schemas.results import Manifest
 from workers.files.store import CREATION_SECONDS, FileStore
+from workers.jobs.results import read_manifest
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
 from workers.ports.errors import BlobMissing, WorkerError
@@ -121,8 +122,8 @@ class Retention:
     async def _result(self, job: Job, part: DueKind) -> BlobRef | None:
         """A result file that stands."""
         try:
-            stored = await self._blobs.read(self._store.result(job, "manifest.json"))
-            manifest = Manifest.model_validate_json(stored.data)
+            stands = await read_manifest(self._store, job)
+            manifest = Manifest.model_validate_json(stands.data)
             file = manifest.output if part == "output" else manifest.errors
             return (await self._blobs.head(self._store.result(job, file.name))).ref
         except BlobMissing:

@@ -58,6 +58,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "at_risk": at_risk(job, state, left, now),
             "waiting": _waiting(state, now),
             "reason": state.reason,
+            "manifest": state.manifest,
             "started": None if state.started is None else iso(state.started),
             "ended": None if state.ended is None else iso(state.ended),
         }

@@ -24,6 +24,15 @@ from workers.jobs.costs import cost_of
 from workers.jobs.events import iso
 from workers.jobs.history import History
 from workers.jobs.report import report
+from workers.jobs.results import (
+    MANIFEST,
+    MARK,
+    StandingManifest,
+    create_manifest,
+    is_ours,
+    mark_of,
+    names_for,
+)
 from workers.jobs.series import Series, samples_of
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -85,12 +94,13 @@ class Finisher:
         if staged < state.shards:
             await self._transitions.take(job, _staged(staged))
             return
-        use = await self._assemble(job, state, repeated)
+        use, name = await self._assemble(job, state, repeated)
 
         def closed(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.close(state, use=use, now=self._clock())
+            other = None if name == MANIFEST else name
+            return lifecycle.close(state, use=use, manifest=other, now=self._clock())
 
         await self._transitions.take(job, closed)
 
@@ -130,8 +140,12 @@ class Finisher:
             for receipt in await self._store.receipts(job.id, batch):
                 yield receipt
 
-    async def _assemble(self, job: Job, state: JobState, repeated: bool) -> dict[str, Use]:
-        """Write the results and the manifest; gives the calls that all receipts tell of."""
+    async def _assemble(
+        self, job: Job, state: JobState, repeated: bool
+    ) -> tuple[dict[str, Use], str]:
+        """Write the results and the manifest; gives the calls of all receipts, and the
+        manifest's name.
+        """
         parts: dict[PartName, list[ManifestPart]] = {"output": [], "errors": []}
         ends: dict[PartName, int] = {"output": 0, "errors": 0}
         use: dict[str, DeploymentUse] = {}
@@ -161,22 +175,19 @@ class Finisher:
         manifest = self._manifest(
             job, state, output, errors, use=use, codes=codes, estimate=estimate
         )
-        await self._store.create_once(
-            self._store.result(job, "manifest.json"),
-            manifest.model_dump_json(indent=2).encode(),
-            content_type="application/json",
-        )
-        await self._report(job, went, repeated)
-        return added_use({}, use, add_totals, Use())
+        stands = await create_manifest(self._store, job, manifest)
+        await self._report(job, stands, went, repeated)
+        return added_use({}, use, add_totals, Use()), stands.name
 
-    async def _report(self, job: Job, went: Sequence[Sample], repeated: bool) -> None:
+    async def _report(
+        self, job: Job, stands: StandingManifest, went: Sequence[Sample], repeated: bool
+    ) -> None:
         """Write the report of the manifest that stands, whoever wrote it.
 
         Whatever is wrong with a report, it is no reason for a job not to end: where storage is out
         of reach the finishing comes once more, by Unavailable, and does without it then.
         """
         try:
-            stands = await self._blobs.read(self._store.result(job, "manifest.json"))
             made = report(Manifest.model_validate_json(stands.data), went)
             await self._store.create_once(
                 self._store.result(job, "report.html"), made, content_type="text/html"
@@ -196,7 +207,7 @@ class Finisher:
         Where somebody else has written a file of its name, it gets another one: the answers are
         paid for, and whoever reads the manifest finds them.
         """
-        usual, *others = (f"{kind}.jsonl", *(f"{kind}.{n}.jsonl" for n in range(2, 10)))
+        usual, *others = names_for(_NAMES[kind])
         file = _file(usual, parts)
         if await self._committed(job, state, kind, file):
             return file
@@ -212,34 +223,32 @@ class Finisher:
     ) -> bool:
         """Whether a file stands now as it has to, whoever committed it."""
         target = self._store.result(job, file.name)
-        blocks = [_block_id(part.shard) for part in file.parts]
         try:
-            await self._commit_blocks(job, state, kind, target, blocks)
+            await self._commit_blocks(job, state, kind, target, file.parts)
         except BlobExists:
-            found = (await self._blobs.head(target)).size
-            if found != file.length:
-                log.warning(
-                    "[RESULT_TAKEN] %s has %s bytes, not %s: not ours",
-                    target.name,
-                    found,
-                    file.length,
-                )
-            return found == file.length
+            return await is_ours(self._store, target, file)
         return True
 
     async def _commit_blocks(
-        self, job: Job, state: JobState, kind: PartName, target: BlobRef, blocks: Sequence[str]
+        self,
+        job: Job,
+        state: JobState,
+        kind: PartName,
+        target: BlobRef,
+        parts: Sequence[ManifestPart],
     ) -> None:
         """Commit blocks, staged once more where they are gone. Raises BlobExists."""
+        blocks = [_block_id(part.shard) for part in parts]
+        mark = {MARK: mark_of(parts)}
         try:
-            await self._blobs.commit(target, blocks)
+            await self._blobs.commit(target, blocks, metadata=mark)
         except BlobExists:
             raise
         except StorageError:
             # Uncommitted blocks are kept for a week, and another commit may discard them.
             log.warning("[BLOCKS_GONE] staged blocks of %s are gone: staging them again", job.id)
             await self._stage_all(job, state, kind, target)
-            await self._blobs.commit(target, blocks)
+            await self._blobs.commit(target, blocks, metadata=mark)
 
     async def _stage_all(self, job: Job, state: JobState, kind: PartName, target: BlobRef) -> None:
         async for receipt in self._receipts(job, state.shards):

@@ -310,14 +310,23 @@ def stage(state: JobState, staged: int, *, repeated: bool = False) -> Change:
     return Change(_moved(state, staged=staged), finish=True)
 
 
-def close(state: JobState, *, use: Mapping[str, Use], now: float) -> Change:
-    """The manifest stands: the terminal state.
+def close(
+    state: JobState, *, use: Mapping[str, Use], now: float, manifest: str | None = None
+) -> Change:
+    """The manifest stands, under the usual name or that one: the terminal state.
 
     `use` is that of all receipts: a swap by the release 0.1.0 empties the state's.
     """
     if state.state != "finalizing":
         return NOTHING
-    ended = _moved(state, state=state.ending or "completed", use=dict(use), ended=now, sampled=now)
+    ended = _moved(
+        state,
+        state=state.ending or "completed",
+        use=dict(use),
+        manifest=manifest,
+        ended=now,
+        sampled=now,
+    )
     return Change(ended, sample=sample(ended, now, None))
 
 

@@ -116,7 +116,12 @@ class Blobs(Protocol):
         """Stage a whole blob as one block of another (Put Block From URL, else streamed)."""
 
     async def commit(
-        self, ref: BlobRef, block_ids: Sequence[str], *, content_type: str = "application/jsonl"
+        self,
+        ref: BlobRef,
+        block_ids: Sequence[str],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/jsonl",
     ) -> None:
         """Make a blob that must not exist of staged blocks, in this order."""
 

@@ -20,6 +20,7 @@ from workers.files.names import read_batch_id
 from workers.jobs import events
 from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
+from workers.jobs.results import read_manifest
 from workers.jobs.store import JobStore
 from workers.ports.errors import BlobMissing, first_of
 
@@ -68,11 +69,11 @@ class BatchesApi:
         """A batch's manifest as it was written. 404 before the batch has ended."""
         job = await self._job(caller, job_id)
         try:
-            stored = await self._store.blobs.read(self._store.result(job, "manifest.json"))
+            stands = await read_manifest(self._store, job)
         except BlobMissing:
             message = "the batch has not ended: its manifest is written at its end"
             raise HttpRefusal(404, "manifest_not_found", message, param="id") from None
-        return BytesReply(200, stored.data, content_type="application/json")
+        return BytesReply(200, stands.data, content_type="application/json")
 
     async def act(self, caller: Caller, asked: ActOnBatch) -> JsonReply:
         """Cancel, pause or resume a batch. 409 where its state does not allow it."""

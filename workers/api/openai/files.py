@@ -15,6 +15,7 @@ from workers.api.openai.forms import Form, FormFile, read_form
 from workers.api.openai.operations import ListFiles
 from workers.files.names import FileId, file_id, read_file_id
 from workers.files.store import FileStore
+from workers.jobs.results import read_manifest
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef, Transfers
 from workers.ports.errors import BlobMissing
@@ -233,10 +234,10 @@ class FilesApi:
 
     async def _result(self, job: Job, wanted: FileId) -> ManifestFile:
         try:
-            stored = await self._blobs.read(self._store.result(job, "manifest.json"))
+            stands = await read_manifest(self._store, job)
         except BlobMissing:
             raise _no_file() from None
-        manifest = Manifest.model_validate_json(stored.data)
+        manifest = Manifest.model_validate_json(stands.data)
         file = manifest.output if wanted.part == "output" else manifest.errors
         if not file.rows:
             raise _no_file()
