@@ -1,13 +1,16 @@
 """One dispatcher on virtual time: gates, hand-backs, routes, retries, fairness, and no leaks."""
 
 import asyncio
+import base64
 import math
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -558,6 +561,37 @@ def test_a_job_whose_every_row_fails_ends_with_the_evidence_long_before_its_wind
         assert bench.idle()
 
     play(main)
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_a_job_of_any_task_whose_every_row_fails_ends(task: Task) -> None:
+    def answer(n: int, body: Mapping[str, Any]) -> Outcome:
+        return OK if body == smallest(task) else failed(500)
+
+    async def main() -> None:
+        phi = deployment("phi", kind="model-inference", requests_per_minute=600, tasks=[task])
+        bench = Bench({"phi": Scripted(answer, seconds=0.5)}, [phi])
+        calls = [Call(task, "phi-3", {"input": ["a"], "n": row}, line=row) for row in range(9)]
+        made = await asyncio.gather(
+            *(bench.ask(Gate(math.inf, deadline=3600.0), call=call) for call in calls)
+        )
+        assert {answer.outcome.status for answer in made} == {500}
+        assert asyncio.get_running_loop().time() < 300.0
+
+    play(main)
+
+
+def test_the_image_that_is_asked_about_is_one() -> None:
+    (item,) = smallest("image-embeddings")["input"]
+    kind, _, data = item["image"].partition(",")
+    png = base64.b64decode(data, validate=True)
+    assert (kind, len(data) < 200) == ("data:image/png;base64", True)
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    (width, height, depth, colours) = struct.unpack(">IIBB", png[16:26])
+    start = png.index(b"IDAT")
+    length = int.from_bytes(png[start - 4 : start])
+    pixels = zlib.decompress(png[start + 4 : start + 4 + length])
+    assert (depth, colours, len(pixels)) == (8, 2, height * (1 + 3 * width))
 
 
 def test_such_a_job_ends_though_its_rows_are_handed_back_again_and_again() -> None:

@@ -1,13 +1,16 @@
 """Is a deployment out of order, or do the rows fail by themselves? A call of our own tells.
 
 Where all that is asked fails with a fault that a row can cause, nothing else could tell an outage
-from a job whose every row is at fault. So the deployment is asked for one token, at most once a
-minute: an answer shows that it is in order.
+from a job whose every row is at fault. So the deployment is asked for the least that it can be, one
+token or one vector, at most once a minute: an answer shows that it is in order.
 """
 
 import asyncio
+import base64
+import struct
+import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
@@ -20,8 +23,26 @@ from workers.ports import Endpoint
 from workers.rows.sizes import measure
 
 
-def smallest(task: Task) -> Mapping[str, Any] | None:
-    """The smallest request of a task; None for images, which are no small requests."""
+def _blank_png(side: int) -> str:
+    """A black square as the data URL of a PNG; `side` in pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        sum_ = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", sum_)
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(3 * side)) * side, 9)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+# Not of one or three pixels: some models take such an image's height for its number of colours.
+_IMAGE: Final = _blank_png(32)
+
+
+def smallest(task: Task) -> Mapping[str, Any]:
+    """The smallest request of a task: of the same one, for a deployment may do another still."""
     match task:
         case "chat":
             return {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
@@ -29,8 +50,8 @@ def smallest(task: Task) -> Mapping[str, Any] | None:
             return {"prompt": "Hi", "max_tokens": 1}
         case "embeddings":
             return {"input": "Hi"}
-        case _:
-            return None
+        case "image-embeddings":
+            return {"input": [{"image": _IMAGE}]}
 
 
 async def probe(lane: Lane, endpoint: Endpoint, task: Task, gate: Gate) -> CallRecord | None:
@@ -39,8 +60,6 @@ async def probe(lane: Lane, endpoint: Endpoint, task: Task, gate: Gate) -> CallR
     Gives the call as it is recorded; None where no call can be made now.
     """
     body = smallest(task)
-    if body is None:
-        return None
     clock, size = asyncio.get_running_loop().time, measure(task, body)
     pledge = None
     if gate.purse is not None:
