@@ -55,6 +55,88 @@ def test_a_task_is_started_again_after_a_pause_and_each_error_is_logged(
     assert all(record.exc_info for record in caplog.records)
 
 
+class Abandoned(Odd):
+    """Work that waits for what a library has given up."""
+
+    async def __call__(self) -> None:
+        self.started.append(asyncio.get_running_loop().time())
+        given_up = asyncio.get_running_loop().create_future()
+        given_up.cancel()
+        await given_up
+
+
+def test_work_that_was_cancelled_from_within_is_started_again_and_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(_: Random) -> None:
+        background, abandoned = Background(), Abandoned(0)
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(background.keep("sharing quotas", abandoned))
+            await asyncio.sleep(TOLD_AFTER * PAUSE_SECONDS - 0.1)
+            assert len(abandoned.started) == TOLD_AFTER
+            assert background.failing() == ("sharing quotas",)
+            keeping.cancel()
+        assert keeping.cancelled()
+        assert len(abandoned.started) == TOLD_AFTER
+
+    with caplog.at_level(logging.ERROR):
+        run(story)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["[TASK_BUG]"] * 3
+
+
+def test_work_that_is_cancelled_from_outside_ends() -> None:
+    async def story(_: Random) -> None:
+        runs_on = Odd(0)
+        keeping = asyncio.create_task(Background().keep("sharing quotas", runs_on))
+        await asyncio.sleep(1.0)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        await asyncio.sleep(2 * PAUSE_SECONDS)
+        assert (keeping.cancelled(), len(runs_on.started)) == (True, 1)
+
+    run(story)
+
+
+def test_a_process_that_has_asked_nothing_tells_of_its_failing_tasks_while_they_fail() -> None:
+    async def story(_: Random) -> None:
+        async with bench() as service:
+            parts = service.service
+
+            async def failing() -> list[str]:
+                (told,) = (await service.ask("GET", "/api/deployments")).body["data"]
+                return list(told["failing"])
+
+            odd = Odd(30)
+            keeping = asyncio.create_task(parts.background.keep("opening links", odd))
+            telling = asyncio.create_task(parts.reporter.run())
+            try:
+                await asyncio.sleep(TOLD_AFTER * PAUSE_SECONDS + 2.0)
+                assert await failing() == ["opening links"]
+                await asyncio.sleep(100.0)
+                assert await failing() == ["opening links"]
+                await asyncio.sleep(30 * PAUSE_SECONDS + MENDED_SECONDS)
+                assert await failing() == []
+            finally:
+                keeping.cancel()
+                telling.cancel()
+
+    run(story)
+
+
+def test_telling_of_one_deployment_that_is_cancelled_from_within_ends_the_telling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(_: Random) -> None:
+        async with bench() as service:
+            reporter = service.service.reporter
+            monkeypatch.setattr(reporter, "_attend", lambda _lane: Abandoned(0)())
+            with pytest.raises(ExceptionGroup, match="unhandled") as told:
+                await reporter.run()
+            assert "cancelled from within" in repr(told.value)
+
+    run(story)
+
+
 def test_work_that_returns_is_done() -> None:
     async def story(_: Random) -> None:
         started = 0

@@ -1,6 +1,7 @@
 """What one process tells of the deployments that it asks, and what it is told to try.
 
-A word for each deployment in use: at each change of its breaker, else every 10 s. Instances that
+A word for each deployment in use: at each change of its breaker, else every 10 s; for all of them
+while one of the process's own tasks keeps failing. Instances that
 answer HTTP see no breaker of those that ask; what is written here is all that they know.
 """
 
@@ -11,7 +12,7 @@ from typing import Final
 
 from schemas.health import DeploymentHealth
 from workers.dispatch.lane import Lane
-from workers.ports.errors import Outage, WorkerError
+from workers.ports.errors import Outage, WorkerError, being_cancelled
 from workers.quota.health import HealthBoard
 
 TELL_SECONDS: Final = 10.0
@@ -54,7 +55,16 @@ class Reporter:
         """Tell, until cancelled. Storage that is out of reach is told of later."""
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes():
-                group.create_task(self._attend(lane), name=f"health of {lane.name}")
+                group.create_task(self._kept(lane), name=f"health of {lane.name}")
+
+    async def _kept(self, lane: Lane) -> None:
+        try:
+            await self._attend(lane)
+        except asyncio.CancelledError as error:
+            if being_cancelled():
+                raise
+            # A TaskGroup would take a task that ended so for one that is done.
+            raise RuntimeError(f"telling of {lane.name} was cancelled from within") from error
 
     async def _attend(self, lane: Lane) -> None:
         told: DeploymentHealth | None = None
@@ -79,11 +89,12 @@ class Reporter:
                 log.debug("nothing is told of %s: %s", lane.name, error)
 
     def _due(self, lane: Lane, told: DeploymentHealth | None) -> bool:
+        failing = tuple(self._failing())
         if told is None:
-            return lane.calls > 0
-        if told.breaker != lane.breaker.state or told.failing != tuple(self._failing()):
+            return lane.calls > 0 or bool(failing)
+        if told.breaker != lane.breaker.state or told.failing != failing:
             return True
-        in_use = lane.calls > told.calls or self._waits(lane)
+        in_use = lane.calls > told.calls or self._waits(lane) or bool(failing)
         return in_use and self._wall() - told.at >= TELL_SECONDS
 
     def _waits(self, lane: Lane) -> bool:

@@ -15,6 +15,7 @@ WorkerError
 └── BudgetSpent        (dispatch.spending) a cap leaves no room for a call
 """
 
+import asyncio
 import logging
 from math import inf
 from typing import Any, ClassVar
@@ -88,6 +89,12 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def being_cancelled() -> bool:
+    """Whether somebody wants the current task to end: a CancelledError alone does not say so."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Outage:

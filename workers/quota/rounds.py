@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from workers.ports.errors import Outage, WorkerError
+from workers.ports.errors import Outage, WorkerError, being_cancelled
 from workers.quota.allowance import DAY, Allowance, Grant
 from workers.quota.ledger import Ledger
 from workers.quota.weights import JobWeights
@@ -90,7 +90,9 @@ class Rounds:
                     await self._hold(account)
                 finally:
                     await self._give_back(account)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
+                if being_cancelled():
+                    raise
                 # Whatever is wrong with one ledger must not end the others' rounds.
                 log.exception("[QUOTA_BUG] the rounds for %s failed", account.name)
                 account.allowance.ledger_lost(asyncio.get_running_loop().time())

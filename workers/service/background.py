@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from workers.ports.errors import being_cancelled
+
 PAUSE_SECONDS: Final = 5.0
 """Seconds between a task's error and its next start."""
 TOLD_AFTER: Final = 3
@@ -39,11 +41,17 @@ class Background:
         self._failures: dict[str, tuple[int, float]] = {}
 
     async def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` until it returns; after an error again, as often as it takes."""
+        """Run `work` until it returns; after an error again, as often as it takes.
+
+        It is an error too where work ends by a CancelledError that nobody outside asked for: of a
+        future, a call or a connection that a library has given up.
+        """
         while True:
             try:
                 return await work()
-            except Exception:
+            except (Exception, asyncio.CancelledError):
+                if being_cancelled():
+                    raise
                 log.exception("[TASK_BUG] %s failed and starts again in %d s", name, PAUSE_SECONDS)
                 self._failed(name)
             await asyncio.sleep(PAUSE_SECONDS)

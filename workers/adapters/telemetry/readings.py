@@ -26,13 +26,12 @@ async def attend(teller: TelemetryTeller, meters: Meters, delivery: Delivery) ->
         worst, since = (max(worst, loop.time() - due), since + 1) if since < 60 else (0.0, 0)
         try:
             measures = [] if teller.read is None else list(_of_process(teller.read()))
+            told: list[Measure] = [(names.LOOP_LAG, worst, NONE)]
+            if delivery.dropped:
+                told.append((names.DROPPED, delivery.dropped, NONE))
+            meters.stands((*told, *measures))
         except Exception:
             log.exception("[READING_BUG] how the process stands could not be read")
-            continue
-        told: list[Measure] = [(names.LOOP_LAG, worst, NONE)]
-        if delivery.dropped:
-            told.append((names.DROPPED, delivery.dropped, NONE))
-        meters.stands((*told, *measures))
 
 
 def _of_process(reading: ProcessReading) -> Iterator[Measure]:
