@@ -23,7 +23,8 @@ class Liveness:
 
     def __init__(self, world: "World") -> None:
         self._world = world
-        self._seen: dict[str, bytes | None] = {}
+        self._stored: dict[str, bytes | None] = {}
+        self._seen: dict[str, JobState | None] = {}
         self._moved_at: dict[str, float] = {}
         spans = (
             *world.scenario.storms,
@@ -55,13 +56,16 @@ class Liveness:
     def _look(self, job: str) -> bool:
         """Judge a job; whether it is known to wait."""
         now, stored = self._world.now, self._world.records.of_job(job, "state.json")
-        if job not in self._seen or stored != self._seen[job]:
-            self._seen[job] = stored
-            self._moved_at[job] = now if stored is None else self._world.records.moved_at(job)
+        if job not in self._stored or stored != self._stored[job]:
+            self._stored[job] = stored
+            state = None if stored is None else JobState.model_validate_json(stored)
+            if job not in self._seen or _reached(state) != _reached(self._seen[job]):
+                self._moved_at[job] = now if state is None else self._world.records.moved_at(job)
+            self._seen[job] = state
         still = now - max(self._moved_at[job], self._calm_at())
         if still <= NEVER_NUDGED_SECONDS / 2:
             return False
-        state = None if stored is None else JobState.model_validate_json(stored)
+        state = self._seen[job]
         if state is not None and self._waits(job, state):
             return True
         self._judge(job, state, still)
@@ -78,5 +82,18 @@ class Liveness:
         if state.paused:
             caps = self._world.caps
             return caps is None or not (state.next == 0 and caps.has_room(job))
-        until = state.waiting.until if state.waiting is not None else None
+        waiting = state.waiting
+        if waiting is None or waiting.reason == "budget":
+            return False  # what others hold of a cap has to come back
+        until = waiting.until
         return until is not None and until > EPOCH + self._world.now
+
+
+def _reached(state: JobState | None) -> tuple[object, ...]:
+    """How far a job is: that it is helped, or waits anew, moves nothing."""
+    if state is None:
+        return ()
+    return (
+        *(state.state, state.ending, state.paused, state.next, state.out),
+        *(state.counts, state.running),
+    )
