@@ -25,13 +25,21 @@ class Display:
         self._state: str | None = None
         self._line = ""
         self._told = 0.0
+        self._advice: str | None = None
 
     def tell(self, line: str) -> None:
         """A line of its own, above the live one."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, status: JobStatus) -> None:
-        """The job as it is now."""
+        """The job as it is now, and once what to do about that which it waits for."""
+        self._move(status)
+        advice = (status.waiting or {}).get("message")
+        if advice is not None and advice != self._advice:
+            self._advice = advice
+            self.tell(f"it waits: {advice}")
+
+    def _move(self, status: JobStatus) -> None:
         line = describe(status)
         if self._live is not None and self._task is not None:
             counts = status.counts

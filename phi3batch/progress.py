@@ -49,6 +49,12 @@ def describe(batch: Batch) -> str:
     return " · ".join(parts)
 
 
+def advice(batch: Batch) -> str | None:
+    """What to do about that which a batch waits for, where the service says so."""
+    waiting = None if batch.status in ENDED else batch.phi3.waiting
+    return None if waiting is None else waiting.get("message")
+
+
 def placed(error: BatchLineError) -> str:
     """What is wrong, with the line of the input where there is one."""
     if error.line is None:
@@ -72,6 +78,7 @@ class Display:
         self._live = live
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, str] = {}
+        self._advised: dict[str, str] = {}
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -81,7 +88,14 @@ class Display:
             self._live.console.print(text, markup=False, highlight=False)
 
     def show(self, batch: Batch) -> None:
-        """A batch as it is now."""
+        """A batch as it is now, and once what to do about that which it waits for."""
+        self._move(batch)
+        said = advice(batch)
+        if said is not None and self._advised.get(batch.id) != said:
+            self._advised[batch.id] = said
+            self.note(f"{batch.id} waits: {said}")
+
+    def _move(self, batch: Batch) -> None:
         line = describe(batch)
         if self._live is None:
             # The last line is the command's own, on standard output.

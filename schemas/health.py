@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.money import Price
 from schemas.versions import RELEASE, SCHEMA_VERSION, Kept, Word
 
 HealthWord = Literal["ok", "degraded", "unavailable"]
@@ -49,6 +50,11 @@ class DeploymentStatus(BaseModel):
     )
     opens: str | None = Field(
         default=None, description="when it may be asked again; null while it may be"
+    )
+    price: Price | None = Field(
+        default=None,
+        description="as in DEPLOYMENTS, in decimal strings: `input` and `output` for a million "
+        "tokens, `per_hour` of one that is rented; null where none is told",
     )
     granted: float | None = Field(
         default=None,

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from phi3batch.printing import moment, print_columns, print_json
-from phi3batch.progress import describe, placed
+from phi3batch.progress import advice, describe, placed
 from phi3batch.service import connected
 from phi3batch.tasks import METADATA_KEY
 from schemas.openai import Batch
@@ -32,6 +32,8 @@ def _lines(batch: Batch) -> Iterator[tuple[str, str]]:
         if file is not None:
             yield f"  {name}", file
     yield "  tokens", f"{batch.usage.input_tokens:,} read, {batch.usage.output_tokens:,} written"
+    if (said := advice(batch)) is not None:
+        yield "  waits", said
     for name in _TIMES:
         if (at := getattr(batch, f"{name}_at")) is not None:
             yield f"  {name}", moment(at)

@@ -13,6 +13,7 @@ import pytest
 
 from schemas.deployments import Task
 from schemas.health import DeploymentHealth
+from schemas.money import Price
 from schemas.outcomes import Outcome
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from tests.simulation.virtual_time import run
@@ -161,6 +162,17 @@ def test_a_process_whose_breaker_closes_lets_the_others_try() -> None:
             await asyncio.gather(reporting, return_exceptions=True)
 
     run(story)
+
+
+async def test_the_price_of_a_deployment_is_told_as_it_was_given() -> None:
+    price = Price(per_hour="1.50", currency="EUR")
+    rented = DEPLOYMENT.model_copy(update={"name": "rented", "price": price})
+    async with bench(deployments=(DEPLOYMENT, rented)) as service:
+        told = (await service.ask("GET", "/api/deployments")).body["data"]
+    assert [each["price"] for each in told] == [
+        None,
+        {"input": None, "output": None, "per_hour": "1.50", "currency": "EUR"},
+    ]
 
 
 async def test_an_unknown_deployment_is_told_with_those_that_are_known() -> None:

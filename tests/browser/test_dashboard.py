@@ -203,6 +203,51 @@ async def test_a_capped_job_shows_what_is_spent_and_set_aside(tab: Tab, site: Si
     await expect(shown.last).to_have_text("Of its cap of 400,000 tokens, 24,000 tokens are spent.")
 
 
+DEAR = PRICED.model_copy(update={"name": "dear"})
+RENTED = DEPLOYMENT.model_copy(
+    update={
+        "name": "rented",
+        "price": Price(input="1", output="2.5", per_hour="1.50", currency="EUR"),
+    }
+)
+
+
+@pytest.mark.parametrize("site", [{"deployments": (DEPLOYMENT, DEAR, RENTED)}], indirect=True)
+async def test_prices_are_shown_with_each_deployment(tab: Tab, site: Site) -> None:
+    await tab.open()
+    await tab.settled()
+    table = tab.page.get_by_role("group", name="Deployments")
+    heads = await table.get_by_role("columnheader").all_inner_texts()
+    cells = [
+        await row.locator("th, td").nth(heads.index("Price")).inner_text()
+        for row in (await table.get_by_role("row").all())[1:]
+    ]
+    assert cells == [
+        "–",
+        "0.13 USD a million prompt tokens\n0.52 USD a million completion tokens",
+        "1 EUR a million prompt tokens\n2.5 EUR a million completion tokens\n1.50 EUR an hour",
+    ]
+    assert await violations(tab.page) == []
+
+
+async def test_a_job_that_waits_for_its_cap_says_what_to_do_and_offers_no_resume(
+    tab: Tab, site: Site
+) -> None:
+    options = {"max_tokens": 10, "max_total_tokens": 100, "on_budget": "pause"}
+    await site.service.drop(states.ROWS * 30, "capped.jsonl", options=options)
+    await site.service.announce("capped.jsonl")
+    await site.service.settle()
+    await tab.open()
+    await tab.settled()
+    attention = tab.page.get_by_role("region", name="Needs attention")
+    await expect(attention).to_contain_text("capped.jsonl: the cap leaves no room")
+    await expect(attention).not_to_contain_text("resumes it")
+    await attention.get_by_role("link", name="capped.jsonl").click()
+    shown = tab.page.locator("section.shown")
+    await expect(shown.get_by_role("button", name="Cancel")).to_be_visible()
+    await expect(shown.get_by_role("button", name="Resume")).to_have_count(0)
+
+
 @pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
 async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     tab: Tab, site: Site

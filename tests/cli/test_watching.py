@@ -1,7 +1,10 @@
 """Who is asked when, and what a watch ends with: decisions without a service."""
 
+from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -9,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phi3batch.progress import describe
+from phi3batch.commands import show
+from phi3batch.progress import Display, describe
 from phi3batch.watching import Patience, followed, growing, status_of
 from schemas.openai import Batch
 
@@ -144,3 +148,30 @@ def test_a_line_tells_rate_time_left_and_what_is_waited_for() -> None:
 def test_a_line_tells_the_cost_so_far(at_most: str | None, told: str) -> None:
     cost = {"currency": "USD", "counted": "0.250000", "at_most": at_most}
     assert describe(batch(phi3={"cost": cost})) == told
+
+
+def test_what_to_do_about_a_wait_is_told_once_beside_the_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wait = {"reason": "budget", "message": "cancel the batch", "since": "2026-11-26T12:00:00Z"}
+    paused = batch(phi3={"paused": True, "waiting": wait})
+    shown = Display(None)
+    for rate in (1.0, 2.0):
+        shown.show(batch(phi3={"rate": rate, "waiting": {"reason": "quota"}}))
+        shown.show(paused)
+    shown.show(batch(status="cancelled", phi3={"waiting": wait}))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines.count("batch_a paused · waiting for budget") == 2
+    assert [each for each in lines if "cancel the batch" in each] == [
+        "batch_a waits: cancel the batch"
+    ]
+
+
+def test_show_tells_what_to_do_about_a_wait(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = {"reason": "budget", "message": "cancel the batch", "since": "2026-11-26T12:00:00Z"}
+    service = SimpleNamespace(batch=lambda _: batch(phi3={"paused": True, "waiting": wait}))
+    monkeypatch.setattr(show, "connected", lambda: nullcontext(service))
+    assert show.run(Namespace(id="batch_a", json=False)) == 0
+    assert "  waits    cancel the batch" in capsys.readouterr().out.splitlines()

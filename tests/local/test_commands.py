@@ -1,6 +1,7 @@
 """What the commands do with arguments, options, results: the parts that start nothing."""
 
 import hashlib
+import io
 import json
 import socket
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 import pytest
 from azure.storage.blob.aio import BlobServiceClient
+from rich.console import Console
 
 from local import results, running
 from local.__main__ import main
 from local.azurite import Azurite
 from local.dropping import MAX_METADATA, metadata_for
-from local.progress import describe
+from local.progress import describe, display
 from local.staying import PORTS
 from phi3batch.verifying import verify
 from schemas.results import Counts, Manifest, Tokens
@@ -122,6 +124,18 @@ def test_a_status_is_described_in_one_line() -> None:
         "16.0 rows/s allowed · 61,234 tokens · 0:00:38 left · waiting for quota of east"
     )
     assert describe(JobStatus(job=None, state=None)) == "rejected"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_to_do_about_a_wait_is_told_once_beside_the_line(terminal: bool) -> None:
+    written = io.StringIO()
+    waiting = {"reason": "budget", "message": "cancel the job", "since": "now"}
+    paused = JobStatus(job="j", state="paused", waiting=waiting)
+    with display(Console(file=written, force_terminal=terminal, width=120)) as shown:
+        shown.show(paused)
+        shown.show(paused.model_copy(update={"rate": 1.0}))
+    assert "waiting for budget" in written.getvalue()
+    assert written.getvalue().count("it waits: cancel the job") == 1
 
 
 @pytest.mark.parametrize(

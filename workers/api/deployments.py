@@ -118,6 +118,7 @@ def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> Deployme
         kind=deployment.kind,
         requests_per_minute=deployment.requests_per_minute,
         tokens_per_minute=deployment.tokens_per_minute,
+        price=deployment.price,
         processes=len(told),
         breaker=worst,
         message=speaking.message if speaking else None,

@@ -30,8 +30,8 @@ WAIT_SECONDS: Final = 10.0
 """Until others may have given back what they do not need."""
 UNREACHED_SECONDS: Final = 5.0
 PAUSED: Final = (
-    "the cap leaves no room for the next call: cancel the job, and drop its errors.jsonl again "
-    "with a cap of its own"
+    "the cap leaves no room for the next call: cancel the job; what is done is kept. Then drop "
+    "errors.jsonl from the results with a new max_cost or max_total_tokens"
 )
 
 

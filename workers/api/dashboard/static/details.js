@@ -10,7 +10,9 @@ const ACTIONS = {
            (job) => !ended(job) && !["cancelling", "expiring", "failing", "finalizing"].includes(job.state)],
   pause: ["Pause", "No more rows are asked until the job is resumed. Its completion window goes on.",
           (job) => job.state === "in_progress"],
-  resume: ["Resume", "Its rows are asked again.", (job) => job.state === "paused"],
+  resume: ["Resume", "It goes on with the rows that are left; answers so far are kept.",
+           // One that waits for its cap would only be paused again, or begins by itself.
+           (job) => job.state === "paused" && job.waiting?.reason !== "budget"],
 };
 const MONEY = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const money = (number) => MONEY.format(number);

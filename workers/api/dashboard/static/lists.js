@@ -31,6 +31,7 @@ export function wrongs(jobs, deployments) {
     else if (job.state === "completed" && failedRows(job) && recent)
       found.push({ job, why: `${count(failedRows(job))} of ${count(job.counts.total)} rows have no answer` });
     else if (job.waiting?.reason === "outage") found.push({ job, why: job.waiting.message || "its deployment is out of order" });
+    else if (job.waiting?.reason === "budget" && job.state === "paused") found.push({ job, why: job.waiting.message || "its cap leaves no room" });
     else if (late(job)) found.push({ job, why: `it will miss the end of its window by ${duration(late(job))}` });
     else if (job.state === "paused") found.push({ job, why: "it is paused until somebody resumes it" });
   }
@@ -96,6 +97,13 @@ export function usedOf(told) {
   return used;
 }
 
+function priced(price) {
+  if (!price) return "–";
+  const parts = [[price.input, "a million prompt tokens"], [price.output, "a million completion tokens"], [price.per_hour, "an hour"]];
+  return parts.filter(([amount]) => amount != null).map(([amount, per], at) =>
+    html`${at ? html`<br>` : nothing}${text(amount)} ${text(price.currency)} ${per}`);
+}
+
 export function deployments(listed, used) {
   if (!listed) return nothing;
   const rate = (name, which) => (used.has(name) ? short(used.get(name)[which]) : "–");
@@ -106,14 +114,14 @@ export function deployments(listed, used) {
     <thead><tr><th scope="col">Deployment</th><th scope="col">Model</th><th scope="col">Hours</th><th scope="col">Breaker</th>
       <th scope="col">Requests/min</th><th scope="col">Tokens/min</th><th scope="col">Granted</th>
       <th scope="col">Headroom</th><th scope="col">Requests used/min</th><th scope="col">Tokens used/min</th><th scope="col">In flight</th><th scope="col">Guard</th><th scope="col">Calls</th><th scope="col">Tokens</th>
-      <th scope="col">429s</th><th scope="col">Processes</th></tr></thead>
+      <th scope="col">429s</th><th scope="col">Price</th><th scope="col">Processes</th></tr></thead>
     <tbody>${listed.map((each) => html`<tr><th scope="row">${text(each.name)}</th><td>${text(each.model)}</td>
       <td>${each.hours ? html`${text(each.hours)}${each.opens ? html`<br><span class="muted">opens ${time(each.opens)}</span>` : nothing}` : "any"}</td>
       <td>${each.breaker ? html`<span class="badge ${each.breaker === "closed" ? "good" : "bad"}">${each.breaker}</span>` : "idle"}</td>
       <td>${per(each.requests_per_minute)}</td><td>${per(each.tokens_per_minute)}</td>
       <td>${share(each.granted)}</td><td>${share(each.headroom)}</td><td>${rate(each.name, 0)}</td><td>${rate(each.name, 1)}</td>
       <td>${count(each.in_flight)}</td><td>${each.guard == null ? "–" : count(each.guard)}</td><td>${count(each.calls)}</td><td>${short(each.tokens)}</td>
-      <td>${count(each.refusals)}</td><td>${count(each.processes)}</td></tr>`)}</tbody></table></div>`;
+      <td>${count(each.refusals)}</td><td>${priced(each.price)}</td><td>${count(each.processes)}</td></tr>`)}</tbody></table></div>`;
 }
 
 /** Nights by files: one look tells which file went wrong when. */
