@@ -367,3 +367,20 @@ async def test_a_body_is_utf_8_and_nothing_else(client: Client) -> None:
     body = json.dumps({"requests": []}).encode("utf-16")
     reply = await client.call("POST", "/v1/estimate", body)
     assert (reply.code, json.loads(reply.data)["error"]["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("written", ["newer", "odd"])
+async def test_a_batch_that_cannot_be_read_hides_no_other(
+    service: Bench, client: Client, written: str
+) -> None:
+    file = await client.upload(rows(1))
+    ids = [(await client.create(file["id"]))["id"] for _ in range(3)][::-1]
+    ref = service.store.ref(ids[1].removeprefix("batch_"), "job.json")
+    told = await service.blobs.read(ref)
+    newer = json.dumps({**json.loads(told.data), "schema_version": 99}).encode()
+    await service.blobs.replace(ref, newer if written == "newer" else b"odd", told.etag)
+    service.store._jobs.clear()
+    status, page = await client.ask("GET", "/v1/batches")
+    assert (status, [batch["id"] for batch in page["data"]]) == (200, [ids[0], ids[2]])
+    status, page = await client.ask("GET", "/v1/batches", after=ids[1])
+    assert (status, [batch["id"] for batch in page["data"]]) == (200, [ids[2]])

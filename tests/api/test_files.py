@@ -158,6 +158,38 @@ async def test_a_deleted_file_is_named_no_more_and_read_to_the_end(
     assert await stored(service, "files") == []
 
 
+@pytest.mark.parametrize("names_it", ["marker", "job.json"])
+async def test_a_job_that_cannot_be_read_keeps_its_input_and_nothing_else(
+    service: Bench, client: Client, names_it: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, other = await client.upload(rows(2)), await client.upload(rows(1))
+    job = (await client.create(read["id"]))["id"].removeprefix("batch_")
+    marker = service.store.marker(job)
+    told = await service.blobs.read(marker)
+    newer = json.dumps({**json.loads(told.data), "schema_version": 99}).encode()
+    changed = newer if names_it == "marker" else b"odd"
+    etag = await service.blobs.replace(marker, changed, told.etag)
+    for file in (other, read):
+        await client.ask("DELETE", f"/v1/files/{file['id']}")
+    await service.service.retention.run()
+    content = read["id"].removeprefix("file-")
+    assert await stored(service, "files") == [f"default/{content}.jsonl"]
+    assert await stored(service, "state", "files/") == []
+    assert caplog.text.count("[INPUT_KEPT]") == 1
+    await service.blobs.replace(marker, told.data, etag)
+    await service.settle()
+    await service.service.retention.run()
+    assert await stored(service, "files") == []
+
+
+async def test_a_job_that_nobody_can_read_keeps_no_file(service: Bench, client: Client) -> None:
+    file = await client.upload(rows(1))
+    await service.blobs.create(service.store.marker("20261126T000000Z-odd"), b"odd")
+    await client.ask("DELETE", f"/v1/files/{file['id']}")
+    await service.service.retention.run()
+    assert await stored(service, "files") == []
+
+
 async def test_a_file_expires_at_its_time(service: Bench, client: Client) -> None:
     fields = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "7200"}
     file = await client.upload(b"x", **fields)

@@ -13,6 +13,7 @@ from tests.doubles.faults import FaultyBlobs
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.intake import drops, walking
+from workers.intake.announcements import job_id
 from workers.ports import BlobRef
 
 HOUR = 3600.0
@@ -132,4 +133,19 @@ def test_a_marker_alone_is_left_to_the_sweeper() -> None:
         await service.settle()
         assert (await service.ended()).state == "completed"
 
+    told(story)
+
+
+def test_a_file_whose_job_cannot_be_read_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(service: Bench, blobs: MemoryBlobs, _: list[str]) -> None:
+        names = [f"{number}.jsonl" for number in range(6)]
+        for name in names:
+            put(blobs, name, HOUR)
+        job = job_id(await blobs.head(BlobRef("prompts", names[0])), None)
+        await blobs.create(service.store.ref(job, "job.json"), b"odd")
+        await service.service.drops.run()
+        await service.settle()
+        assert await inputs(service) == names[1:]
+
+    monkeypatch.setattr(walking, "SLICE", 2)
     told(story)

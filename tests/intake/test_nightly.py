@@ -14,6 +14,7 @@ from tests.doubles.faults import FaultyBlobs, ProcessKilled
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.intake import nightly, walking
+from workers.intake.announcements import job_id
 from workers.jobs.outbox import JOBS
 from workers.ports import BlobRef
 
@@ -147,4 +148,25 @@ def test_a_file_written_while_the_walk_goes_on_is_not_forgotten() -> None:
         assert await service.service.nightly.run() == 1
         assert announced(service) == ["a.jsonl", "b.jsonl"]
 
+    told(story)
+
+
+def test_a_file_whose_job_cannot_be_read_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(service: Bench, blobs: MemoryBlobs, _: list[str]) -> None:
+        names = [f"{number}.jsonl" for number in range(12)]
+        for name in names:
+            put(blobs, name, EPOCH - 3600.0)
+        job = job_id(await blobs.head(BlobRef("nightly", names[1])), None)
+        await blobs.create(service.store.ref(job, "job.json"), b"odd")
+        assert await service.service.nightly.run() == 11
+        assert sorted(announced(service)) == sorted(set(names) - {names[1]})
+        put(blobs, "new.jsonl", EPOCH + DAY - 60.0)
+        await asyncio.sleep(DAY)
+        assert await service.service.nightly.run() == 1
+        assert caplog.text.count("[FILE_UNREAD]") == 1
+        assert job in caplog.text
+
+    monkeypatch.setattr(walking, "SLICE", 5)
     told(story)

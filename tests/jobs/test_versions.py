@@ -215,22 +215,43 @@ def test_the_first_release_can_take_up_what_journals_say_of_calls() -> None:
 # -- what this version makes of a later one's
 
 
-async def test_a_job_of_a_later_version_hides_no_other() -> None:
+@pytest.mark.parametrize("written", ["newer", "odd"])
+async def test_a_job_that_cannot_be_read_hides_no_other(written: str) -> None:
     async with bench() as service:
-        first = (await service.run(ROWS, "a.jsonl")).manifest["job"]
-        await service.run(ROWS, "b.jsonl")
-        ref = service.store.ref(first, "job.json")
+        for name in ("a.jsonl", "b.jsonl", "c.jsonl"):
+            await service.run(ROWS, name)
+        ids = [each["job"] for each in (await service.ask("GET", "/api/jobs")).body["data"]]
+        ref = service.store.ref(ids[1], "job.json")
         blobs = stored(service)
         told = orjson.loads(blobs[ref].data)
-        blobs[ref].data = orjson.dumps({**told, "schema_version": NEWEST_VERSION + 1})
+        newer = orjson.dumps({**told, "schema_version": NEWEST_VERSION + 1})
+        blobs[ref].data = newer if written == "newer" else b"odd"
         service.store._jobs.clear()
         reply = await service.ask("GET", "/api/jobs")
         assert reply.code == 200
-        inputs = [(each["input"], each.get("state")) for each in reply.body["data"]]
-        assert inputs == [("prompts/b.jsonl", "completed"), ("prompts/a.jsonl", None)]
-        assert reply.body["data"][1]["reason"]["code"] == "newer_version"
-        assert (await service.ask("GET", f"/api/jobs/{first}")).code == 400
-        await service.ask("POST", "/api/deployments/phi/probe")
+        listed = [(each["input"], each.get("state")) for each in reply.body["data"]]
+        rest = ("prompts/a.jsonl", "completed")
+        assert listed == [("prompts/c.jsonl", "completed"), ("prompts/b.jsonl", None), rest]
+        code = "newer_version" if written == "newer" else "unreadable"
+        assert reply.body["data"][1]["reason"]["code"] == code
+        assert (await service.ask("GET", f"/api/jobs/{ids[1]}")).code != 200
+        page = (await service.ask("GET", "/api/jobs", limit="2")).body
+        assert (page["last_id"], page["has_more"]) == (ids[1], True)
+        page = (await service.ask("GET", "/api/jobs", after=ids[1])).body
+        assert [(each["input"], each["state"]) for each in page["data"]] == [rest]
+        costs = (await service.ask("GET", "/api/costs", month="2027-01")).body["data"]
+        assert [each["jobs"] for each in costs] == [2]
+        assert (await service.ask("POST", "/api/deployments/phi/probe")).code == 202
+
+
+async def test_an_entry_of_the_index_that_cannot_be_read_hides_no_job() -> None:
+    async with bench() as service:
+        job = (await service.run(ROWS)).manifest["job"]
+        blobs = stored(service)
+        [entry] = [ref for ref in blobs if ref.name.startswith("index/")]
+        blobs[entry].data = b"odd"
+        [told] = (await service.ask("GET", "/api/jobs")).body["data"]
+        assert (told["job"], told["state"]) == (job, "completed")
 
 
 async def test_a_shard_that_goes_back_says_what_it_said() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import orjson
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from schemas.jobs import JobOptions
 from schemas.requests import BODY_OF_TASK, TASK_OF_URL, URL_OF_TASK, ChatBody
-from workers.rows import writing
+from workers.rows import templating, writing
 from workers.rows.dialects import plain_chat
 from workers.rows.lines import MAX_ADDED_BYTES, kept_bytes, lines_of
 from workers.rows.reading import Refusal, Request, RowRules, read_row
@@ -24,6 +25,11 @@ USER = {"role": "user", "content": "How many eggs?"}
 def rules(default_model: str | None = "phi", **options: Any) -> RowRules:
     models = {} if default_model is None else dict.fromkeys(BODY_OF_TASK, default_model)
     return RowRules.of(JobOptions(**options), max_line_bytes=MAX_LINE, default_models=models)
+
+
+def pinned(**options: Any) -> RowRules:
+    """The rules of a job that stands, which an earlier release may have let in."""
+    return RowRules.of(JobOptions(**options), max_line_bytes=MAX_LINE, pinned=True)
 
 
 def read(row: object, with_rules: RowRules | None = None, line: int = 7) -> Request | Refusal:
@@ -579,13 +585,44 @@ class TestTemplates:
         """60 KB of template over a line of 200 KB would be 4 GB."""
         row = {"q": "x" * 200_000}
         for template in ({"prompt": "{q}" * 20_000}, {"messages": ["{q}"] * 20_000}):
-            made = rules(template=template)
+            made = pinned(template=template)
             tracemalloc.start()
             refusal = refused(row, made)
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert refusal.code == "request_too_large"
             assert peak < 20 * MAX_LINE
+
+    def test_many_names_of_one_value_are_not_all_written_to_be_measured(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        value: Any = "x" * 200_000
+        for _ in range(90):
+            value = [value]
+        names = [".".join(["a", *["0"] * depth]) for depth in range(91)]
+        made, written = rules(template={"prompt": "p", "x": [f"{{{n}}}" for n in names]}), [0]
+
+        def counted(value: Any) -> bytes:
+            data = orjson.dumps(value)
+            written[0] += len(data)
+            return data
+
+        monkeypatch.setattr(templating, "orjson", SimpleNamespace(dumps=counted))
+        assert refused({"a": value}, made).code == "request_too_large"
+        assert written[0] <= MAX_LINE + MAX_ADDED_BYTES + 200_100
+
+    @pytest.mark.parametrize("name", ["a.00", "a.01", "a.0.00"])
+    def test_an_item_has_one_name(self, name: str) -> None:
+        refusal = refused({"a": [["b"], "c"]}, rules(template={"prompt": "p", "x": f"{{{name}}}"}))
+        assert (refusal.code, repr(name) in refusal.message) == ("template_field", True)
+
+    def test_a_template_has_at_most_so_many_places(self) -> None:
+        within = {"prompt": "{q}{r}" * 400, "stop": ["{s}"] * 200}
+        assert asked({"q": "a", "r": "b", "s": "c"}, rules(template=within)).custom_id == "7"
+        beyond = {**within, "seed": "{n}"}
+        with pytest.raises(ValueError, match=r"^template: .* 1,001 places .* 1,000 are the most"):
+            rules(template=beyond)
+        assert pinned(template=beyond).template is not None
 
     def test_a_request_has_at_most_a_line_and_what_may_be_added(self) -> None:
         most = MAX_LINE + MAX_ADDED_BYTES

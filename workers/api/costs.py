@@ -12,7 +12,7 @@ from workers.api.http import JsonReply
 from workers.api.routing import ReadCosts
 from workers.jobs.costs import summed
 from workers.jobs.index import JobIndex
-from workers.ports.errors import NewerVersion, first_of
+from workers.ports.errors import NewerVersion, Unreadable, first_of
 
 MOST_SUMMED: Final = 2000
 """Jobs of one answer: each is read."""
@@ -50,10 +50,10 @@ class CostsApi:
         return [task.result() for task in tasks]
 
     async def _status(self, name: str) -> JobStatus | None:
-        """A job's status; None of what is no job, or is a later version's to read."""
+        """A job's status; None of what is no job, or cannot be read by this version."""
         try:
             found = await self._index.status(name.partition("-")[2], self._clock())
-        except NewerVersion:
+        except (NewerVersion, Unreadable):
             return None
         return found[0] if found is not None and found[0].job is not None else None
 

@@ -14,7 +14,7 @@ from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports.errors import NewerVersion, first_of
+from workers.ports.errors import NewerVersion, Unreadable, first_of
 from workers.quota.health import HealthBoard
 
 _WORST: Final[Sequence[BreakerState]] = ("open", "probing", "closed")
@@ -71,7 +71,8 @@ class DeploymentsApi:
             raise HttpRefusal(404, "unknown_deployment", message, param="name")
         await self._board.ask_probe(name, self._clock())
         async for job_id, _ in self._store.open_jobs():
-            with suppress(NewerVersion):  # those are a later version's to bring back
+            # Those are a later version's to bring back, or nobody's.
+            with suppress(NewerVersion, Unreadable):
                 await self._bring_back(job_id, name)
         return JsonReply(202, (await self._status(deployment)).model_dump(mode="json"))
 

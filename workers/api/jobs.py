@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from schemas.jobs import Reason
 from schemas.listing import IndexEntry
 from schemas.messages import Announcement, JobRequest
 from schemas.openai import EstimateCreate
@@ -45,10 +46,12 @@ from workers.jobs.advice import advised
 from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.store import JobStore
-from workers.ports.errors import NewerVersion, first_of
+from workers.ports.errors import NewerVersion, Unreadable, first_of
 
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
+
+_ODD: Final = "see who else writes to the container of the state, and put it back as it was"
 
 
 class Api:
@@ -123,8 +126,11 @@ class Api:
 
     async def _list(self, asked: ListJobs) -> JsonReply:
         last = None
-        if asked.after is not None and (last := await self._index.find(asked.after)) is None:
-            raise HttpRefusal(400, "invalid_value", "after: there is no such job", param="after")
+        if asked.after is not None:
+            last = await self._index.place(asked.tenant, asked.after)
+            if last is None:
+                message = "after: there is no such job"
+                raise HttpRefusal(400, "invalid_value", message, param="after")
         most = MOST_READ if asked.filters else asked.limit
         entries, more = await self._index.page(asked.tenant, most, last)
         found: list[JobStatus] = []
@@ -192,7 +198,10 @@ class Api:
         try:
             return await self._told(entry.id)
         except NewerVersion as error:
-            return events.unread(entry, tenant, str(error))
+            why = Reason(code="newer_version", message=str(error))
+        except Unreadable as error:
+            why = Reason(code="unreadable", message=f"{error}: {_ODD}")
+        return events.unread(entry, tenant, why)
 
     async def _statuses(
         self, entries: Sequence[IndexEntry], tenant: str

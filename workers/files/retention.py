@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from pydantic import BaseModel, ValidationError
+
 from schemas.files import Due, DueKind
 from schemas.jobs import Job
 from schemas.results import Manifest
@@ -11,7 +13,7 @@ from workers.files.store import CREATION_SECONDS, FileStore
 from workers.jobs.results import read_manifest
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
-from workers.ports.errors import BlobMissing, WorkerError
+from workers.ports.errors import BlobMissing, NewerVersion, Unreadable, WorkerError
 
 AGAIN_SECONDS: Final = 3600.0
 """After which results are looked at again whose job has not ended."""
@@ -19,6 +21,13 @@ AGAIN_SECONDS: Final = 3600.0
 _OF_FILES: Final = frozenset({"file", "content", "upload"})
 
 log = logging.getLogger(__name__)
+
+
+class _Input(BaseModel):
+    """What markers and jobs of every version say of the file that is read."""
+
+    container: str
+    name: str
 
 
 class Retention:
@@ -89,13 +98,29 @@ class Retention:
         A record goes before this is read, and a job is marked before it is answered: one of both
         sees the other.
         """
-        found = set()
+        found: set[BlobRef] = set()
         async for job, _ in self._store.open_jobs():
-            if await self._store.done(job) is not None:
-                continue
-            if (announced := await self._store.announcement(job)) is not None:
-                found.add(BlobRef(announced.container, announced.name))
+            found |= await self._read_by(job)
         return frozenset(found)
+
+    async def _read_by(self, job: str) -> set[BlobRef]:
+        try:
+            if await self._store.done(job) is not None:
+                return set()
+            announced = await self._store.announcement(job)
+        except (NewerVersion, Unreadable) as error:
+            log.warning("[INPUT_KEPT] what open job %s names as its input stays: %s", job, error)
+            marker, pinned = self._store.marker(job), self._store.ref(job, "job.json")
+            return await self._named(marker) | await self._named(pinned)
+        return set() if announced is None else {BlobRef(announced.container, announced.name)}
+
+    async def _named(self, ref: BlobRef) -> set[BlobRef]:
+        """The input that a document names which this version cannot read as a whole."""
+        try:
+            named = _Input.model_validate_json((await self._store.read(ref)).data)
+        except (BlobMissing, ValidationError):
+            return set()
+        return {BlobRef(named.container, named.name)}
 
     async def _delete_results(self, due: Due, part: DueKind) -> bool:
         """Delete a result file, and what it was made of."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +19,8 @@ from workers.rows.sizes import MeanSize
 
 PIECE_BYTES: Final = 8 * 1024 * 1024
 SLICE_BYTES: Final = 256 * 1024
+HOLD_SECONDS: Final = 0.01
+"""For so long reading rows holds the loop, whatever is made of them; others' leases wait behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     survey, finder = draft.survey, draft.finder
     async with aclosing(_scanned(blobs, job, scanner)) as slices:
         async for found in slices:
-            for rows in found:
-                draft.add(rows)
+            await _in_turns(found, draft.add)
             if survey.is_foreign:
                 break
     shards = draft.close()
@@ -79,8 +80,7 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
         return Planned([], survey, [], foreign=what_it_is(scanner.head))
     if finder.candidates():
         async for found in _scanned(blobs, job, Scanner(rules)):
-            for rows in found:
-                draft.confirm(rows)
+            await _in_turns(found, draft.confirm)
     lines = finder.duplicates
     marked = _with_duplicates(shards, lines)
     means, most = scanner.sizes.means, scanner.most
@@ -95,8 +95,19 @@ async def _scanned(
         async for piece in pieces:
             for start in range(0, len(piece), SLICE_BYTES):
                 yield scanner.feed(piece[start : start + SLICE_BYTES])
-                await asyncio.sleep(0)  # parsing holds the loop: others' leases have to be renewed
     yield scanner.close()
+
+
+async def _in_turns(found: Iterator[ScannedRows], note: Callable[[ScannedRows], None]) -> None:
+    """Note a slice's rows, and let others have the loop in between and at its end."""
+    clock = asyncio.get_running_loop().time
+    since = clock()
+    for rows in found:
+        note(rows)
+        if clock() - since >= HOLD_SECONDS:
+            await asyncio.sleep(0)
+            since = clock()
+    await asyncio.sleep(0)
 
 
 def _with_duplicates(shards: list[PlannedShard], lines: list[int]) -> list[PlannedShard]:

@@ -1,15 +1,17 @@
 """A walk through a container, slice by slice: where it stands is stored, so others can go on."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from schemas.messages import Announcement
 from schemas.walks import Walk
+from workers.intake.announcements import job_id
 from workers.intake.doors import Doors
 from workers.jobs.store import JobStore, Versioned
 from workers.ports import BlobInfo, BlobRef
-from workers.ports.errors import NewerVersion, first_of
+from workers.ports.errors import NewerVersion, Unreadable, first_of
 
 # By how much clocks, and what is being written while a walk begins, may be off.
 MARGIN_SECONDS: Final = 600.0
@@ -19,6 +21,8 @@ SLICE: Final = 4999
 _AT_ONCE: Final = 64
 
 Standing = Versioned[Walk]
+
+log = logging.getLogger(__name__)
 
 
 class Walker:
@@ -88,7 +92,13 @@ class Walker:
 
         async def announce(info: BlobInfo) -> bool:
             async with room:
-                return await self._announce(info)
+                try:
+                    return await self._announce(info)
+                except (NewerVersion, Unreadable) as error:
+                    # The walk goes on: it would come to this file each time, and to no other.
+                    job = job_id(info, None)
+                    log.warning("[FILE_UNREAD] the file of job %s is left: %s", job, error)
+                    return False
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -126,15 +126,15 @@ def known(told: JobStatus, asked: Asked, revision: int, now: float) -> StatusEve
     )
 
 
-def unread(entry: IndexEntry, tenant: str, why: str) -> JobStatus:
-    """What can be told of a job that a later version has to read."""
+def unread(entry: IndexEntry, tenant: str, why: Reason) -> JobStatus:
+    """What can be told of a job whose documents this version cannot read."""
     return JobStatus(
         job=None if entry.rejected else entry.id,
         rejection=entry.id if entry.rejected else None,
         tenant=tenant,
         input=entry.input,
         door=entry.door,
-        reason=Reason(code="newer_version", message=why),
+        reason=why,
         created=iso(entry.created),
         metadata=entry.metadata,
     )

@@ -2,14 +2,25 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from schemas.jobs import Job
-from schemas.listing import Done, IndexEntry, Rejection, entry_of, index_name
+from schemas.listing import (
+    Done,
+    IndexEntry,
+    Rejection,
+    created_of,
+    entry_of,
+    index_id,
+    index_name,
+)
 from schemas.status import JobStatus
 from workers.jobs import events
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
-from workers.ports.errors import first_of
+from workers.ports.errors import NewerVersion, Unreadable, first_of
+
+_SEARCHED_AT_ONCE: Final = 4998
 
 
 class JobIndex:
@@ -31,7 +42,26 @@ class JobIndex:
         """What was rejected, by what it is called."""
         return await self._store.find(Rejection, self._rejected(identity))
 
-    async def find(self, identity: str) -> Job | Done | Rejection | None:
+    async def place(self, tenant: str, identity: str) -> str | None:
+        """The name of a tenant's entry by its id, also of what this version cannot read."""
+        try:
+            found = await self._find(identity)
+        except (NewerVersion, Unreadable):
+            return await self._searched(tenant, identity)
+        if found is None or found.tenant != tenant:
+            return None
+        return index_name(found.created, found.id)
+
+    async def _searched(self, tenant: str, identity: str) -> str | None:
+        last, more = None, True
+        while more:
+            names, more = await self.names(tenant, _SEARCHED_AT_ONCE, last)
+            if found := next((name for name in names if index_id(name) == identity), None):
+                return found
+            last = names[-1] if names else last
+        return None
+
+    async def _find(self, identity: str) -> Job | Done | Rejection | None:
         """What goes by this id, be it deleted but for its end."""
         return (
             await self._store.job(identity)
@@ -53,11 +83,10 @@ class JobIndex:
         return None if rejection is None else (events.rejected(rejection), 0)
 
     async def page(
-        self, tenant: str, most: int, after: Job | Done | Rejection | None = None
+        self, tenant: str, most: int, after: str | None = None
     ) -> tuple[Sequence[IndexEntry], bool]:
-        """The newest `most` entries that are older than `after`, and whether others follow."""
-        last = None if after is None else index_name(after.created, after.id)
-        names, more = await self.names(tenant, most, last)
+        """The newest `most` entries behind the one of a name, and whether others follow."""
+        names, more = await self.names(tenant, most, after)
         return await self._entries(tenant, names), more
 
     async def names(
@@ -82,13 +111,16 @@ class JobIndex:
     async def _entries(self, tenant: str, names: Sequence[str]) -> list[IndexEntry]:
         try:
             async with asyncio.TaskGroup() as group:
-                found = [
-                    group.create_task(self._store.find(IndexEntry, self._ref(tenant, name)))
-                    for name in names
-                ]
+                found = [group.create_task(self._entry(tenant, name)) for name in names]
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
         return [entry for task in found if (entry := task.result()) is not None]
+
+    async def _entry(self, tenant: str, name: str) -> IndexEntry | None:
+        try:
+            return await self._store.find(IndexEntry, self._ref(tenant, name))
+        except (NewerVersion, Unreadable):
+            return IndexEntry(id=index_id(name), created=created_of(name))
 
     def _ref(self, tenant: str, name: str) -> BlobRef:
         return BlobRef(self._store.state_container, f"index/{tenant}/{name}")

@@ -147,7 +147,8 @@ class JobStore:
 
     # -- open markers
 
-    def _marker(self, job: str) -> BlobRef:
+    def marker(self, job: str) -> BlobRef:
+        """Where the open marker of a job lies."""
         return BlobRef(self.state_container, f"open/{job}")
 
     async def open(self, announcement: Announcement) -> bool:
@@ -156,24 +157,24 @@ class JobStore:
         Whose marker stands does not matter, and by now it may be gone: the job may just have ended.
         """
         return await self.create_once(
-            self._marker(announcement.job), dump(announcement), content_type="application/json"
+            self.marker(announcement.job), dump(announcement), content_type="application/json"
         )
 
     async def announcement(self, job: str) -> Announcement | None:
         """The announcement in a job's open marker; None when the job is not open."""
-        return await self.find(Announcement, self._marker(job))
+        return await self.find(Announcement, self.marker(job))
 
     async def is_open(self, job: str) -> bool:
         """Whether the job's last event may not have been sent yet."""
         try:
-            await self.blobs.head(self._marker(job))
+            await self.blobs.head(self.marker(job))
         except BlobMissing:
             return False
         return True
 
     async def close(self, job: str) -> None:
         """Remove the marker of a job."""
-        await self.blobs.delete(self._marker(job))
+        await self.blobs.delete(self.marker(job))
 
     async def end(self, done: Done) -> None:
         """Remember that a job has ended, and that its last event is out."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 import orjson
@@ -23,7 +24,7 @@ from workers.rows.dialects import (
     task_and_body,
 )
 from workers.rows.lines import BLANK, MAX_ADDED_BYTES
-from workers.rows.templating import Template
+from workers.rows.templating import MOST_PLACES, Template
 
 MAX_BYTES = 8 * 1024 * 1024
 """Bytes of a shard, as lines and as requests; what is longer stands alone in one."""
@@ -138,13 +139,16 @@ class RowRules:
         max_line_bytes: int,
         default_models: Mapping[Task, str] | None = None,
         monthly: bool = False,
+        pinned: bool = False,
     ) -> "RowRules":
         """Prepare the rules; `monthly` is whether a month's cap holds. Raises ValueError where the
-        template is wrong.
+        template is wrong, or has more places than one may have that is not `pinned` with a job.
         """
         template = None
         if options.template is not None:
-            template = Template(options.template, options.on_missing)
+            # Earlier releases took any number of places: a job that stands is done as it stands.
+            most_places = inf if pinned else MOST_PLACES
+            template = Template(options.template, options.on_missing, most_places)
         defaults = {task: _defaults(options, names) for task, names in _DEFAULTS.items()}
         alters = any(defaults.values()) or options.system_prompt is not None
         added = len(orjson.dumps([defaults, options.system_prompt])) if alters else 0
@@ -161,6 +165,7 @@ def rules_of(job: Job, default_models: Mapping[Task, str]) -> RowRules:
         max_line_bytes=job.max_line_bytes,
         default_models=default_models,
         monthly=job.monthly,
+        pinned=True,
     )
 
 

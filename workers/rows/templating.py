@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -11,7 +11,11 @@ from workers.rows.dialects import WrongRow
 OnMissing = Literal["refuse", "empty"]
 
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_INDEX = re.compile(r"[0-9]{1,9}")
+# An item has one name: with leading zeros a template would hold as many names of it as it likes.
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+
+MOST_PLACES: Final = 1000
+"""Places of a template that a row fills: what a row costs grows with them, not with its bytes."""
 
 _Values = Mapping[str, Any]
 _Fill = Callable[[_Values], Any]
@@ -22,11 +26,16 @@ class Template:
 
     `{field}` in any string is the row's field, `{list.0}` and `{object.name}` what lies in one; a
     string that is nothing but `{field}` becomes the field's value with its type; `{{` and `}}` are
-    braces. Raises ValueError where a brace is left alone; it names the place and quotes nothing,
-    for a template holds prompts.
+    braces. Raises ValueError where a brace is left alone, or fields stand in more than
+    `most_places`; it names the place and quotes nothing, for a template holds prompts.
     """
 
-    def __init__(self, template: Any, on_missing: OnMissing = "refuse") -> None:
+    def __init__(
+        self,
+        template: Any,
+        on_missing: OnMissing = "refuse",
+        most_places: float = MOST_PLACES,
+    ) -> None:
         self._on_missing = on_missing
         # How often each field stands inside a longer text, and how often alone in its string.
         self._in_text: dict[str, int] = {}
@@ -34,6 +43,12 @@ class Template:
         self._fill = self._compile(template, "template")
         self._names = tuple({**self._in_text, **self._alone})
         self._own_size = len(orjson.dumps(template))
+        places = sum(self._in_text.values()) + sum(self._alone.values())
+        if places > most_places:
+            raise ValueError(
+                f"template: fields stand in {places:,} places of it, {most_places:,} are the most: "
+                "put them together in the file, into fields of their own"
+            )
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -52,12 +67,13 @@ class Template:
         for name, value in values.items():
             written = len(orjson.dumps(value))
             size += written * (self._in_text.get(name, 0) + self._alone.get(name, 0))
-        if size > most:
-            raise WrongRow(
-                "request_too_large",
-                f"the template would make a request of {size:,} bytes of it, {most:,} are the "
-                "most: shorten the row, or use its fields less often",
-            )
+            # At once: many names may be of one large value, and writing it takes milliseconds.
+            if size > most:
+                raise WrongRow(
+                    "request_too_large",
+                    f"the template would make a request of more than {most:,} bytes of it, which "
+                    "are the most: shorten the row, or use its fields less often",
+                )
         return self._fill(values), size
 
     def _value(self, row: Mapping[str, Any], name: str) -> Any:

@@ -22,7 +22,7 @@ from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
 from workers.jobs.results import read_manifest
 from workers.jobs.store import JobStore
-from workers.ports.errors import BlobMissing, first_of
+from workers.ports.errors import BlobMissing, NewerVersion, Unreadable, first_of
 
 Key = TypeVar("Key")
 Read = TypeVar("Read")
@@ -102,16 +102,15 @@ class BatchesApi:
 
     async def list(self, caller: Caller, asked: ListBatches) -> JsonReply:
         """A page of the tenant's jobs, filled past those that are there no more."""
-        after = None
+        last = None
         if asked.after is not None:
             job_id = read_batch_id(asked.after)
-            after = None if job_id is None else await self._store.job(job_id)
-            if after is None or after.tenant != caller.tenant:
+            last = None if job_id is None else await self._index.place(caller.tenant, job_id)
+            if last is None:
                 message = "after: there is no such batch"
                 raise HttpRefusal(400, "invalid_value", message, param="after")
         found: list[Batch] = []
         more = asked.limit > 0
-        last = None if after is None else index_name(after.created, after.id)
         # One more than asked for tells whether others follow.
         while more and len(found) <= asked.limit:
             names, more = await self._index.names(caller.tenant, asked.limit + 1, last)
@@ -121,7 +120,8 @@ class BatchesApi:
         return shapes.listed(found[: asked.limit], more=len(found) > asked.limit)
 
     async def _listed(self, tenant: str, name: str) -> Batch | None:
-        """The batch of an entry of the index; None where that is of a rejection, or a job is gone.
+        """The batch of an entry of the index; None where that is of a rejection, or a job is gone
+        or cannot be read by this version: that is no fault of the others.
 
         A rejection may be called as a job is that was made of the same file later.
         """
@@ -129,10 +129,13 @@ class BatchesApi:
         known = self._ended.find(tenant, identity)
         if known is not None:
             return known.batch if index_name(known.created, identity) == name else None
-        job = await self._store.job(identity)
-        if job is None or index_name(job.created, identity) != name:
+        try:
+            job = await self._store.job(identity)
+            if job is None or index_name(job.created, identity) != name:
+                return None
+            return await self._batch(job)
+        except (NewerVersion, Unreadable):
             return None
-        return await self._batch(job)
 
     async def _job(self, caller: Caller, job_id: str) -> Job:
         job = await self._store.job(job_id)
