@@ -88,6 +88,11 @@ class MonthBudget(Kept):
     )
     spent: int = Field(default=0, description="by those that have")
 
+    @property
+    def taken(self) -> int:
+        """What counts against the cap."""
+        return self.spent + sum(self.reserved.values())
+
 
 class BudgetStatus(BaseModel):
     """A job's cap, what is spent of it, and what is reserved for calls that are being made.

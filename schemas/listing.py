@@ -1,5 +1,6 @@
 """What lists of jobs are made of: an entry for each job and each rejection, newest first."""
 
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -75,6 +76,13 @@ def index_id(name: str) -> str:
 def created_of(name: str) -> float:
     """When what has this name in the index was created, in seconds since the epoch."""
     return (_LATEST_MS - int(name.partition("-")[0])) / 1000.0
+
+
+def month_of(created: float) -> str:
+    """The month, as 2026-11 in UTC, in which something was created: of the very time in its name
+    in the index, so that budget and costs are of the same month.
+    """
+    return datetime.fromtimestamp(created_of(index_name(created, "")), UTC).strftime("%Y-%m")
 
 
 def entry_of(what: Job | Rejection) -> IndexEntry:

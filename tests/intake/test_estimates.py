@@ -13,11 +13,13 @@ from schemas.deployments import Deployment, Task
 from schemas.estimates import JobEstimate
 from schemas.jobs import JobOptions
 from schemas.results import Manifest
+from schemas.tenants import Tenant
 from tests.doubles.service import DEPLOYMENT, bench
 from tests.simulation.virtual_time import run
 from workers.intake.estimating import RATIO, QuotaEstimator, groups_of, job_estimate
 from workers.intake.pieces import Scanner
-from workers.quota.shares import Holder, part_of_one_more
+from workers.ports import BlobRef
+from workers.quota.shares import Book, Holder, part_of_one_more
 from workers.rows.reading import RowRules
 from workers.rows.sizes import PER_MESSAGE, Size, measure
 
@@ -130,9 +132,6 @@ def test_the_door_tells_how_quotas_are_shared_now() -> None:
     async def asked(_: Random) -> Any:
         async with bench(deployments=(QUOTA,)) as service:
             alone = await service.ask("POST", "/api/estimate", {"requests": [group]})
-            from workers.ports import BlobRef
-            from workers.quota.shares import Book
-
             busy = Book({"a": holder({"one": 1.0, "two": 2.0}, expires=service.clock() + 60)})
             await service.blobs.create(BlobRef("state", "quota/phi.json"), busy.dump())
             shared = await service.ask("POST", "/api/estimate", {"requests": [group]})
@@ -141,3 +140,22 @@ def test_the_door_tells_how_quotas_are_shared_now() -> None:
     alone, shared = run(asked)
     assert (alone["seconds"], alone["seconds_shared"]) == (60.0, 60.0)
     assert (shared["seconds"], shared["seconds_shared"]) == (60.0, 240.0)
+
+
+def test_the_door_reckons_for_the_tenant_that_is_named() -> None:
+    group = {"task": "chat", "requests": 60, "prompt_tokens": 0.0, "answer_tokens": 0.0}
+    tenants = {"default": Tenant(), "blue": Tenant(weight=3.0)}
+
+    async def asked(_: Random) -> Any:
+        async with bench(deployments=(QUOTA,), tenants=tenants) as service:
+            busy = Book({"a": holder({"one": 1.0}, expires=service.clock() + 60)})
+            await service.blobs.create(BlobRef("state", "quota/phi.json"), busy.dump())
+            body = {"requests": [group]}
+            mine = await service.ask("POST", "/api/estimate", body)
+            blue = await service.ask("POST", "/api/estimate", body, tenant="blue")
+            nobody = await service.ask("POST", "/api/estimate", body, tenant="nobody")
+            return mine.body["seconds_shared"], blue.body["seconds_shared"], nobody
+
+    mine, blue, nobody = run(asked)
+    assert (mine, blue) == (120.0, 80.0)
+    assert (nobody.code, nobody.body["error"]["code"]) == (400, "unknown_tenant")

@@ -397,3 +397,24 @@ def test_a_wait_that_lasts_longer_than_was_told_is_renewed_and_keeps_its_beginni
     changed = lifecycle.wait(later, another).state
     assert changed is not None
     assert changed.waiting == another
+
+
+def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed() -> None:
+    wait = Waiting(reason="budget", message="no room", since=1.0)
+    held = lifecycle.begin(None, job(4), shards=3, rows=9, ending=None, now=1.0, waiting=wait).state
+    assert held is not None
+    assert lifecycle.awaits_room(held)
+    assert lifecycle.pause(held, wait) == lifecycle.NOTHING, "it waits already"
+    paused = lifecycle.pause(held).state
+    assert paused is not None
+    assert (paused.paused, paused.waiting, lifecycle.awaits_room(paused)) == (True, None, False)
+    assert lifecycle.pause(paused) == lifecycle.NOTHING
+    begins = lifecycle.begin(paused, job(4), shards=3, rows=9, ending=None, now=2.0)
+    assert begins == lifecycle.NOTHING, "somebody had it announced before it was paused"
+    again = lifecycle.resume(paused, now=3.0)
+    assert again.state is not None
+    assert (again.shards, lifecycle.awaits_room(again.state)) == ((), True)
+    assert lifecycle.resume(again.state, now=4.0) == lifecycle.NOTHING
+    begun = lifecycle.begin(again.state, job(4), shards=3, rows=9, ending=None, now=5.0)
+    assert begun.state is not None
+    assert (begun.shards, begun.state.paused) == ((0, 1, 2), False)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.budgets import MonthBudget
 from schemas.deployments import prices_of
-from schemas.jobs import JobOptions, JobState
-from schemas.messages import Announcement
+from schemas.jobs import JobOptions
 from schemas.money import MILLION, Price
 from schemas.plans import Verdict
 from schemas.tenants import Tenant
@@ -23,7 +22,6 @@ from workers.api.http import HttpCall, JsonReply
 from workers.intake.estimating import QuotaEstimator
 from workers.intake.pieces import Scanner
 from workers.jobs.budget import picos, reserved, settled
-from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import JOBS
 from workers.ports import BlobRef
 from workers.rows.most_tokens import most_tokens
@@ -227,50 +225,79 @@ def test_one_deployment_may_be_the_dearest_for_prompts_and_another_for_answers()
     assert most >= (1000 * 10 + 10 * 1 + 10 * 1 + 1000 * 10) * MILLION
 
 
-async def test_a_repeat_that_comes_when_its_job_has_ended_reserves_nothing() -> None:
-    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
-        await asked(service, "a.jsonl", max_cost="0.3")
+async def test_what_is_paused_while_it_waits_for_its_month_does_not_begin_by_itself() -> None:
+    async with waiting() as (service, endpoint, first, second):
+        told = await service.ask("POST", f"/api/jobs/{second}/pause")
+        assert (told.code, told.body["state"], "waiting" in told.body) == (202, "paused", False)
+        assert service.events[-1]["type"].endswith("job.paused")
+        assert (await service.ask("POST", f"/api/jobs/{second}/pause")).code == 202
+        await service.settle()
+        await service.sweeper.run()
+        await service.settle()
+        assert (await service.ended()).event["data"]["job"] == first
+        assert ((await month(service))["reserved"], len(endpoint.asked)) == ({}, 20)
+        told = await service.ask("POST", f"/api/jobs/{second}/resume")
+        assert (told.code, told.body["waiting"]["reason"]) == (202, "budget")
+        await service.sweeper.run()
         await service.settle()
         ended = await service.ended()
-        job = await service.store.job(ended.event["data"]["job"])
-        assert job is not None
-        # A worker was slow: it had looked before the job ended, and reserves only now.
-        months = MonthlyBudgets(service.store, rng=service.runner._rng)
-        assert await months.reserve(job, 3 * UNIT // 10, 0.5)
-        assert (await month(service))["reserved"] != {}
-        again = Announcement(
-            **{name: getattr(job, name) for name in ("container", "name", "etag", "size")},
-            job=job.id,
-            tenant=job.tenant,
-            door=job.door,
-        )
-        spent = (await month(service))["spent"]
-        await service.service.intake.run(again, repeated=True)
-        assert (await month(service))["reserved"] == {}
-        assert (await month(service))["spent"] == spent
-        # It had died before it came to that: the next job that needs the room returns it.
-        assert await months.reserve(job, 3 * UNIT // 10, 0.5)
-        await asked(service, "b.jsonl", max_cost="0.4")
+    assert (ended.event["data"]["job"], ended.counts["succeeded"]) == (second, 20)
+
+
+async def test_the_door_of_openai_pauses_what_waits_for_its_month_too() -> None:
+    async with waiting() as (service, endpoint, _, second):
+        client, batch = Client(service, "blue"), f"/v1/batches/batch_{second}"
+        status, told = await client.ask("POST", f"{batch}/pause")
+        assert (status, told["phi3"]["paused"], told["phi3"].get("waiting")) == (200, True, None)
         await service.settle()
-        assert (await service.ended()).counts["succeeded"] == 20
-        assert (await month(service)) == {
-            **(await month(service)),
-            "reserved": {},
-            "spent": 2 * spent,
-        }
-
-
-async def test_settling_twice_counts_once() -> None:
-    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
-        await asked(service, "a.jsonl", max_cost="0.3")
+        await service.sweeper.run()
+        await service.settle()
+        assert len(endpoint.asked) == 20
+        status, told = await client.ask("POST", f"{batch}/resume")
+        assert (status, told["phi3"]["waiting"]["reason"]) == (200, "budget")
+        status, told = await client.ask("POST", f"{batch}/cancel")
         await service.settle()
         ended = await service.ended()
-        job = await service.store.job(ended.event["data"]["job"])
-        assert job is not None
-        before = await month(service)
-        state = JobState(revision=1, state="completed")
-        await MonthlyBudgets(service.store, rng=service.runner._rng).settle(job, state)
-        assert await month(service) == before
+    assert (ended.event["data"]["job"], ended.counts["cancelled"]) == (second, 20)
+
+
+async def test_what_is_paused_while_it_waits_ends_with_its_window() -> None:
+    async with waiting() as (service, endpoint, _, second):
+        await service.ask("POST", f"/api/jobs/{second}/pause")
+        await service.settle()
+        service.elapsed += 24 * 3600.0 + 1.0
+        await service.sweeper.run()
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.event["data"]["job"], ended.state) == (second, "expired")
+    assert len(endpoint.asked) == 20
+
+
+async def test_what_no_month_could_have_room_for_does_not_wait() -> None:
+    endpoint = Answering()
+    async with bench(deployments=(deployment(),), tenants=BLUE, endpoint=endpoint) as service:
+        await asked(service, "a.jsonl", max_cost="0.6", on_budget="pause")
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.state, ended.reason["code"]) == ("failed", "budget_exceeded")
+    assert "'blue' may spend in a whole month, 0.500000 USD: lower it" in ended.reason["message"]
+    assert endpoint.asked == []
+
+
+async def test_what_waits_is_told_when_only_a_higher_cap_could_let_it_begin() -> None:
+    async with waiting() as (service, _, _, second):
+        await service.settle()
+        held = await month(service)
+        held = {**held, "spent": UNIT // 2 - 1}
+        await service.blobs.delete(MONTH)
+        await service.blobs.create(MONTH, json.dumps(held).encode())
+        before = (await service.ask("GET", f"/api/jobs/{second}")).body["waiting"]
+        await service.sweeper.run()
+        await service.settle()
+        told = (await service.ask("GET", f"/api/jobs/{second}")).body["waiting"]
+    assert "when others have ended" in before["message"]
+    assert "at a higher cap only" in told["message"]
+    assert told["since"] == before["since"]
 
 
 steps = st.lists(

@@ -5,7 +5,7 @@ from typing import Any
 from unittest.mock import patch
 
 from schemas.budgets import NOTHING_SPENT, JobBudget, MonthBudget, Spend, total
-from schemas.jobs import Job, JobState
+from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.outcomes import Outcome
 from schemas.results import Receipt
 from workers.jobs import budget, lifecycle
@@ -122,8 +122,8 @@ def paused_by_nobody() -> Broken:
 
 
 def month_not_asked() -> Broken:
-    async def fits(*_: Any) -> bool:
-        return True
+    async def fits(*_: Any) -> None:
+        return None
 
     return patch.object(MonthlyBudgets, "reserve", fits)
 
@@ -141,12 +141,11 @@ def month_counts_reservations_alone() -> Broken:
 
 
 def room_not_looked_for() -> Broken:
-    reserve, refused = MonthlyBudgets.reserve, set[str]()
+    reserve, refused = MonthlyBudgets.reserve, dict[str, Reason | Waiting | None]()
 
-    async def first_of_all(own: MonthlyBudgets, job: Job, cost: int, cap: float | None) -> bool:
-        fits = job.id not in refused and await reserve(own, job, cost, cap)
-        refused.update([] if fits else [job.id])
-        return fits
+    async def first_of_all(own: MonthlyBudgets, job: Job, *how: Any) -> Reason | Waiting | None:
+        refused[job.id] = refused.get(job.id) or await reserve(own, job, *how)
+        return refused[job.id]
 
     return patch.object(MonthlyBudgets, "reserve", first_of_all)
 
@@ -154,9 +153,9 @@ def room_not_looked_for() -> Broken:
 def begun_by_hand() -> Broken:
     resume = lifecycle.resume
 
-    def resumed(state: JobState | None, *, repeated: bool = False) -> lifecycle.Change:
+    def resumed(state: JobState | None, **how: Any) -> lifecycle.Change:
         if state is None or not lifecycle.awaits_room(state):
-            return resume(state, repeated=repeated)
+            return resume(state, **how)
         return lifecycle._sent(lifecycle._moved(state, paused=False, waiting=None))
 
     return patch.object(lifecycle, "resume", resumed)

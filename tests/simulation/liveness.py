@@ -81,7 +81,8 @@ class Liveness:
     def _waits(self, job: str, state: JobState) -> bool:
         if state.paused:
             caps = self._world.caps
-            return caps is None or not (state.next == 0 and caps.has_room(job))
+            begins = state.next == 0 and state.waiting is not None
+            return caps is None or not (begins and caps.has_room(job))
         waiting = state.waiting
         if waiting is None or waiting.reason == "budget":
             return False  # what others hold of a cap has to come back

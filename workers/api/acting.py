@@ -35,7 +35,7 @@ class JobActions:
             nonlocal done
             change = _change(state, action, repeated, self._clock())
             # The last look counts: an earlier change may have lost against somebody else's.
-            done = change.state is not None or _stands(state, action)
+            done = change.state is not None or _stands(state, action, repeated)
             return change
 
         if await self._sends(job_id, action):
@@ -56,10 +56,10 @@ def _change(state: JobState | None, action: Action, repeated: bool, now: float) 
         return lifecycle.end(state, "cancelled", None, repeated=repeated, now=now)
     if action == "pause":
         return lifecycle.pause(state)
-    return lifecycle.resume(state, repeated=repeated)
+    return lifecycle.resume(state, repeated=repeated, now=now)
 
 
-def _stands(state: JobState | None, action: Action) -> bool:
+def _stands(state: JobState | None, action: Action, repeated: bool) -> bool:
     """Whether what is asked for is so already."""
     if state is None:
         return False
@@ -67,4 +67,9 @@ def _stands(state: JobState | None, action: Action) -> bool:
         return state.ending == "cancelled"
     if state.state != "in_progress":
         return False
-    return state.paused if action == "pause" else not state.paused and state.ending is None
+    if action == "pause":
+        return state.paused
+    # A job that waits for its month takes no resume, but one that was just resumed may wait for it.
+    if repeated and lifecycle.awaits_room(state):
+        return True
+    return not state.paused and state.ending is None

@@ -11,7 +11,6 @@ from schemas.listing import IndexEntry
 from schemas.messages import Announcement, JobRequest
 from schemas.openai import EstimateCreate
 from schemas.status import JobStatus
-from schemas.tenants import DEFAULT_TENANT
 from workers.api.acting import JobActions
 from workers.api.answering import answered
 from workers.api.asking import asked_by
@@ -98,9 +97,10 @@ class Api:
                 return await self._create(call)
             case ReadCosts():
                 return await self._costs.of(operation)
-            case EstimateJob():
+            case EstimateJob(tenant=tenant):
                 wanted = read_body(EstimateCreate, call)
-                told = await self._estimates.told(wanted, DEFAULT_TENANT)
+                announcements.check_tenant(tenant, self._estimates.tenants)
+                told = await self._estimates.told(wanted, tenant)
                 return JsonReply(200, told.model_dump(mode="json"))
             case ListDeployments():
                 return await self._deployments.list()

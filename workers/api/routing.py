@@ -127,6 +127,10 @@ class ReadCosts(Operation):
 class EstimateJob(Operation):
     """`POST /api/estimate`: the body is an `EstimateCreate`; nothing is stored or asked."""
 
+    tenant: TenantName = Field(
+        default=DEFAULT_TENANT, description="whose part of the quotas is reckoned with"
+    )
+
 
 class ListDeployments(Operation):
     """`GET /api/deployments`."""

@@ -79,7 +79,7 @@ class Intake:
         job = await self._store.job(announcement.job)
         held = None if job is None else await self._store.state(job.id)
         if job is not None and held is not None and held.state.terminal:
-            await self._ended(job, held.state)
+            await self._transitions.tell_end(job, held.state)
             return job
         if held is None and await self._store.done(announcement.job) is not None:
             await self._store.close(announcement.job)  # its folder was deleted, or is just going
@@ -110,19 +110,18 @@ class Intake:
         if held is None or not lifecycle.awaits_room(held.state):
             expire = Expire(schema_version=job.schema_version, job=job.id)
             await self._outbox.send_jobs(expire, at=job.expires, trace=job.trace)
-        state = await self._begin(job, shards, rows, reason, repeated=repeated)
-        if job.monthly and state is not None and state.terminal:
-            await self._ended(job, state)
+        await self._begin(job, shards, rows, reason, repeated=repeated)
         return job
 
     async def _begin(
         self, job: Job, shards: int, rows: int, reason: Reason | None, *, repeated: bool
-    ) -> JobState | None:
+    ) -> None:
         """Send a planned job's first shards, once what it may cost has room in its month."""
         cost, no_room = budget.may_cost(job.options, None), None
         if reason is None and job.monthly:
             cost = await self._may_cost(job)
-            no_room = await self._no_room(job, cost or 0)
+            cap = self._monthly_cap(job.tenant)
+            no_room = await self._months.reserve(job, cost or 0, cap, self._clock())
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(
@@ -137,7 +136,7 @@ class Intake:
                 waiting=no_room if isinstance(no_room, Waiting) else None,
             )
 
-        return await self._transitions.take(job, begun, repeated=repeated)
+        await self._transitions.take(job, begun, repeated=repeated)
 
     async def _may_cost(self, job: Job) -> int | None:
         """The most that a job may cost; None where nothing caps it, 0 where nobody can know."""
@@ -146,18 +145,6 @@ class Intake:
             estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
             reckoned = (estimate and estimate.may_cost) or "0"
         return budget.may_cost(job.options, reckoned)
-
-    async def _no_room(self, job: Job, cost: int) -> Reason | Waiting | None:
-        """What becomes of a job that its tenant's month has no room for; None where it has."""
-        if await self._months.reserve(job, cost, self._monthly_cap(job.tenant)):
-            return None
-        return budget.no_room(job, cost, self._clock())
-
-    async def _ended(self, job: Job, state: JobState) -> None:
-        """A job had ended: what a late repeat reserved for it is returned."""
-        if job.monthly and await self._store.done(job.id) is not None:
-            await self._months.release(job)
-        await self._transitions.tell_end(job, state)
 
     def _monthly_cap(self, tenant: str) -> float | None:
         known = self._settings.tenants.get(tenant)

@@ -22,6 +22,7 @@ from schemas.money import MILLION, Amount, PinnedPrice, amount, micros
 from schemas.results import Receipt
 
 _UNLIMITED: Final = 2**62
+_LOWER: Final = "name a max_cost, lower max_tokens"
 
 
 def may_cost(options: JobOptions, reckoned: Amount | None) -> int | None:
@@ -139,29 +140,33 @@ def picos(cost: float | None) -> int:
 
 def reserved(month: MonthBudget, job: str, cost: int, cap: int) -> MonthBudget:
     """Keep what a job may cost for it, if it fits; a job that has its part keeps that."""
-    taken = month.spent + sum(month.reserved.values())
-    if job in month.reserved or taken + cost > cap:
+    if job in month.reserved or month.taken + cost > cap:
         return month
     return month.model_copy(update={"reserved": {**month.reserved, job: cost}})
 
 
-def no_room(job: Job, cost: int, now: float) -> Reason | Waiting:
+def no_room(month: MonthBudget, job: Job, cost: int, cap: int, now: float) -> Reason | Waiting:
     """What becomes of a job that does not fit what its tenant's month has left: it fails, or waits
-    for others to end.
+    for others to end. One that never could have fitted does not wait.
     """
     named = job.options.max_cost is not None
     currency = next((price.currency for price in job.prices.values()), "")
     reckoned = f"the most that its rows can cost, {amount(-(-cost // MILLION))} {currency},"
-    told = (
-        f"{'max_cost' if named else reckoned} is more than what tenant {job.tenant!r} has left of "
-        "its cap for the month"
-    )
-    if job.options.on_budget == "pause":
-        message = f"{told}: the job begins when others have ended and left room, or at a higher cap"
-        return Waiting(reason="budget", message=message, since=now)
-    lower = "lower it" if named else "name a max_cost, lower max_tokens"
-    message = f"{told}: {lower}, or drop the file again when other jobs have ended"
-    return Reason(code="budget_exceeded", message=message)
+    what, lower = "max_cost" if named else reckoned, "lower it" if named else _LOWER
+    if cost > cap:
+        whole = f"more than tenant {job.tenant!r} may spend in a whole month"
+        message = f"{what} is {whole}, {amount(cap // MILLION)} {currency}: {lower}"
+        return Reason(code="budget_exceeded", message=f"{message}, and drop the file again")
+    told = f"{what} is more than what tenant {job.tenant!r} has left of its cap for the month"
+    if job.options.on_budget != "pause":
+        message = f"{told}: {lower}, or drop the file again when other jobs have ended"
+        return Reason(code="budget_exceeded", message=message)
+    ends = "when others have ended and left room, or at a higher cap"
+    if month.spent + cost > cap:
+        ends = (
+            "at a higher cap only, for what other jobs have spent leaves too little: or cancel it"
+        )
+    return Waiting(reason="budget", message=f"{told}: the job begins {ends}", since=now)
 
 
 def settled(month: MonthBudget, job: str, spent: int) -> MonthBudget:

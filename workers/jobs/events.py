@@ -183,6 +183,8 @@ def event_type(before: JobState | None, after: JobState) -> EventType:
         return "job.paused"
     if before is None or before.state != after.state:
         return _EVENT_OF_STATE[after.state]
+    if after.paused and not after.next and before.waiting != after.waiting:
+        return "job.paused"  # by hand, or to wait for its month again
     if before.paused != after.paused and not after.ending:
         return "job.paused" if after.paused else "job.resumed"
     return "job.progress"

@@ -23,6 +23,8 @@ WORTH_RENEWING = 10.0
 RETRY_DELAY = 4.0
 """Seconds: twice the time in which a process with an open breaker looks for a wish to try."""
 
+_LOOKED_FOR = "within five minutes it is looked whether its tenant's month has room for the job"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -133,6 +135,15 @@ def _begun_before(
         return end(state, "failed", ending, now=now)
     if awaits_room(state) and waiting is None:
         return _sent(_moved(state, paused=False, waiting=None, started=now, marks=((now, 0),)))
+    if (
+        awaits_room(state)
+        and state.waiting
+        and waiting
+        and state.waiting.message != waiting.message
+    ):
+        return Change(
+            _moved(state, waiting=waiting.model_copy(update={"since": state.waiting.since}))
+        )
     if state.terminal or state.paused:
         return NOTHING
     return Change(None, state.out, _nothing_left(state))
@@ -144,7 +155,12 @@ def _sent(state: JobState) -> Change:
 
 
 def awaits_room(state: JobState) -> bool:
-    """Whether a job waits for its part of its tenant's month: nothing of it was ever sent."""
+    """Whether a job waits for its part of its tenant's month, and begins once it has that."""
+    return _unsent(state) and state.waiting is not None
+
+
+def _unsent(state: JobState) -> bool:
+    """Whether a job had to wait for its month and nothing of it was ever sent."""
     return state.state == "in_progress" and state.paused and state.next == 0 < state.shards
 
 
@@ -251,22 +267,28 @@ def end(
 
 def pause(state: JobState | None, waiting: Waiting | None = None) -> Change:
     """Pause a job; shards that are out come back by themselves. `waiting` says why, if not asked
-    for.
+    for. One that waits for its tenant's month does not begin any more when there is room.
     """
-    if state is None or state.state != "in_progress" or state.ending or state.paused:
+    if state is None or state.state != "in_progress" or state.ending:
+        return NOTHING
+    if state.paused and not (waiting is None and awaits_room(state)):
         return NOTHING
     return Change(_moved(state, paused=True, waiting=waiting))
 
 
-def resume(state: JobState | None, *, repeated: bool = False) -> Change:
+def resume(state: JobState | None, *, repeated: bool = False, now: float = 0.0) -> Change:
     """End a pause: all shards that are out are sent again.
 
-    One that waits for its tenant's month goes on by itself, and only so.
+    One that waits for its tenant's month begins by itself, and only so; one that was paused while
+    it did waits again.
     """
     if state is None or state.state != "in_progress" or awaits_room(state):
         return NOTHING
     if not state.paused:
         return Change(None, state.out if repeated else ())
+    if _unsent(state):
+        waiting = Waiting(reason="budget", message=_LOOKED_FOR, since=now)
+        return Change(_moved(state, waiting=waiting))
     resumed = _moved(state, paused=False, gen=state.gen + 1, waiting=None)
     return Change(resumed, resumed.out, _nothing_left(resumed))
 

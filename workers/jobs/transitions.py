@@ -85,12 +85,14 @@ class Transitions:
             cost = cost_of(after.use, job.prices, after.counts.succeeded) if job.prices else None
             counted = None if cost is None else cost.counted
             await self._history.add(job.id, change.sample.model_copy(update={"cost": counted}))
+        if ends := after.terminal:
+            await self._settle(job, after)
         if change.state is not None:
             _log_failure(job, before, after)
             await self._tell(events.event_type(before, after), job, after)
         elif repeated and change.told:
             await self._tell(events.standing_event(after), job, after)
-        if after.terminal:
+        if ends:
             await self._end(job, after)
         return after
 
@@ -143,18 +145,22 @@ class Transitions:
         return taken
 
     async def tell_end(self, job: Job, state: JobState) -> None:
-        """Make sure that an ended job's last event was sent, and then its webhook, whatever
-        message has come for it.
+        """Make sure that an ended job has settled its month, and that its last event was sent, then
+        its webhook, whatever message has come for it.
         """
+        await self._settle(job, state)
         if await self._store.is_open(job.id):
             self._telemetry.end_found(job, state)
             if await self._store.done(job.id) is None:
                 await self._tell(events.standing_event(state), job, state)
             await self._end(job, state)
 
-    async def _end(self, job: Job, state: JobState) -> None:
+    async def _settle(self, job: Job, state: JobState) -> None:
+        """Before anybody is told of the end: who hears of it may need the room that it leaves."""
         if job.monthly:
             await self._months.settle(job, state)
+
+    async def _end(self, job: Job, state: JobState) -> None:
         await self._remember(job, state)
         try:
             await self._outbox.send_webhook(job)
