@@ -8,7 +8,7 @@ from typing import Final
 from schemas.jobs import Job, JobState
 from schemas.messages import finish
 from workers.intake.doors import Doors
-from workers.jobs import lifecycle
+from workers.jobs import budget, lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transitions
@@ -68,7 +68,7 @@ class Sweeper:
             return
         if self._clock() >= job.expires:
             held = await self._expired(job, held)
-        if lifecycle.awaits_room(held.state):
+        if budget.awaits_room(held.state):
             await self._announce_again(job_id)
         elif due:
             await self._help(job, held)

@@ -154,7 +154,7 @@ def begun_by_hand() -> Broken:
     resume = lifecycle.resume
 
     def resumed(state: JobState | None, **how: Any) -> lifecycle.Change:
-        if state is None or not lifecycle.awaits_room(state):
+        if state is None or not budget.awaits_room(state):
             return resume(state, **how)
         return lifecycle._sent(lifecycle._moved(state, paused=False, waiting=None))
 

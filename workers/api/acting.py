@@ -5,7 +5,7 @@ from typing import Final
 
 from schemas.jobs import JobState
 from workers.api.routing import Action
-from workers.jobs import lifecycle
+from workers.jobs import budget, lifecycle
 from workers.jobs.lifecycle import Change
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -70,6 +70,6 @@ def _stands(state: JobState | None, action: Action, repeated: bool) -> bool:
     if action == "pause":
         return state.paused
     # A job that waits for its month takes no resume, but one that was just resumed may wait for it.
-    if repeated and lifecycle.awaits_room(state):
+    if repeated and budget.awaits_room(state):
         return True
     return not state.paused and state.ending is None

@@ -107,7 +107,7 @@ class Intake:
         reason = await self._store.verdict(job.id)
         if rows == 0 and reason is None:
             reason = Reason(code="empty_file", message="the file has no rows")
-        if held is None or not lifecycle.awaits_room(held.state):
+        if held is None or not budget.awaits_room(held.state):
             expire = Expire(schema_version=job.schema_version, job=job.id)
             await self._outbox.send_jobs(expire, at=job.expires, trace=job.trace)
         await self._begin(job, shards, rows, reason, repeated=repeated)

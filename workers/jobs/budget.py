@@ -17,7 +17,7 @@ from schemas.budgets import (
     Spend,
     total,
 )
-from schemas.jobs import Job, JobOptions, Reason, Waiting
+from schemas.jobs import Job, JobOptions, JobState, Reason, Waiting
 from schemas.money import MILLION, Amount, PinnedPrice, amount, micros
 from schemas.results import Receipt
 
@@ -167,6 +167,24 @@ def no_room(month: MonthBudget, job: Job, cost: int, cap: int, now: float) -> Re
             "at a higher cap only, for what other jobs have spent leaves too little: or cancel it"
         )
     return Waiting(reason="budget", message=f"{told}: the job begins {ends}", since=now)
+
+
+def never_sent(state: JobState) -> bool:
+    """Whether a job was made paused for want of room, and nothing of it was sent yet."""
+    return state.state == "in_progress" and state.paused and state.next == 0 < state.shards
+
+
+def awaits_room(state: JobState) -> Waiting | None:
+    """What a job waits for that begins once it has its part of its tenant's month; None of any
+    other, also of one that was paused by hand while it did.
+    """
+    return state.waiting if never_sent(state) else None
+
+
+def waits_again(now: float) -> Waiting:
+    """What a job waits for that was paused by hand while it had no room, and is resumed."""
+    message = "within five minutes it is looked whether its tenant's month has room for the job"
+    return Waiting(reason="budget", message=message, since=now)
 
 
 def settled(month: MonthBudget, job: str, spent: int) -> MonthBudget:

@@ -23,8 +23,6 @@ WORTH_RENEWING = 10.0
 RETRY_DELAY = 4.0
 """Seconds: twice the time in which a process with an open breaker looks for a wish to try."""
 
-_LOOKED_FOR = "within five minutes it is looked whether its tenant's month has room for the job"
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -130,20 +128,14 @@ def begin(
 def _begun_before(
     state: JobState, waiting: Waiting | None, ending: Reason | None, now: float
 ) -> Change:
-    if awaits_room(state) and ending is not None:
+    known = budget.awaits_room(state)
+    if known is not None and ending is not None:
         # Two planned it, and the later one found that it has to fail.
         return end(state, "failed", ending, now=now)
-    if awaits_room(state) and waiting is None:
+    if known is not None and waiting is None:
         return _sent(_moved(state, paused=False, waiting=None, started=now, marks=((now, 0),)))
-    if (
-        awaits_room(state)
-        and state.waiting
-        and waiting
-        and state.waiting.message != waiting.message
-    ):
-        return Change(
-            _moved(state, waiting=waiting.model_copy(update={"since": state.waiting.since}))
-        )
+    if known is not None and waiting is not None and known.message != waiting.message:
+        return Change(_moved(state, waiting=waiting.model_copy(update={"since": known.since})))
     if state.terminal or state.paused:
         return NOTHING
     return Change(None, state.out, _nothing_left(state))
@@ -152,16 +144,6 @@ def _begun_before(
 def _sent(state: JobState) -> Change:
     filled, sends = _filled(state)
     return Change(filled, sends, _nothing_left(filled))
-
-
-def awaits_room(state: JobState) -> bool:
-    """Whether a job waits for its part of its tenant's month, and begins once it has that."""
-    return _unsent(state) and state.waiting is not None
-
-
-def _unsent(state: JobState) -> bool:
-    """Whether a job had to wait for its month and nothing of it was ever sent."""
-    return state.state == "in_progress" and state.paused and state.next == 0 < state.shards
 
 
 def advance(
@@ -271,7 +253,7 @@ def pause(state: JobState | None, waiting: Waiting | None = None) -> Change:
     """
     if state is None or state.state != "in_progress" or state.ending:
         return NOTHING
-    if state.paused and not (waiting is None and awaits_room(state)):
+    if state.paused and (waiting is not None or budget.awaits_room(state) is None):
         return NOTHING
     return Change(_moved(state, paused=True, waiting=waiting))
 
@@ -282,13 +264,12 @@ def resume(state: JobState | None, *, repeated: bool = False, now: float = 0.0) 
     One that waits for its tenant's month begins by itself, and only so; one that was paused while
     it did waits again.
     """
-    if state is None or state.state != "in_progress" or awaits_room(state):
+    if state is None or state.state != "in_progress" or budget.awaits_room(state):
         return NOTHING
     if not state.paused:
         return Change(None, state.out if repeated else ())
-    if _unsent(state):
-        waiting = Waiting(reason="budget", message=_LOOKED_FOR, since=now)
-        return Change(_moved(state, waiting=waiting))
+    if budget.never_sent(state):
+        return Change(_moved(state, waiting=budget.waits_again(now)))
     resumed = _moved(state, paused=False, gen=state.gen + 1, waiting=None)
     return Change(resumed, resumed.out, _nothing_left(resumed))
 
