@@ -172,13 +172,26 @@ def test_a_prompt_that_is_said_again_counts_again() -> None:
     assert said[1] > 2 * 900
 
 
-def test_tools_count_as_templates_write_them_out() -> None:
-    tool = {"type": "function", "function": {"name": "f", "description": "x" * 500}}
+TOOL = {"type": "function", "function": {"name": "f", "description": "x" * 500}}
+CALLED = {"role": "assistant", "tool_calls": [{"id": "a", "function": {"arguments": "x" * 500}}]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"tools": [TOOL]}, {"messages": [*SAID, CALLED]}, {"chat_template_kwargs": {"tools": [TOOL]}}],
+)
+def test_tools_count_as_templates_write_them_out(fields: Mapping[str, Any]) -> None:
     plain = most_tokens("chat", {"messages": SAID, "max_tokens": 1})
-    tools = most_tokens("chat", {"messages": SAID, "max_tokens": 1, "tools": [tool]})
+    tools = most_tokens("chat", {"messages": SAID, "max_tokens": 1, **fields})
     assert plain is not None
     assert tools is not None
     assert tools[0] - plain[0] > 4 * 500
+
+
+def test_of_a_name_that_is_a_text_only_the_beginning_is_told() -> None:
+    row = read({"messages": SAID, "x" * 10_000: 1}, max_tokens=5, **CAP)
+    assert isinstance(row, Refusal)
+    assert len(row.message) < 400
 
 
 # -- what is sent asks for no more than what was bounded

@@ -63,6 +63,7 @@ _PARTS: Final[Mapping[str, frozenset[str]]] = {
 }
 _IMAGE_INPUT: Final = frozenset({"image", "text"})
 _USUAL_PRICE: Final = (None, "auto", "default", "flex")
+_TOLD: Final = 100
 _OWN_TOOLS: Final = (None, "function", "custom")
 
 
@@ -77,7 +78,7 @@ def check_bounded(task: Task, body: Mapping[str, Any]) -> None:
         column = ", or make requests of rows by the option template" if where in body else ""
         raise WrongRow(
             UNKNOWN_COST,
-            f"{where}: what it may add to the cost is not known, and this job has a cap: "
+            f"{where[:_TOLD]}: what it may add to the cost is not known, and this job has a cap: "
             f"leave it out{column}",
         )
 

@@ -27,7 +27,10 @@ _LIMITED_BY: Final[Mapping[Task, tuple[str, ...]]] = {
     "completions": ("max_tokens",),
 }
 # Templates write these out with indents and escapes, and explain them to the model before.
-_WRITTEN_OUT: Final = ("tools", "functions", "documents", "tool_calls", "function_call")
+_WRITTEN_OUT: Final = (
+    *("tools", "functions", "documents", "chat_template_kwargs"),
+    *("tool_calls", "function_call"),
+)
 _AS_LONG: Final = 4
 _EXPLAINED: Final = 512
 _SAID_AGAIN: Final = ("echo", "return_full_text")
@@ -56,7 +59,7 @@ def _prompt(body: Mapping[str, Any]) -> int:
 
 
 def _longer(body: Mapping[str, Any], turns: list[Any]) -> int:
-    """What templates make of tools and calls of tools, beyond the bytes that they have here."""
+    """What templates make of tools and their calls, beyond the bytes that they have here."""
     held = [each for each in (body, *turns) if isinstance(each, Mapping)]
     found = [each[name] for each in held for name in _WRITTEN_OUT if each.get(name)]
     size = sum(len(orjson.dumps(value)) for value in found)
