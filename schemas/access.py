@@ -65,7 +65,7 @@ def parse_entra(text: str) -> Entra | None:
         first = wrong_values(error)[0]
         where = ".".join(map(str, first.loc))[:80]
         raise ValueError(
-            f"ENTRA{f', {where}' if where else ''}: {first.words}; it is "
+            f"ENTRA{f', {where}' if where else ''}: {first.words}; for example "
             '{"directory": "...", "audience": "api://...", "callers": {"object id": "tenant"}}'
         ) from None
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from schemas.hours import Hours
 from schemas.money import PinnedPrice, Price
 from schemas.setting_json import setting_json
-from schemas.wrong_values import did_you_mean, wrong_values
+from schemas.wrong_values import FORMS, did_you_mean, wrong_values
 
 Task = Literal["chat", "completions", "embeddings", "image-embeddings"]
 EndpointKind = Literal["model-inference", "openai", "azure-openai", "aml-score"]
@@ -28,12 +28,6 @@ TASKS_OF_KIND: dict[EndpointKind, tuple[Task, ...]] = {
 }
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-_FORMS = {
-    "name": "1 to 63 letters, digits, '.', '_', '-', the first a letter or digit",
-    "scope": "a scope of Entra ID, such as https://cognitiveservices.azure.com/.default",
-    "api_version": "a version as in the service's documentation, such as 2024-10-21",
-}
 
 _APPENDED = ("/chat/completions", "/completions", "/images/embeddings", "/embeddings")
 
@@ -258,11 +252,11 @@ def _mistakes(where: str, error: ValidationError) -> list[str]:
             continue
         depth = 1 if item.loc[0] == "headers" else None
         field = ".".join(str(part) for part in item.loc[:depth])
-        if item.kind == "extra_forbidden":
+        if item.kind == "extra_forbidden" and item.loc[0] == "price":
+            text = f"is no field of a price: {', '.join(Price.model_fields)}"
+        elif item.kind == "extra_forbidden":
             text = f"is not a field of a deployment{did_you_mean(field, Deployment.model_fields)}"
-        elif item.kind == "string_pattern_mismatch" and field in _FORMS:
-            text = f"must be {_FORMS[field]}"
         elif field == "key_setting":
-            text = "must be the name of a setting (letters, digits, _), not the key itself"
+            text = FORMS[field]
         lines.append(f"{where}, field {field!r}: {text}")
     return lines

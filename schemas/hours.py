@@ -136,12 +136,12 @@ def parse_hours(setting: str, text: str, names: Sequence[str]) -> Mapping[str, H
         first = wrong_values(error)[0]
         where = ", ".join(repr(part) for part in first.loc if part != "[key]")
         raise ValueError(
-            f"{setting}{f', {where}' if where else ''}: {first.words}; it is {shown}"
+            f"{setting}{f', {where}' if where else ''}: {first.words}; for example {shown}"
         ) from None
     for name, hours in found.items():
         if name not in names:
             raise ValueError(f"{setting}: {name!r} is not known, {', '.join(names)} are")
         if hours.model_extra:
             unknown = next(iter(hours.model_extra))
-            raise ValueError(f"{setting}, {name!r}: {unknown!r} is not known; it is {shown}")
+            raise ValueError(f"{setting}, {name!r}: {unknown!r} is not known; for example {shown}")
     return found

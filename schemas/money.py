@@ -3,9 +3,17 @@
 from decimal import Decimal
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from schemas.versions import Kept
+from schemas.wrong_values import AMOUNT_FORM
 
 MILLION: Final = 1_000_000
 
@@ -16,17 +24,21 @@ Amount = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,6})?$")]
 MOST_CAP: Final = MILLION
 """The largest amount that a cap may be: beyond it a sum in the state would not fit 64 bits."""
 
+_CAP_FORM: Final = "has to be an amount such as 12.50, in the currency of DEPLOYMENTS"
+
 
 def _capped(given: Any) -> Any:
     """A cap as it is written, of a text or a number in JSON."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
-        raise ValueError("an amount of money, as 12.50")
+        raise ValueError(_CAP_FORM)
     try:
         value = Decimal(str(given))
     except ArithmeticError:
-        raise ValueError("an amount of money, as 12.50") from None
+        raise ValueError(_CAP_FORM) from None
     if not value.is_finite() or not 0 < value <= MOST_CAP or value != round(value, 6):
-        raise ValueError(f"more than 0, at most {MOST_CAP:,}, with six digits behind the point")
+        raise ValueError(
+            f"has to be more than 0 and at most {MOST_CAP:,}, with six digits behind the point"
+        )
     return f"{value:f}"
 
 
@@ -58,6 +70,14 @@ class Price(BaseModel):
         default=None, description="of a deployment that is rented: shown, and not part of any cost"
     )
     currency: str = Field(pattern=r"^[A-Z]{3}$")
+
+    @field_validator("input", "output", "per_hour", mode="before")
+    @classmethod
+    def _as_text(cls, given: Any) -> Any:
+        # A number in JSON is a float to many who write it, and 0.1 is none.
+        if given is not None and not isinstance(given, str):
+            raise ValueError(AMOUNT_FORM)
+        return given
 
     @model_validator(mode="after")
     def _told(self) -> Self:

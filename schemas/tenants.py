@@ -46,6 +46,6 @@ def parse_tenants(text: str) -> Mapping[str, Tenant]:
         first = wrong_values(error)[0]
         where = ", ".join(repr(part) for part in first.loc if part != "[key]")
         raise ValueError(
-            f"TENANTS{f', {where}' if where else ''}: {first.words}; it is "
-            '{"name": {"weight": 1, "max_cost_per_month": 100}}'
+            f"TENANTS{f', {where}' if where else ''}: {first.words}; for example "
+            '{"blue": {"weight": 2, "max_cost_per_month": 100}}'
         ) from None

@@ -109,7 +109,7 @@ def parse_webhooks(text: str, environment: Mapping[str, str]) -> Mapping[str, We
         first = wrong_values(error)[0]
         where = ", ".join(repr(part)[:40] for part in first.loc if part != "[key]")
         raise ValueError(
-            f"WEBHOOKS{f', {where}' if where else ''}: {first.words}; it is "
+            f"WEBHOOKS{f', {where}' if where else ''}: {first.words}; for example "
             '{"tenant": {"url": "https://...", "secret_settings": ["WEBHOOK_SECRET"]}}'
         ) from None
     return {tenant: _webhook(tenant, entry, environment) for tenant, entry in entries.items()}

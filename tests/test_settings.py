@@ -142,6 +142,17 @@ def test_a_mistake_in_a_webhook_is_named_and_nothing_secret_quoted(value: str, s
         assert secret not in told
 
 
+@pytest.mark.parametrize("price", [None, {"per_hour": "1.50", "currency": "USD"}])
+def test_a_cap_by_month_needs_a_deployment_with_a_price(price: dict[str, str] | None) -> None:
+    capped = json.dumps({"blue": {"max_cost_per_month": 100}})
+    free = {**DEPLOYMENT, "auth": "none", "price": price}
+    priced = {"input": "0.13", "output": "0.52", "currency": "USD"}
+    with pytest.raises(SettingsError, match=r"TENANTS, 'blue': max_cost_per_month .* its price"):
+        read_settings(environment([free], TENANTS=capped))
+    both = [free, {**free, "name": "priced", "price": priced}]
+    assert read_settings(environment(both, TENANTS=capped)).tenants["blue"].max_cost_per_month
+
+
 @pytest.mark.parametrize("url", ["HTTPS://r.example/hook", "  https://r.example/hook"])
 def test_an_address_is_read_as_it_is_meant(url: str) -> None:
     plain = [DEPLOYMENT | {"auth": "none"}]

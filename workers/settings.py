@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.access import ApiKey, Entra, parse_api_keys, parse_entra
-from schemas.deployments import Deployment, Task, parse_deployments, parse_routes
+from schemas.deployments import (
+    Deployment,
+    Task,
+    parse_deployments,
+    parse_routes,
+    prices_of,
+)
 from schemas.hours import Hours, parse_hours
 from schemas.jobs import Priority, window_seconds
 from schemas.secret_settings import no_secret, unresolved
@@ -117,6 +123,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         raise SettingsError(f"setting COMPLETION_WINDOW: {error}") from None
     _refuse_loops(settings)
     _refuse_strangers(settings)
+    _refuse_caps_without_price(settings)
     _refuse_missing_keys(settings, environment)
     return settings
 
@@ -146,6 +153,19 @@ def _refuse_strangers(settings: Settings) -> None:
         if tenant not in settings.tenants:
             known = ", ".join(settings.tenants)
             raise SettingsError(f"{where}: tenant {tenant!r} is not known; TENANTS knows: {known}")
+
+
+def _refuse_caps_without_price(settings: Settings) -> None:
+    # Each job of such a tenant would fail: nothing bounds what its calls cost.
+    if prices_of(settings.deployments):
+        return
+    for name, tenant in settings.tenants.items():
+        if tenant.max_cost_per_month is not None:
+            raise SettingsError(
+                f"TENANTS, {name!r}: max_cost_per_month caps what calls cost, and no deployment "
+                "has a price of input and output: give one its price in DEPLOYMENTS, such as "
+                '{"input": "0.13", "output": "0.52", "currency": "USD"}'
+            )
 
 
 def _refuse_missing_keys(settings: Settings, environment: Mapping[str, str]) -> None:

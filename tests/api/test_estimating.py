@@ -1,5 +1,8 @@
 """What the quotas need for a file, reckoned from its requests and tokens."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,10 @@ from schemas.money import CostRange, Price
 from schemas.openai import EstimateCreate
 from tests.api.client import KEYS, Client
 from tests.doubles.service import bench
+from tests.test_readme import section
 from workers.intake.estimating import QuotaEstimator
+
+HTTP = (Path(__file__).parents[2] / "docs/http.md").read_text("utf-8")
 
 
 def deployment(name: str, model: str, calls: float | None, tokens: float | None) -> Deployment:
@@ -129,3 +135,14 @@ def test_what_nobody_answers_costs_nothing_and_is_told_elsewhere() -> None:
     assert costs(group(1, 10.0, model="nobody's")) is None
     both = costs(group(1, 1_000_000.0), group(1, 10.0, model="nobody's"))
     assert both == CostRange(currency="USD", least="1.000000", most="2.000000")
+
+
+async def test_what_the_documents_show_is_asked_and_answered_so() -> None:
+    asked, answered = re.findall(r"```json\n(.*?)\n```", section(HTTP, "Estimates"), re.DOTALL)
+    phi = deployment("phi", "phi-3-mini", 1000, 100_000).model_copy(
+        update={"price": Price(input="0.13", output="0.52", currency="USD")}
+    )
+    async with bench(deployments=(phi,)) as service:
+        reply = await service.ask("POST", "/api/estimate", json.loads(asked))
+    assert reply.code == 200
+    assert reply.body == json.loads(answered)

@@ -259,5 +259,7 @@ OVER_BUDGET = Outcome(
 
 def unpriced(model: str) -> Outcome:
     """The outcome of a call that only deployments without a pinned price could answer."""
-    message = f"no deployment of {model!r} had a price when the job was made, and max_cost caps it"
+    message = (
+        f"no deployment of {model!r} had a price when the job was made, and a cap on cost needs one"
+    )
     return Outcome(kind="bad_request", code="no_price", message=message)

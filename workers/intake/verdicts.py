@@ -51,7 +51,9 @@ def _uncappable(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
         if model is None or routes.cannot(task, model) is not None:
             continue
         if routes.cannot(task, model, job.askable) is not None:
-            message = f"line {line}: a cap on cost needs a price of input and output in DEPLOYMENTS"
+            named = job.options.max_cost is not None
+            who = "max_cost" if named else f"tenant {job.tenant!r} has a cap by month, which"
+            message = f"line {line}: {who} needs a price of input and output in DEPLOYMENTS"
             wrong = LineError(code="no_price", message=f"{message} for {model!r}", line=line)
             return Verdict(code=wrong.code, message=f"{job.input}, {wrong.message}", lines=(wrong,))
     return None
