@@ -17,6 +17,7 @@ import pytest
 from schemas.deployments import Deployment, Task
 from schemas.outcomes import Outcome, Usage
 from schemas.results import CallRecord
+from tests.doubles import MemoryBlobs
 from tests.simulation.quota_world import EPOCH, deployment
 from tests.simulation.virtual_time import run
 from workers.adapters.endpoints.refusals import refusal
@@ -24,9 +25,12 @@ from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.dispatch.dispatcher import Dispatcher
 from workers.dispatch.lane import Lane
 from workers.dispatch.probe import smallest
+from workers.dispatch.reporting import Reporter
 from workers.dispatch.retries import UNTOLD
 from workers.ports import EndpointInfo
 from workers.quota.allowance import Grant
+from workers.quota.health import HealthBoard
+from workers.quota.ledger import Ledger
 from workers.quota.weights import JobWeights
 
 OK = Outcome(kind="ok", status=200, body={}, usage=Usage(20, 10), billed=True)
@@ -577,6 +581,83 @@ def test_a_job_of_any_task_whose_every_row_fails_ends(task: Task) -> None:
         )
         assert {answer.outcome.status for answer in made} == {500}
         assert asyncio.get_running_loop().time() < 300.0
+
+    play(main)
+
+
+class Process:
+    """One of those that share a deployment: its dispatcher, and what it tells of what it finds."""
+
+    def __init__(self, name: str, blobs: MemoryBlobs, endpoint: Scripted, phi: Deployment) -> None:
+        def wall() -> float:
+            return EPOCH + asyncio.get_running_loop().time()
+
+        self.dispatcher = Dispatcher(
+            [phi],
+            {"phi": endpoint},
+            rng=Random(name),
+            ledger=Ledger(blobs, "state", rng=Random(name)),
+            wall=wall,
+        )
+        self.reporter = Reporter(
+            *(HealthBoard(blobs, "state"), name),
+            wall=wall,
+            lanes=self.dispatcher.lanes,
+            moved=self.dispatcher.moved,
+        )
+
+    async def ask(self, rows: int, seconds: float) -> list[Answer | BaseException]:
+        gate = Gate(math.inf, deadline=seconds)
+        asking = (self.dispatcher.ask(call, job="job", weight=1.0, gate=gate) for call in job(rows))
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def shared_by(
+    processes: int, endpoint: Scripted, seconds: float, rows: int, **limits: Any
+) -> list[list[Answer | BaseException]]:
+    """What becomes of some rows of each process."""
+    blobs = MemoryBlobs(lambda: EPOCH + asyncio.get_running_loop().time())
+    each = [
+        Process(f"p{n}", blobs, endpoint, deployment("phi", **limits)) for n in range(processes)
+    ]
+    async with asyncio.TaskGroup() as group:
+        kept = [
+            group.create_task(work())
+            for one in each
+            for work in (one.dispatcher.run, one.reporter.run)
+        ]
+        made = [group.create_task(one.ask(rows, seconds)) for one in each]
+        await asyncio.wait(made)
+        for task in kept:
+            task.cancel()
+    return [task.result() for task in made]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5, 12])
+def test_processes_that_share_a_deployment_without_a_quota_probe_it_once_a_minute(
+    processes: int,
+) -> None:
+    async def main() -> None:
+        out_of_order = Scripted(lambda n, body: failed(500), seconds=0.5)
+        minutes = 60
+        await shared_by(processes, out_of_order, minutes * 60.0, rows=30)
+        asked = [
+            at
+            for at, body in zip(out_of_order.calls, out_of_order.bodies, strict=True)
+            if body == smallest("chat")
+        ]
+        # What a pause of the breaker puts off may come beside the next one's.
+        assert minutes / 3 < len(asked) <= minutes + 1
+        assert max(sum(at <= other < at + 300.0 for other in asked) for at in asked) <= 5 + 2
+
+    play(main)
+
+
+def test_poisoned_rows_of_processes_without_a_quota_end_all_the_same() -> None:
+    async def main() -> None:
+        made = await shared_by(3, Scripted(poisoned, seconds=0.5), 3600.0, rows=20)
+        assert [type(each) for answers in made for each in answers] == [Answer] * 60
+        assert asyncio.get_running_loop().time() < 900.0
 
     play(main)
 

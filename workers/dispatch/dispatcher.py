@@ -313,6 +313,8 @@ class Dispatcher:
                 lane.allowance.own(now)
             elif lane.allowance.quota.limited:
                 self._rounds.add(lane)
+            else:
+                lane.sharers = None  # others ask it too: how many, the reporter finds out
         self._join()
 
     def _join(self) -> None:

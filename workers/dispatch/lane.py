@@ -14,7 +14,7 @@ from random import Random
 from schemas.deployments import Deployment
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
-from workers.dispatch.breaker import OWN, Breaker, Failure
+from workers.dispatch.breaker import OWN, PROBE_EVERY, Breaker, Failure
 from workers.dispatch.concurrency import START, Guard
 from workers.dispatch.retries import JITTER, Budget, hint
 from workers.dispatch.token_estimates import Estimator
@@ -110,6 +110,8 @@ class Lane:
             self.allowance.deference = Deference(1.0 - deployment.reserve, now)
         self.why: WaitReason = "quota"
         self.used_at = -inf
+        self.sharers: int | None = 1
+        """Processes that ask it, as far as no ledger tells; None: how many is not known yet."""
         self.calls = self.refusals = self.input_tokens = self.output_tokens = 0
         """Sums since the process started, of calls that were answered, well or not."""
         self._rng = rng
@@ -209,7 +211,18 @@ class Lane:
 
     def doubts(self, failure: Failure, now: float) -> bool:
         """Whether a call of our own should tell whose fault a failure is."""
-        return self.breaker.doubts(failure, now, self.allowance.holders)
+        if self.sharers is None:
+            return False
+        return self.breaker.doubts(failure, now, max(self.allowance.holders, self.sharers))
+
+    def shared_by(self, processes: int, place: int, now: float) -> None:
+        """Note how many processes ask it, and the place of this one among them, from 0 on.
+
+        Their calls of their own follow each other by the minute, from the first on.
+        """
+        if self.sharers is None:
+            self.breaker.probed(now - PROBE_EVERY * (processes - place))
+        self.sharers = processes
 
     def probe(self, tokens: float, now: float) -> Ticket | None:
         """Let a call of our own go, whatever the breaker says; None where all else does not."""

@@ -54,6 +54,17 @@ class HealthBoard:
             raise first_of(errors) from errors
         return [health for task in tasks if (health := task.result()) is not None]
 
+    async def processes(self, deployment: str, now: float) -> list[str]:
+        """The names of those whose words still count, in order."""
+        prefix = self._ref(deployment, "").name
+        return sorted(
+            [
+                info.ref.name.removeprefix(prefix)
+                async for info in self._listed(deployment)
+                if now - info.last_modified < FRESH_SECONDS
+            ]
+        )
+
     async def granted(self, deployment: str, now: float) -> tuple[float, float] | None:
         """The parts of a quota that are held and that are used; None where nobody asks it."""
         try:
