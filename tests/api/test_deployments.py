@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import AsyncIterator, Mapping
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,8 @@ from schemas.outcomes import Outcome
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.api.deployments import summed
-from workers.dispatch.breaker import REFUSED_FIRST, Breaker
+from workers.dispatch.breaker import REFUSED_FIRST
+from workers.dispatch.lane import Lane
 from workers.dispatch.reporting import Reporter
 from workers.quota.health import HealthBoard
 
@@ -142,10 +142,9 @@ def test_a_wish_of_before_the_fault_is_none() -> None:
 def test_a_process_whose_breaker_closes_lets_the_others_try() -> None:
     async def story(_: Random) -> None:
         async with refused(WrongKey()) as service:
-            breaker, now = Breaker(), asyncio.get_running_loop().time
-            sums = {"in_flight": 0, "calls": 1, "tokens_used": 0, "refusals": 0}
-            guard = SimpleNamespace(limit=64)
-            lane: Any = SimpleNamespace(name="phi", breaker=breaker, guard=guard, **sums)
+            now = asyncio.get_running_loop().time
+            lane = Lane(DEPLOYMENT, safe_share=1.0, midnight=1e9, now=now(), rng=Random(1))
+            lane.calls, breaker = 1, lane.breaker
             board = HealthBoard(service.blobs, "state")
             other = Reporter(
                 board, "other", wall=service.clock, lanes=lambda: [lane], moved=lambda _: None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from math import inf
 from random import Random
 from types import TracebackType
@@ -342,7 +343,7 @@ class Attempt:
         Trouble with storage is no reason to stop asking: it is written later.
         """
         if out is not None:
-            self.journal.when_out(out)
+            self.journal.when_out(partial(self.results.when_written, out))
         with contextlib.suppress(StorageError, Unavailable):
             answered = len(self.results) - self._unaskable
             began = asyncio.get_running_loop().time()

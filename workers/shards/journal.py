@@ -268,6 +268,8 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
         try:
             async for line in _lines(blobs, info):
                 _note(line, trace, spent, results)
+                if results.writing is not None:
+                    await results.written()
                 if line.lot is not None or line.used is not None:
                     lots.setdefault(attempt, _Lot()).note(line)
         except BlobMissing:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import io
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
@@ -24,12 +24,20 @@ _PIECE_BYTES: Final = 256 * 1024
 class Spool:
     """Results by row. The lines may be large (embeddings): beyond a bound they lie in a temporary
     file. All else is kept as it is. `size` is the bytes of all lines.
+
+    A long line is written beside the event loop, and what comes meanwhile after it: there is a task
+    `writing` then.
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         self._texts = SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by close
         self._memory_bytes = memory_bytes
         self.size = 0
+        self._unwritten: list[tuple[int, list[bytes | memoryview]]] = []
+        self.writing: asyncio.Task[None] | None = None
+        self._fault: OSError | None = None
+        self._then: list[Callable[[], None]] = []
+        self._closed = False
         self._places: dict[int, tuple[int, int]] = {}
         self._results: dict[int, RowResult] = {}
 
@@ -40,19 +48,68 @@ class Spool:
         return row in self._results
 
     def add(self, result: RowResult) -> bool:
-        """Keep a result; the first one of a row counts. Gives whether it was this one."""
+        """Keep a result; the first one of a row counts. Gives whether it was this one.
+
+        Raises OSError, also of an earlier line, where the disk takes no more.
+        """
         if result.row in self._results:
             return False
-        end = self._texts.seek(0, 2)
-        pieces = list(writing.pieces(result))
-        size = sum(map(len, pieces))
-        if end + size > self._memory_bytes:
-            self._texts.rollover()  # by itself it would do so with another copy in memory
-        self._texts.writelines(pieces)
-        self.size = end + size
-        self._places[result.row] = (end, size)
+        if self._fault is not None:
+            raise self._fault
+        at, pieces = self.size, writing.pieces(result)
+        long = len(result.text) + sum(map(len, result.vectors)) > COPIED_BYTES
+        size = self._write_later(at, pieces) if long or self.writing else self._write(at, pieces)
+        self.size += size
+        self._places[result.row] = (at, size)
         self._results[result.row] = result._replace(text=b"", vectors=())
         return True
+
+    def _write(self, at: int, pieces: Iterable[bytes | memoryview]) -> int:
+        """Write a line at its place; gives its length."""
+        line = list(pieces)
+        size = sum(map(len, line))
+        if at + size > self._memory_bytes:
+            self._texts.rollover()  # by itself it would do so with another copy in memory
+        self._texts.seek(at)
+        self._texts.writelines(line)
+        return size
+
+    def _write_later(self, at: int, pieces: Iterable[bytes | memoryview]) -> int:
+        line = list(pieces)
+        self._unwritten.append((at, line))
+        if self.writing is None:
+            self.writing = asyncio.create_task(self._write_all(), name="lines to a spool")
+        return sum(map(len, line))
+
+    async def _write_all(self) -> None:
+        """Write what there is, one line after the other: a file has one place at a time."""
+        try:
+            while self._unwritten and not self._closed:
+                await asyncio.to_thread(self._write, *self._unwritten.pop(0))
+        except OSError as error:
+            self._fault = error
+        finally:
+            self._unwritten.clear()
+            self.writing = None
+            for then in self._then:
+                then()
+            self._then.clear()
+            if self._closed:
+                self._texts.close()
+
+    def when_written(self, then: Callable[[], None]) -> None:
+        """Call `then` once no line is in memory because it has to be written."""
+        if self.writing is None:
+            then()
+        else:
+            self._then.append(then)
+
+    async def written(self) -> None:
+        """Wait until all lines are written. Raises OSError."""
+        while self.writing is not None:
+            await asyncio.wait([self.writing])
+        if self._fault is not None:
+            raise self._fault
 
     def results(self) -> Iterator[RowResult]:
         """All results in input order, without their lines."""
@@ -74,8 +131,10 @@ class Spool:
         return lines, length, digest.hexdigest()
 
     def close(self) -> None:
-        """Remove the temporary file."""
-        self._texts.close()
+        """Remove the temporary file, once nobody writes to it."""
+        self._closed = True
+        if self.writing is None:
+            self._texts.close()
 
 
 class _Lines(io.RawIOBase):
@@ -143,6 +202,7 @@ async def write_receipt(
             await store.create_once(ref, data, content_type="application/jsonl")
         return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
 
+    await results.written()
     found = list(results.results())
     sums = writing.sums_of(found, job.prices)
     receipt = Receipt(
