@@ -83,6 +83,9 @@ class Opening:
 class Lane:
     """One deployment as one process sees it. `midnight` is when the day's quota starts anew."""
 
+    sharers: int | None = 1
+    """Processes that ask it, as far as no ledger tells; None: how many is not known yet."""
+
     def __init__(
         self, deployment: Deployment, *, safe_share: float, midnight: float, now: float, rng: Random
     ) -> None:
@@ -110,8 +113,6 @@ class Lane:
             self.allowance.deference = Deference(1.0 - deployment.reserve, now)
         self.why: WaitReason = "quota"
         self.used_at = -inf
-        self.sharers: int | None = 1
-        """Processes that ask it, as far as no ledger tells; None: how many is not known yet."""
         self.calls = self.refusals = self.input_tokens = self.output_tokens = 0
         """Sums since the process started, of calls that were answered, well or not."""
         self._rng = rng
