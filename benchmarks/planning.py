@@ -1,14 +1,17 @@
 """How fast, and in how much memory, does a file of 1 GB become a plan?
 
     python -m benchmarks.planning [--megabytes 1000] [--rounds 5]
+    python -m benchmarks.planning --decisions
 
 Generates GSM8K questions as OpenAI batch rows, about 490 bytes each, into an Azurite of its own on
 disk. Intake then plans the file in a process of its own, over real storage, from the event to the
 first messages: it reads, parses and validates every row, and looks for duplicates. Beside it, in
 the same run, stands what nobody can do without: reading the same ranges. A round is one of both, in
 turns the one and the other first; the median of the rounds' ratios counts, for a machine that does
-other work changes its pace between rounds. Then the decisions alone, with slices in memory, by
-stage. Ends with status 1 where planning is below both 250 MB/s and 0.9 of reading, or needs 250 MB.
+other work changes its pace between rounds. Beside it
+the decisions alone, with slices in memory, by stage and by kind of rows, which is all that
+--decisions measures. Ends with status 1 where planning is below both 250 MB/s and 0.9 of reading,
+or needs 250 MB.
 """
 
 import argparse
@@ -261,9 +264,9 @@ def scan(slices: Slices) -> None:
             pass
 
 
-def draft(slices: Slices) -> None:
+def draft(slices: Slices, rules: RowRules = RULES) -> None:
     """And shards, kinds and repeated custom_ids."""
-    scanner, made = Scanner(RULES), Draft(1_000_000_000)
+    scanner, made = Scanner(rules), Draft(1_000_000_000)
     for each in slices:
         for found in scanner.feed(each):
             made.add(found)
@@ -281,6 +284,32 @@ def stages(size: int) -> None:
         print(f"{stage.__name__:6} {each:5.2f} us/row {rate:6.0f} MB per CPU second", flush=True)
 
 
+def kinds(count: int) -> None:
+    """What they take of the CPU for rows of one kind, and so for a file of 10 GiB of them."""
+    text = "x" * 106
+    batch = {"custom_id": "r", "url": "/v1/chat/completions"}
+    chat = {"model": MODEL, "messages": [{"role": "user", "content": text * 3}]}
+    template = {"messages": [{"role": "user", "content": "Q: {prompt}"}]}
+    files: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+        ("batch rows", {**batch, "body": chat}, {}),
+        ("batch rows, option max_tokens", {**batch, "body": chat}, {"max_tokens": 100}),
+        ("long prompt rows", {"prompt": text * 4}, {}),
+        ("short prompt rows", {"prompt": text}, {}),
+        ("short rows, template", {"prompt": text}, {"template": template}),
+    )
+    for name, row, options in files:
+        rules = RowRules.of(JobOptions(model=MODEL, **options), max_line_bytes=4 * 1024 * 1024)
+        data = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) * count
+        slices = [data[at : at + SLICE_BYTES] for at in range(0, len(data), SLICE_BYTES)]
+        took = min(_cpu_seconds(partial(draft, slices, rules)) for _ in range(5))
+        rate = len(data) / took
+        print(
+            f"{name:30} {len(data) // count:4} bytes a row {rate / 1e6:6.1f} MB per CPU second "
+            f"{10 * 2**30 / rate:6.0f} CPU seconds for 10 GiB",
+            flush=True,
+        )
+
+
 def _cpu_seconds(work: Callable[[], None]) -> float:
     start = time.process_time()
     work()
@@ -288,7 +317,6 @@ def _cpu_seconds(work: Callable[[], None]) -> float:
 
 
 async def main(megabytes: int, rounds: int) -> int:
-    stages(100_000_000)
     with tempfile.TemporaryDirectory() as folder:
         async with azurite(Path(folder)) as emulator:
             connection = emulator.connection_string
@@ -316,10 +344,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--decisions", action="store_true", help="without storage")
     parser.add_argument("--round", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.round:
         what, connection, turn = given.round
         print(json.dumps(asyncio.run(measured(what, connection, int(turn)))))
     else:
+        stages(100_000_000)
+        kinds(40_000)
+        if given.decisions:
+            sys.exit()
         sys.exit(asyncio.run(main(given.megabytes, given.rounds)))

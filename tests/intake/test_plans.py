@@ -1,7 +1,9 @@
 """Large files: read by one worker at a time, by a process a few at a time, and by whoever comes."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -125,3 +127,51 @@ def test_a_process_reads_two_at_once_and_nobody_waits_longer_than_a_function_may
         assert len([each for each in alone.events if each["type"] == "job.completed"]) == 5
 
     told(story)
+
+
+def test_a_file_that_takes_too_long_is_tried_for_two_hours_and_fails_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plans, "READ_SECONDS", 50.0)
+    scans = Scans(monkeypatch, 100.0)
+
+    async def story(processes: list[Bench]) -> None:
+        [alone, *_] = processes
+        await alone.drop(ROWS)
+        loop = asyncio.get_running_loop()
+        await alone.announce()
+        assert loop.time() <= 50.0 + 5.0, "the process lives on"
+        await until_ended(alone, 2.0 * plans.TRIED_SECONDS)
+        assert (await alone.ended()).state == "failed"
+        [reason] = [e["data"]["reason"] for e in alone.events if e["type"] == "job.failed"]
+        assert reason["code"] == "not_planned"
+        assert "more than 23 minutes" in reason["message"]
+        assert len(scans.of) >= plans.TRIED_SECONDS / (50.0 + 75.0)
+
+    told(story)
+
+
+def test_a_file_that_took_too_long_once_is_planned_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plans, "READ_SECONDS", 50.0)
+    scans = Scans(monkeypatch, 100.0)
+
+    async def story(processes: list[Bench]) -> None:
+        [alone, *_] = processes
+        await alone.drop(ROWS)
+        await alone.announce()
+        scans.seconds = 25.0
+        await until_ended(alone, 200.0)
+        assert len(scans.of) == 2
+        assert (await alone.ended()).counts["succeeded"] == 2
+
+    told(story)
+
+
+def test_a_plan_has_the_time_that_a_function_is_given() -> None:
+    host = json.loads((Path(__file__).parents[2] / "host.json").read_text("utf-8"))
+    hours, minutes, seconds = map(int, host["functionTimeout"].split(":"))
+    margin = 60.0
+    given = hours * 3600 + minutes * 60 + seconds
+    assert plans.TURN_SECONDS + plans.READ_SECONDS + margin <= given

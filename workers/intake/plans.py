@@ -26,8 +26,12 @@ from workers.settings import Settings
 # file as fast as two, and more would only take memory.
 LARGE_BYTES: Final = PIECE_BYTES
 LARGE_AT_ONCE: Final = 2
-# Half of the shortest time that a function is given; a file of 10 GB takes less than the rest.
 TURN_SECONDS: Final = 300.0
+# With a turn's and a margin what host.json gives a function: beyond that its process is ended, with
+# all else that it does.
+READ_SECONDS: Final = 1380.0
+# As long as that may be the hour's fault, or the worker's.
+TRIED_SECONDS: Final = 2 * 3600.0
 LEASE_SECONDS: Final = 60
 RENEW_SECONDS: Final = 15.0
 LATEST_PLAN_SECONDS: Final = 4 * 3600.0
@@ -35,6 +39,11 @@ NOT_PLANNED: Final = Reason(
     code="not_planned",
     message="the file could not be planned within its completion window, however often it was "
     "tried: see the workers' log, split the file, and drop it again",
+)
+TOO_LONG: Final = Reason(
+    code="not_planned",
+    message=f"reading the file takes a worker more than {READ_SECONDS / 60:.0f} minutes, however "
+    "often it was tried: split the file, and drop its parts",
 )
 
 log = logging.getLogger(__name__)
@@ -63,10 +72,11 @@ class Plans:
         self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def make(self, job: Job) -> bool:
-        """Write a job's plan. False: it is another's turn, or another worker is at this file."""
+        """Write a job's plan. False: it is another's turn, another worker is at this file, or it
+        took too long for now.
+        """
         if job.size <= LARGE_BYTES:
-            await self._plan(job)
-            return True
+            return await self._plan(job)
         try:
             async with asyncio.timeout(TURN_SECONDS):
                 await self._turns.acquire()
@@ -76,7 +86,7 @@ class Plans:
             async with self._alone(job) as alone:
                 # Whoever was at it may just have ended.
                 if alone and await self._store.plan_totals(job.id) is None:
-                    await self._plan(job)
+                    return await self._plan(job)
                 return alone
         finally:
             self._turns.release()
@@ -114,15 +124,19 @@ class Plans:
             except StorageError:
                 return
 
-    async def _plan(self, job: Job) -> None:
-        """Scan the file; write duplicates, the verdict where the job has to fail, and the plan."""
+    async def _plan(self, job: Job) -> bool:
+        """Scan the file; write duplicates, the verdict where the job has to fail, and the plan.
+
+        False where the file took too long to read, and is to be tried again.
+        """
         planned, reason = Planned([], Survey(), []), job.failure or self._forbidden(job)
         if reason is None and self._clock() >= job.expires + LATEST_PLAN_SECONDS:
             reason = NOT_PLANNED
         if reason is None:
             try:
                 rules = rules_of(job, self._settings.default_models)
-                planned = await scan(self._blobs, job, rules)
+                async with asyncio.timeout(READ_SECONDS):
+                    planned = await scan(self._blobs, job, rules)
                 reason = await judged(job, planned, self._routes)
             except (BlobMissing, BlobChanged):
                 planned = Planned([], Survey(), [])
@@ -130,6 +144,10 @@ class Plans:
                     code="input_changed",
                     message="the file was changed or deleted before it was read: drop it again",
                 )
+            except TimeoutError:
+                if self._clock() < job.created + TRIED_SECONDS:
+                    return False
+                reason = TOO_LONG
         await self._store.create_duplicates(job.id, planned.duplicates)
         if reason is not None:
             await self._store.create_verdict(job.id, _verdict(reason))
@@ -137,6 +155,7 @@ class Plans:
             estimate = await self._estimates.of_job(job, planned)
             await self._store.create_document(self._store.ref(job.id, "estimate.json"), estimate)
         await self._store.create_plan(job.id, planned.shards)
+        return True
 
     def _forbidden(self, job: Job) -> Reason | None:
         """Why a job's file may not be read any more: settings may have changed since."""
