@@ -10,7 +10,16 @@ from schemas.budgets import JobBudget
 from schemas.hours import Hours
 from schemas.money import CapAmount, PinnedPrice
 from schemas.requests import TASK_OF_URL, deeper_than
-from schemas.results import CodeCount, Counts, Tokens, Use, WaitReason
+from schemas.results import (
+    NOTHING_LOST,
+    CodeCount,
+    Counts,
+    Lost,
+    Tokens,
+    Use,
+    WaitReason,
+    nothing_lost,
+)
 from schemas.tenants import DEFAULT_TENANT, TenantName
 from schemas.versions import SCHEMA_VERSION, Kept, Word
 from schemas.wrong_values import WrongValue, did_you_mean, wrong_values
@@ -329,6 +338,11 @@ class JobState(Kept):
     use: dict[str, Use] = Field(
         default_factory=dict,
         description="calls of the shards that are done, by deployment",
+    )
+    lost: Lost = Field(
+        default=NOTHING_LOST,
+        exclude_if=nothing_lost,
+        description="by the shards that are done: calls that may have been billed",
     )
     sampled: float | None = Field(default=None, description="when the last sample was taken")
     least_seconds: float | None = Field(default=None, description="that the quotas need for it")

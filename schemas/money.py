@@ -1,6 +1,7 @@
 """What calls cost. Inside, money is whole millionths of a currency's unit; no float touches it."""
 
 from decimal import Decimal
+from operator import not_
 from typing import Annotated, Any, Final, Self
 
 from pydantic import (
@@ -116,13 +117,20 @@ class Cost(Kept):
     counted: Amount = Field(description="by the tokens that endpoints told")
     at_most: Amount | None = Field(
         default=None,
-        description="null where calls may have cost more: `unmetered_calls`, `unpriced_calls`",
+        description="null where no bound is known: until the job has ended, and where calls may "
+        "have cost more (`unmetered_calls`, `unpriced_calls`, `crashes`); a job with a `max_cost` "
+        "always has one",
     )
     unmetered_calls: int = Field(
         default=0, description="that may have been billed, and whose tokens are not known"
     )
     unpriced_calls: int = Field(
         default=0, description="answered or billed by deployments without a price"
+    )
+    crashes: int = Field(
+        default=0,
+        exclude_if=not_,
+        description="attempts that a worker left without an end: what it asked last is not known",
     )
 
 

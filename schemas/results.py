@@ -1,7 +1,8 @@
 """What a job leaves behind: output rows, error rows, receipts, the manifest."""
 
 from dataclasses import dataclass
-from operator import not_
+from functools import partial
+from operator import eq, not_
 from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
@@ -144,6 +145,28 @@ class Use(Kept):
     )
 
 
+class Lost(Kept):
+    """What nobody kept of calls that may have been billed."""
+
+    calls: int = Field(default=0, description="that were cut off, or answered for a second time")
+    crashes: int = Field(
+        default=0, description="attempts that a worker left without an end: it may have asked more"
+    )
+
+    def plus(self, other: "Lost") -> "Lost":
+        """Both together."""
+        return Lost(
+            calls=self.calls + other.calls,
+            crashes=self.crashes + other.crashes,
+            **unknown_of(self, other),
+        )
+
+
+NOTHING_LOST: Final = Lost()
+
+nothing_lost: Final = partial(eq, NOTHING_LOST)
+
+
 class DeploymentUse(Use):
     """The same, and how the times of its calls are distributed."""
 
@@ -209,6 +232,11 @@ class Receipt(Kept):
         default=None,
         exclude_if=not_,
         description="of a capped job: the most that all attempts at the shard may have spent",
+    )
+    lost: Lost = Field(
+        default=NOTHING_LOST,
+        exclude_if=nothing_lost,
+        description="by all attempts at the shard; workers of 0.1.0 do not tell",
     )
     intervals: dict[int, Interval] = Field(
         default_factory=dict,

@@ -208,7 +208,6 @@ async def test_calls_that_an_earlier_release_dropped_leave_no_false_bound() -> N
         told = JobStatus.model_validate((await service.ask("GET", f"/api/jobs/{job}")).body)
         assert told.cost is not None
         assert (told.cost.counted, told.cost.at_most) == ("0.000000", None)
-        assert told.cost.unmetered_calls == held.state.counts.succeeded
         await service.settle()
         ended = await service.ended()
         told = JobStatus.model_validate((await service.ask("GET", f"/api/jobs/{job}")).body)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
-from schemas.results import Counts, Receipt, Tokens
+from schemas.results import NOTHING_LOST, Counts, Receipt, Tokens
 from workers.jobs import budget, lifecycle, pace
 from workers.jobs.lifecycle import NOTHING, UNTOLD, Change
 
@@ -195,7 +195,10 @@ class Lifecycle(RuleBasedStateMachine):
             assert change.finish == (change.state is not None)
             return
         assert self.receipts == set(range(self.shards))
-        closed = self.take(lifecycle.close(self.running, use=self.running.use, now=self.now)).state
+        change = lifecycle.close(
+            self.running, use=self.running.use, lost=self.running.lost, now=self.now
+        )
+        closed = self.take(change).state
         assert closed is not None
         assert closed.terminal
         assert closed.state == (self.first_ending or "completed")
@@ -269,7 +272,7 @@ def test_an_empty_plan_goes_straight_to_its_end() -> None:
     assert (change.state.ending, change.state.reason) == ("failed", REASON)
     finalized = lifecycle.finalize(change.state).state
     assert finalized is not None
-    closed = lifecycle.close(finalized, use=finalized.use, now=2.0).state
+    closed = lifecycle.close(finalized, use=finalized.use, lost=NOTHING_LOST, now=2.0).state
     assert closed is not None
     assert (closed.state, closed.ended) == ("failed", 2.0)
 

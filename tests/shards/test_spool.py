@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from schemas.outcomes import Usage
+from schemas.results import NOTHING_LOST
 from tests.doubles import MemoryBlobs
 from tests.jobs.test_lifecycle import job
 from workers.jobs.store import JobStore
@@ -118,7 +119,7 @@ async def test_a_long_part_is_hashed_beside_the_loop(
     results = Watched()
     for row in range(4):
         results.add(RowResult(row, "succeeded", Usage(), b"x" * (5_000 if beside else 500)))
-    written = await write_receipt(store, job(), 0, "attempt", results)
+    written = await write_receipt(store, job(), 0, "attempt", results, lost=NOTHING_LOST)
     results.close()
     assert written.output is not None
     stored = blobs.blobs[BlobRef("state", written.output.name)].data

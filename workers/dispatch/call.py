@@ -139,6 +139,7 @@ class Gate:
     many times the weight of its priority the shard's job has, for the sake of its own deadline.
     `tenant` is whose the job is, and what that one weighs. `trail` is told of the calls.
     `purse` is asked before each call of a capped job, which asks deployments `among` these alone.
+    `unkept` counts the calls that may have been billed and of which nobody keeps a record yet.
     """
 
     def __init__(self, until: float, deadline: float) -> None:
@@ -153,6 +154,7 @@ class Gate:
         self.trail = Trail()
         self.purse: Purse | None = None
         self.among: Container[str] | None = None
+        self.unkept = 0
 
     def prolong(self, until: float) -> None:
         """Admit calls up to another time; who waits hears of a later one."""
@@ -201,6 +203,7 @@ class Tries:
             tokens=usage.prompt_tokens + usage.completion_tokens if usage is not None else 0,
             billed=outcome.billed,
         )
+        waiter.gate.unkept -= not (attempt.billed or attempt.tokens)
         self._made.append((attempt, failure))
         return attempt
 

@@ -252,6 +252,7 @@ class Dispatcher:
         asked = self._in_flight.setdefault(waiter.job, {})
         asked[ticket] = lane
         outcome: Outcome | None = None
+        waiter.gate.unkept += 1
         try:
             outcome = await self._endpoints[lane.name].ask(call.task, call.body)
         finally:

@@ -72,6 +72,7 @@ async def probe(lane: Lane, endpoint: Endpoint, task: Task, gate: Gate) -> CallR
             pledge.drop()
         return None
     outcome: Outcome | None = None
+    gate.unkept += 1
     try:
         outcome = await endpoint.ask(task, body)
     finally:
@@ -82,13 +83,19 @@ async def probe(lane: Lane, endpoint: Endpoint, task: Task, gate: Gate) -> CallR
             lane.abandon(ticket, clock())
         else:
             lane.settle(ticket, outcome, job=OWN, size=size, row=OWN, now=clock())
+    made = _record(lane, outcome, clock() - ticket.sent)
+    gate.unkept -= not (made.billed or made.tokens)
+    return made
+
+
+def _record(lane: Lane, outcome: Outcome, seconds: float) -> CallRecord:
     return CallRecord(
         deployment=lane.name,
         kind="probe",
         status=outcome.status,
         waited=0.0,
         waited_for=None,
-        seconds=round(clock() - ticket.sent, 3),
+        seconds=round(seconds, 3),
         tokens=outcome.usage.total_tokens if outcome.usage is not None else 0,
         billed=outcome.billed,
     )

@@ -2,17 +2,39 @@
 
 from collections.abc import Iterable, Mapping
 
+from schemas.budgets import JobBudget
+from schemas.jobs import Job, JobState
 from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
-from schemas.results import Counts, Use
+from schemas.results import NOTHING_LOST, Counts, Lost, Use
+from workers.jobs import budget
 
 
-def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], succeeded: int = 0) -> Cost:
+def cost_so_far(job: Job, state: JobState | None) -> Cost:
+    """What the calls of a job with prices cost up to now.
+
+    What shards that are out have asked is not counted yet: at most it costs what a cap leaves for
+    it, and nobody knows where there is none.
+    """
+    if state is None:
+        return cost_of({}, job.prices)
+    cost = cost_of(state.use, job.prices, state.lost)
+    told = None if state.budget is None else budget.status(state.budget)
+    if told is not None and told.cost_spent is not None and told.cost_reserved is not None:
+        most = micros(told.cost_spent) + micros(told.cost_reserved)
+        return cost.model_copy(update={"at_most": amount(max(micros(cost.counted), most))})
+    asked = state.next > 0 and not state.terminal
+    return cost.model_copy(update={"at_most": None}) if asked else cost
+
+
+def cost_of(
+    use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], lost: Lost = NOTHING_LOST
+) -> Cost:
     """The cost of calls by deployment, at one price at least; where none is known, nobody asks.
 
-    `succeeded` are the rows that those calls answered: each took a call that went well.
+    `lost` is what is not among them.
     """
     # Millionths for a million tokens, times tokens: divided once, at the end.
-    total, unmetered, unpriced = 0, 0, 0
+    total, unmetered, unpriced = 0, lost.calls, 0
     for name, used in use.items():
         price = prices.get(name)
         if price is None:
@@ -23,28 +45,33 @@ def cost_of(use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], succeeded
         total += price.of(used.prompt_tokens, used.completion_tokens)
         total += max(0, rest) * max(price.input, price.output)
         unmetered += used.unmetered_calls
-    # A swap by 0.1.0 empties what a state knows of calls: those are missing here.
-    unmetered += max(0, succeeded - sum(used.outcomes.get("ok", 0) for used in use.values()))
     counted = amount(-(-total // MILLION))
     return Cost(
         currency=next(iter(prices.values())).currency,
         counted=counted,
-        at_most=None if unmetered or unpriced else counted,
+        at_most=None if unmetered or unpriced or lost.crashes else counted,
         unmetered_calls=unmetered,
         unpriced_calls=unpriced,
+        crashes=lost.crashes,
     )
 
 
-def projected(cost: Cost, counts: Counts) -> str | None:
+def projected(cost: Cost, counts: Counts, held: JobBudget | None = None) -> str | None:
     """What a job will have cost once all its rows are asked, if they go on as they did.
 
-    None before a row has been asked to its end, or where nothing is left to be asked.
+    What its budget leaves no room for will not be asked. None before a row has been asked to its
+    end, or where nothing is left to be asked.
     """
     left = counts.total - counts.done
     if not counts.asked or left <= 0:
         return None
     counted = micros(cost.counted)
-    return amount(counted + -(-counted * left // counts.asked))
+    whole = counted + -(-counted * left // counts.asked)
+    if held is not None and held.max_cost is not None:
+        whole = min(whole, held.max_cost // MILLION)
+    if held is not None and held.max_tokens is not None and held.spent.tokens:
+        whole = min(whole, counted * held.max_tokens // held.spent.tokens)
+    return amount(whole)
 
 
 def summed(costs: Iterable[Cost]) -> tuple[Cost, ...]:
@@ -64,4 +91,5 @@ def _both(one: Cost, other: Cost) -> Cost:
         at_most=None if None in bound else amount(sum(micros(each) for each in bound if each)),
         unmetered_calls=one.unmetered_calls + other.unmetered_calls,
         unpriced_calls=one.unpriced_calls + other.unpriced_calls,
+        crashes=one.crashes + other.crashes,
     )

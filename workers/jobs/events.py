@@ -10,7 +10,7 @@ from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
 from schemas.status import JobStatus
 from workers.jobs import budget
-from workers.jobs.costs import cost_of, projected
+from workers.jobs.costs import cost_so_far, projected
 from workers.jobs.pace import at_risk, pace, seconds_left
 
 OVER_SECONDS = 15.0
@@ -40,7 +40,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
         metadata=job.metadata,
     )
     if state is None:
-        return told
+        return told.model_copy(update={"cost": cost_so_far(job, None) if job.prices else None})
     money, going = _money(job, state), pace(state)
     left = seconds_left(job, state, going, now)
     return told.model_copy(
@@ -67,10 +67,10 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
 
 def _money(job: Job, state: JobState) -> dict[str, object]:
     """What a status tells of money: no cost where no price is known, no budget without a cap."""
-    cost = cost_of(state.use, job.prices, state.counts.succeeded) if job.prices else None
+    cost = cost_so_far(job, state) if job.prices else None
     return {
         "cost": cost,
-        "projected_cost": None if cost is None else projected(cost, state.counts),
+        "projected_cost": None if cost is None else projected(cost, state.counts, state.budget),
         "budget": None if state.budget is None else budget.status(state.budget),
     }
 

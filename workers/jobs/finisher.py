@@ -9,6 +9,7 @@ from schemas.estimates import JobEstimate
 from schemas.history import Sample
 from schemas.jobs import Job, JobState
 from schemas.results import (
+    NOTHING_LOST,
     CodeCount,
     DeploymentUse,
     Manifest,
@@ -20,7 +21,7 @@ from schemas.results import (
 )
 from schemas.versions import RELEASE
 from workers.jobs import budget, lifecycle
-from workers.jobs.costs import cost_of
+from workers.jobs.costs import cost_so_far
 from workers.jobs.events import iso
 from workers.jobs.history import History
 from workers.jobs.report import report
@@ -94,13 +95,18 @@ class Finisher:
         if staged < state.shards:
             await self._transitions.take(job, _staged(staged))
             return
-        use, name = await self._assemble(job, state, repeated)
+        whole, name = await self._assemble(job, state, repeated)
 
         def closed(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            other = None if name == MANIFEST else name
-            return lifecycle.close(state, use=use, manifest=other, now=self._clock())
+            return lifecycle.close(
+                state,
+                use=whole.totals,
+                lost=whole.lost,
+                manifest=None if name == MANIFEST else name,
+                now=self._clock(),
+            )
 
         await self._transitions.take(job, closed)
 
@@ -140,44 +146,22 @@ class Finisher:
             for receipt in await self._store.receipts(job.id, batch):
                 yield receipt
 
-    async def _assemble(
-        self, job: Job, state: JobState, repeated: bool
-    ) -> tuple[dict[str, Use], str]:
-        """Write the results and the manifest; gives the calls of all receipts, and the
-        manifest's name.
+    async def _assemble(self, job: Job, state: JobState, repeated: bool) -> tuple["_Whole", str]:
+        """Write the results and the manifest; gives what all receipts come to, and the manifest's
+        name.
         """
-        parts: dict[PartName, list[ManifestPart]] = {"output": [], "errors": []}
-        ends: dict[PartName, int] = {"output": 0, "errors": 0}
-        use: dict[str, DeploymentUse] = {}
-        codes: dict[str, CodeCount] = {}
-        series = Series()
+        whole = _Whole()
         async for receipt in self._receipts(job, state.shards):
-            for kind, part in _parts(receipt):
-                parts[kind].append(
-                    ManifestPart(
-                        shard=receipt.shard,
-                        offset=ends[kind],
-                        length=part.length,
-                        rows=part.rows,
-                        sha256=part.sha256,
-                    )
-                )
-                ends[kind] += part.length
-            use = added_use(use, receipt.use, add_use, DeploymentUse())
-            # Not those of the state: an earlier worker's swap knows nothing of them.
-            codes = add_codes(codes, receipt.codes)
-            series.add(receipt.intervals)
-        went = samples_of(series, priced=bool(job.prices))
+            whole.add(receipt)
+        went = samples_of(whole.series, priced=bool(job.prices))
         await self._history.close(job.id, went)
-        errors = await self._commit(job, state, "errors", parts["errors"])
-        output = await self._commit(job, state, "output", parts["output"])
+        errors = await self._commit(job, state, "errors", whole.parts["errors"])
+        output = await self._commit(job, state, "output", whole.parts["output"])
         estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
-        manifest = self._manifest(
-            job, state, output, errors, use=use, codes=codes, estimate=estimate
-        )
+        manifest = self._manifest(job, state, output, errors, whole=whole, estimate=estimate)
         stands = await create_manifest(self._store, job, manifest)
         await self._report(job, stands, went, repeated)
-        return added_use({}, use, add_totals, Use()), stands.name
+        return whole, stands.name
 
     async def _report(
         self, job: Job, stands: StandingManifest, went: Sequence[Sample], repeated: bool
@@ -264,20 +248,20 @@ class Finisher:
         output: ManifestFile,
         errors: ManifestFile,
         *,
-        use: dict[str, DeploymentUse],
-        codes: dict[str, CodeCount],
+        whole: "_Whole",
         estimate: JobEstimate | None,
     ) -> Manifest:
-        now = self._clock()
+        now, ending = self._clock(), state.ending or "completed"
+        ended = state.model_copy(update={"state": ending, "use": whole.use, "lost": whole.lost})
         return Manifest(
             job=job.id,
-            state=state.ending or "completed",
+            state=ending,
             reason=state.reason and {"code": state.reason.code, "message": state.reason.message},
             input=job.model_dump(include={"container", "name", "etag", "size"}),
             options=job.options.model_dump(mode="json", exclude_none=True),
             counts=state.counts,
             tokens=state.tokens,
-            codes=codes,
+            codes=whole.codes,
             least_seconds=state.least_seconds,
             closed_seconds=state.closed_seconds,
             estimate=estimate,
@@ -286,13 +270,47 @@ class Finisher:
             started=None if state.started is None else iso(state.started),
             finished=iso(now),
             seconds=round(now - job.created, 3),
-            use=use,
+            use=whole.use,
             prices=job.prices,
-            cost=cost_of(use, job.prices) if job.prices else None,
+            cost=cost_so_far(job, ended) if job.prices else None,
             budget=None if state.budget is None else budget.status(state.budget),
             output=output,
             errors=errors,
         )
+
+
+class _Whole:
+    """What all receipts come to: not the state's sums, some of which 0.1.0 knows nothing of."""
+
+    def __init__(self) -> None:
+        self.parts: dict[PartName, list[ManifestPart]] = {"output": [], "errors": []}
+        self.use: dict[str, DeploymentUse] = {}
+        self.lost = NOTHING_LOST
+        self.codes: dict[str, CodeCount] = {}
+        self.series = Series()
+
+    @property
+    def totals(self) -> dict[str, Use]:
+        """The use as a state has it."""
+        return added_use({}, self.use, add_totals, Use())
+
+    def add(self, receipt: Receipt) -> None:
+        """Count one more, in the order of shards."""
+        for kind, part in _parts(receipt):
+            before = self.parts[kind][-1:]
+            self.parts[kind].append(
+                ManifestPart(
+                    shard=receipt.shard,
+                    offset=sum(each.offset + each.length for each in before),
+                    length=part.length,
+                    rows=part.rows,
+                    sha256=part.sha256,
+                )
+            )
+        self.use = added_use(self.use, receipt.use, add_use, DeploymentUse())
+        self.lost = self.lost.plus(receipt.lost)
+        self.codes = add_codes(self.codes, receipt.codes)
+        self.series.add(receipt.intervals)
 
 
 def _staged(staged: int) -> Callable[[JobState | None, bool], lifecycle.Change]:

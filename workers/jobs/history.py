@@ -57,13 +57,17 @@ class History:
     async def series(self, job: str) -> Samples | None:
         """The exact series of a job that has ended; None of one that has not.
 
-        Its place is the one behind all samples, where there is nothing more to come.
+        Its place is the one behind all samples, where there is nothing more to come: 0 where each
+        of them is lost.
         """
         try:
             data = (await self._store.blobs.read(self._store.ref(job, "series"))).data
-            end = (await self._store.blobs.head(self._store.ref(job, "samples"))).size
         except BlobMissing:
             return None
+        try:
+            end = (await self._store.blobs.head(self._store.ref(job, "samples"))).size
+        except BlobMissing:
+            end = 0
         return Samples(_samples(data), end)
 
     async def read(self, job: str, after: int = 0) -> Samples:

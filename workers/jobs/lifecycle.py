@@ -13,7 +13,7 @@ from math import inf
 from schemas.budgets import JobBudget
 from schemas.history import Sample
 from schemas.jobs import Ending, Job, JobState, Reason, Waiting
-from schemas.results import Counts, Receipt, Use
+from schemas.results import Counts, Lost, Receipt, Use
 from workers.jobs import budget
 from workers.jobs.pace import done_before, marked, report_due, sample, sample_due
 from workers.rows.writing import add_codes, add_totals, added_use
@@ -173,6 +173,7 @@ def advance(
         tokens=tokens,
         codes=add_codes(state.codes, receipt.codes),
         use=added_use(state.use, receipt.use, add_totals, Use()),
+        lost=state.lost.plus(receipt.lost),
         running=running,
         # Rows that nobody was asked for say nothing of how fast the others will be.
         marks=marked(state, out, counts.asked, now, before),
@@ -314,11 +315,16 @@ def stage(state: JobState, staged: int, *, repeated: bool = False) -> Change:
 
 
 def close(
-    state: JobState, *, use: Mapping[str, Use], now: float, manifest: str | None = None
+    state: JobState,
+    *,
+    use: Mapping[str, Use],
+    lost: Lost,
+    now: float,
+    manifest: str | None = None,
 ) -> Change:
     """The manifest stands, under the usual name or that one: the terminal state.
 
-    `use` is that of all receipts: a swap by the release 0.1.0 empties the state's.
+    `use` and `lost` are those of all receipts: a swap by the release 0.1.0 empties the state's.
     """
     if state.state != "finalizing":
         return NOTHING
@@ -326,6 +332,7 @@ def close(
         state,
         state=state.ending or "completed",
         use=dict(use),
+        lost=lost,
         manifest=manifest,
         ended=now,
         sampled=now,

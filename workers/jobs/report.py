@@ -239,6 +239,8 @@ def _cost(manifest: Manifest) -> str:
     ]
     if cost.unmetered_calls:
         rows.append(("Calls that may have been billed and told no tokens", cost.unmetered_calls))
+    if cost.crashes:
+        rows.append(("Workers that went away: what they asked last is not known", cost.crashes))
     if cost.unpriced_calls:
         rows.append(("Calls to deployments without a price", cost.unpriced_calls))
     prices = [
@@ -272,7 +274,8 @@ def _estimate(manifest: Manifest) -> str:
 def compared(manifest: Manifest) -> Sequence[Cells]:
     """What was reckoned, at least and at most, what it took, and by how much that is off.
 
-    The last is None for a job that was ended before its time: it took what it took.
+    The last is None for a job that was ended before its time, or stopped by its cap: it took what
+    it took.
     """
     told = manifest.estimate
     if told is None:
@@ -288,7 +291,7 @@ def compared(manifest: Manifest) -> Sequence[Cells]:
         costs = micros(told.cost.least), micros(told.cost.most)
         taken = micros(manifest.cost.counted)
         found.append((f"Cost, {told.cost.currency}", costs, taken, lambda of: amount(int(of))))
-    whole = manifest.state == "completed"
+    whole = manifest.state == "completed" and "budget_exceeded" not in manifest.codes
     return [
         (what, say(least), say(most), say(took), _off(least, most, took) if whole else None)
         for what, between, took, say in found

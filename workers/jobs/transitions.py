@@ -12,7 +12,7 @@ from schemas.jobs import Job, JobState
 from schemas.listing import Done
 from schemas.messages import EventType, ShardMessage, finish
 from workers.jobs import events
-from workers.jobs.costs import cost_of
+from workers.jobs.costs import cost_so_far
 from workers.jobs.history import History
 from workers.jobs.lifecycle import Change
 from workers.jobs.months import MonthlyBudgets
@@ -65,7 +65,7 @@ class Transitions:
         before, after, change, repeated = await self._swap(job, transition, repeated)
         if change.state is not None:
             priced, state = job.prices and change.state.terminal, change.state
-            cost = cost_of(state.use, job.prices, state.counts.succeeded) if priced else None
+            cost = cost_so_far(job, state) if priced else None
             self._telemetry.moved(job, before, state, cost)
         if after is None:
             return None
@@ -82,7 +82,7 @@ class Transitions:
         if change.finish:
             await self._outbox.send_jobs(finish(job), trace=trace)
         if change.sample is not None:
-            cost = cost_of(after.use, job.prices, after.counts.succeeded) if job.prices else None
+            cost = cost_so_far(job, after) if job.prices else None
             counted = None if cost is None else cost.counted
             await self._history.add(job.id, change.sample.model_copy(update={"cost": counted}))
         if ends := after.terminal:

@@ -85,7 +85,10 @@ def answered(
     attempts: Sequence[CallRecord],
     use: Sequence[CallRecord],
 ) -> RowResult:
-    """The line of a row that was asked: output if the answer counts, an error row if not."""
+    """The line of a row that was to be asked: output if the answer counts, an error row if not.
+
+    One for which no call was made, as a cap left no room for it, could not be asked.
+    """
     line = {
         "id": f"{job}-{request.line}",
         "custom_id": request.custom_id,
@@ -103,7 +106,7 @@ def answered(
         )
         return answered(job, row, request, unwritable, attempts=attempts, use=use)
     good = outcome.kind == "ok"
-    kind: ResultKind = "succeeded" if good else "failed"
+    kind: ResultKind = "succeeded" if good else "failed" if attempts else "invalid"
     error = None if good else (outcome.code or outcome.kind, request.line)
     made = RowResult(row, kind, outcome.usage or Usage(), text, tuple(use), error, vectors)
     if not vectors or sum(map(len, pieces(made))) >= LARGE_BYTES:
@@ -220,9 +223,9 @@ DUPLICATE = (
 )
 
 
-@dataclass(slots=True)
+@dataclass
 class Sums:
-    """What a shard's lines come to."""
+    """What a shard's lines come to, as its receipt tells it."""
 
     counts: Counts
     tokens: Tokens

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from schemas.budgets import Spend
 from schemas.jobs import Ending, Job, Reason
 from schemas.plans import PlannedShard
-from schemas.results import CallRecord, Receipt
+from schemas.results import CallRecord, Lost, Receipt
 from workers.dispatch.call import Gate
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef, Blobs
@@ -36,6 +36,7 @@ from workers.shards.input import Row
 from workers.shards.journal import (
     Journal,
     attempt_name,
+    chargeable,
     journal_line,
     next_ordinal,
     read_journals,
@@ -126,6 +127,8 @@ class Attempt:
 
     planned: PlannedShard
     suspicion: Suspicion
+    lost: Lost
+    """By earlier attempts."""
 
     def __init__(
         self,
@@ -158,7 +161,7 @@ class Attempt:
         self.receipt: Receipt | None = None
         self.ended = asyncio.Event()
         self._durable_at: float | None = None
-        self._unaskable = 0
+        self._given_up = 0
         self._store = store
         self._clock = clock
         self._rng = rng
@@ -188,6 +191,8 @@ class Attempt:
         self.results.close()
         if self.purse is not None:
             self.purse.close()
+        if self.gate.unkept:
+            self.journal.lost(self.gate.unkept)
         self._closing = asyncio.create_task(self._close(), name="end of an attempt")
         self._closing.add_done_callback(self._closed)
         cancelled = isinstance(error, asyncio.CancelledError)
@@ -203,12 +208,13 @@ class Attempt:
         self._journal = Journal(self._store.blobs, folder, name)
         await self._journal.open()
         past = await read_journals(self._store.blobs, earlier, self.results)
-        self.journaled = self.found = self.gate.trail.found = len(self.results)
+        self.gate.trail.found = len(self.results)
+        self.journaled = self.found = len(self.results) - self.results.invalid
         self.suspicion = past.suspicion
         if past.suspicion.died:
             self.gate.trail.crashed = earlier[-1]
         self.spent.update(past.spent)
-        self.charged = past.charged
+        self.charged, self.lost = past.charged, past.lost
 
     @property
     def journal(self) -> Journal:
@@ -265,11 +271,15 @@ class Attempt:
         ended = result._replace(at=round(self._clock(), 1))
         if self.results.add(ended):
             self.journal.add(*journal_line(ended))
+            # What earlier attempts spent on it is theirs.
+            earlier = self.spent.get(ended.row, ())
+            self.gate.unkept -= chargeable(*ended.use) - chargeable(*earlier)
 
     def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:
         """Keep the calls that were made for a row that has to wait; its line will tell of them."""
         self.spent[row] = (*self.spent.get(row, ()), *attempts)
         self.journal.add(spent_line(row, attempts))
+        self.gate.unkept -= chargeable(*attempts)
 
     def left(self) -> list[tuple[int, Request]]:
         """The rows that are still to be asked."""
@@ -289,9 +299,7 @@ class Attempt:
                 self.results.add(writing.refused(self.job.id, row, read))
             elif row in self.suspicion.given_up:
                 self.results.add(self._not_done(row, "failed", writing.CRASHED))
-            else:
-                continue
-            self._unaskable += 1
+                self._given_up += 1
 
     def write_off(self, ending: Ending) -> None:
         """Give every row that was not answered the ending's reason."""
@@ -345,7 +353,7 @@ class Attempt:
         if out is not None:
             self.journal.when_out(partial(self.results.when_written, out))
         with contextlib.suppress(StorageError, Unavailable):
-            answered = len(self.results) - self._unaskable
+            answered = len(self.results) - self.results.invalid - self._given_up
             began = asyncio.get_running_loop().time()
             await self.journal.flush()
             self.journaled = answered

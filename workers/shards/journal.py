@@ -3,12 +3,13 @@
 One append blob an attempt, `jobs/{job}/journal/{shard}/{attempt}`; its lines are a header (written
 with the first of the others), results, calls spent on rows that have to wait, in suspect mode a
 mark for each group of rows that is begun (`begin` for a row alone), of a capped job what the calls
-may cost (`lot`) and did (`used`), and an `end` mark. A journal without end mark is a crash.
+may cost (`lot`) and did (`used`), how many calls were cut off (`lost`), and an `end` mark. Without
+an end mark it was a crash.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import orjson
 
 from schemas.budgets import NOTHING_SPENT, Spend
 from schemas.outcomes import Usage
-from schemas.results import CallRecord
+from schemas.results import CallRecord, Lost
 from schemas.versions import NEWEST_VERSION, SCHEMA_VERSION
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.ports.errors import BlobExists, BlobFull, BlobMissing, NewerVersion
@@ -52,6 +53,7 @@ class JournalLine(msgspec.Struct):
     group: tuple[int, ...] | None = None
     lot: tuple[int, int] | None = None
     used: tuple[int, int] | None = None
+    lost: int | None = None
     end: bool = False
 
 
@@ -94,6 +96,11 @@ def from_journal(row: int, line: JournalLine) -> RowResult:
 def spent_line(row: int, attempts: Sequence[CallRecord]) -> bytes:
     """Calls made in vain for a row that has to wait, as a line of a journal."""
     return orjson.dumps({"spent": row, "use": attempts}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def chargeable(*calls: CallRecord) -> int:
+    """Of how many calls the service may have charged."""
+    return sum(call.billed or call.tokens > 0 for call in calls)
 
 
 def calls_of(line: JournalLine) -> tuple[CallRecord, ...]:
@@ -175,6 +182,10 @@ class Journal:
         """Keep, for the last write, what was spent of the lot."""
         self.add(orjson.dumps({"used": [*spent]}, option=orjson.OPT_APPEND_NEWLINE))
 
+    def lost(self, calls: int) -> None:
+        """Keep, for the last write, how many calls may have been billed that no line tells of."""
+        self.add(orjson.dumps({"lost": calls}, option=orjson.OPT_APPEND_NEWLINE))
+
     async def end(self) -> None:
         """Say that this attempt did not crash; flushes too.
 
@@ -234,6 +245,7 @@ class Past:
     suspicion: Suspicion
     spent: dict[int, tuple[CallRecord, ...]]
     charged: dict[str, Spend]
+    lost: Lost
 
 
 @dataclass(slots=True)
@@ -261,21 +273,36 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
     traces: dict[str, Trace] = {}
     spent: dict[int, tuple[CallRecord, ...]] = {}
     lots: dict[str, _Lot] = {}
+    lost: dict[str, int] = {}
+    twice = 0
     for info in journals:
         name = info.ref.name.rsplit("/", 1)[-1]
         attempt = _attempt_of(name)
         trace = traces.setdefault(attempt, Trace())
         try:
             async for line in _lines(blobs, info):
-                _note(line, trace, spent, results)
+                twice += _note(line, trace, spent, results)
                 if results.writing is not None:
                     await results.written()
+                if line.lost is not None:
+                    lost[attempt] = line.lost
                 if line.lot is not None or line.used is not None:
                     lots.setdefault(attempt, _Lot()).note(line)
         except BlobMissing:
             trace.ended = True  # a late one ended just now and had nothing to say
     charged = {each[len("000000-") :]: lots.get(each, _Lot()).cost for each in traces}
-    return Past(Suspicion(list(traces.values())), spent, charged)
+    calls = sum(lost.values()) + twice + _spent_beside(spent, results)
+    told = Lost(calls=calls, crashes=sum(not each.ended for each in traces.values()))
+    return Past(Suspicion(list(traces.values())), spent, charged, told)
+
+
+def _spent_beside(spent: Mapping[int, Sequence[CallRecord]], results: Spool) -> int:
+    """Calls for rows that have an answer whose line does not tell of them."""
+    return sum(
+        chargeable(*(call for call in calls if call not in results.use_of(row)))
+        for row, calls in spent.items()
+        if row in results
+    )
 
 
 def _attempt_of(name: str) -> str:
@@ -298,12 +325,15 @@ def _note(
     trace: Trace,
     spent: dict[int, tuple[CallRecord, ...]],
     results: Spool,
-) -> None:
+) -> int:
+    """Take up a line; gives the calls of a row that an earlier attempt had an answer to."""
     if line.schema_version > NEWEST_VERSION:
         raise NewerVersion("a journal", line.schema_version)
     if line.row is not None:
+        result, repeated = from_journal(line.row, line), line.row in trace.done
         trace.done.add(line.row)
-        results.add(from_journal(line.row, line))
+        if not results.add(result) and not repeated:
+            return chargeable(*result.use)
     elif line.spent is not None:
         if line.spent not in trace.spent:  # an attempt says it once, but its append may be repeated
             trace.spent.add(line.spent)
@@ -314,6 +344,7 @@ def _note(
         trace.group = line.group
     elif line.end:
         trace.ended = True
+    return 0
 
 
 async def _lines(blobs: Blobs, info: BlobInfo) -> AsyncIterator[JournalLine]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
-from schemas.results import Receipt
+from schemas.results import Lost, Receipt
 from workers.jobs import lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.pace import opens, urgency
@@ -235,12 +235,16 @@ class Runner:
         if not attempt.complete:
             return None
         await attempt.journal.flush()
+        # Without the lease another may be asking.
+        alone, past = loop.time() < attempt.lease.until, attempt.lost
+        lost = Lost(calls=past.calls + attempt.gate.unkept, crashes=past.crashes + (not alone))
         return await write_receipt(
             self._store,
             attempt.job,
             attempt.shard,
             attempt.lease.attempt,
             attempt.results,
+            lost=lost,
             spent=None if attempt.purse is None else attempt.purse.spent,
         )
 

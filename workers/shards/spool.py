@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 from schemas.budgets import Spend
 from schemas.jobs import Job
-from schemas.results import Part, Receipt
+from schemas.results import CallRecord, Lost, Part, Receipt
 from workers.jobs.store import JobStore
 from workers.rows import writing
 from workers.rows.writing import RowResult
@@ -23,7 +23,8 @@ _PIECE_BYTES: Final = 256 * 1024
 
 class Spool:
     """Results by row. The lines may be large (embeddings): beyond a bound they lie in a temporary
-    file. All else is kept as it is. `size` is the bytes of all lines.
+    file. All else is kept as it is. `size` is the bytes of all lines, `invalid` are the rows that
+    could not be asked.
 
     A long line is written beside the event loop, and what comes meanwhile after it: there is a task
     `writing` then.
@@ -32,7 +33,7 @@ class Spool:
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         self._texts = SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by close
         self._memory_bytes = memory_bytes
-        self.size = 0
+        self.size = self.invalid = 0
         self._unwritten: list[tuple[int, list[bytes | memoryview]]] = []
         self.writing: asyncio.Task[None] | None = None
         self._fault: OSError | None = None
@@ -60,6 +61,7 @@ class Spool:
         long = len(result.text) + sum(map(len, result.vectors)) > COPIED_BYTES
         size = self._write_later(at, pieces) if long or self.writing else self._write(at, pieces)
         self.size += size
+        self.invalid += result.kind == "invalid"
         self._places[result.row] = (at, size)
         self._results[result.row] = result._replace(text=b"", vectors=())
         return True
@@ -110,6 +112,10 @@ class Spool:
             await asyncio.wait([self.writing])
         if self._fault is not None:
             raise self._fault
+
+    def use_of(self, row: int) -> Sequence[CallRecord]:
+        """The calls that the result of a row tells of."""
+        return self._results[row].use
 
     def results(self) -> Iterator[RowResult]:
         """All results in input order, without their lines."""
@@ -186,6 +192,7 @@ async def write_receipt(
     attempt: str,
     results: Spool,
     *,
+    lost: Lost,
     spent: Spend | None = None,
 ) -> Receipt:
     """Write output and errors, in input order; gives the receipt that stands, whoever wrote it."""
@@ -209,13 +216,10 @@ async def write_receipt(
         schema_version=job.schema_version,
         shard=shard,
         attempt=attempt,
-        counts=sums.counts,
-        tokens=sums.tokens,
         output=await part("output", [each.row for each in found if each.kind == "succeeded"]),
         errors=await part("errors", [each.row for each in found if each.kind != "succeeded"]),
-        codes=sums.codes,
-        use=sums.use,
+        lost=lost,
         spent=spent,
-        intervals=sums.intervals,
+        **vars(sums),
     )
     return await store.create_receipt(job.id, receipt)

@@ -84,7 +84,8 @@ function downloads(job, files) {
 function cost({ cost: told }) {
   if (!told) return "not known: no deployment has a price";
   const more = [[told.unmetered_calls, "calls may have been billed and told no tokens"],
-                [told.unpriced_calls, "calls were to deployments without a price"]]
+                [told.unpriced_calls, "calls were to deployments without a price"],
+                [told.crashes, "workers went away, and what they asked last is not known"]]
     .filter(([calls]) => calls).map(([calls, words]) => `${count(calls)} ${words}`);
   return `${told.counted} ${told.currency}${more.length ? `, and more: ${more.join("; ")}` : ""}`;
 }
