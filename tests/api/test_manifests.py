@@ -3,11 +3,16 @@
 import hashlib
 import json
 
+import pytest
+
 from tests.api.client import KEYS, Client, rows
 from tests.doubles.service import bench
+from workers.ports import BlobRef
 
 
-async def test_the_manifest_proves_the_results_once_they_stand() -> None:
+@pytest.mark.parametrize("taken", [(), ("manifest.json", "output.jsonl")])
+async def test_the_manifest_proves_the_results_once_they_stand(taken: tuple[str, ...]) -> None:
+    """Also where somebody else has written files of their names."""
     async with bench(api_keys=KEYS) as service:
         client = Client(service)
         file = await client.upload(rows(3))
@@ -15,7 +20,15 @@ async def test_the_manifest_proves_the_results_once_they_stand() -> None:
         path = f"/v1/batches/{batch['id']}/manifest"
         status, told = await client.ask("GET", path)
         assert (status, told["error"]["code"]) == (404, "manifest_not_found")
+        await service.settle(lambda delivery: b'"finish"' in delivery.message.body)
+        folder = service.events[0]["data"]["results"].removeprefix("results/")
+        for name in taken:
+            await service.blobs.create(BlobRef("results", f"{folder}/{name}"), b'{"job": "x"}')
+        assert (await client.ask("GET", path))[0] == 404
         await service.settle()
+        links = await service.ask("POST", f"/api/jobs/{folder.rpartition('/')[2]}/links")
+        names = {each["name"] for each in links.body["data"]}
+        assert names >= ({"manifest.2.json", "output.2.jsonl"} if taken else {"manifest.json"})
         reply = await client.call("GET", path)
         assert (reply.code, reply.content_type) == (200, "application/json")
         manifest = json.loads(reply.data)
