@@ -53,6 +53,18 @@ def test_the_estimate_of_a_job_stands_in_its_manifest() -> None:
     assert told.seconds[1] == pytest.approx(3 / 0.9 + 30, abs=0.1)
 
 
+def test_quotas_bound_a_job_by_what_its_rows_name_whatever_other_deployments_have() -> None:
+    other = DEPLOYMENT.model_copy(update={"name": "vllm", "model": "other"})
+
+    async def ended(name: str) -> Manifest:
+        async with bench(deployments=(QUOTA, other)) as service:
+            done = await service.run(chat("x", model=name) * 3)
+            return Manifest.model_validate(done.manifest)
+
+    assert run(lambda _: ended(QUOTA.model)).least_seconds == 3.0
+    assert run(lambda _: ended("other")).least_seconds is None
+
+
 def test_a_job_that_cannot_run_is_not_reckoned() -> None:
     manifest = run(lambda _: planned_and_ended(b"no JSON\n", QUOTA))
     assert manifest.state == "failed"

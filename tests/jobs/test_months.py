@@ -70,6 +70,10 @@ async def test_what_does_not_fit_the_month_fails_before_its_first_call() -> None
         failing = [each["data"] for each in service.events if each["data"].get("reason")]
         assert {each["input"] for each in failing} == {"inputs/b.jsonl"}
         assert failing[0]["reason"]["code"] == "budget_exceeded"
+        assert failing[0]["reason"]["message"] == (
+            "max_cost 0.3 is more than the 0.2 USD left of blue's 0.5 USD for 2027-01 (0.3 "
+            "reserved by open jobs): lower it, or drop the file again when other jobs have ended"
+        )
         assert endpoint.asked == []
         await service.settle()
         assert len(endpoint.asked) == 20
@@ -103,6 +107,7 @@ async def test_what_its_rows_can_cost_is_told_where_the_month_has_no_room_for_it
         ended = await service.ended()
     assert (ended.state, ended.reason["code"]) == ("failed", "budget_exceeded")
     assert "can cost, 2.00" in ended.reason["message"]
+    assert "USD, is more than all of blue's 0.5 USD for 2027-01" in ended.reason["message"]
     assert "name a max_cost" in ended.reason["message"]
     assert endpoint.asked == []
 
@@ -149,7 +154,11 @@ async def test_what_waits_for_its_month_says_so_and_begins_when_others_have_ende
         assert isinstance(reply, JsonReply)
         told = reply.body
         assert (told["state"], told["waiting"]["reason"]) == ("paused", "budget")
-        assert "when others have ended" in told["waiting"]["message"]
+        assert told["waiting"]["message"] == (
+            "max_cost 0.3 is more than what is left of blue's 0.5 USD for 2027-01. It begins by "
+            "itself when others have ended and there is room, or at a higher cap. To begin now: "
+            "cancel it, and send it with a lower max_cost"
+        )
         assert service.events[-1]["type"].endswith("job.paused")
         refused = await service.api.answer(HttpCall("POST", f"/api/jobs/{second}/resume"))
         assert isinstance(refused, JsonReply)
@@ -214,7 +223,7 @@ async def test_what_could_cost_more_than_can_be_counted_is_refused_like_any_othe
         await service.settle()
         ended = await service.ended()
     assert (ended.state, ended.reason["code"]) == ("failed", "budget_exceeded")
-    assert "9000000.000000 USD" in ended.reason["message"]
+    assert "9000000 USD" in ended.reason["message"]
 
 
 def test_one_deployment_may_be_the_dearest_for_prompts_and_another_for_answers() -> None:
@@ -280,7 +289,10 @@ async def test_what_no_month_could_have_room_for_does_not_wait() -> None:
         await service.settle()
         ended = await service.ended()
     assert (ended.state, ended.reason["code"]) == ("failed", "budget_exceeded")
-    assert "'blue' may spend in a whole month, 0.500000 USD: lower it" in ended.reason["message"]
+    assert (
+        "max_cost 0.6 is more than all of blue's 0.5 USD for 2027-01: lower it"
+        in ended.reason["message"]
+    )
     assert endpoint.asked == []
 
 

@@ -123,6 +123,8 @@ class Intake:
             cap = self._monthly_cap(job.tenant)
             no_room = await self._months.reserve(job, cost or 0, cap, self._clock())
 
+        least = await self._least_seconds(job, rows)
+
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return lifecycle.begin(
                 state,
@@ -131,7 +133,7 @@ class Intake:
                 rows=rows,
                 ending=no_room if isinstance(no_room, Reason) else reason,
                 now=self._clock(),
-                least_seconds=pace.quota_seconds(job, rows, self._settings.deployments),
+                least_seconds=least,
                 cost=cost,
                 waiting=no_room if isinstance(no_room, Waiting) else None,
             )
@@ -142,9 +144,23 @@ class Intake:
         """The most that a job may cost; None where nothing caps it, 0 where nobody can know."""
         reckoned = None
         if job.monthly and job.options.max_cost is None:
-            estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
+            estimate = await self._estimate(job)
             reckoned = (estimate and estimate.may_cost) or "0"
         return budget.may_cost(job.options, reckoned)
+
+    async def _least_seconds(self, job: Job, rows: int) -> float | None:
+        """Time that the quotas need for a job at least; None where none bounds it."""
+        deployments = self._settings.deployments
+        least = pace.quota_seconds(job, rows, deployments)
+        limited = any(each.requests_per_minute or each.tokens_per_minute for each in deployments)
+        if least is not None or not limited:
+            return least
+        # What the rows name may have a quota where another that serves chat has none.
+        estimate = await self._estimate(job)
+        return estimate.seconds[0] if estimate and estimate.seconds else None
+
+    async def _estimate(self, job: Job) -> JobEstimate | None:
+        return await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
 
     def _monthly_cap(self, tenant: str) -> float | None:
         known = self._settings.tenants.get(tenant)

@@ -18,11 +18,13 @@ from schemas.budgets import (
     total,
 )
 from schemas.jobs import Job, JobOptions, JobState, Reason, Waiting
+from schemas.listing import month_of
 from schemas.money import MILLION, Amount, PinnedPrice, amount, micros
 from schemas.results import Receipt
 
 _UNLIMITED: Final = 2**62
 _LOWER: Final = "name a max_cost, lower max_tokens"
+_TO_BEGIN: Final = "To begin now: cancel it, and send it with a lower max_cost"
 
 
 def may_cost(options: JobOptions, reckoned: Amount | None) -> int | None:
@@ -151,22 +153,32 @@ def no_room(month: MonthBudget, job: Job, cost: int, cap: int, now: float) -> Re
     """
     named = job.options.max_cost is not None
     currency = next((price.currency for price in job.prices.values()), "")
-    reckoned = f"the most that its rows can cost, {amount(-(-cost // MILLION))} {currency},"
-    what, lower = "max_cost" if named else reckoned, "lower it" if named else _LOWER
+    what = f"max_cost {_told(cost)}"
+    if not named:
+        what = f"the most that its rows can cost, {_told(cost)} {currency},"
+    lower = "lower it" if named else _LOWER
+    whole = f"{job.tenant}'s {_told(cap)} {currency} for {month_of(job.created)}"
     if cost > cap:
-        whole = f"more than tenant {job.tenant!r} may spend in a whole month"
-        message = f"{what} is {whole}, {amount(cap // MILLION)} {currency}: {lower}"
-        return Reason(code="budget_exceeded", message=f"{message}, and drop the file again")
-    told = f"{what} is more than what tenant {job.tenant!r} has left of its cap for the month"
-    if job.options.on_budget != "pause":
-        message = f"{told}: {lower}, or drop the file again when other jobs have ended"
+        message = f"{what} is more than all of {whole}: {lower}, and drop the file again"
         return Reason(code="budget_exceeded", message=message)
-    ends = "when others have ended and left room, or at a higher cap"
+    if job.options.on_budget != "pause":
+        left, held = max(0, cap - month.taken), sum(month.reserved.values())
+        told = f"the {_told(left, floor=True)} {currency} left of {whole}"
+        message = f"{what} is more than {told} ({_told(held)} reserved by open jobs)"
+        then = "drop the file again when other jobs have ended"
+        return Reason(code="budget_exceeded", message=f"{message}: {lower}, or {then}")
+    begins = "when others have ended and there is room, or at a higher cap"
     if month.spent + cost > cap:
-        ends = (
-            "at a higher cap only, for what other jobs have spent leaves too little: or cancel it"
-        )
-    return Waiting(reason="budget", message=f"{told}: the job begins {ends}", since=now)
+        begins = "at a higher cap only, for what other jobs have spent leaves too little"
+    # No figure that changes from look to look: each would be news.
+    message = f"{what} is more than what is left of {whole}. It begins by itself {begins}"
+    return Waiting(reason="budget", message=f"{message}. {_TO_BEGIN}", since=now)
+
+
+def _told(picos: int, *, floor: bool = False) -> str:
+    """An amount of a month for people, without zeros at its end."""
+    millionths = picos // MILLION if floor else -(-picos // MILLION)
+    return amount(millionths).rstrip("0").rstrip(".")
 
 
 def never_sent(state: JobState) -> bool:
