@@ -256,7 +256,7 @@ OVER_BUDGET = Outcome(
     kind="bad_request",
     code="budget_exceeded",
     message="not asked: the job's cap leaves no room for the most that the call can cost; lower "
-    "max_tokens, or drop the row again with a cap of its own",
+    "max_tokens, or drop errors.jsonl again with a new max_cost or max_total_tokens",
 )
 
 

@@ -13,8 +13,8 @@ _OF_CODE: Final[Mapping[str, str]] = {
     **ADVICE,
     CRASHED.code: CRASHED.message,
     "duplicate_custom_id": DUPLICATE,
-    "budget_exceeded": "the job's cap left no room for them: drop errors.jsonl again with a cap of "
-    "its own; a lower max_tokens makes room for more",
+    "budget_exceeded": "the job's cap left no room for them: drop errors.jsonl again with a new "
+    "max_cost or max_total_tokens; a lower max_tokens makes room for more",
     OTHER: "the rarest codes, counted together: look at errors.jsonl",
     **{reason.code: reason.message for reason in map(default_reason, get_args(Ending))},
 }
