@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from schemas.budgets import JobBudget, Spend
 from schemas.deployments import Deployment, parse_deployments
-from schemas.money import Cost, PinnedPrice, Price, amount, micros
+from schemas.money import MILLION, Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
 from schemas.results import Counts, Use
 from schemas.status import JobStatus
@@ -42,6 +43,19 @@ def test_what_a_job_will_come_to_is_what_its_rows_cost_so_far() -> None:
     assert projected(cost, counts) == "0.900000"
     assert projected(cost, Counts(total=100, invalid=10)) is None, "none has cost anything yet"
     assert projected(cost, Counts(total=10, succeeded=10)) is None, "there is nothing to come"
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        (JobBudget(max_cost=400_000 * MILLION), "0.400000"),
+        (JobBudget(max_tokens=900, spent=Spend(600, 0)), "0.450000"),
+        (JobBudget(max_tokens=9_000, max_cost=9 * MILLION**2, spent=Spend(600, 0)), "0.900000"),
+    ],
+)
+def test_what_a_job_will_come_to_is_never_above_its_cap(held: JobBudget, told: str) -> None:
+    cost = Cost(currency="USD", counted="0.300000", at_most=None)
+    assert projected(cost, Counts(total=90, succeeded=30), held) == told
 
 
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=5))
@@ -242,6 +256,45 @@ async def test_costs_of_a_month_are_summed_by_metadata() -> None:
         for wrong in ("2027-13", "2027-1", "January", ""):
             assert (await service.ask("GET", "/api/costs", month=wrong)).code == 400
         assert (await service.ask("GET", "/api/costs")).code == 400
+
+
+async def test_a_job_that_is_validated_has_a_price_already() -> None:
+    async with bench() as service:
+        priced(service)
+        await service.drop(ROWS)
+        await service.announce()
+        await service.settle(stop=lambda delivery: delivery.queue == SHARDS)
+        job = str(service.events[-1]["data"]["job"])
+        await service.blobs.delete(service.store.ref(job, "state.json"))
+        told = JobStatus.model_validate((await service.ask("GET", f"/api/jobs/{job}")).body)
+        assert told.state == "validating"
+        assert told.cost == Cost(currency="USD", counted="0.000000", at_most="0.000000")
+        (month,) = (await service.ask("GET", "/api/costs", month="2027-01")).body["data"]
+        assert (month["jobs"], month["unpriced_jobs"]) == (1, 0)
+
+
+async def test_nobody_knows_a_bound_while_shards_are_out() -> None:
+    async with bench() as service:
+        priced(service)
+        await service.drop(b'{"prompt": "a", "max_tokens": 5}\n' * 300)
+        await service.announce()
+        await service.settle(stop=lambda delivery: delivery.queue == SHARDS)
+        job = str(service.events[-1]["data"]["job"])
+        told = JobStatus.model_validate((await service.ask("GET", f"/api/jobs/{job}")).body)
+        assert told.cost == Cost(currency="USD", counted="0.000000", at_most=None)
+        await service.settle()
+        told = JobStatus.model_validate((await service.ask("GET", f"/api/jobs/{job}")).body)
+        assert told.cost is not None
+        assert told.cost.at_most == told.cost.counted != "0.000000"
+
+
+async def test_a_call_that_answers_many_rows_is_one_call() -> None:
+    async with bench() as service:
+        priced(service)
+        ended = await service.run(b'{"input": "a text"}\n' * 20)
+        cost = ended.manifest["cost"]
+        assert (cost["at_most"], cost["unmetered_calls"]) == (cost["counted"], 0)
+        assert {name: ended.event["data"]["cost"][name] for name in cost} == cost
 
 
 async def test_a_long_month_is_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

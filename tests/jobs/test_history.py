@@ -179,6 +179,15 @@ async def test_the_samples_of_a_job_that_has_ended_are_exact() -> None:
         assert b"Rows a second: highest" in (await made.blobs.read(report)).data
 
 
+async def test_the_series_of_a_job_that_has_ended_needs_no_sample() -> None:
+    async with bench() as made:
+        job = (await made.run(b'{"prompt": "p"}\n' * 3)).manifest["job"]
+        exact, _ = await samples(made, job)
+        await made.blobs.delete(made.store.ref(job, "samples"))
+        assert await samples(made, job) == (exact, 0)
+        assert exact
+
+
 async def test_samples_of_what_is_no_job_are_not_found() -> None:
     async with bench() as made:
         for what in ("samples", "errors"):

@@ -123,6 +123,24 @@ def test_a_job_that_was_ended_early_is_held_against_no_estimate() -> None:
     assert told_beside(words, "Prompt tokens") == "10,00020,00030,000–"
 
 
+def test_a_job_that_its_cap_stopped_is_held_against_no_estimate() -> None:
+    codes = {"budget_exceeded": CodeCount(rows=900, line=101)}
+    counts = Counts(total=1000, succeeded=100, invalid=900)
+    made = MANIFEST.model_copy(update={"estimate": ESTIMATE, "codes": codes, "counts": counts})
+    words = Tags(report(made).decode()).words
+    assert told_beside(words, "Rows asked") == "1,0001,000100–"
+    assert "failed: asked in vain0" in words
+    assert "Rows asked a second1.00" in words
+
+
+def test_it_says_why_no_bound_of_the_cost_is_known() -> None:
+    cost = Cost(currency="USD", counted="1.500000", unmetered_calls=3, crashes=2)
+    words = Tags(report(MANIFEST.model_copy(update={"cost": cost})).decode()).words
+    assert "At mostnot known" in words
+    assert "Calls that may have been billed and told no tokens3" in words
+    assert "Workers that went away, and what they asked last is not known2" in words
+
+
 def test_it_tells_how_the_job_went() -> None:
     words = Tags(report(MANIFEST).decode()).words
     for told in (

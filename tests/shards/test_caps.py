@@ -65,6 +65,8 @@ async def test_rows_beyond_the_cap_are_not_asked_and_say_so() -> None:
     told = ended.event["data"]["budget"]
     assert ended.counts["succeeded"] == len(endpoint.asked) > 40
     assert {row["error"]["code"] for row in ended.errors} == {"budget_exceeded"}
+    # Whatever is reckoned of rows that were asked is not reckoned of them.
+    assert (ended.counts["failed"], ended.counts["invalid"]) == (0, 60 - len(endpoint.asked))
     assert ended.errors[0]["error"]["message"].startswith(f"line {ended.errors[0]['line']}: ")
     kept = {name: value for name, value in ended.manifest["budget"].items() if value is not None}
     assert told == kept

@@ -1,22 +1,26 @@
 """Journals under repeats, refusals and losses; the lease while they are read; the clock."""
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import Literal
 
 import pytest
 
-from schemas.results import CallRecord
+from schemas.outcomes import Usage
+from schemas.results import CallRecord, Lost
 from tests.doubles import AnswerLost, FaultyBlobs, MemoryBlobs
 from tests.simulation import virtual_time
 from workers.clock import TOLERANCE_SECONDS, ServiceClock
 from workers.dispatch.call import Gate
 from workers.ports import BlobInfo, BlobRef
 from workers.ports.errors import Unavailable
+from workers.rows.writing import RowResult
 from workers.shards.attempt import LEASE_SECONDS, Lease
 from workers.shards.journal import (
     Journal,
     attempt_name,
+    journal_line,
     next_ordinal,
     read_journals,
     spent_line,
@@ -171,3 +175,38 @@ def test_an_answer_that_was_slept_over_sets_nothing() -> None:
     clocks = Clocks(behind=0.0)
     clocks.read(answer_read_after=200.0)
     assert clocks.clock() == clocks.now
+
+
+async def told_by(*attempts: bytes) -> Lost:
+    """What journals of these lines, each of its own attempt, say that nobody kept."""
+    blobs = MemoryBlobs(lambda: 0.0)
+    for number, lines in enumerate(attempts):
+        name = attempt_name(number, f"{number:08d}-0000-4000-8000-000000000000")
+        ref = BlobRef(FOLDER.container, f"{FOLDER.name}{name}")
+        await blobs.create_append(ref)
+        await blobs.append(ref, lines)
+    return (await read_journals(blobs, await listed(blobs), Spool())).lost
+
+
+PAID = replace(CALL, kind="ok", tokens=12, billed=True)
+END = b'{"end":true}\n'
+
+
+def line(*use: CallRecord) -> bytes:
+    result = RowResult(0, "succeeded", Usage(7, 5), b"{}", use)
+    return b"".join(map(bytes, journal_line(result)))
+
+
+async def test_what_nobody_kept_is_counted() -> None:
+    assert await told_by(line(PAID) + END) == Lost()
+    assert await told_by(line(PAID) * 2 + END) == Lost(), "its append was repeated"
+    assert await told_by(b'{"lost":3}\n' * 2 + END, b'{"lost":1}\n' + END) == Lost(calls=4)
+    assert await told_by(line(PAID), line(PAID) + END) == Lost(calls=1, crashes=1)
+    assert await told_by(line(PAID) + END, line(CALL, PAID) + END) == Lost(calls=1)
+    assert await told_by(line(PAID) + END, line() + END) == Lost(), "the pack's first row tells"
+
+
+async def test_calls_spent_on_a_row_are_kept_by_its_line_or_by_nobody() -> None:
+    spent = spent_line(0, (replace(CALL, billed=True),)) + END
+    assert await told_by(spent, line(replace(CALL, billed=True), PAID) + END) == Lost()
+    assert await told_by(spent, line(PAID) + END) == Lost(calls=1)

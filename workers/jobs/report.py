@@ -240,7 +240,7 @@ def _cost(manifest: Manifest) -> str:
     if cost.unmetered_calls:
         rows.append(("Calls that may have been billed and told no tokens", cost.unmetered_calls))
     if cost.crashes:
-        rows.append(("Workers that went away: what they asked last is not known", cost.crashes))
+        rows.append(("Workers that went away, and what they asked last is not known", cost.crashes))
     if cost.unpriced_calls:
         rows.append(("Calls to deployments without a price", cost.unpriced_calls))
     prices = [

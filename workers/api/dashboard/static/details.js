@@ -87,7 +87,9 @@ function cost({ cost: told }) {
                 [told.unpriced_calls, "calls were to deployments without a price"],
                 [told.crashes, "workers went away, and what they asked last is not known"]]
     .filter(([calls]) => calls).map(([calls, words]) => `${count(calls)} ${words}`);
-  return `${told.counted} ${told.currency}${more.length ? `, and more: ${more.join("; ")}` : ""}`;
+  const why = more.join("; "), so = `${told.counted} ${told.currency}`;
+  if (told.at_most == null) return why ? `${so}, and more: ${why}` : `${so} so far`;
+  return told.at_most === told.counted ? so : `${so}, at most ${told.at_most}${why && `: ${why}`}`;
 }
 
 function facts(job) {
