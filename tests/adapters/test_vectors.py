@@ -59,7 +59,7 @@ def test_what_is_no_such_answer_is_none(raw: bytes) -> None:
     assert parsed_vectors(raw) is None
 
 
-def test_a_large_answer_is_not_copied_on_the_way_to_its_line() -> None:
+async def test_a_large_answer_is_not_copied_on_the_way_to_its_line() -> None:
     vector = [-0.012345678901 - number / 1e6 for number in range(1536)]
     data = [{"object": "embedding", "index": at, "embedding": vector} for at in range(400)]
     usage = {"prompt_tokens": 400, "total_tokens": 400}
@@ -81,6 +81,7 @@ def test_a_large_answer_is_not_copied_on_the_way_to_its_line() -> None:
     assert line["text"]["response"]["body"] == orjson.loads(raw)
     spool = Spool()
     spool.add(result)
+    await spool.written()
     lines, length, _ = spool.part([0])
     assert orjson.loads(lines.read()) == line["text"]
     assert length == spool.size + 1

@@ -525,7 +525,7 @@ MUTATIONS: Sequence[Mutation] = (
         ONE_AT_A_TIME,
         broken_caps.begun_by_hand,
     ),
-    Mutation("paused_by_nobody", "on_budget pauses", 190, broken_caps.paused_by_nobody),
+    Mutation("paused_by_nobody", "on_budget pauses", 481, broken_caps.paused_by_nobody),
     Mutation(
         "status_remembered",
         "a status is told from the document that stands",
