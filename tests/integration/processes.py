@@ -131,7 +131,7 @@ async def processes(
         running.give(given)
         # Stopped before what they depend on, so that they can hand back their work.
         stack.push_async_callback(running.stop)
-        await until(lambda: len(running.addresses) == workers, f"{workers} workers")
+        await until(lambda: len(running.addresses) == workers, f"{workers} workers", 180)
         yield Processes(folder, storage, broker, endpoint, running, given, key, log)
 
 
