@@ -181,8 +181,9 @@ class Caps:
         """What is wrong with the budget of a job that has ended."""
         state = self._state(job)
         if state is None or state.budget is None:
-            # Of what could not be asked at all nothing was reckoned.
-            if state is None or state.reason is None or self._billed[job] != NOTHING_SPENT:
+            # Of what could not be asked at all nothing was reckoned, whatever ended it.
+            asked = state is None or (state.reason is None and state.shards > 0)
+            if asked or self._billed[job] != NOTHING_SPENT:
                 yield "a capped job has no budget"
             return
         if state.budget.allotted:
