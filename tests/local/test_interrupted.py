@@ -181,6 +181,7 @@ async def test_other_options_or_endpoints_are_another_run(
     assert len(lines(tmp_path / "simulated" / "output.jsonl")) == FEW
 
 
+@pytest.mark.long
 async def test_again_begins_anew_what_was_killed(command: Command) -> None:
     assert await command.interrupt(signal.SIGKILL, at=60) == -signal.SIGKILL
     before = billed(command.endpoint)[1]

@@ -558,7 +558,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "receipt_before_its_parts", "parts, then the receipt", 6, storage=lies.ReceiptsBeforeParts
     ),
-    Mutation("duplicates_lost", "duplicates are found", 11, storage=lies.NoDuplicates),
+    Mutation("duplicates_lost", "duplicates are found", 21, storage=lies.NoDuplicates),
     Mutation(
         "swap_without_if_match", "state changes by compare-and-swap", 5, storage=lies.SwapsBlindly
     ),

@@ -469,6 +469,7 @@ def test_half_the_quota_taken_by_a_stranger_is_no_storm() -> None:
     assert world.sent_between(150.0, took - 20.0) / world.rate(150.0, took - 20.0) <= 1.025
 
 
+@pytest.mark.long
 def test_latency_that_rises_tenfold_costs_no_throughput() -> None:
     async def main(rng: Random) -> None:
         world = World(1, REQUESTS, workers=1, concurrency=2000)
