@@ -291,6 +291,7 @@ def received(delivery: Delivery) -> Received:
 async def bench(
     *,
     blobs: Blobs | None = None,
+    bus: MemoryBus | None = None,
     endpoint: Answering | None = None,
     transfers: Transfers | None = None,
     tokens: SignedTokens | None = None,
@@ -308,7 +309,7 @@ async def bench(
         tokens=tokens,
         receiver=receiver,
         telemetry=telemetry,
-        bus=MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
+        bus=bus or MemoryBus(lambda: EPOCH + asyncio.get_running_loop().time()),
         settings=Settings(**{"deployments": (DEPLOYMENT,), **settings}),
         endpoint=endpoint or Answering(),
     )

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,8 +194,11 @@ async def test_what_waits_for_its_month_can_be_cancelled() -> None:
     assert len(endpoint.asked) == 20
 
 
-async def test_what_waits_for_its_month_ends_with_its_window() -> None:
+@pytest.mark.parametrize("paused", [False, True])
+async def test_what_waits_for_its_month_ends_with_its_window(paused: bool) -> None:
     async with waiting() as (service, endpoint, _, second):
+        if paused:
+            await service.ask("POST", f"/api/jobs/{second}/pause")
         await service.settle()
         service.elapsed += 24 * 3600.0 + 1.0
         await service.sweeper.run()
@@ -268,18 +272,6 @@ async def test_the_door_of_openai_pauses_what_waits_for_its_month_too() -> None:
         await service.settle()
         ended = await service.ended()
     assert (ended.event["data"]["job"], ended.counts["cancelled"]) == (second, 20)
-
-
-async def test_what_is_paused_while_it_waits_ends_with_its_window() -> None:
-    async with waiting() as (service, endpoint, _, second):
-        await service.ask("POST", f"/api/jobs/{second}/pause")
-        await service.settle()
-        service.elapsed += 24 * 3600.0 + 1.0
-        await service.sweeper.run()
-        await service.settle()
-        ended = await service.ended()
-    assert (ended.event["data"]["job"], ended.state) == (second, "expired")
-    assert len(endpoint.asked) == 20
 
 
 async def test_what_no_month_could_have_room_for_does_not_wait() -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 
 from schemas.deployments import Task
 from schemas.outcomes import Outcome, Usage
-from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
 from tests.doubles.service import Answering, Bench, Ended, bench, received
 from tests.shards.test_caps import Billing, deployment, rows
@@ -69,24 +68,11 @@ async def until_draining(one: Bench, message: Received) -> None:
         await one.inbox.shards(message)
 
 
-@asynccontextmanager
-async def successor(one: Bench, endpoint: Answering) -> AsyncIterator[Bench]:
+def successor(one: Bench, endpoint: Answering) -> AbstractAsyncContextManager[Bench]:
     """Another process over the same storage and bus."""
-    assert isinstance(one.blobs, MemoryBlobs)
-    made = Bench(
-        blobs=one.blobs,
-        bus=one.bus,
-        transfers=one.blobs,
-        settings=one.settings,
-        endpoint=endpoint,
-        rng=Random(5),
-    )
-    shares = asyncio.create_task(made.dispatcher.run())
-    try:
-        yield made
-    finally:
-        shares.cancel()
-        await asyncio.gather(shares, return_exceptions=True)
+    assert isinstance(one.bus, MemoryBus)
+    same: dict[str, Any] = {"blobs": one.blobs, "bus": one.bus}
+    return bench(**same, deployments=(ONE_AT_A_TIME,), endpoint=endpoint, rng=Random(5))
 
 
 async def go_on(service: Bench, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 Where all that is asked fails with a fault that a row can cause, nothing else could tell an outage
 from a job whose every row is at fault. So the deployment is asked for the least that it can be, one
-token or one vector, at most once a minute: an answer shows that it is in order.
+token or one vector, about once a minute by all processes: an answer shows that it is in order.
 """
 
 import asyncio

@@ -40,11 +40,7 @@ class HealthBoard:
         self, deployment: str, now: float, most: int | None = None
     ) -> list[DeploymentHealth]:
         """The words that still count, or the newest `most` of them."""
-        fresh = [
-            info
-            async for info in self._listed(deployment)
-            if now - info.last_modified < FRESH_SECONDS
-        ]
+        fresh = await self._fresh(deployment, now)
         fresh.sort(key=lambda info: info.last_modified, reverse=True)
         names = [info.ref for info in fresh[:most]]
         try:
@@ -57,13 +53,15 @@ class HealthBoard:
     async def processes(self, deployment: str, now: float) -> list[str]:
         """The names of those whose words still count, in order."""
         prefix = self._ref(deployment, "").name
-        return sorted(
-            [
-                info.ref.name.removeprefix(prefix)
-                async for info in self._listed(deployment)
-                if now - info.last_modified < FRESH_SECONDS
-            ]
-        )
+        fresh = await self._fresh(deployment, now)
+        return sorted(info.ref.name.removeprefix(prefix) for info in fresh)
+
+    async def _fresh(self, deployment: str, now: float) -> list[BlobInfo]:
+        return [
+            info
+            async for info in self._listed(deployment)
+            if now - info.last_modified < FRESH_SECONDS
+        ]
 
     async def granted(self, deployment: str, now: float) -> tuple[float, float] | None:
         """The parts of a quota that are held and that are used; None where nobody asks it."""

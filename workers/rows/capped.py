@@ -18,8 +18,7 @@ UNBOUNDED: Final = "max_tokens_missing"
 UNKNOWN_COST: Final = "unknown_cost"
 _UNBOUNDED: Final = (
     "max_cost, max_total_tokens and a tenant's cap by month need max_tokens in every row that "
-    "generates: "
-    "give it here, or as an option for all"
+    "generates: give it here, or as an option for all"
 )
 
 # Each bends which tokens are chosen, or what is told of them; none makes them more than the limit.
