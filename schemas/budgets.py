@@ -93,6 +93,10 @@ class MonthBudget(Kept):
         """What counts against the cap."""
         return self.spent + sum(self.reserved.values())
 
+    def left(self, cap: int) -> int:
+        """What one more job may reserve; nothing where the cap was lowered below what counts."""
+        return max(0, cap - self.taken)
+
 
 class BudgetStatus(BaseModel):
     """A job's cap, what is spent of it, and what is reserved for calls that are being made.

@@ -23,8 +23,10 @@ from workers.api.http import HttpCall, JsonReply
 from workers.intake.estimating import QuotaEstimator
 from workers.intake.pieces import Scanner
 from workers.jobs.budget import picos, reserved, settled
+from workers.jobs.months import read_month
 from workers.jobs.outbox import JOBS
 from workers.ports import BlobRef
+from workers.ports.errors import Unreadable
 from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import RowRules
 from workers.rows.sizes import MOST_KINDS
@@ -57,6 +59,25 @@ async def test_a_job_reserves_its_cap_and_returns_what_it_did_not_spend() -> Non
         told = await month(service)
     assert (job, told["reserved"]) == (ended.event["data"]["job"], {})
     assert told["spent"] == 20 * (7 + 5 * 2) * MILLION
+
+
+async def test_what_a_month_has_left_is_read_of_what_is_stored() -> None:
+    cap = picos(BLUE["blue"].max_cost_per_month)
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        store = service.store
+        assert (await read_month(store, "blue", "2027-01")).left(cap) == UNIT // 2
+        await asked(service, "a.jsonl", max_cost="0.3")
+        await service.settle(lambda delivery: delivery.queue == "shards")
+        assert (await read_month(store, "blue", "2027-01")).left(cap) == UNIT // 5
+        assert (await read_month(store, "blue", "2027-02")).left(cap) == UNIT // 2
+        await service.settle()
+        held = await read_month(store, "blue", "2027-01")
+        assert held.left(cap) == UNIT // 2 - 20 * (7 + 5 * 2) * MILLION
+        assert held.left(held.spent - 1) == 0
+        await service.blobs.delete(MONTH)
+        await service.blobs.create(MONTH, b"{")
+        with pytest.raises(Unreadable):
+            await read_month(store, "blue", "2027-01")
 
 
 async def test_what_does_not_fit_the_month_fails_before_its_first_call() -> None:

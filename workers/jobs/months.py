@@ -22,6 +22,15 @@ _AT_ONCE: Final = 16
 log = logging.getLogger(__name__)
 
 
+async def read_month(store: JobStore, tenant: str, month: str) -> MonthBudget:
+    """What a tenant's jobs of a month (2026-11, in UTC) have spent and reserved of its cap.
+
+    Raises NewerVersion, and Unreadable where it is damaged; errors are those of storage besides.
+    """
+    held = await store.find(MonthBudget, _ref(store, tenant, month))
+    return MonthBudget() if held is None else held
+
+
 class MonthlyBudgets:
     """The documents `budgets/{tenant}/{month}`, changed by compare-and-swap. A job's month is that
     of its creation. Errors are those of storage, but for a document that cannot be read.
@@ -120,13 +129,16 @@ class MonthlyBudgets:
         return held is not None and held.state.terminal
 
     def _ref(self, job: Job) -> BlobRef:
-        name = f"budgets/{job.tenant}/{month_of(job.created)}"
-        return BlobRef(self._store.state_container, name)
+        return _ref(self._store, job.tenant, month_of(job.created))
 
     def _unread(self, job: Job) -> str:
         ref = self._ref(job)
         log.warning("[MONTH_UNREAD] %s/%s is damaged: restore it", ref.container, ref.name)
         return f"{ref.container}/{ref.name}, the budget of its tenant's month, cannot be read"
+
+
+def _ref(store: JobStore, tenant: str, month: str) -> BlobRef:
+    return BlobRef(store.state_container, f"budgets/{tenant}/{month}")
 
 
 def _spent(done: Done) -> int:
