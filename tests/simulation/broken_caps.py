@@ -105,8 +105,11 @@ def others_not_waited_for() -> Broken:
 def crash_begins_anew() -> Broken:
     allotted = budget.allot
 
-    def allot(held: JobBudget, *who: Any, charged: dict[str, Spend], **what: Any) -> JobBudget:
-        return allotted(held, *who, charged=dict.fromkeys(charged, NOTHING_SPENT), **what)
+    def allot(
+        held: JobBudget, *who: Any, charged: dict[str, Spend] | None, **what: Any
+    ) -> JobBudget:
+        nothing = None if charged is None else dict.fromkeys(charged, NOTHING_SPENT)
+        return allotted(held, *who, charged=nothing, **what)
 
     return patch.object(budget, "allot", allot)
 

@@ -76,7 +76,7 @@ def allot(
     shard: int,
     attempt: str,
     *,
-    charged: Mapping[str, Spend],
+    charged: Mapping[str, Spend] | None,
     want: Spend,
     need: Spend,
     ample: Spend = NOTHING_SPENT,
@@ -89,11 +89,15 @@ def allot(
     what the journals of earlier attempts come to, by attempt: they could not spend more than they
     were allotted, whatever one of them wrote after its lease. Of an attempt that is not among them
     all that it may spend counts: it began later, and who takes its place here has lost the lease.
+    Without `charged` the attempt began before, and wants more: once another has its place, it gets
+    none, for its receipt would not tell what the other has spent.
     """
     known = allotment(budget, shard)
     if known is None and want == NOTHING_SPENT:
         return budget
     if known is None or known.attempt != attempt:
+        if charged is None:
+            return budget
         spent = NOTHING_SPENT if known is None else _by_others(known, charged)
         known = Allotment(shard=shard, attempt=attempt, spent=spent, open=NOTHING_SPENT)
     without = _with(budget, shard, None)

@@ -8,7 +8,6 @@ dies, the lot counts as spent, and nothing beyond it can have been.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 from schemas.budgets import NOTHING_SPENT, Allotment, JobBudget, Spend, total
@@ -119,7 +118,7 @@ class ShardPurse:
         return None if state is None else state.budget
 
     async def _allot(
-        self, want: Spend, call: Spend, charged: Mapping[str, Spend] = MappingProxyType({})
+        self, want: Spend, call: Spend, charged: Mapping[str, Spend] | None = None
     ) -> tuple[Allotment | None, JobBudget | None]:
         """What is this attempt's of the job's budget, and that; None where it is another's.
 
