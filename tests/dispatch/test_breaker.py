@@ -240,3 +240,6 @@ def test_processes_that_share_a_quota_ask_once_a_minute_together() -> None:
     breaker.probed(1.0)
     assert not breaker.doubts(failure, 1.0 + 4.0 * PROBE_EVERY - 1.0, holders=4)
     assert breaker.doubts(failure, 1.0 + 4.0 * PROBE_EVERY, holders=4)
+    breaker.put_off(500.0)
+    assert not breaker.doubts(failure, 499.0, holders=4)
+    assert breaker.doubts(failure, 500.0, holders=4)

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "api/openai/": "doors for programs of the OpenAI Batch API: tests/openai",
     "files/": "the files of those doors, and what is deleted of them: tests/openai",
     "quota/health.py": "what processes tell of deployments: tests/quota",
+    "quota/claims.py": "claims to make such a call: tests/quota, test_quota_dispatch.py",
     "dispatch/probe.py": "asked where all rows of a job meet 500s: tests/dispatch",
     "dispatch/routing.py": "what an endpoint says of itself: tests/dispatch",
     "intake/walking.py": "walks at night, or where an event was lost: test_month.py",

@@ -30,8 +30,9 @@ PATIENCE = 300.0
 
 OWN = "probe"
 """The row of the calls of our own, which ask for one token."""
-PROBE_EVERY = 60.0
-"""Seconds from one such call to the next at a deployment."""
+PROBE_EVERY = 66.0
+"""Seconds from one claim to make such a call to the next: calls are a minute apart, though storage
+tells whole seconds, its front ends differ by two, and a call goes up to three after its claim."""
 ANSWERED = "other calls were answered at that time"
 VOUCHED = "a call for one token was answered at that time"
 
@@ -80,6 +81,7 @@ class Breaker:
         self._guilty: OrderedDict[Hashable, None] = OrderedDict()
         self._last_good = -inf
         self._probed_at, self._probe_every = -inf, PROBE_EVERY
+        self._put_off = -inf
         self._vouched, self._poisoned = -inf, False
 
     def ready(self, now: float) -> float:
@@ -136,13 +138,18 @@ class Breaker:
     def doubts(self, failure: Failure, now: float, holders: int) -> bool:
         """Whether a call of our own should tell whose fault a failure is.
 
-        Each of the `holders` of its quota asks the deployment so rarely that all together ask once
-        a minute; and only while failures cannot be explained, or would keep the breaker open, or
-        count by such calls alone.
+        Only while failures cannot be explained, or would keep the breaker open, or count by such
+        calls alone. Each of the `holders` of its quota asks so rarely that every other one comes to
+        its turn meanwhile.
         """
         self._probe_every = PROBE_EVERY * holders
         open_question = not failure.counts or self.state != "closed" or self._poisoned
-        return failure.suspect and open_question and now >= self._probed_at + self._probe_every
+        due = max(self._probed_at + self._probe_every, self._put_off)
+        return failure.suspect and open_question and now >= due
+
+    def put_off(self, until: float) -> None:
+        """Let none such go until a time: one is being prepared, or it is another's turn."""
+        self._put_off = until
 
     def probed(self, now: float) -> None:
         """Note that a call of our own goes."""

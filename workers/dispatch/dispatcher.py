@@ -34,6 +34,7 @@ from workers.dispatch.waiting import Group, Pool, Turns
 from workers.ports import Endpoint
 from workers.ports.telemetry import DeploymentReading
 from workers.quota.allowance import DAY
+from workers.quota.claims import ProbeClaims
 from workers.quota.ledger import Ledger
 from workers.quota.rounds import Rounds
 from workers.quota.weights import JobWeights
@@ -45,16 +46,18 @@ class Dispatcher:
     """Makes calls to the configured deployments within their quotas.
 
     Without a ledger this process uses the quotas alone; with one that cannot be reached it starts
-    from `safe_share` of each. `routes` as in `Routing`; `wall` gives seconds since the epoch.
+    from `safe_share` of each. `claims` tell whose turn a call of our own is, where other processes
+    ask the deployments too. `routes` as in `Routing`; `wall` gives seconds since the epoch.
     """
 
     def __init__(
         self,
         deployments: Sequence[Deployment],
         endpoints: Mapping[str, Endpoint],
+        ledger: Ledger | None = None,
+        claims: ProbeClaims | None = None,
         *,
         rng: Random,
-        ledger: Ledger | None = None,
         routes: Mapping[str, Sequence[str]] | None = None,
         safe_share: float = 0.1,
         wall: Callable[[], float] = time.time,
@@ -62,6 +65,7 @@ class Dispatcher:
         self._deployments = deployments
         self._endpoints = endpoints
         self._rng = rng
+        self._claims = claims
         self._wall = wall
         self._safe_share = safe_share
         self._routing = Routing(deployments, endpoints, routes or {})
@@ -277,7 +281,8 @@ class Dispatcher:
         self._turns.pump(lane)
         allowed = waiter.gate.closed is None and now < waiter.gate.until
         if verdict.failure is not None and allowed and lane.doubts(verdict.failure, now):
-            probed = await probe(lane, self._endpoints[lane.name], call.task, waiter.gate)
+            endpoint = self._endpoints[lane.name]
+            probed = await probe(lane, endpoint, call.task, waiter.gate, self._claims)
             if probed is not None:
                 tries.probed(probed)
                 self._turns.pump(lane)
@@ -314,8 +319,6 @@ class Dispatcher:
                 lane.allowance.own(now)
             elif lane.allowance.quota.limited:
                 self._rounds.add(lane)
-            else:
-                lane.sharers = None  # others ask it too: how many, the reporter finds out
         self._join()
 
     def _join(self) -> None:

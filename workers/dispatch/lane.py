@@ -14,7 +14,7 @@ from random import Random
 from schemas.deployments import Deployment
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
-from workers.dispatch.breaker import OWN, PROBE_EVERY, Breaker, Failure
+from workers.dispatch.breaker import OWN, Breaker, Failure
 from workers.dispatch.concurrency import START, Guard
 from workers.dispatch.retries import JITTER, Budget, hint
 from workers.dispatch.token_estimates import Estimator
@@ -83,8 +83,8 @@ class Opening:
 class Lane:
     """One deployment as one process sees it. `midnight` is when the day's quota starts anew."""
 
-    sharers: int | None = 1
-    """Processes that ask it, as far as no ledger tells; None: how many is not known yet."""
+    sharers = 1
+    """Processes that are known to ask it, where no ledger tells."""
 
     def __init__(
         self, deployment: Deployment, *, safe_share: float, midnight: float, now: float, rng: Random
@@ -212,23 +212,16 @@ class Lane:
 
     def doubts(self, failure: Failure, now: float) -> bool:
         """Whether a call of our own should tell whose fault a failure is."""
-        if self.sharers is None:
-            return False
         return self.breaker.doubts(failure, now, max(self.allowance.holders, self.sharers))
 
-    def shared_by(self, processes: int, place: int, now: float) -> None:
-        """Note how many processes ask it, and the place of this one among them, from 0 on.
-
-        Their calls of their own follow each other by the minute, from the first on.
-        """
-        if self.sharers is None:
-            self.breaker.probed(now - PROBE_EVERY * (processes - place))
-        self.sharers = processes
+    def may_probe(self, tokens: float, now: float) -> bool:
+        """Whether a call of our own may go, whatever the breaker says."""
+        others = (each for each in self._conditions if each != self._breaker)
+        return all(condition(tokens, now)[0] <= now for condition in others)
 
     def probe(self, tokens: float, now: float) -> Ticket | None:
-        """Let a call of our own go, whatever the breaker says; None where all else does not."""
-        others = (each for each in self._conditions if each != self._breaker)
-        if any(condition(tokens, now)[0] > now for condition in others):
+        """Let a call of our own go; None where it may not."""
+        if not self.may_probe(tokens, now):
             return None
         self.breaker.probed(now)
         return self.admit(tokens, now)

@@ -2,11 +2,12 @@
 
 Where all that is asked fails with a fault that a row can cause, nothing else could tell an outage
 from a job whose every row is at fault. So the deployment is asked for the least that it can be, one
-token or one vector, about once a minute by all processes: an answer shows that it is in order.
+token or one vector, at most once a minute by all processes: an answer shows that it is in order.
 """
 
 import asyncio
 import base64
+import logging
 import struct
 import zlib
 from collections.abc import Mapping
@@ -15,12 +16,16 @@ from typing import Any, Final
 from schemas.deployments import Task
 from schemas.outcomes import Outcome
 from schemas.results import CallRecord
-from workers.dispatch.breaker import OWN
-from workers.dispatch.call import Gate, HandBack
-from workers.dispatch.lane import Lane
+from workers.dispatch.breaker import OWN, PROBE_EVERY
+from workers.dispatch.call import Gate
+from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.spending import Pledge
 from workers.ports import Endpoint
+from workers.ports.errors import WorkerError
+from workers.quota.claims import ProbeClaims
 from workers.rows.sizes import measure
+
+log = logging.getLogger(__name__)
 
 
 def _blank_png(side: int) -> str:
@@ -54,23 +59,19 @@ def smallest(task: Task) -> Mapping[str, Any]:
             return {"input": [{"image": _IMAGE}]}
 
 
-async def probe(lane: Lane, endpoint: Endpoint, task: Task, gate: Gate) -> CallRecord | None:
+async def probe(
+    lane: Lane, endpoint: Endpoint, task: Task, gate: Gate, claims: ProbeClaims | None
+) -> CallRecord | None:
     """Ask a deployment for one token, within its quota, and let its lane learn from the answer.
 
-    Gives the call as it is recorded; None where no call can be made now.
+    `claims` as in `Dispatcher`. Gives the call as it is recorded; None where none can be made now.
     """
     body = smallest(task)
     clock, size = asyncio.get_running_loop().time, measure(task, body)
-    pledge = None
-    if gate.purse is not None:
-        pledge = gate.purse.spare(task, body, [lane.name])
-        if pledge is None or not await _may(pledge, gate):
-            return None
-    ticket = lane.probe(lane.tokens(OWN, size), clock())
-    if ticket is None:
-        if pledge is not None:
-            pledge.drop()
+    admitted = await _admitted(lane, task, body, gate, claims)
+    if admitted is None:
         return None
+    ticket, pledge = admitted
     outcome: Outcome | None = None
     gate.unkept += 1
     try:
@@ -101,15 +102,40 @@ def _record(lane: Lane, outcome: Outcome, seconds: float) -> CallRecord:
     )
 
 
-async def _may(pledge: Pledge, gate: Gate) -> bool:
-    """Whether the call may be made, once what it may cost is durable."""
-    may = False
+async def _admitted(
+    lane: Lane, task: Task, body: Mapping[str, Any], gate: Gate, claims: ProbeClaims | None
+) -> tuple[Ticket, Pledge | None] | None:
+    """The call's ticket, with what it may cost set aside; None where none can be made now."""
+    clock, tokens = asyncio.get_running_loop().time, lane.tokens(OWN, measure(task, body))
+    if not lane.may_probe(tokens, clock()):
+        return None
+    pledge = None
+    if gate.purse is not None:
+        pledge = gate.purse.spare(task, body, [lane.name])
+        if pledge is None:
+            return None
+    ticket: Ticket | None = None
     try:
-        await pledge.secure()
-        may = gate.closed is None and asyncio.get_running_loop().time() < gate.until
-    except HandBack:
-        may = False
+        if await _may(lane, pledge, gate, claims):
+            ticket = lane.probe(tokens, clock())
     finally:
-        if not may:
+        if ticket is None and pledge is not None:
             pledge.drop()
-    return may
+    return None if ticket is None else (ticket, pledge)
+
+
+async def _may(lane: Lane, pledge: Pledge | None, gate: Gate, claims: ProbeClaims | None) -> bool:
+    """Whether the call may be made, once what it may cost is durable and the minute is claimed."""
+    clock, breaker = asyncio.get_running_loop().time, lane.breaker
+    breaker.put_off(clock() + PROBE_EVERY)  # for the other calls that fail meanwhile
+    try:
+        if pledge is not None:
+            await pledge.secure()
+        left = 0.0 if claims is None else await claims.claim(lane.name, PROBE_EVERY)
+    except WorkerError as error:
+        log.debug("no call of our own to %s: %s", lane.name, error)
+        return False
+    if left > 0.0:
+        breaker.put_off(clock() + left)
+        return False
+    return gate.closed is None and clock() < gate.until

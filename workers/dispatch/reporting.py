@@ -93,17 +93,12 @@ class Reporter:
         """Find out how many share a lane of which no ledger tells, once its failures matter."""
         if lane.allowance.quota.limited or lane.breaker.said is None:
             return
-        names = await self._board.processes(lane.name, self._wall())
-        if self._process in names:
-            place = names.index(self._process)
-            lane.shared_by(len(names), place, asyncio.get_running_loop().time())
+        lane.sharers = max(1, await self._board.count(lane.name, self._wall()))
 
     def _due(self, lane: Lane, told: DeploymentHealth | None) -> bool:
         failing = tuple(self._failing())
         if told is None:
             return lane.calls > 0 or bool(failing)
-        if lane.sharers is None and lane.breaker.said is not None:
-            return True
         if told.breaker != lane.breaker.state or told.failing != failing:
             return True
         in_use = lane.calls > told.calls or self._waits(lane) or bool(failing)

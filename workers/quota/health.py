@@ -50,11 +50,9 @@ class HealthBoard:
             raise first_of(errors) from errors
         return [health for task in tasks if (health := task.result()) is not None]
 
-    async def processes(self, deployment: str, now: float) -> list[str]:
-        """The names of those whose words still count, in order."""
-        prefix = self._ref(deployment, "").name
-        fresh = await self._fresh(deployment, now)
-        return sorted(info.ref.name.removeprefix(prefix) for info in fresh)
+    async def count(self, deployment: str, now: float) -> int:
+        """How many processes' words still count."""
+        return len(await self._fresh(deployment, now))
 
     async def _fresh(self, deployment: str, now: float) -> list[BlobInfo]:
         return [

@@ -47,6 +47,7 @@ from workers.jobs.transitions import Transitions
 from workers.ports import Blobs, Bus, Endpoint, SignedTokens, Transfers, WebhookSender
 from workers.ports.errors import WorkerError
 from workers.ports.telemetry import SILENT, ProcessReading, Telemetry
+from workers.quota.claims import ProbeClaims
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
 from workers.service import memory
@@ -111,7 +112,8 @@ def compose(
 ) -> Service:
     """Make the parts over open ports; `ledger` as in `Dispatcher`, `process` as in `Reporter`."""
     known, routes, background = settings.deployments, settings.routes, Background()
-    dispatcher = Dispatcher(known, endpoints, rng=rng, ledger=ledger, routes=routes, wall=clock)
+    shared = (ledger, ProbeClaims(blobs, settings.state_container)) if ledger else (None, None)
+    dispatcher = Dispatcher(known, endpoints, *shared, rng=rng, routes=routes, wall=clock)
     store = _store(settings, blobs, clock)
     receivers, results = _receivers(settings, webhooks), settings.results_container
     outbox = Outbox(bus, results_container=results, clock=clock, rng=rng, hooked=receivers)
