@@ -98,6 +98,44 @@ class MonthBudget(Kept):
         return max(0, cap - self.taken)
 
 
+class MonthJob(BaseModel):
+    """A job that has its part of its tenant's month, or waits for it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    input: str | None = Field(description="container/name; null where its document is not read")
+    max_cost: Amount | None = Field(
+        description="what it may cost: its option, or the most that its rows can cost"
+    )
+
+
+class MonthStatus(BaseModel):
+    """An entry of `GET /api/budgets`: what the jobs that a tenant made in a month may cost.
+
+    Where the month cannot be read, `message` says why, and the amounts are null.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tenant: str
+    month: str = Field(description="2026-11, in UTC, in which the jobs were made")
+    currency: str | None = None
+    max_cost: Amount = Field(description="the tenant's `max_cost_per_month`")
+    cost_spent: Amount | None = Field(default=None, description="by jobs that have ended")
+    cost_reserved: Amount | None = Field(
+        default=None,
+        description="for jobs that have not: all that each may cost, what it has cost by now too",
+    )
+    cost_left: Amount | None = Field(default=None, description="that further jobs may reserve")
+    reserving_jobs: int = Field(default=0, description="how many jobs hold what is reserved")
+    reserving: tuple[MonthJob, ...] = Field(default=(), description="those that hold most of it")
+    waiting: tuple[MonthJob, ...] = Field(
+        default=(), description="jobs that wait for room, those first that are open longest"
+    )
+    message: str | None = None
+
+
 class BudgetStatus(BaseModel):
     """A job's cap, what is spent of it, and what is reserved for calls that are being made.
 

@@ -58,3 +58,20 @@ async def acted(service: Bench, action: str, name: str) -> str:
     reply = await service.ask("POST", f"/api/jobs/{job}/{action}")
     assert reply.code == 202, reply.body
     return job
+
+
+async def ended_in_its_month(service: Bench) -> None:
+    """A job whose tenant has a cap by month has ended."""
+    await service.run(ROWS, "first.jsonl", options={"max_tokens": 9})
+
+
+async def waiting_for_its_month(service: Bench) -> tuple[str, str]:
+    """A job that holds most of its tenant's month, and one that waits for room in it."""
+    holding = await begun(service, max_tokens=9, max_cost="0.3")
+    options = {"max_tokens": 9, "max_cost": "0.3", "on_budget": "pause"}
+    await service.drop(ROWS, "next.jsonl", options=options)
+    await service.announce("next.jsonl")
+    await service.settle(stop=after(3))
+    told = [event["data"] for event in service.events]
+    waits = next(each for each in told if each.get("input") == "prompts/next.jsonl")
+    return holding, str(waits["job"])

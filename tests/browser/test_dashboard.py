@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from playwright.async_api import Browser, Page, Route, expect
 from schemas.health import DeploymentHealth
 from schemas.money import Price
 from schemas.outcomes import Outcome
+from schemas.tenants import Tenant
 from tests.browser import states
 from tests.browser.conftest import KEY, Site, Tab
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering
+from workers.ports import BlobRef
 from workers.quota.health import HealthBoard
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -55,7 +58,8 @@ async def test_the_key_leaves_the_address_at_once_and_travels_in_the_header_alon
     assert KEY not in await tab.page.content()
     # The first navigation has the fragment in the browser alone: no server sees it.
     assert [url for url in urls if KEY in url.partition("#")[0]] == []
-    assert {path.partition("?")[0] for _, path in site.asked} == {"/api/jobs", "/api/deployments"}
+    asked = {path.partition("?")[0] for _, path in site.asked}
+    assert asked == {"/api/jobs", "/api/deployments", "/api/budgets"}
     await tab.page.reload()
     await tab.settled()
 
@@ -275,6 +279,75 @@ async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
         await expect(latency.locator(".legend")).to_contain_text(share)
     await shown.get_by_text("Cost as a table").click()
     assert await violations(tab.page) == []
+
+
+CAPPED: dict[str, Any] = {
+    "deployments": (PRICED,),
+    "tenants": {"default": Tenant(max_cost_per_month=0.5), "blue": Tenant(max_cost_per_month=20)},
+}
+
+
+@pytest.mark.parametrize("site", [CAPPED], indirect=True)
+async def test_a_month_shows_what_is_spent_reserved_and_left_and_for_whom(
+    tab: Tab, site: Site
+) -> None:
+    await states.ended_in_its_month(site.service)
+    holding, waits = await states.waiting_for_its_month(site.service)
+    await tab.page.clock.install()
+    await tab.open(f"job={waits}")
+    await tab.settled()
+    table = tab.page.get_by_role("group", name="Budgets")
+    rows = table.get_by_role("row")
+    # Two rows of 7 and 5 tokens are spent, 0.3 is what the open job may cost.
+    own = rows.filter(has_text="default")
+    cells = [await cell.inner_text() for cell in await own.get_by_role("cell").all()]
+    assert cells[:2] == ["0.5 USD", "0.000008"]
+    assert cells[2:] == ["0.3\nprompts/long.jsonl", "0.199992", "prompts/next.jsonl"]
+    bar = own.get_by_role("img")
+    told = "Of 0.5 USD: 0.000008 spent, 0.3 reserved, 0.199992 left"
+    await expect(bar).to_have_attribute("aria-label", told)
+    widths = await bar.locator("rect").evaluate_all(
+        "all => all.map((each) => each.getAttribute('width'))"
+    )
+    assert [round(float(width)) for width in widths] == [0, 60]
+    await expect(rows.filter(has_text="blue").get_by_role("cell").last).to_have_text("–")
+    assert await violations(tab.page) == []
+    shown = tab.page.locator("section.shown")
+    await expect(shown).to_contain_text("cancel it, and send it with a lower max_cost")
+    await shown.get_by_role("button", name="See the budget of its month").click()
+    await expect(tab.page.get_by_role("heading", name="Budgets")).to_be_focused()
+    await table.get_by_role("link", name="prompts/long.jsonl").click()
+    await expect(tab.page.get_by_role("heading", name="prompts/long.jsonl")).to_be_visible()
+    await expect(tab.page.get_by_role("button", name="See the budget")).to_have_count(0)
+    month = datetime.fromtimestamp(site.service.clock(), UTC)
+    before = (month.replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
+    await tab.page.get_by_role("button", name="Month before").click()
+    await expect(tab.page.get_by_role("region", name="Budgets")).to_contain_text(before)
+    await expect(own).to_contain_text("0.5 USD")
+    await expect(own.get_by_role("cell").nth(2)).to_have_text("0")
+    assert holding in {path.rpartition("/")[2] for _, path in site.asked}
+
+
+@pytest.mark.parametrize("site", [CAPPED], indirect=True)
+async def test_a_month_that_cannot_be_read_says_what_to_do(tab: Tab, site: Site) -> None:
+    month = datetime.fromtimestamp(site.service.clock(), UTC).strftime("%Y-%m")
+    await site.service.blobs.create(BlobRef("state", f"budgets/blue/{month}"), b"{")
+    await tab.page.set_viewport_size({"width": 320, "height": 640})
+    await tab.open()
+    blue = tab.page.get_by_role("group", name="Budgets").get_by_role("row").filter(has_text="blue")
+    await expect(blue).to_contain_text("cannot be read: restore it")
+    assert await tab.page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert await violations(tab.page) == []
+
+
+async def test_where_no_tenant_has_a_cap_months_are_asked_for_once(tab: Tab, site: Site) -> None:
+    await tab.page.clock.install()
+    await tab.open()
+    await tab.settled()
+    await tab.page.clock.fast_forward(300_000)
+    await tab.page.clock.fast_forward(300_000)
+    assert [path for _, path in site.asked if "budgets" in path] == ["/api/budgets"]
+    await expect(tab.page.get_by_role("heading", name="Budgets")).to_have_count(0)
 
 
 AT_NIGHT = DEPLOYMENT.model_copy(update={"hours": "22:00-06:00", "time_zone": "Europe/Berlin"})

@@ -1,7 +1,7 @@
 """Whatever goes wrong with a call is an answer too, in the same form at every door."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Final, TypeVar
 
 from workers.api.http import AnyReply, HttpRefusal, JsonReply
@@ -32,3 +32,10 @@ async def answered(work: Awaitable[Reply]) -> Reply | JsonReply:
     except Unavailable:
         away = HttpRefusal(503, "unavailable", "storage or bus is out of reach: ask again")
         return away.reply()
+
+
+def unknown_tenant(tenant: str, known: Iterable[str]) -> HttpRefusal:
+    """What to answer to whoever asks about a tenant that nobody knows."""
+    names = ", ".join(known)
+    message = f"there is no tenant {tenant!r}; TENANTS knows: {names}"
+    return HttpRefusal(404, "unknown_tenant", message, param="tenant")

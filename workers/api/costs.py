@@ -1,13 +1,14 @@
 """What the jobs of a month cost, summed by tenant or by a name of their metadata."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from schemas.listing import created_of, index_name
 from schemas.money import CostSum
 from schemas.status import JobStatus
+from workers.api.answering import unknown_tenant
 from workers.api.http import JsonReply
 from workers.api.routing import ReadCosts
 from workers.jobs.costs import summed
@@ -22,8 +23,11 @@ _AT_ONCE: Final = 32
 class CostsApi:
     """Sums what each job says of its cost, by the prices that were pinned with it."""
 
-    def __init__(self, index: JobIndex, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, index: JobIndex, tenants: Collection[str], *, clock: Callable[[], float]
+    ) -> None:
         self._index = index
+        self._tenants = tenants
         self._clock = clock
 
     async def of(self, asked: ReadCosts) -> JsonReply:
@@ -31,6 +35,8 @@ class CostsApi:
         begin, end = month_of(asked.month)
         behind = index_name(end, "") if asked.after is None else asked.after
         names, more = await self._index.names(asked.tenant, MOST_SUMMED, behind)
+        if not names and asked.after is None and asked.tenant not in self._tenants:
+            raise unknown_tenant(asked.tenant, self._tenants)
         within = [name for name in names if begin <= created_of(name) < end]
         told: list[JobStatus] = []
         for start in range(0, len(within), _AT_ONCE):

@@ -14,6 +14,7 @@ from schemas.status import JobStatus
 from workers.api.acting import JobActions
 from workers.api.answering import answered
 from workers.api.asking import asked_by
+from workers.api.budgets import BudgetsApi
 from workers.api.costs import CostsApi
 from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
@@ -30,6 +31,7 @@ from workers.api.routing import (
     ListDeployments,
     ListJobs,
     Probe,
+    ReadBudgets,
     ReadCosts,
     ReadErrors,
     ReadHealth,
@@ -64,6 +66,7 @@ class Api:
         history: History,
         doors: Doors,
         *,
+        budgets: BudgetsApi,
         deployments: DeploymentsApi,
         health: HealthApi,
         links: ResultLinks,
@@ -74,11 +77,12 @@ class Api:
         self._actions = actions
         self._index = index
         self._doors = doors
+        self._budgets = budgets
         self._deployments = deployments
         self._health = health
         self._links = links
         self._estimates = estimates
-        self._costs = CostsApi(index, clock=clock)
+        self._costs = CostsApi(index, estimates.tenants, clock=clock)
         self._history = history
         self._clock = clock
 
@@ -97,6 +101,8 @@ class Api:
                 return await self._create(call)
             case ReadCosts():
                 return await self._costs.of(operation)
+            case ReadBudgets():
+                return await self._budgets.of(operation)
             case EstimateJob(tenant=tenant):
                 wanted = read_body(EstimateCreate, call)
                 announcements.check_tenant(tenant, self._estimates.tenants)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from schemas import openai
+from schemas.budgets import MonthStatus
 from schemas.health import DeploymentStatus, ServiceHealth
 from schemas.history import ErrorCount, Sample
 from schemas.listing import ResultLink
@@ -80,6 +81,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     routing.CreateLinks: Exchange(ResultLink, listed=True),
     routing.Act: Exchange(JobStatus, code=202),
     routing.ReadCosts: Exchange(CostSum, listed=True),
+    routing.ReadBudgets: Exchange(MonthStatus, listed=True),
     routing.EstimateJob: Exchange(openai.Estimate, body=openai.EstimateCreate),
     routing.ListDeployments: Exchange(DeploymentStatus, listed=True),
     routing.Probe: Exchange(DeploymentStatus, code=202),

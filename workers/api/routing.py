@@ -31,6 +31,7 @@ def _seconds(value: object) -> object:
 
 # Rejections are named by the message that was rejected.
 Identity = Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,96}$")]
+Month = Annotated[str, Field(pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$")]
 _Time = Annotated[float, BeforeValidator(_seconds)]
 
 
@@ -112,9 +113,7 @@ class Act(Operation):
 class ReadCosts(Operation):
     """`GET /api/costs`: what the jobs that were created in a month cost."""
 
-    month: Annotated[str, Field(pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$")] = Field(
-        description="2026-11, in UTC"
-    )
+    month: Month = Field(description="2026-11, in UTC")
     by: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="a name of the jobs' metadata; without one, the tenant"
     )
@@ -122,6 +121,13 @@ class ReadCosts(Operation):
     after: Annotated[str, Field(pattern=r"^[0-9]{13}-[0-9A-Za-z-]{1,96}$")] | None = Field(
         default=None, description="the `last_id` of the answer before"
     )
+
+
+class ReadBudgets(Operation):
+    """`GET /api/budgets`: what of each tenant's cap by month is spent, reserved and left."""
+
+    month: Month | None = Field(default=None, description="2026-11, in UTC; without one, this")
+    tenant: TenantName | None = Field(default=None, description="without one, each that has a cap")
 
 
 class EstimateJob(Operation):
@@ -153,6 +159,7 @@ JobsOperation = (
     | CreateJob
     | JobOperation
     | ReadCosts
+    | ReadBudgets
     | EstimateJob
     | ListDeployments
     | Probe
@@ -168,6 +175,7 @@ ROUTES: Final = routes(
     ("POST", "/api/jobs/{id}/links", CreateLinks),
     ("POST", "/api/jobs/{id}/(?P<action>cancel|pause|resume)", Act),
     ("GET", "/api/costs", ReadCosts),
+    ("GET", "/api/budgets", ReadBudgets),
     ("POST", "/api/estimate", EstimateJob),
     ("GET", "/api/deployments", ListDeployments),
     ("POST", "/api/deployments/{name}/probe", Probe),

@@ -15,6 +15,7 @@ from typing import Final
 
 from azure.identity.aio import DefaultAzureCredential
 
+from schemas.deployments import prices_of
 from workers.adapters.blobs import connect_blobs
 from workers.adapters.bus import ServiceBus, connect_bus
 from workers.adapters.endpoints import connect
@@ -22,6 +23,7 @@ from workers.adapters.entra import connect_tokens
 from workers.adapters.telemetry import connect_telemetry
 from workers.adapters.webhooks import connect_webhooks
 from workers.api.acting import JobActions
+from workers.api.budgets import BudgetsApi
 from workers.api.deployments import DeploymentsApi
 from workers.api.health import HealthApi
 from workers.api.jobs import Api
@@ -167,8 +169,11 @@ def _api(
     clock: Callable[[], float],
 ) -> Api:
     may_link = settings.downloads != "body"
+    prices = prices_of(settings.deployments).values()
+    currency = next((price.currency for price in prices), None)
     return Api(
         *(jobs.store, jobs.actions, jobs.index, history, jobs.doors),
+        budgets=BudgetsApi(jobs.store, settings.tenants, currency, clock=clock),
         deployments=deployments,
         health=HealthApi(jobs.store, bus, deployments, clock=clock),
         estimates=jobs.estimates,

@@ -20,6 +20,7 @@ _FILES: Final[Mapping[str, tuple[str, str]]] = {
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "app.js": ("app.js", _SCRIPT),
     "asking.js": ("asking.js", _SCRIPT),
+    "budgets.js": ("budgets.js", _SCRIPT),
     "charts.js": ("charts.js", _SCRIPT),
     "details.js": ("details.js", _SCRIPT),
     "lists.js": ("lists.js", _SCRIPT),

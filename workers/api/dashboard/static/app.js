@@ -1,6 +1,7 @@
 // The page: what is known, when it is asked for, and what is shown.
 
 import { ask, Away, forgetKey, Poll, Refused, setKey, takeKey } from "/dashboard/asking.js";
+import { budgets } from "/dashboard/budgets.js";
 import { steps } from "/dashboard/charts.js";
 import { details, question } from "/dashboard/details.js";
 import { html, nothing, render } from "/dashboard/lit-html.js";
@@ -10,11 +11,12 @@ import { ended, idOf, text } from "/dashboard/words.js";
 const LIST_SECONDS = 15;
 const JOB_SECONDS = 3;
 const NIGHTS_SECONDS = 60;
+const BUDGETS_SECONDS = 60;
 const PAGE = 30;
 const USED_POLLS = 5; // over a minute, of which a process tells every 10 s
 
-const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, told: [] };
-const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "" };
+const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, budgets: [], told: [] };
+const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "", month: "" };
 
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
 
@@ -55,6 +57,12 @@ const overview = new Poll(LIST_SECONDS, () => page.wrongKey || attempt(async () 
 
 const nightly = new Poll(NIGHTS_SECONDS, () => page.wrongKey || attempt(async () => {
   known.nights = (await ask("/api/jobs?limit=100&door=nightly")).data;
+}));
+
+const monthly = new Poll(BUDGETS_SECONDS, () => page.wrongKey || attempt(async () => {
+  known.budgets = (await ask(`/api/budgets${page.month && `?month=${page.month}`}`)).data;
+  // Where no tenant has a cap none will: settings change with a new start of the service.
+  if (!known.budgets.length) monthly.stop();
 }));
 
 const one = new Poll(JOB_SECONDS, () => page.wrongKey || attempt(() => look(page.shown)));
@@ -146,6 +154,16 @@ function turn(after) {
   overview.soon();
 }
 
+function turnMonth(month) {
+  page.month = month;
+  return monthly.soon();
+}
+
+function toMonth(job) {
+  turnMonth(job.created.slice(0, 7));
+  document.getElementById("budgets").focus();
+}
+
 function enter(event) {
   event.preventDefault();
   const given = event.target.elements.key;
@@ -154,6 +172,7 @@ function enter(event) {
   if (!page.told) {
     page.wrongKey = false;
     overview.start();
+    monthly.start();
     if (page.shown) one.start();
   }
   draw();
@@ -161,7 +180,7 @@ function enter(event) {
 
 function leave() {
   forgetKey();
-  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null, told: [] });
+  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null, budgets: [], told: [] });
   page.wrongKey = true;
   page.shown = page.shown && { id: page.shown.id, samples: [], points: [], after: 0 };
   draw();
@@ -175,15 +194,18 @@ function view() {
       ${trouble()}
       <section aria-labelledby="wrong"><h2 id="wrong">Needs attention</h2>
         ${lists.attention(known.jobs, known.deployments, probe)}</section>
-      ${shown ? html`<section class="shown" aria-labelledby="chosen">${details(shown, act, close)}</section>` : nothing}
+      ${shown ? html`<section class="shown" aria-labelledby="chosen">${details(shown, act, close, capped(shown.job) ? toMonth : null)}</section>` : nothing}
       <section aria-labelledby="jobs"><h2 id="jobs">Jobs</h2>
         ${lists.filters(page.chosen, filter)} ${lists.jobs(known.listed?.data, known.listed?.has_more, shown?.id)} ${pages()}</section>
+      ${known.budgets.length ? html`<section aria-labelledby="budgets"><h2 id="budgets" tabindex="-1">Budgets</h2>${budgets(known.budgets, turnMonth)}</section>` : nothing}
       <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments, known.told.length ? lists.usedOf(known.told) : new Map())}</section>
       <section aria-labelledby="nights"><h2 id="nights">Nightly runs</h2>
         <details @toggle=${(event) => (event.target.open ? nightly.start() : nightly.stop())}>
           <summary>Night by file</summary>${lists.nights(known.nights)}</details></section>
     </main>${dialog()}`;
 }
+
+const capped = (job) => known.budgets.some(({ tenant }) => tenant === job?.tenant);
 
 function trouble() {
   return page.trouble ? html`<p class="trouble" role="alert">${text(page.trouble, 500)}</p>` : nothing;
@@ -238,4 +260,5 @@ takeKey();
 addEventListener("hashchange", () => { takeKey(); choose(); });
 draw();
 overview.start();
+monthly.start();
 choose();

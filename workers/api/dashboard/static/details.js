@@ -18,18 +18,19 @@ const MONEY = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const money = (number) => MONEY.format(number);
 export const question = (action) => ACTIONS[action];
 
-export function details(shown, act, close) {
+/** `toMonth` shows the month of the job's tenant; null where that has no cap. */
+export function details(shown, act, close, toMonth) {
   const { job, refusal } = shown;
   // One template whatever is known: the heading has the focus while the rest arrives.
   return html`<div class="head"><h2 id="chosen" tabindex="-1">${job ? text(job.input || idOf(job), 120) : "Job"}</h2>
       <button type="button" @click=${close}>Close</button></div>
-    ${refusal ? html`<p class="bad-text">${text(refusal)}</p>` : job ? body(shown, act) : html`<p class="muted">Loading…</p>`}`;
+    ${refusal ? html`<p class="bad-text">${text(refusal)}</p>` : job ? body(shown, act, toMonth) : html`<p class="muted">Loading…</p>`}`;
 }
 
-function body({ job, points, errors, files }, act) {
+function body({ job, points, errors, files }, act, toMonth) {
   return html`<p>${badge(job)} <code>${text(idOf(job))}</code></p>
     ${job.reason ? html`<p class="why"><strong>${text(job.reason.code)}</strong>: ${text(job.reason.message, 2000)}</p>` : nothing}
-    ${bar(job)} ${speed(job)} ${outlook(job)} ${cap(job)} ${waiting(job)}
+    ${bar(job)} ${speed(job)} ${outlook(job)} ${cap(job)} ${waiting(job, toMonth)}
     <p class="actions">${Object.entries(ACTIONS).filter(([, each]) => job.job && each[2](job)).map(([name, [label]]) =>
       html`<button type="button" @click=${() => act(name, job)}>${label}</button> `)}</p>
     ${downloads(job, files)} ${facts(job)} ${series(points, job)} ${wrong(errors)} ${used(job)}`;
@@ -66,10 +67,12 @@ function needs(quota) {
     : `, which take ${Math.round(100 * quota)}% of its quotas`;
 }
 
-function waiting({ waiting: wait }) {
+function waiting(job, toMonth) {
+  const wait = job.waiting;
   if (!wait) return nothing;
   return html`<p class="why">It waits for <strong>${text(wait.reason)}</strong>${wait.deployment ? html` of ${text(wait.deployment)}` : nothing},
-    since ${time(wait.since)}${wait.until ? html`, until ${time(wait.until)}` : nothing}.${wait.message ? html` ${text(wait.message)}` : nothing}</p>`;
+    since ${time(wait.since)}${wait.until ? html`, until ${time(wait.until)}` : nothing}.${wait.message ? html` ${text(wait.message, 2000)}` : nothing}
+    ${wait.reason === "budget" && toMonth ? html`<button type="button" @click=${() => toMonth(job)}>See the budget of its month</button>` : nothing}</p>`;
 }
 
 function downloads(job, files) {

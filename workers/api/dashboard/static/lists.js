@@ -48,7 +48,7 @@ export function attention(jobs, deployments, probe) {
 
 function wrong({ deployment, task, job, why }, probe) {
   if (task) return html`<strong>A background task keeps failing:</strong> ${text(task)}`;
-  if (job) return html`${badge(job)} ${named(job)}${why ? html`: ${text(why)}` : nothing}`;
+  if (job) return html`${badge(job)} ${named(job)}${why ? html`: ${text(why, 400)}` : nothing}`;
   return html`<span class="badge bad"><span aria-hidden="true">✗</span> ${text(deployment.breaker)}</span>
     Deployment <strong>${text(deployment.name)}</strong>${deployment.message ? html`: ${text(deployment.message)}` : nothing}
     ${deployment.until ? html` It is tried again at ${time(deployment.until)}.` : nothing}

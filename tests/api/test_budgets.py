@@ -1,0 +1,134 @@
+"""`GET /api/budgets`: a tenant's month as it is stored, and which jobs hold and await it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.money import MILLION, amount
+from schemas.tenants import Tenant
+from tests.doubles.blobs import MemoryBlobs
+from tests.doubles.service import Bench, bench
+from tests.jobs.test_months import BLUE, MONTH, UNIT, asked, waiting
+from tests.shards.test_caps import deployment
+from tests.test_readme import section
+
+ROOT = Path(__file__).parents[2]
+SPENT = amount(20 * (7 + 5 * 2))
+"""Of the 20 rows of a job."""
+
+
+async def read(service: Bench, **query: str) -> list[Any]:
+    reply = await service.ask("GET", "/api/budgets", None, None, **query)
+    assert reply.code == 200, reply.body
+    assert (reply.body["object"], reply.body["has_more"]) == ("list", False)
+    return list(reply.body["data"])
+
+
+async def test_a_month_tells_what_is_spent_reserved_and_left_and_for_whom() -> None:
+    async with waiting() as (service, _, first, second):
+        [told] = await read(service)
+        assert told == {
+            "tenant": "blue",
+            "month": "2027-01",
+            "currency": "USD",
+            "max_cost": "0.500000",
+            "cost_spent": "0.000000",
+            "cost_reserved": "0.300000",
+            "cost_left": "0.200000",
+            "reserving_jobs": 1,
+            "reserving": [{"job": first, "input": "inputs/a.jsonl", "max_cost": "0.300000"}],
+            "waiting": [{"job": second, "input": "inputs/b.jsonl", "max_cost": "0.300000"}],
+            "message": None,
+        }
+        await service.settle()
+        [told] = await read(service, tenant="blue", month="2027-01")
+        assert (told["cost_spent"], told["cost_reserved"]) == (SPENT, "0.000000")
+        assert (told["reserving_jobs"], told["reserving"]) == (0, [])
+        assert [each["job"] for each in told["waiting"]] == [second]
+        await service.ask("POST", f"/api/jobs/{second}/pause")
+        [told] = await read(service)
+        assert told["waiting"] == [], "nobody begins it: somebody has paused it"
+
+
+async def test_the_documented_answer_is_what_the_service_gives() -> None:
+    told = section((ROOT / "docs/http.md").read_text("utf-8"), "Budgets")
+    (example,) = re.findall(r"```json\n(.*?)\n```", told, re.DOTALL)
+    expected = json.loads(example)
+    (month,) = expected["data"]
+    async with waiting() as (service, _, first, second):
+        month["reserving"][0]["job"], month["waiting"][0]["job"] = first, second
+        reply = await service.ask("GET", "/api/budgets", month="2027-01")
+    assert reply.body == expected
+
+
+async def test_a_job_counts_in_the_month_of_its_creation_alone() -> None:
+    async with waiting() as (service, *_):
+        [told] = await read(service, month="2027-02")
+        assert (told["month"], told["cost_reserved"], told["cost_left"]) == (
+            "2027-02",
+            "0.000000",
+            "0.500000",
+        )
+        assert told["waiting"] == []
+        service.elapsed += 31 * 86400.0
+        [told] = await read(service)
+        assert told["month"] == "2027-02"
+
+
+async def test_who_has_no_cap_has_no_month_and_costs_no_look_at_storage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(deployments=(deployment(),), tenants={"default": Tenant()}) as service:
+        for name in ("read", "list", "head"):
+            monkeypatch.delattr(MemoryBlobs, name)
+        assert await read(service) == []
+        assert await read(service, tenant="default", month="2026-11") == []
+
+
+async def test_a_tenant_that_nobody_knows_is_not_found() -> None:
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        for path in ("/api/budgets", "/api/costs"):
+            reply = await service.ask("GET", path, tenant="zzz", month="2027-01")
+            error = reply.body["error"]
+            assert (reply.code, error["code"], error["param"]) == (404, "unknown_tenant", "tenant")
+            assert error["message"] == "there is no tenant 'zzz'; TENANTS knows: blue, default"
+        assert (await service.ask("GET", "/api/budgets", month="2027-13")).code == 400
+
+
+async def test_what_a_tenant_cost_is_told_when_the_settings_have_forgotten_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        await asked(service, "a.jsonl", max_cost="0.3")
+        await service.settle()
+        monthly = {"month": "2027-01", "tenant": "blue"}
+        before = await service.ask("GET", "/api/costs", None, None, **monthly)
+        monkeypatch.setattr(service.api._costs, "_tenants", {"default"})
+        after = await service.ask("GET", "/api/costs", None, None, **monthly)
+    assert (after.code, after.body) == (200, before.body)
+    assert after.body["data"][0]["costs"][0]["counted"] == SPENT
+
+
+async def test_a_month_that_cannot_be_read_says_so_and_leaves_the_others() -> None:
+    tenants = {**BLUE, "red": Tenant(max_cost_per_month=2.5)}
+    async with bench(deployments=(deployment(),), tenants=tenants) as service:
+        await service.blobs.create(MONTH, b'{"reserved": {"a')
+        blue, red = await read(service)
+    assert "state/budgets/blue/2027-01 cannot be read" in blue["message"]
+    assert (blue["cost_spent"], blue["cost_left"]) == (None, None)
+    assert (red["tenant"], red["message"], red["cost_left"]) == ("red", None, "2.500000")
+
+
+async def test_what_was_promised_above_a_lowered_cap_leaves_nothing() -> None:
+    held = {"reserved": {f"j{n}": UNIT // 100 + n for n in range(60)}, "spent": 3 * MILLION + 1}
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        await service.blobs.create(MONTH, json.dumps(held).encode())
+        [told] = await read(service)
+    # Rounded up, as every cost is.
+    assert (told["cost_spent"], told["cost_reserved"]) == ("0.000004", "0.600001")
+    assert (told["cost_left"], told["reserving_jobs"]) == ("0.000000", 60)
+    assert [each["job"] for each in told["reserving"]] == [f"j{59 - n}" for n in range(50)]
+    assert {each["input"] for each in told["reserving"]} == {None}
