@@ -146,7 +146,10 @@ async def plan(blobs: Blobs, turn: int) -> int:
     rejections = Rejections(index, outbox, settings.tenants, clock=time.time)
     estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
     board = HealthBoard(blobs, settings.state_container)
-    estimates = Estimates(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, time.time)
+    estimates = Estimates(
+        *(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, settings.priority_hours),
+        clock=time.time,
+    )
     intake = Intake(
         store,
         transitions,

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from phi3batch.tasks import not_asked_in
-from schemas.deployments import Task
 from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
@@ -17,7 +16,7 @@ from workers.intake.planning import DuplicateFinder, Survey
 from workers.rows.dialects import told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
 from workers.rows.reading import Refusal, Request, RowRules, read_row
-from workers.rows.sizes import Size, measure
+from workers.rows.sizes import AskedKind, Size, SizeSum, measure
 from workers.rows.writing import DUPLICATE
 
 FIRST_REQUESTS: Final = 3
@@ -29,21 +28,6 @@ _TOO_LONG: Final = "context_length_exceeded"
 DUPLICATE_CODE: Final = "duplicate_custom_id"
 # Phi-3's models tell it in their names: Phi-3-mini-4k-instruct, Phi-3-small-128k-instruct.
 _IN_NAME: Final = re.compile(r"-(\d{1,4})k(?:-|$)", re.IGNORECASE)
-
-
-@dataclass(slots=True)
-class AskedFor:
-    """The requests of one task and model, and the tokens that they are estimated to have."""
-
-    requests: int = 0
-    prompt_tokens: float = 0
-    answer_tokens: float = 0
-
-    def add(self, prompt_tokens: float, answer_tokens: float) -> None:
-        """One request more."""
-        self.requests += 1
-        self.prompt_tokens += prompt_tokens
-        self.answer_tokens += answer_tokens
 
 
 @dataclass(slots=True)
@@ -59,7 +43,7 @@ class Report:
     requests: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
-    asked: dict[tuple[Task, str | None], AskedFor] = field(default_factory=dict)
+    asked: dict[AskedKind, SizeSum] = field(default_factory=dict)
     without_model: int = 0
     perhaps_too_long: int = 0
     long_lines: list[int] = field(default_factory=list)
@@ -151,11 +135,11 @@ class Checker:
         report.answer_tokens += answer
         report.tasks[request.task] += 1
         report.without_model += request.model is None
-        kind = (request.task, request.model)
+        kind: AskedKind = (request.task, request.model)
         # Bounded, whatever the file claims: the rest counts as if it named no model.
         if kind not in report.asked and len(report.asked) >= _MOST_ASKED:
             kind = (request.task, None)
-        report.asked.setdefault(kind, AskedFor()).add(prompt, answer)
+        report.asked.setdefault(kind, SizeSum()).add(size)
         report.contextless += context is None
         if context is not None and prompt + answer > context:
             report.perhaps_too_long += 1

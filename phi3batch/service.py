@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from phi3batch.mistakes import Ended, Mistake
 from phi3batch.usage import WRONG_USAGE
-from schemas.openai import Batch, BatchEvent, Estimate, EstimateCreate, File
+from schemas.estimating import Estimate, EstimateCreate
+from schemas.openai import Batch, BatchEvent, File
 
 NOT_DONE: Final = 1
 NOT_ADMITTED: Final = 4
@@ -129,7 +130,7 @@ class BatchService:
 
     def estimate(self, wanted: EstimateCreate) -> Estimate | None:
         """What a file would take; None where the service is one that does not say."""
-        body = wanted.model_dump(mode="json")
+        body = wanted.model_dump(mode="json", exclude_defaults=True)
         try:
             told = self._looking.post("/estimate", body=body, cast_to=dict[str, Any])
         except openai.NotFoundError:

@@ -32,8 +32,8 @@ class JobEstimate(Kept):
     completion_tokens: TokenRange
     seconds: tuple[float, float] | None = Field(
         default=None,
-        description="from its start: by its quotas alone, and as they were shared then; null "
-        "where none bounds it",
+        description="from its start: by its quotas alone, and in their hours as they were shared "
+        "then; null where none bounds it",
     )
     cost: EstimatedCost | None = Field(default=None, description="null where a price is not known")
     may_cost: Amount | None = Field(

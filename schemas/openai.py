@@ -9,9 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from schemas.deployments import Task
 from schemas.jobs import Metadata, window_seconds
-from schemas.money import Cost, CostRange
+from schemas.money import Cost
 from schemas.requests import TASK_OF_URL
 
 BatchStatus = Literal[
@@ -238,44 +237,6 @@ class BatchEvent(_Told):
     level: Literal["info", "warn", "error"] = "info"
     type: str = Field(description="as the events on the topic are called: batch.in_progress")
     message: str
-
-
-class EstimateGroup(_Asked):
-    """Requests of one task and model, and the tokens that they are reckoned to have."""
-
-    model: str | None = Field(default=None, description="null: the one that the service takes")
-    task: Task
-    requests: Annotated[int, Field(ge=1)]
-    prompt_tokens: Annotated[float, Field(ge=0)]
-    answer_tokens: Annotated[float, Field(ge=0)]
-
-
-class EstimateCreate(_Asked):
-    """The body of `POST /v1/estimate`."""
-
-    requests: Annotated[list[EstimateGroup], Field(min_length=1, max_length=256)]
-
-
-class Estimate(_Told):
-    """What a file would take. What deployments really let through is not in it.
-
-    `unserved` are groups that no deployment would answer.
-    """
-
-    object: Literal["estimate"] = "estimate"
-    requests: int
-    seconds: float | None = Field(
-        description="that the quotas need at least; null where none bounds it"
-    )
-    seconds_shared: float | None = Field(
-        default=None, description="that they need as they are shared with other jobs now"
-    )
-    unserved: tuple[EstimateGroup, ...] = ()
-    cost: CostRange | None = Field(
-        default=None,
-        description="at the prices of the cheapest and the dearest that may answer each group; "
-        "null where one of those has none",
-    )
 
 
 class Model(_Told):

@@ -65,6 +65,7 @@ DECIDES = (
     "workers.intake.pieces",
     "workers.intake.planning",
     "workers.intake.estimating",
+    "workers.intake.quota_time",
     "workers.quota.shares",
     "workers.quota.weights",
     "workers.quota.allowance",
@@ -112,6 +113,7 @@ SHARED_RULES = (
     "workers.rows",
     "workers.intake.pieces",
     "workers.intake.planning",
+    "workers.intake.quota_time",
     "workers.dispatch.token_estimates",
     "workers.intake.formats",
 )

@@ -1,27 +1,37 @@
 """`phi3batch estimate`: rows, tokens, time and cost of a file, before anything is sent."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from phi3batch.checking import Checker, Report, rules_for
 from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
-from schemas.openai import EstimateCreate, EstimateGroup
+from schemas.estimating import EstimateCreate, EstimateGroup
+from schemas.jobs import JobOptions
+from workers.intake.quota_time import USED, job_seconds
+from workers.rows.token_ranges import LEAST, MOST, groups_of, summed
 
 _MILLION: Final = 1_000_000
 
 
 def run(given: Namespace) -> int:
     """0: the estimate is on standard output."""
-    checker = Checker(rules_for(options_of(given)))
+    options = options_of(given)
+    checker = Checker(rules_for(options))
     with prepared(given, given.file) as file, file.path.open("rb") as content:
         for _ in checker.refusals(content):
             pass
     report = checker.report
-    found = {**tokens(report), **(_by_limits(report, given) or _by_service(report))}
-    found["cost"] = cost(report, given.prices)
+    kinds = report.asked.items()
+    groups = groups_of(
+        {kind: each.mean for kind, each in kinds}, {kind: each.count for kind, each in kinds}
+    )
+    found = counted(report, groups)
+    found |= _by_limits(groups, given) or _by_service(groups, options)
+    if given.prices is not None:
+        found["cost"] = cost(groups, given.prices)
     if given.json:
         print_json(found)
     else:
@@ -30,88 +40,94 @@ def run(given: Namespace) -> int:
     return 0
 
 
-def tokens(report: Report) -> dict[str, Any]:
-    """What a file holds, by the estimates that the service begins with."""
+def counted(report: Report, groups: Sequence[EstimateGroup]) -> dict[str, Any]:
+    """What a file holds. Ranges are least and most, as in estimate.json."""
+    prompts, answers = summed(groups)
     return {
         "requests": report.requests,
         "refused": report.refused,
-        "prompt_tokens": round(report.prompt_tokens),
-        "answer_tokens": round(report.answer_tokens),
+        "prompt_tokens": list(prompts),
+        "completion_tokens": list(answers),
     }
 
 
-def cost(report: Report, prices: tuple[float, float] | None) -> float | None:
-    """By prices of a million tokens read and written; None without them."""
-    if prices is None:
-        return None
+def cost(groups: Sequence[EstimateGroup], prices: tuple[float, float]) -> dict[str, Any]:
+    """By prices of a million tokens read and written."""
+    prompts, answers = summed(groups)
     read, written = prices
-    return round((report.prompt_tokens * read + report.answer_tokens * written) / _MILLION, 6)
-
-
-def _by_limits(report: Report, given: Namespace) -> dict[str, Any] | None:
-    limits = (
-        (report.requests, given.requests_per_minute),
-        (report.prompt_tokens + report.answer_tokens, given.tokens_per_minute),
+    least, most = (
+        f"{(prompts[end] * read + answers[end] * written) / _MILLION:.6f}" for end in (LEAST, MOST)
     )
-    minutes = [amount / limit for amount, limit in limits if limit]
-    return {"basis": "arguments", "seconds": round(60 * max(minutes))} if minutes else None
+    return {"currency": None, "least": least, "most": most}
 
 
-def _by_service(report: Report) -> dict[str, Any]:
+def _by_limits(groups: Sequence[EstimateGroup], given: Namespace) -> dict[str, Any] | None:
+    """By the quotas that the arguments name, if they name one."""
+    if given.requests_per_minute is None and given.tokens_per_minute is None:
+        return None
+    prompts, answers = summed(groups)
+    # Embeddings share calls: how many, nobody knows before.
+    alone = sum(each.requests for each in groups if each.task != "embeddings")
+    calls = alone, sum(each.requests for each in groups)
+    least, most = (
+        60.0 * max(need / limit for need, limit in needs if limit)
+        for needs in (
+            [
+                (calls[end], given.requests_per_minute),
+                (prompts[end] + answers[end], given.tokens_per_minute),
+            ]
+            for end in (LEAST, MOST)
+        )
+    )
+    return {"basis": "arguments", "seconds": job_seconds(least, most / USED), "cost": None}
+
+
+def _by_service(groups: list[EstimateGroup], options: JobOptions) -> dict[str, Any]:
     """By the quotas of the service that the environment names, if there is one that says."""
-    unknown: dict[str, Any] = {"basis": None, "seconds": None}
+    unknown: dict[str, Any] = {"basis": None, "seconds": None, "cost": None}
     # Loads the SDK, which takes most of a second.
     from phi3batch.service import connected, is_known  # noqa: PLC0415
 
-    if not report.asked or not is_known():
+    if not groups or not is_known():
         return unknown
-    groups = [
-        EstimateGroup(
-            model=model,
-            task=task,
-            requests=each.requests,
-            prompt_tokens=each.prompt_tokens,
-            answer_tokens=each.answer_tokens,
-        )
-        for (task, model), each in report.asked.items()
-    ]
     with connected() as service:
-        told = service.estimate(EstimateCreate(requests=groups))
+        told = service.estimate(
+            EstimateCreate(requests=groups, priority=options.priority or "normal")
+        )
     if told is None:
         return unknown
-    shared = None if told.seconds_shared is None else round(told.seconds_shared)
-    unserved = [f"{each.task} by {each.model or 'no model'}" for each in told.unserved]
-    seconds = None if told.seconds is None else round(told.seconds)
-    cost = None if told.cost is None else told.cost.model_dump()
     return {
         "basis": "service",
-        "seconds": seconds,
-        "seconds_shared": shared,
-        "unserved": unserved,
-        "service_cost": cost,
+        "seconds": told.job_seconds,
+        "unserved": [f"{each.task} by {each.model or 'no model'}" for each in told.unserved],
+        "cost": None if told.cost is None else told.cost.model_dump(),
     }
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
+    prompts, answers = (
+        f"from {least:,} to {most:,} tokens"
+        for least, most in (found["prompt_tokens"], found["completion_tokens"])
+    )
     lines = [
         f"{found['requests']:,} requests, {found['refused']:,} rows that cannot be asked",
-        f"about {found['prompt_tokens']:,} tokens of prompts and {found['answer_tokens']:,} of "
-        "answers: estimated on this machine, as the service does before it has asked",
+        f"{prompts} of prompts and {answers} of answers: estimated on this machine, as the "
+        "service does when it plans the file",
     ]
-    if found["seconds"] is not None:
-        whose = "the service's" if found["basis"] == "service" else "these"
-        lines.append(f"at least {timedelta(seconds=found['seconds'])} under {whose} quotas")
+    if (seconds := found["seconds"]) is not None:
+        least, most = (timedelta(seconds=round(each)) for each in seconds)
+        whose = "these quotas"
+        if found["basis"] == "service":
+            whose = "the service's quotas: by them alone, and as they are shared with others now"
+        lines.append(f"from {least} to {most} under {whose}")
     elif found["basis"] is None:
         lines.append("time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute")
     elif not found["unserved"]:
         lines.append("time: no quota of the service bounds it")
-    if (shared := found.get("seconds_shared")) is not None and shared > found["seconds"]:
-        lines.append(f"about {timedelta(seconds=shared)} as they are shared with other jobs now")
     lines += [f"no deployment of the service answers {each}" for each in found.get("unserved", ())]
-    if (range_ := found.get("service_cost")) is not None:
-        least, most = range_["least"], range_["most"]
-        amount = least if least == most else f"between {least} and {most}"
-        lines.append(f"{amount} {range_['currency']} at the service's prices")
-    if found["cost"] is not None:
-        lines.append(f"about {found['cost']:,.6f} at these prices")
+    if (range_ := found["cost"]) is not None:
+        least, most, currency = range_["least"], range_["most"], range_["currency"]
+        amount = least if least == most else f"from {least} to {most}"
+        whose = "at these prices" if currency is None else f"{currency} at the service's prices"
+        lines.append(f"{amount} {whose}")
     return lines

@@ -1,6 +1,7 @@
 """What the quotas need for a file, reckoned from its requests and tokens."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.deployments import Deployment
+from schemas.estimating import EstimateCreate
+from schemas.hours import Hours
 from schemas.money import CostRange, Price
-from schemas.openai import EstimateCreate
 from tests.api.client import KEYS, Client
-from tests.doubles.service import bench
+from tests.doubles.service import Bench, bench
 from tests.test_readme import section
 from workers.intake.estimating import QuotaEstimator
 
@@ -32,6 +34,7 @@ def deployment(name: str, model: str, calls: float | None, tokens: float | None)
     )
 
 
+QUOTA = deployment("phi", "phi", 60, 6000)
 KNOWN = QuotaEstimator(
     deployments=(
         deployment("east", "phi", 60, 6000),
@@ -99,6 +102,93 @@ async def test_it_is_asked_over_http_and_refuses_what_is_none() -> None:
         assert (status, told["requests"], told["seconds"]) == (200, 7, None)
         status, told = await client.ask("POST", "/v1/estimate", {"requests": [group(0)]})
         assert (status, told["error"]["param"]) == (400, "requests.0.requests")
+
+
+# -- ranges
+
+
+def test_what_is_given_as_ranges_is_told_as_ranges() -> None:
+    asked = [
+        {**group(60), "prompt_tokens": [600.0, 6_000], "answer_tokens": (0, 12_000.0)},
+        group(60, 400.4),
+    ]
+    found = KNOWN.told(EstimateCreate.model_validate({"requests": asked}).requests)
+    assert (found.prompt_tokens, found.completion_tokens) == ((1_000, 6_400), (0, 12_000))
+    # By their number at least; at most by their tokens, with what a job does not use.
+    assert found.seconds == 60.0
+    assert found.seconds_shared == pytest.approx(60 * 18_400.4 / 12_000)
+    assert found.job_seconds == (60.0, round(92.002 / 0.9 + 30, 1))
+
+
+def test_a_cost_is_that_of_the_fewest_and_of_the_most_tokens() -> None:
+    asked = {**group(10), "prompt_tokens": [1e6, 2e6], "answer_tokens": [0, 1e6]}
+    assert costs(asked) == CostRange(currency="USD", least="1.000000", most="8.000000")
+
+
+@pytest.mark.parametrize(
+    "wrong", [[2, 1], [1], [1, 2, 3], [], "1", None, True, [0, True], -1, [-1, 1], 1e16, math.nan]
+)
+async def test_what_is_no_range_is_refused_in_a_word(wrong: Any) -> None:
+    asked = {"requests": [{**group(), "prompt_tokens": wrong}]}
+    async with bench(deployments=(QUOTA,)) as service:
+        reply = await service.ask("POST", "/api/estimate", asked)
+    error = reply.body["error"]
+    assert (reply.code, error["param"]) == (400, "requests.0.prompt_tokens")
+    assert "has to be a number from 0 to 10^15, or a list of the least" in error["message"]
+
+
+async def test_more_requests_than_anybody_has_are_refused() -> None:
+    async with bench(deployments=(QUOTA,)) as service:
+        reply = await service.ask("POST", "/api/estimate", {"requests": [group(10**400)]})
+    assert (reply.code, reply.body["error"]["param"]) == (400, "requests.0.requests")
+
+
+# -- hours
+
+
+NIGHT = {"hours": "22:00-06:00", "time_zone": "UTC"}
+
+
+def make_it_noon(service: Bench) -> None:
+    """In UTC."""
+    service.elapsed += (43_200.0 - service.clock()) % 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("hours", "priority_hours", "priority", "wait"),
+    [
+        (NIGHT, {}, None, 10 * 3600.0),
+        (None, {"low": Hours(**NIGHT)}, "low", 10 * 3600.0),
+        (None, {"low": Hours(**NIGHT)}, None, 0.0),
+        (NIGHT, {"low": Hours(hours="23:00-05:00", time_zone="UTC")}, "low", 11 * 3600.0),
+    ],
+)
+async def test_the_most_waits_for_the_hours_and_the_least_does_not(
+    hours: dict[str, str] | None,
+    priority_hours: dict[str, Hours],
+    priority: str | None,
+    wait: float,
+) -> None:
+    limited = QUOTA.model_copy(update=hours or {})
+    asked = {"requests": [group(60)], **({"priority": priority} if priority else {})}
+    async with bench(deployments=(limited,), priority_hours=priority_hours) as service:
+        make_it_noon(service)
+        told = (await service.ask("POST", "/api/estimate", asked)).body
+    assert told["seconds"] == told["job_seconds"][0] == 60.0
+    assert told["seconds_shared"] == pytest.approx(wait + 60.0, abs=1.0)
+    assert told["job_seconds"][1] == pytest.approx(wait + 60.0 / 0.9 + 30.0, abs=1.0)
+
+
+async def test_hours_bound_what_no_quota_does() -> None:
+    limited = FREE.model_copy(update=NIGHT)
+    async with bench(deployments=(limited,)) as service:
+        make_it_noon(service)
+        asked = {"requests": [group(60, model="other")]}
+        told = (await service.ask("POST", "/api/estimate", asked)).body
+    wait = 10 * 3600.0
+    assert told["seconds"] is None
+    assert told["seconds_shared"] == pytest.approx(wait, abs=1.0)
+    assert told["job_seconds"] == [0.0, pytest.approx(wait + 30.0, abs=1.0)]
 
 
 # -- what it costs

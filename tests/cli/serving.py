@@ -87,12 +87,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(endpoint: Answering | None = None) -> Iterator[Served]:
-    """The service on a port of its own."""
+def serving(endpoint: Answering | None = None, **settings: Any) -> Iterator[Served]:
+    """The service on a port of its own, with settings of one's own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    made = bench(api_keys=KEYS, endpoint=endpoint, webhooks={"default": HOOK})
+    made = bench(api_keys=KEYS, endpoint=endpoint, webhooks={"default": HOOK}, **settings)
 
     async def start() -> Bench:
         return await made.__aenter__()

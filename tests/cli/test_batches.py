@@ -17,10 +17,12 @@ import pytest
 
 from phi3batch import service as connecting
 from schemas.deployments import Task
+from schemas.estimates import JobEstimate
+from schemas.money import Price
 from schemas.outcomes import Outcome
 from tests.cli.serving import Served, serving
 from tests.cli.test_commands import ended
-from tests.doubles.service import MODEL, Answering
+from tests.doubles.service import DEPLOYMENT, MODEL, Answering
 
 PROJECT = Path(__file__).parents[2]
 PROMPTS = '{"prompt": "hi"}\n{"prompt": "you"}\n'
@@ -616,25 +618,104 @@ def test_a_secret_is_one_that_the_setting_takes(capsys: pytest.CaptureFixture[st
     assert out.strip() not in err
 
 
-def test_an_estimate_reckons_time_and_cost(
-    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "PHI3BATCH_URL", "PHI3BATCH_KEY"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_estimate_reckons_time_and_cost(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     limits = ("--requests-per-minute", "1", "--prices", "1,2", "-O", "max_tokens=500000")
     assert ended("estimate", str(prompts), *limits, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == {
+    # Of prompts of 2 and 3 bytes, and 4 tokens around each; an answer may have 8 tokens.
+    assert json.loads(capsys.readouterr().out) == {
         "requests": 2,
         "refused": 0,
-        "prompt_tokens": found["prompt_tokens"],
-        "answer_tokens": 1_000_000,
+        "prompt_tokens": [9, 10],
+        "completion_tokens": [16, 1_000_000],
         "basis": "arguments",
-        "seconds": 120,
-        "cost": pytest.approx(2 + found["prompt_tokens"] / 1e6, abs=1e-4),
+        "seconds": [120.0, pytest.approx(120 / 0.9 + 30, abs=0.1)],
+        "cost": {"currency": None, "least": "0.000041", "most": "2.000010"},
     }
+    assert ended("estimate", str(prompts), *limits) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "from 9 to 10 tokens of prompts and from 16 to 1,000,000 tokens of answers: estimated on "
+        "this machine, as the service does when it plans the file",
+        "from 0:02:00 to 0:02:43 under these quotas",
+        "from 0.000041 to 2.000010 at these prices",
+    ]
     assert ended("estimate", str(prompts)) == 0
     assert "time: set PHI3BATCH_URL" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("nobody")
+def test_embeddings_share_calls_and_nobody_knows_how_many(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"input": "hi"}\n' * 9)
+    assert ended("estimate", str(prompts), "--requests-per-minute", "1", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"] == [0.0, 9 * 60 / 0.9 + 30]
+    assert found["completion_tokens"] == [0, 0]
+
+
+QUICK = DEPLOYMENT.model_copy(
+    update={
+        "requests_per_minute": 600_000.0,
+        "tokens_per_minute": 30_000_000.0,
+        "price": Price(input="0.13", output="0.52", currency="USD"),
+    }
+)
+ASKED = [
+    *[{"prompt": "How far is the Moon?", "max_tokens": 9}] * 3,
+    {"messages": [{"role": "user", "content": "Grüße!"}], "model": MODEL},
+    *[{"input": f"words to embed {at}"} for at in range(7)],
+]
+QUESTIONS = (PROJECT / "samples/gsm8k-test.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("lines", "off"),
+    [
+        (list(map(json.dumps, ASKED)), 0.0),
+        (QUESTIONS[:999], 0.0),
+        # The plan measures ever fewer of more rows.
+        (QUESTIONS, 0.02),
+    ],
+    ids=["mixed", "all-measured", "sampled"],
+)
+def test_an_estimate_is_what_the_plan_says_of_the_same_file(
+    lines: list[str],
+    off: float,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts.write_text("\n".join(lines))
+    template = {"messages": [{"role": "user", "content": "{question}"}]}
+    options = {"template": template, "max_tokens": 64} if len(lines) > len(ASKED) else {}
+    given = (str(prompts), "--options", json.dumps(options))
+    with serving(deployments=(QUICK,)) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        assert ended("estimate", *given, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        job = submitted(capsys, *given).removeprefix("batch_")
+        store = served.service.store
+        kept = served.run(store.find(JobEstimate, store.ref(job, "estimate.json")))
+    assert kept is not None
+    assert (kept.rows, found["refused"]) == (found["requests"], 0) == (len(lines), 0)
+    assert kept.seconds is not None
+    assert kept.cost is not None
+    told = [*kept.prompt_tokens, *kept.completion_tokens, *kept.seconds]
+    told += [float(kept.cost.least), float(kept.cost.most)]
+    ends = [*found["prompt_tokens"], *found["completion_tokens"], *found["seconds"]]
+    ends += [float(found["cost"]["least"]), float(found["cost"]["most"])]
+    assert ends == pytest.approx(told, rel=off, abs=0)
+    assert found["cost"]["currency"] == kept.cost.currency
 
 
 def test_an_estimate_asks_the_service_for_its_quotas(

@@ -16,12 +16,13 @@ from schemas.results import Manifest
 from schemas.tenants import Tenant
 from tests.doubles.service import DEPLOYMENT, bench
 from tests.simulation.virtual_time import run
-from workers.intake.estimating import RATIO, QuotaEstimator, groups_of, job_estimate
+from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
 from workers.intake.pieces import Scanner
 from workers.ports import BlobRef
 from workers.quota.shares import Book, Holder, part_of_one_more
 from workers.rows.reading import RowRules
 from workers.rows.sizes import PER_MESSAGE, Size, measure
+from workers.rows.token_ranges import RATIO, groups_of
 
 QUOTA = DEPLOYMENT.model_copy(
     update={"requests_per_minute": 60.0, "tokens_per_minute": 6000.0, "name": "phi"}
@@ -110,9 +111,9 @@ def test_of_a_large_file_few_rows_are_measured(monkeypatch: pytest.MonkeyPatch) 
 def test_those_who_share_a_quota_have_it_later() -> None:
     estimator = QuotaEstimator((QUOTA,), {}, {"chat": QUOTA.model})
     sizes = scanned([chat("hello", model=QUOTA.model)] * 100).sizes.means
-    least, most = (groups_of(sizes, {("chat", QUOTA.model): 100}, end) for end in (0, 1))
-    alone = job_estimate(estimator, least, most, {})
-    shared = job_estimate(estimator, least, most, {QUOTA.name: 0.25})
+    groups = groups_of(sizes, {("chat", QUOTA.model): 100})
+    alone = job_estimate(estimator.told(groups, Terms(0.0)))
+    shared = job_estimate(estimator.told(groups, Terms(0.0, {QUOTA.name: 0.25})))
     assert alone.seconds is not None
     assert shared.seconds is not None
     assert shared.seconds[0] == alone.seconds[0]

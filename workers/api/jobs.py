@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from schemas.estimating import EstimateCreate
 from schemas.jobs import Reason
 from schemas.listing import IndexEntry
 from schemas.messages import Announcement, JobRequest
-from schemas.openai import EstimateCreate
 from schemas.status import JobStatus
 from workers.api.acting import JobActions
 from workers.api.answering import answered

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from schemas import openai
 from schemas.budgets import MonthStatus
+from schemas.estimating import Estimate, EstimateCreate
 from schemas.health import DeploymentStatus, ServiceHealth
 from schemas.history import ErrorCount, Sample
 from schemas.listing import ResultLink
@@ -69,7 +70,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     operations.ReadEvents: Exchange(openai.BatchEvent, listed=True),
     operations.ReadManifest: Exchange(Manifest),
     operations.ReplayWebhook: Exchange(openai.Batch),
-    operations.CreateEstimate: Exchange(openai.Estimate, body=openai.EstimateCreate),
+    operations.CreateEstimate: Exchange(Estimate, body=EstimateCreate),
     operations.ListModels: Exchange(openai.Model, listed=True),
     operations.ReadModel: Exchange(openai.Model),
     operations.ReadOpenApi: Exchange(openai.OpenApiDocument),
@@ -82,7 +83,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     routing.Act: Exchange(JobStatus, code=202),
     routing.ReadCosts: Exchange(CostSum, listed=True),
     routing.ReadBudgets: Exchange(MonthStatus, listed=True),
-    routing.EstimateJob: Exchange(openai.Estimate, body=openai.EstimateCreate),
+    routing.EstimateJob: Exchange(Estimate, body=EstimateCreate),
     routing.ListDeployments: Exchange(DeploymentStatus, listed=True),
     routing.Probe: Exchange(DeploymentStatus, code=202),
     routing.ReadHealth: Exchange(ServiceHealth, also=503),

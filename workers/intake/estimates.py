@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from schemas.estimates import JobEstimate
+from schemas.estimating import Estimate, EstimateCreate, EstimateGroup
+from schemas.hours import Hours
 from schemas.jobs import Job, Priority
 from schemas.money import MILLION, amount
-from schemas.openai import Estimate, EstimateCreate, EstimateGroup
 from schemas.tenants import Tenant
-from workers.intake.estimating import QuotaEstimator, groups_of, job_estimate
+from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
 from workers.intake.scanning import Planned
 from workers.ports.errors import first_of
+from workers.rows.token_ranges import groups_of
 
 _UNKNOWN: Final = Tenant()
 
@@ -28,32 +30,41 @@ class Sharing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """Makes estimates. Errors are those of storage. `weights` are those of jobs, by priority."""
+    """Makes estimates. Errors are those of storage.
+
+    `weights` are those of jobs, `hours` those to which they are limited, by priority.
+    """
 
     estimator: QuotaEstimator
     sharing: Sharing
     tenants: Mapping[str, Tenant]
     weights: Mapping[str, float]
+    hours: Mapping[str, Hours]
     clock: Callable[[], float]
 
     async def told(self, asked: EstimateCreate, tenant: str) -> Estimate:
         """What a file would take as a job of a tenant."""
-        groups = asked.requests
-        shares = await self._shares(groups, tenant, "normal")
-        told = self.estimator.told(groups)
-        shared = self.estimator.told(groups, shares).seconds
-        return told.model_copy(update={"seconds_shared": shared})
+        hours = self.hours.get(asked.priority)
+        return await self._told(asked.requests, tenant, asked.priority, hours)
 
     async def of_job(self, job: Job, planned: Planned) -> JobEstimate:
         """What a job will take, of what a scan of its file has seen."""
-        asked = planned.survey.asked
-        least, most = (groups_of(planned.sizes, asked, end) for end in (0, 1))
-        shares = await self._shares(most, job.tenant, job.priority)
-        told = job_estimate(self.estimator, least, most, shares)
+        groups = groups_of(planned.sizes, planned.survey.asked)
+        told = job_estimate(await self._told(groups, job.tenant, job.priority, job.hours))
         if not job.monthly or job.options.max_cost is not None:
             return told
         may_cost = self.estimator.may_cost(planned.most, job.prices)
         return told.model_copy(update={"may_cost": amount(-(-may_cost // MILLION))})
+
+    async def _told(
+        self,
+        groups: Sequence[EstimateGroup],
+        tenant: str,
+        priority: Priority,
+        hours: Hours | None,
+    ) -> Estimate:
+        shares = await self._shares(groups, tenant, priority)
+        return self.estimator.told(groups, Terms(self.clock(), shares, hours))
 
     async def _shares(
         self, groups: Sequence[EstimateGroup], tenant: str, priority: Priority

@@ -3,34 +3,30 @@ been asked yet.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
+from dataclasses import dataclass, field
 
 from schemas.deployments import Deployment, Task
-from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
+from schemas.estimates import EstimatedCost, JobEstimate
+from schemas.estimating import Estimate, EstimateGroup
+from schemas.hours import Hours
 from schemas.money import MILLION, CostRange, PinnedPrice, amount
-from schemas.openai import Estimate, EstimateGroup
 from schemas.tenants import MOST_MONTH
 from workers.intake.pieces import MostTokens
-from workers.rows.sizes import MeanSize
+from workers.intake.quota_time import USED, QuotaInHours, job_seconds, seconds_for
+from workers.rows.token_ranges import LEAST, MOST, summed
 
-AskedKind = tuple[Task, str | None]
-Sizes = Mapping[AskedKind, MeanSize]
-Shares = Mapping[str, float]
-"""The part of a deployment's quota that falls to one more job; those that are not named: all."""
-ALONE: Final[Shares] = MappingProxyType({})
 
-_VECTORS: Final = ("embeddings", "image-embeddings")
-# Tokens of a byte of text, at least and at most: prose in English has about 0.25 under Phi-3's
-# tokenizer, other languages, code and figures up to twice as many.
-RATIO: Final = (0.2, 0.5)
-# Tokens of an answer that nothing limits; one that is limited may have as few.
-ANSWER: Final = (8.0, 1024.0)
-# What a job needs besides its quotas: the part of them that is used, and seconds for its first
-# calls, for its last answers and for its results.
-USED: Final = 0.9
-BESIDES_SECONDS: Final = 30.0
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms the quotas serve one more job from `now` on.
+
+    `shares` are the parts of deployments' quotas that fall to it, all of those that are not named;
+    `hours` those to which it is limited, besides those of each deployment.
+    """
+
+    now: float
+    shares: Mapping[str, float] = field(default_factory=dict)
+    hours: Hours | None = None
 
 
 @dataclass(slots=True)
@@ -49,29 +45,29 @@ class QuotaEstimator:
     routes: Mapping[str, Sequence[str]]
     default_models: Mapping[Task, str]
 
-    def told(self, asked: Sequence[EstimateGroup], shares: Shares = ALONE) -> Estimate:
-        """The time that the quotas need at least, and what nobody would answer."""
-        loads: dict[tuple[str, ...], _Load] = {}
-        unserved = []
-        for group in asked:
-            serving = self.serving(group.task, group.model)
-            if not serving:
-                unserved.append(group)
-                continue
-            load = loads.setdefault(serving, _Load())
-            # Embeddings share calls, as many as the endpoint takes: only their tokens are certain.
-            load.calls += 0 if group.task == "embeddings" else group.requests
-            load.tokens += group.prompt_tokens + group.answer_tokens
-        bounds = [
-            bound
-            for serving, load in loads.items()
-            for bound in self._bounds(serving, load, shares)
-        ]
+    def told(self, asked: Sequence[EstimateGroup], terms: Terms | None = None) -> Estimate:
+        """What groups of requests take and cost, and those that nobody would answer.
+
+        Without terms the quotas serve nobody else, at any hour. That is the least, whatever the
+        terms: a job may begin later than now, and a service that counts what was answered allows
+        no less time where answers have as few tokens as they may.
+        """
+        served, unserved = list[EstimateGroup](), list[EstimateGroup]()
+        for each in asked:
+            (served if self.serving(each.task, each.model) else unserved).append(each)
+        least = max(self._bounds(served, LEAST), default=None)
+        most = max(self._bounds(served, MOST, terms), default=None)
+        late = max(self._bounds(served, MOST, terms, USED), default=None)
+        prompts, answers = summed(asked)
         return Estimate(
-            requests=sum(group.requests for group in asked),
-            seconds=max(bounds, default=None),
+            requests=sum(each.requests for each in asked),
+            prompt_tokens=prompts,
+            completion_tokens=answers,
+            seconds=least,
+            seconds_shared=most,
+            job_seconds=job_seconds(least, late),
             unserved=tuple(unserved),
-            cost=self._cost([group for group in asked if group not in unserved]),
+            cost=self._cost(served),
         )
 
     def _cost(self, groups: Sequence[EstimateGroup]) -> CostRange | None:
@@ -81,19 +77,16 @@ class QuotaEstimator:
             serving = self.serving(group.task, group.model)
             prices = [each.price for each in self.deployments if each.name in serving]
             pinned = [None if price is None else price.pinned for price in prices]
-            costs = [
-                price.of(round(group.prompt_tokens), round(group.answer_tokens))
-                for price in pinned
-                if price is not None
-            ]
-            if not costs or None in pinned:
+            known = [price for price in pinned if price is not None]
+            if not known or None in pinned:
                 return None
-            least, most = least + min(costs), most + max(costs)
-            currency = next(price.currency for price in pinned if price is not None)
+            least += min(price.of(*map(round, group.tokens(LEAST))) for price in known)
+            most += max(price.of(*map(round, group.tokens(MOST))) for price in known)
+            currency = known[0].currency
         if not currency:
             return None
-        low, high = (amount(-(-cost // MILLION)) for cost in (least, most))
-        return CostRange(currency=currency, least=low, most=high)
+        cheapest, dearest = (amount(-(-cost // MILLION)) for cost in (least, most))
+        return CostRange(currency=currency, least=cheapest, most=dearest)
 
     def may_cost(self, most: MostTokens, prices: Mapping[str, PinnedPrice]) -> int:
         """The most that calls can be billed for, by what they ask; in millionths of a millionth.
@@ -119,67 +112,50 @@ class QuotaEstimator:
             and (each.model == model if named is None else each.name in named)
         )
 
-    def _bounds(self, serving: tuple[str, ...], load: _Load, shares: Shares) -> Iterator[float]:
-        chosen = [each for each in self.deployments if each.name in serving]
-        parts = [shares.get(each.name, 1.0) for each in chosen]
-        for need, quotas in (
-            (load.calls, [each.batch_requests_per_minute for each in chosen]),
-            (load.tokens, [each.batch_tokens_per_minute for each in chosen]),
-        ):
-            if need and None not in quotas:
-                ours = zip(parts, quotas, strict=True)
-                yield 60.0 * need / sum(part * quota for part, quota in ours if quota is not None)
+    def _bounds(
+        self,
+        served: Sequence[EstimateGroup],
+        end: int,
+        terms: Terms | None = None,
+        used: float = 1.0,
+    ) -> Iterator[float]:
+        """Seconds that groups need of each quota, of which so much is used."""
+        loads: dict[tuple[str, ...], _Load] = {}
+        for group in served:
+            load = loads.setdefault(self.serving(group.task, group.model), _Load())
+            # Embeddings share calls, as many as the endpoint takes: only their tokens are certain.
+            load.calls += 0 if group.task == "embeddings" else group.requests
+            prompts, answers = group.tokens(end)
+            load.tokens += prompts + answers
+        for serving, load in loads.items():
+            chosen = [each for each in self.deployments if each.name in serving]
+            for need, minutes in (
+                (load.calls, [each.batch_requests_per_minute for each in chosen]),
+                (load.tokens, [each.batch_tokens_per_minute for each in chosen]),
+            ):
+                quotas = [_quota(*each, terms) for each in zip(chosen, minutes, strict=True)]
+                now = 0.0 if terms is None else terms.now
+                bound = seconds_for(need / used, quotas, now) if need else None
+                if bound is not None:
+                    yield bound
 
 
-def groups_of(sizes: Sizes, requests: Mapping[AskedKind, int], end: int) -> list[EstimateGroup]:
-    """The requests of a file by what they ask for, with the least (0) or the most (1) tokens."""
-    found = []
-    for kind, count in requests.items():
-        mean = sizes.get(kind)
-        if mean is None or not count:
-            continue
-        task, model = kind
-        answers = 0.0 if task in _VECTORS else _answer(mean, end)
-        found.append(
-            EstimateGroup(
-                model=model,
-                task=task,
-                requests=count,
-                prompt_tokens=count * (mean.text * RATIO[end] + mean.fixed),
-                answer_tokens=count * answers,
-            )
-        )
-    return found
+def _quota(deployment: Deployment, per_minute: float | None, terms: Terms | None) -> QuotaInHours:
+    if terms is None:
+        return QuotaInHours(per_minute)
+    if per_minute is not None:
+        per_minute *= terms.shares.get(deployment.name, 1.0)
+    hours = (deployment.open_hours, terms.hours)
+    return QuotaInHours(per_minute, tuple(each for each in hours if each is not None))
 
 
-def _answer(mean: MeanSize, end: int) -> float:
-    limited = mean.output if end else min(mean.output, ANSWER[0])
-    return mean.limited * limited + (1.0 - mean.limited) * ANSWER[end]
-
-
-def job_estimate(
-    estimator: QuotaEstimator,
-    least: Sequence[EstimateGroup],
-    most: Sequence[EstimateGroup],
-    shares: Mapping[str, float],
-) -> JobEstimate:
-    """What a job is reckoned to take, by the groups with the least and the most tokens."""
-    # As many rows, whose answers have as few tokens as they may: a service that counts what was
-    # answered allows no less time.
-    low, high = estimator.told(least), estimator.told(most, shares)
-    cost = None
-    if low.cost is not None and high.cost is not None:
-        cost = EstimatedCost(currency=low.cost.currency, least=low.cost.least, most=high.cost.most)
-    seconds = None
-    if low.seconds is not None and high.seconds is not None:
-        seconds = round(low.seconds, 1), round(high.seconds / USED + BESIDES_SECONDS, 1)
-    ends = (least, most)
-    prompt = (round(sum(group.prompt_tokens for group in end)) for end in ends)
-    answers = (round(sum(group.answer_tokens for group in end)) for end in ends)
+def job_estimate(told: Estimate) -> JobEstimate:
+    """What a job is reckoned to take, as it is kept."""
+    cost = None if told.cost is None else EstimatedCost(**told.cost.model_dump())
     return JobEstimate(
-        rows=sum(group.requests for group in most),
-        prompt_tokens=TokenRange(*prompt),
-        completion_tokens=TokenRange(*answers),
-        seconds=seconds,
+        rows=told.requests,
+        prompt_tokens=told.prompt_tokens,
+        completion_tokens=told.completion_tokens,
+        seconds=told.job_seconds,
         cost=cost,
     )

@@ -157,7 +157,8 @@ class Intake:
             return least
         # What the rows name may have a quota where another that serves chat has none.
         estimate = await self._estimate(job)
-        return estimate.seconds[0] if estimate and estimate.seconds else None
+        # Where hours alone bound a job, its quotas need no time.
+        return (estimate.seconds[0] or None) if estimate and estimate.seconds else None
 
     async def _estimate(self, job: Job) -> JobEstimate | None:
         return await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))

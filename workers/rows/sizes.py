@@ -21,6 +21,8 @@ _MOST_TOKENS = 16 * 1024
 _MEASURED = 500
 MOST_KINDS = 256
 """Tasks and models that are told apart in a file, whatever it claims."""
+AskedKind = tuple[Task, str | None]
+"""What a request asks for: a task, and a model where it names one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,33 @@ class MeanSize(NamedTuple):
     limited: float
 
 
+class SizeSum:
+    """The sizes of requests that ask one model for one task, added up."""
+
+    __slots__ = ("_fixed", "_limited", "_output", "_text", "count")
+
+    def __init__(self) -> None:
+        self.count = self._text = self._fixed = self._output = self._limited = 0
+
+    def add(self, size: Size, times: int = 1) -> None:
+        """Add a size, as often as there are requests like it."""
+        self.count += times
+        self._text += times * size.text
+        self._fixed += times * size.fixed
+        self._output += times * (size.output or 0)
+        self._limited += times * (size.output is not None)
+
+    @property
+    def mean(self) -> MeanSize:
+        """What they have on average, once there is one."""
+        return MeanSize(
+            text=self._text / self.count,
+            fixed=self._fixed / self.count,
+            output=self._output / max(self._limited, 1),
+            limited=self._limited / self.count,
+        )
+
+
 class SizeSample:
     """The sizes of some of a file's requests: of the first 999, and from then on of ever fewer.
 
@@ -90,28 +119,20 @@ class SizeSample:
 
     def __init__(self) -> None:
         self.due = 1
-        self._sums: dict[tuple[Task, str | None], list[float]] = {}
+        self._sums: dict[AskedKind, SizeSum] = {}
 
     def add(self, line: int, task: Task, model: str | None, body: Mapping[str, Any]) -> None:
         """Measure the request of a line."""
         stands_for = max(1, line // _MEASURED)
         self.due = line + stands_for
         kind = (task, model)
-        if kind not in self._sums and len(self._sums) >= MOST_KINDS:
-            return
-        size = measure(task, body)
-        limited = size.output is not None
-        sums = self._sums.setdefault(kind, [0.0] * 5)
-        for at, each in enumerate((1, size.text, size.fixed, size.output or 0, limited)):
-            sums[at] += stands_for * each
+        if kind in self._sums or len(self._sums) < MOST_KINDS:
+            self._sums.setdefault(kind, SizeSum()).add(measure(task, body), stands_for)
 
     @property
-    def means(self) -> dict[tuple[Task, str | None], MeanSize]:
+    def means(self) -> dict[AskedKind, MeanSize]:
         """By task and model."""
-        return {
-            kind: MeanSize(text / count, fixed / count, output / max(limited, 1.0), limited / count)
-            for kind, (count, text, fixed, output, limited) in self._sums.items()
-        }
+        return {kind: each.mean for kind, each in self._sums.items()}
 
 
 def answer_bytes(task: Task, body: Mapping[str, Any]) -> int:

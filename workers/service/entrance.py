@@ -53,7 +53,10 @@ class Entrance:
     ) -> Self:
         """Make the parts over those that all share."""
         estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
-        estimates = Estimates(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, clock)
+        estimates = Estimates(
+            *(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, settings.priority_hours),
+            clock=clock,
+        )
         index = JobIndex(store)
         rejections = Rejections(index, outbox, settings.tenants, clock=clock)
         intake = Intake(

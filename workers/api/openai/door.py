@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from schemas.openai import EstimateCreate
+from schemas.estimating import EstimateCreate
 from workers.api import openapi
 from workers.api.access import WRONG_KEY, Caller, caller_by, caller_of, refusal, token_of
 from workers.api.answering import answered

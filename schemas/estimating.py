@@ -1,0 +1,94 @@
+"""What is asked about a file before it is sent, and told: the bodies of `POST /api/estimate`.
+
+Ranges are least and most.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from schemas.deployments import Task
+from schemas.estimates import TokenRange
+from schemas.jobs import Priority
+from schemas.money import CostRange
+
+_MOST_ASKED: Final = 10**15
+
+
+def _ends(given: Any) -> Any:
+    """Tokens as they are given: a number, or a list of the least and the most."""
+    ends = given if isinstance(given, list | tuple) else (given, given)
+    plain = len(ends) == 2 and all(type(each) in (int, float) for each in ends)
+    if not plain or not 0 <= ends[0] <= ends[1] <= _MOST_ASKED:
+        raise ValueError("has to be a number from 0 to 10^15, or a list of the least and the most")
+    return given if ends is not given else (float(ends[0]), float(ends[1]))
+
+
+_Tokens = Annotated[float, Field(ge=0, le=_MOST_ASKED)]
+_TokenEnds = Annotated[
+    float | tuple[float, float],
+    BeforeValidator(_ends, json_schema_input_type=_Tokens | tuple[_Tokens, _Tokens]),
+]
+
+
+class _EstimateBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class EstimateGroup(_EstimateBody):
+    """Requests of one task and model, and the tokens that all of them are reckoned to have."""
+
+    model: str | None = Field(default=None, description="null: the one that the service takes")
+    task: Task
+    requests: Annotated[int, Field(ge=1, le=_MOST_ASKED)]
+    prompt_tokens: _TokenEnds = Field(description="one number, or the least and the most")
+    answer_tokens: _TokenEnds = Field(description="one number, or the least and the most")
+
+    def tokens(self, end: int) -> tuple[float, float]:
+        """Tokens of prompts and of answers, at least (0) or at most (1)."""
+        prompts, answers = (
+            each if isinstance(each, tuple) else (each, each)
+            for each in (self.prompt_tokens, self.answer_tokens)
+        )
+        return prompts[end], answers[end]
+
+
+class EstimateCreate(_EstimateBody):
+    """The body of `POST /v1/estimate`."""
+
+    requests: Annotated[list[EstimateGroup], Field(min_length=1, max_length=256)]
+    priority: Priority = Field(default="normal", description="of the job that would be made")
+
+
+class Estimate(BaseModel):
+    """What a file would take. What deployments really let through is not in it.
+
+    When a file is planned its estimate.json is reckoned by the same. `unserved` are groups that no
+    deployment would answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    object: Literal["estimate"] = "estimate"
+    requests: int
+    prompt_tokens: TokenRange
+    completion_tokens: TokenRange = Field(description="the groups' `answer_tokens`")
+    seconds: float | None = Field(
+        description="that the quotas need at least; null where none bounds it"
+    )
+    seconds_shared: float | None = Field(
+        default=None,
+        description="that they need at most, from now on: in their hours, and as they are shared "
+        "with other jobs now",
+    )
+    job_seconds: tuple[float, float] | None = Field(
+        default=None,
+        description="of a job from its start, as `seconds` of estimate.json: at most a tenth of "
+        "the quotas is not used, and what begins and ends it takes half a minute",
+    )
+    unserved: tuple[EstimateGroup, ...] = ()
+    cost: CostRange | None = Field(
+        default=None,
+        description="of the fewest tokens at the cheapest of what may answer each group, and of "
+        "the most at the dearest; null where one of those has no price",
+    )

@@ -1,0 +1,56 @@
+"""How long do quotas take to let a load through, in the hours in which they may be used?
+
+A load runs through all that is open as water does: what it is cut into does not matter here.
+Times are seconds since the epoch.
+"""
+
+from collections.abc import Sequence
+from math import inf
+from typing import Final, NamedTuple
+
+from schemas.hours import Hours
+
+FARTHEST: Final = 14 * 86400.0
+"""Seconds that are gone through hour by hour: days are alike, and beyond it goes on as it did."""
+
+# What a job needs besides its quotas: the part of them that is used, and seconds for its first
+# calls, for its last answers and for its results.
+USED: Final = 0.9
+BESIDES_SECONDS: Final = 30.0
+
+
+class QuotaInHours(NamedTuple):
+    """So much a minute, None for any amount, while all of some hours are open."""
+
+    per_minute: float | None
+    hours: tuple[Hours, ...] = ()
+
+    def standing(self, now: float) -> tuple[bool, float]:
+        """Whether it may be used, and until when nothing changes that."""
+        standings = [each.standing(now) for each in self.hours]
+        return all(opened for opened, _ in standings), min((at for _, at in standings), default=inf)
+
+
+def seconds_for(need: float, quotas: Sequence[QuotaInHours], now: float) -> float | None:
+    """Seconds from now until quotas have let through what is needed; None where none bounds it."""
+    at, left = now, need
+    while at - now < FARTHEST:
+        standings = [each.standing(at) for each in quotas]
+        rates = [q.per_minute for q, (opened, _) in zip(quotas, standings, strict=True) if opened]
+        limits = [rate for rate in rates if rate is not None]
+        if len(limits) < len(rates):
+            return at - now or None
+        until, rate = min(end for _, end in standings), sum(limits)
+        if rate and 60.0 * left <= rate * (until - at):
+            return at - now + 60.0 * left / rate
+        left -= rate * (until - at) / 60.0
+        at = until
+    return (at - now) * (need / (need - left) if left < need else 1.0)
+
+
+def job_seconds(least: float | None, late: float | None) -> tuple[float, float] | None:
+    """Seconds of a job at least and at most; None where nothing bounds it.
+
+    `least` are those of its quotas alone, `late` those of what is used of them.
+    """
+    return None if late is None else (round(least or 0.0, 1), round(late + BESIDES_SECONDS, 1))
