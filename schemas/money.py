@@ -29,7 +29,7 @@ _CAP_FORM: Final = "has to be an amount such as 12.50, in the currency of DEPLOY
 
 
 def _capped(given: Any) -> Any:
-    """A cap as it is written, of a text or a number in JSON."""
+    """A cap as all amounts are told, of a text or a number in JSON."""
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise ValueError(_CAP_FORM)
     try:
@@ -40,7 +40,7 @@ def _capped(given: Any) -> Any:
         raise ValueError(
             f"has to be more than 0 and at most {MOST_CAP:,}, with six digits behind the point"
         )
-    return f"{value:f}"
+    return amount(int(value * MILLION))
 
 
 CapAmount = Annotated[

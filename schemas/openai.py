@@ -193,7 +193,9 @@ class BatchProgress(_Told):
     basis: Literal["measured", "quota"] | None = None
     running: int | None = Field(default=None, description="rows done that no count holds yet")
     cost: Cost | None = Field(
-        default=None, description="so far, at the prices when it was made; null where none is known"
+        default=None,
+        description="of the rows in `request_counts`, without those in `running`, at the prices "
+        "when it was made; null where none is known",
     )
     door: str
     input: str = Field(description="container/name")

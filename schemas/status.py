@@ -42,7 +42,9 @@ class JobStatus(Kept):
     tenant: TenantName | None = None
     state: ShownState | Word | None = None
     input: str | None = Field(default=None, description="container/name")
-    door: Door | Word | None = Field(default=None, description="how the job came")
+    door: Door | Word | None = Field(
+        default=None, description="how the job came: `POST /api/jobs` by `queue`, `/v1` by `http`"
+    )
     priority: Priority | Word | None = None
     counts: Counts | None = Field(default=None, description="absent before the file is read")
     running: int | None = Field(
@@ -56,7 +58,9 @@ class JobStatus(Kept):
         default=None, description="calls of the shards that are done, by deployment"
     )
     cost: Cost | None = Field(
-        default=None, description="of the shards that are done; absent where no price is known"
+        default=None,
+        description="of the rows in `counts`: what those in `running` cost comes when their shards "
+        "are done; absent where no price is known",
     )
     budget: BudgetStatus | None = Field(
         default=None,

@@ -1,9 +1,10 @@
 """Tenants: for whom jobs are run. The setting `TENANTS` knows them."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.setting_json import setting_json
 from schemas.wrong_values import wrong_values
@@ -13,6 +14,13 @@ DEFAULT_TENANT: Final = "default"
 MOST_MONTH: Final = 9_000_000
 """The largest amount that the jobs of a month may cost together: with it a sum fits 64 bits."""
 
+_DECIMAL: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
+
+
+def _number(given: object) -> object:
+    """An amount may be written as text too, as prices are."""
+    return float(given) if isinstance(given, str) and _DECIMAL.fullmatch(given) else given
+
 
 class Tenant(BaseModel):
     """What is agreed with a tenant."""
@@ -20,7 +28,7 @@ class Tenant(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     weight: float = Field(default=1.0, gt=0, description="of its jobs among all tenants'")
-    max_cost_per_month: float | None = Field(
+    max_cost_per_month: Annotated[float, BeforeValidator(_number)] | None = Field(
         default=None,
         gt=0,
         le=MOST_MONTH,

@@ -157,7 +157,7 @@ def test_all_options_are_accepted_together() -> None:
         "on_invalid": "fail",
         "priority": "high",
         "metadata": {"team": "blue"},
-        "max_cost": "12.50",
+        "max_cost": "12.500000",
         "max_total_tokens": 100_000,
         "on_budget": "pause",
         "max_tokens": 5,

@@ -151,6 +151,9 @@ def test_a_cap_by_month_needs_a_deployment_with_a_price(price: dict[str, str] | 
         read_settings(environment([free], TENANTS=capped))
     both = [free, {**free, "name": "priced", "price": priced}]
     assert read_settings(environment(both, TENANTS=capped)).tenants["blue"].max_cost_per_month
+    as_text = capped.replace("100", '"99.99"')
+    read = read_settings(environment(both, TENANTS=as_text))
+    assert read.tenants["blue"].max_cost_per_month == 99.99
 
 
 @pytest.mark.parametrize("url", ["HTTPS://r.example/hook", "  https://r.example/hook"])

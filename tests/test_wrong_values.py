@@ -20,7 +20,15 @@ from tests.doubles.service import bench
 
 DEPLOYMENT = {"name": "a", "kind": "openai", "url": "http://h", "model": "m", "auth": "none"}
 # Read from what the service itself has written: nobody writes them by hand.
-STORED = {"at_most", "cost_reserved", "cost_spent", "counted", "may_cost", "projected_cost"}
+STORED = {
+    "at_most",
+    "cost_left",
+    "cost_reserved",
+    "cost_spent",
+    "counted",
+    "may_cost",
+    "projected_cost",
+}
 STORED |= {"least", "most", "max_cost", "cost", "key", "file", "parent", "batch"}
 
 
@@ -89,7 +97,7 @@ def test_a_mistake_in_a_price_says_how_it_is_written(price: dict[str, Any], said
 @pytest.mark.parametrize(
     ("tenants", "said"),
     [
-        ({"blue": {"max_cost_per_month": "1"}}, "has to be a number; for example {"),
+        ({"blue": {"max_cost_per_month": "1 USD"}}, "has to be a number; for example {"),
         ({"Team Blue": {}}, "must be 1 to 63 small letters and digits"),
     ],
 )

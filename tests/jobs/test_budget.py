@@ -56,7 +56,8 @@ def test_only_a_capped_job_has_a_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"), [("12.5", "12.5"), (5, "5"), (0.25, "0.25"), ("1000000", "1000000")]
+    ("given", "kept"),
+    [("12.5", "12.500000"), (5, "5.000000"), (0.25, "0.250000"), ("1000000", "1000000.000000")],
 )
 def test_a_cap_is_an_amount_or_a_number(given: object, kept: str) -> None:
     assert parse_options({"max_cost": given}).max_cost == kept

@@ -84,14 +84,16 @@ function downloads(job, files) {
     <p class="muted">Links hold for some minutes; open the job again for new ones.</p>`;
 }
 
-function cost({ cost: told }) {
+function cost(job) {
+  const told = job.cost;
   if (!told) return "not known: no deployment has a price";
   const more = [[told.unmetered_calls, "calls may have been billed and told no tokens"],
                 [told.unpriced_calls, "calls were to deployments without a price"],
                 [told.crashes, "workers went away, and what they asked last is not known"]]
     .filter(([calls]) => calls).map(([calls, words]) => `${count(calls)} ${words}`);
-  const why = more.join("; "), so = `${told.counted} ${told.currency}`;
-  if (told.at_most == null) return why ? `${so}, and more: ${why}` : `${so} so far`;
+  const why = more.join("; "), rows = job.counts ? doneRows(job) - (job.running ?? 0) : 0;
+  const so = `${told.counted} ${told.currency}${ended(job) ? "" : ` for the ${count(rows)} rows whose shards are done`}`;
+  if (told.at_most == null) return why ? `${so}, and more: ${why}` : so;
   return told.at_most === told.counted ? so : `${so}, at most ${told.at_most}${why && `: ${why}`}`;
 }
 
@@ -114,7 +116,7 @@ function series(points, { cost }) {
     ${chart("Tokens", "tokens/s", points, [["tokens", "tokens/s", "one"]])}
     ${chart("429s", "a minute", points, [["refusals", "429s", "three"]])}
     ${chart("Latency", "of answers", points, LATENCY, duration)}
-    ${cost ? chart("Cost", `${cost.currency} so far`, points, [["cost", cost.currency, "two"]], money) : nothing}</div>`;
+    ${cost ? chart("Cost", `${cost.currency}, of shards that are done`, points, [["cost", cost.currency, "two"]], money) : nothing}</div>`;
 }
 
 function wrong(errors) {
