@@ -40,7 +40,7 @@ from workers.intake.doors import Doors
 from workers.intake.estimates import Estimates
 from workers.intake.estimating import QuotaEstimator
 from workers.intake.intake import Intake
-from workers.intake.pieces import Scanner
+from workers.intake.pieces import Scanner, answer_weight
 from workers.intake.planning import Draft
 from workers.intake.plans import Plans
 from workers.intake.scanning import SLICE_BYTES, pieces_of
@@ -54,7 +54,7 @@ from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef, Blobs, OutMessage
 from workers.ports.telemetry import Telemetry
 from workers.quota.health import HealthBoard
-from workers.rows.fast_path import read_usual
+from workers.rows.fast_path import UsualRows
 from workers.rows.reading import RowRules
 from workers.settings import Settings
 from workers.shards.calls import WEIGHT_OF_PRIORITY
@@ -255,8 +255,11 @@ def split(slices: Slices) -> None:
 
 def decode(slices: Slices) -> None:
     """And what usual rows hold."""
+    reader = UsualRows(RULES, answer_weight)
     for each in slices:
-        read_usual(each.split(b"\n")[1:-1])
+        lines, at = each.split(b"\n")[1:-1], 0
+        while at < len(lines) and (usual := reader.read(lines, at)):
+            at += len(usual.models)
 
 
 def scan(slices: Slices) -> None:

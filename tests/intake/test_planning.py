@@ -1,6 +1,7 @@
 """A plan covers every row once, whatever the pieces; duplicates are found exactly."""
 
 import json
+from collections import Counter
 from itertools import chain, pairwise
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.deployments import Task
 from schemas.jobs import JobOptions
 from schemas.plans import PlannedShard
 from workers.intake import planning
@@ -24,6 +26,7 @@ from workers.intake.planning import Draft, DuplicateFinder, Planner, Survey
 from workers.rows.dialects import told_apart
 from workers.rows.fast_path import Usual
 from workers.rows.lines import kept_bytes, lines_of
+from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
 from workers.rows.sizes import MOST_KINDS, SizeSample
 
@@ -135,12 +138,80 @@ ODD = st.sampled_from(
         *(_usual(content=" "), _usual(method="GET"), _usual(id=7), _usual(custom_id=8)),
         *(_usual() * 2, _usual() + b"," + _usual(), _usual()[:-1], _usual()[50:], b"}"),
         _usual(content="y" * MAX_LINE),
+        b'{"error": {"code": "c"}, "custom_id": "a", "request": {"prompt": "p"}}',
+        b'{"error": {"code": "c"}, "raw": "{\\"q\\": \\"p\\"}"}',
+        *(b'{"prompt": "\\ud800"}', b'{"q": "\\ud800"}', b'{"q": "p", "x": "\xff"}'),
+        *(b'{"q": "p", "x": 1e999}', b'{"q": "p", "x": ' + b"[" * 101 + b"]" * 101 + b"}"),
+        *(b'{"prompt": " ", "prompt": "p"}', b'{"prompt": "p", "prompt": 7}'),
+        *(b'{"id": -0, "prompt": "p"}', b'{"id": 7.0, "prompt": "p"}', b'{"id":1e2,"input":"i"}'),
     ]
 )
+# What an id, a text, a name or a number may be, and what it may not.
+VALUE = st.sampled_from([None, True, 0, 1, 7, 2**53 + 1, 10**30, -1, 1.5, 1.0, 1e300, "", " ", "a"])
+TEXT = st.sampled_from(["Hi", "1", "é", "\u00a0", 'a "quote"\\', "{q}", "x" * 600]) | VALUE
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "system", "robot"]), "content": TEXT},
+    optional={"name": st.just("n")},
+)
+SAID: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries({"prompt": TEXT}, optional={"messages": st.just([])}),
+    st.fixed_dictionaries({"input": TEXT | st.lists(TEXT, max_size=2)}),
+    st.fixed_dictionaries({"messages": st.lists(TURN, max_size=3) | VALUE}),
+    st.fixed_dictionaries({"q": TEXT}, optional={"r": TEXT | st.just({"s": ["t"]})}),
+)
+OPTIONAL: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(
+    ("model", "max_tokens", "temperature", "n", "dimensions"), VALUE
+)
+BODY = st.builds(
+    lambda said, other: said | other, SAID, st.fixed_dictionaries({}, optional=OPTIONAL)
+)
+URL = st.sampled_from(["/v1/chat/completions", "/chat/completions", "/v1/embeddings", "/other"])
+IDS = dict.fromkeys(("custom_id", "id", "prompt_id"), VALUE | st.text(max_size=2))
+ROW = st.builds(
+    lambda row, ids: json.dumps(ids | row, ensure_ascii=False).encode("utf-8", "replace"),
+    BODY | st.fixed_dictionaries({"url": URL, "body": BODY}, optional={"method": st.just("POST")}),
+    st.fixed_dictionaries({}, optional=IDS),
+)
+DIALECTS = USUAL | ODD | ROW | ROW.map(lambda line: b" " + line + b"\t\r")
 RUNS = st.lists(
-    st.lists(USUAL, max_size=4).map(lambda lines: lines * 30) | st.lists(USUAL | ODD, max_size=4),
+    st.lists(DIALECTS, max_size=4).map(lambda lines: lines * 30) | st.lists(DIALECTS, max_size=4),
     max_size=4,
 ).map(lambda parts: bytearray(b"\n".join(chain(*parts))))
+
+TEMPLATES: list[dict[str, Any]] = [
+    {"prompt": "{q}"},
+    {"prompt": "Q: {q}{r}", "model": "{model}", "max_tokens": "{max_tokens}"},
+    {"custom_id": "row-{id}", "input": "{q}"},
+    {"id": "{id}", "messages": [{"role": "user", "content": "{{}} {q}"}], "n": 3},
+    {"messages": [{"role": "{r}", "content": "{q}"}, {"role": "user", "content": "{r.s.0}é"}]},
+    {"url": "/embeddings", "body": {"input": "{q}", "dimensions": 64, "model": "m"}},
+    {"url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "{q}"}]}},
+    {"prompt": "{prompt}" * 40},
+    {"method": "{q}", "body": "{body}"},
+]
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.just("phi"),
+        "system_prompt": st.sampled_from(["", " ", "Be short.", "s" * 5_000]),
+        "max_tokens": st.sampled_from([1, 100]),
+        "temperature": st.just(0.5),
+        "dimensions": st.sampled_from([1, 100_000]),
+        "parameters": st.sampled_from(
+            [
+                *({"n": 100}, {"n": 129}, {"best_of": -1}, {"stream": True}, {"model": "own"}),
+                *({"model": ""}, {"messages": "none"}, {"prompt": 7}, {"input": []}),
+                *({"max_tokens": "x"}, {"encoding_format": "base64"}, {"id": "p"}),
+            ]
+        ),
+        "template": st.sampled_from(TEMPLATES),
+        "template_for": st.sampled_from(["all_rows", "other_rows"]),
+        "on_missing": st.sampled_from(["refuse", "empty"]),
+        "endpoint": st.sampled_from(["/v1/chat/completions", "/v1/embeddings"]),
+        "mixed": st.booleans(),
+        "max_total_tokens": st.just(1000),
+    },
+)
 
 
 def _drafted(draft: Draft, parts: list[ScannedRows]) -> Any:
@@ -153,30 +224,47 @@ def _drafted(draft: Draft, parts: list[ScannedRows]) -> Any:
     return shards, draft.survey, hashes, candidates, finder.duplicates, finder.repeated
 
 
-@given(RUNS, SIZES, st.lists(st.tuples(st.integers(0), st.binary(max_size=1)), max_size=3))
-@settings(max_examples=200, deadline=None)
+@given(RUNS, OPTIONS, SIZES, st.lists(st.tuples(st.integers(0), st.binary(max_size=1)), max_size=3))
+@settings(max_examples=400, deadline=None)
 def test_a_plan_by_runs_is_that_by_rows(
-    data: bytearray, sizes: list[int], changes: list[tuple[int, bytes]]
+    data: bytearray,
+    options: dict[str, Any],
+    sizes: list[int],
+    changes: list[tuple[int, bytes]],
 ) -> None:
-    """Whatever bytes a file has, and wherever its slices end: rows, refusals, sizes and shards."""
+    """Whatever bytes a file has, whatever its job wants, and wherever its slices end."""
     for number, change in changes:
         place = number % (len(data) + 1)
         data[place : place + len(change)] = change
     file, size = bytes(data), len(data)
-    scanner, by_runs, turn, start = Scanner(RULES), list[ScannedRows](), 0, 0
+    models: dict[Task, str] = {"chat": "default"}
+    rules = RowRules.of(JobOptions(**options), max_line_bytes=MAX_LINE, default_models=models)
+    scanner, by_runs, turn, start = Scanner(rules), list[ScannedRows](), 0, 0
     while start < size:
         end = start + max(sizes[turn % len(sizes)], size // 500)
         by_runs += scanner.feed(file[start:end])
         start, turn = end, turn + 1
     by_runs += scanner.close()
-    measured, by_rows = SizeSample(), list[ScannedRows]()
+    measured, by_rows, most = SizeSample(), list[ScannedRows](), Counter[Any]()
     for line in lines_of(file, MAX_LINE):
-        row = read_row(line.number, line.content, RULES, line.offset, line.length)
-        if isinstance(row, Request) and line.number >= measured.due:
-            measured.add(line.number, row.task, row.model, row.body)
+        row = read_row(line.number, line.content, rules, line.offset, line.length)
+        if isinstance(row, Request):
+            if line.number >= measured.due:
+                measured.add(line.number, row.task, row.model, row.body)
+            if rules.capped:
+                prompt, answer = most_tokens(row.task, row.body) or (0, 0)
+                most[row.task, row.model, "prompt"] += prompt
+                most[row.task, row.model, "answer"] += answer
         by_rows.append([(line.offset, line.length, seen(row))])
+    assert _told([*chain(*by_runs)]) == _told([*chain(*by_rows)])
     assert _drafted(Draft(size), by_runs) == _drafted(Draft(size), by_rows)
     assert (scanner.sizes.means, scanner.sizes.due) == (measured.means, measured.due)
+    assert {
+        (*kind, which): tokens
+        for kind, both in scanner.most.items()
+        if kind is not None
+        for which, tokens in zip(("prompt", "answer"), both, strict=True)
+    } == most
 
 
 def test_usual_rows_come_in_runs() -> None:
@@ -248,7 +336,8 @@ def test_runs_are_cut_as_their_rows_are(
     while lengths:
         part = lengths[: parts[turn % len(parts)]]
         del lengths[: len(part)]
-        run = Run(line, offset, part, Usual(["a"] * len(part), ["m"] * len(part)))
+        count = len(part)
+        run = Run(line, offset, part, Usual("chat", ["a"] * count, ["m"] * count, part))
         in_runs += by_runs.add_run(run)
         for start, length, row in run:
             if done := by_rows.add(start, length, row.line, length):

@@ -8,11 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions
-from workers.rows.fast_path import read_usual
+from workers.intake.pieces import Seen, answer_weight, seen
+from workers.rows.fast_path import UsualRows
 from workers.rows.lines import line_content
 from workers.rows.reading import Request, RowRules, read_row
 
-RULES = RowRules.of(JobOptions(), max_line_bytes=1 << 20)
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 TURN = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "system", "tool", "robot"]) | ANYTHING},
@@ -37,58 +37,138 @@ USUAL = (
     b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", '
     b'"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "temperature": 0.5}}'
 )
+PROMPT = b'{"id": 12, "prompt": "Hi", "model": "m", "max_tokens": 5, "temperature": 0.5}'
+EMBEDDING = b'{"custom_id": "a", "url": "/v1/embeddings", "body": {"model": "m", "input": "Hi"}}'
+TEMPLATE: dict[str, Any] = {"prompt": "{prompt}?", "max_tokens": "{max_tokens}"}
 
 
-def agree(line: bytes) -> bool:
-    usual = read_usual([line])
-    if not usual.models:
+def rules_of(**options: Any) -> RowRules:
+    return RowRules.of(JobOptions(**options), max_line_bytes=1 << 20)
+
+
+PLAIN, FILLED = rules_of(), rules_of(template=TEMPLATE)
+ALTERED = rules_of(system_prompt="Be short.", top_p=0.5, parameters={"n": 100}, dimensions=9_999)
+
+
+def is_usual(line: bytes, rules: RowRules = PLAIN) -> bool:
+    """Whether a line is; if so, it is read as the long way reads it."""
+    usual = UsualRows(rules, answer_weight).read([line], 0)
+    if usual is None:
         return False
-    row = read_row(7, line_content(line, 7, len(line)), RULES)
+    row = read_row(7, line_content(line, 7, len(line)), rules)
     assert isinstance(row, Request)
-    assert ([row.custom_id], row.task, [row.model]) == (usual.custom_ids, "chat", usual.models)
+    ([custom_id], [model], [weight]) = usual.custom_ids, usual.models, usual.weights
+    named = bool(custom_id)
+    assert seen(row) == Seen(7, str(custom_id or 7), usual.task, model, weight, named)
     return True
 
 
 @given(ROW)
 @settings(max_examples=400, deadline=None)
 def test_whatever_a_row_holds_both_ways_agree(row: dict[str, Any]) -> None:
-    agree(json.dumps(row).encode("utf-8", "replace"))
+    is_usual(json.dumps(row).encode("utf-8", "replace"))
 
 
-@given(st.integers(0, len(USUAL) - 1), st.binary(max_size=3))
-@example(USUAL.index(b"Hi"), b"  ")
-@example(USUAL.index(b"Hi"), b"\\n")
-@example(USUAL.index(b"Hi"), b"\xff\xfe")
-@example(USUAL.index(b"Hi"), b"\x01a")
-@example(USUAL.index(b"5,"), b"1e2")
-@example(USUAL.index(b"5,"), b"5.0")
-@example(0, b" \t\r")
-@example(0, b"\x0c")
-@example(0, b"\xef\xbb\xbf")
-@settings(max_examples=600, deadline=None)
-def test_whatever_bytes_are_changed_both_ways_agree(place: int, change: bytes) -> None:
-    agree(USUAL[:place] + change + USUAL[place + len(change) :])
-    agree(USUAL[:place] + change + USUAL[place:])
+@given(
+    st.integers(0, len(USUAL) - 1),
+    st.binary(max_size=3),
+    st.sampled_from([USUAL, PROMPT, EMBEDDING]),
+    st.sampled_from([PLAIN, ALTERED, FILLED]),
+)
+@example(USUAL.index(b"Hi"), b"  ", USUAL, PLAIN)
+@example(USUAL.index(b"Hi"), b"\\n", USUAL, PLAIN)
+@example(USUAL.index(b"Hi"), b"\xff\xfe", USUAL, PLAIN)
+@example(USUAL.index(b"Hi"), b"\x01a", USUAL, PLAIN)
+@example(USUAL.index(b"5,"), b"1e2", USUAL, PLAIN)
+@example(USUAL.index(b"5,"), b"5.0", USUAL, PLAIN)
+@example(PROMPT.index(b"12"), b"-0", PROMPT, PLAIN)
+@example(PROMPT.index(b"Hi"), b"  ", PROMPT, FILLED)
+@example(0, b" \t\r", USUAL, PLAIN)
+@example(0, b" \t\r", PROMPT, FILLED)
+@example(0, b"\x0c", USUAL, PLAIN)
+@example(0, b"\xef\xbb\xbf", USUAL, PLAIN)
+@settings(max_examples=1000, deadline=None)
+def test_whatever_bytes_are_changed_both_ways_agree(
+    place: int, change: bytes, line: bytes, rules: RowRules
+) -> None:
+    is_usual(line[:place] + change + line[place + len(change) :], rules)
+    is_usual(line[:place] + change + line[place:], rules)
 
 
-@pytest.mark.parametrize("number", ["1e2", "1.0", "-1", "0", "1E400", "9" * 30, "true", "01"])
-@pytest.mark.parametrize("name", [b'"max_tokens": 5', b'"temperature": 0.5'])
-def test_both_ways_agree_on_numbers(name: bytes, number: str) -> None:
-    field = name.split(b":")[0]
-    agree(USUAL.replace(name, field + b": " + number.encode()))
+NUMBERS = ["1e2", "1.0", "-1", "0", "-0", "1E400", "9" * 30, "true", "null", "01", '"1"']
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("name", [b'"max_tokens": 5', b'"temperature": 0.5', b'"id": 12'])
+@pytest.mark.parametrize("rules", [PLAIN, ALTERED, FILLED])
+def test_both_ways_agree_on_numbers(name: bytes, number: str, rules: RowRules) -> None:
+    changed = name.split(b":")[0] + b": " + number.encode()
+    is_usual(USUAL.replace(name, changed), rules)
+    is_usual(PROMPT.replace(name, changed), rules)
 
 
 def test_the_short_way_is_taken() -> None:
-    assert agree(USUAL)
-    assert not agree(USUAL.replace(b"POST", b"GET"))
-    assert not agree(USUAL.replace(b"custom_id", b"id"))
-    assert not agree(USUAL.replace(b"Hi", b""))
-    assert not agree(USUAL.replace(b"Hi", b" "))
+    assert is_usual(USUAL)
+    assert is_usual(USUAL.replace(b"custom_id", b"id"))
+    assert is_usual(USUAL + b" \r")
+    assert not is_usual(USUAL.replace(b"POST", b"GET"))
+    assert not is_usual(USUAL.replace(b"Hi", b""))
+    assert not is_usual(USUAL.replace(b"Hi", b" "))
+
+
+@pytest.mark.parametrize("rules", [PLAIN, ALTERED, rules_of(max_tokens=5), rules_of(model="m")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(USUAL, PROMPT, EMBEDDING, b'{"prompt": "p"}', b'{"input": "i"}'),
+        *(b'{"custom_id": "a", "prompt": "p"}', b'{"prompt_id": 7, "prompt": "p"}'),
+        b'{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}]}',
+    ],
+)
+def test_it_is_taken_in_every_dialect_whatever_the_options_add(
+    line: bytes, rules: RowRules
+) -> None:
+    assert is_usual(line, rules)
+
+
+@pytest.mark.parametrize("line", [b'{"q": "a", "n": 7}', b'{"q": 7, "n": "a", "x": [1], "id": 8}'])
+@pytest.mark.parametrize(
+    "template",
+    [
+        *({"prompt": "{q}?"}, {"input": "Of {n}: {q}"}, {"prompt": "{{q}} {q}", "max_tokens": 9}),
+        {"custom_id": "row-{n}", "messages": [{"role": "user", "content": "{n}, {q}"}]},
+        {"url": "/v1/embeddings", "body": {"model": "m", "input": "é {q}"}},
+    ],
+)
+def test_it_is_taken_for_what_a_template_makes(template: dict[str, Any], line: bytes) -> None:
+    rules = rules_of(template=template, template_for="other_rows", max_tokens=5)
+    assert is_usual(line, rules)
+    assert is_usual(USUAL, rules)
+
+
+def test_it_is_not_taken_where_the_options_are_wrong_or_have_to_be_judged_in_each_row() -> None:
+    assert not is_usual(USUAL, rules_of(parameters={"n": 0}))
+    assert not is_usual(USUAL, rules_of(system_prompt=" "))
+    assert not is_usual(USUAL, rules_of(endpoint="/v1/embeddings"))
+    assert not is_usual(USUAL, rules_of(max_total_tokens=100))
+    assert not is_usual(PROMPT, rules_of(template={"prompt": "{missing}"}))
 
 
 def test_a_run_ends_before_the_first_row_that_is_not_usual() -> None:
-    other = USUAL.replace(b'"a"', b'"b"')
-    unread = iter([USUAL, other, b"{", USUAL])
-    assert read_usual(unread) == (["a", "b"], ["m", "m"])
-    assert list(unread) == [USUAL]
-    assert read_usual([USUAL.replace(b"Hi", b" "), USUAL]) == read_usual([]) == ([], [])
+    reader, other = UsualRows(PLAIN, answer_weight), USUAL.replace(b'"a"', b'"b"')
+    for odd in (b"{", USUAL.replace(b"Hi", b" "), PROMPT, b""):
+        usual = reader.read([USUAL, other, odd, USUAL], 0)
+        assert usual is not None
+        assert [*zip(usual.custom_ids, usual.models, strict=True)] == [("a", "m"), ("b", "m")]
+    assert reader.read([USUAL.replace(b"Hi", b" "), USUAL], 0) is None
+    assert reader.read([b"{", USUAL], 1) is not None
+
+
+def test_a_run_of_large_requests_is_short() -> None:
+    """Reading it holds the loop, and a template makes much of little."""
+    line = b'{"q": "a"}'
+    for places, most in ((1, 5_000), (100, 40), (1000, 1)):
+        reader = UsualRows(rules_of(template={"prompt": "{q}" * places}), answer_weight)
+        usual = reader.read([line] * 10_000, 0)
+        assert usual is not None
+        assert len(usual.models) <= most

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import Any
 
 from msgspec import Struct
 
 from schemas.deployments import Task
 from workers.intake.formats import HEAD_BYTES
-from workers.rows.fast_path import Usual, read_usual
+from workers.rows.fast_path import Usual, UsualRows
 from workers.rows.lines import kept_bytes, line_content
 from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
@@ -45,25 +46,29 @@ class Run:
 
     def __init__(self, line: int, offset: int, lengths: Iterable[int], usual: Usual) -> None:
         self.line = line
-        self.custom_ids, self.models = usual
+        self.task, self._given, self.models, weights = usual
+        self.custom_ids = [str(given or at) for at, given in enumerate(self._given, line)]
         self._offset = offset
         self._sums = list(accumulate(lengths, initial=0))
+        self._weights = list(accumulate(weights, initial=0))
 
     def __len__(self) -> int:
-        return len(self.custom_ids)
+        return len(self.models)
 
     def __iter__(self) -> Iterator[ScannedRow]:
-        for at, (custom_id, model) in enumerate(zip(self.custom_ids, self.models, strict=True)):
-            weight = self.weight(at, at + 1)
-            yield self.offset(at), weight, Seen(self.line + at, custom_id, "chat", model, weight)
+        told = zip(self.custom_ids, self.models, self._given, strict=True)
+        for at, (custom_id, model, given) in enumerate(told):
+            weight, named = self.weight(at, at + 1), bool(given)
+            seen = Seen(self.line + at, custom_id, self.task, model, weight, named)
+            yield self.offset(at), self._sums[at + 1] - self._sums[at], seen
 
     def offset(self, at: int) -> int:
         """Where a row begins in the file; beyond the last one, where the next line does."""
         return self._offset + self._sums[at] + at
 
     def weight(self, first: int, end: int) -> int:
-        """The bytes of some rows without their newlines."""
-        return self._sums[end] - self._sums[first]
+        """What some rows weigh together, in bytes."""
+        return self._weights[end] - self._weights[first]
 
 
 class Scanner:
@@ -71,6 +76,7 @@ class Scanner:
 
     def __init__(self, rules: RowRules) -> None:
         self._rules = rules
+        self._usual = UsualRows(rules, answer_weight)
         # A line beyond this is refused anyway: its beginning is all that is kept of it.
         self._kept = kept_bytes(rules.max_line_bytes) + 1
         self._rest = bytearray()
@@ -112,14 +118,14 @@ class Scanner:
 
     def _whole(self, lines: list[bytes]) -> Iterator[ScannedRows]:
         """The rows of lines that lie in a piece as a whole: runs, and what interrupts them."""
-        at, unread, lengths = 0, iter(lines), list(map(len, lines))
-        plain = self._rules.takes_usual and max(lengths, default=0) <= self._rules.max_line_bytes
+        at, lengths = 0, list(map(len, lines))
+        short = max(lengths, default=0) <= self._rules.max_line_bytes
         while at < len(lines):
-            if plain and (usual := read_usual(unread)).models:
+            if short and (usual := self._usual.read(lines, at)):
                 end = at + len(usual.models)
                 yield self._run(lines[at:end], lengths[at:end], usual)
                 at = end
-            if at < len(lines):
+            else:
                 yield self._single(lines[at], lengths[at])
                 at += 1
 
@@ -163,6 +169,10 @@ def seen(row: Request | Refusal) -> Seen | Refusal:
     if isinstance(row, Refusal):
         return row
     # Either bound ends a shard: what is nearer to its own counts.
-    answer = answer_bytes(row.task, row.body) * MAX_BYTES // MAX_ANSWER_BYTES
-    weight = max(row.size, answer)
+    weight = max(row.size, answer_weight(row.task, row.body))
     return Seen(row.line, row.custom_id, row.task, row.model, weight, row.named)
+
+
+def answer_weight(task: Task, body: Mapping[str, Any]) -> int:
+    """What a request weighs for its answer, which has a bound of its own."""
+    return answer_bytes(task, body) * MAX_BYTES // MAX_ANSWER_BYTES

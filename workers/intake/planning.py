@@ -64,7 +64,7 @@ class Survey:
     def note_run(self, run: Run) -> None:
         """Count the rows of a run."""
         for model, count in Counter(run.models).items():
-            self._ask(("chat", model), count, run.line + run.models.index(model))
+            self._ask((run.task, model), count, run.line + run.models.index(model))
 
     def _ask(self, kind: tuple[Task, str | None], count: int, line: int) -> None:
         if kind in self.asked:
@@ -194,10 +194,10 @@ class Planner:
         """Add the rows of a run; gives the shards that end before any of them."""
         at = 0
         while at < len(run):
-            weight = run.weight(at, at + 1)
-            if done := self.add(run.offset(at), weight, run.line + at, weight):
+            first, offset = at + 1, run.offset(at)
+            length = run.offset(first) - 1 - offset
+            if done := self.add(offset, length, run.line + at, run.weight(at, first)):
                 yield done
-            first = at + 1
             # Whatever ends a shard before a row ends it before all that follow.
             ends_before = partial(self._ends_within, run, first)
             at = first + bisect_left(range(first, len(run)), True, key=ends_before)

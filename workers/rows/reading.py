@@ -112,12 +112,6 @@ class RowRules:
     capped: bool
 
     @property
-    def takes_usual(self) -> bool:
-        """Whether a batch row of a chat is asked as it stands."""
-        plain = not self.alters and (self.template is None or not self._for_all)
-        return plain and self.task in (None, "chat") and not self.capped
-
-    @property
     def task(self) -> Task | None:
         """The only task that rows may ask for; None where any may be asked."""
         endpoint = None if self.options.mixed else self.options.endpoint
@@ -125,11 +119,8 @@ class RowRules:
 
     def template_of(self, row: dict[str, Any]) -> Template | None:
         """The template, where it makes the request of a row."""
-        return self.template if self._for_all or not is_request(row) else None
-
-    @property
-    def _for_all(self) -> bool:
-        return self.options.template_for == "all_rows"
+        for_all = self.options.template_for == "all_rows"
+        return self.template if for_all or not is_request(row) else None
 
     @classmethod
     def of(
@@ -248,7 +239,7 @@ def _unwrapped(reading: _Reading, longest: int) -> dict[str, Any]:
             raise WrongRow("raw_incomplete", "not all of it was kept: take it from the first file")
         row = _parse(carried.data)
         if carried.is_request:
-            _refuse_deep(row, carried.data)
+            refuse_deep(row, carried.data)
             reading.is_request = True
     return row
 
@@ -263,7 +254,8 @@ def _parse(data: bytes) -> dict[str, Any]:
     return row
 
 
-def _refuse_deep(row: dict[str, Any], data: bytes) -> None:
+def refuse_deep(row: dict[str, Any], data: bytes) -> None:
+    """Raise WrongRow for a row that is nested too deep to be written again; `data` is its line."""
     if data.count(b"{") + data.count(b"[") > _DEEPEST and deeper_than(row, _DEEPEST):
         raise WrongRow("invalid_json", f"nested deeper than {_DEEPEST} levels")
 
@@ -281,13 +273,13 @@ def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules)
     data, size, made = reading.data, len(reading.data), row
     if not reading.is_request and (template := rules.template_of(row)) is not None:
         reading.custom_id = good_id_of(row, data) or reading.custom_id
-        _refuse_deep(row, data)
+        refuse_deep(row, data)
         made, size = _filled(template, row, rules.max_line_bytes + MAX_ADDED_BYTES)
     given = custom_id_of(made) if made is not row and names_itself(made) else None
     reading.custom_id = given or custom_id_of(row, data) or reading.custom_id
     dialect = dialect_of(made)
     if dialect == "other":
-        _refuse_deep(made, data)
+        refuse_deep(made, data)
         raise WrongRow("unknown_row", _NO_DIALECT)
     task, body = task_and_body(made, dialect)
     if rules.task not in (None, task):
@@ -301,7 +293,7 @@ def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules)
         if model is not None:
             body["model"] = model
     if not (task == "chat" and plain_chat(body)):
-        _refuse_deep(made, data)
+        refuse_deep(made, data)
         check_body(task, body)
     if rules.capped:
         check_bounded(task, body)

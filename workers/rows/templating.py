@@ -1,7 +1,7 @@
 """The row template: how the fields of a data set's row become a request."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import orjson
@@ -17,9 +17,6 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 MOST_PLACES: Final = 1000
 """Places of a template that a row fills: what a row costs grows with them, not with its bytes."""
 
-_Values = Mapping[str, Any]
-_Fill = Callable[[_Values], Any]
-
 
 class Template:
     """A template that is ready to be filled with the fields of rows.
@@ -27,27 +24,31 @@ class Template:
     `{field}` in any string is the row's field, `{list.0}` and `{object.name}` what lies in one; a
     string that is nothing but `{field}` becomes the field's value with its type; `{{` and `}}` are
     braces. Raises ValueError where a brace is left alone, or fields stand in more than
-    `most_places`; it names the place and quotes nothing, for a template holds prompts.
+    `most_places`; it names the place and quotes nothing, for a template holds prompts. `keys` are
+    those of what it makes, `places` as many as fields stand in.
     """
 
     def __init__(
         self,
-        template: Any,
+        template: Mapping[str, Any],
         on_missing: OnMissing = "refuse",
         most_places: float = MOST_PLACES,
     ) -> None:
         self._on_missing = on_missing
-        # How often each field stands inside a longer text, and how often alone in its string.
-        self._in_text: dict[str, int] = {}
-        self._alone: dict[str, int] = {}
-        self._fill = self._compile(template, "template")
-        self._names = tuple({**self._in_text, **self._alone})
         self._own_size = len(orjson.dumps(template))
-        places = sum(self._in_text.values()) + sum(self._alone.values())
-        if places > most_places:
+        # The template as JSON, in pieces: those that a field fills are empty. A field stands inside
+        # longer texts, alone in its string, or in places of both kinds.
+        self._pieces = [bytearray()]
+        self._in_text: dict[str, list[int]] = {}
+        self._alone: dict[str, list[int]] = {}
+        self._write(template, "template")
+        self._names = tuple({**self._in_text, **self._alone})
+        self.keys = frozenset(template)
+        self.places = len(self._pieces) // 2
+        if self.places > most_places:
             raise ValueError(
-                f"template: fields stand in {places:,} places of it, {most_places:,} are the most: "
-                "put them together in the file, into fields of their own"
+                f"template: fields stand in {self.places:,} places of it, {most_places:,} are the "
+                "most: put them together in the file, into fields of their own"
             )
 
     @property
@@ -62,11 +63,17 @@ class Template:
         more than `most` bytes: before it is made, for a field that stands in a template a thousand
         times makes a thousandfold of a row.
         """
-        values = {name: self._value(row, name) for name in self._names}
+        written, size = self.line(row, most)
+        return orjson.loads(written), size
+
+    def line(self, row: Mapping[str, Any], most: int) -> tuple[bytes, int]:
+        """The same, as JSON."""
+        pieces: list[bytes | bytearray] = [*self._pieces]
         size = self._own_size
-        for name, value in values.items():
-            written = len(orjson.dumps(value))
-            size += written * (self._in_text.get(name, 0) + self._alone.get(name, 0))
+        for name, value in [(name, self._value(row, name)) for name in self._names]:
+            written, in_text = orjson.dumps(value), self._in_text.get(name, ())
+            alone = self._alone.get(name, ())
+            size += len(written) * (len(in_text) + len(alone))
             # At once: many names may be of one large value, and writing it takes milliseconds.
             if size > most:
                 raise WrongRow(
@@ -74,7 +81,14 @@ class Template:
                     f"the template would make a request of more than {most:,} bytes of it, which "
                     "are the most: shorten the row, or use its fields less often",
                 )
-        return self._fill(values), size
+            for at in alone:
+                pieces[at] = written
+            if in_text:
+                text = written if isinstance(value, str) else orjson.dumps(written.decode())
+                text = text[1:-1]
+                for at in in_text:
+                    pieces[at] = text
+        return b"".join(pieces), size
 
     def _value(self, row: Mapping[str, Any], name: str) -> Any:
         value = _look_up(row, name)
@@ -95,31 +109,38 @@ class Template:
             )
         return value
 
-    def _compile(self, template: Any, where: str) -> _Fill:
+    def _write(self, template: Any, where: str) -> None:
         if isinstance(template, str):
-            return self._compile_text(template, where)
-        if isinstance(template, list):
-            items = [self._compile(item, f"{where}.{at}") for at, item in enumerate(template)]
-            return lambda values: [item(values) for item in items]
-        if isinstance(template, dict):
-            fields = {
-                name: self._compile(value, f"{where}.{name}") for name, value in template.items()
-            }
-            return lambda values: {name: value(values) for name, value in fields.items()}
-        return lambda values: template
+            self._write_text(template, where)
+        elif isinstance(template, list):
+            for at, item in enumerate(template):
+                self._pieces[-1] += b"," if at else b"["
+                self._write(item, f"{where}.{at}")
+            self._pieces[-1] += b"]" if template else b"[]"
+        elif isinstance(template, dict):
+            for at, (name, value) in enumerate(template.items()):
+                self._pieces[-1] += (b"," if at else b"{") + orjson.dumps(name) + b":"
+                self._write(value, f"{where}.{name}")
+            self._pieces[-1] += b"}" if template else b"{}"
+        else:
+            self._pieces[-1] += orjson.dumps(template)
 
-    def _compile_text(self, text: str, where: str) -> _Fill:
+    def _write_text(self, text: str, where: str) -> None:
         parts = _parts(text, where)
         if len(parts) == 1 and isinstance(parts[0], tuple):
-            (name,) = parts[0]
-            self._alone[name] = self._alone.get(name, 0) + 1
-            return lambda values: values[name]
+            self._leave_place(parts[0][0], self._alone)
+            return
+        self._pieces[-1] += b'"'
         for part in parts:
             if isinstance(part, tuple):
-                self._in_text[part[0]] = self._in_text.get(part[0], 0) + 1
-        return lambda values: "".join(
-            part if isinstance(part, str) else _as_text(values[part[0]]) for part in parts
-        )
+                self._leave_place(part[0], self._in_text)
+            else:
+                self._pieces[-1] += orjson.dumps(part)[1:-1]
+        self._pieces[-1] += b'"'
+
+    def _leave_place(self, name: str, places: dict[str, list[int]]) -> None:
+        places.setdefault(name, []).append(len(self._pieces))
+        self._pieces += [bytearray(), bytearray()]
 
 
 def _parts(text: str, where: str) -> list[str | tuple[str]]:
@@ -153,7 +174,3 @@ def _look_up(row: Mapping[str, Any], name: str) -> Any:
         else:
             return None
     return found
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
