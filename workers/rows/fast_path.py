@@ -41,13 +41,13 @@ _Id = (
 )
 
 
-class _Named(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+class _WithIds(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     custom_id: _Id = ""
     id: _Id = ""
     prompt_id: _Id = ""
 
 
-class _Said(_Named):
+class _Said(_WithIds):
     """What every request may say. Within a body, an id is a parameter of which nobody knows."""
 
     model: _Text = ""
@@ -88,13 +88,13 @@ class _Embedding(_Said, kw_only=True):
         return [body.input for body in bodies]
 
 
-class _ChatRow(_Named, kw_only=True):
+class _ChatRow(_WithIds, kw_only=True):
     url: Literal["/v1/chat/completions", "/chat/completions"]
     body: _Chat
     method: Literal["POST"] = "POST"
 
 
-class _EmbeddingRow(_Named, kw_only=True):
+class _EmbeddingRow(_WithIds, kw_only=True):
     url: Literal["/v1/embeddings", "/embeddings"]
     body: _Embedding
     method: Literal["POST"] = "POST"
