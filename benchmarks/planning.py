@@ -147,7 +147,8 @@ async def plan(blobs: Blobs, turn: int) -> int:
     estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
     board = HealthBoard(blobs, settings.state_container)
     estimates = Estimates(
-        *(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, settings.priority_hours),
+        *(store, estimator, board, settings.tenants, WEIGHT_OF_PRIORITY),
+        hours=settings.priority_hours,
         clock=time.time,
     )
     intake = Intake(

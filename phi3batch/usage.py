@@ -105,7 +105,9 @@ def prices(text: str) -> tuple[float, float]:
     try:
         read, written = map(float, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: write READ,WRITTEN") from None
+        read = written = math.nan
+    if not (0 <= read < math.inf and 0 <= written < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r}: write READ,WRITTEN")
     return read, written
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from schemas.deployments import Task
 from schemas.estimates import TokenRange
 from schemas.jobs import Priority
-from schemas.money import CostRange
+from schemas.money import Amount, CapAmount, CostRange
 
 _MOST_ASKED: Final = 10**15
 
@@ -58,6 +58,29 @@ class EstimateCreate(_EstimateBody):
 
     requests: Annotated[list[EstimateGroup], Field(min_length=1, max_length=256)]
     priority: Priority = Field(default="normal", description="of the job that would be made")
+    max_cost: CapAmount | None = Field(default=None, description="the job's option")
+    max_total_tokens: Annotated[int, Field(ge=1, le=2**53)] | None = Field(
+        default=None, description="the job's option"
+    )
+
+
+Fits = Literal["yes", "no", "perhaps"]
+
+
+class CapFit(BaseModel):
+    """A cap, and whether what a file takes fits it, by its estimate. A cap holds in any case."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cap: Literal["max_cost", "max_total_tokens", "max_cost_per_month"]
+    limit: Amount | int = Field(description="an amount, or tokens")
+    left: Amount | int | None = Field(
+        description="of it for one more job; null where the tenant's month cannot be read"
+    )
+    fits: Fits = Field(
+        description="yes: the most does; no: not even the least does; perhaps: what lies between, "
+        "or what nobody knows. In a month it is what the job reserves that has to fit"
+    )
 
 
 class Estimate(BaseModel):
@@ -91,4 +114,7 @@ class Estimate(BaseModel):
         default=None,
         description="of the fewest tokens at the cheapest of what may answer each group, and of "
         "the most at the dearest; null where one of those has no price",
+    )
+    caps: tuple[CapFit, ...] = Field(
+        default=(), description="those that were asked about, and that of the tenant's month"
     )

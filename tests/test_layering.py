@@ -61,6 +61,7 @@ DECIDES = (
     "workers.jobs.series",
     "workers.jobs.costs",
     "workers.jobs.budget",
+    "workers.intake.fitting",
     "workers.intake.formats",
     "workers.intake.pieces",
     "workers.intake.planning",
@@ -114,6 +115,7 @@ SHARED_RULES = (
     "workers.intake.pieces",
     "workers.intake.planning",
     "workers.intake.quota_time",
+    "workers.intake.fitting",
     "workers.dispatch.token_estimates",
     "workers.intake.formats",
 )

@@ -10,10 +10,12 @@ from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
 from schemas.estimating import EstimateCreate, EstimateGroup
 from schemas.jobs import JobOptions
+from workers.intake.fitting import own_caps
 from workers.intake.quota_time import USED, job_seconds
 from workers.rows.token_ranges import LEAST, MOST, groups_of, summed
 
 _MILLION: Final = 1_000_000
+_FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps it fits"}
 
 
 def run(given: Namespace) -> int:
@@ -32,6 +34,8 @@ def run(given: Namespace) -> int:
     found |= _by_limits(groups, given) or _by_service(groups, options)
     if given.prices is not None:
         found["cost"] = cost(groups, given.prices)
+    if found["basis"] != "service":
+        found["caps"] = _caps(groups, options, found["cost"])
     if given.json:
         print_json(found)
     else:
@@ -92,7 +96,12 @@ def _by_service(groups: list[EstimateGroup], options: JobOptions) -> dict[str, A
         return unknown
     with connected() as service:
         told = service.estimate(
-            EstimateCreate(requests=groups, priority=options.priority or "normal")
+            EstimateCreate(
+                requests=groups,
+                priority=options.priority or "normal",
+                max_cost=options.max_cost,
+                max_total_tokens=options.max_total_tokens,
+            )
         )
     if told is None:
         return unknown
@@ -101,7 +110,16 @@ def _by_service(groups: list[EstimateGroup], options: JobOptions) -> dict[str, A
         "seconds": told.job_seconds,
         "unserved": [f"{each.task} by {each.model or 'no model'}" for each in told.unserved],
         "cost": None if told.cost is None else told.cost.model_dump(),
+        "caps": [each.model_dump() for each in told.caps],
     }
+
+
+def _caps(
+    groups: Sequence[EstimateGroup], options: JobOptions, cost: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    range_ = None if cost is None else (cost["least"], cost["most"])
+    caps = own_caps(options.max_cost, options.max_total_tokens, summed(groups), range_)
+    return [each.model_dump() for each in caps]
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
@@ -130,4 +148,16 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         amount = least if least == most else f"from {least} to {most}"
         whose = "at these prices" if currency is None else f"{currency} at the service's prices"
         lines.append(f"{amount} {whose}")
-    return lines
+    return lines + [_cap_line(each) for each in found["caps"]]
+
+
+def _cap_line(told: Mapping[str, Any]) -> str:
+    cap, limit, left = told["cap"], told["limit"], told["left"]
+    whole = f"{limit:,}" if isinstance(limit, int) else limit
+    if cap != "max_cost_per_month":
+        return f"{cap} {whole}: {_FITS[told['fits']]}, by this estimate"
+    rest = "nobody can tell what is left of it" if left is None else f"{left} of it is left"
+    what = f"{cap} {whole}, and {rest}: {_FITS[told['fits']]}"
+    if told["fits"] == "perhaps" and left is not None:
+        return f"{what}; name a max_cost, for without one the most that rows can cost is reserved"
+    return what

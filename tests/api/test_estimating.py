@@ -10,14 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.budgets import MonthBudget
 from schemas.deployments import Deployment
 from schemas.estimating import EstimateCreate
 from schemas.hours import Hours
-from schemas.money import CostRange, Price
+from schemas.listing import month_of
+from schemas.money import MILLION, CostRange, Price
+from schemas.tenants import Tenant
 from tests.api.client import KEYS, Client
 from tests.doubles.service import Bench, bench
 from tests.test_readme import section
 from workers.intake.estimating import QuotaEstimator
+from workers.ports import BlobRef
 
 HTTP = (Path(__file__).parents[2] / "docs/http.md").read_text("utf-8")
 
@@ -227,12 +231,92 @@ def test_what_nobody_answers_costs_nothing_and_is_told_elsewhere() -> None:
     assert both == CostRange(currency="USD", least="1.000000", most="2.000000")
 
 
+# -- whether it fits its caps
+
+PRICED_PHI = QUOTA.model_copy(update={"price": Price(input="1", output="1", currency="USD")})
+# From 1 to 3 USD.
+RANGE = {"requests": [group() | {"prompt_tokens": [1e6, 2e6], "answer_tokens": [0, 1e6]}]}
+
+
+async def fits(body: dict[str, Any], cap: float | None = None, **others: Any) -> dict[str, Any]:
+    """By the cap, what is told of it; what others have of the month stands in storage."""
+    tenants = {"default": Tenant(max_cost_per_month=cap), "other": Tenant(max_cost_per_month=1.0)}
+    async with bench(deployments=(others.pop("phi", PRICED_PHI),), tenants=tenants) as service:
+        month = BlobRef("state", f"budgets/default/{month_of(service.clock())}")
+        if others:
+            data = others.pop("data", MonthBudget(**others).model_dump_json().encode())
+            await service.blobs.create(month, data)
+        reply = await service.ask("POST", "/api/estimate", body)
+    assert reply.code == 200
+    return {each.pop("cap"): each for each in reply.body["caps"]}
+
+
+@pytest.mark.parametrize(
+    ("cap", "word"), [(3, "yes"), ("3.5", "yes"), (2.99, "perhaps"), (1, "perhaps"), (0.99, "no")]
+)
+async def test_a_cost_fits_its_cap_or_not_or_perhaps(cap: Any, word: str) -> None:
+    told = await fits({**RANGE, "max_cost": cap})
+    limit = f"{float(cap):.6f}"
+    assert told == {"max_cost": {"limit": limit, "left": limit, "fits": word}}
+
+
+@pytest.mark.parametrize(
+    ("cap", "word"), [(3_000_000, "yes"), (2_999_999, "perhaps"), (999_999, "no")]
+)
+async def test_tokens_fit_their_cap_or_not_or_perhaps(cap: int, word: str) -> None:
+    told = await fits({**RANGE, "max_total_tokens": cap})
+    assert told == {"max_total_tokens": {"limit": cap, "left": cap, "fits": word}}
+
+
+async def test_a_cost_that_is_not_known_fits_perhaps() -> None:
+    told = await fits({**RANGE, "max_cost": 1}, cap=5.0, phi=QUOTA, spent=1)
+    assert told["max_cost"]["fits"] == "perhaps"
+    told = await fits(RANGE, cap=5.0, phi=QUOTA)
+    assert told["max_cost_per_month"]["fits"] == "perhaps"
+
+
+PICOS = MILLION * MILLION
+
+
+@pytest.mark.parametrize(
+    ("max_cost", "word"),
+    [
+        # What one job reserved, and what others have spent, leaves 3.
+        (3, "yes"),
+        (3.01, "no"),
+        (None, "perhaps"),
+    ],
+)
+async def test_what_a_job_reserves_fits_what_is_left_of_the_month(
+    max_cost: float | None, word: str
+) -> None:
+    asked = {**RANGE, **({} if max_cost is None else {"max_cost": max_cost})}
+    told = await fits(asked, cap=6.0, spent=2 * PICOS, reserved={"some-job": PICOS})
+    expected = {"limit": "6.000000", "left": "3.000000", "fits": word}
+    assert told["max_cost_per_month"] == expected
+
+
+async def test_a_job_reserves_no_less_than_the_most_of_its_estimate() -> None:
+    told = await fits(RANGE, cap=6.0, spent=3 * PICOS + 1)
+    assert told == {"max_cost_per_month": {"limit": "6.000000", "left": "2.999999", "fits": "no"}}
+
+
+async def test_a_month_that_nobody_can_read_has_room_perhaps() -> None:
+    told = await fits({**RANGE, "max_cost": 1}, cap=6.0, data=b"no JSON")
+    assert told["max_cost_per_month"] == {"limit": "6.000000", "left": None, "fits": "perhaps"}
+
+
+async def test_nothing_is_told_of_caps_that_nobody_has() -> None:
+    assert await fits(RANGE) == {}
+
+
 async def test_what_the_documents_show_is_asked_and_answered_so() -> None:
     asked, answered = re.findall(r"```json\n(.*?)\n```", section(HTTP, "Estimates"), re.DOTALL)
     phi = deployment("phi", "phi-3-mini", 1000, 100_000).model_copy(
         update={"price": Price(input="0.13", output="0.52", currency="USD")}
     )
-    async with bench(deployments=(phi,)) as service:
+    tenants = {"default": Tenant(max_cost_per_month=0.5)}
+    async with bench(deployments=(phi,), tenants=tenants) as service:
         reply = await service.ask("POST", "/api/estimate", json.loads(asked))
     assert reply.code == 200
     assert reply.body == json.loads(answered)

@@ -20,6 +20,7 @@ from schemas.deployments import Task
 from schemas.estimates import JobEstimate
 from schemas.money import Price
 from schemas.outcomes import Outcome
+from schemas.tenants import Tenant
 from tests.cli.serving import Served, serving
 from tests.cli.test_commands import ended
 from tests.doubles.service import DEPLOYMENT, MODEL, Answering
@@ -639,6 +640,7 @@ def test_an_estimate_reckons_time_and_cost(
         "basis": "arguments",
         "seconds": [120.0, pytest.approx(120 / 0.9 + 30, abs=0.1)],
         "cost": {"currency": None, "least": "0.000041", "most": "2.000010"},
+        "caps": [],
     }
     assert ended("estimate", str(prompts), *limits) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
@@ -649,6 +651,57 @@ def test_an_estimate_reckons_time_and_cost(
     ]
     assert ended("estimate", str(prompts)) == 0
     assert "time: set PHI3BATCH_URL" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("nobody")
+def test_an_estimate_says_whether_caps_have_room(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*arguments: str) -> list[str]:
+        given = ("-O", "max_tokens=100", "-O", "max_total_tokens=210", *arguments)
+        assert ended("estimate", str(prompts), *given) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("max_")]
+
+    tokens = "max_total_tokens 210: it fits, by this estimate"
+    assert told("-O", "max_cost=1") == [
+        "max_cost 1.000000: perhaps it fits, by this estimate",
+        tokens,
+    ]
+    prices = ("--prices", "1000,2000")
+    assert told("-O", "max_cost=0.040", *prices)[0].startswith("max_cost 0.040000: it does not fit")
+    assert told("-O", "max_cost=0.041", *prices)[0].startswith("max_cost 0.041000: perhaps it fits")
+    assert told("-O", "max_cost=0.410", *prices)[0].startswith("max_cost 0.410000: it fits")
+    assert ended("estimate", str(prompts), "--prices", "1,-2") == 2
+    assert "write READ,WRITTEN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("max_cost", "word"),
+    [
+        ("0.5", "it fits"),
+        ("0.6", "it does not fit"),
+        (
+            None,
+            "perhaps it fits; name a max_cost, for without one the most that rows can cost is "
+            "reserved",
+        ),
+    ],
+)
+def test_an_estimate_says_what_the_month_has_left(
+    max_cost: str | None,
+    word: str,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = ["-O", "max_tokens=9"] + ([] if max_cost is None else ["-O", f"max_cost={max_cost}"])
+    tenants = {"default": Tenant(max_cost_per_month=0.5)}
+    with serving(deployments=(QUICK,), tenants=tenants) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        assert ended("estimate", str(prompts), *options) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"max_cost_per_month 0.500000, and 0.500000 of it is left: {word}"
 
 
 @pytest.mark.usefixtures("nobody")

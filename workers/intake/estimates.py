@@ -9,11 +9,16 @@ from schemas.estimates import JobEstimate
 from schemas.estimating import Estimate, EstimateCreate, EstimateGroup
 from schemas.hours import Hours
 from schemas.jobs import Job, Priority
+from schemas.listing import month_of
 from schemas.money import MILLION, amount
 from schemas.tenants import Tenant
 from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
+from workers.intake.fitting import month_cap, own_caps
 from workers.intake.scanning import Planned
-from workers.ports.errors import first_of
+from workers.jobs import budget
+from workers.jobs.months import read_month
+from workers.jobs.store import JobStore
+from workers.ports.errors import NewerVersion, Unreadable, first_of
 from workers.rows.token_ranges import groups_of
 
 _UNKNOWN: Final = Tenant()
@@ -35,6 +40,7 @@ class Estimates:
     `weights` are those of jobs, `hours` those to which they are limited, by priority.
     """
 
+    store: JobStore
     estimator: QuotaEstimator
     sharing: Sharing
     tenants: Mapping[str, Tenant]
@@ -45,7 +51,14 @@ class Estimates:
     async def told(self, asked: EstimateCreate, tenant: str) -> Estimate:
         """What a file would take as a job of a tenant."""
         hours = self.hours.get(asked.priority)
-        return await self._told(asked.requests, tenant, asked.priority, hours)
+        told = await self._told(asked.requests, tenant, asked.priority, hours)
+        tokens = told.prompt_tokens, told.completion_tokens
+        cost = None if told.cost is None else (told.cost.least, told.cost.most)
+        caps = own_caps(asked.max_cost, asked.max_total_tokens, tokens, cost)
+        month = await self._month(tenant)
+        if month is not None:
+            caps.append(month_cap(asked.max_cost, cost, *month))
+        return told.model_copy(update={"caps": tuple(caps)})
 
     async def of_job(self, job: Job, planned: Planned) -> JobEstimate:
         """What a job will take, of what a scan of its file has seen."""
@@ -55,6 +68,21 @@ class Estimates:
             return told
         may_cost = self.estimator.may_cost(planned.most, job.prices)
         return told.model_copy(update={"may_cost": amount(-(-may_cost // MILLION))})
+
+    async def _month(self, tenant: str) -> tuple[int, int | None] | None:
+        """A tenant's cap for this month and what of it is left, in millionths; None: it has none.
+
+        Left is None where this version cannot read the month.
+        """
+        cap = self.tenants.get(tenant, _UNKNOWN).max_cost_per_month
+        if cap is None:
+            return None
+        most = budget.picos(cap)
+        try:
+            month = await read_month(self.store, tenant, month_of(self.clock()))
+        except (NewerVersion, Unreadable):
+            return most // MILLION, None
+        return most // MILLION, month.left(most) // MILLION
 
     async def _told(
         self,

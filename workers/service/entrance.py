@@ -52,11 +52,7 @@ class Entrance:
         rng: random.Random,
     ) -> Self:
         """Make the parts over those that all share."""
-        estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
-        estimates = Estimates(
-            *(estimator, board, settings.tenants, WEIGHT_OF_PRIORITY, settings.priority_hours),
-            clock=clock,
-        )
+        estimates = _estimates(store, board, settings, clock)
         index = JobIndex(store)
         rejections = Rejections(index, outbox, settings.tenants, clock=clock)
         intake = Intake(
@@ -76,3 +72,17 @@ class Entrance:
         nightly = Nightly(store, doors, container=settings.nightly_container, clock=clock)
         drops = Drops(store, doors, clock=clock)
         return cls(index, rejections, intake, doors, nightly, drops, estimates)
+
+
+def _estimates(
+    store: JobStore, board: HealthBoard, settings: Settings, clock: Callable[[], float]
+) -> Estimates:
+    return Estimates(
+        store,
+        QuotaEstimator(settings.deployments, settings.routes, settings.default_models),
+        board,
+        settings.tenants,
+        weights=WEIGHT_OF_PRIORITY,
+        hours=settings.priority_hours,
+        clock=clock,
+    )

@@ -1,0 +1,61 @@
+"""Does what a file takes fit its caps? By an estimate, before anything is sent."""
+
+from collections.abc import Sequence
+from math import inf
+
+from schemas.estimates import TokenRange
+from schemas.estimating import CapFit, Fits
+from schemas.money import Amount, amount, micros
+
+
+def own_caps(
+    max_cost: Amount | None,
+    max_total_tokens: int | None,
+    tokens: Sequence[TokenRange],
+    cost: tuple[Amount, Amount] | None,
+) -> list[CapFit]:
+    """Whether a file fits the caps that its job is to have.
+
+    `tokens` are those of prompts and of answers, `cost` the least and the most; None: not known.
+    """
+    found = []
+    if max_cost is not None:
+        money = micros(max_cost)
+        fits = _fits(None if cost is None else (micros(cost[0]), micros(cost[1])), money)
+        found.append(CapFit(cap="max_cost", limit=amount(money), left=amount(money), fits=fits))
+    if max_total_tokens is not None:
+        least, most = map(sum, zip(*tokens, strict=True))
+        of = max_total_tokens
+        fits = _fits((least, most), of)
+        found.append(CapFit(cap="max_total_tokens", limit=of, left=of, fits=fits))
+    return found
+
+
+def month_cap(
+    max_cost: Amount | None, cost: tuple[Amount, Amount] | None, limit: int, left: int | None
+) -> CapFit:
+    """Whether a month's cap has room for a job; amounts in millionths, `left` None if unknown.
+
+    What decides is what a job reserves: its `max_cost`, or else the most that its rows can cost,
+    and that is more than an estimate's most.
+    """
+    needs: tuple[float, float] | None = None
+    if max_cost is not None:
+        needs = micros(max_cost), micros(max_cost)
+    elif cost is not None:
+        needs = micros(cost[1]), inf
+    return CapFit(
+        cap="max_cost_per_month",
+        limit=amount(limit),
+        left=None if left is None else amount(left),
+        fits=_fits(needs, left),
+    )
+
+
+def _fits(needs: tuple[float, float] | None, left: int | None) -> Fits:
+    if needs is None or left is None:
+        return "perhaps"
+    least, most = needs
+    if most <= left:
+        return "yes"
+    return "no" if least > left else "perhaps"
