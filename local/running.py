@@ -22,7 +22,8 @@ from local.progress import Display, display
 from local.reporting import GOES_ON, INTERRUPTED, exit_status, report, report_events
 from local.runs import Record, Run, reopen, run_of
 from local.stack import PROJECT, Stack, StackOptions, failed, stack
-from local.usage import Parser, add_stack_arguments, simulator_of
+from local.stack_arguments import add_stack_arguments, simulator_of
+from local.usage import Parser
 from schemas.jobs import TERMINAL, parse_options
 from schemas.status import JobStatus
 from workers.settings import read_settings

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from local.keys import api_key, function_key
 from local.stack import PROJECT, Stack, StackOptions, failed, stack
-from local.usage import Parser, add_stack_arguments, port, simulator_of
+from local.stack_arguments import add_stack_arguments, simulator_of
+from local.usage import Parser, port
 
 GUIDE = """\
 storage       {storage}

@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jsonschema
 import orjson
 
 from .contracts import RequestError
@@ -77,6 +76,9 @@ def _canonical(schema: Schema) -> bytes:
 
 @functools.lru_cache(maxsize=64)
 def _validator(canonical: bytes) -> Any:
+    # Here and not above: few rows ask for a schema, and the package takes a tenth of a start.
+    import jsonschema  # noqa: PLC0415
+
     schema = orjson.loads(canonical)
     return jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)(schema)
 
@@ -84,6 +86,8 @@ def _validator(canonical: bytes) -> Any:
 @functools.lru_cache(maxsize=64)
 def _example(canonical: bytes) -> str:
     """One value that is valid. Raises RequestError."""
+    from jsonschema import SchemaError  # noqa: PLC0415
+
     schema, validator = orjson.loads(canonical), _validator(canonical)
     try:
         validator.check_schema(schema)
@@ -92,7 +96,7 @@ def _example(canonical: bytes) -> str:
             value = maker.make(schema)
             if validator.is_valid(value):
                 return json.dumps(value)
-    except (jsonschema.SchemaError, LookupError, TypeError, ValueError, RecursionError):
+    except (SchemaError, LookupError, TypeError, ValueError, RecursionError):
         raise _refused("the schema is none, or refers to what it does not have") from None
     raise _refused("the schema has a keyword that is not supported")
 
