@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from azure.core.exceptions import ResourceNotFoundError
 from azure.servicebus import ServiceBusMessage
@@ -60,8 +61,8 @@ class Recorder:
             return self.of(what)
 
 
-@pytest.fixture
-async def recorder() -> AsyncIterator[Recorder]:
+@asynccontextmanager
+async def recording() -> AsyncIterator[Recorder]:
     recorder = Recorder()
     application = web.Application()
     application.router.add_post("/", recorder.take)
@@ -71,6 +72,12 @@ async def recorder() -> AsyncIterator[Recorder]:
     recorder.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
     yield recorder
     await runner.cleanup()
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[Recorder]:
+    async with recording() as recorder:
+        yield recorder
 
 
 @pytest.fixture(scope="session")
@@ -145,8 +152,8 @@ def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in own}
 
 
-@pytest.fixture
-async def start(storage: str, bus: Server, recorder: Recorder) -> AsyncIterator[StartHost]:
+@asynccontextmanager
+async def starting(storage: str, bus: Server, recorder: Recorder) -> AsyncIterator[StartHost]:
     """Start hosts; those that still run are ended, so that they give up their lease."""
     async with AsyncExitStack() as stack:
 
@@ -169,3 +176,38 @@ async def start(storage: str, bus: Server, recorder: Recorder) -> AsyncIterator[
             return running
 
         yield start_one
+
+
+@pytest.fixture
+async def start(storage: str, bus: Server, recorder: Recorder) -> AsyncIterator[StartHost]:
+    async with starting(storage, bus, recorder) as start:
+        yield start
+
+
+@dataclass
+class Standing:
+    """A host that several tests ask, and what is around it."""
+
+    url: str
+    bus: Server
+    recorder: Recorder
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(azurite: Azurite) -> AsyncIterator[Standing]:
+    """Not on `storage`, where it would have the lease that the other hosts compete for."""
+    async with (
+        serve(config()) as bus,
+        recording() as recorder,
+        starting(azurite.connection_string, bus, recorder) as start,
+    ):
+        host = await start(FUNCTIONS_REQUEST_BODY_SIZE_LIMIT="1000")
+        yield Standing(host.url, bus, recorder)
+
+
+@pytest.fixture
+def host(standing: Standing) -> Standing:
+    """The standing host, when nobody has told or asked the recorder anything."""
+    standing.recorder.facts.clear()
+    standing.recorder.answer = None
+    return standing

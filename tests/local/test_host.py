@@ -16,23 +16,33 @@ from local.host.http_triggers import _own_origin
 from local.host.invoking import EXIT_TIMED_OUT
 from local.servicebus import Server, serve
 
-from .conftest import APP, DEADLINE, KEY, Recorder, StartHost, config, host_process, send
+from .conftest import (
+    APP,
+    DEADLINE,
+    KEY,
+    Recorder,
+    Standing,
+    StartHost,
+    config,
+    host_process,
+    send,
+)
 
 KEYED = {"x-functions-key": KEY}
+# What asks nothing of a host's start or end shares one.
+on_the_standing_host = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_message_arrives_as_azure_hands_it_over(
-    start: StartHost, bus: Server, recorder: Recorder
-) -> None:
-    await start()
+@on_the_standing_host
+async def test_message_arrives_as_azure_hands_it_over(host: Standing) -> None:
     await send(
-        bus,
+        host.bus,
         "hello",
         message_id="m1",
         correlation_id="c1",
         application_properties={"team": "search", "Diagnostic-Id": "00-trace-span-01"},
     )
-    (fact,) = await recorder.wait("queued")
+    (fact,) = await host.recorder.wait("queued")
     assert fact["body"] == "hello"
     assert (fact["message_id"], fact["correlation_id"], fact["delivery"]) == ("m1", "c1", 1)
     assert fact["properties"]["team"] == "search"
@@ -41,29 +51,27 @@ async def test_message_arrives_as_azure_hands_it_over(
     assert fact["enqueued"].endswith("+00:00")
 
 
+@on_the_standing_host
 async def test_failed_message_comes_again_and_then_to_the_dead_letter_function(
-    start: StartHost, bus: Server, recorder: Recorder
+    host: Standing,
 ) -> None:
     async def fail(_: object) -> str:
         return "raise"
 
-    recorder.answer = fail
-    await start()
-    await send(bus, "bad")
-    (fact,) = await recorder.wait("dead")
+    host.recorder.answer = fail
+    await send(host.bus, "bad")
+    (fact,) = await host.recorder.wait("dead")
     assert bytes.fromhex(fact["body"]) == b"bad"
     assert fact["reason"] == "MaxDeliveryCountExceeded"
-    assert [each["delivery"] for each in recorder.of("queued")] == [1, 2, 3]
+    assert [each["delivery"] for each in host.recorder.of("queued")] == [1, 2, 3]
 
 
-async def test_text_binding_abandons_what_is_not_utf8_as_azure_does(
-    start: StartHost, bus: Server, recorder: Recorder
-) -> None:
-    await start()
-    await send(bus, b"\xff\xfe")
-    (fact,) = await recorder.wait("dead")
+@on_the_standing_host
+async def test_text_binding_abandons_what_is_not_utf8_as_azure_does(host: Standing) -> None:
+    await send(host.bus, b"\xff\xfe")
+    (fact,) = await host.recorder.wait("dead")
     assert bytes.fromhex(fact["body"]) == b"\xff\xfe"
-    assert recorder.of("queued") == []
+    assert host.recorder.of("queued") == []
 
 
 async def test_at_most_max_concurrent_calls_run_on_each_host(
@@ -167,8 +175,8 @@ async def test_timer_ticks_by_its_schedule(start: StartHost, recorder: Recorder)
     assert facts[0]["past_due"] is False
 
 
-async def test_timer_runs_at_once_when_asked(start: StartHost, recorder: Recorder) -> None:
-    host = await start()
+@on_the_standing_host
+async def test_timer_runs_at_once_when_asked(host: Standing) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{host.url}/admin/functions/ticked", headers=KEYED) as response:
             assert response.status == 202
@@ -176,11 +184,11 @@ async def test_timer_runs_at_once_when_asked(start: StartHost, recorder: Recorde
             assert response.status == 404
         async with session.post(f"{host.url}/admin/functions/ticked") as response:
             assert response.status == 401
-    assert len(recorder.of("ticked")) == 1
+    assert len(host.recorder.of("ticked")) == 1
 
 
-async def test_http_asks_for_the_key_and_answers_as_the_function_says(start: StartHost) -> None:
-    host = await start()
+@on_the_standing_host
+async def test_http_asks_for_the_key_and_answers_as_the_function_says(host: Standing) -> None:
     async with aiohttp.ClientSession(host.url) as session:
         async with session.get("/api/jobs/7") as response:
             assert response.status == 401
@@ -198,8 +206,8 @@ async def test_http_asks_for_the_key_and_answers_as_the_function_says(start: Sta
             assert (response.status, await response.text()) == (200, "well")
 
 
-async def test_bodies_and_headers_are_taken_as_azures_host_takes_them(start: StartHost) -> None:
-    host = await start(FUNCTIONS_REQUEST_BODY_SIZE_LIMIT="1000")
+@on_the_standing_host
+async def test_bodies_and_headers_are_taken_as_azures_host_takes_them(host: Standing) -> None:
     job = "/api/jobs/7"
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -222,8 +230,8 @@ async def test_bodies_and_headers_are_taken_as_azures_host_takes_them(start: Sta
             assert response.status == 202
 
 
-async def test_a_route_for_all_that_follows_matches_nothing_too(start: StartHost) -> None:
-    host = await start()
+@on_the_standing_host
+async def test_a_route_for_all_that_follows_matches_nothing_too(host: Standing) -> None:
     async with aiohttp.ClientSession(host.url, headers=KEYED) as session:
         for place, told in (("files/a/b", "a/b"), ("files/", ""), ("files", "None")):
             async with session.get(f"/api/{place}") as response:
@@ -262,7 +270,11 @@ def copy_app(folder: Path, **changes: str) -> Path:
     ("settings", "named"),
     [
         ({"TIMER_SCHEDULE": "0 0 0 * * *"}, "JOBS_QUEUE"),
-        ({"TIMER_SCHEDULE": "never", "JOBS_QUEUE": "jobs"}, "'never' is not NCRONTAB"),
+        pytest.param(
+            {"TIMER_SCHEDULE": "never", "JOBS_QUEUE": "jobs"},
+            "'never' is not NCRONTAB",
+            marks=pytest.mark.long,
+        ),
         ({"TIMER_SCHEDULE": "0 0 0 * * *", "JOBS_QUEUE": "jobs"}, "ServiceBusConnection"),
     ],
 )

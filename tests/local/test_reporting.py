@@ -12,7 +12,7 @@ from schemas.jobs import Reason
 from schemas.results import Counts
 from schemas.status import JobStatus
 
-from .test_run import UNLIMITED, run
+from .test_run import UNLIMITED, run_here
 
 REASON = Reason(code="invalid_options", message="mend them")
 
@@ -73,29 +73,24 @@ def test_errors_are_told_by_code_with_the_first_line_of_each(tmp_path: Path) -> 
     assert told[11] == "  4 with other codes"
 
 
-async def test_a_row_beyond_the_models_context_is_refused_unasked(tmp_path: Path) -> None:
+def test_a_strict_run_with_rows_that_failed_exits_with_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, out = tmp_path / "rows.jsonl", tmp_path / "out"
-    rows = ({"prompt": "hello"}, {"prompt": "x" * 100_000})
+    rows = ({"prompt": "hello"}, {"prompt": "x" * 100_000}, {"prompt": "hi", "temperature": 99})
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    status, _, err = await run(str(file), "--data", str(tmp_path / "data"), "--out", str(out))
-    assert (status, err) == (0, "")
-    (line,) = (out / "errors.jsonl").read_text().splitlines()
-    assert json.loads(line)["error"]["code"] == "context_length_exceeded"
-    assert "than the 4096 that phi-3-mini can read" in line
+    options = (str(file), *UNLIMITED, "--data", str(tmp_path / "data"), "--out", str(out))
+    assert run_here(*options, "--strict") == 3
+    told = capsys.readouterr()
+    assert told.err == "error: 2 of 3 rows failed\n"
+    assert "completed, 2 of 3 failed · 3 of 3 rows" in told.out
+    assert ": line 3: " in told.out
+    too_long, _ = map(json.loads, (out / "errors.jsonl").read_text().splitlines())
+    assert too_long["error"]["code"] == "context_length_exceeded"
+    assert "than the 4096 that phi-3-mini can read" in too_long["error"]["message"]
     (use,) = json.loads((out / "manifest.json").read_text())["use"].values()
-    assert use["calls"] == 1
-
-
-async def test_a_strict_run_with_a_row_that_failed_exits_with_3(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"prompt": "hello"}\n{"prompt": "hello", "temperature": 99}\n')
-    options = (*UNLIMITED, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"))
-    status, out, err = await run(str(file), "--strict", *options)
-    assert status == 3
-    assert err == "error: 1 of 2 rows failed\n"
-    assert "completed, 1 of 2 failed · 2 of 2 rows" in out
-    assert ": line 2: " in out
-    status, out, err = await run(str(file), *options)
-    assert status == 0
-    assert "it completed before: nothing is asked" in out
-    assert "completed, 1 of 2 failed · 2 of 2 rows" in out
+    assert use["calls"] == 2, "a row beyond the model's context is refused unasked"
+    assert run_here(*options) == 0
+    told = capsys.readouterr()
+    assert "it completed before: nothing is asked" in told.out
+    assert "completed, 2 of 3 failed · 3 of 3 rows" in told.out

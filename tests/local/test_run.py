@@ -14,6 +14,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from local import hosts as host_processes
 from local.__main__ import main
 from local.following import Events
 from local.hosts import failure_in, hosts
@@ -57,6 +58,11 @@ async def run(*arguments: str, **settings: str) -> tuple[int, str, str]:
         return process.returncode, out.decode(), err.decode()
 
 
+def run_here(*arguments: str) -> int:
+    """The same in this process, where the process is not the point: the exit status."""
+    return main(["run", *arguments])
+
+
 async def children_of(process: Process, count: int) -> list[psutil.Process]:
     """Its children, once there are so many."""
     async with asyncio.timeout(DEADLINE):
@@ -97,12 +103,14 @@ async def test_two_runs_at_once_come_back_complete_and_verified(tmp_path: Path) 
         ]
 
 
-async def test_rejected_file_is_status_1_and_one_line(tmp_path: Path) -> None:
+def test_rejected_file_is_status_1_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wrong = tmp_path / "prompts.txt"
     wrong.write_text('{"prompt": "hello"}\n')
-    status, _, err = await run(str(wrong), "--out", str(tmp_path / "out"))
+    status = run_here(str(wrong), "--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"))
     assert status == 1
-    assert err.strip().splitlines() == [
+    assert capsys.readouterr().err.strip().splitlines() == [
         "error: the job was rejected: only files named .jsonl or .ndjson are run when dropped"
     ]
     assert "job.rejected" in (tmp_path / "out" / "events.jsonl").read_text()
@@ -113,7 +121,8 @@ async def test_rejected_file_is_status_1_and_one_line(tmp_path: Path) -> None:
     [
         ((signal.SIGINT, signal.SIGINT), 130),
         pytest.param((signal.SIGTERM,), 130, marks=pytest.mark.long),
-        ((signal.SIGKILL,), -9),
+        # In make test a killed one is looked at in test_interrupted.
+        pytest.param((signal.SIGKILL,), -9, marks=pytest.mark.long),
     ],
 )
 async def test_nothing_is_left_running(
@@ -155,12 +164,15 @@ async def test_a_cancellation_that_the_sdk_loses_is_kept() -> None:
         await asyncio.wait_for(following, DEADLINE)
 
 
-async def test_a_host_that_has_served_is_started_again_however_often_it_dies() -> None:
+async def test_a_host_that_has_served_is_started_again_however_often_it_dies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_processes, "GIVE_UP_AFTER", 1)
     said: list[str] = []
     async with hosts(1, APP, said.append) as kept:
         kept.give(HOST_SETTINGS)
         first = await asyncio.wait_for(kept.up(), DEADLINE)
-        for _ in range(4):
+        for _ in range(2):
             dead = kept.processes[1]
             dead.kill()
             async with asyncio.timeout(DEADLINE):
@@ -188,18 +200,26 @@ HOST_SETTINGS = {
         ("NIGHTLY_SCHEDULE", "daily", "schedule 'daily' is not NCRONTAB"),
     ],
 )
-async def test_a_wrong_setting_is_status_2_and_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, said: str
+def test_a_wrong_setting_is_status_2_and_one_line(  # noqa: PLR0917
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    said: str,
 ) -> None:
     monkeypatch.setenv(name, value)
-    status, _, err = await run(str(SAMPLE), "--out", str(tmp_path))
-    (line,) = err.strip().splitlines()
-    assert status == 2
+    assert run_here(str(SAMPLE), "--out", str(tmp_path), "--data", str(tmp_path / "data")) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     assert said in line
 
 
-async def test_hosts_that_do_not_come_up_say_why(tmp_path: Path) -> None:
+async def test_hosts_that_do_not_come_up_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_processes, "GIVE_UP_AFTER", 2)
+    monkeypatch.setattr(host_processes, "PAUSE_SECONDS", 0.1)
     (tmp_path / "function_app.py").write_text("raise RuntimeError('broken on purpose')\n")
     failed = None
     try:
