@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,6 +23,7 @@ from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 from local.azurite import Azurite
 from local.servicebus import Server, serve
 
+PROJECT = Path(__file__).parents[2]
 APP = Path(__file__).parent / "app"
 KEY = "the-function-key"
 DEADLINE = 20.0
@@ -144,6 +146,12 @@ async def host_process(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def blocks(path: str, language: str = "sh") -> list[str]:
+    """The blocks of a document of the project that are in a language."""
+    text = (PROJECT / path).read_text("utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def clean() -> dict[str, str]:

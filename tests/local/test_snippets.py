@@ -1,30 +1,25 @@
 """The commands of the README and the documents, run as they stand in a copy of the project."""
 
 import asyncio
-import json
 import os
 import re
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, chdir
 from pathlib import Path
 
 import pytest
 
+from local import running
 from local.endpoint import Model, Settings, simulate
+from local.endpoint.__main__ import _parser, _settings
+from workers.settings import read_settings
 
-from .conftest import clean
-from .test_stack import completed, run_snippet, up
+from .conftest import PROJECT, blocks, clean
 
-PROJECT = Path(__file__).parents[2]
 DEADLINE = 240.0
 pytestmark = pytest.mark.timeout(900)
-
-
-def blocks(path: str, language: str = "sh") -> list[str]:
-    text = (PROJECT / path).read_text("utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture
@@ -73,13 +68,51 @@ def commands(block: str) -> list[str]:
 
 
 async def test_the_readme_can_be_tried(copy: Path) -> None:
-    first, own = blocks("README.md")[:2]
-    make_run = commands(first)[0]
+    make_run = commands(blocks("README.md")[0])[0]
     assert make_run.startswith("make run")
     assert "completed · 500 of 500 rows · 500 succeeded" in await done(make_run, copy)
+
+
+def own_files(copy: Path) -> list[str]:
+    """README's commands about files of one's own, once there are such files."""
     (copy / "prompts.jsonl").write_text('{"prompt": "hello"}\n{"prompt": "again"}\n')
     (copy / "options.json").write_text('{"model": "phi3", "max_tokens": 8}')
-    with_options, from_file, elsewhere, local_up = commands(own)
+    return commands(blocks("README.md")[1])
+
+
+@pytest.fixture
+def arguments(copy: Path) -> Path:
+    """The copy, with a Python that does nothing but tell what it is given, and DEPLOYMENTS."""
+    (copy / ".venv" / "bin").unlink()
+    python = copy / ".venv" / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\nfor each in "$DEPLOYMENTS" "$@"; do printf "%s\\0" "$each"; done')
+    python.chmod(0o755)
+    return copy
+
+
+async def test_each_command_about_a_file_is_understood(arguments: Path) -> None:
+    """What the others show by whole runs."""
+    *own, local_up = own_files(arguments)
+    (serving,) = commands(blocks("docs/simulator.md", "")[0])
+    (job,) = blocks("docs/simulator.md")
+    given = [*own, *commands(blocks("samples/README.md", "")[0])]
+    served = []
+    for command in (*given, f"PATH={arguments}/.venv/bin:$PATH\n{job}"):
+        deployments, *words = (await done(command, arguments)).split("\0")[:-1]
+        assert words[:3] == ["-m", "local", "run"]
+        with chdir(arguments):
+            assert running._arguments(words[3:]).file.exists()
+        if deployments:
+            served.append(read_settings({"DEPLOYMENTS": deployments}).deployments)
+    assert [len(each) for each in served] == [1, 5]
+    assert (await done(local_up, arguments)).split("\0")[1:-1] == ["-m", "local", "up"]
+    assert _settings(_parser().parse_args(serving.split()[3:])).profile == "serverless"
+
+
+@pytest.mark.long
+async def test_the_readmes_own_files_can_be_run(copy: Path) -> None:
+    with_options, from_file, elsewhere, local_up = own_files(copy)
     assert "2 of 2 rows" in await done(with_options, copy)
     assert (copy / "results" / "output.jsonl").exists()
     assert "every row failed" in await failing(from_file, copy), "nobody serves phi3 here"
@@ -95,6 +128,7 @@ async def failing(text: str, folder: Path) -> str:
     return out.decode()
 
 
+@pytest.mark.long
 async def test_the_samples_can_be_run(copy: Path) -> None:
     (block,) = blocks("samples/README.md", "")
     template, dialects = commands(block)
@@ -111,6 +145,7 @@ async def test_the_samples_can_be_run(copy: Path) -> None:
     assert "16 of 16 rows · 16 succeeded" in await done(dialects, copy)
 
 
+@pytest.mark.long
 async def test_the_simulator_serves_a_job_with_each_kind_of_deployment(copy: Path) -> None:
     (serve,) = blocks("docs/simulator.md", "")[:1]
     (job,) = blocks("docs/simulator.md")
@@ -118,20 +153,3 @@ async def test_the_simulator_serves_a_job_with_each_kind_of_deployment(copy: Pat
         assert endpoint.stdout is not None
         assert b"http://127.0.0.1:8090" in await endpoint.stdout.readline()
         assert "5 of 5 rows · 5 succeeded" in await done(job, copy)
-
-
-async def test_jobs_can_be_asked_for_over_http(tmp_path: Path) -> None:
-    block, _ = blocks("docs/http.md")
-    async with up(tmp_path) as guide:
-        ((address, key),) = re.findall(r"^HTTP +(\S+)/api/jobs .*: (\S+)\)$", guide, re.MULTILINE)
-        (storage,) = re.findall(r"^storage +(\S+)$", guide, re.MULTILINE)
-        await run_snippet(
-            "from azure.storage.blob import BlobClient\n"
-            f"blob = BlobClient.from_connection_string({storage!r}, 'inputs', 'questions.jsonl')\n"
-            """blob.upload_blob('{"prompt": "hello"}')""",
-            tmp_path,
-        )
-        said = await run_snippet(f"URL={address} KEY={key}\n{block}", tmp_path)
-        assert await completed(f"{address}/api/jobs", key, 1) in said
-        listed = json.loads(said[said.index('{"object"') :])
-        assert listed["data"] == []

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, chdir, suppress
 from pathlib import Path
 
 import aiohttp
@@ -29,7 +29,7 @@ from tests.integration.processes import until
 from tests.integration.receiving import receiver
 from workers.settings import read_settings
 
-from .conftest import clean
+from .conftest import blocks, clean
 
 DEADLINE = 240.0
 
@@ -76,62 +76,56 @@ async def up(folder: Path) -> AsyncIterator[str]:
     assert process.returncode == 0
 
 
-async def test_up_tells_scripts_where_everything_is_in_a_line(tmp_path: Path) -> None:
+async def test_up_serves_scripts_receivers_and_whoever_looks_at_telemetry(tmp_path: Path) -> None:
+    secret, data = secret_of(b"k" * 32), tmp_path / "data"
     ports = [each for name in PORTS for each in (f"--{name}-port", "0")]
-    process = await asyncio.create_subprocess_exec(
-        *("phi3batch", "up", "--json", "--data", str(tmp_path / "data"), *ports),
-        stdout=PIPE,
-        cwd=tmp_path,
-        env=with_commands() | {"API_KEYS": '[{"name": "mine", "sha256": "%s"}]' % ("0" * 64)},
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(DEADLINE):
-        told = json.loads(await process.stdout.readline())
-        assert set(told) == {
-            *("http", "dashboard", "api_key", "function_key", "storage", "service_bus", "endpoint")
-        }
-        assert told["dashboard"] == f"{told['http']}/dashboard#key={told['function_key']}"
-        headers = {"authorization": f"Bearer {told['api_key']}"}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{told['http']}/v1/models", headers=headers) as response,
-        ):
-            assert response.status == 200, "the key is known beside those of API_KEYS"
-        async with aiohttp.ClientSession() as session, session.get(told["dashboard"]) as page:
-            assert (page.status, page.content_type) == (200, "text/html"), "it needs no key"
-        process.send_signal(signal.SIGTERM)
-        rest, _ = await process.communicate()
-    assert (rest, process.returncode) == (b"", 0)
-
-
-async def test_up_tells_a_receiver_on_this_machine(tmp_path: Path) -> None:
-    secret = secret_of(b"k" * 32)
-    ports = [each for name in PORTS for each in (f"--{name}-port", "0")]
-    async with receiver(secret) as hook:
+    async with receiver(secret) as hook, asyncio.timeout(DEADLINE):
         told = {"url": hook.url, "secret_settings": ["WEBHOOK_SECRET"], "private": True}
-        settings = {"WEBHOOKS": json.dumps({"default": told}), "WEBHOOK_SECRET": secret}
+        settings = {
+            "WEBHOOKS": json.dumps({"default": told}),
+            "WEBHOOK_SECRET": secret,
+            "API_KEYS": '[{"name": "mine", "sha256": "%s"}]' % ("0" * 64),
+        }
         process = await asyncio.create_subprocess_exec(
-            *("phi3batch", "up", "--json", "--data", str(tmp_path / "data"), *ports),
+            *("phi3batch", "up", "--json", "--telemetry", "--profile", "openai"),
+            *("--data", str(data), *ports),
             stdout=PIPE,
+            stderr=PIPE,
             cwd=tmp_path,
             env=with_commands() | settings,
         )
         assert process.stdout is not None
-        async with asyncio.timeout(DEADLINE):
-            up = json.loads(await process.stdout.readline())
-            async with AsyncOpenAI(base_url=f"{up['http']}/v1", api_key=up["api_key"]) as client:
-                rows = ("in.jsonl", b'{"prompt": "hello"}\n')
-                file = await client.files.create(file=rows, purpose="batch")
-                batch = await client.batches.create(
-                    input_file_id=file.id,
-                    endpoint="/v1/chat/completions",
-                    completion_window="24h",
-                )
-            await until(lambda: hook.events, "the webhook comes")
-            process.send_signal(signal.SIGTERM)
-            await process.communicate()
+        where = json.loads(await process.stdout.readline())
+        assert set(where) == {
+            *("http", "dashboard", "api_key", "function_key", "storage", "service_bus", "endpoint")
+        }
+        assert where["dashboard"] == f"{where['http']}/dashboard#key={where['function_key']}"
+        async with aiohttp.ClientSession() as session, session.get(where["dashboard"]) as page:
+            assert (page.status, page.content_type) == (200, "text/html"), "it needs no key"
+        # Its key is known beside those of API_KEYS.
+        async with AsyncOpenAI(base_url=f"{where['http']}/v1", api_key=where["api_key"]) as client:
+            rows = ("in.jsonl", b'{"prompt": "one"}\n{"prompt": "two"}\n')
+            file = await client.files.create(file=rows, purpose="batch")
+            batch = await client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+        await until(lambda: hook.events, "the webhook comes")
+        process.send_signal(signal.SIGTERM)
+        rest, said = await process.communicate()
+    assert (rest, process.returncode) == (b"", 0), "a script reads one line"
     (event,) = hook.events
     assert (event.type, event.data.id) == ("batch.completed", batch.id)
+
+    lines = [" ".join(line.split()) for line in said.decode().splitlines()]
+    assert lines[0] == f"telemetry {data / 'telemetry'}, from the first export on"
+    assert "batch.rows 2 outcome succeeded" in lines
+    assert "batch.jobs 1 state completed, door http" in lines
+    spans = [
+        json.loads(line) for line in (data / "telemetry/spans.jsonl").read_bytes().splitlines()
+    ]
+    (job,) = [span for span in spans if span["name"] == "job"]
+    assert {span["trace"] for span in spans} == {job["trace"]}
+    assert (data / "telemetry/metrics.jsonl").stat().st_size > 0
 
 
 def snippets(guide: str) -> list[str]:
@@ -141,10 +135,14 @@ def snippets(guide: str) -> list[str]:
 
 
 async def run_snippet(text: str, folder: Path) -> str:
-    """A block as a reader would run it: Python, or commands of a shell."""
-    command = [sys.executable, "-c", text] if text.startswith("from ") else ["sh", "-ec", text]
+    """A block as a reader in this folder would run it: Python, or commands of a shell."""
+    if text.startswith("from "):
+        # Not a process: that would load the SDKs anew for each.
+        with chdir(folder):
+            await asyncio.to_thread(exec, compile(text, "the guide", "exec"), {})
+        return ""
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=PIPE, stderr=PIPE, env=with_commands()
+        *("sh", "-ec", text), cwd=folder, stdout=PIPE, stderr=PIPE, env=with_commands()
     )
     out, err = await asyncio.wait_for(process.communicate(), DEADLINE)
     assert process.returncode == 0, f"{text}{err.decode()}"
@@ -172,6 +170,18 @@ async def completed(url: str, key: str, count: int) -> str:
             await asyncio.sleep(0.1)
 
 
+async def over_http(guide: str, folder: Path) -> None:
+    """The calls of docs/http.md, as they stand."""
+    calls, _ = blocks("docs/http.md")
+    ((address, key),) = re.findall(r"^HTTP +(\S+)/api/jobs .*: (\S+)\)$", guide, re.MULTILINE)
+    (storage,) = re.findall(r"^storage +(\S+)$", guide, re.MULTILINE)
+    async with BlobClient.from_connection_string(storage, "inputs", "questions.jsonl") as blob:
+        await blob.upload_blob(b'{"prompt": "hello"}')
+    said = await run_snippet(f"URL={address} KEY={key}\n{calls}", folder)
+    assert await completed(f"{address}/api/jobs", key, 6) in said
+    assert json.loads(said[said.index('{"object"') :])["data"] == []
+
+
 @pytest.mark.timeout(900)
 async def test_what_up_says_can_be_done_as_it_stands_and_a_second_time(tmp_path: Path) -> None:
     (tmp_path / "my.jsonl").write_text('{"prompt": "hello"}\n')
@@ -194,6 +204,7 @@ async def test_what_up_says_can_be_done_as_it_stands_and_a_second_time(tmp_path:
         await completed(address, key, 4)
         assert "completed · 1 of 1 rows" in await run_snippet(command_line, tmp_path)
         await completed(address, key, 5)
+        await over_http(guide, tmp_path)
         await run_snippet(fetch, tmp_path)
         assert (tmp_path / "my" / second / "output.jsonl").exists()
     assert (tmp_path / "data" / "servicebus.sqlite").exists()
@@ -232,42 +243,3 @@ def test_a_mistake_in_deployments_is_told_before_anything_is_started(
     assert told.err.startswith("error: DEPLOYMENTS[0] ('east'), field 'key_setting': the setting")
     assert "asking" not in told.out
     assert list((tmp_path / "out").iterdir()) == []
-
-
-async def test_up_with_telemetry_writes_it_down_and_sums_it_up(tmp_path: Path) -> None:
-    data, ports = tmp_path / "data", [each for name in PORTS for each in (f"--{name}-port", "0")]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "local", "up", "--json", "--telemetry", "--profile", "openai"),
-        *("--data", str(data), *ports),
-        stdout=PIPE,
-        stderr=PIPE,
-        cwd=tmp_path,
-        env=clean() | {"PYTHONPATH": str(PROJECT)},
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(DEADLINE):
-        where = json.loads(await process.stdout.readline())
-        async with BlobClient.from_connection_string(
-            where["storage"], "prompts", "a.jsonl"
-        ) as blob:
-            await blob.upload_blob(b'{"prompt": "one"}\n{"prompt": "two"}\n')
-        headers = {"x-functions-key": where["function_key"]}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            ended: list[object] = []
-            while not ended:
-                await asyncio.sleep(0.1)
-                async with session.get(f"{where['http']}/api/jobs?state=completed") as response:
-                    ended = (await response.json())["data"]
-        process.send_signal(signal.SIGTERM)
-        _, said = await process.communicate()
-    assert process.returncode == 0
-    lines = [" ".join(line.split()) for line in said.decode().splitlines()]
-    assert lines[0] == f"telemetry {data / 'telemetry'}, from the first export on"
-    assert "batch.rows 2 outcome succeeded" in lines
-    assert "batch.jobs 1 state completed, door drop" in lines
-    spans = [
-        json.loads(line) for line in (data / "telemetry/spans.jsonl").read_bytes().splitlines()
-    ]
-    (job,) = [span for span in spans if span["name"] == "job"]
-    assert {span["trace"] for span in spans} == {job["trace"]}
-    assert (data / "telemetry/metrics.jsonl").stat().st_size > 0
