@@ -560,6 +560,34 @@ async def test_of_a_file_and_night_the_newest_job_is_shown(tab: Tab, site: Site)
     await expect(nights.get_by_role("cell")).to_have_text(["✓ completed"])
 
 
+async def test_nights_are_found_behind_however_many_other_jobs(
+    tab: Tab, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.api.jobs.MOST_READ", 2)
+    service = site.service
+    for name in ("older.jsonl", "newer.jsonl"):
+        await service.drop(states.ROWS, name, container="nightly")
+        await service.service.nightly.run()
+        await service.settle()
+        for number in range(2):
+            await states.completed(service, f"between-{number}-{name}")
+        service.elapsed += 86400.0
+    await tab.open()
+    await tab.page.get_by_text("Night by file").click()
+    await expect(tab.page.get_by_text("No file was left for the night")).to_be_visible()
+    back = tab.page.get_by_role("button", name="Look further back")
+    nights = tab.page.get_by_role("group", name="Nightly runs")
+    await back.click()
+    await expect(nights.get_by_role("cell")).to_have_text(["✓ completed"])
+    await back.click()
+    await expect(nights.get_by_role("rowheader")).to_have_text(
+        ["nightly/newer.jsonl", "nightly/older.jsonl"]
+    )
+    await expect(nights.get_by_role("cell")).to_have_text(["✓ completed", "–", "–", "✓ completed"])
+    await expect(back).to_have_count(0)
+    assert await violations(tab.page) == []
+
+
 async def test_a_hidden_tab_asks_nothing(tab: Tab, site: Site) -> None:
     await tab.page.clock.install()
     await tab.open()

@@ -15,7 +15,7 @@ const BUDGETS_SECONDS = 60;
 const PAGE = 30;
 const USED_POLLS = 5; // over a minute, of which a process tells every 10 s
 
-const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, budgets: [], told: [] };
+const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, nightsAfter: null, budgets: [], told: [] };
 const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "", month: "" };
 
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
@@ -55,9 +55,14 @@ const overview = new Poll(LIST_SECONDS, () => page.wrongKey || attempt(async () 
   known.told = [...known.told, { at: Date.now(), deployments: deployments.data }].slice(-USED_POLLS);
 }));
 
-const nightly = new Poll(NIGHTS_SECONDS, () => page.wrongKey || attempt(async () => {
-  known.nights = (await ask("/api/jobs?limit=100&door=nightly")).data;
-}));
+const nightly = new Poll(NIGHTS_SECONDS, () => page.wrongKey || attempt(() => lookAtNights()));
+
+/** A list looks at so many jobs at a time, of whatever doors: older nights are further pages. */
+async function lookAtNights(after) {
+  const { data, has_more, last_id } = await ask(`/api/jobs?${query({ limit: 100, door: "nightly", after })}`);
+  if (after || !known.nights) known.nightsAfter = has_more ? last_id : null;
+  known.nights = new Map([...(known.nights ?? []), ...data.map((job) => [idOf(job), job])]);
+}
 
 const monthly = new Poll(BUDGETS_SECONDS, () => page.wrongKey || attempt(async () => {
   known.budgets = (await ask(`/api/budgets${page.month && `?month=${page.month}`}`)).data;
@@ -201,7 +206,8 @@ function view() {
       <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments, known.told.length ? lists.usedOf(known.told) : new Map())}</section>
       <section aria-labelledby="nights"><h2 id="nights">Nightly runs</h2>
         <details @toggle=${(event) => (event.target.open ? nightly.start() : nightly.stop())}>
-          <summary>Night by file</summary>${lists.nights(known.nights)}</details></section>
+          <summary>Night by file</summary>${lists.nights(known.nights)}
+          ${known.nightsAfter ? html`<p class="pages"><button type="button" @click=${() => attempt(() => lookAtNights(known.nightsAfter))}>Look further back</button></p>` : nothing}</details></section>
     </main>${dialog()}`;
 }
 

@@ -125,13 +125,14 @@ export function deployments(listed, used) {
 }
 
 /** Nights by files: one look tells which file went wrong when. */
-export function nights(listed) {
-  if (!listed) return html`<p class="muted">Loading…</p>`;
-  if (!listed.length) return html`<p class="muted">No file was left for the night among the newest jobs.</p>`;
+export function nights(known) {
+  if (!known) return html`<p class="muted">Loading…</p>`;
+  if (!known.size) return html`<p class="muted">No file was left for the night among the newest jobs.</p>`;
+  const listed = [...known.values()].sort((one, other) => one.created.localeCompare(other.created));
   const days = [...new Set(listed.map((job) => job.created.slice(0, 10)))].sort().reverse().slice(0, 14);
   const files = [...new Set(listed.map((job) => job.input))].sort();
   // The newest of a file and night is put in last, and stays.
-  const at = new Map(listed.toReversed().map((job) => [`${job.input}\n${job.created.slice(0, 10)}`, job]));
+  const at = new Map(listed.map((job) => [`${job.input}\n${job.created.slice(0, 10)}`, job]));
   return html`<div class="scroll" role="group" tabindex="0" aria-label="Nightly runs"><table class="nights">
     <caption class="unseen">Nightly runs by file and night (UTC)</caption>
     <thead><tr><th scope="col">File</th>${days.map((day) => html`<th scope="col">${day}</th>`)}</tr></thead>
