@@ -305,42 +305,82 @@ def test_a_runner_sees_the_rows_that_were_planned(data: bytes, sizes: list[int])
 ROWS = st.lists(st.integers(1, 200) | st.integers(1, 9_000_000), max_size=40)
 
 
-@given(ROWS, st.integers(1, 1200))
+FACTORS = st.sampled_from([1, 1000, 10**6])
+"""How many times as large a whole file is as the rows of it that are planned."""
+
+
+@given(
+    ROWS,
+    st.integers(1, 1200),
+    st.lists(st.sampled_from([0, 1, 50, 2000]), min_size=1, max_size=7),
+    FACTORS,
+)
 @settings(max_examples=200, deadline=None)
-def test_shards_are_bounded(lengths: list[int], times: int) -> None:
+def test_shards_are_bounded_however_large_the_file(
+    lengths: list[int], times: int, heavier: list[int], factor: int
+) -> None:
     """Lengths alone matter to the planner: files too big to make can be planned all the same."""
     lengths = (lengths * times)[:5000]
-    planner, offset, shards = Planner(sum(lengths) + len(lengths)), 0, list[PlannedShard]()
-    for number, length in enumerate(lengths, 1):
-        if done := planner.add(offset, length, number, length):
+    weights = [max(1, heavier[at % len(heavier)]) * length for at, length in enumerate(lengths)]
+    size = (sum(lengths) + len(lengths)) * factor
+    planner, offset, shards = Planner(size), 0, list[PlannedShard]()
+    for number, (length, weight) in enumerate(zip(lengths, weights, strict=True), 1):
+        if done := planner.add(offset, length, number, weight):
             shards.append(done)
         offset += length + 1
     if last := planner.close():
         shards.append(last)
     assert sum(shard.rows for shard in shards) == len(lengths)
     for shard in shards:
-        assert shard.rows <= planning.MAX_ROWS
+        assert shard.rows <= (planning.MAX_ROWS if factor == 1 else planning.MOST_ROWS)
         assert shard.length <= MAX_BYTES or shard.rows == 1
+        held = weights[shard.line - 1 : shard.line - 1 + shard.rows]
+        assert sum(held) <= MAX_BYTES or shard.rows == 1
+    # By bytes no more than a file may have, beside those that two neighbours were too heavy for.
+    heavy = 2 * sum(weights) / MAX_BYTES
+    crowded = len(lengths) / planning.MOST_ROWS
+    few = max(planning.USUAL_SHARDS, len(lengths) / planning.FEW_ROWS)
+    assert len(shards) <= min(few, planning.LIGHT_SHARDS / factor) + heavy + crowded + 2
 
 
-@given(ROWS, st.integers(1, 300), st.lists(st.integers(1, 400), min_size=1), st.booleans())
+@given(
+    ROWS,
+    st.integers(1, 300),
+    st.lists(st.integers(1, 400), min_size=1),
+    st.booleans(),
+    st.tuples(
+        st.lists(st.sampled_from([0, 1, 1_000_000, 9_000_000]), min_size=1, max_size=5), FACTORS
+    ),
+)
 @settings(max_examples=200, deadline=None)
 def test_runs_are_cut_as_their_rows_are(
-    lengths: list[int], times: int, parts: list[int], blank: bool
+    lengths: list[int],
+    times: int,
+    parts: list[int],
+    blank: bool,
+    huge: tuple[list[int], int],
 ) -> None:
+    """Also where heavy rows stand between the runs."""
+    heavy, factor = huge
     lengths = (lengths * times)[:3000]
-    size = sum(lengths) + 2 * len(lengths)
+    size = (sum(lengths) + 2 * len(lengths)) * factor
     by_runs, by_rows = Planner(size), Planner(size)
     in_runs, in_rows = list[PlannedShard](), list[PlannedShard]()
     offset, line, turn = 0, 1, 0
     while lengths:
         part = lengths[: parts[turn % len(parts)]]
         del lengths[: len(part)]
-        count = len(part)
-        run = Run(line, offset, part, Usual("chat", ["a"] * count, ["m"] * count, part))
+        if weight := heavy[turn % len(heavy)]:
+            for planner, found in ((by_runs, in_runs), (by_rows, in_rows)):
+                if done := planner.add(offset, 9, line, weight):
+                    found.append(done)
+            offset, line = offset + 10, line + 1
+        count, weights = len(part), [each * (1 + turn % 3) for each in part]
+        run = Run(line, offset, part, Usual("chat", ["a"] * count, ["m"] * count, weights))
         in_runs += by_runs.add_run(run)
         for start, length, row in run:
-            if done := by_rows.add(start, length, row.line, length):
+            assert isinstance(row, Seen)
+            if done := by_rows.add(start, length, row.line, row.weight):
                 in_rows.append(done)
         offset, line, turn = run.offset(len(run)) + blank, line + len(run) + blank, turn + 1
     assert in_runs == in_rows
@@ -364,6 +404,11 @@ def test_a_shard_is_bounded_by_what_its_answers_may_be() -> None:
     rows = [shard.rows for shard in planned(b"\n".join([few] * 400))]
     assert sum(rows) == 400
     assert max(rows) * 2048 * 64 * 20 < MAX_ANSWER_BYTES
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4096}
+    likely = json.dumps(chat | {"logprobs": True, "top_logprobs": 20}).encode()
+    rows = [shard.rows for shard in planned(b"\n".join([likely] * 200))]
+    assert sum(rows) == 200
+    assert 1 < max(rows) <= MAX_ANSWER_BYTES / (4096 * 21 * 75)
     # What is usual is cut as ever.
     one = b'{"input": "text"}'
     assert max(shard.rows for shard in planned(b"\n".join([one] * 10_000))) == planning.MAX_ROWS
@@ -377,12 +422,51 @@ def test_a_file_of_few_rows_is_shared_by_several_workers() -> None:
     assert len(planned(b'{"prompt": "p"}\n' * planning.FEW_ROWS)) == 1
 
 
+def shards_of_a_thousandth(rows: int, length: int, body: dict[str, Any] | None = None) -> int:
+    """How many shards the first rows of a huge file come to, which need not be written for it."""
+    weight = length
+    if body is not None:
+        request = Request(1, "a", "embeddings", "m", body, size=length)
+        row = seen(request)
+        assert isinstance(row, Seen)
+        weight = row.weight
+    planner, part = Planner(rows * length), rows // 1000
+    return sum(
+        planner.add(at * length, length - 1, at + 1, weight) is not None for at in range(part)
+    )
+
+
 def test_a_plan_of_a_huge_file_stays_small_enough_to_read() -> None:
-    rows, length, part = 200_000_000, 100, 1000
-    planner, shards = Planner(rows * length), 0
-    for at in range(rows // part):
-        shards += planner.add(at * length, length - 1, at + 1, length) is not None
-    assert 0 < shards <= planning.MAX_SHARDS / part
+    assert 0 < shards_of_a_thousandth(200_000_000, 100) <= planning.LIGHT_SHARDS / 1000
+
+
+def test_a_huge_file_of_vectors_fits_a_plan_and_no_shard_of_it_is_too_large() -> None:
+    """10 GiB of texts to embed by a large model, one a row: 1.6 TB of answers."""
+    one = {"input": "text", "dimensions": 3072}
+    assert 48 <= shards_of_a_thousandth(24_000_000, 447, one) <= planning.MAX_SHARDS / 1000
+
+
+def test_a_huge_file_of_heavy_rows_is_more_than_one_job_can_have() -> None:
+    """10 GiB of 10 KB each, which ask for 2,048 vectors: a row a shard, and not gigabytes."""
+    many = {"input": ["text"] * 2048}
+    assert shards_of_a_thousandth(1_000_000, 10_737, many) == 1000 - 1
+
+
+def test_a_file_of_too_many_shards_is_told_where_to_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planning, "MAX_SHARDS", 3)
+    many = json.dumps({"input": ["text"] * 2048, "model": "m"}).encode()
+    draft = Draft(1)
+    for rows in Scanner(RULES).feed(b"\n".join([b"", *[many] * 5, b""])):
+        draft.add(rows)
+    draft.close()
+    assert draft.beyond == 5
+    fits = Draft(1)
+    for rows in Scanner(RULES).feed(b"\n".join([b"", *[many] * 3, b""])):
+        fits.add(rows)
+    assert len(fits.close()) == 3
+    assert fits.beyond is None
 
 
 def test_a_line_of_any_length_costs_no_more_memory_than_the_limit() -> None:

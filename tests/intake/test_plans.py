@@ -13,7 +13,7 @@ from schemas.jobs import Job
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
-from workers.intake import plans
+from workers.intake import planning, plans
 from workers.intake.scanning import Planned, scan
 
 ROWS = b'{"prompt": "p"}\n{"prompt": "q"}\n'
@@ -165,6 +165,27 @@ def test_a_file_that_took_too_long_once_is_planned_the_next_time(
         await until_ended(alone, 200.0)
         assert len(scans.of) == 2
         assert (await alone.ended()).counts["succeeded"] == 2
+
+    told(story)
+
+
+def test_a_file_of_more_than_a_job_can_have_fails_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planning, "MAX_SHARDS", 2)
+    row = {"messages": [{"role": "user", "content": "p"}], "logprobs": True, "top_logprobs": 20}
+    large = json.dumps(row | {"max_tokens": 16_000}).encode() + b"\n"
+
+    async def story(processes: list[Bench]) -> None:
+        [alone, *_] = processes
+        await alone.drop(large * 5)
+        await alone.announce()
+        await until_ended(alone, 10.0)
+        assert (await alone.ended()).state == "failed"
+        [reason] = [e["data"]["reason"] for e in alone.events if e["type"] == "job.failed"]
+        assert reason["code"] == "file_too_large"
+        assert "split the file before line 3," in reason["message"]
+        assert alone.endpoint.asked == []
 
     told(story)
 

@@ -174,5 +174,5 @@ def seen(row: Request | Refusal) -> Seen | Refusal:
 
 
 def answer_weight(task: Task, body: Mapping[str, Any]) -> int:
-    """What a request weighs for its answer, which has a bound of its own."""
-    return answer_bytes(task, body) * MAX_BYTES // MAX_ANSWER_BYTES
+    """What a request weighs for its answer, which has a bound of its own, rounded up."""
+    return -(-answer_bytes(task, body) * MAX_BYTES // MAX_ANSWER_BYTES)

@@ -20,7 +20,12 @@ from workers.rows.reading import MAX_BYTES, Refusal
 from workers.rows.sizes import MOST_KINDS
 
 MAX_ROWS = 200
-MAX_SHARDS = 40_000
+MAX_SHARDS = 50_000
+"""Blocks that Azure lets a blob have: each shard's output is one of the results."""
+LIGHT_SHARDS = 40_000
+"""A file gets larger shards rather than more of them, as far as they are not too heavy."""
+MOST_ROWS = 5_000
+"""Rows of such a shard: their answers in words, of 1,024 tokens each, are within its bound too."""
 # A file of few rows is still cut into several shards, so that workers share it and progress shows.
 FEW_ROWS = 50
 USUAL_SHARDS = 32
@@ -170,13 +175,13 @@ class DuplicateFinder:
 class Planner:
     """Cuts newline-aligned shards: at most 200 rows, and 8 MiB as lines and by weight.
 
-    An over-long line stands alone. Files of more than 8 million rows get bigger shards, so that a
-    plan stays below 40,000.
+    A row that is heavier stands alone. Files of more than 8 million rows get shards of more rows,
+    up to 5,000, so that 40,000 do; heavier ones need more.
     """
 
     def __init__(self, file_size: int) -> None:
         self._target = file_size / USUAL_SHARDS
-        self._least = file_size / MAX_SHARDS
+        self._least = file_size / LIGHT_SHARDS
         self._next = 0
         self._offset = self._end = self._line = self._last = self._rows = self._weight = 0
 
@@ -220,12 +225,12 @@ class Planner:
 
     def _ends_before(self, end: int, rows: int, held_end: int, weight: int) -> bool:
         """Whether a shard of so many rows ends before one that would end it there, so heavy."""
-        if end - self._offset > MAX_BYTES:
+        if end - self._offset > MAX_BYTES or weight > MAX_BYTES or rows >= MOST_ROWS:
             return True
-        held, large = held_end - self._offset, weight > MAX_BYTES
-        if held < self._least or not (large or rows >= FEW_ROWS):
+        held = held_end - self._offset
+        if held < self._least or rows < FEW_ROWS:
             return False
-        return large or rows >= MAX_ROWS or held >= self._target
+        return rows >= MAX_ROWS or held >= self._target
 
     def _cut(self) -> PlannedShard:
         shard = PlannedShard(
@@ -276,6 +281,11 @@ class Draft:
         for _, _, row in rows:
             if isinstance(row, Seen):
                 self.finder.confirm(row.line, row.custom_id, named=row.named)
+
+    @property
+    def beyond(self) -> int | None:
+        """The line from which on the rows need more shards than a plan has; None while none do."""
+        return self._shards[MAX_SHARDS].line if len(self._shards) > MAX_SHARDS else None
 
     def close(self) -> list[PlannedShard]:
         """Note that there are no more rows; gives the shards."""

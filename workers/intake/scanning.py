@@ -27,7 +27,8 @@ HOLD_SECONDS: Final = 0.01
 class Planned:
     """What a scan of the file came to.
 
-    `foreign` says what the file is where it is no JSON Lines at all, and then nothing is planned.
+    `foreign` says what the file is where it is no JSON Lines at all, `beyond` from which line on
+    its rows would need too many shards, and then nothing is planned.
     `duplicates` are the lines whose custom_id is not theirs alone, `repeated` the first of them
     that gave it. `sizes` are what its requests have on average, `most` what those of a capped job
     may be billed for.
@@ -39,6 +40,7 @@ class Planned:
     sizes: Mapping[tuple[Task, str | None], MeanSize] = field(default_factory=dict)
     repeated: Sequence[int] = ()
     foreign: str | None = None
+    beyond: int | None = None
     most: MostTokens = field(default_factory=dict)
 
 
@@ -73,11 +75,13 @@ async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     async with aclosing(_scanned(blobs, job, scanner)) as slices:
         async for found in slices:
             await _in_turns(found, draft.add)
-            if survey.is_foreign:
+            if survey.is_foreign or draft.beyond is not None:
                 break
     shards = draft.close()
     if survey.is_foreign:
         return Planned([], survey, [], foreign=what_it_is(scanner.head))
+    if draft.beyond is not None:
+        return Planned([], survey, [], beyond=draft.beyond)
     if finder.candidates():
         async for found in _scanned(blobs, job, Scanner(rules)):
             await _in_turns(found, draft.confirm)

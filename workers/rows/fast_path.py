@@ -24,6 +24,7 @@ from schemas.requests import LONGEST_ID
 from workers.rows.dialects import WrongRow, custom_id_of, dialect_of
 from workers.rows.lines import BLANK, MAX_ADDED_BYTES
 from workers.rows.reading import Request, RowRules, read_row, refuse_deep
+from workers.rows.sizes import tells_prompt
 from workers.rows.templating import Template
 
 _LARGEST: Final = 2**53
@@ -152,7 +153,7 @@ def _kinds(rules: RowRules, answer_weight: AnswerWeight) -> Iterator["_Kind"]:
     template, bare = rules.template, replace(rules, template=None)
     for shape, mark, line in _SHAPES:
         least, decode = read_row(1, line, bare), Decoder(shape).decode
-        if not isinstance(least, Request):
+        if not isinstance(least, Request) or tells_prompt(least.body):
             continue
         if rules.template_of(orjson.loads(line)) is None:
             yield _Kind(partial(_plain, decode, rules.added_bytes), least, answer_weight, mark)

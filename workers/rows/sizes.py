@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import orjson
+
 from schemas.deployments import Task
 from workers.rows.packing import count_inputs
 
@@ -18,6 +20,10 @@ _BASE64_BYTES = 6
 _DIMENSIONS = 1536
 _TOKEN_BYTES = 6
 _MOST_TOKENS = 16 * 1024
+# A token beside its log probability, with the bytes that it has, or with its place in the text.
+_ENTRY_BYTES: Mapping[Task, int] = {"chat": 100, "completions": 40}
+_USUAL_TOKENS = 1024
+_BYTES_PER_TOKEN = 4
 _MEASURED = 500
 MOST_KINDS = 256
 """Tasks and models that are told apart in a file, whatever it claims."""
@@ -136,20 +142,44 @@ class SizeSample:
 
 
 def answer_bytes(task: Task, body: Mapping[str, Any]) -> int:
-    """About how many; 0 for one answer in words, which no request makes large."""
+    """About how many; 0 for one answer in words alone, which no request makes large."""
     if task in ("embeddings", "image-embeddings"):
         inputs = count_inputs(body.get("input")) or 1
         dimensions = body.get("dimensions") or _DIMENSIONS
         each = _BASE64_BYTES if body.get("encoding_format") == "base64" else _NUMBER_BYTES
         return inputs * dimensions * each if isinstance(dimensions, int) else 0
-    prompts = body.get("prompt")
-    asked = body.get("n")
-    answers = asked if isinstance(asked, int) else 1
-    if isinstance(prompts, list):
-        answers *= len(prompts)
-    most = body.get("max_tokens")
-    tokens = min(most, _MOST_TOKENS) if isinstance(most, int) else _MOST_TOKENS
-    return (answers - 1) * tokens * _TOKEN_BYTES if answers > 1 else 0
+    limit = whole(body.get("max_completion_tokens") or body.get("max_tokens"))
+    tokens = _MOST_TOKENS if limit is None else min(limit, _MOST_TOKENS)
+    answers = whole(body.get("n")) or 1
+    if "prompt" in body:
+        answers *= count_inputs(body["prompt"]) or 1
+    words = (answers - 1) * tokens * _TOKEN_BYTES
+    if "logprobs" not in body and "prompt_logprobs" not in body:
+        return words
+    usual = tokens if limit is not None else _USUAL_TOKENS
+    return words + _entries(body, answers * usual) * _ENTRY_BYTES[task]
+
+
+def tells_prompt(body: Mapping[str, Any]) -> bool:
+    """Whether the length of an answer goes by that of its prompt as well."""
+    return bool(body.get("echo") or _listed(body.get("prompt_logprobs")))
+
+
+def _entries(body: Mapping[str, Any], tokens: int) -> int:
+    """Tokens that are listed with their log probabilities, for so many in all answers."""
+    own = _listed(body.get("logprobs"), body.get("top_logprobs"))
+    if not tells_prompt(body):
+        return own * tokens
+    again = own * (whole(body.get("n")) or 1) if body.get("echo") else 0
+    read = len(orjson.dumps(body.get("messages") or body.get("prompt"))) // _BYTES_PER_TOKEN
+    return own * tokens + (again + _listed(body.get("prompt_logprobs"))) * read
+
+
+def _listed(asked: Any, top: Any = None) -> int:
+    """Tokens that are listed for each one: itself, and what else was likely in its place."""
+    if asked is None or asked is False:
+        return 0
+    return 1 + max(whole(asked) or 0, whole(top) or 0)
 
 
 def _content(content: Any) -> tuple[int, int]:
