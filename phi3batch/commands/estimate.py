@@ -50,6 +50,8 @@ def counted(report: Report, groups: Sequence[EstimateGroup]) -> dict[str, Any]:
     return {
         "requests": report.requests,
         "refused": report.refused,
+        "codes": report.codes,
+        "unlimited": sum(each.count - each.limited for each in report.asked.values()),
         "prompt_tokens": list(prompts),
         "completion_tokens": list(answers),
     }
@@ -123,32 +125,52 @@ def _caps(
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
+    codes = ", ".join(f"{count:,} {code}" for code, count in found["codes"].most_common())
+    refused = f"{found['refused']:,} rows that cannot be asked" + (f": {codes}" if codes else "")
+    lines = [f"{found['requests']:,} requests, {refused}"]
+    if not found["requests"]:
+        return [*lines, "nothing to reckon: `phi3batch validate` says what is wrong with each row"]
     prompts, answers = (
-        f"from {least:,} to {most:,} tokens"
+        _range(f"{least:,}", f"{most:,}")
         for least, most in (found["prompt_tokens"], found["completion_tokens"])
     )
-    lines = [
-        f"{found['requests']:,} requests, {found['refused']:,} rows that cannot be asked",
-        f"{prompts} of prompts and {answers} of answers: estimated on this machine, as the "
-        "service does when it plans the file",
-    ]
-    if (seconds := found["seconds"]) is not None:
-        least, most = (timedelta(seconds=round(each)) for each in seconds)
+    lines.append(
+        f"tokens of prompts: {prompts}, of answers: {answers}; estimated on this machine, as the "
+        "service does when it plans the file"
+    )
+    lines += [*_time_lines(found), *_cost_lines(found["cost"])]
+    if found["caps"] and found["unlimited"]:
+        lines.append(
+            f"{found['unlimited']:,} requests name no max_tokens: with a cap the batch would fail "
+            "for them before anything is asked"
+        )
+    return lines + [_cap_line(each) for each in found["caps"]]
+
+
+def _time_lines(found: Mapping[str, Any]) -> list[str]:
+    unserved = found.get("unserved", ())
+    lines = [f"no deployment of the service answers {each}" for each in unserved]
+    if found["seconds"] is not None:
+        least, most = (timedelta(seconds=round(each)) for each in found["seconds"])
         whose = "these quotas"
         if found["basis"] == "service":
             whose = "the service's quotas: by them alone, and as they are shared with others now"
-        lines.append(f"from {least} to {most} under {whose}")
-    elif found["basis"] is None:
-        lines.append("time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute")
-    elif not found["unserved"]:
-        lines.append("time: no quota of the service bounds it")
-    lines += [f"no deployment of the service answers {each}" for each in found.get("unserved", ())]
-    if (range_ := found["cost"]) is not None:
-        least, most, currency = range_["least"], range_["most"], range_["currency"]
-        amount = least if least == most else f"from {least} to {most}"
-        whose = "at these prices" if currency is None else f"{currency} at the service's prices"
-        lines.append(f"{amount} {whose}")
-    return lines + [_cap_line(each) for each in found["caps"]]
+        return [f"from {least} to {most} under {whose}", *lines]
+    if found["basis"] is None:
+        return ["time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute"]
+    return lines or ["time: no quota of the service bounds it"]
+
+
+def _cost_lines(told: Mapping[str, Any] | None) -> list[str]:
+    if told is None:
+        return []
+    currency, amount = told["currency"], _range(told["least"], told["most"])
+    whose = "at these prices" if currency is None else f"{currency} at the service's prices"
+    return [f"{amount} {whose}"]
+
+
+def _range(least: str, most: str) -> str:
+    return least if least == most else f"from {least} to {most}"
 
 
 def _cap_line(told: Mapping[str, Any]) -> str:

@@ -635,6 +635,8 @@ def test_an_estimate_reckons_time_and_cost(
     assert json.loads(capsys.readouterr().out) == {
         "requests": 2,
         "refused": 0,
+        "codes": {},
+        "unlimited": 0,
         "prompt_tokens": [9, 10],
         "completion_tokens": [16, 1_000_000],
         "basis": "arguments",
@@ -644,8 +646,8 @@ def test_an_estimate_reckons_time_and_cost(
     }
     assert ended("estimate", str(prompts), *limits) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "from 9 to 10 tokens of prompts and from 16 to 1,000,000 tokens of answers: estimated on "
-        "this machine, as the service does when it plans the file",
+        "tokens of prompts: from 9 to 10, of answers: from 16 to 1,000,000; estimated on this "
+        "machine, as the service does when it plans the file",
         "from 0:02:00 to 0:02:43 under these quotas",
         "from 0.000041 to 2.000010 at these prices",
     ]
@@ -675,6 +677,17 @@ def test_an_estimate_says_whether_caps_have_room(
     assert "write READ,WRITTEN" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("nobody")
+def test_an_estimate_of_nothing_says_why_there_is_nothing(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("estimate", str(prompts), "-O", "max_cost=1") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "0 requests, 2 rows that cannot be asked: 2 max_tokens_missing",
+        "nothing to reckon: `phi3batch validate` says what is wrong with each row",
+    ]
+
+
 @pytest.mark.parametrize(
     ("max_cost", "word"),
     [
@@ -700,8 +713,13 @@ def test_an_estimate_says_what_the_month_has_left(
         monkeypatch.setenv("PHI3BATCH_URL", served.url)
         monkeypatch.setenv("PHI3BATCH_KEY", "app")
         assert ended("estimate", str(prompts), *options) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"max_cost_per_month 0.500000, and 0.500000 of it is left: {word}"
+        assert ended("estimate", str(prompts), *options[2:]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    whole = f"max_cost_per_month 0.500000, and 0.500000 of it is left: {word}"
+    assert lines[:-1].count(whole) == 1
+    # A month caps what names no max_tokens as well: the batch would fail.
+    unlimited = any("2 requests name no max_tokens" in line for line in lines)
+    assert unlimited is (max_cost is None)
 
 
 @pytest.mark.usefixtures("nobody")
@@ -709,6 +727,8 @@ def test_embeddings_share_calls_and_nobody_knows_how_many(
     prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts.write_text('{"input": "hi"}\n' * 9)
+    assert ended("estimate", str(prompts), "--requests-per-minute", "1") == 0
+    assert "of answers: 0; estimated" in capsys.readouterr().out
     assert ended("estimate", str(prompts), "--requests-per-minute", "1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["seconds"] == [0.0, 9 * 60 / 0.9 + 30]

@@ -90,12 +90,15 @@ class MeanSize(NamedTuple):
 
 
 class SizeSum:
-    """The sizes of requests that ask one model for one task, added up."""
+    """The sizes of requests that ask one model for one task, added up.
 
-    __slots__ = ("_fixed", "_limited", "_output", "_text", "count")
+    `limited` are those of `count` whose output has a limit.
+    """
+
+    __slots__ = ("_fixed", "_output", "_text", "count", "limited")
 
     def __init__(self) -> None:
-        self.count = self._text = self._fixed = self._output = self._limited = 0
+        self.count = self.limited = self._text = self._fixed = self._output = 0
 
     def add(self, size: Size, times: int = 1) -> None:
         """Add a size, as often as there are requests like it."""
@@ -103,7 +106,7 @@ class SizeSum:
         self._text += times * size.text
         self._fixed += times * size.fixed
         self._output += times * (size.output or 0)
-        self._limited += times * (size.output is not None)
+        self.limited += times * (size.output is not None)
 
     @property
     def mean(self) -> MeanSize:
@@ -111,8 +114,8 @@ class SizeSum:
         return MeanSize(
             text=self._text / self.count,
             fixed=self._fixed / self.count,
-            output=self._output / max(self._limited, 1),
-            limited=self._limited / self.count,
+            output=self._output / max(self.limited, 1),
+            limited=self.limited / self.count,
         )
 
 
