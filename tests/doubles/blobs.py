@@ -72,9 +72,11 @@ class Shelves(dict[BlobRef, MemoryBlob]):
     def names(self, container: str, prefix: str, start: str = "") -> Sequence[str]:
         """The names below a prefix now, in order, from `start` on."""
         names = self._names.get(container, [])
-        first = bisect_left(names, prefix)
-        end = bisect_left(names, True, first, key=lambda name: not name.startswith(prefix))
-        return names[bisect_left(names, start, first, end) : end]
+        end = len(names)
+        if prefix:
+            after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+            end = bisect_left(names, after)
+        return names[bisect_left(names, max(prefix, start), 0, end) : end]
 
 
 class MemoryBlobs:

@@ -136,6 +136,8 @@ class MemoryBus:
 
     def receive(self, queue: str) -> Delivery | None:
         """Lock the oldest message that can be had; None where there is none now."""
+        if not self._queues[queue].kept:
+            return None
         now = self._clock()
         self._expire(queue)
         ready = [
@@ -179,6 +181,8 @@ class MemoryBus:
 
     def waiting(self, queue: str) -> Sequence[OutMessage]:
         """All unsettled messages of a queue, scheduled and locked ones too, oldest first."""
+        if not self._queues[queue].kept:
+            return []
         self._expire(queue)
         return [kept.message for _, kept in sorted(self._queues[queue].kept.items())]
 
@@ -209,9 +213,13 @@ class MemoryBus:
 
     def _expire(self, queue: str) -> None:
         now = self._clock()
-        for kept in list(self._queues[queue].kept.values()):
-            if kept.lock is not None and kept.lock.locked_until <= now:
-                self._give_back(queue, kept)
+        late = [
+            kept
+            for kept in self._queues[queue].kept.values()
+            if kept.lock is not None and kept.lock.locked_until <= now
+        ]
+        for kept in late:
+            self._give_back(queue, kept)
 
     def _locked(self, delivery: Delivery) -> _Kept:
         self._expire(delivery.queue)

@@ -7,14 +7,18 @@ could have told them apart.
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from tests.simulation.billing import Run
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+_Lines = tuple[dict[str, Any], ...]
 
 SUSPECT_DEATHS = 2
 ALONE_DEATHS = 3
@@ -34,17 +38,17 @@ class Attempts:
         if run.attempt is None:
             return
         excuses = 0
-        for earlier in self._others(run):
-            if not self.ended(earlier):
+        for lines in self._before(run):
+            if not _tell(lines, "end"):
                 excuses += 1  # dead, or it still owes its end
-            elif self._did_something(earlier):
+            elif _tell(lines, "row"):
                 excuses = 0
         self._excuses[run.attempt] = excuses
 
     def ended(self, run: Run) -> bool:
         """Whether an attempt's end can be read, or nothing of it."""
         lines = self._lines(run)
-        return lines is None or any("end" in line for line in lines)
+        return lines is None or _tell(lines, "end")
 
     def owing(self) -> list[Run]:
         """Attempts whose processes live, and that still owe their end or their lease."""
@@ -97,37 +101,42 @@ class Attempts:
 
     # -- journals
 
-    def _others(self, run: Run) -> list[Run]:
-        """The other attempts at a shard, in the order in which their journals were begun.
+    def _before(self, run: Run) -> list[_Lines]:
+        """The journals of other attempts at a shard, in the order in which they were begun.
 
         One that stood still when it had its lease begins its journal after those that took over.
         """
         assert run.job is not None
         assert run.shard is not None
-        begun = list(self._world.records.journals(run.job, run.shard))
-        others = [
-            other
+        others = {
+            other.attempt
             for other in self._world.billing.runs
-            if (other.job, other.shard) == (run.job, run.shard)
-            if other is not run and other.attempt in begun
-        ]
-        return sorted(others, key=lambda other: begun.index(other.attempt or ""))
+            if (other.job, other.shard) == (run.job, run.shard) and other is not run
+        }
+        journals = self._world.records.journals(run.job, run.shard)
+        return [_parsed(data) for attempt, data in journals.items() if attempt in others]
 
-    def _lines(self, run: Run) -> list[dict[str, Any]] | None:
+    def _lines(self, run: Run) -> _Lines | None:
         """The lines of an attempt's journal; None where there is no journal."""
         assert run.job is not None
         assert run.shard is not None
         data = self._world.records.journals(run.job, run.shard).get(run.attempt or "")
-        if data is None:
-            return None
-        lines = []
-        for line in data.split(b"\n"):
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(line))
-        return lines
-
-    def _did_something(self, run: Run) -> bool:
-        return any("row" in line for line in self._lines(run) or ())
+        return None if data is None else _parsed(data)
 
     def _suspected(self, run: Run) -> bool:
-        return any("begin" in line or "group" in line for line in self._lines(run) or ())
+        lines = self._lines(run) or ()
+        return _tell(lines, "begin") or _tell(lines, "group")
+
+
+def _tell(lines: _Lines, what: str) -> bool:
+    return any(what in line for line in lines)
+
+
+# Those of attempts that are over are looked at by each that comes after them.
+@lru_cache(maxsize=1024)
+def _parsed(data: bytes) -> _Lines:
+    lines = []
+    for line in data.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            lines.append(orjson.loads(line))
+    return tuple(lines)

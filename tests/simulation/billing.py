@@ -6,12 +6,13 @@ journals when it took the lease, what it was billed for, and what it had journal
 
 import asyncio
 import contextlib
-import json
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from tests.simulation.endpoint import Call
 from workers.ports import BlobRef
@@ -115,7 +116,7 @@ class Billing:
         for each, data in self._world.records.journals(job, shard).items():
             for line in data.split(b"\n")[:-1] if attempt in each else ():
                 with contextlib.suppress(ValueError):
-                    parsed = json.loads(line)
+                    parsed = orjson.loads(line)
                     if "row" in parsed:
                         prompts.add(rows[parsed["row"]].prompt)
         return prompts

@@ -45,7 +45,7 @@ class Faults:
         self._others: Befalls = others or self._by_chance
         self._script = [_Awaited(mishap, mishap.nth) for mishap in world.scenario.script]
         self._calls: Counter[tuple[str, str]] = Counter()
-        self._menus: dict[tuple[Sequence[Fault], bool], list[tuple[float, Fault]]] = {}
+        self._menus: dict[tuple[str, str, bool], list[tuple[float, Fault]]] = {}
         self._outages = {
             "bus": world.scenario.bus_out,
             "storage": world.scenario.storage_out,
@@ -105,13 +105,14 @@ class Faults:
                 return focus.fault
         if self._world.now >= self._scenario.faults_until:
             return None
-        faults = faults_of(kind, what)
-        menu = self._menus.get((faults, run is not None))
+        menu = self._menus.get((kind, what, run is not None))
         if menu is None:
-            menu = self._menu(faults, handled=run is not None)
-            self._menus[faults, run is not None] = menu
+            menu = self._menu(faults_of(kind, what), handled=run is not None)
+            self._menus[kind, what, run is not None] = menu
         chance = self._rng.random()
-        return next((fault for most, fault in menu if chance < most), None)
+        if not menu or chance >= menu[-1][0]:
+            return None
+        return next(fault for most, fault in menu if chance < most)
 
     def _menu(self, faults: Sequence[Fault], *, handled: bool) -> list[tuple[float, Fault]]:
         chances = self._scenario.chances
@@ -147,12 +148,12 @@ class Faults:
     def out(self, process: Process, kind: str, name: str) -> bool:
         """Whether the service that a call goes to is out, for all or for this process."""
         now, service = self._world.now, service_of(kind)
-        spans = self._outages[service]
-        if any(now in span for span in spans):
+        spans, cuts = self._outages[service], self._scenario.partitions
+        if spans and any(now in span for span in spans):
             return True
-        if any(
+        if cuts and any(
             now in cut.span and cut.service == service and cut.place == process.place
-            for cut in self._scenario.partitions
+            for cut in cuts
         ):
             return True
         return service == "storage" and self._throttled(kind, name)

@@ -287,6 +287,8 @@ class Host:
 
     def waited_for(self) -> bool:
         """Whether a file of which nobody was told is to become a job yet."""
+        if not self.unheard:
+            return False
         made = {self._world.records.etag_of(job) for job in self._world.records.jobs()}
         return bool(self.unheard & {*self._world.records.current.values()} - made)
 

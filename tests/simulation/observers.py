@@ -6,11 +6,12 @@ subscriber keeps by the highest `sequence` is what the manifest says.
 """
 
 import asyncio
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from schemas.jobs import TERMINAL
 from tests.simulation.process import EPOCH
@@ -59,7 +60,7 @@ class Observers:
         parts = self._parts.setdefault(job, {})
         for name, receipt in self._world.records.below("state", f"jobs/{job}/receipts/"):
             if name not in parts:
-                part = json.loads(receipt)["output"]
+                part = orjson.loads(receipt)["output"]
                 parts[name] = (
                     self._world.records.stored("state", part["name"]) or b"" if part else b""
                 )

@@ -57,6 +57,7 @@ class Process:
         self.place = place
         self.busy: dict[str, int] = {}
         self.dead = False
+        self.frozen = False
         self.draining = False
         self._awake = asyncio.Event()
         self._awake.set()
@@ -87,10 +88,6 @@ class Process:
         self.key = world.service.given_key
         self.spawn(self.dispatcher.run())
 
-    @property
-    def frozen(self) -> bool:
-        return not self._awake.is_set()
-
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have the process do something; its errors are its own, and nobody's run is."""
         task = asyncio.get_running_loop().create_task(work, context=Context())
@@ -107,16 +104,18 @@ class Process:
     def kill(self) -> None:
         """kill -9."""
         self.dead = True
-        self._awake.set()
+        self.wake()
         for task in list(self._tasks):
             task.cancel()
 
     def freeze(self) -> None:
         """SIGSTOP."""
+        self.frozen = True
         self._awake.clear()
 
     def wake(self) -> None:
         """SIGCONT."""
+        self.frozen = False
         self._awake.set()
 
     async def alive(self) -> None:
@@ -144,7 +143,8 @@ class Process:
                 await asyncio.sleep(delay)
             # Not before: who asks may be called off on the way, and then nothing befalls it.
             blow = world.faults.befalls(self, kind, name) or NOTHING
-            await self._befall(blow, "before", kind, name)
+            if blow is not NOTHING or self.dead or self.frozen:
+                await self._befall(blow, "before", kind, name)
             if blow.fault in ("lose before", "late", "busy") or world.faults.out(self, kind, name):
                 await self._in_vain(blow, kind, name, effect)
             try:
@@ -155,7 +155,8 @@ class Process:
                 await self._befall(blow, "after", kind, name)
                 raise
             world.trace(self.name, kind, name, "done")
-            await self._befall(blow, "after", kind, name)
+            if blow is not NOTHING or self.dead or self.frozen:
+                await self._befall(blow, "after", kind, name)
             if blow.fault == "repeat":
                 continue  # the answer is lost below the SDK, which asks again
             if blow.fault == "lose after":

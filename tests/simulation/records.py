@@ -1,7 +1,8 @@
 """What lies in a world's storage, read past all ports and faults."""
 
-import json
 from collections.abc import Iterator
+
+import orjson
 
 from tests.doubles.blobs import MemoryBlobs
 from tests.simulation.process import EPOCH
@@ -54,7 +55,7 @@ class Records:
     def etag_of(self, job: str) -> str:
         """The ETag of the content that a job was made of."""
         if job not in self._etags:
-            self._etags[job] = str(json.loads(self.of_job(job, "job.json") or b"{}")["etag"])
+            self._etags[job] = str(orjson.loads(self.of_job(job, "job.json") or b"{}")["etag"])
         return self._etags[job]
 
     def file_of(self, job: str) -> Version:
@@ -63,14 +64,14 @@ class Records:
 
     def results_of(self, job: str) -> str:
         """The folder of a job's results."""
-        return str(json.loads(self.of_job(job, "job.json") or b"{}")["results"])
+        return str(orjson.loads(self.of_job(job, "job.json") or b"{}")["results"])
 
     def rows_of(self, job: str, shard: int) -> tuple[Row, ...]:
         """The rows of a shard, by the plan."""
         if (job, shard) not in self._rows:
             first = 0
             plan = self.of_job(job, "plan.jsonl") or b""
-            for line in map(json.loads, plan.splitlines()):
+            for line in map(orjson.loads, plan.splitlines()):
                 rows = self.file_of(job).rows[first : first + line["rows"]]
                 self._rows[job, line["shard"]] = rows
                 first += line["rows"]

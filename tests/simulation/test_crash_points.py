@@ -1,7 +1,8 @@
 """A crash at every durable operation of whole jobs, before it and after it.
 
 One worker runs a job; it is killed at its n-th effect on storage, bus or endpoint, and others take
-over with redelivery and the sweeper, until nothing moves. n walks over every effect.
+over with redelivery and the sweeper, until nothing moves. In `make test-long` n walks over every
+effect, before it and after it; in `make test` over the first of each site in a job, after it.
 """
 
 import concurrent.futures
@@ -18,7 +19,7 @@ from tests.simulation.checker import check
 from tests.simulation.faults import Befalls
 from tests.simulation.process import Process
 from tests.simulation.scenario import Act, Doing, Mishap, RowKind, Scenario, Span, version
-from tests.simulation.sites import Fault
+from tests.simulation.sites import Fault, site
 from tests.simulation.world import World, live
 
 Phase = Literal["before", "after"]
@@ -92,13 +93,13 @@ class CrashPoint:
     def __init__(self, nth: int, phase: Phase) -> None:
         self.nth = nth
         self.phase = phase
-        self.count = 0
+        self.sites: list[str] = []
 
-    def __call__(self, process: Process, kind: str, name: str) -> Fault | None:
+    def __call__(self, process: Process, kind: str, what: str) -> Fault | None:
         if kind not in EFFECTS and kind != "ask":
             return None
-        self.count += 1
-        if self.count != self.nth:
+        self.sites.append(site(kind, what))
+        if len(self.sites) != self.nth:
             return None
         return "kill before" if self.phase == "before" else "kill after"
 
@@ -108,36 +109,44 @@ def crashed(job: str, nth: int, phase: Phase) -> World:
     return live(JOBS[job], faults=lambda: CrashPoint(nth, phase))
 
 
-def effects(job: str) -> int:
-    """How many durable effects a job has that nothing befalls."""
+def effects(job: str) -> list[str]:
+    """The sites of the durable effects of a job that nothing befalls, in their order."""
     point = CrashPoint(0, "before")
     world = live(JOBS[job], faults=lambda: point)
     assert check(world) == []
     assert world.host.kills == 0
-    return point.count
+    return point.sites
 
 
-def walk(job: str, *phases: Phase) -> tuple[int, list[str]]:
-    """Crash at each effect of a job; gives how many points, and what is wrong."""
-    wrong, points = [], 0
-    for nth in range(1, effects(job) + 1):
+def walk(job: str, points: Sequence[int], *phases: Phase) -> list[str]:
+    """Crash at these effects of a job, each in a world of its own; gives what is wrong."""
+    wrong = []
+    for nth in points:
         for phase in phases:
             world = crashed(job, nth, phase)
-            points += 1
             if world.host.kills != 1:
                 wrong.append(f"{phase} effect {nth}: nobody crashed")
             wrong += [f"{phase} effect {nth}: {fault}" for fault in check(world)]
-    return points, wrong
+    return wrong
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_crash_at_each_site_of_a_job_ends_with_every_row_once(job: str) -> None:
+    sites = effects(job)
+    firsts = [nth for nth, place in enumerate(sites, 1) if sites.index(place) == nth - 1]
+    assert len(firsts) > 30
+    assert walk(job, firsts, "after") == []
 
 
 # What a crash before an effect leaves is mostly what one after the effect before it left, but for
-# reads and for what goes on beside it: `make test-long` has those too.
-@pytest.mark.parametrize("phase", ["after", pytest.param("before", marks=pytest.mark.long)])
+# reads and for what goes on beside it.
+@pytest.mark.long
+@pytest.mark.parametrize("phase", ["before", "after"])
 @pytest.mark.parametrize("job", JOBS)
 def test_every_crash_point_of_a_job_ends_with_every_row_once(job: str, phase: Phase) -> None:
-    points, wrong = walk(job, phase)
-    assert wrong == []
-    assert points > 50
+    points = range(1, len(effects(job)) + 1)
+    assert len(points) > 50
+    assert walk(job, points, phase) == []
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -169,7 +178,8 @@ def test_the_walk_goes_through_every_kind_of_effect() -> None:
 
 
 def both(job: str) -> tuple[int, list[str]]:
-    return walk(job, "before", "after")
+    points = range(1, len(effects(job)) + 1)
+    return 2 * len(points), walk(job, points, "before", "after")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ JOB = Scenario(
     latency=0.1,
     storms=(Span(0.0, 20.0),),
 )
-SMALL_JOURNALS = dataclasses.replace(JOB, append_blocks=3)
+SMALL_JOURNALS = dataclasses.replace(JOB, append_blocks=1)
+FAULTS: tuple[Fault, ...] = ("refused", "busy", "lose before", "lose after", "cancel", "bug")
 
 
 class ErrorPoint:
@@ -46,9 +47,25 @@ class ErrorPoint:
         return self.fault if self.count == self.nth else None
 
 
-@pytest.mark.parametrize("scenario", [JOB, SMALL_JOURNALS], ids=["", "small journals"])
-@pytest.mark.parametrize("fault", ["refused", "busy", "lose before", "lose after", "cancel", "bug"])
-def test_an_error_at_any_call_of_an_attempt_is_no_crash(fault: Fault, scenario: Scenario) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_error_at_any_call_of_an_attempt_is_no_crash(fault: Fault) -> None:
+    assert any("/journal/#/*-#" in place for place in live(SMALL_JOURNALS).faults.met)
+    _walk(SMALL_JOURNALS, fault)
+
+
+# Calls of the same kinds, but for those that begin a journal's next blob.
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=pytest.mark.long if fault != "lose after" else ())
+        for fault in FAULTS
+    ],
+)
+def test_neither_is_one_where_a_journal_is_one_blob(fault: Fault) -> None:
+    _walk(JOB, fault)
+
+
+def _walk(scenario: Scenario, fault: Fault) -> None:
     point = ErrorPoint(0, fault)
     assert check(live(scenario, faults=lambda: point)) == []
     assert point.count > 20, "most of an attempt is calls"

@@ -9,6 +9,7 @@ from tests.simulation.checker import check
 from tests.simulation.faults import Befalls
 from tests.simulation.process import Process
 from tests.simulation.scenario import Scenario
+from tests.simulation.seeds import named
 from tests.simulation.sites import Fault
 from tests.simulation.swarm import scenario
 from tests.simulation.test_crash_points import PLAIN, Phase
@@ -57,9 +58,12 @@ def test_a_webhook_is_told_whatever_crashes_around_it(mended: float) -> None:
             assert check(world) == [], f"{phase} effect {nth} of {count}"
 
 
-def test_seeds_tell_their_webhooks_too() -> None:
+@pytest.mark.parametrize(
+    "seeds", [range(20), pytest.param(range(20, 60), marks=pytest.mark.long)], ids=named
+)
+def test_seeds_tell_their_webhooks_too(seeds: range) -> None:
     wrong = {}
-    for seed in range(60):
+    for seed in seeds:
         world = live(dataclasses.replace(scenario(seed), webhooks=True, receiver_mended=600.0))
         if faults := check(world):
             wrong[seed] = faults

@@ -10,10 +10,10 @@ import random
 from asyncio import events
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -40,8 +40,32 @@ class Task(asyncio.Task[T]):
         return self._serial
 
 
+class Timer(asyncio.TimerHandle):
+    """As asyncio's, without what debugging needs: a world makes thousands."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Any, args: Any, loop: Any, context: Context | None
+    ) -> None:
+        made: Any = self
+        made._when, made._scheduled = when, True
+        made._callback, made._args, made._cancelled = callback, args, False
+        made._loop, made._source_traceback, made._repr = loop, None, None
+        made._context = copy_context() if context is None else context
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __lt__(self, other: object) -> bool:
+        # Asked of two that are due at the same time: none comes before the other.
+        return False
+
+    __hash__ = asyncio.TimerHandle.__hash__
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
-    """The loop. Its time starts at `start` seconds."""
+    """The loop. Its time, which is `now`, starts at `start` seconds."""
 
     # asyncio's own, which typeshed does not tell of.
     _ready: deque[Any]
@@ -52,35 +76,48 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
-        self._now = start
+        self.now = start
         self._selector = self
         self.set_task_factory(_task)
 
     def time(self) -> float:
-        return self._now
+        return self.now
+
+    # For each handle that is made, asyncio asks this.
+    get_debug = staticmethod(bool)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """As asyncio's, with less on the way."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        timer = Timer(self.now + delay, callback, args, self, context)
+        heappush(self._scheduled, (self.now + delay, timer))
+        return timer
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """As asyncio's, with less on the way."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """As asyncio's; but pairs are compared without a call of Python's."""
-        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = Timer(when, callback, args, self, context)
         heappush(self._scheduled, (when, timer))
-        timer._scheduled = True
-        return cast("asyncio.TimerHandle", timer)
+        return timer
 
     def _run_once(self) -> None:
         """What asyncio does in a turn, in the same order, without what only sockets need."""
-        self._forget_cancelled()
+        if self._timer_cancelled_count:
+            self._forget_cancelled()
         timers, ready = self._scheduled, self._ready
         if not ready and not self._stopping:
-            self.select(min(timers[0][0] - self._now, DAY) if timers else None)
-        until = self._now + self._clock_resolution
+            self.select(min(timers[0][0] - self.now, DAY) if timers else None)
+        until = self.now + self._clock_resolution
         while timers and timers[0][0] < until:
             timer = heappop(timers)[1]
             timer._scheduled = False
@@ -88,7 +125,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
-                handle._run()
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as asyncio does
+                    what = f"Exception in callback {handle!r}"
+                    self.call_exception_handler(
+                        {"message": what, "exception": error, "handle": handle}
+                    )
 
     def _forget_cancelled(self) -> None:
         timers = self._scheduled
@@ -106,7 +151,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Where a real loop would wait for I/O: virtual time passes instead."""
         if timeout is None:
             raise Stuck("nothing is ready and nothing is scheduled")
-        self._now += max(0.0, timeout)
+        self.now += max(0.0, timeout)
         return []
 
     def _process_events(self, event_list: list[Any]) -> None:
@@ -118,6 +163,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """There is only one thread: nobody has to be woken."""
+
+
+def current() -> VirtualLoop:
+    """The loop that runs now."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop
 
 
 def _task(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Task[Any]:

@@ -9,12 +9,13 @@ its seed, so that each run of a seed is the same run.
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from random import Random
 from typing import Any
+
+import orjson
 
 from schemas.deployments import Deployment
 from schemas.jobs import TERMINAL
@@ -67,7 +68,7 @@ class World:
         self.scenario = scenario
         self.storage: Storage = storage or (lambda blobs: blobs)
         self.rng = rng
-        self.loop = asyncio.get_running_loop()
+        self.loop = virtual_time.current()
         self.moved = asyncio.Event()
         self.log: list[str] | None = [] if keep else None
         self.digest = hashlib.blake2b(digest_size=16)
@@ -103,13 +104,13 @@ class World:
 
     @property
     def now(self) -> float:
-        return self.loop.time()
+        return self.loop.now
 
     def _wall(self) -> float:
-        return EPOCH + self.now
+        return EPOCH + self.loop.now
 
     def trace(self, *what: object) -> None:
-        line = f"{self.now:.4f} " + " ".join(map(str, what))
+        line = f"{self.loop.now:.4f} " + " ".join(map(str, what))
         self.digest.update(line.encode())
         if self.log is not None:
             self.log.append(line)
@@ -178,7 +179,7 @@ class World:
     async def sent(self, entity: str, message: OutMessage) -> None:
         """The bus takes a message."""
         if entity == "job-status":
-            event = json.loads(message.body)
+            event = orjson.loads(message.body)
             self._check_told(event)
             self.told.setdefault(event["data"].get("job"), []).append(event)
         await self.bus.send(entity, [message])
