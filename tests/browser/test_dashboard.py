@@ -274,6 +274,7 @@ async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     facts = shown.locator("dl")
     rows = f"{told['counts']['succeeded']:,} rows whose shards are done"
     await expect(facts).to_contain_text(f"{told['cost']['counted']} USD for the {rows}")
+    await expect(shown.get_by_text("It has cost")).to_contain_text(f"USD for the {rows}. It will")
     # A row has 7 tokens read and 5 written: 3.51 millionths.
     assert told["cost"]["counted"] == amount(-(-351 * told["counts"]["succeeded"] // 100))
     await site.service.settle()

@@ -43,13 +43,17 @@ function speed(job) {
   return html`<p>${left}${short(job.rate)} rows/s (${basis})${job.expires ? html`; its window ends at ${time(job.expires)}` : nothing}.</p>`;
 }
 
+/** The rows that its cost is of. */
+const counted = (job) => `${count(job.counts ? doneRows(job) - (job.running ?? 0) : 0)} rows whose shards are done`;
+
 /** What will become of it: too late, and how dear. */
 function outlook(job) {
   const { at_risk: risk, projected_cost: projected } = job;
   const enough = !risk || risk.needed_rate == null ? "none of its hours is left before that"
     : html`${short(risk.needed_rate)} rows/s would do${needs(risk.needed_quota)}`;
   return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
-    ${projected ? html`<p>It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
+    ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}${
+      job.running ? html`, without the ${count(job.running)} that are done in other shards` : nothing}. It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
 }
 
 /** What it may spend, and what of that is spent or set aside for calls on their way. */
@@ -91,8 +95,7 @@ function cost(job) {
                 [told.unpriced_calls, "calls were to deployments without a price"],
                 [told.crashes, "workers went away, and what they asked last is not known"]]
     .filter(([calls]) => calls).map(([calls, words]) => `${count(calls)} ${words}`);
-  const why = more.join("; "), rows = job.counts ? doneRows(job) - (job.running ?? 0) : 0;
-  const so = `${told.counted} ${told.currency}${ended(job) ? "" : ` for the ${count(rows)} rows whose shards are done`}`;
+  const why = more.join("; "), so = `${told.counted} ${told.currency}${ended(job) ? "" : ` for the ${counted(job)}`}`;
   if (told.at_most == null) return why ? `${so}, and more: ${why}` : so;
   return told.at_most === told.counted ? so : `${so}, at most ${told.at_most}${why && `: ${why}`}`;
 }
