@@ -109,6 +109,9 @@ class Estimate(BaseModel):
         description="of a job from its start, as `seconds` of estimate.json: at most a tenth of "
         "the quotas is not used, and what begins and ends it takes half a minute",
     )
+    closed_seconds: float = Field(
+        default=0.0, description="from now on, in which nothing that may answer is open: its hours"
+    )
     unserved: tuple[EstimateGroup, ...] = ()
     cost: CostRange | None = Field(
         default=None,

@@ -110,6 +110,7 @@ def _by_service(groups: list[EstimateGroup], options: JobOptions) -> dict[str, A
     return {
         "basis": "service",
         "seconds": told.job_seconds,
+        "closed_seconds": told.closed_seconds,
         "unserved": [f"{each.task} by {each.model or 'no model'}" for each in told.unserved],
         "cost": None if told.cost is None else told.cost.model_dump(),
         "caps": [each.model_dump() for each in told.caps],
@@ -154,7 +155,9 @@ def _time_lines(found: Mapping[str, Any]) -> list[str]:
         least, most = (timedelta(seconds=round(each)) for each in found["seconds"])
         whose = "these quotas"
         if found["basis"] == "service":
-            whose = "the service's quotas: by them alone, and as they are shared with others now"
+            whose = "the service's quotas: by them alone, and in their hours as they are shared now"
+        if closed := round(found.get("closed_seconds", 0)):
+            lines.append(f"nothing is asked for {timedelta(seconds=closed)}: then hours begin")
         return [f"from {least} to {most} under {whose}", *lines]
     if found["basis"] is None:
         return ["time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute"]

@@ -181,6 +181,17 @@ async def test_the_most_waits_for_the_hours_and_the_least_does_not(
     assert told["seconds"] == told["job_seconds"][0] == 60.0
     assert told["seconds_shared"] == pytest.approx(wait + 60.0, abs=1.0)
     assert told["job_seconds"][1] == pytest.approx(wait + 60.0 / 0.9 + 30.0, abs=1.0)
+    assert told["closed_seconds"] == pytest.approx(wait, abs=1.0)
+
+
+async def test_nothing_is_closed_where_one_that_may_answer_is_open() -> None:
+    others = deployment("all-day", "other", 60, 6000)
+    async with bench(deployments=(QUOTA.model_copy(update=NIGHT), others)) as service:
+        make_it_noon(service)
+        asked = {"requests": [group(60, model="phi"), group(60, model="other")]}
+        told = (await service.ask("POST", "/api/estimate", asked)).body
+    assert told["closed_seconds"] == 0.0
+    assert told["seconds_shared"] == pytest.approx(10 * 3600.0 + 60.0, abs=1.0)
 
 
 async def test_hours_bound_what_no_quota_does() -> None:

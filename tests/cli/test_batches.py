@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from phi3batch import service as connecting
 from schemas.deployments import Task
 from schemas.estimates import JobEstimate
+from schemas.hours import Hours
 from schemas.money import Price
 from schemas.outcomes import Outcome
 from schemas.tenants import Tenant
@@ -675,6 +677,27 @@ def test_an_estimate_says_whether_caps_have_room(
     assert told("-O", "max_cost=0.410", *prices)[0].startswith("max_cost 0.410000: it fits")
     assert ended("estimate", str(prompts), "--prices", "1,-2") == 2
     assert "write READ,WRITTEN" in capsys.readouterr().err
+
+
+def test_an_estimate_says_when_hours_begin(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Hours(hours="22:00-06:00", time_zone="UTC")
+    with serving(deployments=(QUICK,), priority_hours={"low": night}) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        clock = served.service.clock
+
+        async def make_it_noon() -> None:
+            served.service.elapsed += (43_200.0 - clock()) % 86_400.0
+
+        served.run(make_it_noon())
+        assert ended("estimate", str(prompts), "-O", "priority=low", "-O", "max_tokens=9") == 0
+        low = capsys.readouterr().out
+        assert ended("estimate", str(prompts), "-O", "max_tokens=9") == 0
+    assert re.search(r"^nothing is asked for (9:59:5\d|10:00:00): then hours begin$", low, re.M)
+    assert re.search(r"^from 0:00:00 to 10:00:[23]\d under the service's quotas", low, re.M)
+    assert "hours begin" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("nobody")

@@ -1,5 +1,6 @@
 """What a job is reckoned to take when its file is planned, and as its quotas are shared then."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from random import Random
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.deployments import Deployment, Task
 from schemas.estimates import JobEstimate
+from schemas.hours import Hours
 from schemas.jobs import JobOptions
 from schemas.results import Manifest
 from schemas.tenants import Tenant
@@ -120,6 +122,38 @@ def test_those_who_share_a_quota_have_it_later() -> None:
     assert shared.seconds[1] - 30 == pytest.approx(4 * (alone.seconds[1] - 30), rel=0.01)
     assert isinstance(shared, JobEstimate)
     assert RATIO[0] < RATIO[1]
+
+
+@pytest.mark.parametrize("whose", ["deployment", "priority"])
+def test_the_most_of_a_job_waits_for_its_hours_and_its_pace_does_not(whose: str) -> None:
+    # The doubles' time begins at 08:00 UTC.
+    later = Hours(hours="10:00-11:00", time_zone="UTC")
+    # Another that serves chat without a quota: the job's least follows from its estimate.
+    other = DEPLOYMENT.model_copy(update={"name": "vllm", "model": "other"})
+    limited, priorities = QUOTA, {"low": later}
+    if whose == "deployment":
+        limited, priorities = QUOTA.model_copy(update=later.model_dump()), {}
+    options = {"priority": "low", "max_tokens": 40}
+
+    async def ended(_: Random) -> tuple[Manifest, float]:
+        async with bench(deployments=(limited, other), priority_hours=priorities) as service:
+            begun = service.clock()
+            await service.drop(chat("x" * 100, model=QUOTA.model) * 3, options=options)
+            await service.announce()
+            while not any(event["data"].get("ended") for event in service.events):
+                await service.settle()
+                await asyncio.sleep(1.0)
+            done = await service.ended()
+            return Manifest.model_validate(done.manifest), service.clock() - begun
+
+    manifest, took = run(ended)
+    told = manifest.estimate
+    assert manifest.counts.succeeded == 3
+    assert told is not None
+    assert told.seconds is not None
+    assert told.seconds[0] == manifest.least_seconds == 3.0
+    assert told.seconds[1] == pytest.approx(7_200.0 + 3 / 0.9 + 30.0, abs=1.0)
+    assert 7_200.0 < took < told.seconds[1]
 
 
 def holder(jobs: dict[str, float], expires: float = 10.0, tenant: str = "default") -> Holder:

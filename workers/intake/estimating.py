@@ -66,6 +66,7 @@ class QuotaEstimator:
             seconds=least,
             seconds_shared=most,
             job_seconds=job_seconds(least, late),
+            closed_seconds=self._closed(served, terms) if terms and served else 0.0,
             unserved=tuple(unserved),
             cost=self._cost(served),
         )
@@ -111,6 +112,13 @@ class QuotaEstimator:
             if task in each.serves
             and (each.model == model if named is None else each.name in named)
         )
+
+    def _closed(self, served: Sequence[EstimateGroup], terms: Terms) -> float:
+        """Seconds until the first of what may answer is open."""
+        sets = {self.serving(group.task, group.model) for group in served}
+        names = {name for serving in sets for name in serving}
+        whole = [_quota(each, None, terms) for each in self.deployments if each.name in names]
+        return seconds_for(1.0, whole, terms.now) or 0.0
 
     def _bounds(
         self,

@@ -32,7 +32,10 @@ class QuotaInHours(NamedTuple):
 
 
 def seconds_for(need: float, quotas: Sequence[QuotaInHours], now: float) -> float | None:
-    """Seconds from now until quotas have let through what is needed; None where none bounds it."""
+    """Seconds from now until quotas have let through what is needed; None where none bounds it.
+
+    Through hours that never meet nothing gets: what is told then is how far was looked.
+    """
     at, left = now, need
     while at - now < FARTHEST:
         standings = [each.standing(at) for each in quotas]
