@@ -14,6 +14,7 @@ from tests.doubles.service import Bench, bench
 from tests.jobs.test_months import BLUE, MONTH, UNIT, asked, waiting
 from tests.shards.test_caps import deployment
 from tests.test_readme import section
+from workers.ports import BlobRef, Stored
 
 ROOT = Path(__file__).parents[2]
 SPENT = amount(20 * (7 + 5 * 2))
@@ -86,6 +87,29 @@ async def test_who_has_no_cap_has_no_month_and_costs_no_look_at_storage(
             monkeypatch.delattr(MemoryBlobs, name)
         assert await read(service) == []
         assert await read(service, tenant="default", month="2026-11") == []
+
+
+async def test_a_look_reads_so_many_jobs_however_many_are_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read_of = list[str]()
+    blob_of = MemoryBlobs.read
+
+    async def counted(self: MemoryBlobs, ref: BlobRef) -> Stored:
+        read_of.append(ref.name)
+        return await blob_of(self, ref)
+
+    monkeypatch.setattr(MemoryBlobs, "read", counted)
+    held = {f"reserved-{n}": n for n in range(1000)}
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        await service.blobs.create(MONTH, json.dumps({"reserved": held, "spent": 0}).encode())
+        for name in (*held, *(f"other-{n}" for n in range(1000))):
+            await service.blobs.create(BlobRef("state", f"open/{name}"), b"{}")
+        await read(service, month="2027-01")
+    named = [name for name in read_of if name.endswith("job.json")]
+    looked = [name for name in read_of if name.endswith("state.json")]
+    assert (len(named), len(looked), len(read_of)) == (50, 200, 251)
+    assert not any("reserved" in name for name in looked)
 
 
 async def test_a_tenant_that_nobody_knows_is_not_found() -> None:
