@@ -42,6 +42,7 @@ class Template:
         self._in_text: dict[str, list[int]] = {}
         self._alone: dict[str, list[int]] = {}
         self._write(template, "template")
+        self._template = tuple(map(bytes, self._pieces))
         self._names = tuple({**self._in_text, **self._alone})
         self.keys = frozenset(template)
         self.places = len(self._pieces) // 2
@@ -68,9 +69,9 @@ class Template:
 
     def line(self, row: Mapping[str, Any], most: int) -> tuple[bytes, int]:
         """The same, as JSON."""
-        pieces: list[bytes | bytearray] = [*self._pieces]
-        size = self._own_size
-        for name, value in [(name, self._value(row, name)) for name in self._names]:
+        values = [self._value(row, name) for name in self._names]
+        pieces, size = [*self._template], self._own_size
+        for name, value in zip(self._names, values, strict=True):
             written, in_text = orjson.dumps(value), self._in_text.get(name, ())
             alone = self._alone.get(name, ())
             size += len(written) * (len(in_text) + len(alone))
