@@ -303,6 +303,7 @@ def kinds(count: int) -> None:
         ("long prompt rows", {"prompt": text * 4}, {}),
         ("short prompt rows", {"prompt": text}, {}),
         ("short rows, template", {"prompt": text}, {"template": template}),
+        ("short rows, cap", {"prompt": text}, {"max_tokens": 100, "max_total_tokens": 10**9}),
     )
     for name, row, options in files:
         rules = RowRules.of(JobOptions(model=MODEL, **options), max_line_bytes=4 * 1024 * 1024)
@@ -359,7 +360,7 @@ if __name__ == "__main__":
         print(json.dumps(asyncio.run(measured(what, connection, int(turn)))))
     else:
         stages(100_000_000)
-        kinds(40_000)
+        kinds(100_000)
         if given.decisions:
             sys.exit()
         sys.exit(asyncio.run(main(given.megabytes, given.rounds)))

@@ -22,7 +22,7 @@ from msgspec.json import Decoder
 from schemas.deployments import Task
 from schemas.requests import LONGEST_ID
 from workers.rows.dialects import WrongRow, custom_id_of, dialect_of
-from workers.rows.lines import BLANK, MAX_ADDED_BYTES
+from workers.rows.lines import MAX_ADDED_BYTES
 from workers.rows.reading import Request, RowRules, read_row, refuse_deep
 from workers.rows.sizes import tells_prompt
 from workers.rows.templating import Template
@@ -120,9 +120,9 @@ Id = str | int
 """As a row gives it; empty where it gives none."""
 AnswerWeight = Callable[[Task, Mapping[str, Any]], int]
 _Decode = Callable[[bytes], _Row]
-_Found = tuple[Id, _Body, int]
-"""What a line gives as custom_id, what it asks for, and the bytes of that."""
-_Rows = Callable[[Iterable[bytes]], Iterator[_Found]]
+_Found = tuple[list[_Row], list[Id], list[int]]
+"""Rows, the custom_ids that they give, and the bytes of what they ask for."""
+_Rows = Callable[[Sequence[bytes]], _Found]
 
 
 class Usual(NamedTuple):
@@ -173,15 +173,14 @@ class _Kind:
 
     def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
         """Those with which the lines begin."""
-        end = min(at + _MOST_ROWS, len(lines))
-        found = list(self._rows(map(lines.__getitem__, range(at, end))))
-        found = found[: _spoken([body for _, body, _ in found])]
-        if not found:
+        rows, custom_ids, sizes = self._rows(lines[at : at + _MOST_ROWS])
+        bodies = [row.body for row in rows]
+        if not (count := _spoken(bodies)):
             return None
-        custom_ids, bodies, sizes = zip(*found, strict=True)
+        del bodies[count:], custom_ids[count:], sizes[count:]
         answers = {most: self._weight(most) for most in {body.max_tokens for body in bodies}}
         if any(answers.values()):
-            sizes = tuple(map(max, sizes, [answers[body.max_tokens] for body in bodies]))
+            sizes = list(map(max, sizes, [answers[body.max_tokens] for body in bodies]))
         models = [body.model or self._least.model for body in bodies]
         return Usual(self._least.task, custom_ids, models, sizes)
 
@@ -191,42 +190,60 @@ class _Kind:
         return self._answer_weight(self._least.task, {**self._least.body, **said})
 
 
-def _plain(decode: _Decode, added: int, lines: Iterable[bytes]) -> Iterator[_Found]:
+def _plain(decode: _Decode, added: int, lines: Sequence[bytes]) -> _Found:
     """Rows that are asked as they stand in their lines."""
-    try:
-        for line in lines:
-            row = decode(line)
-            yield _given(row), row.body, len(line.strip(BLANK)) + added
-    except _NOT_USUAL:
-        return
+    rows = _decoded(decode, lines)
+    # Of blanks, JSON has no others around it than a row may have.
+    sizes = [len(line.strip()) + added for line in lines[: len(rows)]]
+    return rows, [row.custom_id or row.id or row.prompt_id for row in rows], sizes
 
 
-def _filled(
-    decode: _Decode, template: Template, rules: RowRules, lines: Iterable[bytes]
-) -> Iterator[_Found]:
+def _filled(decode: _Decode, template: Template, rules: RowRules, lines: Sequence[bytes]) -> _Found:
     """Rows that the template makes of lines."""
+    columns, sizes = list[Id](), list[int]()
+    rows = _decoded(decode, _made(template, rules, lines, columns, sizes))
+    ids = [
+        row.custom_id or row.id or row.prompt_id or column
+        for row, column in zip(rows, columns, strict=False)
+    ]
+    return rows, ids, sizes
+
+
+def _made(
+    template: Template,
+    rules: RowRules,
+    lines: Iterable[bytes],
+    columns: list[Id],
+    sizes: list[int],
+) -> Iterator[bytes]:
+    """What it makes, as JSON; notes the id in a row's columns, and the bytes of the request."""
     room, most = _MADE_BYTES // (1 + template.places), rules.max_line_bytes + MAX_ADDED_BYTES
+    for line in lines:
+        row = orjson.loads(line)
+        if type(row) is not dict or ("error" in row and dialect_of(row) == "error"):
+            return
+        refuse_deep(row, line)
+        if rules.template_of(row) is None:
+            return
+        made, size = template.line(row, most)
+        columns.append(custom_id_of(row, line) or "")
+        sizes.append(size + rules.added_bytes)
+        yield made
+        room -= size
+        if room < 0:
+            return
+
+
+def _decoded(decode: _Decode, lines: Iterable[bytes]) -> list[_Row]:
+    """The rows of a shape with which lines begin."""
+    rows = list[_Row]()
+    note = rows.append
     try:
         for line in lines:
-            row = orjson.loads(line)
-            if type(row) is not dict or ("error" in row and dialect_of(row) == "error"):
-                return
-            refuse_deep(row, line)
-            if rules.template_of(row) is None:
-                return
-            made, size = template.line(row, most)
-            filled = decode(made)
-            custom_id = _given(filled) or custom_id_of(row, line) or ""
-            yield custom_id, filled.body, size + rules.added_bytes
-            room -= size
-            if room < 0:
-                return
+            note(decode(line))
     except _NOT_USUAL:
-        return
-
-
-def _given(row: _Row) -> Id:
-    return row.custom_id or row.id or row.prompt_id
+        return rows
+    return rows
 
 
 def _spoken(bodies: Sequence[_Body]) -> int:
