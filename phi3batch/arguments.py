@@ -146,7 +146,10 @@ def _validate(commands: Any) -> None:
 
 
 def _estimate(commands: Any) -> None:
-    text = "reckon rows, tokens, time and cost; time by the service's quotas, where one is named"
+    text = (
+        "reckon tokens, time and cost of a file, by the service's quotas and prices where one is "
+        "named, and whether caps (-O max_cost=5) have room"
+    )
     command = _command(commands, "estimate", text)
     _add_file(command, "file")
     add = command.add_argument
