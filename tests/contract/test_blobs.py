@@ -184,10 +184,11 @@ async def test_of_concurrent_replaces_one_wins(at: Subject) -> None:
     assert (await at.blobs.read(at("x"))).data == b"%d" % results.index(None)
 
 
-async def test_the_same_bytes_written_again_have_another_etag(at: Subject) -> None:
-    old = await at.blobs.create(at("x"), b"same")
+@pytest.mark.parametrize("data", [b"same", b""])
+async def test_the_same_bytes_written_again_have_another_etag(at: Subject, data: bytes) -> None:
+    old = await at.blobs.create(at("x"), data)
 
-    assert await at.blobs.replace(at("x"), b"same", old) != old
+    assert await at.blobs.replace(at("x"), data, old) != old
 
 
 async def test_replacing_what_is_gone_is_a_change(at: Subject) -> None:

@@ -11,7 +11,8 @@ from schemas.jobs import JobOptions
 from workers.intake.pieces import answer_weight
 from workers.rows.fast_path import UsualRows
 from workers.rows.reading import RowRules
-from workers.rows.sizes import answer_bytes
+from workers.rows.sizes import USUAL_TOKENS, answer_bytes
+from workers.shards.calls import ROOM_BYTES
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 400}
 PROMPT: dict[str, Any] = {"prompt": "Say something", "max_tokens": 400}
@@ -69,6 +70,15 @@ def test_what_nothing_limits_is_expected_to_be_usual(
     if as_much_as == {"logprobs": True}:
         as_much_as = {"top_logprobs": 0}
     assert answer_bytes("chat", body | asked) == answer_bytes("chat", body | as_much_as)
+
+
+def test_how_many_calls_are_on_their_way_goes_by_usual_answers() -> None:
+    """Twenty log probabilities for each of 16,000 tokens would take all the room of a process."""
+    body = CHAT | {"logprobs": True, "top_logprobs": 20, "max_tokens": 16_000}
+    assert answer_bytes("chat", body) > ROOM_BYTES
+    assert 10 <= ROOM_BYTES // answer_bytes("chat", body, listed=USUAL_TOKENS) <= 12
+    short = body | {"max_tokens": 5}
+    assert answer_bytes("chat", short, listed=USUAL_TOKENS) == answer_bytes("chat", short)
 
 
 @pytest.mark.parametrize("task", ["chat", "completions"])

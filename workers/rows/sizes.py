@@ -22,7 +22,8 @@ _TOKEN_BYTES = 6
 _MOST_TOKENS = 16 * 1024
 # A token beside its log probability, with the bytes that it has, or with its place in the text.
 _ENTRY_BYTES: Mapping[Task, int] = {"chat": 100, "completions": 40}
-_USUAL_TOKENS = 1024
+USUAL_TOKENS = 1024
+"""Of an answer of which nothing says how long it may be."""
 _BYTES_PER_TOKEN = 4
 _MEASURED = 500
 MOST_KINDS = 256
@@ -144,8 +145,11 @@ class SizeSample:
         return {kind: each.mean for kind, each in self._sums.items()}
 
 
-def answer_bytes(task: Task, body: Mapping[str, Any]) -> int:
-    """About how many; 0 for one answer in words alone, which no request makes large."""
+def answer_bytes(task: Task, body: Mapping[str, Any], *, listed: int = _MOST_TOKENS) -> int:
+    """About how many; 0 for one answer in words alone, which no request makes large.
+
+    `listed` is of how many tokens an answer tells log probabilities at most.
+    """
     if task in ("embeddings", "image-embeddings"):
         inputs = count_inputs(body.get("input")) or 1
         dimensions = body.get("dimensions") or _DIMENSIONS
@@ -159,7 +163,7 @@ def answer_bytes(task: Task, body: Mapping[str, Any]) -> int:
     words = (answers - 1) * tokens * _TOKEN_BYTES
     if "logprobs" not in body and "prompt_logprobs" not in body:
         return words
-    usual = tokens if limit is not None else _USUAL_TOKENS
+    usual = min(USUAL_TOKENS if limit is None else tokens, listed)
     return words + _entries(body, answers * usual) * _ENTRY_BYTES[task]
 
 

@@ -22,7 +22,7 @@ from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.rows import writing
 from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
 from workers.rows.reading import Request
-from workers.rows.sizes import answer_bytes
+from workers.rows.sizes import USUAL_TOKENS, answer_bytes
 from workers.rows.writing import RowResult
 from workers.shards.quarantine import Quarantine
 
@@ -35,6 +35,8 @@ AT_ONCE = 128
 
 LARGE_BYTES = 1024 * 1024
 # Words that are parsed, and once more a line and in the journal, take four times their own bytes.
+# Log probabilities take more, but few answers have all the tokens that they may, and a call has its
+# room from before it is asked: by max_tokens two would be on their way where eleven can be.
 ROOM_BYTES = 24 * 1024 * 1024
 
 NumberedRow = tuple[int, Request]
@@ -126,7 +128,7 @@ class ShardCalls:
         by_row = dict(rows)
         for row, request in rows:
             if request.task not in PACKED:
-                size = answer_bytes(request.task, request.body)
+                size = answer_bytes(request.task, request.body, listed=USUAL_TOKENS)
                 yield partial(self._with_room, size, partial(self._alone, row, request))
         for (task, model), packable in _packable(rows).items():
             for packed in pack(packable, self._dispatch.pack_limits(task, model)):
