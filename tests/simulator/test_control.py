@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from local.endpoint import Settings, When, completion, read_rules, row_key
+from local.endpoint.__main__ import main
 from local.endpoint.faults import Fault
 from local.endpoint.profiles import PROFILES
 from local.endpoint.throttles import Hint
@@ -226,15 +227,14 @@ async def test_the_command_stops_at_once_whatever_is_in_flight(number: signal.Si
         ["--requests-per-minute", "-1"],
     ],
 )
-async def test_the_command_says_what_is_wrong_with_an_option(wrong: list[str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "local.endpoint", *wrong),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, error = await asyncio.wait_for(process.communicate(), 20)
-    assert (process.returncode, out) == (2, b"")
-    assert b"error:" in error
+def test_the_command_says_what_is_wrong_with_an_option(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out) == (2, "")
+    assert "error:" in told.err
 
 
 async def test_the_command_says_that_its_port_is_taken() -> None:
