@@ -121,15 +121,15 @@ def test_nothing_is_asked_at_other_hours_on_many_workers(limited: str) -> None:
         settings["priority_hours"] = {"normal": LATER}
 
     async def story(_: Random) -> None:
-        endpoint = Watched(10.0)
+        endpoint = Watched(20.0)
         async with bench(endpoint=endpoint, **settings) as service:
             second = beside(service, endpoint)
-            await service.drop(ROWS * 900, options={"completion_window": "3d", "model": MODEL})
+            await service.drop(ROWS * 450, options={"completion_window": "3d", "model": MODEL})
             await service.announce()
             # An hour beyond the end of the second day's.
             await serve(service, second, until=28 * HOUR)
             ended = await service.ended()
-            assert ended.counts["succeeded"] == 900
+            assert ended.counts["succeeded"] == 450
             days = {int((EPOCH + at) // 86400) for at in endpoint.began}
             assert len(days) == 2
             assert all("10:00:00" <= clock(at) < "11:00:01" for at in endpoint.began)

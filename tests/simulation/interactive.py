@@ -8,8 +8,9 @@ any pacing, one that paces itself by AIMD, or two workers of ours, as they are c
 import asyncio
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any, Literal
 
@@ -48,8 +49,18 @@ class Seen:
         return sorted(self.latencies)[math.ceil(0.99 * len(self.latencies)) - 1]
 
 
-async def _interactive(world: World, seen: Seen, rng: Random) -> None:
+@cache
+def _work(seed: int) -> tuple[Sequence[Row], Any]:
+    """What a seed has somebody ask, beside whatever batch; and the source of chance after it."""
+    rng = Random(seed)
+    return rows(100_000, 30, rng, 1.0), rng.getstate()
+
+
+async def _interactive(world: World, seen: Seen, seed: int) -> None:
     """Somebody who asks, and waits for the answers."""
+    work, state = _work(seed)
+    rng = Random()
+    rng.setstate(state)
 
     async def call(row: Row) -> None:
         began = asyncio.get_running_loop().time()
@@ -65,7 +76,7 @@ async def _interactive(world: World, seen: Seen, rng: Random) -> None:
         seen.failed += 1
 
     async with asyncio.TaskGroup() as group:
-        for row in rows(100_000, 30, rng, 1.0):
+        for row in work:
             await asyncio.sleep(rng.expovariate(INTERACTIVE))
             now = asyncio.get_running_loop().time()
             if now >= STOP:
@@ -88,7 +99,7 @@ async def _naive(world: World) -> None:
     """64 at a time, each again as soon as it is told it may."""
 
     async def ask(number: int) -> None:
-        for row in rows(10_000, 30, Random(number), 1.0):
+        for row in rows(1_000, 30, Random(number), 1.0):
             await _asked(world, row, lambda: None)
 
     async with asyncio.TaskGroup() as group:
@@ -107,7 +118,7 @@ async def _aimd(world: World, rng: Random) -> None:
             rate, cut = max(1.0, rate / 2.0), now
 
     async with asyncio.TaskGroup() as group:
-        for row in rows(20_000, 30, rng, 1.0):
+        for row in rows(12_000, 30, rng, 1.0):
             group.create_task(_asked(world, row, refused))
             await asyncio.sleep(1.0 / rate)
             rate += 1.0 / rate
@@ -120,13 +131,13 @@ def beside(what: Beside, seed: int = 1) -> Seen:
         limits = Limits(requests_per_minute=PER_MINUTE)
         world = World(seed, limits, workers=2, configured=CONFIGURED.get(what))
         seen = Seen()
-        asking = [asyncio.create_task(_interactive(world, seen, Random(seed)))]
+        asking = [asyncio.create_task(_interactive(world, seen, seed))]
         if what == "naive":
             asking.append(asyncio.create_task(_naive(world)))
         elif what == "aimd":
             asking.append(asyncio.create_task(_aimd(world, Random(seed))))
         elif what != "alone":
-            world.heap.extend(rows(20_000, 30, rng, 1.0))
+            world.heap.extend(rows(8_000, 30, rng, 1.0))
             world.total = 10**9
             for worker in world.workers:
                 worker.start(world.heap, 100)

@@ -66,7 +66,7 @@ class Mutation:
 
 def _of_seed(seed: int) -> Scenario:
     """The world of a seed; what goes round in it without end is noticed soon."""
-    return replace(scenario(seed), most_deliveries=500)
+    return replace(scenario(seed), most_deliveries=150)
 
 
 @contextmanager
@@ -309,7 +309,7 @@ DOUBLED = Scenario(
     max_concurrency=1,
     chances={"double": 1.0},
     faults_until=4000.0,
-    most_deliveries=500,
+    most_deliveries=150,
 )
 NOBODY_RUNS = Scenario(
     files=(version("a.jsonl", 1, ("chat",) * 20),),

@@ -188,7 +188,7 @@ class Storage(MemoryBlobs):
         self.lost = 0.0
         self.skew = 0.0
         self.operations = 0
-        self.watch: Callable[[Book], None] = lambda book: None
+        self.watch: Callable[[Book], None] | None = None
 
     async def _travel(self) -> None:
         self.operations += 1
@@ -207,7 +207,8 @@ class Storage(MemoryBlobs):
     async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
         await self._travel()
         fresh = await super().replace(ref, data, etag)
-        self.watch(Book.load(data) or Book())
+        if self.watch is not None:
+            self.watch(Book.load(data) or Book())
         if self.rng.random() < self.lost:
             raise Unavailable
         return fresh

@@ -38,7 +38,7 @@ def answered(workers: int, stakes: Stakes, seed: int = 1) -> tuple[Counter[str],
         async def ask(worker: Worker, job: str, number: int) -> None:
             gate = Gate(math.inf, math.inf)
             weight, gate.tenant = stakes[job]
-            for row in rows(1000, 30, Random(number), 1.0):
+            for row in rows(200, 30, Random(number), 1.0):
                 await worker.dispatcher.ask(worker.call(row), job=job, weight=weight, gate=gate)
                 done[job] += 1
 
@@ -60,14 +60,14 @@ def answered(workers: int, stakes: Stakes, seed: int = 1) -> tuple[Counter[str],
     return run(main, seed)
 
 
-@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("workers", [1, pytest.param(8, marks=pytest.mark.long)])
 def test_five_jobs_share_by_weight(workers: int) -> None:
     done, used = answered(workers, JOBS)
     assert jain([done[job] for job in JOBS]) >= 0.98
     assert used >= 0.95
 
 
-@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 8])
 def test_tenants_share_by_weight_and_their_jobs_what_the_tenant_has(workers: int) -> None:
     done, used = answered(workers, TENANTS)
     assert jain([done[job] / PARTS[job] for job in TENANTS]) >= 0.98
