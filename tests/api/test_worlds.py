@@ -21,7 +21,9 @@ ENOUGH = range(120)
 """Among so many seeds is one that notices each rule that is broken."""
 
 
-@pytest.mark.parametrize("start", range(0, SEEDS, PIECE))
+@pytest.mark.parametrize(
+    "start", [0, *(pytest.param(at, marks=pytest.mark.long) for at in range(PIECE, SEEDS, PIECE))]
+)
 def test_nothing_is_wrong_in_these_worlds(start: int) -> None:
     worlds = {seed: live(seed) for seed in range(start, start + PIECE)}
     wrong = {seed: came.wrong for seed, came in worlds.items() if came.wrong}
