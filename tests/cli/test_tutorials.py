@@ -1,4 +1,7 @@
-"""The tutorials, run as they stand against a stack of their own."""
+"""The tutorials, run as they stand against a stack of their own.
+
+That `phi3batch` loads the SDK in each process is not the point here.
+"""
 
 import asyncio
 import json
@@ -8,11 +11,13 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from local.staying import PORTS
+from tests.cli import warm
 from tests.local.conftest import clean
 
 PROJECT = Path(__file__).parents[2]
@@ -47,10 +52,10 @@ async def up(folder: Path) -> AsyncIterator[str]:
         await process.communicate()
 
 
-async def typed(text: str, folder: Path, address: str) -> str:
+async def typed(text: str, folder: Path, address: str, commands: Path) -> str:
     """What one shell says in which all of a tutorial's blocks are typed, one after the other."""
     environment = clean() | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT),
         "PHI3BATCH_URL": address,
     }
@@ -74,24 +79,27 @@ def script(name: str, *, without: int = 0) -> str:
 
 
 async def test_the_tutorials_run_as_they_stand(tmp_path: Path) -> None:
+    folder = tmp_path / "typed"
+    folder.mkdir()
     (_, first), *_ = blocks("data-scientist")
     assert first == "make setup\n.venv/bin/phi3batch up\n"
-    async with up(tmp_path) as address:
-        said = await typed(script("data-scientist", without=1), tmp_path, address)
+    async with up(folder) as address, warm.commands(tmp_path) as commands:
+        shell = partial(typed, folder=folder, address=address, commands=commands)
+        said = await shell(script("data-scientist", without=1))
         assert "completed · 8 of 8 rows · 6 succeeded · 2 failed" in said
         assert "3 of 4 rows answered; missing: 2 template_field" in said
         assert "no request could be made of what has no answer" in said
-        said = await typed(script("back-end"), tmp_path, address)
+        said = await shell(script("back-end"))
         assert "completed 2 of 2" in said
-        key = f"export PHI3BATCH_KEY={(tmp_path / '.local' / 'api-key').read_text()}\n"
-        said = await typed(key + script("nightly-operator"), tmp_path, address)
+        key = f"export PHI3BATCH_KEY={(folder / '.local' / 'api-key').read_text()}\n"
+        said = await shell(key + script("nightly-operator"))
         assert "ended with status 3" in said
         assert "look at it: status 3" in said
         assert "invalid_json" in said
-        assert await typed(f"{key}./night.sh", tmp_path, address) == "", "nothing is new"
-        (tmp_path / "night" / "more.jsonl").write_text('{"prompt": "Name a fish."}\n')
-        said = await typed(f"{key}./night.sh", tmp_path, address)
+        assert await shell(f"{key}./night.sh") == "", "nothing is new"
+        (folder / "night" / "more.jsonl").write_text('{"prompt": "Name a fish."}\n')
+        said = await shell(f"{key}./night.sh")
         assert said.count("completed · 1 of 1 rows · 1 succeeded") == 1
         assert said.count("completed · ") == 1, "the first night's are not looked at again"
-    assert len(list((tmp_path / "night" / "done").glob("batch_*/output.jsonl"))) == 3
-    assert not list((tmp_path / "night" / "running").iterdir())
+    assert len(list((folder / "night" / "done").glob("batch_*/output.jsonl"))) == 3
+    assert not list((folder / "night" / "running").iterdir())
