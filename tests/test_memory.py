@@ -25,6 +25,7 @@ print(psutil.Process().memory_info().rss - first)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="glibc's allocator")
 def test_large_blocks_leave_nothing_in_the_heap() -> None:
     command = [sys.executable, "-c", _STORY]

@@ -26,6 +26,7 @@ def serve(queue: Queue, costs: dict[str, float], count: int) -> list[str]:
     return served
 
 
+@pytest.mark.slow
 @given(
     weights=st.lists(st.floats(0.1, 8.0), min_size=2, max_size=6),
     costs=st.lists(st.floats(1.0, 1000.0), min_size=6, max_size=6),

@@ -44,6 +44,7 @@ def test_what_is_seen_of_a_call(task: Task, body: dict[str, object], size: Size)
     assert measure(task, body) == size
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text() | st.floats(),

@@ -81,6 +81,7 @@ def scanned(lines: list[bytes]) -> Scanner:
     return scanner
 
 
+@pytest.mark.slow
 @given(st.integers(1, 4000), st.integers(0, 2**32))
 def test_few_rows_tell_of_all(count: int, seed: int) -> None:
     rng = Random(seed)

@@ -56,6 +56,7 @@ def told(story: Callable[[Bench, MemoryBlobs, list[str]], Any]) -> None:
     run(lived)
 
 
+@pytest.mark.slow
 def test_among_100_000_old_files_the_new_ones_cost_what_new_ones_cost() -> None:
     async def story(service: Bench, blobs: MemoryBlobs, calls: list[str]) -> None:
         for number in range(100_000):

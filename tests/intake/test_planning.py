@@ -224,6 +224,7 @@ def _drafted(draft: Draft, parts: list[ScannedRows]) -> Any:
     return shards, draft.survey, hashes, candidates, finder.duplicates, finder.repeated
 
 
+@pytest.mark.slow
 @given(RUNS, OPTIONS, SIZES, st.lists(st.tuples(st.integers(0), st.binary(max_size=1)), max_size=3))
 @settings(max_examples=400, deadline=None)
 def test_a_plan_by_runs_is_that_by_rows(

@@ -107,6 +107,7 @@ def test_other_priorities_do_not_wait() -> None:
     run(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limited", ["priority", "deployment", "one of two deployments"])
 def test_nothing_is_asked_at_other_hours_on_many_workers(limited: str) -> None:
     """Two processes with more rows than the hour takes: what is left is asked the next day."""

@@ -48,6 +48,7 @@ def whole(told: Sequence[Mapping[int, Interval]]) -> Series:
     return series
 
 
+@pytest.mark.slow
 @given(st.lists(receipts, max_size=8), st.randoms())
 def test_receipts_add_up_to_the_same_in_any_order(
     told: list[dict[int, Interval]], rng: Random
@@ -68,6 +69,7 @@ def test_receipts_add_up_to_the_same_in_any_order(
     assert sum((each.latency for each in one.intervals.values()), Counter()) == latency
 
 
+@pytest.mark.slow
 @given(st.lists(receipts, min_size=1, max_size=8))
 def test_samples_go_up_to_the_sums_of_all(told: list[dict[int, Interval]]) -> None:
     found = samples_of(whole(told), priced=True)
@@ -83,6 +85,7 @@ def test_samples_go_up_to_the_sums_of_all(told: list[dict[int, Interval]]) -> No
     assert all(to.at > before.at for before, to in pairwise(found))
 
 
+@pytest.mark.slow
 def test_a_month_of_ten_million_rows_keeps_less_than_a_megabyte() -> None:
     """Forty thousand receipts of two minutes each, with answers of every length."""
     rng = Random(7)

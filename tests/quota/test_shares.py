@@ -179,6 +179,7 @@ def test_no_seat_is_thinner_than_two_requests_a_second(per_minute: float) -> Non
 
 
 # The named one waits for 50 s once: in a row of draws that is bound to come, and is made up for.
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(9, 40))
 @example(2542, 16)
 @settings(max_examples=5, deadline=None)
@@ -219,6 +220,7 @@ def seating(
     return {name: (first[name], held[name] / seconds) for name in wishes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *MORE])
 @pytest.mark.parametrize(("at_once", "seconds"), [(1, 1800.0), (8, 1000.0)])
 def test_a_heavy_one_keeps_a_seat_and_the_light_ones_share_the_rest(
@@ -272,6 +274,7 @@ def test_a_day_is_dealt_out_once() -> None:
     assert given_ == 40
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3, 0.7]))
 @settings(max_examples=50, deadline=None)
 def test_of_a_day_nothing_is_dealt_twice_and_nothing_is_lost(seed: int, lost: float) -> None:
@@ -402,6 +405,7 @@ class Walk:
         return sum(p.share for p in self.processes if self.now + p.offset < p.until)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
 def test_whatever_happens_all_together_use_at_most_all(seed: int) -> None:

@@ -799,6 +799,7 @@ def test_the_short_way_is_taken() -> None:
     assert not plain_chat({"messages": [USER], "model": ""})
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(FIELDS, BODIES | JSON_VALUES, max_size=5),
     st.sampled_from(

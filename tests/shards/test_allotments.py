@@ -127,6 +127,7 @@ def test_what_could_not_be_given_back_is_not_spent(monkeypatch: pytest.MonkeyPat
     run(story)
 
 
+@pytest.mark.slow
 def test_what_a_lost_message_holds_of_the_cap_is_free_within_minutes() -> None:
     async def story(_: Random) -> None:
         async with bench(deployments=(ONE_AT_A_TIME,), endpoint=Silent()) as one:
