@@ -29,7 +29,7 @@ STORED = {
     "may_cost",
     "projected_cost",
 }
-STORED |= {"least", "most", "max_cost", "cost", "key", "file", "parent", "batch"}
+STORED |= {"least", "most", "max_cost", "cost", "key", "file", "parent", "batch", "limit", "left"}
 
 
 def models() -> Iterator[type[BaseModel]]:
