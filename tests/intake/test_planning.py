@@ -125,7 +125,7 @@ def _told(rows: list[ScannedRow]) -> list[Any]:
 def _usual(**other: Any) -> bytes:
     turns = [{"role": "user", "content": other.pop("content", "Hi")}]
     row = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
-    body = {"model": other.pop("model", "phi"), "messages": turns}
+    body = {"model": other.pop("model", "phi"), "messages": turns, **other.pop("said", {})}
     return json.dumps({**row, **other, "body": body}, ensure_ascii=False).encode()
 
 
@@ -143,6 +143,7 @@ ODD = st.sampled_from(
         *(b'{"prompt": "\\ud800"}', b'{"q": "\\ud800"}', b'{"q": "p", "x": "\xff"}'),
         *(b'{"q": "p", "x": 1e999}', b'{"q": "p", "x": ' + b"[" * 101 + b"]" * 101 + b"}"),
         *(b'{"prompt": " ", "prompt": "p"}', b'{"prompt": "p", "prompt": 7}'),
+        *(_usual(said={"id": "a"}), _usual(said={"max_tokens": 7, "custom_id": "a"})),
         *(b'{"id": -0, "prompt": "p"}', b'{"id": 7.0, "prompt": "p"}', b'{"id":1e2,"input":"i"}'),
     ]
 )
@@ -172,7 +173,38 @@ ROW = st.builds(
     BODY | st.fixed_dictionaries({"url": URL, "body": BODY}, optional={"method": st.just("POST")}),
     st.fixed_dictionaries({}, optional=IDS),
 )
-DIALECTS = USUAL | ODD | ROW | ROW.map(lambda line: b" " + line + b"\t\r")
+# What a job with a cap counts, as it may be written.
+NUMBER = st.sampled_from(["1", "0", "0.50", "1e2", "1E+2", "1e-7", "-0", "0.0", "1e15", "1e16"])
+COUNTED_TEXT = st.sampled_from(
+    ["Hi", "\\u00e9", "é\U0001f600", '\\"\\\\\\/', "\\n\\u0000\\u007f\x7f", "\\ud83d\\ude00"]
+)
+COUNTED = st.builds(
+    lambda turns, more: (
+        '{"messages": ['
+        + ",".join(f'{{"content":"{text}","role":"{role}"}}' for role, text in turns)
+        + "]"
+        + "".join(f',"{name}":{value}' for name, value in more.items())
+        + "}"
+    ).encode(),
+    st.lists(
+        st.tuples(st.sampled_from(["user", "assistant", "system", "developer"]), COUNTED_TEXT),
+        min_size=1,
+        max_size=3,
+    ),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "model": st.sampled_from(['"m"', '"n"', '"\\u00e9"']),
+            "max_tokens": st.sampled_from(["1", "70", "9007199254740992"]),
+            "temperature": NUMBER,
+        },
+    ),
+) | st.builds(
+    lambda text, limit: f'{{"prompt": "{text}"{limit}}}'.encode(),
+    COUNTED_TEXT,
+    st.sampled_from(["", ', "max_tokens": 5', ', "max_tokens": 5, "temperature": 1e2']),
+)
+DIALECTS = USUAL | ODD | COUNTED | ROW | ROW.map(lambda line: b" " + line + b"\t\r")
 RUNS = st.lists(
     st.lists(DIALECTS, max_size=4).map(lambda lines: lines * 30) | st.lists(DIALECTS, max_size=4),
     max_size=4,
@@ -201,6 +233,8 @@ OPTIONS = st.fixed_dictionaries(
             [
                 *({"n": 100}, {"n": 129}, {"best_of": -1}, {"stream": True}, {"model": "own"}),
                 *({"model": ""}, {"messages": "none"}, {"prompt": 7}, {"input": []}),
+                *({"return_full_text": True}, {"best_of": 3}, {"max_completion_tokens": 9}),
+                *({"tools": [{"type": "function"}]}, {"seed": 7}, {"unheard": 1}),
                 *({"max_tokens": "x"}, {"encoding_format": "base64"}, {"id": "p"}),
             ]
         ),
@@ -377,7 +411,7 @@ def test_runs_are_cut_as_their_rows_are(
                     found.append(done)
             offset, line = offset + 10, line + 1
         count, weights = len(part), [each * (1 + turn % 3) for each in part]
-        run = Run(line, offset, part, Usual("chat", ["a"] * count, ["m"] * count, weights))
+        run = Run(line, offset, part, Usual("chat", ["a"] * count, ["m"] * count, weights, []))
         in_runs += by_runs.add_run(run)
         for start, length, row in run:
             assert isinstance(row, Seen)

@@ -151,8 +151,18 @@ def test_it_is_not_taken_where_the_options_are_wrong_or_have_to_be_judged_in_eac
     assert not is_usual(USUAL, rules_of(parameters={"n": 0}))
     assert not is_usual(USUAL, rules_of(system_prompt=" "))
     assert not is_usual(USUAL, rules_of(endpoint="/v1/embeddings"))
-    assert not is_usual(USUAL, rules_of(max_total_tokens=100))
+    assert not is_usual(USUAL, rules_of(max_total_tokens=100, parameters={"unheard": 1}))
     assert not is_usual(PROMPT, rules_of(template={"prompt": "{missing}"}))
+
+
+def test_a_job_with_a_cap_takes_what_is_bounded() -> None:
+    silent = b'{"prompt": "Hi", "model": "m"}'
+    capped = rules_of(max_total_tokens=100)
+    assert is_usual(USUAL, capped)
+    assert is_usual(PROMPT, capped)
+    assert is_usual(EMBEDDING, capped)
+    assert not is_usual(silent, capped)
+    assert is_usual(silent, rules_of(max_total_tokens=100, max_tokens=5))
 
 
 def test_a_run_ends_before_the_first_row_that_is_not_usual() -> None:

@@ -1,6 +1,6 @@
 """Which rows are in a file that comes piece by piece? Usual ones in runs, all others one by one."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -44,13 +44,18 @@ class Run:
     one by one.
     """
 
-    def __init__(self, line: int, offset: int, lengths: Iterable[int], usual: Usual) -> None:
+    def __init__(self, line: int, offset: int, lengths: Sequence[int], usual: Usual) -> None:
         self.line = line
-        self.task, self._given, self.models, weights = usual
-        self.custom_ids = [str(given or at) for at, given in enumerate(self._given, line)]
+        self.task, self._given, self.models, weights, _ = usual
+        self.custom_ids = (
+            self._given
+            if all(self._given)
+            else [given or str(at) for at, given in enumerate(self._given, line)]
+        )
         self._offset = offset
         self._sums = list(accumulate(lengths, initial=0))
-        self._weights = list(accumulate(weights, initial=0))
+        same = weights == lengths
+        self._weights = self._sums if same else list(accumulate(weights, initial=0))
 
     def __len__(self) -> int:
         return len(self.models)
@@ -134,6 +139,8 @@ class Scanner:
         while (at := max(at, self.sizes.due - run.line)) < len(lines):
             self._read(run.line + at, lines[at], run.offset(at), lengths[at])
             at += 1
+        for model, most in zip(usual.models, usual.most, strict=False):
+            self._bound((usual.task, model), most)
         self._line += len(lines)
         self._start = run.offset(len(lines))
         return run
@@ -143,25 +150,23 @@ class Scanner:
         self._line += 1
         self._start += length + 1
         if content := line_content(line, number, self._rules.max_line_bytes):
-            return [(start, length, self._read(number, content, start, length))]
+            row = self._read(number, content, start, length)
+            if self._rules.capped and isinstance(row, Request):
+                self._bound((row.task, row.model), most_tokens(row.task, row.body) or (0, 0))
+            return [(start, length, seen(row))]
         return ()
 
-    def _read(self, number: int, content: bytes, start: int, length: int) -> Seen | Refusal:
+    def _read(self, number: int, content: bytes, start: int, length: int) -> Request | Refusal:
         row = read_row(number, content, self._rules, start, length)
-        if isinstance(row, Request):
-            if number >= self.sizes.due:
-                self.sizes.add(number, row.task, row.model, row.body)
-            if self._rules.capped:
-                self._bound(row)
-        return seen(row)
+        if isinstance(row, Request) and number >= self.sizes.due:
+            self.sizes.add(number, row.task, row.model, row.body)
+        return row
 
-    def _bound(self, row: Request) -> None:
-        kind: tuple[Task, str | None] | None = (row.task, row.model)
+    def _bound(self, kind: tuple[Task, str | None] | None, most: tuple[int, int]) -> None:
         if kind not in self.most and len(self.most) >= MOST_KINDS:
             kind = None
         before = self.most.get(kind, (0, 0))
-        prompt, answer = most_tokens(row.task, row.body) or (0, 0)
-        self.most[kind] = before[0] + prompt, before[1] + answer
+        self.most[kind] = before[0] + most[0], before[1] + most[1]
 
 
 def seen(row: Request | Refusal) -> Seen | Refusal:

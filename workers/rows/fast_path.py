@@ -13,7 +13,7 @@ and each of it rightly, is right with the same options as well.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import orjson
 from msgspec import DecodeError, Meta, Struct
@@ -21,9 +21,11 @@ from msgspec.json import Decoder
 
 from schemas.deployments import Task
 from schemas.requests import LONGEST_ID
+from workers.rows.capped import UNBOUNDED
 from workers.rows.dialects import WrongRow, custom_id_of, dialect_of
 from workers.rows.lines import MAX_ADDED_BYTES
-from workers.rows.reading import Request, RowRules, read_row, refuse_deep
+from workers.rows.most_tokens import most_tokens, says_again, text_tokens
+from workers.rows.reading import Refusal, Request, RowRules, completed, read_row, refuse_deep
 from workers.rows.sizes import tells_prompt
 from workers.rows.templating import Template
 
@@ -42,22 +44,33 @@ _Id = (
 )
 
 
-class _WithIds(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    custom_id: _Id = ""
-    id: _Id = ""
-    prompt_id: _Id = ""
-
-
-class _Said(_WithIds):
-    """What every request may say. Within a body, an id is a parameter of which nobody knows."""
-
+class _Body(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     model: _Text = ""
-    max_tokens: Annotated[int, Meta(ge=1, le=_LARGEST)] = 0
-    temperature: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0.0
 
-    @property
-    def body(self) -> Self:
-        return self
+    @staticmethod
+    def bodies(rows: list[Any]) -> list[Any]:
+        return rows
+
+    def asked(self) -> dict[str, Any]:
+        """The body that `read_row` makes of it, but for what the job's options add."""
+        return {"model": self.model} if self.model else {}
+
+
+class _Generation(_Body):
+    """Defaults that no row may give stand for what a row does not say."""
+
+    max_tokens: Annotated[int, Meta(ge=1, le=_LARGEST)] = 0
+    temperature: (
+        Annotated[int, Meta(ge=0, le=_LARGEST)] | Annotated[float, Meta(ge=0, le=_LARGEST)]
+    ) = -1
+
+    def asked(self) -> dict[str, Any]:
+        asked: dict[str, Any] = {"model": self.model} if self.model else {}
+        if self.max_tokens:
+            asked["max_tokens"] = self.max_tokens
+        if self.temperature >= 0:
+            asked["temperature"] = self.temperature
+        return asked
 
 
 class _Turn(Struct, forbid_unknown_fields=True, gc=False):
@@ -65,59 +78,96 @@ class _Turn(Struct, forbid_unknown_fields=True, gc=False):
     content: _Text
 
 
-class _Chat(_Said, kw_only=True):
+class _Chat(_Generation, kw_only=True):
     messages: Annotated[list[_Turn], Meta(min_length=1)]
+
+    def asked(self) -> dict[str, Any]:
+        turns = [{"role": turn.role, "content": turn.content} for turn in self.messages]
+        return {"messages": turns, **_Generation.asked(self)}
 
     @staticmethod
     def texts(bodies: Iterable[Any]) -> list[str]:
         return [turn.content for body in bodies for turn in body.messages]
 
 
-class _Prompt(_Said, kw_only=True):
+class _Prompt(_Generation, kw_only=True):
     prompt: _Text
+    custom_id: _Id = ""
+    id: _Id = ""
+    prompt_id: _Id = ""
+
+    def asked(self) -> dict[str, Any]:
+        turn = {"role": "user", "content": self.prompt}
+        return {"messages": [turn], **_Generation.asked(self)}
 
     @staticmethod
     def texts(bodies: Iterable[Any]) -> list[str]:
         return [body.prompt for body in bodies]
 
 
-class _Embedding(_Said, kw_only=True):
+class _Embedding(_Body, kw_only=True):
     input: _Text
+    max_tokens: ClassVar[int] = 0
+
+    def asked(self) -> dict[str, Any]:
+        return {"input": self.input, **_Body.asked(self)}
 
     @staticmethod
     def texts(bodies: Iterable[Any]) -> list[str]:
         return [body.input for body in bodies]
 
 
-class _ChatRow(_WithIds, kw_only=True):
+class _BareChat(_Chat, kw_only=True):
+    custom_id: _Id = ""
+    id: _Id = ""
+    prompt_id: _Id = ""
+
+
+class _BareEmbedding(_Embedding, kw_only=True):
+    custom_id: _Id = ""
+    id: _Id = ""
+    prompt_id: _Id = ""
+
+
+class _BatchRow(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    custom_id: _Id = ""
+    id: _Id = ""
+    prompt_id: _Id = ""
+    method: Literal["POST"] = "POST"
+
+    @staticmethod
+    def bodies(rows: list[Any]) -> list[Any]:
+        return [row.body for row in rows]
+
+
+class _ChatRow(_BatchRow, kw_only=True):
     url: Literal["/v1/chat/completions", "/chat/completions"]
     body: _Chat
-    method: Literal["POST"] = "POST"
 
 
-class _EmbeddingRow(_WithIds, kw_only=True):
+class _EmbeddingRow(_BatchRow, kw_only=True):
     url: Literal["/v1/embeddings", "/embeddings"]
     body: _Embedding
-    method: Literal["POST"] = "POST"
 
 
-_Body = _Chat | _Prompt | _Embedding
-_Row = _ChatRow | _EmbeddingRow | _Body
-# Each shape with a field that it has in every row, and with the least that its rows say.
+_AnyBody = _Chat | _Prompt | _Embedding
+_Row = _ChatRow | _EmbeddingRow | _BareChat | _Prompt | _BareEmbedding
+# Each shape with a field that it has in every row, and with the least that its rows say, beside
+# what a job with a cap may want to have said.
 _SHAPES: Final[Sequence[tuple[type[_Row], bytes, bytes]]] = (
     (
         _ChatRow,
         b'"messages"',
-        b'{"url":"/chat/completions","body":{"messages":[{"role":"user","content":"?"}]}}',
+        b'{"url":"/chat/completions","body":{%b"messages":[{"role":"user","content":"?"}]}}',
     ),
-    (_Prompt, b'"prompt"', b'{"prompt":"?"}'),
-    (_Chat, b'"messages"', b'{"messages":[{"role":"user","content":"?"}]}'),
-    (_EmbeddingRow, b'"input"', b'{"url":"/embeddings","body":{"input":"?"}}'),
-    (_Embedding, b'"input"', b'{"input":"?"}'),
+    (_Prompt, b'"prompt"', b'{%b"prompt":"?"}'),
+    (_BareChat, b'"messages"', b'{%b"messages":[{"role":"user","content":"?"}]}'),
+    (_EmbeddingRow, b'"input"', b'{"url":"/embeddings","body":{%b"input":"?"}}'),
+    (_BareEmbedding, b'"input"', b'{%b"input":"?"}'),
 )
+_LIMIT: Final = b'"max_tokens":1,'
 
 Id = str | int
-"""As a row gives it; empty where it gives none."""
 AnswerWeight = Callable[[Task, Mapping[str, Any]], int]
 _Decode = Callable[[bytes], _Row]
 _Found = tuple[list[_Row], list[Id], list[int]]
@@ -126,19 +176,24 @@ _Rows = Callable[[Sequence[bytes]], _Found]
 
 
 class Usual(NamedTuple):
-    """What a scan keeps of usual rows of one task that follow each other, row by row."""
+    """What a scan keeps of usual rows of one task that follow each other, row by row.
+
+    A custom_id is empty where a row gives none. `most` are the tokens that each may be billed for,
+    in a job with a cap.
+    """
 
     task: Task
-    custom_ids: Sequence[Id]
+    custom_ids: Sequence[str]
     models: Sequence[str | None]
     weights: Sequence[int]
+    most: Sequence[tuple[int, int]]
 
 
 class UsualRows:
     """Reads a job's usual rows. `answer_weight` is what a request weighs for its answer alone."""
 
     def __init__(self, rules: RowRules, answer_weight: AnswerWeight) -> None:
-        self._kinds = () if rules.capped else tuple(_kinds(rules, answer_weight))
+        self._kinds = tuple(_kinds(rules, answer_weight))
 
     def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
         """The usual rows in lines that follow each other; None where the first of them is none."""
@@ -152,37 +207,71 @@ class UsualRows:
 def _kinds(rules: RowRules, answer_weight: AnswerWeight) -> Iterator["_Kind"]:
     template, bare = rules.template, replace(rules, template=None)
     for shape, mark, line in _SHAPES:
-        least, decode = read_row(1, line, bare), Decoder(shape).decode
+        least, decode = read_row(1, line % b"", bare), Decoder(shape).decode
+        if isinstance(least, Refusal) and least.code == UNBOUNDED:
+            least = read_row(1, line % _LIMIT, bare)
         if not isinstance(least, Request) or tells_prompt(least.body):
             continue
-        if rules.template_of(orjson.loads(line)) is None:
-            yield _Kind(partial(_plain, decode, rules.added_bytes), least, answer_weight, mark)
+        if rules.capped and says_again(least.body):
+            continue
+        if rules.template_of(orjson.loads(line % b"")) is None:
+            plain = partial(_plain, decode, rules.added_bytes)
+            yield _Kind(plain, least, rules, answer_weight, mark)
         if template is not None and template.keys.issubset(shape.__struct_fields__):
-            yield _Kind(partial(_filled, decode, template, rules), least, answer_weight)
+            filled = partial(_filled, decode, template, rules)
+            yield _Kind(filled, least, rules, answer_weight)
 
 
 class _Kind:
     """Usual rows of one shape, under the job's options. `mark` stands in each of their lines."""
 
     def __init__(
-        self, rows: _Rows, least: Request, answer_weight: AnswerWeight, mark: bytes = b""
+        self,
+        rows: _Rows,
+        least: Request,
+        rules: RowRules,
+        answer_weight: AnswerWeight,
+        mark: bytes = b"",
     ) -> None:
         self.mark = mark
-        self._rows, self._least = rows, least
+        self._rows, self._least, self._rules = rows, least, rules
         self._answer_weight = answer_weight
 
     def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
         """Those with which the lines begin."""
-        rows, custom_ids, sizes = self._rows(lines[at : at + _MOST_ROWS])
-        bodies = [row.body for row in rows]
-        if not (count := _spoken(bodies)):
+        rows, ids, sizes = self._rows(lines[at : at + _MOST_ROWS])
+        if not rows:
             return None
-        del bodies[count:], custom_ids[count:], sizes[count:]
+        bodies, most = rows[0].bodies(rows), list[tuple[int, int]]()
+        del bodies[_spoken(bodies) :]
+        if self._rules.capped:
+            most += self._most(bodies)
+            del bodies[len(most) :]
+        if not (count := len(bodies)):
+            return None
+        del ids[count:], sizes[count:]
         answers = {most: self._weight(most) for most in {body.max_tokens for body in bodies}}
         if any(answers.values()):
             sizes = list(map(max, sizes, [answers[body.max_tokens] for body in bodies]))
         models = [body.model or self._least.model for body in bodies]
-        return Usual(self._least.task, custom_ids, models, sizes)
+        return Usual(self._least.task, _texts(ids), models, sizes, most)
+
+    def _most(self, bodies: Iterable[_AnyBody]) -> Iterator[tuple[int, int]]:
+        """The tokens of those that come before the first whose answer has no limit.
+
+        What is not in the texts goes by the options and by `max_tokens`.
+        """
+        task, known = self._least.task, dict[int, tuple[int, int]]()
+        for body in bodies:
+            asked = completed(task, body.asked(), self._rules)
+            text, limit = text_tokens(asked), body.max_tokens
+            if limit not in known:
+                most = most_tokens(task, asked)
+                if most is None:
+                    return
+                known[limit] = most[0] - text, most[1]
+            other, answer = known[limit]
+            yield text + other, answer
 
     def _weight(self, max_tokens: int) -> int:
         """What the answer of a request weighs that says so, or where that is 0, says nothing."""
@@ -190,11 +279,18 @@ class _Kind:
         return self._answer_weight(self._least.task, {**self._least.body, **said})
 
 
+def _texts(ids: list[Any]) -> list[str]:
+    """Ids as rows have them; few files have numbers among them."""
+    return ids if int not in set(map(type, ids)) else list(map(str, ids))
+
+
 def _plain(decode: _Decode, added: int, lines: Sequence[bytes]) -> _Found:
     """Rows that are asked as they stand in their lines."""
     rows = _decoded(decode, lines)
     # Of blanks, JSON has no others around it than a row may have.
-    sizes = [len(line.strip()) + added for line in lines[: len(rows)]]
+    sizes = list(map(len, map(bytes.strip, lines[: len(rows)])))
+    if added:
+        sizes = [size + added for size in sizes]
     return rows, [row.custom_id or row.id or row.prompt_id for row in rows], sizes
 
 
@@ -237,18 +333,16 @@ def _made(
 def _decoded(decode: _Decode, lines: Iterable[bytes]) -> list[_Row]:
     """The rows of a shape with which lines begin."""
     rows = list[_Row]()
-    note = rows.append
     try:
-        for line in lines:
-            note(decode(line))
+        rows.extend(map(decode, lines))
     except _NOT_USUAL:
         return rows
     return rows
 
 
-def _spoken(bodies: Sequence[_Body]) -> int:
+def _spoken(bodies: Sequence[_AnyBody]) -> int:
     """How many of them come before the first that holds a text of nothing but blanks."""
-    if not bodies or not any(map(str.isspace, bodies[0].texts(bodies))):
+    if not any(map(str.isspace, bodies[0].texts(bodies))):
         return len(bodies)
     each = (any(map(str.isspace, body.texts([body]))) for body in bodies)
     return next(at for at, blank in enumerate(each) if blank)

@@ -46,16 +46,29 @@ def most_tokens(task: Task, body: Mapping[str, Any]) -> tuple[int, int] | None:
         return None
     prompts = body.get("prompt")
     answer = max(limits.values()) * (len(prompts) if isinstance(prompts, list) else 1)
-    said_again = prompt if any(map(body.get, _SAID_AGAIN)) else 0
+    said_again = prompt if says_again(body) else 0
     return prompt, (answer + said_again) * choices(body)
 
 
-def _prompt(body: Mapping[str, Any]) -> int:
+def says_again(body: Mapping[str, Any]) -> bool:
+    """Whether an answer holds its prompt as well."""
+    return any(map(body.get, _SAID_AGAIN))
+
+
+def text_tokens(body: Mapping[str, Any]) -> int:
+    """Of the prompt, by the bytes and the number of its messages alone."""
+    return len(orjson.dumps(body)) + len(_parts(body)) * _PER_MESSAGE
+
+
+def _parts(body: Mapping[str, Any]) -> list[Any]:
     parts = body.get("messages") or body.get("input") or body.get("prompt")
-    parts = parts if isinstance(parts, list) else [parts]
+    return parts if isinstance(parts, list) else [parts]
+
+
+def _prompt(body: Mapping[str, Any]) -> int:
+    parts = _parts(body)
     images, size = _images(parts)
-    text = len(orjson.dumps(body)) - size + _longer(body, parts)
-    return text + images * IMAGE + len(parts) * _PER_MESSAGE + _PER_CALL
+    return text_tokens(body) - size + _longer(body, parts) + images * IMAGE + _PER_CALL
 
 
 def _longer(body: Mapping[str, Any], turns: list[Any]) -> int:

@@ -285,13 +285,7 @@ def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules)
     if rules.task not in (None, task):
         asked, wanted = URL_OF_TASK[task], rules.options.endpoint
         raise WrongRow("url_mismatch", f"the row asks for {asked}, the job for {wanted}")
-    if rules.alters:
-        body = _with_defaults(task, body, rules)
-    model = body.get("model")
-    if model is None:
-        model = rules.options.model or rules.default_models.get(task)
-        if model is not None:
-            body["model"] = model
+    body = completed(task, body, rules)
     if not (task == "chat" and plain_chat(body)):
         refuse_deep(made, data)
         check_body(task, body)
@@ -299,6 +293,7 @@ def _request(line: int, reading: _Reading, row: dict[str, Any], rules: RowRules)
         check_bounded(task, body)
     size += rules.added_bytes
     named = reading.custom_id is not None
+    model = body.get("model")
     return Request(line, reading.custom_id or str(line), task, model, body, size, named)
 
 
@@ -308,6 +303,17 @@ def _filled(template: Template, row: dict[str, Any], most: int) -> tuple[dict[st
     if not isinstance(filled, dict) or dialect_of(filled) in ("other", "error"):
         raise WrongRow("unknown_row", "the template makes no request of it")
     return filled, size
+
+
+def completed(task: Task, body: dict[str, Any], rules: RowRules) -> dict[str, Any]:
+    """A row's body with what the job's options add, and the model that it asks."""
+    if rules.alters:
+        body = _with_defaults(task, body, rules)
+    if body.get("model") is None:
+        model = rules.options.model or rules.default_models.get(task)
+        if model is not None:
+            body["model"] = model
+    return body
 
 
 def _with_defaults(task: Task, body: dict[str, Any], rules: RowRules) -> dict[str, Any]:
