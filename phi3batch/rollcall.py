@@ -37,7 +37,7 @@ class RollCall:
         return self._digest.hexdigest()[:_DIGITS]
 
     def refuse_repeated(self) -> None:
-        """Raise Mistake where two rows would have each other's answers. Ends the reading."""
+        """Raise Mistake where two rows would have each other's answers, and end the reading."""
         if not self._ids.candidates():
             return
         for number, row in enumerate(self._table.rows(), 1):

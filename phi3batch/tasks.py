@@ -56,8 +56,8 @@ class Naming:
     `prompt_id` that the table has, or else the row's number from 1. Where a row has several tasks,
     the custom_id of each is the row's id, `#` and the column of its answers.
 
-    `table` is the digest of the rows that are called by their numbers: those of no other table are.
-    None where it is not known.
+    `table` is the digest of the rows that are called by their numbers, which mean other rows in any
+    other table. It is None where it is not known.
     """
 
     columns: tuple[str, ...]

@@ -100,9 +100,10 @@ def watch(
     timeout: float | None,
     tell: Callable[[Batch], None],
 ) -> int:
-    """Show batches until all have ended; `tell` gets each that has. Gives the exit status.
+    """Show batches until all have ended; `tell` gets each that has.
 
-    Ctrl-C and `timeout` leave the batches running, and say how to come back.
+    The result is the exit status. Ctrl-C and `timeout` leave the batches running, and say how to
+    come back.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     pauses = growing(interval)

@@ -141,7 +141,7 @@ class Deployment(BaseModel):
 
     @property
     def open_hours(self) -> Hours | None:
-        """The hours in which it may be asked; None: at any time."""
+        """The hours in which it may be asked; None where they are all."""
         if self.hours is None or self.time_zone is None:
             return None
         return Hours(hours=self.hours, time_zone=self.time_zone)

@@ -90,7 +90,7 @@ class Price(BaseModel):
 
     @property
     def pinned(self) -> "PinnedPrice | None":
-        """The price of tokens as a job keeps it; None of what costs by the hour alone."""
+        """The price of tokens as a job keeps it; None where it costs by the hour alone."""
         if self.input is None or self.output is None:
             return None
         return PinnedPrice(

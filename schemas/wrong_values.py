@@ -75,7 +75,7 @@ FORMS: Final[Mapping[str, str]] = {
 
 
 class WrongValue(NamedTuple):
-    """Where a value stands, pydantic's type of the error, and what is wrong. None quotes it."""
+    """Where a value stands, pydantic's type of the error, and what is wrong, unquoted."""
 
     loc: tuple[int | str, ...]
     kind: str

@@ -32,24 +32,24 @@ def run(given: Namespace) -> int:
         if batch.error_file_id is None:
             return _nothing(given, "it has no row without an answer")
         _tell_earlier(service, given.id)
-        again = _again(service, batch)
-        if again is None:
+        second = _batch_of_errors(service, batch)
+        if second is None:
             why = "no request could be made of what has no answer: mend those rows in the table, "
             return _nothing(given, f"{why}and submit them")
         if given.watch:
             return watch(
                 service,
-                [again.id],
+                [second.id],
                 strict=given.strict,
                 interval=given.interval,
                 timeout=given.timeout,
                 tell=print_json if given.json else told,
             )
     if given.json:
-        print_json(again)
+        print_json(second)
     else:
-        print(again.id)
-        joined = f"phi3batch results {given.id} {again.id}"
+        print(second.id)
+        joined = f"phi3batch results {given.id} {second.id}"
         print(f"once it has ended, both together: {joined} --join TABLE", file=sys.stderr)
     return 0
 
@@ -68,10 +68,10 @@ def _tell_earlier(service: BatchService, batch_id: str) -> None:
             print(f"{each.id} has asked these rows again already", file=sys.stderr)
 
 
-def _again(service: BatchService, batch: Batch) -> Batch | None:
+def _batch_of_errors(service: BatchService, batch: Batch) -> Batch | None:
     """A batch of the errors, with the options of the first, that says so in its metadata.
 
-    None where no request could be made of any of them.
+    The result is None where no request could be made of any of them.
     """
     with tempfile.TemporaryDirectory(prefix="phi3batch-") as name:
         folder = Path(name)

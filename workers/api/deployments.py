@@ -21,7 +21,7 @@ _WORST: Final[Sequence[BreakerState]] = ("open", "probing", "closed")
 
 
 class DeploymentsApi:
-    """Tells how the processes find each deployment, and has them try one that is out of order."""
+    """How the processes find each deployment, and a way to have one tried that is out of order."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 # The SDK repeats these otherwise: a conflict that stands, a body that stays too large.
-_NEVER_AGAIN: Final = frozenset({409, 411, 413})
+_NOT_RETRIED: Final = frozenset({409, 411, 413})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ class HttpRefusal(Exception):
         self.status = status
         self.code = code
         self.param = param
-        again = {"x-should-retry": "false"} if status in _NEVER_AGAIN else {}
-        self.headers = {**again, **(headers or {})}
+        hint = {"x-should-retry": "false"} if status in _NOT_RETRIED else {}
+        self.headers = {**hint, **(headers or {})}
         super().__init__(message)
 
     def reply(self) -> JsonReply:

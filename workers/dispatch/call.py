@@ -122,7 +122,7 @@ class Waiter:
         return None if self._future is None else await self._future
 
     def leave(self) -> tuple[Lane, Ticket] | None:
-        """Stop waiting. Gives the lane and ticket that the call may have been given meanwhile."""
+        """Stop waiting, and return the lane and ticket that came meanwhile, if any did."""
         self.gate.waiters.pop(self, None)
         future, self._future = self._future, None
         if future is None or not future.done() or future.cancelled():

@@ -81,12 +81,12 @@ class Dispatcher:
         self._in_flight: dict[str, dict[Ticket, Lane]] = {}
 
     def lanes(self) -> Sequence[Lane]:
-        """All deployments as this process sees them. Needs a running event loop."""
+        """All deployments as this process sees them. It needs a running event loop."""
         self._open()
         return tuple(self._lanes.values())
 
     def readings(self) -> Sequence[DeploymentReading]:
-        """How all deployments stand, for whoever watches. Needs a running event loop."""
+        """How all deployments stand, for whoever watches. It needs a running event loop."""
         now = asyncio.get_running_loop().time()
         return [reading(lane, self._queued(lane.name), now) for lane in self.lanes()]
 
@@ -251,7 +251,7 @@ class Dispatcher:
     async def _try(
         self, lane: Lane, ticket: Ticket, call: Call, waiter: Waiter, tries: Tries
     ) -> tuple[Outcome, Step, float]:
-        """Make one call. Gives its outcome, what follows, and the seconds for its row to rest."""
+        """Make one call. Return its outcome, what follows, and the seconds for its row to rest."""
         loop = asyncio.get_running_loop()
         asked = self._in_flight.setdefault(waiter.job, {})
         asked[ticket] = lane
@@ -272,9 +272,9 @@ class Dispatcher:
         job, size = waiter.job, waiter.size
         verdict = lane.settle(ticket, outcome, job=job, size=size, row=tries.row, now=now)
         made = tries.note(lane, ticket, outcome, verdict.failure, waiter=waiter, now=now)
-        again = waiter.retried
+        retried = waiter.retried
         waiter.tried(now)
-        waiter.gate.trail.called(lane.deployment, call.task, outcome, made, again=again)
+        waiter.gate.trail.called(lane.deployment, call.task, outcome, made, retried=retried)
         what = step(outcome)
         if what != "final":
             self._turns.hand_back(lane)

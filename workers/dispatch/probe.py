@@ -64,7 +64,8 @@ async def probe(
 ) -> CallRecord | None:
     """Ask a deployment for one token, within its quota, and let its lane learn from the answer.
 
-    `claims` as in `Dispatcher`. Gives the call as it is recorded; None where none can be made now.
+    `claims` are as in `Dispatcher`. The result is the call as it is recorded, or None where no call
+    can be made now.
     """
     body = smallest(task)
     clock, size = asyncio.get_running_loop().time, measure(task, body)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Tells of this process's lanes. `moved` is called with the name of one that may go on.
+    """Report this process's lanes. `moved` is called with the name of one that may go on.
 
     `failing` names the process's background tasks that keep failing.
     """

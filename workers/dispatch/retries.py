@@ -107,7 +107,7 @@ class Budget:
         self.tokens = min(self.MOST, self.tokens + self.RATIO)
 
     def wait(self, now: float) -> float:
-        """Seconds until a retry is allowed, as far as time alone decides; 0: a retry is allowed."""
+        """Seconds until a retry is allowed, as far as time alone decides; 0 where one is now."""
         self._refill(now)
         return max(0.0, 1.0 - self.tokens) / self.TRICKLE
 

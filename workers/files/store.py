@@ -89,7 +89,7 @@ class FileStore:
         return await self._documents.held(UploadRecord, self._upload(tenant, key))
 
     async def end(self, upload: UploadRecord, etag: str) -> bool:
-        """Swap an upload; False: somebody else has changed it."""
+        """Swap an upload, and return whether it still stood as it was read."""
         ref = self._upload(upload.tenant, upload.key)
         return await self._documents.replace(ref, upload, etag) is not None
 

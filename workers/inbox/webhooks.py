@@ -108,15 +108,17 @@ class WebhookInbox:
         match judge(reception, tries=tries, since=message.since, now=now, rng=self._rng):
             case Later(at=at):
                 log.info("the webhook of %s is tried again: %s", message.job, reception.told)
-                again = message.model_copy(update={"tries": tries})
+                retried = message.model_copy(update={"tries": tries})
                 trace = received.traceparent
-                await self._kept(self._outbox.put_webhook(again, at=at, trace=trace))
+                await self._kept(self._outbox.put_webhook(retried, at=at, trace=trace))
             case GivenUp(why=why):
                 _give_up(f"of {message.job}", why)
 
     async def _read(self, received: Received) -> WebhookMessage | None:
-        """A message on `webhooks`. None for anything else: what a newer version has sent is put
-        back for one of its workers, the rest is dropped with a line.
+        """A message on `webhooks`; None for anything else.
+
+        What a newer version has sent is put back for one of its workers, the rest is dropped with
+        a line in the log.
         """
         try:
             return load(WebhookMessage, received.body)

@@ -70,9 +70,9 @@ class Estimates:
         return told.model_copy(update={"may_cost": amount(-(-may_cost // MILLION))})
 
     async def _month(self, tenant: str) -> tuple[int, int | None] | None:
-        """A tenant's cap for this month and what of it is left, in millionths; None: it has none.
+        """A tenant's cap for this month and what is left of it, in millionths, or None without one.
 
-        Left is None where this version cannot read the month.
+        What is left is None where this version cannot read the month.
         """
         cap = self.tenants.get(tenant, _UNKNOWN).max_cost_per_month
         if cap is None:

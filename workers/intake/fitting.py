@@ -16,7 +16,8 @@ def own_caps(
 ) -> list[CapFit]:
     """Whether a file fits the caps that its job is to have.
 
-    `tokens` are those of prompts and of answers, `cost` the least and the most; None: not known.
+    `tokens` are those of prompts and of answers, `cost` is the least and the most, or None where it
+    is not known.
     """
     found = []
     if max_cost is not None:

@@ -74,7 +74,7 @@ class Intake:
     async def run(self, announcement: Announcement, *, repeated: bool) -> Job | None:
         """Do all steps from the first one on; a step that was done before is left as it stands.
 
-        Gives the job, where there is one.
+        The result is the job, or None where none came of it.
         """
         job = await self._store.job(announcement.job)
         held = None if job is None else await self._store.state(job.id)

@@ -72,8 +72,10 @@ class Plans:
         self._turns = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def make(self, job: Job) -> bool:
-        """Write a job's plan. False: it is another's turn, another worker is at this file, or it
-        took too long for now.
+        """Write a job's plan, and return whether it stands now.
+
+        The result is false where this is to be tried again: other files have their turn, another
+        worker reads this one, or reading it took too long.
         """
         if job.size <= LARGE_BYTES:
             return await self._plan(job)
@@ -127,7 +129,7 @@ class Plans:
     async def _plan(self, job: Job) -> bool:
         """Scan the file; write duplicates, the verdict where the job has to fail, and the plan.
 
-        False where the file took too long to read, and is to be tried again.
+        The result is false where the file took too long to read, and is to be tried again.
         """
         planned, reason = Planned([], Survey(), []), job.failure or self._forbidden(job)
         if reason is None and self._clock() >= job.expires + LATEST_PLAN_SECONDS:

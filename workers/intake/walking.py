@@ -60,8 +60,10 @@ class Walker:
         return await self._move(standing, {"began": now, "cursor": "", "announced": 0})
 
     async def go_on(self, standing: Standing | None, most: int | None = None) -> int | None:
-        """Go on for `most` slices, or to the end; gives how many files were announced in the walk
-        that ended here. None: it has not, or somebody else goes on.
+        """Go on for `most` slices, or to the end.
+
+        The result is how many files the whole walk has announced, or None where it has not ended
+        here: slices are left, or somebody else goes on.
         """
         slices = 0
         while standing is not None and standing.document.began is not None and slices != most:

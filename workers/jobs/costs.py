@@ -59,8 +59,8 @@ def cost_of(
 def projected(cost: Cost, counts: Counts, held: JobBudget | None = None) -> str | None:
     """What a job will have cost once all its rows are asked, if they go on as they did.
 
-    What its budget leaves no room for will not be asked. None before a row has been asked to its
-    end, or where nothing is left to be asked.
+    What its budget leaves no room for will not be asked. The result is None before a row has been
+    asked to its end, and where nothing is left to be asked.
     """
     left = counts.total - counts.done
     if not counts.asked or left <= 0:

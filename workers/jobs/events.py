@@ -157,16 +157,16 @@ def rejected(rejection: Rejection) -> JobStatus:
     )
 
 
-def rejection_event(rejection: Rejection, again: float | None = None) -> StatusEvent:
+def rejection_event(rejection: Rejection, repeated_at: float | None = None) -> StatusEvent:
     """The event of what yields no job; a repeat has the same id, and is dropped.
 
-    `again` is when what may be another message, word for word the same, was rejected.
+    `repeated_at` is when what may be another message, word for word the same, was rejected.
     """
-    anew = "" if again is None else f":{again}"
+    anew = "" if repeated_at is None else f":{repeated_at}"
     return StatusEvent(
         id=f"{rejection.id}{anew}:{rejection.type}",
         type=rejection.type,
-        time=iso(rejection.created if again is None else again),
+        time=iso(rejection.created if repeated_at is None else repeated_at),
         traceparent=rejection.asked.traceparent,
         sequence=f"{0:010d}",
         data=rejected(rejection),

@@ -55,7 +55,7 @@ class History:
         await self._store.create_once(ref, lines, content_type="application/jsonl")
 
     async def series(self, job: str) -> Samples | None:
-        """The exact series of a job that has ended; None of one that has not.
+        """The exact series of a job that has ended; None for one that has not.
 
         Its place is the one behind all samples, where there is nothing more to come: 0 where each
         of them is lost.

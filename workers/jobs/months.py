@@ -48,7 +48,7 @@ class MonthlyBudgets:
     ) -> Reason | Waiting | None:
         """Reserve what a job may cost, once; what becomes of it where there is no room for that.
 
-        `cap` is what the tenant's jobs of a month may cost; None: any.
+        `cap` is what the tenant's jobs of a month may cost, or None where that is not limited.
         """
         most = budget.picos(cap)
         try:

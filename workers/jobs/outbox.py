@@ -106,22 +106,22 @@ class Outbox:
     async def put_back_webhook(self, received: Received, *, since: float, at: float) -> None:
         """Have a webhook come again at a time as it came, with when it was first put back."""
         kept = {n: v for n, v in received.properties.items() if not n.startswith("DeadLetter")}
-        again = OutMessage(
+        put_back = OutMessage(
             received.body,
             message_id=received.message_id or self._unique(),
             properties={**kept, SINCE: str(since)},
             at=at,
             correlation_id=received.correlation_id,
         )
-        await self._bus.send(WEBHOOKS, [again])
+        await self._bus.send(WEBHOOKS, [put_back])
 
     async def tell_known(self, told: JobStatus, asked: Asked, revision: int) -> None:
         """Answer a request for what is a job already."""
         await self._publish(events.known(told, asked, revision, self._clock()))
 
-    async def tell_rejection(self, rejection: Rejection, again: float | None = None) -> None:
-        """Publish that something yields no job; `again` as in `rejection_event`."""
-        await self._publish(events.rejection_event(rejection, again))
+    async def tell_rejection(self, rejection: Rejection, repeated_at: float | None = None) -> None:
+        """Publish that something yields no job; `repeated_at` is as in `rejection_event`."""
+        await self._publish(events.rejection_event(rejection, repeated_at))
 
     def _due(self, job: str) -> bool:
         now = asyncio.get_running_loop().time()

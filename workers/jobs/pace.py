@@ -162,7 +162,7 @@ def urgency(job: Job, state: JobState, now: float) -> float:
 
 
 def at_risk(job: Job, state: JobState, left: float | None, now: float) -> AtRisk | None:
-    """What a job would need that will not be through in time at the pace it has; None: it will.
+    """What a job would need that will be late at the pace it has; None for one that will not.
 
     `left` is the seconds until its last row at that pace, None where nothing can be said.
     """

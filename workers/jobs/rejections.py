@@ -34,7 +34,7 @@ class Origin(NamedTuple):
 
 
 class Rejections:
-    """Tells of a rejection before it records it: a crash in between tells it twice, never not.
+    """What yields no job, told before it is recorded: a crash in between has it told twice.
 
     Each message is answered; a file is told of once, however often somebody comes upon it. `what`
     is what it is called: the same at every delivery, and at every look.
@@ -82,6 +82,6 @@ class Rejections:
             await self._outbox.tell_rejection(rejection)
         elif origin.door == "queue":
             # Without a MessageId, who says the same cannot be told from who is delivered again.
-            again = self._clock() if asked.message_id is None else None
-            await self._outbox.tell_rejection(rejection, again)
+            repeated_at = self._clock() if asked.message_id is None else None
+            await self._outbox.tell_rejection(rejection, repeated_at)
         await self._index.reject(rejection)

@@ -152,9 +152,10 @@ class JobStore:
         return BlobRef(self.state_container, f"open/{job}")
 
     async def open(self, announcement: Announcement) -> bool:
-        """Mark a job as open, with what it takes to announce it again; False: it was marked.
+        """Mark a job as open, with what it takes to announce it again.
 
-        Whose marker stands does not matter, and by now it may be gone: the job may just have ended.
+        The result is false where a marker stands already. Whose does not matter, and by now it may
+        be gone: the job may just have ended.
         """
         return await self.create_once(
             self.marker(announcement.job), dump(announcement), content_type="application/json"
@@ -279,8 +280,9 @@ class JobStore:
         return None if held is None else Held(held.document, held.etag, held.last_modified)
 
     async def swap(self, job: str, before: Held | None, after: JobState) -> bool:
-        """Store the new state if the old one still stands. False: it does not, or this very swap
-        succeeded and its answer was lost.
+        """Store the new state if the old one still stands, and return whether it did.
+
+        The result is false, too, where this very swap succeeded and its answer was lost.
         """
         ref = self.ref(job, "state.json")
         try:

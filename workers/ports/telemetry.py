@@ -43,9 +43,15 @@ class Trail:
     crashed: BlobInfo | None = None
 
     def called(
-        self, deployment: Deployment, task: Task, outcome: Outcome, made: CallRecord, *, again: bool
+        self,
+        deployment: Deployment,
+        task: Task,
+        outcome: Outcome,
+        made: CallRecord,
+        *,
+        retried: bool,
     ) -> None:
-        """A call was answered, or given up by its deadline; `again`: it was not its row's first."""
+        """A call, the first of its row or one `retried`, was answered or ended by its deadline."""
 
     def journaled(self, seconds: float, lag: float) -> None:
         """Rows were made durable: how long that took, and seconds since it was last done."""
@@ -129,4 +135,4 @@ class Telemetry:
 
 
 SILENT: Final = Telemetry()
-"""Tells nobody."""
+"""Telemetry that nobody gets."""

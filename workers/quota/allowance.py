@@ -134,7 +134,7 @@ class Allowance:
         self._pace(now)
 
     def refused(self, limit: str | None, sent: float, now: float) -> None:
-        """Note that a call sent at `sent` met a 429 by the limit of that name; None: unnamed."""
+        """Note that a call sent at `sent` met a 429 by the limit of that name, if it has one."""
         if self.deference is not None:
             # Not our doing: it says nothing of what the service lets through when nobody else asks.
             self.deference.refused(sent, now)

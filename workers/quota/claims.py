@@ -25,7 +25,7 @@ class ProbeClaims:
     async def claim(self, deployment: str, every: float) -> float:
         """Claim the time from now on, where the last claim is `every` seconds old.
 
-        Gives 0 where it is ours, else the seconds until it may be claimed again. Raises
+        The result is 0 where it is ours, else the seconds until it may be claimed again. Raises
         `Unavailable` and the errors of the blob primitives: then it counts as another's.
         """
         began = asyncio.get_running_loop().time()

@@ -146,8 +146,8 @@ def unpack(packed: Pack, body: Mapping[str, Any], usage: Usage | None) -> list[S
 def by_index(data: Any, count: int) -> list[dict[str, Any]] | None:
     """The entries of a list of embeddings in the order of their inputs.
 
-    None unless there is exactly one vector for each of `count` inputs. Entries without `index`
-    stand in the order of the inputs; some but not all with one is not to be trusted.
+    The result is None unless there is exactly one vector for each of `count` inputs. Entries
+    without `index` stand in the order of the inputs; a list where only some have one is refused.
     """
     if not isinstance(data, list) or len(data) != count:
         return None

@@ -177,9 +177,9 @@ def _entries(body: Mapping[str, Any], tokens: int) -> int:
     own = _listed(body.get("logprobs"), body.get("top_logprobs"))
     if not tells_prompt(body):
         return own * tokens
-    again = own * (whole(body.get("n")) or 1) if body.get("echo") else 0
+    echoed = own * (whole(body.get("n")) or 1) if body.get("echo") else 0
     read = len(orjson.dumps(body.get("messages") or body.get("prompt"))) // _BYTES_PER_TOKEN
-    return own * tokens + (again + _listed(body.get("prompt_logprobs"))) * read
+    return own * tokens + (echoed + _listed(body.get("prompt_logprobs"))) * read
 
 
 def _listed(asked: Any, top: Any = None) -> int:

@@ -60,7 +60,7 @@ class ShardPurse:
         self._holds = False
         """Whether the job's state may have something open for this attempt."""
         self._left: Spend | None = None
-        """Of the cap, as it was when it had no room for a call; None as long as it had."""
+        """What was left of the cap when it had no room for a call; None as long as it had."""
         self._waits = False
         """Whether a call waits for what others may give back."""
         self._turn = asyncio.Lock()
@@ -120,7 +120,7 @@ class ShardPurse:
     async def _allot(
         self, want: Spend, call: Spend, charged: Mapping[str, Spend] | None = None
     ) -> tuple[Allotment | None, JobBudget | None]:
-        """What is this attempt's of the job's budget, and that; None where it is another's.
+        """This attempt's part of the job's budget, if it has one, and the budget.
 
         `want` is all that it would like to spend, `call` the most that its next call costs.
         """

@@ -49,7 +49,7 @@ class Spool:
         return row in self._results
 
     def add(self, result: RowResult) -> bool:
-        """Keep a result; the first one of a row counts. Gives whether it was this one.
+        """Keep a result if it is the first of its row, and return whether it is.
 
         Raises OSError, also of an earlier line, where the disk takes no more.
         """

@@ -10,7 +10,7 @@ from schemas.webhooks import WebhookData, WebhookEvent, WebhookType
 
 
 def event_of(job: Job, state: JobState) -> WebhookEvent | None:
-    """The event of a job's end: the same whenever it is asked for. None while the job runs."""
+    """The event of a job's end, the same whenever it is asked for; None while the job runs."""
     if not state.terminal:
         return None
     ended = job.created if state.ended is None else state.ended

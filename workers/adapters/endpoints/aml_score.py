@@ -67,5 +67,5 @@ class AmlScore:
         return completion | ({"usage": answer["usage"]} if "usage" in answer else {})
 
     def read_info(self, answer: Any) -> EndpointInfo | None:
-        """None: the contract has no address that tells of the model."""
+        """Return None, as the contract has no address that tells of the model."""
         return None

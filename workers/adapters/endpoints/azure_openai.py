@@ -43,5 +43,5 @@ class AzureOpenAI:
         return answer
 
     def read_info(self, answer: Any) -> EndpointInfo | None:
-        """None: the contract has no address that tells of the model."""
+        """Return None, as the contract has no address that tells of the model."""
         return None

@@ -58,8 +58,8 @@ async def connect(
 
     `key_of` gives the value of a setting; it is asked once for each here, and again after a 401.
     `credential` is for `auth: entra` (default: azure-identity's DefaultAzureCredential).
-    `env_proxies` lets HTTP_PROXY and its like decide the way. Opens no connection.
-    Errors: `SettingsError` if a key is missing.
+    `env_proxies` lets HTTP_PROXY and its like decide the way. No connection is opened
+    yet. Errors: `SettingsError` if a key is missing.
     """
     # Deployments may share a setting, and whoever asks a second time is given a newer key.
     first = functools.cache(key_of)

@@ -1,4 +1,4 @@
-"""Tells of spans once they are over, at the place where they belong."""
+"""How are spans told of once they are over, at the place where they belong?"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -27,7 +27,7 @@ _NANOSECONDS: Final = 1_000_000_000
 
 
 class GivenIds(RandomIdGenerator):
-    """Gives out the ids that the next span is to have, else ids of chance."""
+    """The ids that the next span is to have, where they are given; else ids of chance."""
 
     def __init__(self) -> None:
         self.next: Place | None = None

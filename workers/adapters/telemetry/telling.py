@@ -42,7 +42,7 @@ Clock = Callable[[], float]
 
 
 class TelemetryTeller(Telemetry):
-    """Tells by OpenTelemetry. `clock` gives seconds since the epoch."""
+    """Telemetry by OpenTelemetry. `clock` gives seconds since the epoch."""
 
     def __init__(
         self, spans: Spans, meters: Meters, clock: Clock, flush: Callable[[], Awaitable[None]]
@@ -200,7 +200,7 @@ class TelemetryTeller(Telemetry):
 
 
 class AttemptTrail(Trail):
-    """Tells of the calls of one attempt. Without a place it tells of them in numbers alone."""
+    """The calls of one attempt, as spans and numbers; without a place, as numbers alone."""
 
     def __init__(self, spans: Spans, meters: Meters, clock: Clock, place: Place | None) -> None:
         self._spans = spans
@@ -211,7 +211,13 @@ class AttemptTrail(Trail):
         self._left = MOST_CALLS if place else 0
 
     def called(
-        self, deployment: Deployment, task: Task, outcome: Outcome, made: CallRecord, *, again: bool
+        self,
+        deployment: Deployment,
+        task: Task,
+        outcome: Outcome,
+        made: CallRecord,
+        *,
+        retried: bool,
     ) -> None:
         """See `Trail`."""
         name = names.EMBEDDING_DURATION if "embeddings" in task else names.INFERENCE_DURATION
@@ -225,7 +231,7 @@ class AttemptTrail(Trail):
         }
         self._meters.record(names.CALL_WAIT, made.waited, waited, self._within)
         self._meters.add(names.CALLS, 1, _of_call(deployment.name, outcome))
-        if again:
+        if retried:
             self._meters.add(names.RETRIES, 1, ((names.DEPLOYMENT, deployment.name),))
         if self._left and (outcome.kind != "ok" or made.seconds >= SLOW_SECONDS):
             self._left -= 1

@@ -120,8 +120,8 @@ class BatchesApi:
         return shapes.listed(found[: asked.limit], more=len(found) > asked.limit)
 
     async def _listed(self, tenant: str, name: str) -> Batch | None:
-        """The batch of an entry of the index; None where that is of a rejection, or a job is gone
-        or cannot be read by this version: that is no fault of the others.
+        """The batch of an entry of the index; None where the entry is of a rejection, or of a job
+        that is gone or that this version cannot read: the others are listed all the same.
 
         A rejection may be called as a job is that was made of the same file later.
         """
