@@ -1,4 +1,4 @@
-"""A capped job on real processes: three workers, of which two are killed while they ask.
+"""A capped job on real processes: four workers, of which three are killed while they ask.
 
 The judge is the endpoint: it counts the tokens that it bills, whoever hears of them.
 """
@@ -12,8 +12,8 @@ from tests.integration.ordeal import answered, rows_of
 from tests.integration.processes import processes, usual_deployments
 from tests.integration.user import jsonl, user_of
 
-ROWS = 300
-CAP = 5_400
+ROWS = 500
+CAP = 9_000
 """Tokens: of the rows, half or so."""
 
 
@@ -27,7 +27,7 @@ async def test_the_endpoint_never_bills_more_than_the_cap_whoever_is_killed(
 ) -> None:
     running = processes(
         tmp_path,
-        workers=3,
+        workers=4,
         simulator=Settings(profile="openai", latency=0.1, mean_tokens=8),
         deployments=deployments,
         settings=ordeal.SETTINGS,
@@ -39,7 +39,7 @@ async def test_the_endpoint_never_bills_more_than_the_cap_whoever_is_killed(
         async def after(count: int) -> None:
             await user.until(lambda: answered(user) >= count, f"{count} answers", 60)
 
-        for worker, count in ((1, 25), (2, 50)):
+        for worker, count in ((1, 40), (2, 80), (3, 120)):
             await after(count)
             user.processes.hosts.processes[worker].kill()
             assert user.processes.endpoint.stats()["tokens_billed"] <= CAP
@@ -52,7 +52,7 @@ async def test_the_endpoint_never_bills_more_than_the_cap_whoever_is_killed(
     assert billed <= budget.tokens_spent <= CAP
     assert budget.tokens_reserved == 0
     assert set(results.codes().values()) == {"budget_exceeded"}
-    assert len(results.output) > 50
-    # Two kills cost what was on its way, and as much again.
+    assert len(results.output) > 120
+    # Three kills cost what was on its way, and as much again.
     told = results.manifest.tokens.total
     assert told > CAP / 3, f"{told} of {CAP} tokens were told, {billed} billed, {budget}"

@@ -41,14 +41,14 @@ SCORING_MODEL, AZURE_MODEL, OPENAI_MODEL = (
     "Phi-3-medium-4k-instruct",
     "Phi-3-mini-128k-instruct",
 )
-PACED_MODEL = "Phi-3-medium-128k-instruct"
-# Few enough that the quota decides how long a big job takes, also on a machine that is busy.
-PACED_ROWS_A_SECOND = 50
-PACED_ROWS = 1_000
+# By rows a second: few enough that the quota decides how long a big job takes, also on a machine
+# that is busy.
+PACED_MODELS = {50: "Phi-3-medium-128k-instruct", 100: "Phi-3-medium-4k-instruct"}
+PACED_SECONDS = 20
 
 
 def deployments(url: str) -> list[dict[str, Any]]:
-    """A deployment of each kind, and one with a quota."""
+    """A deployment of each kind, and two with a quota."""
     chat_only = {"tasks": ["chat"]}
     return [
         *usual_deployments(url),
@@ -56,9 +56,12 @@ def deployments(url: str) -> list[dict[str, Any]]:
         | {"url": f"{url}/endpoints/{SCORING_MODEL}/score"},
         chat_only | {"name": "azure", "kind": "azure-openai", "model": AZURE_MODEL, "url": url},
         chat_only | {"name": "openai", "kind": "openai", "model": OPENAI_MODEL, "url": f"{url}/v1"},
-        chat_only
-        | {"name": "paced", "kind": "openai", "model": PACED_MODEL, "url": f"{url}/v1"}
-        | {"requests_per_minute": 60 * PACED_ROWS_A_SECOND},
+        *(
+            chat_only
+            | {"name": f"paced-{rate}", "kind": "openai", "model": model, "url": f"{url}/v1"}
+            | {"requests_per_minute": 60 * rate}
+            for rate, model in PACED_MODELS.items()
+        ),
     ]
 
 
@@ -292,21 +295,26 @@ async def test_a_file_of_every_dialect_comes_back_complete(user: User) -> None:
     assert {*results.manifest.use} == {"chat", "embed", *through}
 
 
-async def test_a_small_job_is_done_long_before_a_big_one_dropped_with_it(user: User) -> None:
-    options = {"model": PACED_MODEL, "max_tokens": 8}
-    await user.drop("big.jsonl", jsonl(chats(PACED_ROWS, "big")), options)
-    await user.drop("small.jsonl", jsonl(chats(20, "small")), options)
-    small = (await user.job("prompts/small.jsonl")).status
-    unfinished = [told for told in user.told if told.status.input == "prompts/big.jsonl"][-1]
-    big = (await user.job("prompts/big.jsonl", seconds=180)).status
+@pytest.mark.parametrize("rate", [50, pytest.param(100, marks=pytest.mark.long)])
+async def test_a_small_job_is_done_long_before_a_big_one_dropped_with_it(
+    user: User, rate: int
+) -> None:
+    rows = rate * PACED_SECONDS
+    options = {"model": PACED_MODELS[rate], "max_tokens": 8}
+    await user.drop(f"big-{rate}.jsonl", jsonl(chats(rows, "big")), options)
+    await user.drop(f"small-{rate}.jsonl", jsonl(chats(20, "small")), options)
+    small = (await user.job(f"prompts/small-{rate}.jsonl")).status
+    of_big = [told for told in user.told if told.status.input == f"prompts/big-{rate}.jsonl"]
+    unfinished = of_big[-1]
+    big = (await user.job(f"prompts/big-{rate}.jsonl", seconds=180)).status
 
     assert (small.state, big.state) == ("completed", "completed")
     (await user.results(small)).check(20)
-    (await user.results(big)).check(PACED_ROWS)
+    (await user.results(big)).check(rows)
     assert seconds(small) < seconds(big) / 3
     counts = unfinished.status.counts
     assert counts is not None
-    assert counts.done < PACED_ROWS / 2
+    assert counts.done < rows / 2
 
 
 def seconds(status: Any) -> float:

@@ -84,17 +84,28 @@ def expected(row: dict[str, Any], model: str = CHAT_MODEL) -> str:
     ).text
 
 
+def large(count: int) -> Any:
+    """The size of a job that `make test-long` runs."""
+    return pytest.param(count, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("count", [400, large(1_000)])
 async def test_bad_rows_among_hundreds_of_good_ones_cost_nobody_else_anything(
-    user: User,
+    user: User, count: int
 ) -> None:
-    good = chats(400, "good", model=CHAT_MODEL, max_tokens=16)
+    good = chats(count, f"good of {count}", model=CHAT_MODEL, max_tokens=16)
+    tenth = count // 10
+    refused = 9 * tenth + 1
     bad = {
-        41: ("content_filter", chat("filtered", "something forbidden")),
-        121: ("request_too_large", chat("oversize", "much too long", max_tokens=9_000)),
-        201: ("line_too_long", chat("overlong", "x" * MOST_BYTES)),
-        281: ("invalid_row", chat("ill-typed", "hot?", temperature="hot")),
-        321: ("no_deployment", {"custom_id": "disowned", "input": "?", "model": BOASTING_MODEL}),
-        361: ("http_422", chat("refused", "a bad request to the endpoint")),
+        tenth + 1: ("content_filter", chat("filtered", "something forbidden")),
+        3 * tenth + 1: ("request_too_large", chat("oversize", "too long", max_tokens=9_000)),
+        5 * tenth + 1: ("line_too_long", chat("overlong", "x" * MOST_BYTES)),
+        7 * tenth + 1: ("invalid_row", chat("ill-typed", "hot?", temperature="hot")),
+        8 * tenth + 1: (
+            "no_deployment",
+            {"custom_id": "disowned", "input": "?", "model": BOASTING_MODEL},
+        ),
+        refused: ("http_422", chat("refused", "a bad request to the endpoint")),
     }
     rows = list(good)
     for line, (_, row) in bad.items():
@@ -104,14 +115,14 @@ async def test_bad_rows_among_hundreds_of_good_ones_cost_nobody_else_anything(
         Rule(fault="http_422", when=When(contains="a bad request to")),
     )
     began = user.processes.endpoint.stats()
-    status, results = await user.run("few-bad.jsonl", jsonl(rows), {})
+    status, results = await user.run(f"few-bad-of-{count}.jsonl", jsonl(rows), {})
     ended = user.processes.endpoint.stats()
 
     assert status.state == "completed"
     results.check(len(rows))
     codes = results.codes()
-    assert {line: codes[line] for line in bad if line != 361} == {
-        line: code for line, (code, _) in bad.items() if line != 361
+    assert {line: codes[line] for line in bad if line != refused} == {
+        line: code for line, (code, _) in bad.items() if line != refused
     }
     assert sorted(codes) == sorted(bad)
     assert results.answers() == {row["custom_id"]: expected(row) for row in good}
@@ -191,10 +202,11 @@ async def test_each_fault_strikes_its_own_row_only_and_most_are_mended(user: Use
     assert kinds["missing_usage"] == ["ok"]
 
 
-async def test_an_outage_in_mid_job_fails_no_row(user: User) -> None:
-    rows = chats(400, "outage", model=PACED_MODEL, max_tokens=16)
+@pytest.mark.parametrize("count", [400, large(600)])
+async def test_an_outage_in_mid_job_fails_no_row(user: User, count: int) -> None:
+    rows = chats(count, f"outage of {count}", model=PACED_MODEL, max_tokens=16)
     before = user.processes.endpoint.stats()
-    await user.drop("outage.jsonl", jsonl(rows), {})
+    await user.drop(f"outage-{count}.jsonl", jsonl(rows), {})
     await user.until(
         lambda: user.processes.endpoint.stats()["answered"] > before["answered"] + 100, "first rows"
     )
@@ -207,7 +219,7 @@ async def test_an_outage_in_mid_job_fails_no_row(user: User) -> None:
     await user.quiet()  # the breaker is open: nobody's attempts are burnt meanwhile
     assert user.processes.endpoint.stats()["faults"]["http_503"] - struck < len(rows) / 4
     user.processes.endpoint.set_faults()
-    ended = await user.job("prompts/outage.jsonl", seconds=60)
+    ended = await user.job(f"prompts/outage-{count}.jsonl", seconds=60)
     results = await user.results(ended.status)
     results.check(len(rows))
     assert results.errors == []
@@ -216,10 +228,13 @@ async def test_an_outage_in_mid_job_fails_no_row(user: User) -> None:
     assert Counter(billed[row_key(question(row))] for row in rows) == {1: len(rows)}
 
 
-async def test_short_embedding_inputs_share_calls_and_keep_their_vectors(user: User) -> None:
-    rows = [{"custom_id": f"e{number}", "input": f"input {number}"} for number in range(1_000)]
+@pytest.mark.parametrize("count", [1_000, large(3_000)])
+async def test_short_embedding_inputs_share_calls_and_keep_their_vectors(
+    user: User, count: int
+) -> None:
+    rows = [{"custom_id": f"e{number}", "input": f"input {number}"} for number in range(count)]
     before = user.processes.endpoint.stats()["calls"].get("embeddings", 0)
-    _, results = await user.run("embeddings.jsonl", jsonl(rows), {"model": EMBED_MODEL})
+    _, results = await user.run(f"embeddings-{count}.jsonl", jsonl(rows), {"model": EMBED_MODEL})
     calls = user.processes.endpoint.stats()["calls"]["embeddings"] - before
     results.check(len(rows))
     assert calls * 5 <= len(rows)

@@ -109,7 +109,12 @@ def test_other_priorities_do_not_wait() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limited", ["priority", "deployment", "one of two deployments"])
-def test_nothing_is_asked_at_other_hours_on_many_workers(limited: str) -> None:
+@pytest.mark.parametrize(
+    ("rows", "seconds"), [(450, 20.0), pytest.param(900, 10.0, marks=pytest.mark.long)]
+)
+def test_nothing_is_asked_at_other_hours_on_many_workers(
+    limited: str, rows: int, seconds: float
+) -> None:
     """Two processes with more rows than the hour takes: what is left is asked the next day."""
     hours = {"hours": LATER.hours, "time_zone": LATER.time_zone}
     open_ = {"max_concurrency": 1}
@@ -122,15 +127,15 @@ def test_nothing_is_asked_at_other_hours_on_many_workers(limited: str) -> None:
         settings["priority_hours"] = {"normal": LATER}
 
     async def story(_: Random) -> None:
-        endpoint = Watched(20.0)
+        endpoint = Watched(seconds)
         async with bench(endpoint=endpoint, **settings) as service:
             second = beside(service, endpoint)
-            await service.drop(ROWS * 450, options={"completion_window": "3d", "model": MODEL})
+            await service.drop(ROWS * rows, options={"completion_window": "3d", "model": MODEL})
             await service.announce()
             # An hour beyond the end of the second day's.
             await serve(service, second, until=28 * HOUR)
             ended = await service.ended()
-            assert ended.counts["succeeded"] == 450
+            assert ended.counts["succeeded"] == rows
             days = {int((EPOCH + at) // 86400) for at in endpoint.began}
             assert len(days) == 2
             assert all("10:00:00" <= clock(at) < "11:00:01" for at in endpoint.began)

@@ -164,15 +164,12 @@ async def test_a_cancellation_that_the_sdk_loses_is_kept() -> None:
         await asyncio.wait_for(following, DEADLINE)
 
 
-async def test_a_host_that_has_served_is_started_again_however_often_it_dies(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(host_processes, "GIVE_UP_AFTER", 1)
+async def test_a_host_that_has_served_is_started_again_however_often_it_dies() -> None:
     said: list[str] = []
     async with hosts(1, APP, said.append) as kept:
         kept.give(HOST_SETTINGS)
         first = await asyncio.wait_for(kept.up(), DEADLINE)
-        for _ in range(2):
+        for _ in range(host_processes.GIVE_UP_AFTER + 1):
             dead = kept.processes[1]
             dead.kill()
             async with asyncio.timeout(DEADLINE):

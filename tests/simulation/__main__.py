@@ -92,8 +92,9 @@ def many(seeds: range, workers: int, covered: bool) -> int:
     seconds = time.monotonic() - began
     print(f"{len(seeds)} worlds, {jobs} jobs, {mishaps} mishaps, {seconds:.1f} s: {wrong} wrong")
     if covered:
-        print(*coverage.table(struck), sep="\n")
-        print(*(f"UNKNOWN SITE: {place}" for place in coverage.unknown(met)), sep="\n")
+        gaps = coverage.gaps(struck, met, len(seeds))
+        print(*coverage.table(struck), *gaps, sep="\n")
+        wrong += len(gaps)
     return 1 if wrong else 0
 
 

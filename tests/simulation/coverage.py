@@ -5,6 +5,9 @@ from collections.abc import Iterator, Set
 
 from tests.simulation.sites import FAMILIES, SITES, Fault, faults_at
 
+# In fewer worlds than these, that a pair never was hit says nothing.
+ENOUGH_WORLDS = 10_000
+
 FAULTS: tuple[Fault, ...] = tuple(fault for family in FAMILIES.values() for fault in family)
 
 Struck = Counter[tuple[str, Fault]]
@@ -25,6 +28,15 @@ def missing(struck: Struck) -> list[tuple[str, Fault]]:
 def unknown(met: Set[str]) -> list[str]:
     """Sites that code has and the list has not: whoever adds a call adds its site."""
     return sorted(met - set(SITES))
+
+
+def gaps(struck: Struck, met: Set[str], worlds: int) -> list[str]:
+    """What is wrong with what so many worlds came to, a line each."""
+    never = missing(struck) if worlds >= ENOUGH_WORLDS else []
+    return [
+        *(f"NEVER HIT: {fault} at {place}" for place, fault in never),
+        *(f"UNKNOWN SITE: {place}" for place in unknown(met)),
+    ]
 
 
 def table(struck: Struck) -> Iterator[str]:

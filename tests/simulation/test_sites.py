@@ -3,6 +3,7 @@
 import ast
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -140,6 +141,16 @@ def test_a_world_comes_to_every_place_in_the_code_that_calls_a_service() -> None
     assert [name for name in unmet if not name.startswith(tuple(ELSEWHERE))] == []
     for place in ELSEWHERE:
         assert any(name.startswith(place) for name in unmet), f"a world comes to {place}"
+
+
+def test_what_many_worlds_never_come_to_is_told_and_what_few_do_not_is_no_fault() -> None:
+    rare, *others = coverage.pairs()
+    place, fault = rare
+    most, enough = Counter(others), coverage.ENOUGH_WORLDS
+    assert coverage.gaps(most, set(SITES), enough) == [f"NEVER HIT: {fault} at {place}"]
+    assert coverage.gaps(most, set(SITES), enough - 1) == []
+    assert coverage.gaps(most + Counter([rare]), set(SITES), enough) == []
+    assert coverage.gaps(most, {*SITES, "elsewhere"}, 1) == ["UNKNOWN SITE: elsewhere"]
 
 
 def test_only_what_can_befall_a_site_does() -> None:
