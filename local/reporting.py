@@ -44,7 +44,7 @@ def report_events(console: Console, arrived: Sequence[Arrived]) -> None:
 
 
 def exit_status(status: JobStatus, *, strict: bool, interrupted: bool) -> int:
-    """0 where the job completed, and rows did not fail that had to succeed; tells why it is not."""
+    """Say why a job did not end well, if it did not, and return the exit status: 0 if it did."""
     counts = status.counts
     if status.state == "cancelled" and interrupted:
         print(f"interrupted: what is done is at home; {GOES_ON}", file=sys.stderr)

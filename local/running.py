@@ -36,9 +36,10 @@ TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
 def main(arguments: list[str]) -> int:
-    """0 when the job completed, 1 when it did not, 2 for wrong usage, 130 when interrupted.
+    """Run the command, and return its exit status.
 
-    3 when it completed and no row succeeded, or with `--strict` one did not.
+    It is 0 when the job completed, 1 when it did not, 2 for wrong usage, 130 when interrupted, and
+    3 when the job completed and no row succeeded, or with `--strict` one did not.
     """
     given = _arguments(arguments)
     console = Console(highlight=False, soft_wrap=True)

@@ -69,7 +69,7 @@ PORTS = {"storage": ("10000", "Azurite"), "bus": ("5672", "Service Bus"), "http"
 
 
 def main(arguments: list[str]) -> int:
-    """0 when stopped by Ctrl-C or SIGTERM, 1 when it cannot run, 2 for wrong usage."""
+    """The exit status: 0 when stopped by a signal, 1 when it cannot run, 2 for wrong usage."""
     parser = Parser(prog="python -m local up", description=__doc__)
     add = parser.add_argument
     add("--data", type=Path, default=PROJECT / ".local", help="where it is kept (default .local)")

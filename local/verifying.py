@@ -12,7 +12,7 @@ from schemas.wrong_values import wrong_values
 
 
 def main(arguments: list[str]) -> int:
-    """0 when everything agrees, 1 when something does not, 2 for wrong usage."""
+    """The exit status, 0 when everything agrees, 1 when something does not, 2 for wrong usage."""
     parser = Parser(prog="python -m local verify", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where `run` put the results")
     folder: Path = parser.parse_args(arguments).folder

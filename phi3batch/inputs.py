@@ -28,7 +28,8 @@ _TOLD: Final = 3
 class Prepared:
     """A file of requests. `naming` is there where it was made of a table, `source` by its name.
 
-    Of a table's tasks that no request could be made of are here the codes, and the first.
+    `codes` and `not_asked` are of a table's tasks that no request could be made of: all codes, and
+    the first tasks.
     """
 
     path: Path

@@ -240,7 +240,7 @@ def is_known() -> bool:
 
 
 def _address() -> str:
-    """The base of the doors. Never a default: that would send rows to somebody else."""
+    """The base of the doors. It has no default, which would send rows to somebody else."""
     if given := os.environ.get("PHI3BATCH_URL"):
         plain = given.rstrip("/")
         return plain if plain.endswith("/v1") else f"{plain}/v1"

@@ -82,7 +82,7 @@ def growing(longest: float) -> Iterator[float]:
 
 
 def status_of(batch: Batch, *, strict: bool) -> int:
-    """0 completed, 1 otherwise ended, 3 where no row succeeded or, if strict, one did not."""
+    """The exit status: 1 unless it completed, 3 where no row or, if strict, not each succeeded."""
     counts = batch.request_counts
     if batch.status != "completed":
         return NOT_DONE

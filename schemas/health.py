@@ -14,8 +14,8 @@ BreakerState = Literal["closed", "open", "probing"]
 class DeploymentHealth(Kept):
     """`deployments/{name}/{process}` in the state container: a deployment as one process finds it.
 
-    Written at each change of the breaker and every 10 s while the deployment is in use. Sums run
-    from the start of the process; times are seconds since the epoch.
+    The process writes it at each change of the breaker, and every 10 s while the deployment is in
+    use. Sums run from the start of the process; times are seconds since the epoch.
     """
 
     schema_version: int = SCHEMA_VERSION

@@ -48,7 +48,7 @@ def merged(one: Mapping[int, int], other: Mapping[int, int]) -> Sketch:
 
 
 def quantiles(sketch: Mapping[int, int], shares: Sequence[float]) -> tuple[float, ...]:
-    """The times in seconds below which these shares of a sketch lie; none of an empty one.
+    """The times in seconds below which these shares of a sketch lie; an empty one has none.
 
     `shares` ascend, from above 0 to 1.
     """

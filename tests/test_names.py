@@ -116,8 +116,40 @@ def test_paths_in_docstrings_lead_somewhere(tree: dict[str, Path]) -> None:
     assert lost == {}
 
 
+# -- sentences --------------------------------------------------------------------------------
+
+# How sentences began that have no noun for a subject: "False: it stood already."
+NO_SUBJECT = re.compile(
+    r"(?:^|[.!?]\s+)((?:True|False|None|\d+)(?::| where| while| unless| if)\s.*"
+    r"|(?:Gives|Tells)\s.*)"
+)
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    """All texts that stand as statements: those of modules, types, functions and names."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text
+
+
+@pytest.mark.parametrize(
+    "tree", [PRODUCTION, LOCAL, COMMAND_LINE], ids=["production", "local", "phi3batch"]
+)
+def test_sentences_of_docstrings_have_a_subject(tree: dict[str, Path]) -> None:
+    lacking = {}
+    for module, file in tree.items():
+        for text in docstrings(ast.parse(file.read_text("utf-8"))):
+            if found := NO_SUBJECT.search(text):
+                lacking[found[1]] = module
+    assert lacking == {}
+
+
 def test_the_checks_find_what_they_are_for() -> None:
     found = list(paths("`core/shares.py`, `workers/core` and `/v1/x`\n```\nworkers/old/ x\n```\n"))
     assert found == ["core/shares.py", "workers/core", "workers/old"]
     assert not any(leads_somewhere(path) for path in found)
+    faults = ("Swap it. False: it stood.", "Make a call. Gives the outcome.", "None where gone.")
+    assert all(NO_SUBJECT.search(text) for text in faults)
+    assert not NO_SUBJECT.search("A job; None where it is gone. None of them is a fault.")
     assert list(classes(ast.parse("class A: ...\nLIMIT = 1\nRow = int"))) == ["A", "Row"]

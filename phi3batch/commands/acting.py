@@ -8,7 +8,7 @@ from phi3batch.watching import told
 
 
 def run(given: Namespace) -> int:
-    """0 where it was done to all, 1 where one refuses."""
+    """The exit status, 0 where it was done to all, 1 where one refuses."""
     tell = print_json if given.json else told
     with connected() as service:
         return each(given.ids, lambda batch_id: tell(service.act(batch_id, given.action)))

@@ -8,6 +8,6 @@ from phi3batch.arguments import parser
 
 
 def run(given: Namespace) -> int:
-    """0: the script is on standard output."""
+    """Print the script; the exit status is 0."""
     print(shtab.complete(parser(), shell=given.shell))
     return 0

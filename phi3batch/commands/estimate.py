@@ -19,7 +19,7 @@ _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps i
 
 
 def run(given: Namespace) -> int:
-    """0: the estimate is on standard output."""
+    """Print the estimate; the exit status is 0."""
     options = options_of(given)
     checker = Checker(rules_for(options))
     with prepared(given, given.file) as file, file.path.open("rb") as content:

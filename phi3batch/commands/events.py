@@ -7,7 +7,7 @@ from phi3batch.service import connected
 
 
 def run(given: Namespace) -> int:
-    """0: they are on standard output."""
+    """Print the events; the exit status is 0."""
     with connected() as service:
         events = list(reversed(service.events(given.id)))
     if given.json:

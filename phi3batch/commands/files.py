@@ -10,7 +10,7 @@ from schemas.openai import FileDeleted
 
 
 def run(given: Namespace) -> int:
-    """0: they are on standard output, or gone; 1 where one was not to be had."""
+    """Print or delete files; the exit status is 0, or 1 where one was not to be had."""
     with connected() as service:
         if given.action == "rm":
             return each(given.ids, partial(_delete, service, given))

@@ -35,7 +35,7 @@ def entry_for(key: str, name: str, tenant: str, days: int | None) -> ApiKey:
 
 
 def run(given: Namespace) -> int:
-    """0: the key is on standard output, this once."""
+    """Print a new key, this once; the exit status is 0."""
     key = new_key()
     entry = entry_for(key, given.name, given.tenant, given.days).model_dump(
         mode="json", exclude_none=True

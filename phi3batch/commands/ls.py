@@ -10,7 +10,7 @@ from schemas.openai import Batch
 
 
 def run(given: Namespace) -> int:
-    """0: they are on standard output."""
+    """Print the batches; the exit status is 0."""
     with connected() as service:
         batches = [each for each in service.batches(given.limit) if _wanted(given, each)]
     if given.json:

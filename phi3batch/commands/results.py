@@ -21,7 +21,7 @@ _DEFAULT: Final = ("answer",)
 
 
 def run(given: Namespace) -> int:
-    """0 where the results are at home, 3 where no row was answered."""
+    """The exit status, 0 where the results are at home, 3 where no row was answered."""
     target = None if given.join is None else _target(given, given.join)
     if given.out is not None and all(map(is_folder, given.results)):
         raise Mistake("-o says where batches' results go: these are folders already")

@@ -24,7 +24,10 @@ _BESIDE: Final = ("endpoint", "completion_window", "metadata")
 
 
 def run(given: Namespace) -> int:
-    """0 where it was submitted, or there is nothing to retry; with --watch, as `watch`."""
+    """Submit what has no answer once more.
+
+    The exit status is 0, also where there is nothing to retry; with --watch it is that of `watch`.
+    """
     with connected() as service:
         batch = service.batch(given.id)
         if batch.status not in ENDED:
@@ -55,7 +58,7 @@ def run(given: Namespace) -> int:
 
 
 def _nothing(given: Namespace, why: str) -> int:
-    """0: there is nothing to ask again."""
+    """Say why there is nothing to ask again; the exit status is 0."""
     if given.json:
         print_json({"id": None, "retry_of": given.id, "message": why})
     print(f"{given.id}: {why}", file=sys.stderr)

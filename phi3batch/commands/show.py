@@ -14,7 +14,7 @@ _TIMES = ("created", "in_progress", "finalizing", "cancelling", "completed", "fa
 
 
 def run(given: Namespace) -> int:
-    """0: it is on standard output."""
+    """Print what is known of a batch; the exit status is 0."""
     with connected() as service:
         batch = service.batch(given.id)
     if given.json:

@@ -22,7 +22,10 @@ _MOST_OF_NAME: Final = 64
 
 
 def run(given: Namespace) -> int:
-    """0 where all were submitted; with --watch, as `watch`. Nothing is, where one file is wrong."""
+    """Submit all files, or none where one is wrong.
+
+    The exit status is 0 where all were submitted; with --watch it is that of `watch`.
+    """
     with connected() as service, ExitStack() as stack:
         options_of(given)
         wanted = {name: _wanted(given, name, stack) for name in dict.fromkeys(given.files)}

@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS = 400
 
 
 def run(given: Namespace) -> int:
-    """0 where every row can be asked, 1 where one cannot."""
+    """The exit status, 0 where every row can be asked, 1 where one cannot."""
     try:
         rules = rules_for(options_of(given))
     except ValueError as error:

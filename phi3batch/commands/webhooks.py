@@ -14,7 +14,7 @@ _BYTES: Final = 32
 
 
 def run(given: Namespace) -> int:
-    """0 where it was done, 1 where one batch refuses."""
+    """The exit status, 0 where it was done, 1 where one batch refuses."""
     if given.action == "secret":
         print(secret_of(secrets.token_bytes(_BYTES)))
         print(

@@ -56,7 +56,7 @@ class CostsApi:
         return [task.result() for task in tasks]
 
     async def _status(self, name: str) -> JobStatus | None:
-        """A job's status; None of what is no job, or cannot be read by this version."""
+        """A job's status; None where there is no job, or this version cannot read it."""
         try:
             found = await self._index.status(name.partition("-")[2], self._clock())
         except (NewerVersion, Unreadable):

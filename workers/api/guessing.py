@@ -54,7 +54,7 @@ class Guesses:
         return len(self._free_at)
 
     def wrong(self, address: str, now: float) -> float | None:
-        """Count a wrong key. Seconds until the address may guess again, where it has no guess."""
+        """Count a wrong key; the result is the seconds until the next guess, if none is left."""
         # Never further off than all of its guesses take, should the clock have stepped back.
         free_at = min(max(self._free_at.pop(address, now), now), now + FREE_GUESSES * GUESS_SECONDS)
         wait = free_at - now - (FREE_GUESSES - 1) * GUESS_SECONDS

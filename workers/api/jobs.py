@@ -188,7 +188,7 @@ class Api:
         )
 
     async def _act(self, job_id: str, action: Action) -> JsonReply:
-        """Cancel, pause or resume. 409 where the job's state does not allow it."""
+        """Cancel, pause or resume; the answer is 409 where the job's state does not allow it."""
         done = await self._actions.act(job_id, action)
         told = await self._known(job_id)
         if done:

@@ -30,7 +30,7 @@ class ResultLinks:
         self._clock = clock
 
     async def of(self, job_id: str) -> tuple[ResultLink, ...]:
-        """A link to each file of an ended job; none of one that was deleted. Raises HttpRefusal."""
+        """A link to each file of an ended job, empty once it was deleted. Raises HttpRefusal."""
         if not self._allowed:
             raise HttpRefusal(409, "no_links", "DOWNLOADS is body: read the blobs of `results`")
         job = await self._store.job(job_id)

@@ -138,9 +138,9 @@ class Breaker:
     def doubts(self, failure: Failure, now: float, holders: int) -> bool:
         """Whether a call of our own should tell whose fault a failure is.
 
-        Only while failures cannot be explained, or would keep the breaker open, or count by such
-        calls alone. Each of the `holders` of its quota asks so rarely that every other one comes to
-        its turn meanwhile.
+        One should only while failures cannot be explained, or would keep the breaker open, or count
+        by such calls alone. Each of the `holders` of its quota asks so rarely that every other one
+        comes to its turn meanwhile.
         """
         self._probe_every = PROBE_EVERY * holders
         open_question = not failure.counts or self.state != "closed" or self._poisoned

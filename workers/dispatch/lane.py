@@ -56,9 +56,9 @@ class Settlement:
 NOTHING = Settlement()
 
 Condition = Callable[[float | None, float], tuple[float, WaitReason]]
-"""Until when one thing stands against a call of so many tokens, and why; not later than the given
-time: it does not; inf: until something happens that time does not decide. Without tokens it is
-asked about calls in general, and nothing is noted."""
+"""Until when one thing stands against a call of so many tokens, and why. A time that is not later
+than the given one says that it does not; inf, that something else than time decides. Without tokens
+it is asked about calls in general, and nothing is noted."""
 
 
 class Opening:

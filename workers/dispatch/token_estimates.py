@@ -48,7 +48,7 @@ class Estimator:
     def least_read(self, size: Size) -> float:
         """Tokens that the model surely has to read at a time.
 
-        Without those of the answer: some servers cut `max_tokens` to what is left of the context.
+        The answer's do not count: some servers cut `max_tokens` to what is left of the context.
         """
         return size.longest * self._sure
 

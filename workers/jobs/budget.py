@@ -191,8 +191,9 @@ def never_sent(state: JobState) -> bool:
 
 
 def awaits_room(state: JobState) -> Waiting | None:
-    """What a job waits for that begins once it has its part of its tenant's month; None of any
-    other, also of one that was paused by hand while it did.
+    """What a job waits for that begins once it has its part of its tenant's month.
+
+    The result is None for any other job, also for one that was paused by hand while it waited.
     """
     return state.waiting if never_sent(state) else None
 

@@ -92,7 +92,7 @@ def _samples(lines: bytes) -> tuple[Sample, ...]:
 
 
 def _parsed(line: bytes) -> Sample | None:
-    """A line's sample; None of half a line, behind a place that is none."""
+    """A line's sample; None for half a line, where reading began inside of one."""
     try:
         return Sample.model_validate(orjson.loads(line))
     except (orjson.JSONDecodeError, ValidationError):

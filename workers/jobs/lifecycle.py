@@ -374,9 +374,9 @@ def retry(state: JobState, *, repeated: bool = False) -> Change:
 def overdue(state: JobState | None, age: float, look: float, since: float = inf) -> bool:
     """Whether a job that has not moved for `age` seconds is to be helped, at a look every `look`.
 
-    After one look, then after 2, 4, 8 and every 12 of them, so that copies stay few however long
-    an outage lasts. `since` is the time since the last look at it: looks come late, or not at all,
-    and whoever has not looked before cannot know that somebody has helped.
+    It is helped after one look, then after 2, 4, 8 and every 12 of them, so that copies stay few
+    however long an outage lasts. `since` is the time since the last look at it: looks come late, or
+    not at all, and whoever has not looked before cannot know that somebody has helped.
     """
     looks = max(0, int(age // look))  # a clock that is behind sees it move in the future
     if state is not None and state.nudges:

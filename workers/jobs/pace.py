@@ -146,7 +146,7 @@ def opens(job: Job, state: JobState, now: float) -> float:
 def needs(job: Job, state: JobState, now: float) -> float:
     """The part of the quotas that a job needs from now on; inf once its time is over.
 
-    0 where nothing is left, or where no quota bounds it.
+    The result is 0 where nothing is left, or where no quota bounds it.
     """
     if state.least_seconds is None or (left := _left(state)) <= 0:
         return 0.0
@@ -193,7 +193,7 @@ def shared_hours(deployments: Sequence[Deployment]) -> Hours | None:
 def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> float | None:
     """Time that the quotas need for all rows at least; None where one that may serve has none.
 
-    Reckoned from the job's own model and `max_tokens`, for which services reserve tokens
+    The time follows from the job's own model and `max_tokens`, for which services reserve tokens
     (docs/pacing.md); what rows say for themselves is not looked at again. A job that names no model
     is taken to ask one model for chat: the one that allows most.
     """

@@ -173,7 +173,7 @@ class WebhookSender(Protocol):
     ) -> Reception:
         """Send a body once, to an address that the rule allows, under a deadline of seconds.
 
-        Never raises for what the receiver does: redirects are not followed, bodies not read.
+        Nothing is raised for what the receiver does: redirects are not followed, bodies not read.
         """
 
 
@@ -260,7 +260,7 @@ class Endpoint(Protocol):
     async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
         """One call with an OpenAI-shaped body, under the deployment's total deadline.
 
-        Never raises for what the endpoint does: every failure is an `Outcome`.
+        Nothing is raised for what the endpoint does: every failure is an `Outcome`.
         """
 
     async def info(self) -> EndpointInfo | None:

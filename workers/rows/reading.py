@@ -178,7 +178,7 @@ class _Reading:
 def read_row(
     line: int, data: bytes, rules: RowRules, offset: int = 0, length: int | None = None
 ) -> Request | Refusal:
-    """Read one line. Never raises: what is wrong with it is a `Refusal` with line and reason.
+    """Read one line. Nothing is raised: what is wrong is a `Refusal` with line and reason.
 
     `offset` and `length` are the line's in its file; of a long one `data` may be the beginning.
     """

@@ -80,7 +80,7 @@ class Lease:
     async def keep(self, gate: Gate) -> None:
         """Renew the lease until it is lost; `gate` hears of each renewal.
 
-        To be begun at once: what earlier attempts left may take longer to read than a lease lasts,
+        It is begun at once: what earlier attempts left may take longer to read than a lease lasts,
         and an attempt that begins without one leaves only more to read.
         """
         while True:

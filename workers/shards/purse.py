@@ -93,8 +93,8 @@ class ShardPurse:
     def close(self) -> None:
         """Say in the journal what was spent: no call is made any more.
 
-        Also where that is nothing and the allotment was not given back: without a journal that says
-        so, all of it would count as spent.
+        It is said also where nothing was spent and the allotment was not given back: without a
+        journal that says so, all of it would count as spent.
         """
         if self._holds or self._lot != NOTHING_SPENT:
             self._journal.used(self._used)
@@ -210,7 +210,7 @@ class ShardPurse:
         raise self._no_room()
 
     def _no_room(self) -> BudgetSpent | HandBack:
-        """What ends a call for which the cap has no room. Smaller ones may have some."""
+        """What ends a call for which the cap has no room. A smaller call may have some."""
         if self._job.options.on_budget == "pause":
             return HandBack("budget", WAIT_SECONDS)
         return BudgetSpent()
@@ -218,8 +218,8 @@ class ShardPurse:
     async def pause(self) -> None:
         """Have the job wait until somebody resumes or ends it, if the cap has no room for any row.
 
-        To be called when rows were handed back for the cap and for nothing else, and what was not
-        spent is given back.
+        The caller has handed back rows for the cap and for nothing else, and has given back what
+        was not spent.
         """
         if self._left is None or self._waits:
             return

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 class Quarantine:
     """Lets groups of suspect rows be asked side by side, and a row alone when no group is.
 
-    In the order in which they come. One instance a process.
+    Both are let in in the order in which they come. A process has one instance.
     """
 
     def __init__(self) -> None:

@@ -62,7 +62,7 @@ class Deployments(Dispatch, Routes, Protocol):
 
 
 class Runner:
-    """Runs shards. One instance a process; `run` may be called at the same time for several."""
+    """Runs shards. A process has one instance; `run` may be called at the same time for several."""
 
     def __init__(
         self,

@@ -19,7 +19,8 @@ class Trace:
     """What one attempt left in its journal.
 
     `group` holds the rows that it began last, and is empty where it marked none. `done` are the
-    rows with a result, `spent` those whose calls came back in vain. Not `ended` is a crash.
+    rows with a result, `spent` those whose calls came back in vain. A trace that is not `ended` is
+    of a crash.
     """
 
     group: tuple[int, ...] = ()

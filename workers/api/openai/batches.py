@@ -66,7 +66,7 @@ class BatchesApi:
         return shapes.listed(shapes.events_of(batch))
 
     async def manifest(self, caller: Caller, job_id: str) -> BytesReply:
-        """A batch's manifest as it was written. 404 before the batch has ended."""
+        """A batch's manifest as it was written. The answer is 404 before the batch has ended."""
         job = await self._job(caller, job_id)
         try:
             stands = await read_manifest(self._store, job)
@@ -76,7 +76,7 @@ class BatchesApi:
         return BytesReply(200, stands.data, content_type="application/json")
 
     async def act(self, caller: Caller, asked: ActOnBatch) -> JsonReply:
-        """Cancel, pause or resume a batch. 409 where its state does not allow it."""
+        """Cancel, pause or resume a batch; the answer is 409 where its state does not allow it."""
         job = await self._job(caller, asked.id)
         done = await self._actions.act(job.id, asked.action)
         batch = await self._batch(job)
