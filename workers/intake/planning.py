@@ -68,8 +68,12 @@ class Survey:
 
     def note_run(self, run: Run) -> None:
         """Count the rows of a run."""
-        for model, count in Counter(run.models).items():
-            self._ask((run.task, model), count, run.line + run.models.index(model))
+        counts, models = {run.models[0]: run.models.count(run.models[0])}, run.models
+        # Mostly all ask the same one, and comparing costs less than hashing.
+        if counts[models[0]] < len(models):
+            counts = Counter(models)
+        for model, count in counts.items():
+            self._ask((run.task, model), count, run.line + models.index(model))
 
     def _ask(self, kind: tuple[Task, str | None], count: int, line: int) -> None:
         if kind in self.asked:

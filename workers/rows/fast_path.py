@@ -236,6 +236,8 @@ class _Kind:
         self.mark = mark
         self._rows, self._least, self._rules = rows, least, rules
         self._answer_weight = answer_weight
+        # An answer of one token weighs nothing where no answer does.
+        self._weighs = self._weight(1) > 0
 
     def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
         """Those with which the lines begin."""
@@ -250,8 +252,8 @@ class _Kind:
         if not (count := len(bodies)):
             return None
         del ids[count:], sizes[count:]
-        answers = {most: self._weight(most) for most in {body.max_tokens for body in bodies}}
-        if any(answers.values()):
+        if self._weighs:
+            answers = {most: self._weight(most) for most in {body.max_tokens for body in bodies}}
             sizes = list(map(max, sizes, [answers[body.max_tokens] for body in bodies]))
         models = [body.model or self._least.model for body in bodies]
         return Usual(self._least.task, _texts(ids), models, sizes, most)
