@@ -12,19 +12,20 @@ from schemas.estimates import TokenRange
 from schemas.jobs import Priority
 from schemas.money import Amount, CapAmount, CostRange
 
-_MOST_ASKED: Final = 10**15
+MOST_ASKED: Final = 10**15
+"""Requests of a group, and tokens of its prompts or answers, at most."""
 
 
 def _ends(given: Any) -> Any:
     """Tokens as they are given: a number, or a list of the least and the most."""
     ends = given if isinstance(given, list | tuple) else (given, given)
     plain = len(ends) == 2 and all(type(each) in (int, float) for each in ends)
-    if not plain or not 0 <= ends[0] <= ends[1] <= _MOST_ASKED:
+    if not plain or not 0 <= ends[0] <= ends[1] <= MOST_ASKED:
         raise ValueError("has to be a number from 0 to 10^15, or a list of the least and the most")
     return given if ends is not given else (float(ends[0]), float(ends[1]))
 
 
-_Tokens = Annotated[float, Field(ge=0, le=_MOST_ASKED)]
+_Tokens = Annotated[float, Field(ge=0, le=MOST_ASKED)]
 _TokenEnds = Annotated[
     float | tuple[float, float],
     BeforeValidator(_ends, json_schema_input_type=_Tokens | tuple[_Tokens, _Tokens]),
@@ -40,7 +41,7 @@ class EstimateGroup(_EstimateBody):
 
     model: str | None = Field(default=None, description="null: the one that the service takes")
     task: Task
-    requests: Annotated[int, Field(ge=1, le=_MOST_ASKED)]
+    requests: Annotated[int, Field(ge=1, le=MOST_ASKED)]
     prompt_tokens: _TokenEnds = Field(description="one number, or the least and the most")
     answer_tokens: _TokenEnds = Field(description="one number, or the least and the most")
 

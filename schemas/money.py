@@ -22,6 +22,9 @@ Amount = Annotated[str, Field(pattern=r"^[0-9]{1,15}(\.[0-9]{1,6})?$")]
 """An amount of money as it is written: digits, and up to six behind a point."""
 
 
+MOST_AMOUNT: Final = 10**15 * MILLION - 1
+"""Millionths in the largest amount that can be written."""
+
 MOST_CAP: Final = MILLION
 """The largest amount that a cap may be: beyond it a sum in the state would not fit 64 bits."""
 

@@ -152,16 +152,21 @@ def _time_lines(found: Mapping[str, Any]) -> list[str]:
     unserved = found.get("unserved", ())
     lines = [f"no deployment of the service answers {each}" for each in unserved]
     if found["seconds"] is not None:
-        least, most = (timedelta(seconds=round(each)) for each in found["seconds"])
+        least, most = (_duration(each) for each in found["seconds"])
         whose = "these quotas"
         if found["basis"] == "service":
             whose = "the service's quotas: by them alone, and in their hours as they are shared now"
         if closed := round(found.get("closed_seconds", 0)):
-            lines.append(f"nothing is asked for {timedelta(seconds=closed)}: then hours begin")
+            lines.append(f"nothing is asked for {_duration(closed)}: then hours begin")
         return [f"from {least} to {most} under {whose}", *lines]
     if found["basis"] is None:
         return ["time: set PHI3BATCH_URL and PHI3BATCH_KEY, or say --requests-per-minute"]
     return lines or ["time: no quota of the service bounds it"]
+
+
+def _duration(seconds: float) -> timedelta:
+    """To the second; rows may ask for more than any timedelta holds."""
+    return timedelta(seconds=min(round(seconds), timedelta.max // timedelta(seconds=1)))
 
 
 def _cost_lines(told: Mapping[str, Any] | None) -> list[str]:

@@ -657,6 +657,19 @@ def test_an_estimate_reckons_time_and_cost(
     assert "time: set PHI3BATCH_URL" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("limit", [10**15 + 1, 2**63])
+@pytest.mark.usefixtures("nobody")
+def test_an_estimate_is_told_whatever_rows_ask_for(
+    limit: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "endless.jsonl"
+    file.write_text(json.dumps({"prompt": "x", "max_tokens": limit}) + "\n")
+    assert ended("estimate", str(file), "--tokens-per-minute", "1") == 0
+    told = capsys.readouterr().out
+    assert "of answers: from 8 to 1,000,000,000,000,000;" in told
+    assert re.search(r"^from 0:12:00 to 999999999 days, 23:59:59 under", told, re.M)
+
+
 @pytest.mark.usefixtures("nobody")
 def test_an_estimate_says_whether_caps_have_room(
     prompts: Path, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,7 @@ from schemas.deployments import Deployment, Task
 from schemas.estimates import JobEstimate
 from schemas.hours import Hours
 from schemas.jobs import JobOptions
+from schemas.money import Price
 from schemas.results import Manifest
 from schemas.tenants import Tenant
 from tests.doubles.service import DEPLOYMENT, bench
@@ -66,6 +67,19 @@ def test_quotas_bound_a_job_by_what_its_rows_name_whatever_other_deployments_hav
 
     assert run(lambda _: ended(QUOTA.model)).least_seconds == 3.0
     assert run(lambda _: ended("other")).least_seconds is None
+
+
+@pytest.mark.parametrize("limit", [10**15 + 1, 2**53, 2**63])
+def test_a_job_is_planned_whatever_its_rows_ask_for(limit: int) -> None:
+    price = Price(input="1", output="99999999", currency="VND")
+    phi = DEPLOYMENT.model_copy(update={"price": price})
+    data = chat("x", max_tokens=limit) + chat("y", max_tokens=9)
+    manifest = run(lambda _: planned_and_ended(data, phi))
+    assert (manifest.state, manifest.counts.total) == ("completed", 2)
+    assert manifest.estimate is not None
+    assert manifest.estimate.completion_tokens == (16, 10**15)
+    assert manifest.estimate.cost is not None
+    assert manifest.estimate.cost.most == "999999999999999.999999"
 
 
 def test_a_job_that_cannot_run_is_not_reckoned() -> None:

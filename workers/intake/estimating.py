@@ -9,7 +9,7 @@ from schemas.deployments import Deployment, Task
 from schemas.estimates import EstimatedCost, JobEstimate
 from schemas.estimating import Estimate, EstimateGroup
 from schemas.hours import Hours
-from schemas.money import MILLION, CostRange, PinnedPrice, amount
+from schemas.money import MILLION, MOST_AMOUNT, CostRange, PinnedPrice, amount
 from schemas.tenants import MOST_MONTH
 from workers.intake.pieces import MostTokens
 from workers.intake.quota_time import USED, QuotaInHours, job_seconds, seconds_for
@@ -86,7 +86,9 @@ class QuotaEstimator:
             currency = known[0].currency
         if not currency:
             return None
-        cheapest, dearest = (amount(-(-cost // MILLION)) for cost in (least, most))
+        cheapest, dearest = (
+            amount(min(-(-cost // MILLION), MOST_AMOUNT)) for cost in (least, most)
+        )
         return CostRange(currency=currency, least=cheapest, most=dearest)
 
     def may_cost(self, most: MostTokens, prices: Mapping[str, PinnedPrice]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from schemas.estimates import TokenRange
-from schemas.estimating import EstimateGroup
+from schemas.estimating import MOST_ASKED, EstimateGroup
 from workers.rows.sizes import AskedKind, MeanSize
 
 LEAST: Final = 0
@@ -23,7 +23,10 @@ _VECTORS: Final = ("embeddings", "image-embeddings")
 def groups_of(
     sizes: Mapping[AskedKind, MeanSize], requests: Mapping[AskedKind, int]
 ) -> list[EstimateGroup]:
-    """The requests of a file by what they ask for, each group with a range of tokens."""
+    """The requests of a file by what they ask for, each group with a range of tokens.
+
+    Rows may ask for more tokens than an estimate tells: then the most that it tells stands there.
+    """
     found = []
     for kind, count in requests.items():
         mean = sizes.get(kind)
@@ -37,11 +40,15 @@ def groups_of(
                 model=model,
                 task=task,
                 requests=count,
-                prompt_tokens=(count * low, count * high),
-                answer_tokens=(count * least, count * most),
+                prompt_tokens=_of_all(count, low, high),
+                answer_tokens=_of_all(count, least, most),
             )
         )
     return found
+
+
+def _of_all(count: int, least: float, most: float) -> tuple[float, float]:
+    return min(count * least, MOST_ASKED), min(count * most, MOST_ASKED)
 
 
 def _answer(mean: MeanSize) -> tuple[float, float]:
