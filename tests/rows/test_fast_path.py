@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions
 from workers.intake.pieces import Seen, answer_weight, seen
+from workers.rows import fast_path
 from workers.rows.fast_path import UsualRows
 from workers.rows.lines import line_content
 from workers.rows.reading import Request, RowRules, read_row
@@ -166,13 +167,35 @@ def test_a_job_with_a_cap_takes_what_is_bounded() -> None:
 
 
 def test_a_run_ends_before_the_first_row_that_is_not_usual() -> None:
-    reader, other = UsualRows(PLAIN, answer_weight), USUAL.replace(b'"a"', b'"b"')
+    other = USUAL.replace(b'"a"', b'"b"')
     for odd in (b"{", USUAL.replace(b"Hi", b" "), PROMPT, b""):
+        reader = UsualRows(PLAIN, answer_weight)
         usual = reader.read([USUAL, other, odd, USUAL], 0)
         assert usual is not None
         assert [*zip(usual.custom_ids, usual.models, strict=True)] == [("a", "m"), ("b", "m")]
     assert reader.read([USUAL.replace(b"Hi", b" "), USUAL], 0) is None
     assert reader.read([b"{", USUAL], 1) is not None
+
+
+@pytest.mark.parametrize("every", [1, 2, 20])
+def test_little_is_read_in_vain_however_often_a_text_is_blank(
+    every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded, decode = [], fast_path._decoded
+
+    def counted(*asked: Any) -> list[Any]:
+        rows = decode(*asked)
+        decoded.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(fast_path, "_decoded", counted)
+    reader, rows = UsualRows(PLAIN, answer_weight), 6_000
+    lines = [PROMPT if at % every else PROMPT.replace(b"Hi", b" ") for at in range(rows)]
+    at = 0
+    while at < rows:
+        usual = reader.read(lines, at)
+        at += 1 if usual is None else len(usual.models)
+    assert sum(decoded) <= 2 * rows + 1000
 
 
 def test_a_run_of_large_requests_is_short() -> None:

@@ -238,18 +238,22 @@ class _Kind:
         self._answer_weight = answer_weight
         # An answer of one token weighs nothing where no answer does.
         self._weighs = self._weight(1) > 0
+        self._window = _MOST_ROWS
 
     def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
         """Those with which the lines begin."""
-        rows, ids, sizes = self._rows(lines[at : at + _MOST_ROWS])
+        rows, ids, sizes = self._rows(lines[at : at + self._window])
         if not rows:
             return None
-        bodies, most = rows[0].bodies(rows), list[tuple[int, int]]()
+        read, bodies, most = len(rows), rows[0].bodies(rows), list[tuple[int, int]]()
         del bodies[_spoken(bodies) :]
         if self._rules.capped:
             most += self._most(bodies)
             del bodies[len(most) :]
-        if not (count := len(bodies)):
+        count = len(bodies)
+        # What is behind the end of a run was read in vain: little is, where runs are short.
+        self._window = 1 if count < read else min(2 * self._window, _MOST_ROWS)
+        if not count:
             return None
         del ids[count:], sizes[count:]
         if self._weighs:
