@@ -113,9 +113,8 @@ def compose(
     slice_seconds: float = SLICE_SECONDS,
 ) -> Service:
     """Make the parts over open ports; `ledger` as in `Dispatcher`, `process` as in `Reporter`."""
-    known, routes, background = settings.deployments, settings.routes, Background()
-    shared = (ledger, ProbeClaims(blobs, settings.state_container)) if ledger else (None, None)
-    dispatcher = Dispatcher(known, endpoints, *shared, rng=rng, routes=routes, wall=clock)
+    known, background = settings.deployments, Background()
+    dispatcher = _dispatcher(settings, blobs, endpoints, ledger, rng=rng, clock=clock)
     store = _store(settings, blobs, clock)
     receivers, results = _receivers(settings, webhooks), settings.results_container
     outbox = Outbox(bus, results_container=results, clock=clock, rng=rng, hooked=receivers)
@@ -185,6 +184,26 @@ def _api(
 def _standing(dispatcher: Dispatcher, runner: Runner, ledger: Ledger | None) -> ProcessReading:
     conflicts = ledger.conflicts if ledger else 0
     return ProcessReading(dispatcher.readings(), runner.active, conflicts)
+
+
+def _dispatcher(
+    settings: Settings,
+    blobs: Blobs,
+    endpoints: Mapping[str, Endpoint],
+    ledger: Ledger | None,
+    *,
+    rng: random.Random,
+    clock: Callable[[], float],
+) -> Dispatcher:
+    return Dispatcher(
+        settings.deployments,
+        endpoints,
+        ledger=ledger,
+        claims=ProbeClaims(blobs, settings.state_container) if ledger else None,
+        rng=rng,
+        routes=settings.routes,
+        wall=clock,
+    )
 
 
 def _store(settings: Settings, blobs: Blobs, clock: ServiceClock | Callable[[], float]) -> JobStore:
