@@ -133,6 +133,10 @@ class MonthStatus(BaseModel):
     waiting: tuple[MonthJob, ...] = Field(
         default=(), description="jobs that wait for room, those first that are open longest"
     )
+    open_jobs_not_read: int = Field(
+        default=0,
+        description="open jobs that hold nothing and were not looked at: they may wait too",
+    )
     message: str | None = None
 
 

@@ -85,6 +85,14 @@ def month_of(created: float) -> str:
     return datetime.fromtimestamp(created_of(index_name(created, "")), UTC).strftime("%Y-%m")
 
 
+def span_of(month: str) -> tuple[float, float]:
+    """When a month, as 2026-11 in UTC, begins and ends, in seconds since the epoch."""
+    begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    years, months = divmod(begin.year * 12 + begin.month, 12)
+    end = begin.replace(year=years, month=months + 1)
+    return begin.timestamp(), end.timestamp()
+
+
 def entry_of(what: Job | Rejection) -> IndexEntry:
     """How a job, or a rejection, stands in the index."""
     if isinstance(what, Rejection):

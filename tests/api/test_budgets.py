@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from schemas.listing import index_name, span_of
 from schemas.money import MILLION, amount
 from schemas.tenants import Tenant
 from tests.doubles.blobs import MemoryBlobs
@@ -42,6 +43,7 @@ async def test_a_month_tells_what_is_spent_reserved_and_left_and_for_whom() -> N
             "reserving_jobs": 1,
             "reserving": [{"job": first, "input": "inputs/a.jsonl", "max_cost": "0.300000"}],
             "waiting": [{"job": second, "input": "inputs/b.jsonl", "max_cost": "0.300000"}],
+            "open_jobs_not_read": 0,
             "message": None,
         }
         await service.settle()
@@ -103,13 +105,56 @@ async def test_a_look_reads_so_many_jobs_however_many_are_open(
     held = {f"reserved-{n}": n for n in range(1000)}
     async with bench(deployments=(deployment(),), tenants=BLUE) as service:
         await service.blobs.create(MONTH, json.dumps({"reserved": held, "spent": 0}).encode())
-        for name in (*held, *(f"other-{n}" for n in range(1000))):
+        for name in held:
             await service.blobs.create(BlobRef("state", f"open/{name}"), b"{}")
-        await read(service, month="2027-01")
+        await opened(service, "other", 1000)
+        [told] = await read(service, month="2027-01")
     named = [name for name in read_of if name.endswith("job.json")]
     looked = [name for name in read_of if name.endswith("state.json")]
     assert (len(named), len(looked), len(read_of)) == (50, 200, 251)
     assert not any("reserved" in name for name in looked)
+    assert (told["waiting"], told["open_jobs_not_read"]) == ([], 800)
+
+
+async def test_older_jobs_of_others_and_of_other_months_take_no_places() -> None:
+    async with waiting() as (service, _, _, second):
+        await opened(service, "early", 300, month="2026-12")
+        await opened(service, "late", 300, month="2027-02")
+        await opened(service, "free", 300, tenant="default")
+        service.elapsed += 60.0
+        marker = service.store.marker(second)
+        held = await service.blobs.read(marker)
+        await service.blobs.delete(marker)
+        await service.blobs.create(marker, held.data)
+        [told] = await read(service, month="2027-01")
+        assert [each["job"] for each in told["waiting"]] == [second]
+        assert told["open_jobs_not_read"] == 0
+        for month in ("2026-12", "2027-02"):
+            [told] = await read(service, month=month)
+            assert (told["waiting"], told["open_jobs_not_read"]) == ([], 100)
+
+
+async def test_tenants_have_as_many_places_each_and_one_that_is_named_has_all() -> None:
+    tenants = {**BLUE, "red": Tenant(max_cost_per_month=2.5)}
+    async with bench(deployments=(deployment(),), tenants=tenants) as service:
+        await opened(service, "many", 500)
+        await opened(service, "few", 30, tenant="red")
+        blue, red = await read(service, month="2027-01")
+        assert (blue["open_jobs_not_read"], red["open_jobs_not_read"]) == (330, 0)
+        [blue] = await read(service, month="2027-01", tenant="blue")
+        assert blue["open_jobs_not_read"] == 300
+
+
+async def opened(
+    service: Bench, name: str, jobs: int, *, tenant: str = "blue", month: str = "2027-01"
+) -> None:
+    """Jobs of which there is what tells that they are open, and when they were made."""
+    begin, end = span_of(month)
+    for n in range(jobs):
+        created = begin if n == 0 else end - 0.001 * n
+        listed = f"index/{tenant}/{index_name(created, f'{name}-{n}')}"
+        for each in (f"open/{name}-{n}", listed):
+            await service.blobs.create(BlobRef("state", each), b"{}")
 
 
 async def test_a_tenant_that_nobody_knows_is_not_found() -> None:
@@ -144,6 +189,17 @@ async def test_a_month_that_cannot_be_read_says_so_and_leaves_the_others() -> No
     assert "state/budgets/blue/2027-01 cannot be read" in blue["message"]
     assert (blue["cost_spent"], blue["cost_left"]) == (None, None)
     assert (red["tenant"], red["message"], red["cost_left"]) == ("red", None, "2.500000")
+
+
+async def test_a_month_of_a_newer_release_is_left_as_it_is() -> None:
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        await service.blobs.create(MONTH, b'{"schema_version": 99, "reserved": {}, "spent": 0}')
+        [told] = await read(service)
+    assert told["message"] == (
+        "state/budgets/blue/2027-01 was written by a newer release: leave it as it is, and look "
+        "again once all instances are upgraded"
+    )
+    assert (told["cost_spent"], told["cost_left"]) == (None, None)
 
 
 async def test_what_was_promised_above_a_lowered_cap_leaves_nothing() -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from schemas.health import DeploymentHealth
+from schemas.listing import index_name
 from schemas.money import Price, amount
 from schemas.outcomes import Outcome
 from schemas.tenants import Tenant
@@ -346,6 +347,20 @@ async def test_a_month_that_cannot_be_read_says_what_to_do(tab: Tab, site: Site)
     blue = tab.page.get_by_role("group", name="Budgets").get_by_role("row").filter(has_text="blue")
     await expect(blue).to_contain_text("cannot be read: restore it")
     assert await tab.page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert await violations(tab.page) == []
+
+
+@pytest.mark.parametrize("site", [CAPPED], indirect=True)
+async def test_a_month_says_how_many_open_jobs_were_not_looked_at(tab: Tab, site: Site) -> None:
+    now = site.service.clock()
+    for n in range(201):
+        for name in (f"open/other-{n}", f"index/blue/{index_name(now, f'other-{n}')}"):
+            await site.service.blobs.create(BlobRef("state", name), b"{}")
+    await tab.open()
+    rows = tab.page.get_by_role("group", name="Budgets").get_by_role("row")
+    told = rows.filter(has_text="blue").get_by_role("cell").last
+    await expect(told).to_have_text("1 more open job was not looked at")
+    await expect(rows.filter(has_text="default").get_by_role("cell").last).to_have_text("–")
     assert await violations(tab.page) == []
 
 

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from schemas.budgets import JobBudget, Spend
 from schemas.deployments import Deployment, parse_deployments
+from schemas.listing import span_of
 from schemas.money import MILLION, Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
 from schemas.results import Counts, Use
 from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
-from workers.api.costs import month_of
 from workers.jobs.costs import cost_of, projected, summed
 from workers.jobs.outbox import SHARDS
 
@@ -136,10 +136,10 @@ def test_prices_are_in_one_currency() -> None:
 
 
 def test_a_month_begins_and_ends_in_utc() -> None:
-    begin, end = month_of("2026-12")
+    begin, end = span_of("2026-12")
     assert (end - begin) / 86400 == 31
-    assert month_of("2027-01")[0] == end
-    assert month_of("2028-02")[1] - month_of("2028-02")[0] == 29 * 86400
+    assert span_of("2027-01")[0] == end
+    assert span_of("2028-02")[1] - span_of("2028-02")[0] == 29 * 86400
 
 
 # -- in the service

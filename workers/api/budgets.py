@@ -1,17 +1,20 @@
 """What of each tenant's cap by month is spent, reserved and left; which jobs hold and await it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple, TypeVar
 
 from schemas.budgets import MonthBudget, MonthJob, MonthStatus
-from schemas.listing import month_of
+from schemas.listing import index_id, month_of
 from schemas.money import MILLION, Amount, amount
 from schemas.tenants import Tenant
 from workers.api.answering import unknown_tenant
 from workers.api.http import JsonReply
 from workers.api.routing import ReadBudgets
 from workers.jobs import budget
+from workers.jobs.index import JobIndex
 from workers.jobs.months import read_month
 from workers.jobs.store import JobStore
 from workers.ports.errors import NewerVersion, Unreadable, first_of
@@ -19,7 +22,7 @@ from workers.ports.errors import NewerVersion, Unreadable, first_of
 MOST_TOLD: Final = 50
 """Jobs that are named of those that hold what is reserved of a month: each is read."""
 MOST_LOOKED: Final = 200
-"""Open jobs without a reservation that are looked at: the others wait, if they do, unnamed."""
+"""Open jobs without a reservation that are looked at: the others are counted."""
 _AT_ONCE: Final = 16
 
 Item = TypeVar("Item")
@@ -40,12 +43,14 @@ class BudgetsApi:
     def __init__(
         self,
         store: JobStore,
+        index: JobIndex,
         tenants: Mapping[str, Tenant],
         currency: str | None,
         *,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._index = index
         self._tenants = tenants
         self._currency = currency
         self._clock = clock
@@ -67,8 +72,11 @@ class BudgetsApi:
     async def _statuses(self, month: str, caps: Mapping[str, int]) -> Sequence[MonthStatus]:
         months = await _each(lambda name: self._held(name, month), caps)
         held = dict(zip(caps, months, strict=True))
-        reserved = {job for each in months if each is not None for job in each.reserved}
-        waiting = await self._waiting(reserved)
+        reserved = {
+            job for each in months if isinstance(each, MonthBudget) for job in each.reserved
+        }
+        looked, not_read = await self._looked(month, caps, reserved)
+        waiting = [each for each in await _each(self._awaiting, looked) if each is not None]
 
         async def told(name: str) -> MonthStatus:
             fresh = MonthStatus(
@@ -79,25 +87,31 @@ class BudgetsApi:
                 waiting=tuple(
                     each.job for each in waiting if each.tenant == name and each.month == month
                 ),
+                open_jobs_not_read=not_read[name],
             )
             return await self._with_amounts(fresh, held[name], caps[name])
 
         return await _each(told, caps)
 
-    async def _held(self, tenant: str, month: str) -> MonthBudget | None:
-        """A month as it is stored; None where this version cannot read it."""
+    async def _held(self, tenant: str, month: str) -> MonthBudget | str:
+        """A month as it is stored; where this version cannot read it, what to do."""
+        where = f"{self._store.state_container}/budgets/{tenant}/{month}"
         try:
             return await read_month(self._store, tenant, month)
-        except (NewerVersion, Unreadable):
-            return None
+        except NewerVersion:
+            # An older version of it would have lost what jobs have reserved since.
+            return (
+                f"{where} was written by a newer release: leave it as it is, and look again once "
+                "all instances are upgraded"
+            )
+        except Unreadable:
+            return f"{where} cannot be read: restore it, or see docs/runbook.md"
 
     async def _with_amounts(
-        self, told: MonthStatus, held: MonthBudget | None, cap: int
+        self, told: MonthStatus, held: MonthBudget | str, cap: int
     ) -> MonthStatus:
-        if held is None:
-            where = f"{self._store.state_container}/budgets/{told.tenant}/{told.month}"
-            message = f"{where} cannot be read: restore it, or see docs/runbook.md"
-            return told.model_copy(update={"message": message})
+        if isinstance(held, str):
+            return told.model_copy(update={"message": held})
         largest = sorted(held.reserved.items(), key=lambda each: (-each[1], each[0]))[:MOST_TOLD]
         return told.model_copy(
             update={
@@ -117,11 +131,24 @@ class BudgetsApi:
             found = None
         return MonthJob(job=job, input=found and found.input, max_cost=_amount(cost))
 
-    async def _waiting(self, reserved: set[str]) -> list[WaitingJob]:
-        """The jobs that wait for room in any month, those first that are open longest."""
-        marked = [(at, job) async for job, at in self._store.open_jobs() if job not in reserved]
-        looked = [job for _, job in sorted(marked)[:MOST_LOOKED]]
-        return [each for each in await _each(self._awaiting, looked) if each is not None]
+    async def _looked(
+        self, month: str, tenants: Iterable[str], reserved: set[str]
+    ) -> tuple[Sequence[str], Counter[str]]:
+        """The open jobs to look at, those first that are open longest, and how many others each
+        tenant has. Where they are too many, they are jobs of the month, as many of each tenant.
+        """
+        marked = {job: at async for job, at in self._store.open_jobs() if job not in reserved}
+        if len(marked) <= MOST_LOOKED:
+            return sorted(marked, key=marked.__getitem__), Counter()
+
+        async def own(tenant: str) -> list[tuple[int, str, str]]:
+            names = [index_id(name) async for name in self._index.of_month(tenant, month)]
+            jobs = sorted(marked.keys() & names, key=lambda job: (marked[job], job))
+            return [(place, tenant, job) for place, job in enumerate(jobs)]
+
+        found = sorted(chain.from_iterable(await _each(own, tenants)))
+        others = Counter(tenant for _, tenant, _ in found[MOST_LOOKED:])
+        return [job for *_, job in found[:MOST_LOOKED]], others
 
     async def _awaiting(self, job_id: str) -> WaitingJob | None:
         try:

@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
-from schemas.listing import created_of, index_name
+from schemas.listing import created_of, index_name, span_of
 from schemas.money import CostSum
 from schemas.status import JobStatus
 from workers.api.answering import unknown_tenant
@@ -32,7 +31,7 @@ class CostsApi:
 
     async def of(self, asked: ReadCosts) -> JsonReply:
         """The sums of a month's jobs, the newest first; `after` goes on behind those of before."""
-        begin, end = month_of(asked.month)
+        begin, end = span_of(asked.month)
         behind = index_name(end, "") if asked.after is None else asked.after
         names, more = await self._index.names(asked.tenant, MOST_SUMMED, behind)
         if not names and asked.after is None and asked.tenant not in self._tenants:
@@ -62,14 +61,6 @@ class CostsApi:
         except (NewerVersion, Unreadable):
             return None
         return found[0] if found is not None and found[0].job is not None else None
-
-
-def month_of(month: str) -> tuple[float, float]:
-    """Seconds since the epoch at which a month begins and ends, in UTC."""
-    begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    years, months = divmod(begin.year * 12 + begin.month, 12)
-    end = begin.replace(year=years, month=months + 1)
-    return begin.timestamp(), end.timestamp()
 
 
 def sums(jobs: Iterable[JobStatus], by: str | None) -> Sequence[CostSum]:

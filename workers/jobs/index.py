@@ -1,7 +1,7 @@
 """All jobs and rejections of a tenant, newest first, found without reading any other."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from schemas.jobs import Job
@@ -13,6 +13,7 @@ from schemas.listing import (
     entry_of,
     index_id,
     index_name,
+    span_of,
 )
 from schemas.status import JobStatus
 from workers.jobs import events
@@ -107,6 +108,18 @@ class JobIndex:
             if len(names) > most:
                 break
         return names[:most], len(names) > most
+
+    async def of_month(self, tenant: str, month: str) -> AsyncGenerator[str]:
+        """The names of a tenant's entries of a month (2026-11, in UTC), newest first."""
+        begin, end = span_of(month)
+        folder = self._ref(tenant, "")
+        start = folder.name + index_name(end, "")
+        async for info in self._store.blobs.list(folder.container, folder.name, start=start):
+            name = info.ref.name.removeprefix(folder.name)
+            if created_of(name) < begin:
+                break
+            if created_of(name) < end:
+                yield name
 
     async def _entries(self, tenant: str, names: Sequence[str]) -> list[IndexEntry]:
         try:

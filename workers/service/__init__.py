@@ -172,7 +172,7 @@ def _api(
     currency = next((price.currency for price in prices), None)
     return Api(
         *(jobs.store, jobs.actions, jobs.index, history, jobs.doors),
-        budgets=BudgetsApi(jobs.store, settings.tenants, currency, clock=clock),
+        budgets=BudgetsApi(jobs.store, jobs.index, settings.tenants, currency, clock=clock),
         deployments=deployments,
         health=HealthApi(jobs.store, bus, deployments, clock=clock),
         estimates=jobs.estimates,

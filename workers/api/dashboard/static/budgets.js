@@ -26,13 +26,18 @@ export function budgets(listed, turn) {
       <th scope="col">Reserved</th><th scope="col">Left</th><th scope="col">Waits for room</th></tr></thead>
     <tbody>${listed.map((each) => html`<tr><th scope="row">${text(each.tenant)}</th>
       ${each.cost_left == null ? html`<td colspan="4" class="words bad-text">${text(each.message)}</td>` : amounts(each)}
-      <td>${jobs(each.waiting, each.waiting.length)}</td></tr>`)}</tbody></table></div>
+      <td>${waiting(each)}</td></tr>`)}</tbody></table></div>
     <p class="muted">Spent is what the jobs that have ended cost. Reserved is the most that the others may cost: what they have cost by now is part of it.</p>`;
 }
 
 function amounts(each) {
   return html`<td class="rows">${bar(each)}</td><td>${money(each.cost_spent)}</td>
     <td>${money(each.cost_reserved)}${jobs(each.reserving, each.reserving_jobs, html`<br>`)}</td><td>${money(each.cost_left)}</td>`;
+}
+
+function waiting({ waiting: named, open_jobs_not_read: others }) {
+  if (!others) return jobs(named, named.length);
+  return html`${jobs(named, named.length, "")}${named.length ? html`<br>` : nothing}${count(others)} more open ${others === 1 ? "job was" : "jobs were"} not looked at`;
 }
 
 function bar({ max_cost: cap, currency, cost_spent: spent, cost_reserved: reserved, cost_left: left }) {
