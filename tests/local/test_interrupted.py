@@ -3,13 +3,14 @@
 import asyncio
 import io
 import json
+import logging
 import os
 import random
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,8 @@ class Command:
 
     endpoint: Endpoint
     folder: Path
+    capfd: pytest.CaptureFixture[str]
+    caplog: pytest.LogCaptureFixture
     rows: int = 200
 
     def __post_init__(self) -> None:
@@ -65,10 +68,18 @@ class Command:
         return [str(self.folder / "rows.jsonl"), *data, *out, *arguments]
 
     async def run(self, *arguments: str) -> tuple[int, str]:
-        """Run it to its end in this process: the exit status, and what was said."""
+        """Run it to its end in this process: the exit status, and what was said.
+
+        Nothing is said to stderr, nor logged that would be written there by a process of its own.
+        """
         said = io.StringIO()
+        self.caplog.clear()
         given = command_run._arguments(self.line(*arguments))
         status, interrupted = await command_run._run(given, Console(file=said, soft_wrap=True))
+        told = self.capfd.readouterr()
+        print(told.out)
+        assert told.err == ""
+        assert self.caplog.record_tuples == []
         return exit_status(status, strict=False, interrupted=interrupted), said.getvalue()
 
     def record(self, *arguments: str) -> Record | None:
@@ -105,7 +116,13 @@ PER_MINUTE = 3000
 
 
 @pytest.fixture
-def command(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+def command(
+    endpoint: Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Command:
     deployment = {
         "name": "mini",
         "kind": "openai",
@@ -115,7 +132,10 @@ def command(endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "requests_per_minute": PER_MINUTE,
     }
     monkeypatch.setenv("DEPLOYMENTS", json.dumps([deployment]))
-    return Command(endpoint, tmp_path)
+    # What a process of its own would write to stderr: of the SDKs, the command wants errors alone.
+    caplog.set_level(logging.ERROR, "azure")
+    caplog.handler.setLevel(logging.WARNING)
+    return Command(endpoint, tmp_path, capfd, caplog)
 
 
 def lines(path: Path) -> list[int]:
@@ -125,16 +145,16 @@ def lines(path: Path) -> list[int]:
     return [int(json.loads(each)["id"].rpartition("-")[2]) for each in path.open()]
 
 
-def refused(command: Command, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def refused(command: Command, *arguments: str) -> str:
     """Why it is not even begun."""
     with pytest.raises(SystemExit) as ended:
         command_run._arguments(command.line(*arguments))
     assert ended.value.code == 2
-    return capsys.readouterr().err
+    return command.capfd.readouterr().err
 
 
 async def test_the_first_ctrl_c_brings_home_what_is_done_and_the_same_command_asks_the_rest(
-    command: Command, capsys: pytest.CaptureFixture[str]
+    command: Command,
 ) -> None:
     out = command.out
     assert await command.interrupt(signal.SIGINT, at=60) == 130
@@ -143,7 +163,7 @@ async def test_the_first_ctrl_c_brings_home_what_is_done_and_the_same_command_as
     assert 60 <= len(answered) == paid < 200
     assert len(lines(out / "errors.jsonl")) == 200 - paid
     assert main(["verify", str(out)]) == 0
-    why = refused(command, capsys, "--again")
+    why = refused(command, "--again")
     assert "out holds output.jsonl" in why, "what was answered is kept"
     status, said = await command.run()
     assert status == 0
@@ -178,12 +198,9 @@ async def test_stopped_at_once_it_goes_on_with_what_was_journaled(
 
 
 async def test_what_is_completed_is_not_asked_again_but_on_demand(
-    command: Command,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = Command(command.endpoint, tmp_path, rows=FEW)
+    command = replace(command, rows=FEW)
     assert (await command.run())[0] == 0
     status, said = await command.run()
     assert status == 0
@@ -193,7 +210,7 @@ async def test_what_is_completed_is_not_asked_again_but_on_demand(
     copy = command.folder / "copy"
     assert (await command.run("--out", str(copy)))[0] == 0
     assert lines(copy / "output.jsonl") == list(range(1, FEW + 1))
-    why = refused(command, capsys, "--again")
+    why = refused(command, "--again")
     assert "out holds output.jsonl" in why, "results that were paid for stay"
     status, said = await command.run()
     assert status == 0
@@ -212,7 +229,7 @@ async def test_what_is_completed_is_not_asked_again_but_on_demand(
 async def test_other_options_or_endpoints_are_another_run(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = Command(command.endpoint, tmp_path, rows=FEW)
+    command = replace(command, rows=FEW)
     assert (await command.run())[0] == 0
     other = ("--out", str(tmp_path / "other"), "--options", '{"max_tokens": 2}')
     assert (await command.run(*other))[0] == 0
@@ -234,28 +251,26 @@ async def test_again_begins_anew_what_was_killed(command: Command) -> None:
     assert billed(command.endpoint) == (200, before + 200)
 
 
-async def refused_as_in_use(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+async def refused_as_in_use(command: Command) -> None:
     for again in ((), ("--again",)):
         assert await asyncio.to_thread(main, ["run", *command.line(*again)]) == 1
-        assert "is in use: is another one running?" in capsys.readouterr().err
+        assert "is in use: is another one running?" in command.capfd.readouterr().err
 
 
 async def test_what_somebody_holds_is_refused(
-    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(azurite, "STOP_SECONDS", 0.2)
     async with command_run._arguments(command.line()).run.held():
-        await refused_as_in_use(command, capsys)
+        await refused_as_in_use(command)
     assert billed(command.endpoint) == (0, 0)
 
 
 @pytest.mark.long
-async def test_the_same_command_at_once_is_refused(
-    command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_same_command_at_once_is_refused(command: Command) -> None:
     async with command.started(at=1) as first:
         first.send_signal(signal.SIGSTOP)
-        await refused_as_in_use(command, capsys)
+        await refused_as_in_use(command)
         first.send_signal(signal.SIGCONT)
     assert first.returncode == 0
     assert billed(command.endpoint) == (200, 200)
@@ -263,11 +278,9 @@ async def test_the_same_command_at_once_is_refused(
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-async def test_interrupted_ten_times_at_random_it_asks_each_row_once(
-    command: Command, tmp_path: Path
-) -> None:
+async def test_interrupted_ten_times_at_random_it_asks_each_row_once(command: Command) -> None:
     endpoint = command.endpoint
-    command = Command(endpoint, tmp_path, rows=2000)
+    command = replace(command, rows=2000)
     rng = random.Random(11)
     ways = ((signal.SIGINT,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), (signal.SIGKILL,))
     for turn in range(10):
