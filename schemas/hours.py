@@ -86,13 +86,10 @@ class Hours(Kept):
 
     def _windows(self, now: float) -> Iterator[tuple[float, float]]:
         """The times at which it opens and closes, those that have passed left out."""
-        zone, (first, last) = zone_of(self.time_zone), _ends(self.hours)
-        today = datetime.fromtimestamp(now, zone).date()
+        today = datetime.fromtimestamp(now, zone_of(self.time_zone)).date()
         begin = end = -1.0
         for days in count(-2):
-            day = today + timedelta(days=days)
-            opens = _instant(day, first, zone)
-            closes = max(_instant(day, last, zone), _instant(day, last, zone, fold=1))
+            opens, closes = _window(self.hours, self.time_zone, today + timedelta(days=days))
             if opens <= end:
                 end = max(end, closes)
                 continue
@@ -112,6 +109,15 @@ def _ends(hours: str) -> tuple[int, int]:
     """The minutes of the day at which they begin and end; of the next day from 1,440 on."""
     begin, end = (60 * int(each[:2]) + int(each[3:]) for each in hours.split("-"))
     return begin, end if end > begin else end + 1440
+
+
+# Of some deployments' hours on the days of two weeks: an estimate asks for them over and over.
+@lru_cache(maxsize=1024)
+def _window(hours: str, time_zone: str, day: date) -> tuple[float, float]:
+    """The times at which hours that begin on a day open and close."""
+    zone, (first, last) = zone_of(time_zone), _ends(hours)
+    closes = max(_instant(day, last, zone), _instant(day, last, zone, fold=1))
+    return _instant(day, first, zone), closes
 
 
 def _instant(day: date, minutes: int, zone: tzinfo, fold: Literal[0, 1] = 0) -> float:

@@ -20,7 +20,7 @@ from schemas.tenants import Tenant
 from tests.api.client import KEYS, Client
 from tests.doubles.service import Bench, bench
 from tests.test_readme import section
-from workers.intake.estimating import QuotaEstimator
+from workers.intake.estimating import QuotaEstimator, Terms
 from workers.ports import BlobRef
 
 HTTP = (Path(__file__).parents[2] / "docs/http.md").read_text("utf-8")
@@ -204,6 +204,29 @@ async def test_hours_bound_what_no_quota_does() -> None:
     assert told["seconds"] is None
     assert told["seconds_shared"] == pytest.approx(wait, abs=1.0)
     assert told["job_seconds"] == [0.0, pytest.approx(wait + 30.0, abs=1.0)]
+
+
+def test_hours_are_looked_up_once_for_each_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+    standing = Hours.standing
+
+    def counted(hours: Hours, now: float) -> tuple[bool, float]:
+        nonlocal looked
+        looked += 1
+        return standing(hours, now)
+
+    monkeypatch.setattr(Hours, "standing", counted)
+    apart = [f"{hour:02d}:{hour:02d}-{(hour + 8) % 24:02d}:00" for hour in range(20)]
+    limited = [
+        deployment(f"d{n}", "phi", 60, 6000).model_copy(update={"hours": of, "time_zone": "UTC"})
+        for n, of in enumerate(apart)
+    ]
+    asked = EstimateCreate.model_validate({"requests": [group(10**15, 1e15, model="phi")]})
+    terms = Terms(43_200.0, hours=Hours(**NIGHT))
+    found = QuotaEstimator(limited, {}, {}).told(asked.requests, terms)
+    assert found.seconds_shared is not None
+    # 21 hours open and close on each of 14 days; requests, tokens and openings share that.
+    assert looked <= 21 * 2 * 15
 
 
 # -- what it costs

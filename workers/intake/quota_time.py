@@ -5,6 +5,7 @@ Times are seconds since the epoch.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import inf
 from typing import Final, NamedTuple
 
@@ -25,11 +26,6 @@ class QuotaInHours(NamedTuple):
     per_minute: float | None
     hours: tuple[Hours, ...] = ()
 
-    def standing(self, now: float) -> tuple[bool, float]:
-        """Whether it may be used, and until when nothing changes that."""
-        standings = [each.standing(now) for each in self.hours]
-        return all(opened for opened, _ in standings), min((at for _, at in standings), default=inf)
-
 
 def seconds_for(need: float, quotas: Sequence[QuotaInHours], now: float) -> float | None:
     """Seconds from now until quotas have let through what is needed; None where none bounds it.
@@ -37,18 +33,36 @@ def seconds_for(need: float, quotas: Sequence[QuotaInHours], now: float) -> floa
     Through hours that never meet nothing gets: what is told then is how far was looked.
     """
     at, left = now, need
-    while at - now < FARTHEST:
-        standings = [each.standing(at) for each in quotas]
-        rates = [q.per_minute for q, (opened, _) in zip(quotas, standings, strict=True) if opened]
+    for until, opened in _spans(tuple(quota.hours for quota in quotas), now):
+        rates = [quotas[place].per_minute for place in opened]
         limits = [rate for rate in rates if rate is not None]
         if len(limits) < len(rates):
             return at - now or None
-        until, rate = min(end for _, end in standings), sum(limits)
+        rate = sum(limits)
         if rate and 60.0 * left <= rate * (until - at):
             return at - now + 60.0 * left / rate
         left -= rate * (until - at) / 60.0
         at = until
     return (at - now) * (need / (need - left) if left < need else 1.0)
+
+
+# Requests and tokens, and the most with and without what is not used, ask for the same spans.
+@lru_cache(maxsize=32)
+def _spans(
+    hours: tuple[tuple[Hours, ...], ...], now: float
+) -> Sequence[tuple[float, Sequence[int]]]:
+    """Until when, and the places of what is open until then: from now on, one after the other."""
+    distinct = list(dict.fromkeys(each for several in hours for each in several))
+    behind = [[distinct.index(each) for each in several] for several in hours]
+    standings, found, at = [(False, now)] * len(distinct), [], now
+    while at - now < FARTHEST:
+        for place, (_, until) in enumerate(standings):
+            if until <= at:
+                standings[place] = distinct[place].standing(at)
+        at = min((until for _, until in standings), default=inf)
+        closed = {place for place, (is_open, _) in enumerate(standings) if not is_open}
+        found.append((at, [n for n, own in enumerate(behind) if closed.isdisjoint(own)]))
+    return found
 
 
 def job_seconds(least: float | None, late: float | None) -> tuple[float, float] | None:
