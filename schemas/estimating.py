@@ -79,8 +79,9 @@ class CapFit(BaseModel):
         description="of it for one more job; null where the tenant's month cannot be read"
     )
     fits: Fits = Field(
-        description="yes: the most does; no: not even the least does; perhaps: what lies between, "
-        "or what nobody knows. In a month it is what the job reserves that has to fit"
+        description="yes: the most that calls may be pledged for does; no: not even the least "
+        "does; perhaps: what lies between, or what nobody knows. In a month it is "
+        "what the job reserves that has to fit"
     )
 
 

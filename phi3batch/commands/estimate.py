@@ -12,7 +12,7 @@ from schemas.estimating import EstimateCreate, EstimateGroup
 from schemas.jobs import JobOptions
 from workers.intake.fitting import own_caps
 from workers.intake.quota_time import USED, job_seconds
-from workers.rows.token_ranges import LEAST, MOST, groups_of, summed
+from workers.rows.token_ranges import LEAST, MOST, groups_of, pledged, summed
 
 _MILLION: Final = 1_000_000
 _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps it fits"}
@@ -35,7 +35,7 @@ def run(given: Namespace) -> int:
     if given.prices is not None:
         found["cost"] = cost(groups, given.prices)
     if found["basis"] != "service":
-        found["caps"] = _caps(groups, options, found["cost"])
+        found["caps"] = _caps(pledged(groups), options, given.prices)
     if given.json:
         print_json(found)
     else:
@@ -118,10 +118,11 @@ def _by_service(groups: list[EstimateGroup], options: JobOptions) -> dict[str, A
 
 
 def _caps(
-    groups: Sequence[EstimateGroup], options: JobOptions, cost: Mapping[str, Any] | None
+    pledges: Sequence[EstimateGroup], options: JobOptions, prices: tuple[float, float] | None
 ) -> list[dict[str, Any]]:
-    range_ = None if cost is None else (cost["least"], cost["most"])
-    caps = own_caps(options.max_cost, options.max_total_tokens, summed(groups), range_)
+    told = None if prices is None else cost(pledges, prices)
+    range_ = None if told is None else (told["least"], told["most"])
+    caps = own_caps(options.max_cost, options.max_total_tokens, summed(pledges), range_)
     return [each.model_dump() for each in caps]
 
 

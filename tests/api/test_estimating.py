@@ -268,7 +268,7 @@ def test_what_nobody_answers_costs_nothing_and_is_told_elsewhere() -> None:
 # -- whether it fits its caps
 
 PRICED_PHI = QUOTA.model_copy(update={"price": Price(input="1", output="1", currency="USD")})
-# From 1 to 3 USD.
+# From 1 to 3 USD; calls are pledged for up to 63 times the prompts, and 256 more.
 RANGE = {"requests": [group() | {"prompt_tokens": [1e6, 2e6], "answer_tokens": [0, 1e6]}]}
 
 
@@ -286,7 +286,8 @@ async def fits(body: dict[str, Any], cap: float | None = None, **others: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("cap", "word"), [(3, "yes"), ("3.5", "yes"), (2.99, "perhaps"), (1, "perhaps"), (0.99, "no")]
+    ("cap", "word"),
+    [("127.000256", "yes"), (128, "yes"), (127, "perhaps"), (1, "perhaps"), (0.99, "no")],
 )
 async def test_a_cost_fits_its_cap_or_not_or_perhaps(cap: Any, word: str) -> None:
     told = await fits({**RANGE, "max_cost": cap})
@@ -295,7 +296,7 @@ async def test_a_cost_fits_its_cap_or_not_or_perhaps(cap: Any, word: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("cap", "word"), [(3_000_000, "yes"), (2_999_999, "perhaps"), (999_999, "no")]
+    ("cap", "word"), [(127_000_256, "yes"), (127_000_255, "perhaps"), (999_999, "no")]
 )
 async def test_tokens_fit_their_cap_or_not_or_perhaps(cap: int, word: str) -> None:
     told = await fits({**RANGE, "max_total_tokens": cap})

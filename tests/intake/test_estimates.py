@@ -25,7 +25,7 @@ from workers.ports import BlobRef
 from workers.quota.shares import Book, Holder, part_of_one_more
 from workers.rows.reading import RowRules
 from workers.rows.sizes import PER_MESSAGE, Size, measure
-from workers.rows.token_ranges import RATIO, groups_of
+from workers.rows.token_ranges import RATIO, groups_of, pledged, summed
 
 QUOTA = DEPLOYMENT.model_copy(
     update={"requests_per_minute": 60.0, "tokens_per_minute": 6000.0, "name": "phi"}
@@ -80,6 +80,35 @@ def test_a_job_is_planned_whatever_its_rows_ask_for(limit: int) -> None:
     assert manifest.estimate.completion_tokens == (16, 10**15)
     assert manifest.estimate.cost is not None
     assert manifest.estimate.cost.most == "999999999999999.999999"
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "too_little"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 1000}], "max_tokens": 10}, 700),
+        ({"messages": [{"role": "user", "content": [IMAGE]}], "max_tokens": 10}, 40_000),
+        ({"messages": [{"role": "user", "content": "\n\x01"}] * 9, "max_tokens": 10}, 600),
+        ({"prompt": "x", "max_tokens": 1}, 80),
+    ],
+)
+def test_what_is_said_to_fit_its_cap_is_asked(body: dict[str, Any], too_little: int) -> None:
+    row = json.dumps({"model": DEPLOYMENT.model, **body}).encode() + b"\n"
+    means = scanned([row]).sizes.means
+    groups = groups_of(means, dict.fromkeys(means, 1))
+
+    async def told_and_answered(cap: int) -> tuple[str, int]:
+        asked = {"requests": [each.model_dump() for each in groups], "max_total_tokens": cap}
+        async with bench(deployments=(DEPLOYMENT,)) as service:
+            told = (await service.ask("POST", "/api/estimate", asked)).body["caps"][0]["fits"]
+            ended = await service.run(row, options={"max_total_tokens": cap})
+            return told, ended.counts["succeeded"]
+
+    most = sum(tokens.most for tokens in summed(pledged(groups)))
+    assert run(lambda _: told_and_answered(most)) == ("yes", 1)
+    assert run(lambda _: told_and_answered(too_little)) == ("perhaps", 0)
 
 
 def test_a_job_that_cannot_run_is_not_reckoned() -> None:

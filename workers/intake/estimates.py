@@ -10,7 +10,7 @@ from schemas.estimating import Estimate, EstimateCreate, EstimateGroup
 from schemas.hours import Hours
 from schemas.jobs import Job, Priority
 from schemas.listing import month_of
-from schemas.money import MILLION, amount
+from schemas.money import MILLION, Amount, CostRange, amount
 from schemas.tenants import Tenant
 from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
 from workers.intake.fitting import month_cap, own_caps
@@ -19,7 +19,7 @@ from workers.jobs import budget
 from workers.jobs.months import read_month
 from workers.jobs.store import JobStore
 from workers.ports.errors import NewerVersion, Unreadable, first_of
-from workers.rows.token_ranges import groups_of
+from workers.rows.token_ranges import groups_of, pledged, summed
 
 _UNKNOWN: Final = Tenant()
 
@@ -52,12 +52,12 @@ class Estimates:
         """What a file would take as a job of a tenant."""
         hours = self.hours.get(asked.priority)
         told = await self._told(asked.requests, tenant, asked.priority, hours)
-        tokens = told.prompt_tokens, told.completion_tokens
-        cost = None if told.cost is None else (told.cost.least, told.cost.most)
-        caps = own_caps(asked.max_cost, asked.max_total_tokens, tokens, cost)
+        pledges = pledged(asked.requests)
+        may_cost = self.estimator.cost(pledges)
+        caps = own_caps(asked.max_cost, asked.max_total_tokens, summed(pledges), _ends(may_cost))
         month = await self._month(tenant)
         if month is not None:
-            caps.append(month_cap(asked.max_cost, cost, *month))
+            caps.append(month_cap(asked.max_cost, _ends(told.cost), *month))
         return told.model_copy(update={"caps": tuple(caps)})
 
     async def of_job(self, job: Job, planned: Planned) -> JobEstimate:
@@ -116,3 +116,7 @@ class Estimates:
         except BaseExceptionGroup as errors:
             raise first_of(errors) from errors
         return {name: task.result() for name, task in tasks.items()}
+
+
+def _ends(cost: CostRange | None) -> tuple[Amount, Amount] | None:
+    return None if cost is None else (cost.least, cost.most)

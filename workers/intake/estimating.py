@@ -68,14 +68,19 @@ class QuotaEstimator:
             job_seconds=job_seconds(least, late),
             closed_seconds=self._closed(served, terms) if terms and served else 0.0,
             unserved=tuple(unserved),
-            cost=self._cost(served),
+            cost=self.cost(served),
         )
 
-    def _cost(self, groups: Sequence[EstimateGroup]) -> CostRange | None:
-        """What groups cost at least and at most; None where a price is not known."""
+    def cost(self, groups: Sequence[EstimateGroup]) -> CostRange | None:
+        """What groups cost at least and at most; None where a price is not known.
+
+        Those that nobody would answer cost nothing.
+        """
         least, most, currency = 0, 0, ""
         for group in groups:
             serving = self.serving(group.task, group.model)
+            if not serving:
+                continue
             prices = [each.price for each in self.deployments if each.name in serving]
             pinned = [None if price is None else price.pinned for price in prices]
             known = [price for price in pinned if price is not None]

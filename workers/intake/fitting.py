@@ -17,7 +17,8 @@ def own_caps(
     """Whether a file fits the caps that its job is to have.
 
     `tokens` are those of prompts and of answers, `cost` is the least and the most, or None where it
-    is not known.
+    is not known: at most what calls may be pledged for, which is more than they are reckoned to
+    take.
     """
     found = []
     if max_cost is not None:

@@ -8,7 +8,8 @@ from typing import Final
 
 from schemas.estimates import TokenRange
 from schemas.estimating import MOST_ASKED, EstimateGroup
-from workers.rows.sizes import AskedKind, MeanSize
+from workers.rows.most_tokens import IMAGE as PLEDGED_IMAGE
+from workers.rows.sizes import IMAGE, AskedKind, MeanSize
 
 LEAST: Final = 0
 MOST: Final = 1
@@ -17,6 +18,10 @@ MOST: Final = 1
 RATIO: Final = (0.2, 0.5)
 # Tokens of an answer that nothing limits; one that is limited may have as few.
 ANSWER: Final = (8.0, 1024.0)
+# A cap counts a byte for a token, and an image for 50,000 (`most_tokens`): here those are half a
+# token at most, and 800. What a call holds besides is usually not larger.
+_PLEDGE: Final = -(-PLEDGED_IMAGE // IMAGE)
+_PER_CALL: Final = 256
 _VECTORS: Final = ("embeddings", "image-embeddings")
 
 
@@ -56,6 +61,25 @@ def _answer(mean: MeanSize) -> tuple[float, float]:
     fewest, longest = ANSWER
     least = mean.limited * min(mean.output, fewest) + (1.0 - mean.limited) * fewest
     return least, mean.limited * mean.output + (1.0 - mean.limited) * longest
+
+
+def pledged(groups: Sequence[EstimateGroup]) -> list[EstimateGroup]:
+    """The groups with the most tokens that calls may be pledged for where a job has a cap.
+
+    Groups do not tell texts from images, nor what else a call holds: all prompts are taken for what
+    grows the most.
+    """
+    return [
+        each.model_copy(
+            update={
+                "prompt_tokens": (
+                    each.tokens(LEAST)[0],
+                    each.tokens(MOST)[0] * _PLEDGE + each.requests * _PER_CALL,
+                )
+            }
+        )
+        for each in groups
+    ]
 
 
 def summed(groups: Sequence[EstimateGroup]) -> tuple[TokenRange, TokenRange]:
