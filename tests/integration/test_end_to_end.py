@@ -43,7 +43,7 @@ SCORING_MODEL, AZURE_MODEL, OPENAI_MODEL = (
 )
 # By rows a second: few enough that the quota decides how long a big job takes, also on a machine
 # that is busy.
-PACED_MODELS = {50: "Phi-3-medium-128k-instruct", 100: "Phi-3-medium-4k-instruct"}
+PACED_MODELS = {50: "Phi-3-medium-128k-instruct", 100: "Phi-3-small-128k-instruct"}
 PACED_SECONDS = 20
 
 
