@@ -33,7 +33,7 @@ class JobEstimate(Kept):
     seconds: tuple[float, float] | None = Field(
         default=None,
         description="from its start: by its quotas alone, and in their hours as they were shared "
-        "then; null where none bounds it",
+        "then; null where none bounds it, or their hours never meet",
     )
     cost: EstimatedCost | None = Field(default=None, description="null where a price is not known")
     may_cost: Amount | None = Field(

@@ -111,8 +111,11 @@ class Estimate(BaseModel):
         description="of a job from its start, as `seconds` of estimate.json: at most a tenth of "
         "the quotas is not used, and what begins and ends it takes half a minute",
     )
-    closed_seconds: float = Field(
-        default=0.0, description="from now on, in which nothing that may answer is open: its hours"
+    closed_seconds: float | None = Field(
+        default=0.0,
+        description="from now on, in which nothing that may answer is open: its hours; null where "
+        "what may answer a group is never open in the hours of the priority: then no time is told "
+        "but `seconds`",
     )
     unserved: tuple[EstimateGroup, ...] = ()
     cost: CostRange | None = Field(

@@ -152,6 +152,9 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
 def _time_lines(found: Mapping[str, Any]) -> list[str]:
     unserved = found.get("unserved", ())
     lines = [f"no deployment of the service answers {each}" for each in unserved]
+    if found.get("closed_seconds", 0) is None:
+        never = "nothing that may answer is ever open at the hours of this priority"
+        return [*lines, f"{never}: name another, or ask for other hours"]
     if found["seconds"] is not None:
         least, most = (_duration(each) for each in found["seconds"])
         whose = "these quotas"

@@ -194,6 +194,19 @@ async def test_nothing_is_closed_where_one_that_may_answer_is_open() -> None:
     assert told["seconds_shared"] == pytest.approx(10 * 3600.0 + 60.0, abs=1.0)
 
 
+@pytest.mark.parametrize("others", [(), ("other",)])
+async def test_no_time_is_told_where_hours_never_meet(others: tuple[str, ...]) -> None:
+    day = {"hours": "08:00-12:00", "time_zone": "UTC"}
+    asked = {"requests": [group(60, model=each) for each in ("phi", *others)], "priority": "low"}
+    deployments = (QUOTA.model_copy(update=day), deployment("all-day", "other", 60, 6000))
+    async with bench(deployments=deployments, priority_hours={"low": Hours(**NIGHT)}) as service:
+        told = (await service.ask("POST", "/api/estimate", asked)).body
+    assert told["seconds"] == 60.0
+    assert [told[each] for each in ("closed_seconds", "seconds_shared", "job_seconds")] == [
+        None
+    ] * 3
+
+
 async def test_hours_bound_what_no_quota_does() -> None:
     limited = FREE.model_copy(update=NIGHT)
     async with bench(deployments=(limited,)) as service:

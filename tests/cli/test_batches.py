@@ -713,6 +713,20 @@ def test_an_estimate_says_when_hours_begin(
     assert "hours begin" not in capsys.readouterr().out
 
 
+def test_an_estimate_says_where_hours_never_meet(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Hours(hours="22:00-06:00", time_zone="UTC")
+    day = QUICK.model_copy(update={"hours": "08:00-12:00", "time_zone": "UTC"})
+    with serving(deployments=(day,), priority_hours={"low": night}) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        assert ended("estimate", str(prompts), "-O", "priority=low", "-O", "max_tokens=9") == 0
+    told = capsys.readouterr().out
+    assert "nothing that may answer is ever open at the hours of this priority: " in told
+    assert "from 0:00:00" not in told
+
+
 @pytest.mark.usefixtures("nobody")
 def test_an_estimate_of_nothing_says_why_there_is_nothing(
     prompts: Path, capsys: pytest.CaptureFixture[str]

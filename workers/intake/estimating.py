@@ -4,6 +4,7 @@ been asked yet.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from schemas.deployments import Deployment, Task
 from schemas.estimates import EstimatedCost, JobEstimate
@@ -64,7 +65,7 @@ class QuotaEstimator:
             prompt_tokens=prompts,
             completion_tokens=answers,
             seconds=least,
-            seconds_shared=most,
+            seconds_shared=None if most == inf else most,
             job_seconds=job_seconds(least, late),
             closed_seconds=self._closed(served, terms) if terms and served else 0.0,
             unserved=tuple(unserved),
@@ -120,12 +121,14 @@ class QuotaEstimator:
             and (each.model == model if named is None else each.name in named)
         )
 
-    def _closed(self, served: Sequence[EstimateGroup], terms: Terms) -> float:
-        """Seconds until the first of what may answer is open."""
+    def _closed(self, served: Sequence[EstimateGroup], terms: Terms) -> float | None:
+        """Seconds until the first of what may answer is open; None where some group never is."""
         sets = {self.serving(group.task, group.model) for group in served}
-        names = {name for serving in sets for name in serving}
-        whole = [_quota(each, None, terms) for each in self.deployments if each.name in names]
-        return seconds_for(1.0, whole, terms.now) or 0.0
+        waits = []
+        for serving in sets:
+            own = [_quota(each, None, terms) for each in self.deployments if each.name in serving]
+            waits.append(seconds_for(1.0, own, terms.now) or 0.0)
+        return None if inf in waits else min(waits)
 
     def _bounds(
         self,

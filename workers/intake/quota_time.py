@@ -30,7 +30,7 @@ class QuotaInHours(NamedTuple):
 def seconds_for(need: float, quotas: Sequence[QuotaInHours], now: float) -> float | None:
     """Seconds from now until quotas have let through what is needed; None where none bounds it.
 
-    Through hours that never meet nothing gets: what is told then is how far was looked.
+    Through hours that never meet nothing gets, and the time is infinite.
     """
     at, left = now, need
     for until, opened in _spans(tuple(quota.hours for quota in quotas), now):
@@ -43,7 +43,7 @@ def seconds_for(need: float, quotas: Sequence[QuotaInHours], now: float) -> floa
             return at - now + 60.0 * left / rate
         left -= rate * (until - at) / 60.0
         at = until
-    return (at - now) * (need / (need - left) if left < need else 1.0)
+    return (at - now) * (need / (need - left)) if left < need else inf
 
 
 # Requests and tokens, and the most with and without what is not used, ask for the same spans.
@@ -66,8 +66,10 @@ def _spans(
 
 
 def job_seconds(least: float | None, late: float | None) -> tuple[float, float] | None:
-    """Seconds of a job at least and at most; None where nothing bounds it.
+    """Seconds of a job at least and at most; None where nothing bounds it, or it never ends.
 
     `least` are those of its quotas alone, `late` those of what is used of them.
     """
-    return None if late is None else (round(least or 0.0, 1), round(late + BESIDES_SECONDS, 1))
+    return (
+        None if late in (None, inf) else (round(least or 0.0, 1), round(late + BESIDES_SECONDS, 1))
+    )
