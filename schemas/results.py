@@ -57,8 +57,8 @@ def unknown_of(one: Kept, other: Kept) -> dict[str, Any]:
 class Counts(Kept):
     """Rows by what became of them: `total` is the sum of the others once a job has ended.
 
-    `failed` were asked in vain, `invalid` could not be asked (for what is wrong with them, or as a
-    cap leaves no room), `cancelled` and `expired` were not.
+    `failed` were asked in vain, `invalid` could not be asked (for what is wrong with them, as a cap
+    leaves no room, or as the job failed), `cancelled` and `expired` were not.
     """
 
     total: int = 0

@@ -368,6 +368,8 @@ async def test_a_file_that_is_gone_between_two_shards(how: str, gap: bytes) -> N
     assert (ended.state, ended.reason["code"]) == ("failed", "input_changed")
     assert ended.counts["total"] == 121
     assert 0 < ended.counts["succeeded"] < 121
+    # Nothing was asked in vain.
+    assert ended.counts["invalid"] == 121 - ended.counts["succeeded"]
     assert {row["error"]["code"] for row in ended.errors} == {"input_changed"}
     assert all(row["request"] is None for row in ended.errors)
     assert len({row["id"] for row in ended.errors}) == len(ended.errors)

@@ -117,6 +117,15 @@ def test_it_says_what_was_spent_of_a_cap() -> None:
     assert "Tokens4,3215,000" in beside
 
 
+def test_it_tells_how_a_cap_was_given_and_of_other_peoples_words_that_they_were() -> None:
+    options = {"max_cost": "2.000000", "on_budget": "pause", "system_prompt": "Be kind."}
+    words = Tags(report(MANIFEST.model_copy(update={"options": options})).decode()).words
+    beside = words[words.index("Options as they were given") :]
+    assert "max_cost2.000000\n" in beside
+    assert "on_budgetpause\n" in beside
+    assert "system_promptgiven\n" in beside
+
+
 def test_a_job_that_was_ended_early_is_held_against_no_estimate() -> None:
     made = MANIFEST.model_copy(update={"estimate": ESTIMATE, "state": "cancelled"})
     words = Tags(report(made).decode()).words

@@ -23,6 +23,7 @@ SHARES: Final = (0.5, 0.9, 0.95, 0.99)
 # What else an option says may be part of prompts.
 _TOLD_OPTIONS: Final = frozenset(
     {"model", "template_for", "on_missing", "completion_window", "on_invalid", "on_duplicate"}
+    | {"max_cost", "max_total_tokens", "on_budget"}
     | {"endpoint", "mixed", "output_expires_after", "priority", "max_tokens", "temperature"}
     | {"top_p", "frequency_penalty", "presence_penalty", "seed", "dimensions"}
 )

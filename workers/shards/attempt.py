@@ -306,7 +306,8 @@ class Attempt:
         reason = self.reason or writing.default_reason(ending)
         for row in range(self.planned.rows):
             if row not in self.results:
-                self.results.add(self._not_done(row, ending, reason))
+                unasked = ending == "failed" and not self.spent.get(row)
+                self.results.add(self._not_done(row, "invalid" if unasked else ending, reason))
 
     def _not_done(self, row: int, kind: writing.ResultKind, reason: Reason) -> RowResult:
         read = self.rows[row] if row < len(self.rows) else None
