@@ -169,6 +169,8 @@ async def test_a_model_without_a_price_fails_the_job_before_the_first_call() -> 
         ended = await service.run(data, name="a.jsonl", options={"max_cost": 1, "model": "phi"})
     assert (ended.state, ended.reason["code"]) == ("failed", "no_price")
     assert ended.reason["message"].startswith("prompts/a.jsonl, line 2: ")
+    assert {row["error"]["code"] for row in ended.errors} == {"no_price"}
+    assert ended.counts["invalid"] == 2
     assert endpoint.asked == []
 
 

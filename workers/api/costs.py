@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from schemas.listing import created_of, index_name, span_of
+from schemas.listing import created_of, index_name, month_of, span_of
 from schemas.money import CostSum
 from schemas.status import JobStatus
 from workers.api.answering import unknown_tenant
@@ -31,7 +31,7 @@ class CostsApi:
 
     async def of(self, asked: ReadCosts) -> JsonReply:
         """The sums of a month's jobs, the newest first; `after` goes on behind those of before."""
-        begin, end = span_of(asked.month)
+        begin, end = span_of(asked.month or month_of(self._clock()))
         behind = index_name(end, "") if asked.after is None else asked.after
         names, more = await self._index.names(asked.tenant, MOST_SUMMED, behind)
         if not names and asked.after is None and asked.tenant not in self._tenants:

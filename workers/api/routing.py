@@ -113,7 +113,7 @@ class Act(Operation):
 class ReadCosts(Operation):
     """`GET /api/costs`: what the jobs that were created in a month cost."""
 
-    month: Month = Field(description="2026-11, in UTC")
+    month: Month | None = Field(default=None, description="2026-11, in UTC; without one, this")
     by: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="a name of the jobs' metadata; without one, the tenant"
     )

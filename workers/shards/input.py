@@ -78,7 +78,10 @@ def _vetted(row: Row, routes: Routes, among: Container[str] | None) -> Row:
     if row.model is None:
         return _refusal(row, "no_model", NO_MODEL)
     cannot = routes.cannot(row.task, row.model, among)
-    return row if cannot is None else _refusal(row, "unknown_model", cannot)
+    if cannot is None:
+        return row
+    served = among is not None and routes.cannot(row.task, row.model) is None
+    return _refusal(row, "no_price" if served else "unknown_model", cannot)
 
 
 def _refusal(request: Request, code: str, message: str) -> Refusal:
