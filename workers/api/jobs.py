@@ -197,7 +197,9 @@ class Api:
         if told.state == "validating":
             message += " yet: its file is being read, try again in a moment"
         elif action == "resume" and told.state == "paused" and told.waiting is not None:
-            message = f"this job takes no resume: {told.waiting.get('message', 'it goes on by itself')}"
+            message = (
+                f"this job takes no resume: {told.waiting.get('message', 'it goes on by itself')}"
+            )
         raise HttpRefusal(409, "not_possible", message, param="action")
 
     async def _listed(self, entry: IndexEntry, tenant: str) -> JobStatus | None:
