@@ -44,6 +44,10 @@ def copy(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def started(text: str, folder: Path) -> AsyncIterator[Process]:
     environment = clean() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # A user's make is not below another: that says which folder it enters.
+    environment = {
+        name: environment[name] for name in environment.keys() - {"MAKEFLAGS", "MAKELEVEL"}
+    }
     process = await asyncio.create_subprocess_exec(
         *("bash", "-ec", f"exec 2>&1\n{text}"), cwd=folder, env=environment, stdout=PIPE
     )
