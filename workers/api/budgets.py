@@ -1,10 +1,9 @@
 """What of each tenant's cap by month is spent, reserved and left; which jobs hold and await it."""
 
-import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from schemas.budgets import MonthBudget, MonthJob, MonthStatus
 from schemas.listing import index_id, month_of
@@ -17,16 +16,14 @@ from workers.jobs import budget
 from workers.jobs.index import JobIndex
 from workers.jobs.months import read_month
 from workers.jobs.store import JobStore
-from workers.ports.errors import NewerVersion, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unreadable
+from workers.ports.together import all_of
 
 MOST_TOLD: Final = 50
 """Jobs that are named of those that hold what is reserved of a month: each is read."""
 MOST_LOOKED: Final = 200
 """Open jobs without a reservation that are looked at: the others are counted."""
 _AT_ONCE: Final = 16
-
-Item = TypeVar("Item")
-Known = TypeVar("Known")
 
 
 class WaitingJob(NamedTuple):
@@ -70,13 +67,14 @@ class BudgetsApi:
         return JsonReply(200, {"object": "list", "data": data, "has_more": False})
 
     async def _statuses(self, month: str, caps: Mapping[str, int]) -> Sequence[MonthStatus]:
-        months = await _each(lambda name: self._held(name, month), caps)
+        months = await all_of(lambda name: self._held(name, month), caps, at_once=_AT_ONCE)
         held = dict(zip(caps, months, strict=True))
         reserved = {
             job for each in months if isinstance(each, MonthBudget) for job in each.reserved
         }
         looked, not_read = await self._looked(month, caps, reserved)
-        waiting = [each for each in await _each(self._awaiting, looked) if each is not None]
+        found = await all_of(self._awaiting, looked, at_once=_AT_ONCE)
+        waiting = [job for job in found if job is not None]
 
         async def told(name: str) -> MonthStatus:
             fresh = MonthStatus(
@@ -91,7 +89,7 @@ class BudgetsApi:
             )
             return await self._with_amounts(fresh, held[name], caps[name])
 
-        return await _each(told, caps)
+        return await all_of(told, caps, at_once=_AT_ONCE)
 
     async def _held(self, tenant: str, month: str) -> MonthBudget | str:
         """A month as it is stored; where this version cannot read it, what to do."""
@@ -119,7 +117,7 @@ class BudgetsApi:
                 "cost_reserved": _amount(sum(held.reserved.values())),
                 "cost_left": amount(held.left(cap) // MILLION),
                 "reserving_jobs": len(held.reserved),
-                "reserving": tuple(await _each(self._named, largest)),
+                "reserving": tuple(await all_of(self._named, largest, at_once=_AT_ONCE)),
             }
         )
 
@@ -146,7 +144,7 @@ class BudgetsApi:
             jobs = sorted(marked.keys() & names, key=lambda job: (marked[job], job))
             return [(place, tenant, job) for place, job in enumerate(jobs)]
 
-        found = sorted(chain.from_iterable(await _each(own, tenants)))
+        found = sorted(chain.from_iterable(await all_of(own, tenants, at_once=_AT_ONCE)))
         others = Counter(tenant for _, tenant, _ in found[MOST_LOOKED:])
         return [job for *_, job in found[:MOST_LOOKED]], others
 
@@ -167,19 +165,3 @@ class BudgetsApi:
 
 def _amount(picos: int) -> Amount:
     return amount(-(-picos // MILLION))
-
-
-async def _each(do: Callable[[Item], Awaitable[Known]], items: Iterable[Item]) -> list[Known]:
-    """What is found for each, in their order; some at a time."""
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(item: Item) -> Known:
-        async with room:
-            return await do(item)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(item)) for item in items]
-    except BaseExceptionGroup as errors:
-        raise first_of(errors) from errors
-    return [task.result() for task in tasks]

@@ -1,6 +1,5 @@
 """What the jobs of a month cost, summed by tenant or by a name of their metadata."""
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
@@ -12,7 +11,8 @@ from workers.api.http import JsonReply
 from workers.api.routing import ReadCosts
 from workers.jobs.costs import summed
 from workers.jobs.index import JobIndex
-from workers.ports.errors import NewerVersion, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unreadable
+from workers.ports.together import all_of
 
 MOST_SUMMED: Final = 2000
 """Jobs of one answer: each is read."""
@@ -37,22 +37,12 @@ class CostsApi:
         if not names and asked.after is None and asked.tenant not in self._tenants:
             raise unknown_tenant(asked.tenant, self._tenants)
         within = [name for name in names if begin <= created_of(name) < end]
-        told: list[JobStatus] = []
-        for start in range(0, len(within), _AT_ONCE):
-            some = await self._statuses(within[start : start + _AT_ONCE])
-            told += [each for each in some if each is not None]
+        found = await all_of(self._status, within, at_once=_AT_ONCE)
+        told = [status for status in found if status is not None]
         more = more and len(within) == len(names)
-        data = [each.model_dump(mode="json") for each in sums(told, asked.by)]
+        data = [group.model_dump(mode="json") for group in sums(told, asked.by)]
         last = within[-1] if within and more else None
         return JsonReply(200, {"object": "list", "data": data, "last_id": last, "has_more": more})
-
-    async def _statuses(self, names: Sequence[str]) -> list[JobStatus | None]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._status(name)) for name in names]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return [task.result() for task in tasks]
 
     async def _status(self, name: str) -> JobStatus | None:
         """A job's status; None where there is no job, or this version cannot read it."""

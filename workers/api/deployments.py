@@ -1,6 +1,5 @@
 """The operations on deployments over HTTP: how they are, and "try again now"."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -14,7 +13,8 @@ from workers.jobs import lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
-from workers.ports.errors import NewerVersion, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unreadable
+from workers.ports.together import all_of
 from workers.quota.health import HealthBoard
 
 _WORST: Final[Sequence[BreakerState]] = ("open", "probing", "closed")
@@ -45,15 +45,8 @@ class DeploymentsApi:
 
     async def statuses(self, most: int | None = None) -> tuple[DeploymentStatus, ...]:
         """How each deployment is; of each, the newest `most` words count."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._status(each, most))
-                    for each in self._deployments.values()
-                ]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return tuple(task.result() for task in tasks)
+        known = self._deployments.values()
+        return tuple(await all_of(lambda deployment: self._status(deployment, most), known))
 
     def unknown(self) -> tuple[DeploymentStatus, ...]:
         """Each deployment, where nobody can say how it is."""

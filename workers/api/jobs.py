@@ -1,6 +1,5 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -47,7 +46,8 @@ from workers.jobs.advice import advised
 from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.store import JobStore
-from workers.ports.errors import NewerVersion, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unreadable
+from workers.ports.together import all_of
 
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
@@ -214,12 +214,7 @@ class Api:
     async def _statuses(
         self, entries: Sequence[IndexEntry], tenant: str
     ) -> Sequence[JobStatus | None]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._listed(entry, tenant)) for entry in entries]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return [task.result() for task in tasks]
+        return await all_of(lambda entry: self._listed(entry, tenant), entries)
 
     async def _known(self, job_id: str) -> JobStatus:
         if (told := await self._told(job_id)) is not None:

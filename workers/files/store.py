@@ -1,6 +1,5 @@
 """The stored documents of files, creations and what is due: what lies where."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -8,7 +7,8 @@ from schemas.files import Creation, Due, FileRecord, UploadRecord, due_name
 from workers.files.names import content_name
 from workers.jobs.store import JobStore, Versioned
 from workers.ports import BlobRef
-from workers.ports.errors import BlobExists, first_of
+from workers.ports.errors import BlobExists
+from workers.ports.together import all_of
 
 CREATION_SECONDS: Final = 86400.0
 """For so long it is remembered which job a request has made."""
@@ -66,12 +66,8 @@ class FileStore:
 
     async def files(self, tenant: str, keys: Sequence[str], now: float) -> list[FileRecord]:
         """Those of these files that stand still, in this order."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                found = [group.create_task(self.file(tenant, key, now)) for key in keys]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return [record for task in found if (record := task.result()) is not None]
+        found = await all_of(lambda key: self.file(tenant, key, now), keys)
+        return [record for record in found if record is not None]
 
     # -- uploads
 

@@ -1,6 +1,5 @@
 """What a file is reckoned to take, by the quotas as they are shared now."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,7 +17,8 @@ from workers.intake.scanning import Planned
 from workers.jobs import budget
 from workers.jobs.months import read_month
 from workers.jobs.store import JobStore
-from workers.ports.errors import NewerVersion, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unreadable
+from workers.ports.together import all_of
 from workers.rows.token_ranges import groups_of, pledged, summed
 
 _UNKNOWN: Final = Tenant()
@@ -107,15 +107,8 @@ class Estimates:
         ]
         of = (tenant, self.tenants.get(tenant, _UNKNOWN).weight)
         now, weight = self.clock(), self.weights[priority]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {
-                    name: group.create_task(self.sharing.part(name, weight, of, now))
-                    for name in names
-                }
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return {name: task.result() for name, task in tasks.items()}
+        parts = await all_of(lambda name: self.sharing.part(name, weight, of, now), names)
+        return dict(zip(names, parts, strict=True))
 
 
 def _ends(cost: CostRange | None) -> tuple[Amount, Amount] | None:

@@ -1,6 +1,5 @@
 """A walk through a container, slice by slice: where it stands is stored, so others can go on."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -11,7 +10,8 @@ from workers.intake.announcements import job_id
 from workers.intake.doors import Doors
 from workers.jobs.store import JobStore, Versioned
 from workers.ports import BlobInfo, BlobRef
-from workers.ports.errors import NewerVersion, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unreadable
+from workers.ports.together import all_of
 
 # By how much clocks, and what is being written while a walk begins, may be off.
 MARGIN_SECONDS: Final = 600.0
@@ -90,24 +90,16 @@ class Walker:
         return found, None
 
     async def _announce_all(self, files: Sequence[BlobInfo]) -> int:
-        room = asyncio.Semaphore(_AT_ONCE)
-
         async def announce(info: BlobInfo) -> bool:
-            async with room:
-                try:
-                    return await self._announce(info)
-                except (NewerVersion, Unreadable) as error:
-                    # The walk goes on: it would come to this file each time, and to no other.
-                    job = job_id(info, None)
-                    log.warning("[FILE_UNREAD] the file of job %s is left: %s", job, error)
-                    return False
+            try:
+                return await self._announce(info)
+            except (NewerVersion, Unreadable) as error:
+                # The walk goes on: it would come to this file each time, and to no other.
+                job = job_id(info, None)
+                log.warning("[FILE_UNREAD] the file of job %s is left: %s", job, error)
+                return False
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(announce(info)) for info in files]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return sum(task.result() for task in tasks)
+        return sum(await all_of(announce, files, at_once=_AT_ONCE))
 
     async def _move(self, standing: Standing, fields: dict[str, object]) -> Standing | None:
         """Store where the walk stands; None where somebody else has moved it."""

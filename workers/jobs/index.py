@@ -1,6 +1,5 @@
 """All jobs and rejections of a tenant, newest first, found without reading any other."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
@@ -19,7 +18,8 @@ from schemas.status import JobStatus
 from workers.jobs import events
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
-from workers.ports.errors import NewerVersion, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unreadable
+from workers.ports.together import all_of
 
 _SEARCHED_AT_ONCE: Final = 4998
 
@@ -122,12 +122,8 @@ class JobIndex:
                 yield name
 
     async def _entries(self, tenant: str, names: Sequence[str]) -> list[IndexEntry]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                found = [group.create_task(self._entry(tenant, name)) for name in names]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return [entry for task in found if (entry := task.result()) is not None]
+        found = await all_of(lambda name: self._entry(tenant, name), names)
+        return [entry for entry in found if entry is not None]
 
     async def _entry(self, tenant: str, name: str) -> IndexEntry | None:
         try:

@@ -14,7 +14,8 @@ from schemas.money import MILLION, micros
 from workers.jobs import budget
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
-from workers.ports.errors import NewerVersion, Unavailable, Unreadable, first_of
+from workers.ports.errors import NewerVersion, Unavailable, Unreadable
+from workers.ports.together import all_of
 
 _PATIENCE: Final = 12
 _AT_ONCE: Final = 16
@@ -93,12 +94,7 @@ class MonthlyBudgets:
         return returned
 
     async def _ended(self, names: list[str]) -> list[Done]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._done(name)) for name in names]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return [done for task in tasks if (done := task.result()) is not None]
+        return [done for done in await all_of(self._done, names) if done is not None]
 
     async def _done(self, name: str) -> Done | None:
         try:

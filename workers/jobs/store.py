@@ -29,6 +29,7 @@ from workers.ports.errors import (
     Unreadable,
     first_of,
 )
+from workers.ports.together import all_of
 
 # One width for every line, so that a shard's line is one ranged read, whatever the plan's length.
 PLAN_WIDTH: Final = 160
@@ -311,18 +312,11 @@ class JobStore:
         self, job: str, shards: Sequence[int], *, at_once: int = 16
     ) -> list[Receipt]:
         """The receipts of these shards, in this order. Raises BlobMissing where one lacks."""
-        room = asyncio.Semaphore(at_once)
 
         async def read(shard: int) -> Receipt:
-            async with room:
-                return load(Receipt, (await self.read(self._receipt(job, shard))).data)
+            return load(Receipt, (await self.read(self._receipt(job, shard))).data)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(read(shard)) for shard in shards]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return [task.result() for task in tasks]
+        return await all_of(read, shards, at_once=at_once)
 
     async def standing(self, job: str, shard: int) -> ShardStanding | None:
         """What stands of a shard and its job, read at the same time; None where no job does."""

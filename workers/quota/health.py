@@ -4,7 +4,6 @@
 wish that an open breaker let a call through at once.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -13,7 +12,8 @@ from pydantic import ValidationError
 
 from schemas.health import DeploymentHealth
 from workers.ports import BlobInfo, BlobRef, Blobs
-from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, Unavailable, first_of
+from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, Unavailable
+from workers.ports.together import all_of
 from workers.quota.ledger import quota_ref
 from workers.quota.shares import Book, part_of_one_more
 
@@ -42,13 +42,8 @@ class HealthBoard:
         """The words that still count, or the newest `most` of them."""
         fresh = await self._fresh(deployment, now)
         fresh.sort(key=lambda info: info.last_modified, reverse=True)
-        names = [info.ref for info in fresh[:most]]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._read(ref)) for ref in names]
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        return [health for task in tasks if (health := task.result()) is not None]
+        found = await all_of(self._read, [info.ref for info in fresh[:most]])
+        return [health for health in found if health is not None]
 
     async def count(self, deployment: str, now: float) -> int:
         """How many processes' words still count."""

@@ -1,9 +1,8 @@
 """Batches over HTTP: jobs as the OpenAI Batch API tells of them."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from schemas.jobs import TERMINAL, Job
 from schemas.listing import index_id, index_name
@@ -22,7 +21,8 @@ from workers.jobs.index import JobIndex
 from workers.jobs.outbox import Outbox
 from workers.jobs.results import read_manifest
 from workers.jobs.store import JobStore
-from workers.ports.errors import BlobMissing, NewerVersion, Unreadable, first_of
+from workers.ports.errors import BlobMissing, NewerVersion, Unreadable
+from workers.ports.together import all_of
 
 Key = TypeVar("Key")
 Read = TypeVar("Read")
@@ -114,7 +114,7 @@ class BatchesApi:
         # One more than asked for tells whether others follow.
         while more and len(found) <= asked.limit:
             names, more = await self._index.names(caller.tenant, asked.limit + 1, last)
-            listed = await _all(partial(self._listed, caller.tenant), names)
+            listed = await all_of(partial(self._listed, caller.tenant), names)
             found += [batch for batch in listed if batch is not None]
             last = names[-1] if names else last
         return shapes.listed(found[: asked.limit], more=len(found) > asked.limit)
@@ -158,13 +158,3 @@ class BatchesApi:
 
 def _told(batch: Batch) -> JsonReply:
     return JsonReply(200, batch.model_dump(mode="json"))
-
-
-async def _all(read: Callable[[Key], Coroutine[Any, Any, Read]], of: Sequence[Key]) -> list[Read]:
-    """What a reader gives of each, read at once."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(read(each)) for each in of]
-    except BaseExceptionGroup as errors:
-        raise first_of(errors) from errors
-    return [task.result() for task in tasks]
