@@ -10,19 +10,9 @@ from workers.ports.errors import Unavailable
 from workers.quota.claims import CLAIM_SECONDS, ProbeClaims
 from workers.quota.health import HealthBoard
 
+from .conftest import Clock
+
 EVERY = 66.0
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

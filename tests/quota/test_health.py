@@ -6,17 +6,7 @@ from schemas.health import DeploymentHealth
 from tests.doubles import MemoryBlobs
 from workers.quota.health import FORGOTTEN_SECONDS, FRESH_SECONDS, HealthBoard
 
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from .conftest import Clock
 
 
 @pytest.fixture
