@@ -13,7 +13,7 @@ from schemas.results import Counts
 from schemas.status import AtRisk
 from tests.jobs.test_pace import running
 from workers.jobs import events, pace
-from workers.jobs.lifecycle import end
+from workers.jobs.endings import end
 from workers.shards.calls import WEIGHT_OF_PRIORITY
 
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import NOTHING_LOST, Counts, Receipt, Tokens
-from workers.jobs import budget, lifecycle, pace
+from workers.jobs import beginning, budget, endings, lifecycle, pace, pauses
 from workers.jobs.lifecycle import NOTHING, UNTOLD, Change
 
 ROWS = 3
@@ -44,7 +44,7 @@ def receipt(shard: int) -> Receipt:
 
 
 def begun(shards: int, window: int = 4, state: JobState | None = None) -> JobState:
-    change = lifecycle.begin(
+    change = beginning.begin(
         state, job(window), shards=shards, rows=shards * ROWS, ending=None, now=1.0
     )
     assert change.state is not None
@@ -67,7 +67,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.first_ending: Ending | None = None
         if cancelled:
             self.first_ending = "cancelled"
-            self.take(lifecycle.end(None, "cancelled", None))
+            self.take(endings.end(None, "cancelled", None))
         self.begin()
 
     def take(self, change: Change, *, repeated: bool = False) -> Change:
@@ -115,7 +115,7 @@ class Lifecycle(RuleBasedStateMachine):
     def begin(self) -> None:
         """The announcement, and each repeat of it."""
         self.take(
-            lifecycle.begin(
+            beginning.begin(
                 self.state,
                 self.job,
                 shards=self.shards,
@@ -148,7 +148,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(ending=st.sampled_from(["cancelled", "expired", "failed"]), repeated=st.booleans())
     def an_ending_is_asked_for(self, ending: Ending, repeated: bool) -> None:
         before = self.running
-        change = self.take(lifecycle.end(before, ending, REASON, repeated=repeated))
+        change = self.take(endings.end(before, ending, REASON, repeated=repeated))
         if before.state == "in_progress" and before.ending is None:
             self.first_ending = ending
             assert set(change.shards) == set(before.out)
@@ -160,7 +160,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def paused(self) -> None:
         before = self.running
-        self.take(lifecycle.pause(before))
+        self.take(pauses.pause(before))
         assert self.running.paused == (
             before.paused or (before.state == "in_progress" and before.ending is None)
         )
@@ -168,7 +168,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(repeated=st.booleans())
     def resumed(self, repeated: bool) -> None:
         before = self.running
-        change = self.take(lifecycle.resume(before, repeated=repeated))
+        change = self.take(pauses.resume(before, repeated=repeated))
         if before.paused:
             assert set(change.shards) == set(before.out)
         assert not self.running.paused
@@ -180,22 +180,22 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def the_sweeper_comes(self) -> None:
         before = self.running
-        change = self.take(lifecycle.nudge(before, before.revision))
+        change = self.take(pauses.nudge(before, before.revision))
         if before.state == "in_progress" and not before.paused:
             assert change.finish or set(change.shards) == set(before.out)
 
     @precondition(lambda self: self.finishes)
     @rule(staged=st.integers(0, 9))
     def the_finisher_comes(self, staged: int) -> None:
-        self.take(lifecycle.finalize(self.running))
+        self.take(endings.finalize(self.running))
         if self.running.state != "finalizing":
             return
         if staged < self.shards:
-            change = self.take(lifecycle.stage(self.running, staged))
+            change = self.take(endings.stage(self.running, staged))
             assert change.finish == (change.state is not None)
             return
         assert self.receipts == set(range(self.shards))
-        change = lifecycle.close(
+        change = endings.close(
             self.running, use=self.running.use, lost=self.running.lost, now=self.now
         )
         closed = self.take(change).state
@@ -259,54 +259,52 @@ TestLifecycle = Lifecycle.TestCase
 
 
 def test_a_cancel_before_the_plan_is_not_forgotten() -> None:
-    cancelled = lifecycle.end(None, "cancelled", None).state
+    cancelled = endings.end(None, "cancelled", None).state
     assert cancelled is not None
     state = begun(3, state=cancelled)
     assert (state.state, state.ending, state.out) == ("in_progress", "cancelled", (0, 1, 2))
 
 
 def test_an_empty_plan_goes_straight_to_its_end() -> None:
-    change = lifecycle.begin(None, job(), shards=0, rows=0, ending=REASON, now=1.0)
+    change = beginning.begin(None, job(), shards=0, rows=0, ending=REASON, now=1.0)
     assert change.finish
     assert change.state is not None
     assert (change.state.ending, change.state.reason) == ("failed", REASON)
-    finalized = lifecycle.finalize(change.state).state
+    finalized = endings.finalize(change.state).state
     assert finalized is not None
-    closed = lifecycle.close(finalized, use=finalized.use, lost=NOTHING_LOST, now=2.0).state
+    closed = endings.close(finalized, use=finalized.use, lost=NOTHING_LOST, now=2.0).state
     assert closed is not None
     assert (closed.state, closed.ended) == ("failed", 2.0)
 
 
 def test_a_paused_job_sends_nothing() -> None:
-    paused = lifecycle.pause(begun(9)).state
+    paused = pauses.pause(begun(9)).state
     assert paused is not None
     assert not lifecycle.runs(paused, paused.gen)
     assert lifecycle.advance(paused, receipt(8), repeated=True, now=2.0).shards == ()
-    assert lifecycle.nudge(paused, paused.revision) == NOTHING
-    repeated = lifecycle.begin(paused, job(), shards=9, rows=27, ending=None, now=2.0)
+    assert pauses.nudge(paused, paused.revision) == NOTHING
+    repeated = beginning.begin(paused, job(), shards=9, rows=27, ending=None, now=2.0)
     assert repeated == NOTHING
 
 
 def test_older_generations_are_not_run() -> None:
     state = begun(9)
-    nudged = lifecycle.nudge(state, state.revision).state
+    nudged = pauses.nudge(state, state.revision).state
     assert nudged is not None
     assert not lifecycle.runs(nudged, state.gen)
     assert lifecycle.runs(nudged, nudged.gen)
-    assert lifecycle.nudge(nudged, state.revision) == NOTHING
+    assert pauses.nudge(nudged, state.revision) == NOTHING
 
 
 def test_a_late_look_helps_a_job_less_and_less_often() -> None:
-    looks = [
-        look for look in range(1, 40) if lifecycle.overdue(None, look * 300.0 + 9, 300.0, 300.0)
-    ]
+    looks = [look for look in range(1, 40) if pauses.overdue(None, look * 300.0 + 9, 300.0, 300.0)]
     assert looks == [1, 2, 4, 8, 12, 24, 36]
     state = begun(9)
-    assert not lifecycle.overdue(state, 299.0, 300.0)
+    assert not pauses.overdue(state, 299.0, 300.0)
     waits = []
     for nudges in range(6):
         told = state.model_copy(update={"nudges": nudges})
-        waits.append(next(n for n in range(1, 40) if lifecycle.overdue(told, n * 300.0, 300.0)))
+        waits.append(next(n for n in range(1, 40) if pauses.overdue(told, n * 300.0, 300.0)))
     assert waits == [1, 2, 4, 8, 12, 12]
 
 
@@ -315,18 +313,18 @@ def test_looks_that_come_late_or_not_at_all_help_all_the_same(gaps: list[float])
     age, helped, due = 0.0, 0, [1, 2, 4, 8, *range(12, 400, 12)]
     for gap in gaps:
         age += gap
-        helped += lifecycle.overdue(None, age, 300.0, gap)
+        helped += pauses.overdue(None, age, 300.0, gap)
         crossed = {at for at in due if age - gap < at * 300.0 <= age}
-        assert lifecycle.overdue(None, age, 300.0, gap) == bool(crossed)
+        assert pauses.overdue(None, age, 300.0, gap) == bool(crossed)
     assert helped >= 1
-    assert lifecycle.overdue(None, 301.0, 300.0), "who has not looked before helps"
-    assert not lifecycle.overdue(None, -400.0, 300.0), "a clock may be behind"
+    assert pauses.overdue(None, 301.0, 300.0), "who has not looked before helps"
+    assert not pauses.overdue(None, -400.0, 300.0), "a clock may be behind"
 
 
 def test_a_clock_that_is_behind_helps_nobody() -> None:
     # What storage says to have moved now is in this clock's future.
-    assert not lifecycle.overdue(None, -1.5, 300.0)
-    assert not lifecycle.overdue(begun(9), -1.5, 300.0, 300.0)
+    assert not pauses.overdue(None, -1.5, 300.0)
+    assert not pauses.overdue(begun(9), -1.5, 300.0, 300.0)
 
 
 def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:
@@ -404,20 +402,20 @@ def test_a_wait_that_lasts_longer_than_was_told_is_renewed_and_keeps_its_beginni
 
 def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed() -> None:
     wait = Waiting(reason="budget", message="no room", since=1.0)
-    held = lifecycle.begin(None, job(4), shards=3, rows=9, ending=None, now=1.0, waiting=wait).state
+    held = beginning.begin(None, job(4), shards=3, rows=9, ending=None, now=1.0, waiting=wait).state
     assert held is not None
     assert budget.awaits_room(held)
-    assert lifecycle.pause(held, wait) == lifecycle.NOTHING, "it waits already"
-    paused = lifecycle.pause(held).state
+    assert pauses.pause(held, wait) == lifecycle.NOTHING, "it waits already"
+    paused = pauses.pause(held).state
     assert paused is not None
     assert (paused.paused, paused.waiting, budget.awaits_room(paused)) == (True, None, None)
-    assert lifecycle.pause(paused) == lifecycle.NOTHING
-    begins = lifecycle.begin(paused, job(4), shards=3, rows=9, ending=None, now=2.0)
+    assert pauses.pause(paused) == lifecycle.NOTHING
+    begins = beginning.begin(paused, job(4), shards=3, rows=9, ending=None, now=2.0)
     assert begins == lifecycle.NOTHING, "somebody had it announced before it was paused"
-    again = lifecycle.resume(paused, now=3.0)
+    again = pauses.resume(paused, now=3.0)
     assert again.state is not None
     assert (again.shards, budget.awaits_room(again.state) is not None) == ((), True)
-    assert lifecycle.resume(again.state, now=4.0) == lifecycle.NOTHING
-    begun = lifecycle.begin(again.state, job(4), shards=3, rows=9, ending=None, now=5.0)
+    assert pauses.resume(again.state, now=4.0) == lifecycle.NOTHING
+    begun = beginning.begin(again.state, job(4), shards=3, rows=9, ending=None, now=5.0)
     assert begun.state is not None
     assert (begun.shards, begun.state.paused) == ((0, 1, 2), False)

@@ -8,7 +8,7 @@ from schemas.budgets import NOTHING_SPENT, JobBudget, MonthBudget, Spend, total
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.outcomes import Outcome
 from schemas.results import Receipt
-from workers.jobs import budget, lifecycle
+from workers.jobs import budget, lifecycle, pauses
 from workers.jobs.months import MonthlyBudgets
 from workers.shards import journal
 from workers.shards.journal import JournalLine
@@ -154,11 +154,11 @@ def room_not_looked_for() -> Broken:
 
 
 def begun_by_hand() -> Broken:
-    resume = lifecycle.resume
+    resume = pauses.resume
 
     def resumed(state: JobState | None, **how: Any) -> lifecycle.Change:
         if state is None or not budget.awaits_room(state):
             return resume(state, **how)
-        return lifecycle._sent(lifecycle._moved(state, paused=False, waiting=None))
+        return lifecycle.sent(lifecycle.moved(state, paused=False, waiting=None))
 
-    return patch.object(lifecycle, "resume", resumed)
+    return patch.object(pauses, "resume", resumed)

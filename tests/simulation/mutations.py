@@ -26,7 +26,7 @@ from tests.simulation.swarm import scenario
 from tests.simulation.world import live
 from workers import service
 from workers.inbox import Inbox
-from workers.jobs import lifecycle
+from workers.jobs import endings, lifecycle, pauses
 from workers.jobs.finisher import Finisher
 from workers.jobs.history import History
 from workers.jobs.index import JobIndex
@@ -113,32 +113,32 @@ def finished_early() -> Iterator[None]:
         moved = {"revision": state.revision + 1, "state": "finalizing", "paused": False}
         return Change(state.model_copy(update=moved))
 
-    with _instead(lifecycle, "advance", advance), _instead(lifecycle, "finalize", finalize):
+    with _instead(lifecycle, "advance", advance), _instead(endings, "finalize", finalize):
         yield
 
 
 def last_ending_wins() -> AbstractContextManager[None]:
-    ended = lifecycle.end
+    ended = endings.end
 
     def end(state: JobState | None, ending: Ending, reason: Reason | None, **how: Any) -> Change:
         if state is not None and state.state == "in_progress" and state.ending != ending:
             state = state.model_copy(update={"ending": None})
         return ended(state, ending, reason, **how)
 
-    return _instead(lifecycle, "end", end)
+    return _instead(endings, "end", end)
 
 
 def window_ignored() -> AbstractContextManager[None]:
-    ended = lifecycle.end
+    ended = endings.end
 
     def end(state: JobState | None, ending: Ending, reason: Reason | None, **how: Any) -> Change:
         return NOTHING if ending == "expired" else ended(state, ending, reason, **how)
 
-    return _instead(lifecycle, "end", end)
+    return _instead(endings, "end", end)
 
 
 def ending_keeps_the_pause() -> AbstractContextManager[None]:
-    ended = lifecycle.end
+    ended = endings.end
 
     def end(state: JobState | None, ending: Ending, reason: Reason | None, **how: Any) -> Change:
         change = ended(state, ending, reason, **how)
@@ -147,11 +147,11 @@ def ending_keeps_the_pause() -> AbstractContextManager[None]:
         kept = change.state.model_copy(update={"paused": state.paused})
         return Change(kept, change.shards, change.finish)
 
-    return _instead(lifecycle, "end", end)
+    return _instead(endings, "end", end)
 
 
 def revision_stands_still() -> AbstractContextManager[None]:
-    paused = lifecycle.pause
+    paused = pauses.pause
 
     def pause(state: JobState | None, **how: Any) -> Change:
         change = paused(state, **how)
@@ -159,7 +159,7 @@ def revision_stands_still() -> AbstractContextManager[None]:
             return change
         return Change(change.state.model_copy(update={"revision": state.revision}))
 
-    return _instead(lifecycle, "pause", pause)
+    return _instead(pauses, "pause", pause)
 
 
 def copies_breed() -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from schemas.jobs import JobState
 from workers.api.routing import Action
-from workers.jobs import budget, lifecycle
+from workers.jobs import budget, endings, pauses
 from workers.jobs.lifecycle import Change
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -53,10 +53,10 @@ class JobActions:
 
 def _change(state: JobState | None, action: Action, repeated: bool, now: float) -> Change:
     if action == "cancel":
-        return lifecycle.end(state, "cancelled", None, repeated=repeated, now=now)
+        return endings.end(state, "cancelled", None, repeated=repeated, now=now)
     if action == "pause":
-        return lifecycle.pause(state)
-    return lifecycle.resume(state, repeated=repeated, now=now)
+        return pauses.pause(state)
+    return pauses.resume(state, repeated=repeated, now=now)
 
 
 def _stands(state: JobState | None, action: Action, repeated: bool) -> bool:

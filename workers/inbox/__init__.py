@@ -15,7 +15,7 @@ from workers.inbox.webhooks import WebhookInbox
 from workers.intake import announcements
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
-from workers.jobs import lifecycle
+from workers.jobs import endings, lifecycle
 from workers.jobs.finisher import Finisher
 from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS, Outbox
 from workers.jobs.rejections import InputError, Rejections
@@ -125,7 +125,7 @@ class Inbox:
         def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING  # the sweeper announces it again, then it expires
-            return lifecycle.end(state, "expired", None, repeated=repeated, now=self._clock())
+            return endings.end(state, "expired", None, repeated=repeated, now=self._clock())
 
         await self._transitions.take(job, expired, repeated=repeated)
         return job

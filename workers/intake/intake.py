@@ -21,7 +21,7 @@ from schemas.messages import Announcement, Expire
 from schemas.versions import version_of
 from workers.intake import announcements
 from workers.intake.plans import Plans
-from workers.jobs import budget, lifecycle, pace
+from workers.jobs import beginning, budget, lifecycle, pace
 from workers.jobs.index import JobIndex
 from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
@@ -126,7 +126,7 @@ class Intake:
         least = await self._least_seconds(job, rows)
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
-            return lifecycle.begin(
+            return beginning.begin(
                 state,
                 job,
                 shards=shards,

@@ -20,7 +20,7 @@ from schemas.results import (
     Use,
 )
 from schemas.versions import RELEASE
-from workers.jobs import budget, lifecycle
+from workers.jobs import budget, endings, lifecycle
 from workers.jobs.costs import cost_so_far
 from workers.jobs.events import iso
 from workers.jobs.history import History
@@ -86,7 +86,7 @@ class Finisher:
         def finalized(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.finalize(state, repeated=repeated, now=self._clock())
+            return endings.finalize(state, repeated=repeated, now=self._clock())
 
         state = await self._transitions.take(job, finalized, repeated=repeated)
         if state is None or state.state != "finalizing":
@@ -100,7 +100,7 @@ class Finisher:
         def closed(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return lifecycle.close(
+            return endings.close(
                 state,
                 use=whole.totals,
                 lost=whole.lost,
@@ -317,7 +317,7 @@ def _staged(staged: int) -> Callable[[JobState | None, bool], lifecycle.Change]:
     def moved(state: JobState | None, repeated: bool) -> lifecycle.Change:
         if state is None:
             return lifecycle.NOTHING
-        return lifecycle.stage(state, staged, repeated=repeated)
+        return endings.stage(state, staged, repeated=repeated)
 
     return moved
 

@@ -16,7 +16,7 @@ from schemas.jobs import Job, JobState, Waiting
 from schemas.outcomes import Outcome
 from workers.dispatch.call import Gate, HandBack
 from workers.dispatch.spending import BudgetSpent
-from workers.jobs import budget, lifecycle
+from workers.jobs import budget, lifecycle, pauses
 from workers.jobs.transitions import Transitions
 from workers.ports.errors import StorageError, Unavailable
 from workers.rows.most_tokens import most_tokens
@@ -228,7 +228,7 @@ class ShardPurse:
         def paused(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             if state and state.budget and not budget.exhausted(state.budget, state.out):
                 return lifecycle.UNTOLD
-            return lifecycle.pause(state, waiting)
+            return pauses.pause(state, waiting)
 
         state = await self._transitions.take(self._job, paused)
         if state is not None and state.paused:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
 from schemas.results import Lost, Receipt
-from workers.jobs import lifecycle
+from workers.jobs import endings, lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.pace import opens, urgency
 from workers.jobs.rejections import InputError
@@ -271,7 +271,7 @@ class Runner:
         except (BlobMissing, BlobChanged):
 
             def failed(state: JobState | None, repeated: bool) -> lifecycle.Change:
-                return lifecycle.end(state, "failed", CHANGED, repeated=repeated, now=self._clock())
+                return endings.end(state, "failed", CHANGED, repeated=repeated, now=self._clock())
 
             state = await self._transitions.take(attempt.job, failed)
             attempt.ending = (state.ending if state else None) or "failed"
