@@ -72,7 +72,7 @@ def display(console: Console) -> Iterator[Display]:
 
 
 def describe(status: JobStatus) -> str:
-    """One line: state, rows done of all, succeeded, failed, rows/s, tokens, time left."""
+    """One line: state, rows done of all, succeeded, failed, rows/s, tokens, cost, time left."""
     counts = status.counts
     parts: list[str] = [status.state or "rejected"]
     if counts is not None and counts.errors and status.state == "completed":
@@ -87,6 +87,8 @@ def describe(status: JobStatus) -> str:
         parts.append(f"{status.rate:,.1f} rows/s{allowed}")
     if status.tokens is not None and status.tokens.total:
         parts.append(f"{status.tokens.total:,} tokens")
+    if status.cost is not None and status.tokens is not None and status.tokens.total:
+        parts.append(f"{status.cost.counted} {status.cost.currency}")
     if status.seconds_left is not None and status.state == "in_progress":
         parts.append(f"{timedelta(seconds=round(status.seconds_left))} left")
     if status.waiting is not None:

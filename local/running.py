@@ -128,7 +128,11 @@ def _tell_known(given: argparse.Namespace, known: Record, console: Console) -> J
         results.copy(known.results, folder)
     manifest = results.manifest(folder)
     status = JobStatus(
-        job=known.job, state=manifest.state, counts=manifest.counts, tokens=manifest.tokens
+        job=known.job,
+        state=manifest.state,
+        counts=manifest.counts,
+        tokens=manifest.tokens,
+        cost=manifest.cost,
     )
     console.print("it completed before: nothing is asked (--again asks all anew)", markup=False)
     report(console, status, folder)

@@ -8,6 +8,8 @@ from local.endpoint.limits import Limits
 from local.endpoint.profiles import Model, ProfileName
 
 KEY_SETTING = "SIMULATOR_KEY"
+# As invented as the answers: what a run costs is shown before anything real is asked.
+PRICE = {"input": "0.13", "output": "0.52", "currency": "USD"}
 CHAT_MODEL = "Phi-3-mini-4k-instruct"
 EMBED_MODEL = "simulated-embed"
 IMAGE_MODEL = "simulated-image-embed"
@@ -26,7 +28,8 @@ def new_key() -> str:
 def settings_for(profile: ProfileName, limits: Limits, url: str, key: str) -> dict[str, str]:
     """The settings with which the function app calls a simulator at `url`."""
     quota = {name: getattr(limits, name) or None for name in _QUOTAS}
-    common = {"auth": "key", "key_setting": KEY_SETTING} | {k: v for k, v in quota.items() if v}
+    common: dict[str, Any] = {"auth": "key", "key_setting": KEY_SETTING, "price": PRICE}
+    common |= {name: limit for name, limit in quota.items() if limit}
     contexts = {each.name: {"context_length": each.context} for each in MODELS if each.context}
     deployments = [
         common | contexts.get(each["model"], {}) | each for each in _deployments(profile, url)

@@ -145,7 +145,8 @@ def test_the_fields_and_kinds_of_deployments_are_the_real_ones() -> None:
 
 def test_the_example_of_local_settings_is_taken() -> None:
     example = json.loads((PROJECT / "local.settings.json.example").read_text())
-    assert read_settings(example["Values"]).deployments
+    (deployment,) = read_settings(example["Values"]).deployments
+    assert deployment.price is not None
 
 
 def test_the_exit_statuses_are_those_of_the_command() -> None:

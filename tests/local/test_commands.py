@@ -18,6 +18,7 @@ from local.dropping import MAX_METADATA, metadata_for
 from local.progress import describe, display
 from local.staying import PORTS
 from phi3batch.verifying import verify
+from schemas.money import Cost
 from schemas.results import Counts, Manifest, Tokens
 from schemas.status import JobStatus
 from workers.intake.announcements import metadata_options
@@ -113,6 +114,7 @@ def test_a_status_is_described_in_one_line() -> None:
         state="in_progress",
         counts=Counts(total=1319, succeeded=700, failed=4, invalid=1),
         tokens=Tokens(prompt=60_000, completion=1_234),
+        cost=Cost(currency="USD", counted="0.008442"),
         running=9,
         rate=16.04,
         basis="quota",
@@ -121,7 +123,8 @@ def test_a_status_is_described_in_one_line() -> None:
     )
     assert describe(status) == (
         "in_progress · 714 of 1,319 rows · 700 succeeded · 5 failed · "
-        "16.0 rows/s allowed · 61,234 tokens · 0:00:38 left · waiting for quota of east"
+        "16.0 rows/s allowed · 61,234 tokens · 0.008442 USD · "
+        "0:00:38 left · waiting for quota of east"
     )
     assert describe(JobStatus(job=None, state=None)) == "rejected"
 

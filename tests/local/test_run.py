@@ -88,6 +88,10 @@ async def test_two_runs_at_once_come_back_complete_and_verified(tmp_path: Path) 
     for folder, (status, out, err) in zip((tmp_path / "0", tmp_path / "1"), ended, strict=True):
         assert (status, err) == (0, "")
         assert "16 of 16 rows · 16 succeeded · 0 failed" in out
+        cost = json.loads((folder / "manifest.json").read_text())["cost"]
+        assert f"tokens · {cost['counted']} USD · " in out
+        assert float(cost["counted"]) > 0
+        assert f"{cost['counted']} USD" in (folder / "report.html").read_text()
         assert f"results in {folder}/" in out
         assert "batch-chat: [simulated]" in out
         assert main(["verify", str(folder)]) == 0

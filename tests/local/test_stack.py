@@ -45,6 +45,7 @@ def test_a_simulator_becomes_deployments_that_the_app_accepts(profile: ProfileNa
     contexts = {each.model: each.context_length for each in deployments}
     assert contexts[simulated.CHAT_MODEL] == 4096, "the service need not ask to know"
     assert contexts[simulated.EMBED_MODEL] is None
+    assert all(each.price and each.price.pinned for each in deployments), "what a run costs is told"
     assert given[simulated.KEY_SETTING] == "secret"
     assert "secret" not in given["DEPLOYMENTS"]
 
