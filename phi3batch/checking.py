@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from phi3batch.tasks import not_asked_in
+from schemas.estimating import EstimateGroup
 from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
@@ -15,8 +16,10 @@ from workers.intake.pieces import Seen, seen
 from workers.intake.planning import DuplicateFinder, Survey
 from workers.rows.dialects import told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
+from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import Refusal, Request, RowRules, read_row
 from workers.rows.sizes import AskedKind, Size, SizeSum, measure
+from workers.rows.token_ranges import groups_of
 from workers.rows.writing import DUPLICATE
 
 FIRST_REQUESTS: Final = 3
@@ -37,6 +40,8 @@ class Report:
     `perhaps_too_long` are rows that by these estimates do not fit into their model's context,
     though the service will ask them, and `long_lines` the first of them; `contextless` are those
     whose model's context is not known. `foreign` says what the file is where it is no JSON Lines.
+    `pledged` are the most tokens that prompts and answers can be billed for; None where nothing
+    bounds an answer.
     """
 
     rows: int = 0
@@ -44,6 +49,7 @@ class Report:
     codes: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
     asked: dict[AskedKind, SizeSum] = field(default_factory=dict)
+    pledged: dict[AskedKind, tuple[int, int] | None] = field(default_factory=dict)
     without_model: int = 0
     perhaps_too_long: int = 0
     long_lines: list[int] = field(default_factory=list)
@@ -57,6 +63,13 @@ class Report:
     def refused(self) -> int:
         """Rows that the service would not ask."""
         return self.codes.total()
+
+    @property
+    def groups(self) -> list[EstimateGroup]:
+        """The requests by what they ask for, as an estimate takes them."""
+        kinds = self.asked.items()
+        means = {kind: each.mean for kind, each in kinds}
+        return groups_of(means, {kind: each.count for kind, each in kinds}, self.pledged)
 
 
 def rules_for(options: JobOptions, max_line_bytes: int = MAX_LINE_BYTES) -> RowRules:
@@ -140,6 +153,9 @@ class Checker:
         if kind not in report.asked and len(report.asked) >= _MOST_ASKED:
             kind = (request.task, None)
         report.asked.setdefault(kind, SizeSum()).add(size)
+        before, own = report.pledged.get(kind, (0, 0)), most_tokens(request.task, request.body)
+        both = None if before is None or own is None else (before[0] + own[0], before[1] + own[1])
+        report.pledged[kind] = both
         report.contextless += context is None
         if context is not None and prompt + answer > context:
             report.perhaps_too_long += 1

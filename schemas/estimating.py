@@ -32,6 +32,14 @@ _TokenEnds = Annotated[
 ]
 
 
+def _pair(given: Any) -> Any:
+    # Strict fields take no list for a tuple.
+    return tuple(given) if isinstance(given, list) else given
+
+
+_Pledge = Annotated[int, Field(ge=0, le=MOST_ASKED)]
+
+
 class _EstimateBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -44,6 +52,11 @@ class EstimateGroup(_EstimateBody):
     requests: Annotated[int, Field(ge=1, le=MOST_ASKED)]
     prompt_tokens: _TokenEnds = Field(description="one number, or the least and the most")
     answer_tokens: _TokenEnds = Field(description="one number, or the least and the most")
+    pledged_tokens: Annotated[tuple[_Pledge, _Pledge] | None, BeforeValidator(_pair)] = Field(
+        default=None,
+        description="of all prompts and of all answers, for which a cap has to have room before "
+        "calls are made; null: not known, and any prompt may be an image",
+    )
 
     def tokens(self, end: int) -> tuple[float, float]:
         """Tokens of prompts and of answers, at least (0) or at most (1)."""

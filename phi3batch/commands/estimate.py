@@ -12,7 +12,7 @@ from schemas.estimating import EstimateCreate, EstimateGroup
 from schemas.jobs import JobOptions
 from workers.intake.fitting import own_caps
 from workers.intake.quota_time import USED, job_seconds
-from workers.rows.token_ranges import LEAST, MOST, groups_of, pledged, summed
+from workers.rows.token_ranges import LEAST, MOST, pledged, summed
 
 _MILLION: Final = 1_000_000
 _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps it fits"}
@@ -26,10 +26,7 @@ def run(given: Namespace) -> int:
         for _ in checker.refusals(content):
             pass
     report = checker.report
-    kinds = report.asked.items()
-    groups = groups_of(
-        {kind: each.mean for kind, each in kinds}, {kind: each.count for kind, each in kinds}
-    )
+    groups = report.groups
     found = counted(report, groups)
     found |= _by_limits(groups, given) or _by_service(groups, options)
     if given.prices is not None:

@@ -316,6 +316,34 @@ async def test_tokens_fit_their_cap_or_not_or_perhaps(cap: int, word: str) -> No
     assert told == {"max_total_tokens": {"limit": cap, "left": cap, "fits": word}}
 
 
+@pytest.mark.parametrize(
+    ("model", "cap", "word"),
+    [
+        ("phi", 5_000_000, "yes"),
+        ("phi", 4_999_999, "perhaps"),
+        # The service adds the name of its model.
+        (None, 5_000_256, "yes"),
+        (None, 5_000_255, "perhaps"),
+    ],
+)
+async def test_what_calls_are_pledged_for_fits_where_it_is_told(
+    model: str | None, cap: int, word: str
+) -> None:
+    (asked,) = RANGE["requests"]
+    pledged = {**asked, "model": model, "pledged_tokens": [3_000_000, 2_000_000]}
+    told = await fits({"requests": [pledged], "max_total_tokens": cap, "max_cost": cap / 1e6})
+    assert told["max_total_tokens"]["fits"] == told["max_cost"]["fits"] == word
+
+
+@pytest.mark.parametrize("wrong", [[1], [1, -1], [1, 10**16], [1, 2.5], 1, [True, 1], "1"])
+async def test_what_is_no_pledge_is_refused_in_a_word(wrong: Any) -> None:
+    asked = {"requests": [{**group(), "pledged_tokens": wrong}]}
+    async with bench(deployments=(QUOTA,)) as service:
+        reply = await service.ask("POST", "/api/estimate", asked)
+    assert reply.code == 400
+    assert reply.body["error"]["param"].startswith("requests.0.pledged_tokens")
+
+
 async def test_a_cost_that_is_not_known_fits_perhaps() -> None:
     told = await fits({**RANGE, "max_cost": 1}, cap=5.0, phi=QUOTA, spent=1)
     assert told["max_cost"]["fits"] == "perhaps"

@@ -675,11 +675,11 @@ def test_an_estimate_says_whether_caps_have_room(
     prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told(*arguments: str) -> list[str]:
-        given = ("-O", "max_tokens=100", "-O", "max_total_tokens=1374", *arguments)
+        given = ("-O", "max_tokens=100", "-O", "max_total_tokens=997", *arguments)
         assert ended("estimate", str(prompts), *given) == 0
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("max_")]
 
-    tokens = "max_total_tokens 1,374: it fits, by this estimate"
+    tokens = "max_total_tokens 997: it fits, by this estimate"
     assert told("-O", "max_cost=1") == [
         "max_cost 1.000000: perhaps it fits, by this estimate",
         tokens,
@@ -687,7 +687,7 @@ def test_an_estimate_says_whether_caps_have_room(
     prices = ("--prices", "1000,2000")
     assert told("-O", "max_cost=0.040", *prices)[0].startswith("max_cost 0.040000: it does not fit")
     assert told("-O", "max_cost=0.041", *prices)[0].startswith("max_cost 0.041000: perhaps it fits")
-    assert told("-O", "max_cost=1.574", *prices)[0].startswith("max_cost 1.574000: it fits")
+    assert told("-O", "max_cost=1.197", *prices)[0].startswith("max_cost 1.197000: it fits")
     assert ended("estimate", str(prompts), "--prices", "1,-2") == 2
     assert "write READ,WRITTEN" in capsys.readouterr().err
 

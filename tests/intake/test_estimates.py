@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from random import Random
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phi3batch.checking import Checker, rules_for
 from schemas.deployments import Deployment, Task
 from schemas.estimates import JobEstimate
+from schemas.estimating import EstimateGroup
 from schemas.hours import Hours
 from schemas.jobs import JobOptions
 from schemas.money import Price
@@ -95,20 +98,56 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
     ],
 )
 def test_what_is_said_to_fit_its_cap_is_asked(body: dict[str, Any], too_little: int) -> None:
+    row, (group,) = row_and_groups(body)
+    most = sum(tokens.most for tokens in summed(pledged([group])))
+    assert run(lambda _: fits_and_answered(row, group, most)) == ("yes", 1)
+    assert run(lambda _: fits_and_answered(row, group, too_little)) == ("perhaps", 0)
+
+
+TOOL = {"type": "function", "function": {"name": "f", "description": "x" * 1000}}
+
+
+def completion(**body: Any) -> dict[str, Any]:
+    made = {"model": DEPLOYMENT.model, "max_tokens": 10, **body}
+    return {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": made}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "x" * 1000}], "max_tokens": 10},
+        {"messages": [{"role": "user", "content": "\n\x01"}] * 9, "max_tokens": 10},
+        {"messages": [{"role": "user", "content": [IMAGE]}], "max_tokens": 10},
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": 10, "tools": [TOOL]},
+        completion(prompt=["x" * 100, "y"]),
+        completion(prompt="x" * 100, echo=True, n=3),
+    ],
+)
+def test_a_file_that_was_read_fits_what_its_calls_are_pledged_for_and_no_less(
+    row: dict[str, Any],
+) -> None:
+    data = json.dumps({"model": DEPLOYMENT.model, **row}).encode() + b"\n"
+    checker = Checker(rules_for(JobOptions()))
+    assert not list(checker.refusals(BytesIO(data)))
+    (group,) = checker.report.groups
+    assert group.pledged_tokens is not None
+    most = sum(group.pledged_tokens)
+    assert run(lambda _: fits_and_answered(data, group, most)) == ("yes", 1)
+    assert run(lambda _: fits_and_answered(data, group, most - 1)) == ("perhaps", 0)
+
+
+def row_and_groups(body: dict[str, Any]) -> tuple[bytes, list[EstimateGroup]]:
     row = json.dumps({"model": DEPLOYMENT.model, **body}).encode() + b"\n"
     means = scanned([row]).sizes.means
-    groups = groups_of(means, dict.fromkeys(means, 1))
+    return row, groups_of(means, dict.fromkeys(means, 1))
 
-    async def told_and_answered(cap: int) -> tuple[str, int]:
-        asked = {"requests": [each.model_dump() for each in groups], "max_total_tokens": cap}
-        async with bench(deployments=(DEPLOYMENT,)) as service:
-            told = (await service.ask("POST", "/api/estimate", asked)).body["caps"][0]["fits"]
-            ended = await service.run(row, options={"max_total_tokens": cap})
-            return told, ended.counts["succeeded"]
 
-    most = sum(tokens.most for tokens in summed(pledged(groups)))
-    assert run(lambda _: told_and_answered(most)) == ("yes", 1)
-    assert run(lambda _: told_and_answered(too_little)) == ("perhaps", 0)
+async def fits_and_answered(row: bytes, group: EstimateGroup, cap: int) -> tuple[str, int]:
+    asked = {"requests": [group.model_dump(exclude_defaults=True)], "max_total_tokens": cap}
+    async with bench(deployments=(DEPLOYMENT,)) as service:
+        told = (await service.ask("POST", "/api/estimate", asked)).body["caps"][0]["fits"]
+        ended = await service.run(row, options={"max_total_tokens": cap})
+        return told, ended.counts["succeeded"]
 
 
 def test_a_job_that_cannot_run_is_not_reckoned() -> None:

@@ -22,15 +22,19 @@ ANSWER: Final = (8.0, 1024.0)
 # token at most, and 800. What a call holds besides is usually not larger.
 _PLEDGE: Final = -(-PLEDGED_IMAGE // IMAGE)
 _PER_CALL: Final = 256
+_NO_PLEDGES: Final[Mapping[AskedKind, tuple[int, int] | None]] = {}
 _VECTORS: Final = ("embeddings", "image-embeddings")
 
 
 def groups_of(
-    sizes: Mapping[AskedKind, MeanSize], requests: Mapping[AskedKind, int]
+    sizes: Mapping[AskedKind, MeanSize],
+    requests: Mapping[AskedKind, int],
+    pledges: Mapping[AskedKind, tuple[int, int] | None] = _NO_PLEDGES,
 ) -> list[EstimateGroup]:
     """The requests of a file by what they ask for, each group with a range of tokens.
 
     Rows may ask for more tokens than an estimate tells: then the most that it tells stands there.
+    `pledges` are the sums of `most_tokens`, where somebody has counted them.
     """
     found = []
     for kind, count in requests.items():
@@ -40,6 +44,7 @@ def groups_of(
         task, model = kind
         least, most = (0.0, 0.0) if task in _VECTORS else _answer(mean)
         low, high = (mean.text * ratio + mean.fixed for ratio in RATIO)
+        pledge = pledges.get(kind)
         found.append(
             EstimateGroup(
                 model=model,
@@ -47,6 +52,7 @@ def groups_of(
                 requests=count,
                 prompt_tokens=_of_all(count, low, high),
                 answer_tokens=_of_all(count, least, most),
+                pledged_tokens=pledge and (min(pledge[0], MOST_ASKED), min(pledge[1], MOST_ASKED)),
             )
         )
     return found
@@ -64,22 +70,25 @@ def _answer(mean: MeanSize) -> tuple[float, float]:
 
 
 def pledged(groups: Sequence[EstimateGroup]) -> list[EstimateGroup]:
-    """The groups with the most tokens that calls may be pledged for where a job has a cap.
+    """The groups with the most tokens that calls may be pledged for where a job has a cap."""
+    return [_pledged(each) for each in groups]
 
-    Groups do not tell texts from images, nor what else a call holds: all prompts are taken for what
-    grows the most.
-    """
-    return [
-        each.model_copy(
-            update={
-                "prompt_tokens": (
-                    each.tokens(LEAST)[0],
-                    each.tokens(MOST)[0] * _PLEDGE + each.requests * _PER_CALL,
-                )
-            }
-        )
-        for each in groups
-    ]
+
+def _pledged(group: EstimateGroup) -> EstimateGroup:
+    """A group that does not say what calls are pledged for may hold what grows the most: images."""
+    (prompts, answers), (most, longest) = group.tokens(LEAST), group.tokens(MOST)
+    if group.pledged_tokens is None:
+        most = most * _PLEDGE + group.requests * _PER_CALL
+    else:
+        most, longest = group.pledged_tokens
+        # The service adds the name of a model where a row has none.
+        most += group.requests * _PER_CALL if group.model is None else 0
+    return group.model_copy(
+        update={
+            "prompt_tokens": (prompts, max(prompts, most)),
+            "answer_tokens": (answers, max(answers, longest)),
+        }
+    )
 
 
 def summed(groups: Sequence[EstimateGroup]) -> tuple[TokenRange, TokenRange]:
