@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from phi3batch.mistakes import Ended
 from phi3batch.progress import ENDED
-from phi3batch.results import MANIFEST
+from phi3batch.results import MANIFEST, report_path
 from phi3batch.service import NOT_DONE, BatchService, connected
 from phi3batch.verifying import verify
 from schemas.openai import Batch
@@ -43,6 +43,13 @@ def fetch_ended(batch_id: str, folder: Path) -> Manifest:
             raise Ended(NOT_DONE, f"{batch_id} is {batch.status}: phi3batch watch {batch_id}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return fetch(service, batch, folder)
+            return _with_report(service, batch, folder)
         except OSError as error:
             raise Ended(NOT_DONE, f"{folder}: {error.strerror}") from None
+
+
+def _with_report(service: BatchService, batch: Batch, folder: Path) -> Manifest:
+    manifest = fetch(service, batch, folder)
+    if (report := service.report(batch.id)) is not None:
+        report_path(folder, manifest.job).write_bytes(report)
+    return manifest

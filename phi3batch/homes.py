@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from phi3batch.mistakes import Mistake
-from phi3batch.results import ERRORS, MANIFEST, OUTPUT
+from phi3batch.results import ERRORS, MANIFEST, OUTPUT, report_path
 from phi3batch.verifying import verify
 from schemas.openai import BATCH_PREFIX
 from schemas.results import Manifest
@@ -29,6 +29,14 @@ class Home:
     def batch(self) -> str | None:
         """Whose they are."""
         return None if self.manifest is None else f"{BATCH_PREFIX}{self.manifest.job}"
+
+    @property
+    def report(self) -> Path | None:
+        """The page that says how it went, where it lies here."""
+        if self.manifest is None:
+            return None
+        found = report_path(self.folder, self.manifest.job)
+        return found if found.is_file() else None
 
     @property
     def answered(self) -> bool:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from schemas.money import Cost
+from phi3batch.money import in_short
 from schemas.openai import Batch, BatchLineError
 
 # Columns of a terminal below which an id is told by its last characters.
@@ -41,7 +41,7 @@ def describe(batch: Batch) -> str:
     if more.cost is not None:
         # What is done in shards that still run has cost something too.
         of = f" for {done:,} rows" if more.running and batch.status not in ENDED else ""
-        parts.append(f"{_money(more.cost)}{of}")
+        parts.append(f"{in_short(more.cost)}{of}")
     if more.waiting is not None and batch.status not in ENDED:
         whose = f" of {more.waiting['deployment']}" if "deployment" in more.waiting else ""
         parts.append(f"waiting for {more.waiting['reason']}{whose}")
@@ -63,14 +63,6 @@ def placed(error: BatchLineError) -> str:
         return error.message
     where = f"line {error.line}: "
     return f"{where}{error.message.removeprefix(where)}"
-
-
-def _money(cost: Cost) -> str:
-    """By the tokens that were told, and up to what calls may have cost that told none."""
-    if cost.at_most is None:
-        return f"at least {cost.counted} {cost.currency}"
-    upto = "" if cost.at_most == cost.counted else f" to {cost.at_most}"
-    return f"{cost.counted}{upto} {cost.currency}"
 
 
 class Display:

@@ -147,6 +147,13 @@ class BatchService:
         with about(batch_id):
             return self._client.get(f"/batches/{batch_id}/manifest", cast_to=bytes)
 
+    def report(self, batch_id: str) -> bytes | None:
+        """How an ended batch went, as a page; None where the service has none of it."""
+        try:
+            return self._client.get(f"/batches/{batch_id}/report", cast_to=bytes)
+        except openai.NotFoundError:
+            return None
+
     def delete(self, file_id: str) -> None:
         """Delete an uploaded file."""
         with about(file_id):

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from schemas.budgets import BudgetStatus
 from schemas.jobs import Metadata, window_seconds
-from schemas.money import Cost
+from schemas.money import Amount, Cost
 from schemas.requests import TASK_OF_URL
 
 BatchStatus = Literal[
@@ -196,6 +197,15 @@ class BatchProgress(_Told):
         default=None,
         description="of the rows in `request_counts`, without those in `running`, at the prices "
         "when it was made; null where none is known",
+    )
+    projected_cost: Amount | None = Field(
+        default=None,
+        description="what it will come to if rows go on to cost what they did, in the currency of "
+        "`cost`; null before a row is answered, and at the end",
+    )
+    budget: BudgetStatus | None = Field(
+        default=None,
+        description="of a capped batch: its caps, what is spent and what is reserved of them",
     )
     door: str
     input: str = Field(description="container/name")

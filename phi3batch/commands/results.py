@@ -69,12 +69,15 @@ def _tell_home(given: Namespace, home: Home) -> None:
     if given.json:
         codes = {code: each.rows for code, each in home.manifest.codes.items()}
         told = {"batch": home.batch, "folder": str(home.folder), "rows": counts.total}
-        print_json({**told, "succeeded": counts.succeeded, "errors": codes})
+        report = None if home.report is None else str(home.report)
+        print_json({**told, "succeeded": counts.succeeded, "errors": codes, "report": report})
         return
     print(home.folder)
     where = f"; the others, and why: {home.folder / ERRORS}" if counts.errors else ""
     sums = f"{counts.succeeded:,} of {counts.total:,} rows answered"
     print(f"{home.batch}: {sums}{where}", file=sys.stderr)
+    if home.report is not None:
+        print(f"how it went: {home.report}", file=sys.stderr)
 
 
 def _naming(given: Namespace, folders: list[Path]) -> Naming:

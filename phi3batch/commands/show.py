@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Iterator
 
+from phi3batch.money import money_lines
 from phi3batch.printing import moment, print_columns, print_json
 from phi3batch.progress import advice, describe, placed
 from phi3batch.service import connected
@@ -32,6 +33,7 @@ def _lines(batch: Batch) -> Iterator[tuple[str, str]]:
         if file is not None:
             yield f"  {name}", file
     yield "  tokens", f"{batch.usage.input_tokens:,} read, {batch.usage.output_tokens:,} written"
+    yield from ((f"  {name}", told) for name, told in money_lines(batch))
     if (said := advice(batch)) is not None:
         yield "  waits", said
     for name in _TIMES:

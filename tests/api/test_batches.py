@@ -12,6 +12,7 @@ from schemas.openai import Batch as OurBatch
 from schemas.openai import File
 from schemas.tenants import Tenant
 from tests.api.client import CHAT, KEYS, Client, rows
+from tests.doubles.bus import Delivery
 from tests.doubles.service import DEPLOYMENT, EPOCH, MODEL, Bench, bench
 
 TENANTS = {"default": Tenant(), "blue": Tenant()}
@@ -354,6 +355,52 @@ async def test_a_batch_tells_what_it_has_cost_where_prices_are_known(client: Cli
     told = {"currency": "USD", "counted": cost, "at_most": cost}
     assert done["phi3"]["cost"] == told | {"unmetered_calls": 0, "unpriced_calls": 0}
     assert usage["total_tokens"] == 24
+
+
+async def test_a_capped_batch_tells_its_caps_as_the_status_of_its_job_does() -> None:
+    price = Price(input="2", output="4", currency="USD")
+    priced = DEPLOYMENT.model_copy(update={"price": price})
+    caps = {"max_cost": "0.001", "max_total_tokens": 9000, "on_budget": "pause"}
+    async with bench(api_keys=KEYS, deployments=(priced,)) as service:
+        client = Client(service)
+        file = await client.upload(rows(60))
+        batch = await client.create(file["id"], phi3={**caps, "max_tokens": 9})
+        await service.settle()
+        told = (await client.batch(batch["id"]))["phi3"]
+        job = (await service.ask("GET", f"/api/jobs/{batch['id'].removeprefix('batch_')}")).body
+    assert (told["paused"], told["waiting"]["reason"]) == (True, "budget")
+    assert told["waiting"]["message"].startswith("the cap leaves no room for the next call: cancel")
+    assert (told["budget"], told["cost"]) == (job["budget"], job["cost"])
+    assert told["projected_cost"] == job.get("projected_cost")
+    assert (told["budget"]["max_cost"], told["budget"]["max_total_tokens"]) == ("0.001000", 9000)
+    assert 0 < float(told["budget"]["cost_spent"]) <= float(told["cost"]["at_most"]) <= 0.001
+    assert told["budget"]["tokens_spent"] == 12 * len(service.endpoint.asked)
+
+
+async def test_a_batch_tells_what_it_will_come_to(client: Client) -> None:
+    price = Price(input="2", output="4", currency="USD")
+    priced = DEPLOYMENT.model_copy(update={"price": price})
+    async with bench(api_keys=KEYS, deployments=(priced,)) as service:
+        client = Client(service)
+        file = await client.upload(b"".join(rows(1) for _ in range(3000)))
+        batch = await client.create(file["id"], phi3={"on_duplicate": "number"})
+        left = 1
+
+        def held(delivery: Delivery) -> bool:
+            nonlocal left
+            left -= delivery.queue == "shards"
+            return left < 0
+
+        await service.settle(held)
+        told = await client.batch(batch["id"])
+        await service.settle()
+        done = await client.batch(batch["id"])
+    counted, projected = float(told["phi3"]["cost"]["counted"]), told["phi3"]["projected_cost"]
+    part = told["request_counts"]["completed"] / 3000
+    assert 0 < part < 1
+    assert float(projected) == pytest.approx(counted / part, abs=1e-6)
+    assert projected == done["phi3"]["cost"]["counted"]
+    assert done["phi3"]["projected_cost"] is None
 
 
 async def test_what_is_asked_of_an_ended_batch_says_which_and_what_is_left(client: Client) -> None:

@@ -35,5 +35,28 @@ async def test_the_manifest_proves_the_results_once_they_stand(taken: tuple[str,
         output = await client.content((await client.batch(batch["id"]))["output_file_id"])
         (part,) = manifest["output"]["parts"]
         assert hashlib.sha256(output).hexdigest() == part["sha256"]
+        reply = await client.call("GET", path.replace("manifest", "report"))
+        assert (reply.code, reply.content_type) == (200, "text/html; charset=utf-8")
+        assert batch["id"].removeprefix("batch_").encode() in reply.data
+        assert reply.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+        assert reply.headers["Content-Disposition"] == "attachment"
+        other, told = await Client(service, "blue").ask("GET", path)
+        assert (other, told["error"]["code"]) == (404, "batch_not_found")
+
+
+async def test_a_report_is_nobody_elses() -> None:
+    async with bench(api_keys=KEYS) as service:
+        client = Client(service)
+        batch = await client.create((await client.upload(rows(3)))["id"])
+        path = f"/v1/batches/{batch['id']}/report"
+        before = await client.ask("GET", path)
+        await service.settle(lambda delivery: b'"finish"' in delivery.message.body)
+        folder = service.events[0]["data"]["results"].removeprefix("results/")
+        theirs = BlobRef("results", f"{folder}/report.html")
+        await service.blobs.create(theirs, b"<script>alert(1)</script>")
+        await service.settle()
+        assert (await client.batch(batch["id"]))["status"] == "completed"
+        for status, told in (before, await client.ask("GET", path)):
+            assert (status, told["error"]["code"]) == (404, "report_not_found")
         other, told = await Client(service, "blue").ask("GET", path)
         assert (other, told["error"]["code"]) == (404, "batch_not_found")

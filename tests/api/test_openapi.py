@@ -126,6 +126,12 @@ async def test_every_answer_keeps_to_it(service: Bench) -> None:
         await client.ask("GET", f"/v1/{path}")
     for what in ("events", "manifest"):
         await client.ask("GET", f"/v1/batches/{done['id']}/{what}")
+    report = await client.call("GET", f"/v1/batches/{done['id']}/report")
+    assert report.content_type.startswith("text/html")
+    (described_as,) = DOCUMENT["paths"]["/v1/batches/{id}/report"]["get"]["responses"]["200"][
+        "content"
+    ]
+    assert described_as == "text/html"
     await client.content(done["output_file_id"])
     await client.ask("GET", f"/v1/models/{MODEL}")
     await client.ask("DELETE", f"/v1/files/{done['input_file_id']}")

@@ -26,6 +26,7 @@ from schemas.tenants import Tenant
 from tests.cli.serving import Served, serving
 from tests.cli.test_commands import ended
 from tests.doubles.service import DEPLOYMENT, MODEL, Answering
+from workers.ports import BlobRef
 
 PROJECT = Path(__file__).parents[2]
 PROMPTS = '{"prompt": "hi"}\n{"prompt": "you"}\n'
@@ -113,6 +114,7 @@ def test_three_commands_from_a_csv_to_its_answers(
         "errors.jsonl",
         "manifest.json",
         "output.jsonl",
+        "report.html",
     ]
 
 
@@ -389,9 +391,79 @@ def test_a_batch_is_a_batch_whatever_lies_here(
     assert ended("results", one, two, "-o", "both", "--json") == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines()[-2:])
     assert first["folder"] == f"both/{one}"
-    told = {"rows": 2, "succeeded": 2, "errors": {}}
+    told = {"rows": 2, "succeeded": 2, "errors": {}, "report": f"both/{two}/report.html"}
     assert second == {"batch": two, "folder": f"both/{two}", **told}
     assert all((Path("both") / each / "output.jsonl").exists() for each in (one, two))
+
+
+def test_the_report_comes_home_beside_the_results_and_is_told(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    for _ in ("fetched", "found here"):
+        assert ended("results", batch) == 0
+        assert f"how it went: {batch}/report.html" in capsys.readouterr().err.splitlines()
+    report = (Path(batch) / "report.html").read_text()
+    assert report.startswith("<!doctype html>")
+    assert batch.removeprefix("batch_") in report
+
+
+def test_the_report_replaces_no_page_of_another(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    Path("home").mkdir()
+    Path("home/report.html").write_text("mine")
+    for _ in ("fetched", "found here"):
+        assert ended("results", batch, "-o", "home") == 0
+        assert f"how it went: home/{batch}.report.html" in capsys.readouterr().err
+    assert Path("home/report.html").read_text() == "mine"
+    assert batch.removeprefix("batch_") in Path(f"home/{batch}.report.html").read_text()
+
+
+def test_results_come_home_where_there_is_no_report(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    folder = served.service.events[-1]["data"]["results"].removeprefix("results/")
+    served.run(served.service.blobs.delete(BlobRef("results", f"{folder}/report.html")))
+    assert ended("results", batch, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["report"] is None
+    assert sorted(each.name for each in Path(batch).iterdir()) == ["manifest.json", "output.jsonl"]
+
+
+def test_show_tells_caps_and_what_to_do_at_one(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts.write_text('{"prompt": "hi"}\n' * 60)
+    caps = ("-O", "max_cost=0.0001", "-O", "max_total_tokens=20000", "-O", "on_budget=pause")
+    with serving(deployments=(QUICK,)) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        batch = submitted(capsys, str(prompts), *caps, "-O", "max_tokens=9")
+        assert ended("watch", batch, "--timeout", "0.1", "--interval", "0.05") == 124
+        capsys.readouterr()
+        assert ended("show", batch) == 0
+        told = {
+            name.strip(): text
+            for name, text in re.findall(r"^  (.*?)  +(.*)$", capsys.readouterr().out, re.MULTILINE)
+        }
+        assert ended("show", batch, "--json") == 0
+        more = json.loads(capsys.readouterr().out)["phi3"]
+        assert ended("cancel", batch) == 0
+        assert ended("watch", batch, "--interval", "0.01") == 1
+        capsys.readouterr()
+        assert ended("retry", batch, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["id"].startswith("batch_"), "as `to go on` says"
+    budget = more["budget"]
+    assert told["cost"].endswith(f", at most {more['cost']['at_most']} for all calls")
+    spent, reserved = budget["cost_spent"], budget["cost_reserved"]
+    whole = f"of which {spent} are spent and {reserved} reserved for calls that are made now"
+    assert told["max_cost"] == f"0.000100 USD, {whole}"
+    assert float(spent) > 0
+    assert told["max_total_tokens"].startswith(f"20,000, of which {budget['tokens_spent']} are")
+    assert told["waits"].startswith("the cap leaves no room for the next call: cancel the job")
+    assert told["to go on"].startswith(f"phi3batch cancel {batch}, which keeps what is done, then ")
 
 
 def test_a_joined_table_replaces_neither_its_table_nor_a_better_one(

@@ -36,7 +36,6 @@ _ABOUT: Final = (
 )
 _FUNCTION_KEY: Final = [{"function_key": list[str]()}]
 _API_KEY: Final = [{"api_key": list[str]()}, {"azure_key": list[str]()}]
-_BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 class Exchange(NamedTuple):
@@ -49,6 +48,8 @@ class Exchange(NamedTuple):
     code: int = 200
     also: int | None = None
     """A second code with the same answer."""
+    media: str = "application/octet-stream"
+    """Of bytes."""
     elsewhere: bool = False
     """Whether it may answer 302 with a link instead."""
 
@@ -69,6 +70,7 @@ EXCHANGES: Final[dict[type[Operation], Exchange]] = {
     operations.ActOnBatch: Exchange(openai.Batch),
     operations.ReadEvents: Exchange(openai.BatchEvent, listed=True),
     operations.ReadManifest: Exchange(Manifest),
+    operations.ReadReport: Exchange(None, media="text/html"),
     operations.ReplayWebhook: Exchange(openai.Batch),
     operations.CreateEstimate: Exchange(Estimate, body=EstimateCreate),
     operations.ListModels: Exchange(openai.Model, listed=True),
@@ -198,7 +200,7 @@ def _webhook(kind: str) -> dict[str, Any]:
 
 def _content(exchange: Exchange) -> dict[str, Any]:
     if exchange.answer is None:
-        return _BYTES
+        return {exchange.media: {"schema": {"type": "string", "format": "binary"}}}
     one = _ref(exchange.answer)
     if not exchange.listed:
         return _json(one)

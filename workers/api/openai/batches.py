@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final
 
 from schemas.jobs import TERMINAL, Job
 from schemas.listing import index_id, index_name
@@ -24,8 +24,16 @@ from workers.jobs.store import JobStore
 from workers.ports.errors import BlobMissing, NewerVersion, Unreadable
 from workers.ports.together import all_of
 
-Key = TypeVar("Key")
-Read = TypeVar("Read")
+_NO_REPORT: Final = (
+    "there is no report: it is written at the batch's end; where it has ended, its manifest says "
+    "the same"
+)
+# Whatever lies in storage, no browser runs it in the name of this service.
+_AS_A_FILE: Final = {
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class BatchesApi:
@@ -74,6 +82,17 @@ class BatchesApi:
             message = "the batch has not ended: its manifest is written at its end"
             raise HttpRefusal(404, "manifest_not_found", message, param="id") from None
         return BytesReply(200, stands.data, content_type="application/json")
+
+    async def report(self, caller: Caller, job_id: str) -> BytesReply:
+        """How a batch went, as it was written. The answer is 404 where no report of it stands."""
+        job = await self._job(caller, job_id)
+        try:
+            data = (await self._store.blobs.read(self._store.result(job, "report.html"))).data
+        except BlobMissing:
+            data = b""
+        if job.id.encode() not in data:  # somebody else's may lie under the name
+            raise HttpRefusal(404, "report_not_found", _NO_REPORT, param="id")
+        return BytesReply(200, data, _AS_A_FILE, content_type="text/html; charset=utf-8")
 
     async def act(self, caller: Caller, asked: ActOnBatch) -> JsonReply:
         """Cancel, pause or resume a batch; the answer is 409 where its state does not allow it."""

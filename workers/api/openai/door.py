@@ -36,6 +36,7 @@ from workers.api.openai.operations import (
     ReadManifest,
     ReadModel,
     ReadOpenApi,
+    ReadReport,
     ReplayWebhook,
     ServiceOperation,
     UploadOperation,
@@ -179,6 +180,8 @@ class OpenAiDoor:
                 return await self._batches.events(caller, job)
             case ReadManifest(id=job):
                 return await self._batches.manifest(caller, job)
+            case ReadReport(id=job):
+                return await self._batches.report(caller, job)
             case ReplayWebhook(id=job):
                 return await self._batches.replay(caller, job)
             case ReadBatch(id=job):

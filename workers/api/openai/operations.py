@@ -139,6 +139,10 @@ class ReadManifest(ReadBatch):
     """`GET /v1/batches/{id}/manifest`: what its results hold, and the proof."""
 
 
+class ReadReport(ReadBatch):
+    """`GET /v1/batches/{id}/report`: how it went, a page in one file, once it has ended."""
+
+
 class ReplayWebhook(ReadBatch):
     """`POST /v1/batches/{id}/webhooks`: tell the tenant's receiver once more that it has ended."""
 
@@ -166,7 +170,14 @@ class ReadOpenApi(Operation):
 FileOperation = CreateFile | ListFiles | DeleteFile | ReadContent | ReadFile
 UploadOperation = CreateUpload | AddPart | CompleteUpload | CancelUpload
 BatchOperation = (
-    CreateBatch | ListBatches | ActOnBatch | ReadEvents | ReadManifest | ReplayWebhook | ReadBatch
+    CreateBatch
+    | ListBatches
+    | ActOnBatch
+    | ReadEvents
+    | ReadManifest
+    | ReadReport
+    | ReplayWebhook
+    | ReadBatch
 )
 ServiceOperation = CreateEstimate | ListModels | ReadModel | ReadOpenApi
 OpenAiOperation = FileOperation | UploadOperation | BatchOperation | ServiceOperation
@@ -187,6 +198,7 @@ ROUTES: Final = routes(
     ("POST", "/batches/{id}/(?P<action>cancel|pause|resume)", ActOnBatch),
     ("GET", "/batches/{id}/events", ReadEvents),
     ("GET", "/batches/{id}/manifest", ReadManifest),
+    ("GET", "/batches/{id}/report", ReadReport),
     ("POST", "/batches/{id}/webhooks", ReplayWebhook),
     ("POST", "/estimate", CreateEstimate),
     ("GET", "/models", ListModels),

@@ -129,6 +129,8 @@ def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
         basis=told.basis,
         running=told.running,
         cost=told.cost,
+        projected_cost=told.projected_cost,
+        budget=told.budget,
         door=job.door,
         input=job.input,
         results=told.results or "",
