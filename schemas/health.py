@@ -29,6 +29,12 @@ class DeploymentHealth(Kept):
     )
     calls: int = Field(default=0, description="answered, well or not")
     tokens: int = Field(default=0, description="as the endpoint counted them")
+    requests_used: float | None = Field(
+        default=None,
+        description="calls let through in a minute, since the word before; null where there is "
+        "none of the last minute",
+    )
+    tokens_used: float | None = Field(default=None, description="tokens, in the same way")
     refusals: int = Field(default=0, description="429s")
     failing: tuple[str, ...] = Field(
         default=(), description="background tasks of the process that keep failing"
@@ -62,6 +68,14 @@ class DeploymentStatus(BaseModel):
     )
     headroom: float | None = Field(
         default=None, description="part of its quota that is used, as its 429s have taught"
+    )
+    requests_used: float | None = Field(
+        default=None,
+        description="calls that it lets through in a minute now; null where no process asks it, "
+        "or has only begun to",
+    )
+    tokens_used: float | None = Field(
+        default=None, description="tokens in a minute, as it counts them, in the same way"
     )
     processes: int = Field(description="that told of it within the last 30 s")
     breaker: BreakerState | None = Field(

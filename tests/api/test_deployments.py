@@ -19,7 +19,7 @@ from tests.simulation.virtual_time import run
 from workers.api.deployments import summed
 from workers.dispatch.breaker import REFUSED_FIRST
 from workers.dispatch.lane import Lane
-from workers.dispatch.reporting import Reporter
+from workers.dispatch.reporting import Reporter, used_since
 from workers.quota.health import HealthBoard
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
@@ -161,6 +161,61 @@ def test_a_process_whose_breaker_closes_lets_the_others_try() -> None:
             await asyncio.gather(reporting, return_exceptions=True)
 
     run(story)
+
+
+def test_what_is_used_of_a_deployment_in_a_minute_is_told_by_the_processes_that_ask_it() -> None:
+    async def story(_: Random) -> None:
+        async with bench() as service:
+            lanes = [
+                Lane(DEPLOYMENT, safe_share=1.0, midnight=1e9, now=0.0, rng=Random(n))
+                for n in range(2)
+            ]
+
+            async def used() -> tuple[float | None, float | None]:
+                (told,) = (await service.ask("GET", "/api/deployments")).body["data"]
+                return told["requests_used"], told["tokens_used"]
+
+            def asked() -> None:
+                """Five calls and 200 tokens of each, and a 429, which uses nothing."""
+                for lane in lanes:
+                    lane.calls, lane.refusals = lane.calls + 6, lane.refusals + 1
+                    lane.input_tokens += 200
+
+            def reporter(name: str, lane: Lane) -> Reporter:
+                board = HealthBoard(service.blobs, "state")
+                return Reporter(
+                    board, name, wall=service.clock, lanes=lambda: [lane], moved=lambda _: None
+                )
+
+            reporting = [
+                asyncio.create_task(reporter(f"p{n}", lane).run()) for n, lane in enumerate(lanes)
+            ]
+            assert await used() == (None, None)
+            told = []
+            for step in range(60):
+                asked()
+                await asyncio.sleep(0.5)
+                if step in {5, 59}:
+                    told.append(await used())
+            assert told[0] == (None, None), "the first second tells of no minute"
+            assert told[1] == pytest.approx((1200, 48000), rel=0.1)
+            await asyncio.sleep(90)
+            assert await used() == (None, None)
+            for task in reporting:
+                task.cancel()
+            await asyncio.gather(*reporting, return_exceptions=True)
+
+    run(story)
+
+
+def test_a_word_that_comes_at_once_after_another_tells_the_rate_of_that() -> None:
+    lane = Lane(DEPLOYMENT, safe_share=1.0, midnight=1e9, now=0.0, rng=Random(1))
+    lane.calls, lane.output_tokens = 150, 3000
+    before = DeploymentHealth(at=100.0, calls=100, tokens=1000, requests_used=600, tokens_used=9000)
+    assert used_since(before, lane, 101.0) == (600, 9000)
+    assert used_since(before, lane, 99.0) == (600, 9000), "a clock that was set back"
+    assert used_since(before, lane, 110.0) == (300, 12000)
+    assert used_since(before, lane, 161.0) == used_since(None, lane, 110.0) == (None, None)
 
 
 async def test_the_price_of_a_deployment_is_told_as_it_was_given() -> None:

@@ -121,9 +121,17 @@ def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> Deployme
         guard=sum(limits) if (limits := [each.guard for each in told if each.guard]) else None,
         calls=sum(each.calls for each in told),
         tokens=sum(each.tokens for each in told),
+        requests_used=_together([each.requests_used for each in told]),
+        tokens_used=_together([each.tokens_used for each in told]),
         refusals=sum(each.refusals for each in told),
         failing=tuple(sorted({name for each in told for name in each.failing})),
     )
+
+
+def _together(told: Sequence[float | None]) -> float | None:
+    """The sum of what processes tell; None where none of them does."""
+    known = [each for each in told if each is not None]
+    return sum(known) if known else None
 
 
 def _with_hours(told: DeploymentStatus, hours: Hours | None, now: float) -> DeploymentStatus:

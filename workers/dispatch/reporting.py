@@ -8,6 +8,7 @@ answer HTTP see no breaker of those that ask; what is written here is all that t
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Final
 
 from schemas.health import DeploymentHealth
@@ -21,6 +22,8 @@ LOOK_SECONDS: Final = 1.0
 """Seconds between looks at whether a breaker has changed."""
 PROBE_SECONDS: Final = 2.0
 """Seconds between looks for a wish to try, while a breaker is open."""
+MEASURED_SECONDS: Final = 60.0
+"""Seconds after which a word is too old to tell what is used now."""
 CLOCKS_SECONDS: Final = 3.0
 """Seconds by which a wish may seem older than the breaker's opening and yet be of after it: the
 service tells whole seconds, and its clock is another."""
@@ -77,7 +80,7 @@ class Reporter:
                 if self._waits(lane):
                     acted = await self._try(lane, acted)
                 if self._due(lane, told):
-                    health = self._health(lane)
+                    health = self._health(lane, told)
                     if told is None:
                         await self._board.forget(lane.name, self._wall())
                     await self._board.tell(lane.name, self._process, health)
@@ -121,20 +124,42 @@ class Reporter:
             self._moved(lane.name)
         return wish[0]
 
-    def _health(self, lane: Lane) -> DeploymentHealth:
-        now, breaker = asyncio.get_running_loop().time(), lane.breaker
+    def _health(self, lane: Lane, told: DeploymentHealth | None) -> DeploymentHealth:
+        now, breaker, at = asyncio.get_running_loop().time(), lane.breaker, self._wall()
+        requests, tokens = used_since(told, lane, at)
         return DeploymentHealth(
-            at=self._wall(),
+            at=at,
             breaker=breaker.state,
             message=None if breaker.state == "closed" else breaker.said,
-            until=self._wall() + breaker.open_until - now if self._waits(lane) else None,
+            until=at + breaker.open_until - now if self._waits(lane) else None,
             in_flight=lane.in_flight,
             guard=lane.guard.limit,
             calls=lane.calls,
             tokens=lane.tokens_used,
+            requests_used=requests,
+            tokens_used=tokens,
             refusals=lane.refusals,
             failing=tuple(self._failing()),
         )
+
+
+def used_since(
+    told: DeploymentHealth | None, lane: Lane, now: float
+) -> tuple[float | None, float | None]:
+    """Calls let through, and tokens, in a minute since a word was told; None where it is too old.
+
+    A word that comes soon after another, because a breaker has changed, tells what that one did:
+    a few calls in a moment are no rate.
+    """
+    seconds = now - told.at if told is not None else inf
+    if told is None or seconds > MEASURED_SECONDS:
+        return None, None
+    if seconds < TELL_SECONDS / 2:
+        return told.requests_used, told.tokens_used
+    passed = lane.calls - lane.refusals - (told.calls - told.refusals)
+    used = (passed, lane.tokens_used - told.tokens)
+    requests, tokens = (round(60.0 * each / seconds, 1) for each in used)
+    return requests, tokens
 
 
 def _note(outage: Outage, lane: Lane) -> None:
