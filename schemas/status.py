@@ -72,7 +72,9 @@ class JobStatus(Kept):
         description="what it will come to if rows go on to cost what they did, in the currency of "
         "`cost`; absent before a row is answered, and at the end",
     )
-    rate: float | None = Field(default=None, description="rows per second")
+    rate: float | None = Field(
+        default=None, description="rows per second; absent while the job is paused"
+    )
     seconds_left: float | None = Field(
         default=None, description="until the last row, at that rate; 0 at the end"
     )

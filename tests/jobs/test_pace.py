@@ -162,7 +162,8 @@ def test_a_wait_is_added_and_a_pause_says_nothing() -> None:
     assert time_left(state, 10.0) == 240.0
     waiting = Waiting(reason="day", since=10.0, until=110.0)
     assert time_left(state.model_copy(update={"waiting": waiting}), 10.0) == 340.0
-    assert time_left(state.model_copy(update={"paused": True}), 10.0) is None
+    paused = state.model_copy(update={"paused": True})
+    assert (pace.pace(paused), time_left(paused, 10.0)) == (None, None)
 
 
 def test_rows_in_shards_that_are_out_are_not_left() -> None:

@@ -120,7 +120,11 @@ def sample(state: JobState, now: float, receipt: Receipt | None) -> Sample:
 
 
 def pace(state: JobState) -> Pace | None:
-    """How fast the job goes; None before anything is measured, where no quota bounds it."""
+    """How fast the job goes; None while it is paused, or before anything is measured where no
+    quota bounds it.
+    """
+    if state.paused:
+        return None
     least = None if state.terminal else state.least_seconds
     bound = state.counts.total / least if least else 0.0
     measured = _measured(state.marks, ENOUGH if bound else LEAST)
@@ -133,7 +137,7 @@ def seconds_left(job: Job, state: JobState, going: Pace | None, now: float) -> f
     """Time until the last row at this pace; None where nothing can be said."""
     if state.terminal:
         return 0.0
-    if going is None or state.paused:
+    if going is None:
         return None
     return _until(job, state, max(0, _left(state)) / going.rate, now)
 
