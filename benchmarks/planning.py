@@ -147,7 +147,7 @@ async def plan(blobs: Blobs, turn: int) -> int:
     estimator = QuotaEstimator(settings.deployments, settings.routes, settings.default_models)
     board = HealthBoard(blobs, settings.state_container)
     estimates = Estimates(
-        *(store, estimator, board, settings.tenants, WEIGHT_OF_PRIORITY),
+        *(store, Anywhere(), estimator, board, settings.tenants, WEIGHT_OF_PRIORITY),
         hours=settings.priority_hours,
         clock=time.time,
     )

@@ -6,7 +6,7 @@ pasted there by mistake may be a secret.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
@@ -225,6 +225,20 @@ def parse_routes(text: str, deployments: Iterable[Deployment]) -> dict[str, tupl
     if mistakes:
         raise ValueError("\n".join(mistakes))
     return {model: tuple(names) for model, names in routes.items()}
+
+
+def names_by_model(
+    deployments: Sequence[Deployment], routes: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """The names of the deployments by the model that rows ask for.
+
+    A route goes before the deployments of a model, and those before the one of that name.
+    """
+    models: dict[str, tuple[str, ...]] = {}
+    for each in deployments:
+        models[each.model] = (*models.get(each.model, ()), each.name)
+    given = {model: tuple(names) for model, names in routes.items()}
+    return {each.name: (each.name,) for each in deployments} | models | given
 
 
 def _split(url: str) -> SplitResult:

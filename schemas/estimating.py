@@ -96,6 +96,11 @@ class CapFit(BaseModel):
         "does; perhaps: what lies between, or what nobody knows. In a month it is "
         "what the job reserves that has to fit"
     )
+    reason: str | None = Field(
+        default=None,
+        exclude_if=lambda reason: reason is None,
+        description="why a job with this cap would fail whatever it takes",
+    )
 
 
 class Estimate(BaseModel):

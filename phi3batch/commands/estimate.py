@@ -185,6 +185,8 @@ def _range(least: str, most: str) -> str:
 def _cap_line(told: Mapping[str, Any]) -> str:
     cap, limit, left = told["cap"], told["limit"], told["left"]
     whole = f"{limit:,}" if isinstance(limit, int) else limit
+    if (reason := told.get("reason")) is not None:
+        return f"{cap} {whole}: the batch would fail: {reason}"
     if cap != "max_cost_per_month":
         return f"{cap} {whole}: {_FITS[told['fits']]}, by this estimate"
     rest = "nobody can tell what is left of it" if left is None else f"{left} of it is left"

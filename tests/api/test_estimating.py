@@ -89,6 +89,10 @@ def test_how_a_file_is_grouped_does_not_matter(parts: list[tuple[int, float]]) -
     assert seconds([group(*part) for part in parts]) == pytest.approx(seconds([whole]))
 
 
+def test_a_deployment_is_asked_by_its_name_too() -> None:
+    assert seconds([group(120, model="west")]) == 120.0
+
+
 def test_what_nobody_answers_is_named() -> None:
     asked = [group(model="nobody's"), group(task="embeddings"), group()]
     found = KNOWN.told(EstimateCreate.model_validate({"requests": asked}).requests)
@@ -344,11 +348,32 @@ async def test_what_is_no_pledge_is_refused_in_a_word(wrong: Any) -> None:
     assert reply.body["error"]["param"].startswith("requests.0.pledged_tokens")
 
 
-async def test_a_cost_that_is_not_known_fits_perhaps() -> None:
-    told = await fits({**RANGE, "max_cost": 1}, cap=5.0, phi=QUOTA, spent=1)
-    assert told["max_cost"]["fits"] == "perhaps"
-    told = await fits(RANGE, cap=5.0, phi=QUOTA)
-    assert told["max_cost_per_month"]["fits"] == "perhaps"
+UNPRICED = "needs a price of input and output in DEPLOYMENTS for 'phi'"
+
+
+@pytest.mark.parametrize("phi", [QUOTA, QUOTA.model_copy(update={"price": RENTED.price})])
+async def test_a_job_whose_cost_is_capped_fails_without_a_price(phi: Deployment) -> None:
+    asked = {**RANGE, "max_cost": 1000, "max_total_tokens": 10**12}
+    told = await fits(asked, cap=5000.0, phi=phi)
+    for cap in ("max_cost", "max_cost_per_month"):
+        assert told[cap]["fits"] == "no"
+        assert told[cap]["reason"] == f"{cap} {UNPRICED}"
+    assert told["max_total_tokens"]["fits"] == "yes"
+    async with bench(deployments=(phi,)) as service:
+        ended = await service.run(b'{"prompt": "x"}', options={"max_cost": 1000, "max_tokens": 1})
+    assert ended.reason["code"] == "no_price"
+    assert UNPRICED in ended.reason["message"]
+
+
+async def test_a_job_whose_cost_is_capped_asks_only_what_has_a_price() -> None:
+    other = QUOTA.model_copy(update={"name": "other"})
+    async with bench(deployments=(PRICED_PHI, other)) as service:
+        free = (await service.ask("POST", "/api/estimate", RANGE)).body
+        capped = (await service.ask("POST", "/api/estimate", {**RANGE, "max_cost": 127.1})).body
+    assert (free["cost"], free["caps"]) == (None, [])
+    assert capped["seconds"] == 2 * free["seconds"]
+    assert capped["cost"] == {"currency": "USD", "least": "1.000000", "most": "3.000000"}
+    assert capped["caps"][0]["fits"] == "yes"
 
 
 PICOS = MILLION * MILLION

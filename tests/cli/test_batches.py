@@ -844,6 +844,19 @@ def test_an_estimate_says_what_the_month_has_left(
     assert unlimited is (max_cost is None)
 
 
+def test_an_estimate_says_where_a_cap_needs_a_price(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(deployments=(QUICK.model_copy(update={"price": None}),)) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        assert ended("estimate", str(prompts), "-O", "max_tokens=9", "-O", "max_cost=1") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "max_cost 1.000000: the batch would fail: max_cost needs a price of input and output in "
+        f"DEPLOYMENTS for {MODEL!r}"
+    )
+
+
 @pytest.mark.usefixtures("nobody")
 def test_embeddings_share_calls_and_nobody_knows_how_many(
     prompts: Path, capsys: pytest.CaptureFixture[str]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Container, Mapping, Sequence
 
-from schemas.deployments import Deployment, Task
+from schemas.deployments import Deployment, Task, names_by_model
 from workers.ports import Endpoint, EndpointInfo
 from workers.rows.packing import Limits
 
@@ -29,12 +29,7 @@ class Routing:
         self._infos: dict[str, EndpointInfo | None] = {}
         self._able: dict[tuple[Task, str], tuple[str, ...]] = {}
         self._asking: dict[str, asyncio.Lock] = {each.name: asyncio.Lock() for each in deployments}
-        named = {each.name: (each.name,) for each in deployments}
-        models: dict[str, tuple[str, ...]] = {}
-        for each in deployments:
-            models[each.model] = (*models.get(each.model, ()), each.name)
-        given = {model: tuple(names) for model, names in routes.items()}
-        self.names: Mapping[str, tuple[str, ...]] = named | models | given
+        self.names: Mapping[str, tuple[str, ...]] = names_by_model(deployments, routes)
 
     def able(self, task: Task, model: str) -> tuple[str, ...]:
         """The deployments that can do a task, by configuration and by what `preflight` heard."""

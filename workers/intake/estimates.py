@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from schemas.deployments import prices_of
 from schemas.estimates import JobEstimate
 from schemas.estimating import Estimate, EstimateCreate, EstimateGroup
 from schemas.hours import Hours
@@ -12,8 +13,9 @@ from schemas.listing import month_of
 from schemas.money import MILLION, Amount, CostRange, amount
 from schemas.tenants import Tenant
 from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
-from workers.intake.fitting import month_cap, own_caps
+from workers.intake.fitting import failing, month_cap, own_caps
 from workers.intake.scanning import Planned
+from workers.intake.verdicts import Preflight, needs_price, without_price
 from workers.jobs import budget
 from workers.jobs.months import read_month
 from workers.jobs.store import JobStore
@@ -41,6 +43,7 @@ class Estimates:
     """
 
     store: JobStore
+    routes: Preflight
     estimator: QuotaEstimator
     sharing: Sharing
     tenants: Mapping[str, Tenant]
@@ -50,20 +53,29 @@ class Estimates:
 
     async def told(self, asked: EstimateCreate, tenant: str) -> Estimate:
         """What a file would take as a job of a tenant."""
-        hours = self.hours.get(asked.priority)
-        told = await self._told(asked.requests, tenant, asked.priority, hours)
-        pledges = pledged(asked.requests)
-        may_cost = self.estimator.cost(pledges)
-        caps = own_caps(asked.max_cost, asked.max_total_tokens, summed(pledges), _ends(may_cost))
         month = await self._month(tenant)
+        priced = frozenset(prices_of(self.estimator.deployments))
+        costs_capped = asked.max_cost is not None or month is not None
+        estimator = self.estimator.among(priced if costs_capped else None)
+        hours = self.hours.get(asked.priority)
+        told = await self._told(estimator, asked.requests, tenant, asked.priority, hours)
+        pledges = pledged(asked.requests)
+        may_cost = _ends(estimator.cost(pledges))
+        caps = own_caps(asked.max_cost, asked.max_total_tokens, summed(pledges), may_cost)
         if month is not None:
             caps.append(month_cap(asked.max_cost, _ends(told.cost), *month))
+        kinds = [(each.task, estimator.model(each.task, each.model)) for each in asked.requests]
+        if (kind := without_price(kinds, priced, self.routes)) is not None:
+            caps = [failing(each, needs_price(kind)) for each in caps]
         return told.model_copy(update={"caps": tuple(caps)})
 
     async def of_job(self, job: Job, planned: Planned) -> JobEstimate:
         """What a job will take, of what a scan of its file has seen."""
         groups = groups_of(planned.sizes, planned.survey.asked)
-        told = job_estimate(await self._told(groups, job.tenant, job.priority, job.hours))
+        estimator = self.estimator.among(job.askable)
+        told = job_estimate(
+            await self._told(estimator, groups, job.tenant, job.priority, job.hours)
+        )
         if not job.monthly or job.options.max_cost is not None:
             return told
         may_cost = self.estimator.may_cost(planned.most, job.prices)
@@ -86,23 +98,28 @@ class Estimates:
 
     async def _told(
         self,
+        estimator: QuotaEstimator,
         groups: Sequence[EstimateGroup],
         tenant: str,
         priority: Priority,
         hours: Hours | None,
     ) -> Estimate:
-        shares = await self._shares(groups, tenant, priority)
-        return self.estimator.told(groups, Terms(self.clock(), shares, hours))
+        shares = await self._shares(estimator, groups, tenant, priority)
+        return estimator.told(groups, Terms(self.clock(), shares, hours))
 
     async def _shares(
-        self, groups: Sequence[EstimateGroup], tenant: str, priority: Priority
+        self,
+        estimator: QuotaEstimator,
+        groups: Sequence[EstimateGroup],
+        tenant: str,
+        priority: Priority,
     ) -> Mapping[str, float]:
-        serving = self.estimator.serving
+        serving = estimator.serving
         asked = {name for group in groups for name in serving(group.task, group.model)}
         # What has no quota has no ledger either.
         names = [
             each.name
-            for each in self.estimator.deployments
+            for each in estimator.deployments
             if each.name in asked and (each.requests_per_minute or each.tokens_per_minute)
         ]
         of = (tenant, self.tenants.get(tenant, _UNKNOWN).weight)

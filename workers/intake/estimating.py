@@ -2,11 +2,11 @@
 been asked yet.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 
-from schemas.deployments import Deployment, Task
+from schemas.deployments import Deployment, Task, names_by_model
 from schemas.estimates import EstimatedCost, JobEstimate
 from schemas.estimating import Estimate, EstimateGroup
 from schemas.hours import Hours
@@ -112,14 +112,20 @@ class QuotaEstimator:
 
     def serving(self, task: Task, model: str | None) -> tuple[str, ...]:
         """The names of the deployments that may answer what asks a model for a task."""
-        model = model or self.default_models.get(task)
-        named = self.routes.get(model) if model is not None else ()
+        names = names_by_model(self.deployments, self.routes).get(self.model(task, model) or "", ())
         return tuple(
-            each.name
-            for each in self.deployments
-            if task in each.serves
-            and (each.model == model if named is None else each.name in named)
+            each.name for each in self.deployments if task in each.serves and each.name in names
         )
+
+    def model(self, task: Task, model: str | None) -> str | None:
+        """The model that a request for a task asks; None where it has to name one."""
+        return model or self.default_models.get(task)
+
+    def among(self, names: Container[str] | None) -> "QuotaEstimator":
+        """What reckons by the deployments of these names alone; None: by all."""
+        if names is None:
+            return self
+        return replace(self, deployments=[each for each in self.deployments if each.name in names])
 
     def _closed(self, served: Sequence[EstimateGroup], terms: Terms) -> float | None:
         """Seconds until the first of what may answer is open; None where some group never is."""

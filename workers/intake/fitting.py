@@ -54,6 +54,13 @@ def month_cap(
     )
 
 
+def failing(told: CapFit, reason: str) -> CapFit:
+    """What is told of a cap on cost where the job would fail by it; another cap stays as it is."""
+    if told.cap == "max_total_tokens":
+        return told
+    return told.model_copy(update={"fits": "no", "reason": f"{told.cap} {reason}"})
+
+
 def _fits(needs: tuple[float, float] | None, left: int | None) -> Fits:
     if needs is None or left is None:
         return "perhaps"

@@ -1,6 +1,6 @@
 """Can a job be run, though its file can be read? What rows and deployments say before it begins."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Protocol
 
 from schemas.deployments import Task
@@ -10,6 +10,7 @@ from workers.intake.pieces import MAX_ANSWER_BYTES
 from workers.intake.planning import MAX_SHARDS, MOST_ROWS, MOST_WRONG
 from workers.intake.scanning import Planned
 from workers.rows.reading import MAX_BYTES, NO_MODEL
+from workers.rows.sizes import AskedKind
 from workers.rows.writing import DUPLICATE
 
 
@@ -58,18 +59,35 @@ def _uncappable(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
     if (row := planned.survey.unbounded) is not None:
         message = f"{job.input}, {row.message}"
         return Verdict(code=row.code, message=message, lines=(row,))
-    if job.askable is None:
+    first = planned.survey.first
+    if job.askable is None or (kind := without_price(first, job.askable, routes)) is None:
         return None
-    for (task, model), line in planned.survey.first.items():
+    named, line = job.options.max_cost is not None, first[kind]
+    who = "max_cost" if named else f"tenant {job.tenant!r} has a cap by month, which"
+    message = f"line {line}: {who} {needs_price(kind)}"
+    wrong = LineError(code="no_price", message=message, line=line)
+    return Verdict(code=wrong.code, message=f"{job.input}, {wrong.message}", lines=(wrong,))
+
+
+def without_price(
+    kinds: Iterable[AskedKind], priced: Container[str], routes: Preflight
+) -> AskedKind | None:
+    """The first of what is asked that deployments serve, and none with a price; None without one.
+
+    Where a cap holds, only those that are `priced` may be asked.
+    """
+    for kind in kinds:
+        task, model = kind
         if model is None or routes.cannot(task, model) is not None:
             continue
-        if routes.cannot(task, model, job.askable) is not None:
-            named = job.options.max_cost is not None
-            who = "max_cost" if named else f"tenant {job.tenant!r} has a cap by month, which"
-            message = f"line {line}: {who} needs a price of input and output in DEPLOYMENTS"
-            wrong = LineError(code="no_price", message=f"{message} for {model!r}", line=line)
-            return Verdict(code=wrong.code, message=f"{job.input}, {wrong.message}", lines=(wrong,))
+        if routes.cannot(task, model, priced) is not None:
+            return kind
     return None
+
+
+def needs_price(kind: AskedKind) -> str:
+    """What a cap needs for what is asked, as told of the cap."""
+    return f"needs a price of input and output in DEPLOYMENTS for {kind[1]!r}"
 
 
 def _wrong(job: Job, planned: Planned, routes: Preflight) -> list[LineError]:

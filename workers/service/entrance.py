@@ -13,6 +13,7 @@ from workers.intake.estimating import QuotaEstimator
 from workers.intake.intake import Intake
 from workers.intake.nightly import Nightly
 from workers.intake.plans import Plans
+from workers.intake.verdicts import Preflight
 from workers.jobs.index import JobIndex
 from workers.jobs.months import MonthlyBudgets
 from workers.jobs.outbox import Outbox
@@ -52,7 +53,7 @@ class Entrance:
         rng: random.Random,
     ) -> Self:
         """Make the parts over those that all share."""
-        estimates = _estimates(store, board, settings, clock)
+        estimates = _estimates(store, dispatcher, board, settings, clock)
         index = JobIndex(store)
         rejections = Rejections(index, outbox, settings.tenants, clock=clock)
         intake = Intake(
@@ -75,10 +76,15 @@ class Entrance:
 
 
 def _estimates(
-    store: JobStore, board: HealthBoard, settings: Settings, clock: Callable[[], float]
+    store: JobStore,
+    routes: Preflight,
+    board: HealthBoard,
+    settings: Settings,
+    clock: Callable[[], float],
 ) -> Estimates:
     return Estimates(
         store,
+        routes,
         QuotaEstimator(settings.deployments, settings.routes, settings.default_models),
         board,
         settings.tenants,
