@@ -170,7 +170,7 @@ async def plan(blobs: Blobs, turn: int) -> int:
         clock=time.time,
     )
     await doors.dropped(*FILE, repeated=False)
-    [entry], _ = await index.page(DEFAULT_TENANT, 1)
+    [(_, entry)], _ = await index.page((DEFAULT_TENANT,), 1)
     held = await store.state(entry.id)
     assert held is not None
     assert held.state.state == "in_progress"

@@ -1,7 +1,10 @@
 """Jobs over HTTP, over the in-memory doubles."""
 
+import pytest
+
 from schemas.status import JobStatus
-from tests.doubles.service import bench
+from schemas.tenants import Tenant
+from tests.doubles.service import Bench, bench
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 REQUEST = {"container": "inputs", "name": "in.jsonl", "options": {"max_tokens": 8}}
@@ -102,6 +105,58 @@ async def test_jobs_are_listed_newest_first_page_by_page() -> None:
         odd = await service.ask("GET", "/api/jobs", metadata_n="1")
         assert len(odd.body["data"]) == 3
         assert (await service.ask("GET", "/api/jobs", state="failed")).body["data"] == []
+
+
+async def listed(service: Bench, **query: str) -> list[tuple[str, str]]:
+    """(tenant, file) of each job of all pages."""
+    found: list[tuple[str, str]] = []
+    while True:
+        page = (await service.ask("GET", "/api/jobs", None, None, **query)).body
+        found += [(each["tenant"], each["input"].rpartition("/")[2]) for each in page["data"]]
+        if not page["has_more"]:
+            return found
+        query["after"] = page["last_id"]
+
+
+@pytest.mark.parametrize("limit", ["1", "2", "5", "100"])
+async def test_the_jobs_of_all_tenants_are_one_list_page_by_page(limit: str) -> None:
+    tenants = {name: Tenant() for name in ("default", "blue", "green")}
+    async with bench(tenants=tenants) as service:
+        wanted: list[tuple[str, str]] = []
+        for number, tenant in enumerate(("blue", "default", "blue", "blue", "default", "blue")):
+            name = f"{number}.jsonl"
+            await service.drop(ROWS, name, container="inputs")
+            await service.say({"container": "inputs", "name": name, "tenant": tenant})
+            await service.settle()
+            service.elapsed += 1.0
+            wanted.insert(0, (tenant, name))
+        assert await listed(service, tenant="*", limit=limit) == wanted
+        own = [each for each in wanted if each[0] == "blue"]
+        assert await listed(service, tenant="blue", limit=limit) == own
+        assert await listed(service, tenant="*", limit=limit, state="failed") == []
+        newest = (await service.ask("GET", "/api/jobs", tenant="*", limit="1")).body["data"][0]
+        # A job of another tenant is no place in a list of one's own.
+        reply = await service.ask("GET", "/api/jobs", tenant="default", after=newest["job"])
+        assert (reply.code, reply.body["error"]["param"]) == (400, "after")
+
+
+async def test_of_a_list_of_all_tenants_what_cannot_be_read_tells_whose_it_is_and_is_a_place() -> (
+    None
+):
+    async with bench(tenants={"default": Tenant(), "blue": Tenant()}) as service:
+        for name in ("0.jsonl", "1.jsonl"):
+            await service.drop(ROWS, name, container="inputs")
+            await service.say({"container": "inputs", "name": name, "tenant": "blue"})
+            await service.settle()
+            service.elapsed += 1.0
+        (told, _) = (await service.ask("GET", "/api/jobs", tenant="*")).body["data"]
+        ref = service.store.ref(told["job"], "job.json")
+        await service.blobs.replace(ref, b"odd", (await service.blobs.head(ref)).etag)
+        service.store._jobs.clear()
+        (odd, other) = (await service.ask("GET", "/api/jobs", tenant="*")).body["data"]
+        assert (odd["tenant"], odd["reason"]["code"]) == ("blue", "unreadable")
+        rest = await service.ask("GET", "/api/jobs", tenant="*", after=odd["job"])
+        assert rest.body["data"] == [other]
 
 
 async def test_a_cursor_that_is_no_job_is_refused() -> None:

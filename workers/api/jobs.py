@@ -1,13 +1,12 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from schemas.estimating import EstimateCreate
 from schemas.jobs import Reason
-from schemas.listing import IndexEntry
 from schemas.messages import Announcement, JobRequest
 from schemas.status import JobStatus
 from workers.api.acting import JobActions
@@ -44,7 +43,7 @@ from workers.intake.estimates import Estimates
 from workers.jobs import events
 from workers.jobs.advice import advised
 from workers.jobs.history import History
-from workers.jobs.index import JobIndex
+from workers.jobs.index import JobIndex, Listed
 from workers.jobs.store import JobStore
 from workers.ports.errors import NewerVersion, Unreadable
 from workers.ports.together import all_of
@@ -131,28 +130,29 @@ class Api:
                 return await self._act(job, action)
 
     async def _list(self, asked: ListJobs) -> JsonReply:
+        tenants = tuple(self._estimates.tenants) if asked.tenant == "*" else (asked.tenant,)
         last = None
         if asked.after is not None:
-            last = await self._index.place(asked.tenant, asked.after)
+            last = await self._index.place(tenants, asked.after)
             if last is None:
                 message = "after: there is no such job"
                 raise HttpRefusal(400, "invalid_value", message, param="after")
         most = MOST_READ if asked.filters else asked.limit
-        entries, more = await self._index.page(asked.tenant, most, last)
+        entries, more = await self._index.page(tenants, most, last)
         found: list[JobStatus] = []
         looked = 0
         while len(found) < asked.limit and looked < len(entries):
             page = entries[looked : looked + asked.limit - len(found)]
             looked += len(page)
-            fit = [entry for entry in page if asked.lists(entry)]
-            told = await self._statuses(fit, asked.tenant)
+            fit = [each for each in page if asked.lists(each.entry)]
+            told = await all_of(self._listed, fit)
             found += [each for each in told if each and asked.takes(each)]
         return JsonReply(
             200,
             {
                 "object": "list",
                 "data": [_plain(each) for each in found],
-                "last_id": entries[looked - 1].id if looked else None,
+                "last_id": entries[looked - 1].entry.id if looked else None,
                 "has_more": more or looked < len(entries),
             },
         )
@@ -202,19 +202,14 @@ class Api:
             )
         raise HttpRefusal(409, "not_possible", message, param="action")
 
-    async def _listed(self, entry: IndexEntry, tenant: str) -> JobStatus | None:
+    async def _listed(self, listed: Listed) -> JobStatus | None:
         try:
-            return await self._told(entry.id)
+            return await self._told(listed.entry.id)
         except NewerVersion as error:
             why = Reason(code="newer_version", message=str(error))
         except Unreadable as error:
             why = Reason(code="unreadable", message=f"{error}: {_ODD}")
-        return events.unread(entry, tenant, why)
-
-    async def _statuses(
-        self, entries: Sequence[IndexEntry], tenant: str
-    ) -> Sequence[JobStatus | None]:
-        return await all_of(lambda entry: self._listed(entry, tenant), entries)
+        return events.unread(listed.entry, listed.tenant, why)
 
     async def _known(self, job_id: str) -> JobStatus:
         if (told := await self._told(job_id)) is not None:

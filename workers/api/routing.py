@@ -16,6 +16,7 @@ from workers.api.matching import Operation, digits, find, routes
 
 MOST_JOBS: Final = 100
 Action = Literal["cancel", "pause", "resume"]
+EveryTenant = Literal["*"]
 
 
 def _seconds(value: object) -> object:
@@ -40,7 +41,9 @@ class ListJobs(Operation):
 
     limit: Annotated[int, Field(ge=1, le=MOST_JOBS), BeforeValidator(digits)] = 20
     after: Identity | None = Field(default=None, description="the `last_id` of the page before")
-    tenant: TenantName = DEFAULT_TENANT
+    tenant: TenantName | EveryTenant = Field(
+        default=DEFAULT_TENANT, description="whose jobs; `*`: those of all tenants of the settings"
+    )
     state: ShownState | None = None
     door: Door | None = None
     input: str | None = Field(default=None, description="container/name")

@@ -1,7 +1,7 @@
-"""All jobs and rejections of a tenant, newest first, found without reading any other."""
+"""All jobs and rejections of tenants, newest first, found without reading any other."""
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Final, NamedTuple
 
 from schemas.jobs import Job
 from schemas.listing import (
@@ -24,6 +24,13 @@ from workers.ports.together import all_of
 _SEARCHED_AT_ONCE: Final = 4998
 
 
+class Listed(NamedTuple):
+    """An entry, and whose it is."""
+
+    tenant: str
+    entry: IndexEntry
+
+
 class JobIndex:
     """The entries below `index/`, and the records of rejections. Errors are those of the blobs."""
 
@@ -43,13 +50,14 @@ class JobIndex:
         """What was rejected, by what it is called."""
         return await self._store.find(Rejection, self._rejected(identity))
 
-    async def place(self, tenant: str, identity: str) -> str | None:
-        """The name of a tenant's entry by its id, also of what this version cannot read."""
+    async def place(self, tenants: Collection[str], identity: str) -> str | None:
+        """The name of some tenants' entry by its id, also of what this version cannot read."""
         try:
             found = await self._find(identity)
         except (NewerVersion, Unreadable):
-            return await self._searched(tenant, identity)
-        if found is None or found.tenant != tenant:
+            names = await all_of(lambda tenant: self._searched(tenant, identity), tenants)
+            return next(filter(None, names), None)
+        if found is None or found.tenant not in tenants:
             return None
         return index_name(found.created, found.id)
 
@@ -84,11 +92,22 @@ class JobIndex:
         return None if rejection is None else (events.rejected(rejection), 0)
 
     async def page(
-        self, tenant: str, most: int, after: str | None = None
-    ) -> tuple[Sequence[IndexEntry], bool]:
-        """The newest `most` entries behind the one of a name, and whether others follow."""
-        names, more = await self.names(tenant, most, after)
-        return await self._entries(tenant, names), more
+        self, tenants: Collection[str], most: int, after: str | None = None
+    ) -> tuple[Sequence[Listed], bool]:
+        """The newest `most` entries of some tenants together behind the one of a name, and whether
+        others follow. It costs a listing for each tenant, and `most` reads.
+        """
+        pages = await all_of(lambda tenant: self.names(tenant, most, after), tenants, at_once=16)
+        found = sorted(
+            (name, tenant)
+            for tenant, (names, _) in zip(tenants, pages, strict=True)
+            for name in names
+        )
+        more = len(found) > most or any(more for _, more in pages)
+        newest = found[:most]
+        entries = await all_of(lambda each: self._entry(each[1], each[0]), newest)
+        listed = zip(newest, entries, strict=True)
+        return [Listed(tenant, entry) for (_, tenant), entry in listed if entry], more
 
     async def names(
         self, tenant: str, most: int, after: str | None = None
@@ -120,10 +139,6 @@ class JobIndex:
                 break
             if created_of(name) < end:
                 yield name
-
-    async def _entries(self, tenant: str, names: Sequence[str]) -> list[IndexEntry]:
-        found = await all_of(lambda name: self._entry(tenant, name), names)
-        return [entry for entry in found if entry is not None]
 
     async def _entry(self, tenant: str, name: str) -> IndexEntry | None:
         try:

@@ -124,7 +124,7 @@ class BatchesApi:
         last = None
         if asked.after is not None:
             job_id = read_batch_id(asked.after)
-            last = None if job_id is None else await self._index.place(caller.tenant, job_id)
+            last = None if job_id is None else await self._index.place((caller.tenant,), job_id)
             if last is None:
                 message = "after: there is no such batch"
                 raise HttpRefusal(400, "invalid_value", message, param="after")
