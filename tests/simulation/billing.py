@@ -33,6 +33,7 @@ class Run:
 
     process: str
     handler: "asyncio.Task[Any] | None" = None
+    sweeps: bool = False
     job: str | None = None
     shard: int | None = None
     attempt: str | None = None

@@ -154,16 +154,21 @@ class Caps:
                 found += PRICE.of(prompt, answer)
         return found
 
-    def has_room(self, job: str) -> bool:
-        """Whether the month has room for a job that waits for some."""
+    def room_since(self, job: str) -> float | None:
+        """Since when the month has had room for a job that waits for some; None: it has none.
+
+        Room comes where a job ends, and where its part is returned.
+        """
         if self._world.scenario.month_cap is None:
-            return False
-        month, cost = self._month(), self._limit(job).cost
-        done = {
-            name.removeprefix("done/") for name, _ in self._world.records.below("state", "done/")
-        }
-        taken = sum(each for name, each in month.reserved.items() if name not in done)
-        return month.spent + taken + cost <= self._month_cap
+            return None
+        records, month = self._world.records, self._month()
+        ended = {name.removeprefix("done/"): name for name, _ in records.below("state", "done/")}
+        others = month.reserved.keys() - ended.keys() - {job}
+        taken = sum(month.reserved[other] for other in others)
+        if month.spent + taken + self._limit(job).cost > self._month_cap:
+            return None
+        months = [name for name, _ in records.below("state", "budgets/default/")]
+        return max(map(records.modified_at, (*months, *ended.values())), default=0.0)
 
     def _state(self, job: str) -> JobState | None:
         raw = self._world.records.of_job(job, "state.json")

@@ -275,7 +275,7 @@ class Host:
 
     async def _swept(self, process: Process) -> None:
         self._world.trace(process.name, "sweeps")
-        with self.handling(process):
+        with self.handling(process, sweeps=True):
             for work in self.swept(process):
                 await work()
         self._world.moved.set()
@@ -293,9 +293,9 @@ class Host:
         return bool(self.unheard & {*self._world.records.current.values()} - made)
 
     @contextmanager
-    def handling(self, process: Process) -> Iterator[None]:
+    def handling(self, process: Process, *, sweeps: bool = False) -> Iterator[None]:
         """A trigger without a message runs its handler: it fails, and nothing comes again."""
-        run = Run(process.name, asyncio.current_task())
+        run = Run(process.name, asyncio.current_task(), sweeps)
         RUN.set(run)
         try:
             with self._world.held_open():

@@ -1,5 +1,6 @@
 """Does every open job move, once nothing goes wrong any more?"""
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from schemas.jobs import JobState
@@ -18,7 +19,8 @@ class Liveness:
     """Looks at all open jobs every minute; names one that stands still, and what it waits for.
 
     Every ten minutes are enough while all that are open are known to wait. A bound runs from the
-    last fault, or from when the job moved last, whichever is later.
+    last fault, from when the job moved last, or from when what it waited for was there, whichever
+    is latest.
     """
 
     def __init__(self, world: "World") -> None:
@@ -26,6 +28,8 @@ class Liveness:
         self._stored: dict[str, bytes | None] = {}
         self._seen: dict[str, JobState | None] = {}
         self._moved_at: dict[str, float] = {}
+        self._nudged_at: dict[str, float] = {}
+        self._waits: dict[str, tuple[float, float]] = {}
         spans = (
             *world.scenario.storms,
             *world.scenario.outages,
@@ -41,6 +45,10 @@ class Liveness:
     def disturbed(self) -> None:
         """Something went wrong, came back, or was done to a job."""
         self._disturbed_at = self._world.now
+
+    def nudged(self, job: str) -> None:
+        """The sweeper helps a job, whether that comes to something or not: it comes back later."""
+        self._nudged_at[job] = self._world.now
 
     def _calm_at(self) -> float:
         """Since when nothing has gone wrong."""
@@ -60,34 +68,39 @@ class Liveness:
             self._stored[job] = stored
             state = None if stored is None else JobState.model_validate_json(stored)
             if job not in self._seen or _reached(state) != _reached(self._seen[job]):
-                self._moved_at[job] = now if state is None else self._world.records.moved_at(job)
+                name = f"open/{job}" if state is None else f"jobs/{job}/state.json"
+                self._moved_at[job] = self._world.records.modified_at(name)
             self._seen[job] = state
-        still = now - max(self._moved_at[job], self._calm_at())
-        if still <= NEVER_NUDGED_SECONDS / 2:
+        free_at = max(self._moved_at[job], self._calm_at())
+        if now - free_at <= NEVER_NUDGED_SECONDS / 2:
             return False
         state = self._seen[job]
-        if state is not None and self._waits(job, state):
-            return True
-        self._judge(job, state, still)
-        return False
+        if state is not None:
+            free_at = max(free_at, self._waits_until(job, state, free_at))
+        self._judge(job, state, now - free_at)
+        return free_at > now
 
     def _judge(self, job: str, state: JobState | None, still: float) -> None:
-        # Until it runs, and when it is being finished, helping it does not show in its state.
-        runs = state is not None and state.state == "in_progress" and state.out
-        never_nudged = runs and not (state and state.nudges)
-        if still > (NEVER_NUDGED_SECONDS if never_nudged else NUDGED_SECONDS):
+        nudged = (state and state.nudges) or self._nudged_at.get(job, -inf) >= self._moved_at[job]
+        # Who waits for room is looked after by each sweep.
+        often = state is not None and state.paused
+        if still > (NUDGED_SECONDS if nudged and not often else NEVER_NUDGED_SECONDS):
             self._world.fault_found(f"job {job} has stood still since the last fault: {state}")
 
-    def _waits(self, job: str, state: JobState) -> bool:
+    def _waits_until(self, job: str, state: JobState, since: float) -> float:
+        """When what a job waits for is there, or was; a wait that is renewed ends as was said first
+        of all that was said since it stands still.
+        """
+        waiting, caps = state.waiting, self._world.caps
         if state.paused:
-            caps = self._world.caps
-            begins = state.next == 0 and state.waiting is not None
-            return caps is None or not (begins and caps.has_room(job))
-        waiting = state.waiting
-        if waiting is None or waiting.reason == "budget":
-            return False  # what others hold of a cap has to come back
-        until = waiting.until
-        return until is not None and until > EPOCH + self._world.now
+            begins = state.next == 0 and waiting is not None
+            room_since = caps.room_since(job) if caps is not None and begins else None
+            return inf if room_since is None else room_since
+        if waiting is None or waiting.until is None or waiting.reason == "budget":
+            return 0.0  # what others hold of a cap has to come back
+        if self._waits.get(job, (-inf, 0.0))[0] != since:
+            self._waits[job] = since, waiting.until - EPOCH
+        return self._waits[job][1]
 
 
 def _reached(state: JobState | None) -> tuple[object, ...]:

@@ -286,7 +286,9 @@ class ProcessBus:
             await self._send(entity, message)
 
     async def _send(self, entity: str, message: OutMessage) -> None:
-        world = self._process.world
+        world, run = self._process.world, RUN.get()
+        if run is not None and run.sweeps:
+            world.liveness.nudged(message.message_id.partition(":")[0])
 
         async def dropped(_seconds: float) -> None:
             world.trace("bus", "loses", message.message_id)

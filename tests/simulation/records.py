@@ -33,9 +33,9 @@ class Records:
         """A document of a job in the state container; None where it does not stand."""
         return self.stored("state", f"jobs/{job}/{name}")
 
-    def moved_at(self, job: str) -> float:
-        """When a job's state was changed last, in virtual seconds."""
-        return self._blobs.blobs[BlobRef("state", f"jobs/{job}/state.json")].last_modified - EPOCH
+    def modified_at(self, name: str) -> float:
+        """When a document in the state container was changed last, in virtual seconds."""
+        return self._blobs.blobs[BlobRef("state", name)].last_modified - EPOCH
 
     def below(self, container: str, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Name and content of each blob below a prefix."""
