@@ -18,9 +18,9 @@ from workers.rows.dialects import told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
 from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import Refusal, Request, RowRules, read_row
+from workers.rows.reasons import DUPLICATE
 from workers.rows.sizes import AskedKind, Size, SizeSum, measure
 from workers.rows.token_ranges import groups_of
-from workers.rows.writing import DUPLICATE
 
 FIRST_REQUESTS: Final = 3
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024

@@ -22,7 +22,7 @@ KNOWS: dict[str, frozenset[str]] = {
         "settings": "ports",
         "quota": "ports",
         "dispatch": "ports quota rows.packing rows.sizes",
-        "jobs": "clock ports rows.writing",
+        "jobs": "clock ports rows.reasons rows.writing",
         "webhooks": "",
         "files": "jobs ports",
         "intake": "jobs ports rows settings",

@@ -28,7 +28,7 @@ from schemas.results import (
 from schemas.sketches import sketch_of
 from tests.doubles import MemoryBlobs
 from workers.ports import BlobRef
-from workers.rows import writing
+from workers.rows import reasons, writing
 from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult
 from workers.shards.journal import (
@@ -149,7 +149,7 @@ def test_a_refusal_keeps_the_line_or_the_request() -> None:
 
 @pytest.mark.parametrize("ending", ["cancelled", "expired", "failed"])
 def test_what_was_not_done_says_why(ending: Any) -> None:
-    reason = writing.default_reason(ending)
+    reason = reasons.default_reason(ending)
     known = writing.not_done("j", 3, 12, REQUEST, first_line=9, kind=ending, reason=reason)
     row = ErrorRow.model_validate_json(known.text)
     assert known.kind == ending

@@ -10,8 +10,8 @@ from workers.intake.pieces import MAX_ANSWER_BYTES
 from workers.intake.planning import MAX_SHARDS, MOST_ROWS, MOST_WRONG
 from workers.intake.scanning import Planned
 from workers.rows.reading import MAX_BYTES, NO_MODEL
+from workers.rows.reasons import DUPLICATE
 from workers.rows.sizes import AskedKind
-from workers.rows.writing import DUPLICATE
 
 
 class Preflight(Protocol):

@@ -6,7 +6,8 @@ from typing import Final, get_args
 from schemas.history import ErrorCount
 from schemas.jobs import Ending
 from schemas.results import CodeCount
-from workers.rows.writing import ADVICE, CRASHED, DUPLICATE, OTHER, default_reason
+from workers.rows.reasons import ADVICE, CRASHED, DUPLICATE, default_reason
+from workers.rows.writing import OTHER
 
 _USUAL: Final = "what is wrong, and what to do, stands in the message of each such line"
 _OF_CODE: Final[Mapping[str, str]] = {

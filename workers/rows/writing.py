@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 import msgspec
 import orjson
 
-from schemas.jobs import Ending, Reason
+from schemas.jobs import Reason
 from schemas.money import PinnedPrice
 from schemas.outcomes import Outcome, Usage
 from schemas.results import (
@@ -26,6 +26,7 @@ from schemas.results import (
 )
 from schemas.sketches import bucket_of, coarse, merged, sketch_of
 from workers.rows.reading import Refusal, Request
+from workers.rows.reasons import ADVICE
 
 Number = TypeVar("Number", int, float)
 AnyUse = TypeVar("AnyUse", bound=Use)
@@ -38,19 +39,6 @@ OTHER = "other"
 TOLD_LINES = 5
 NO_PRICES: Final[Mapping[str, PinnedPrice]] = MappingProxyType({})
 ResultKind = Literal["succeeded", "failed", "invalid", "cancelled", "expired"]
-
-# What a row's error is called, and what to do, where the endpoint gave no better words.
-ADVICE: Mapping[str, str] = {
-    "throttled": "the deployment kept refusing for its quota: drop this row again later",
-    "transient": "the deployment kept failing: drop this row again later",
-    "timeout": "no answer in time: ask for fewer tokens, or drop this row again later",
-    "content_filter": "refused by the content filter: change the prompt",
-    "bad_request": "refused by the deployment as a bad request: change the row",
-    "auth": "the deployment refused the key or role: mend the setting, then drop this row again",
-    "gone": "the deployment does not exist: mend DEPLOYMENTS, then drop this row again",
-    "ok": "",
-}
-
 
 _UNWRITABLE = (
     "the answer is no JSON that could be written: change the prompt, or mend the deployment"
@@ -201,26 +189,6 @@ def not_done(
     return RowResult(
         row, kind, Usage(), orjson.dumps(text), tuple(attempts), error=(reason.code, line)
     )
-
-
-def default_reason(ending: Ending) -> Reason:
-    """What such rows are told where the job has no reason of its own."""
-    message = {
-        "cancelled": "not asked: the job was cancelled; drop this row again to run it",
-        "expired": "not asked: the completion window passed; drop this row again to run it",
-        "failed": "not asked: the job failed; mend its reason and drop this row again",
-    }[ending]
-    return Reason(code=f"job_{ending}", message=message)
-
-
-CRASHED = Reason(
-    code="worker_crashed",
-    message="given up: the last three workers that asked it crashed; drop this row again by itself",
-)
-DUPLICATE = (
-    "its custom_id stood earlier in the file: give every row its own, set the option on_duplicate "
-    "to number, or drop this line again, to have it asked under the custom_id in its request"
-)
 
 
 @dataclass

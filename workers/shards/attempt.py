@@ -29,7 +29,7 @@ from workers.ports.errors import (
     WorkerError,
     first_of,
 )
-from workers.rows import writing
+from workers.rows import reasons, writing
 from workers.rows.reading import Refusal, Request
 from workers.rows.writing import RowResult
 from workers.shards.input import Row
@@ -298,12 +298,12 @@ class Attempt:
             if isinstance(read, Refusal):
                 self.results.add(writing.refused(self.job.id, row, read))
             elif row in self.suspicion.given_up:
-                self.results.add(self._not_done(row, "failed", writing.CRASHED))
+                self.results.add(self._not_done(row, "failed", reasons.CRASHED))
                 self._given_up += 1
 
     def write_off(self, ending: Ending) -> None:
         """Give every row that was not answered the ending's reason."""
-        reason = self.reason or writing.default_reason(ending)
+        reason = self.reason or reasons.default_reason(ending)
         for row in range(self.planned.rows):
             if row not in self.results:
                 unasked = ending == "failed" and not self.spent.get(row)

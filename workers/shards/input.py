@@ -9,7 +9,7 @@ from schemas.jobs import Job
 from schemas.plans import PlannedShard
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
-from workers.rows import writing
+from workers.rows import reasons
 from workers.rows.dialects import told_apart
 from workers.rows.lines import kept_bytes, lines_of
 from workers.rows.reading import MAX_BYTES, NO_MODEL, Refusal, Request, RowRules, read_row
@@ -68,7 +68,7 @@ def _told_apart(row: Row, job: Job, *, taken: bool) -> Row:
     if job.options.on_duplicate == "number":
         return numbered
     # Its request already has the other name: dropped again, all of them are asked.
-    refusal = _refusal(numbered, "duplicate_custom_id", writing.DUPLICATE)
+    refusal = _refusal(numbered, "duplicate_custom_id", reasons.DUPLICATE)
     return dataclasses.replace(refusal, custom_id=row.custom_id)
 
 
