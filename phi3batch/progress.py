@@ -39,9 +39,7 @@ def describe(batch: Batch) -> str:
     if batch.usage.total_tokens:
         parts.append(f"{batch.usage.total_tokens:,} tokens")
     if more.cost is not None:
-        # What is done in shards that still run has cost something too.
-        of = f" for {done:,} rows" if more.running and batch.status not in ENDED else ""
-        parts.append(f"{in_short(more.cost)}{of}")
+        parts.append(in_short(more.cost))
     if more.waiting is not None and batch.status not in ENDED:
         whose = f" of {more.waiting['deployment']}" if "deployment" in more.waiting else ""
         parts.append(f"waiting for {more.waiting['reason']}{whose}")

@@ -15,6 +15,7 @@ from schemas.results import (
     CodeCount,
     Counts,
     Lost,
+    ShardTokens,
     Tokens,
     Use,
     WaitReason,
@@ -335,6 +336,9 @@ class JobState(Kept):
     running: tuple[tuple[int, int], ...] = Field(
         default=(), description="(shard, rows done) of shards that are out, as last told"
     )
+    running_tokens: tuple[ShardTokens, ...] = Field(
+        default=(), exclude_if=not_, description="that those rows took, as last told"
+    )
     use: dict[str, Use] = Field(
         default_factory=dict,
         description="calls of the shards that are done, by deployment",
@@ -365,6 +369,16 @@ class JobState(Kept):
     def running_rows(self) -> int:
         """Rows that are done in shards that are out: no receipt has counted them yet."""
         return sum(rows for _, rows in self.running)
+
+    @property
+    def told_tokens(self) -> Tokens:
+        """Those of all rows that are done, in shards that are out too."""
+        told = self.running_tokens
+        if not told:
+            return self.tokens
+        return self.tokens.plus(
+            Tokens(prompt=sum(t.prompt for t in told), completion=sum(t.completion for t in told))
+        )
 
     @property
     def terminal(self) -> bool:

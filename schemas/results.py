@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from operator import eq, not_
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -114,6 +114,17 @@ class Tokens(Kept):
             completion=self.completion + other.completion,
             **unknown_of(self, other),
         )
+
+
+class ShardTokens(NamedTuple):
+    """Tokens of a shard that is out, as endpoints told them, and what its calls cost in millionths
+    of a millionth of the currency's unit.
+    """
+
+    shard: int
+    prompt: int
+    completion: int
+    cost: int
 
 
 class Use(Kept):

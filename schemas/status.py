@@ -53,14 +53,16 @@ class JobStatus(Kept):
     codes: dict[str, CodeCount] | None = Field(
         default=None, description="rows in error so far, by code, with the first line of each"
     )
-    tokens: Tokens | None = None
+    tokens: Tokens | None = Field(
+        default=None, description="of the rows in `counts` and those in `running`"
+    )
     use: dict[str, Use] | None = Field(
         default=None, description="calls of the shards that are done, by deployment"
     )
     cost: Cost | None = Field(
         default=None,
-        description="of the rows in `counts`: what those in `running` cost comes when their shards "
-        "are done; absent where no price is known",
+        description="of the rows in `counts` and those in `running`; absent where no price is "
+        "known",
     )
     budget: BudgetStatus | None = Field(
         default=None,

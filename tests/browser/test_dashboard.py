@@ -268,12 +268,12 @@ async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     await expect(shown.get_by_text("It will cost about")).to_contain_text(
         re.compile(r"0\.00702\d* USD")
     )
-    cost = shown.get_by_role("figure").filter(has_text="Cost USD, of shards")
+    cost = shown.get_by_role("figure").filter(has_text="Cost USD, of rows")
     await expect(cost.get_by_role("img")).to_be_visible()
     told = (await site.service.ask("GET", f"/api/jobs/{job}")).body
     await shown.get_by_text("Facts").click()
     facts = shown.locator("dl")
-    rows = f"{told['counts']['succeeded']:,} rows whose shards are done"
+    rows = f"{told['counts']['succeeded']:,} rows that are done"
     await expect(facts).to_contain_text(f"{told['cost']['counted']} USD for the {rows}")
     await expect(shown.get_by_text("It has cost")).to_contain_text(f"USD for the {rows}. It will")
     # A row has 7 tokens read and 5 written: 3.51 millionths.
@@ -281,7 +281,7 @@ async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     await site.service.settle()
     await tab.page.clock.fast_forward(4000)
     await expect(cost.locator(".legend")).to_contain_text("USD 0.00702")
-    await expect(facts).not_to_contain_text("whose shards")
+    await expect(facts).not_to_contain_text("rows that are done")
     await expect(shown.get_by_text("It will cost about")).to_have_count(0)
     await expect(shown.get_by_text("Of its cap")).to_have_count(0)
     latency = shown.get_by_role("figure").filter(has_text="Latency of answers")

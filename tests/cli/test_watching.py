@@ -150,12 +150,12 @@ def test_a_line_tells_the_cost_so_far(at_most: str | None, told: str) -> None:
     assert describe(batch(phi3={"cost": cost})) == told
 
 
-def test_a_line_tells_of_which_rows_the_cost_is() -> None:
+def test_a_line_tells_the_cost_of_rows_in_shards_that_run_too() -> None:
     cost = {"currency": "USD", "counted": "0.250000", "at_most": None}
     running = batch(request_counts=counts(1000, 400, 10), phi3={"running": 90, "cost": cost})
     assert describe(running) == (
         "batch_a in_progress · 500 of 1,000 rows · 400 succeeded · 10 failed · "
-        "at least 0.250000 USD for 410 rows"
+        "at least 0.250000 USD"
     )
 
 

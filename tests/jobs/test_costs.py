@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.budgets import JobBudget, Spend
+from schemas.budgets import NOTHING_SPENT, JobBudget, Spend
 from schemas.deployments import Deployment, parse_deployments
+from schemas.jobs import JobState
 from schemas.listing import span_of
 from schemas.money import MILLION, Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
-from schemas.results import Counts, Use
+from schemas.results import Counts, ShardTokens, Use
 from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from workers.jobs.costs import cost_of, projected, summed
@@ -36,13 +37,21 @@ def test_amounts_are_read(written: str, of: int) -> None:
     assert micros(written) == of
 
 
+def stands(counts: Counts, **fields: Any) -> JobState:
+    return JobState(revision=1, state="in_progress", counts=counts, **fields)
+
+
 def test_what_a_job_will_come_to_is_what_its_rows_cost_so_far() -> None:
     cost = Cost(currency="USD", counted="0.300000", at_most=None)
     # Of a hundred rows thirty are asked and ten could not be: sixty are left.
     counts = Counts(total=100, succeeded=25, failed=5, invalid=10)
-    assert projected(cost, counts) == "0.900000"
-    assert projected(cost, Counts(total=100, invalid=10)) is None, "none has cost anything yet"
-    assert projected(cost, Counts(total=10, succeeded=10)) is None, "there is nothing to come"
+    assert projected(cost, stands(counts)) == "0.900000"
+    # Or ten of them in a shard that is out, and in another some of which no cost is told.
+    out = Counts(total=100, succeeded=15, failed=5, invalid=10)
+    running = {"running": ((1, 10), (2, 7)), "running_tokens": (ShardTokens(1, 90, 9, 1),)}
+    assert projected(cost, stands(out, **running)) == "0.900000"
+    assert projected(cost, stands(Counts(total=100, invalid=10))) is None, "none has cost anything"
+    assert projected(cost, stands(Counts(total=10, succeeded=10))) is None, "nothing is to come"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +64,11 @@ def test_what_a_job_will_come_to_is_what_its_rows_cost_so_far() -> None:
 )
 def test_what_a_job_will_come_to_is_never_above_its_cap(held: JobBudget, told: str) -> None:
     cost = Cost(currency="USD", counted="0.300000", at_most=None)
-    assert projected(cost, Counts(total=90, succeeded=30), held) == told
+    assert projected(cost, stands(Counts(total=90, succeeded=30), budget=held)) == told
+    shard = {"running": ((1, 10),), "running_tokens": (ShardTokens(1, 150, 50, 1),)}
+    spent = held.model_copy(update={"spent": Spend(400, 0) if held.max_tokens else NOTHING_SPENT})
+    counts = Counts(total=90, succeeded=20)
+    assert projected(cost, stands(counts, budget=spent, **shard)) == told
 
 
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=5))

@@ -95,7 +95,7 @@ def test_a_sample_is_taken_by_the_first_change_when_one_is_due() -> None:
         latency=late.sample.latency if late.sample else (),
     )
     assert late.sample.latency == pytest.approx([0.5] * 3, rel=0.01)
-    told = lifecycle.report(late.state, {1: 3}, EPOCH + 3 * SAMPLE_SECONDS)
+    told = lifecycle.report(late.state, {1: lifecycle.Progress(3)}, EPOCH + 3 * SAMPLE_SECONDS)
     assert told.sample is not None
     assert (told.sample.succeeded, told.sample.running) == (5, 3)
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import NOTHING_LOST, Counts, Receipt, Tokens
 from workers.jobs import beginning, budget, endings, lifecycle, pace, pauses
-from workers.jobs.lifecycle import NOTHING, UNTOLD, Change
+from workers.jobs.lifecycle import NOTHING, UNTOLD, Change, Progress
 
 ROWS = 3
 REASON = Reason(code="why", message="because")
@@ -329,12 +329,14 @@ def test_a_clock_that_is_behind_helps_nobody() -> None:
 
 def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:
     state = begun(9)
-    told = lifecycle.report(state, {0: 30, 1: 12, 99: 7}, now=10.0).state
+    told = lifecycle.report(
+        state, {0: Progress(30), 1: Progress(12), 99: Progress(7)}, now=10.0
+    ).state
     assert told is not None
     assert (told.running, told.running_rows) == (((0, 30), (1, 12)), 42)
-    assert lifecycle.report(told, {0: 31}, now=10.9) == UNTOLD
-    assert lifecycle.report(told, {0: 30}, now=20.0) == UNTOLD
-    fell = lifecycle.report(told, {0: 5}, now=20.0).state
+    assert lifecycle.report(told, {0: Progress(31)}, now=10.9) == UNTOLD
+    assert lifecycle.report(told, {0: Progress(30)}, now=20.0) == UNTOLD
+    fell = lifecycle.report(told, {0: Progress(5)}, now=20.0).state
     assert fell is not None
     assert fell.running_rows == 17
     counted = lifecycle.advance(fell, receipt(0), repeated=False, now=21.0).state
@@ -345,19 +347,43 @@ def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:
 def test_rows_of_earlier_attempts_are_no_rows_of_the_last_seconds() -> None:
     """A run is taken up again: 650 rows stood in its journals, ten a second come."""
     state = begun(9).model_copy(update={"counts": Counts(total=2000), "marks": ((0.0, 0),)})
-    found = {0: 200, 1: 250, 2: 0}
     for at in range(1, 11):
-        rows = {0: 200 + 5 * at, 1: 250 + 5 * at, 2: 0}
-        state = lifecycle.report(state, rows, float(at), found).state or state
+        done = {
+            0: Progress(200 + 5 * at, found=200),
+            1: Progress(250 + 5 * at, found=250),
+            2: Progress(0),
+        }
+        state = lifecycle.report(state, done, float(at)).state or state
     assert state.running_rows == 550
     assert pace.pace(state) == pace.Pace(10.0, "measured")
     whole = receipt(3).model_copy(update={"counts": Counts(total=220, succeeded=220)})
     counted = lifecycle.advance(state, whole, repeated=False, now=12.0, found=200).state
     assert counted is not None
     assert pace.pace(counted) == pace.Pace(10.0, "measured")
-    again = lifecycle.report(counted, {0: 270, 1: 260}, 14.0, {0: 260, 1: 240}).state
+    again = lifecycle.report(
+        counted, {0: Progress(270, found=260), 1: Progress(260, found=240)}, 14.0
+    ).state
     assert again is not None
     assert pace.pace(again) == pace.Pace(150 / 14.0, "measured"), "60 were lost, 30 came"
+
+
+def test_what_is_told_at_once_as_attempts_end_distorts_no_pace() -> None:
+    """Ten rows a second come, until a pause has nine attempts hand their shards back."""
+    state = begun(9, window=9).model_copy(update={"counts": Counts(total=2000)})
+    state = state.model_copy(update={"marks": ((0.0, 0),)})
+    for at in range(1, 31):
+        state = lifecycle.report(state, {0: Progress(10 * at)}, float(at)).state or state
+    assert lifecycle.report(state, {1: Progress(1)}, 30.02) == UNTOLD
+    for shard in range(1, 9):
+        done = {shard: Progress(500, found=499, cost=7)}
+        told = lifecycle.report(state, done, 30.0 + shard / 10, at_once=True).state
+        assert told is not None
+        state = told
+    assert state.running_rows == 300 + 8 * 500
+    assert pace.pace(state) == pace.Pace(308 / 30.8, "measured")
+    assert len(state.marks) < 10
+    assert [each.cost for each in state.running_tokens] == [0] + 8 * [7]
+    assert lifecycle.report(state, {8: Progress(500, cost=7)}, 31.0, at_once=True) == UNTOLD
 
 
 @pytest.mark.parametrize("kind", ["invalid", "cancelled", "expired"])

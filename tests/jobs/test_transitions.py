@@ -21,7 +21,7 @@ ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 
 def reported(state: JobState | None, _repeated: bool) -> lifecycle.Change:
     assert state is not None
-    return lifecycle.report(state, {0: 1}, EPOCH + 60.0)
+    return lifecycle.report(state, {0: lifecycle.Progress(1)}, EPOCH + 60.0)
 
 
 def waits(state: JobState | None, _repeated: bool) -> lifecycle.Change:

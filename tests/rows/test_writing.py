@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.jobs import Reason
+from schemas.money import PinnedPrice
 from schemas.outcomes import Outcome, Usage
 from schemas.results import (
     CallRecord,
@@ -288,6 +289,12 @@ def test_tokens_of_an_answer_count_where_it_came_from() -> None:
     assert (use["phi"].prompt_tokens, use["phi"].completion_tokens) == (7, 5)
     assert (use["other"].prompt_tokens, use["other"].completion_tokens) == (3, 0)
     assert (use["phi"].unmetered_calls, use["other"].unmetered_calls) == (0, 1)
+    prices = {
+        "phi": PinnedPrice(input=2, output=11, currency="USD"),
+        "other": PinnedPrice(input=100, output=1000, currency="USD"),
+    }
+    assert writing.cost_of(result, prices) == 7 * 2 + 5 * 11 + 3 * 100
+    assert writing.cost_of(result, {"phi": prices["phi"]}) == 7 * 2 + 5 * 11
 
 
 def test_the_rows_of_a_packed_call_count_its_tokens_once() -> None:

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 
-from schemas.budgets import JobBudget
 from schemas.jobs import Job, JobState
 from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
-from schemas.results import NOTHING_LOST, Counts, Lost, Use
+from schemas.results import NOTHING_LOST, Lost, Use
 from workers.jobs import budget
 
 
 def cost_so_far(job: Job, state: JobState | None) -> Cost:
     """What the calls of a job with prices cost up to now.
 
-    What shards that are out have asked is not counted yet: at most it costs what a cap leaves for
-    it, and nobody knows where there is none.
+    Shards that are out may have asked more than was told of them: at most it costs what a cap
+    leaves for it, and nobody knows where there is none.
     """
     if state is None:
         return cost_of({}, job.prices)
-    cost = cost_of(state.use, job.prices, state.lost)
+    running = sum(each.cost for each in state.running_tokens)
+    cost = cost_of(state.use, job.prices, state.lost, running)
     told = None if state.budget is None else budget.status(state.budget)
     if told is not None and told.cost_spent is not None and told.cost_reserved is not None:
         most = micros(told.cost_spent) + micros(told.cost_reserved)
@@ -27,14 +27,17 @@ def cost_so_far(job: Job, state: JobState | None) -> Cost:
 
 
 def cost_of(
-    use: Mapping[str, Use], prices: Mapping[str, PinnedPrice], lost: Lost = NOTHING_LOST
+    use: Mapping[str, Use],
+    prices: Mapping[str, PinnedPrice],
+    lost: Lost = NOTHING_LOST,
+    more: int = 0,
 ) -> Cost:
     """The cost of calls by deployment, at one price at least; where none is known, nobody asks.
 
-    `lost` is what is not among them.
+    `lost` and `more`, in millionths of a millionth, are what is not among them.
     """
     # Millionths for a million tokens, times tokens: divided once, at the end.
-    total, unmetered, unpriced = 0, lost.calls, 0
+    total, unmetered, unpriced = more, lost.calls, 0
     for name, used in use.items():
         price = prices.get(name)
         if price is None:
@@ -56,21 +59,24 @@ def cost_of(
     )
 
 
-def projected(cost: Cost, counts: Counts, held: JobBudget | None = None) -> str | None:
+def projected(cost: Cost, state: JobState) -> str | None:
     """What a job will have cost once all its rows are asked, if they go on as they did.
 
     What its budget leaves no room for will not be asked. The result is None before a row has been
     asked to its end, and where nothing is left to be asked.
     """
-    left = counts.total - counts.done
-    if not counts.asked or left <= 0:
+    tokens = {each.shard: each.prompt + each.completion for each in state.running_tokens}
+    running = sum(rows for shard, rows in state.running if shard in tokens)
+    asked, left = state.counts.asked + running, state.counts.total - state.counts.done - running
+    if not asked or left <= 0:
         return None
-    counted = micros(cost.counted)
-    whole = counted + -(-counted * left // counts.asked)
+    counted, held = micros(cost.counted), state.budget
+    whole = counted + -(-counted * left // asked)
     if held is not None and held.max_cost is not None:
         whole = min(whole, held.max_cost // MILLION)
-    if held is not None and held.max_tokens is not None and held.spent.tokens:
-        whole = min(whole, counted * held.max_tokens // held.spent.tokens)
+    if held is not None and held.max_tokens is not None:
+        spent = held.spent.tokens + sum(tokens.values())
+        whole = min(whole, counted * held.max_tokens // spent) if spent else whole
     return amount(whole)
 
 

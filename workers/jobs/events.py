@@ -47,7 +47,7 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
         update={
             "state": state.shown,
             "counts": state.counts,
-            "tokens": state.tokens,
+            "tokens": state.told_tokens,
             "codes": state.codes,
             "use": state.use,
             **money,
@@ -70,7 +70,7 @@ def _money(job: Job, state: JobState) -> dict[str, object]:
     cost = cost_so_far(job, state) if job.prices else None
     return {
         "cost": cost,
-        "projected_cost": None if cost is None else projected(cost, state.counts, state.budget),
+        "projected_cost": None if cost is None else projected(cost, state),
         "budget": None if state.budget is None else budget.status(state.budget),
     }
 

@@ -9,11 +9,12 @@ The rules are those of docs/protocol.md.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from schemas.budgets import JobBudget
 from schemas.history import Sample
 from schemas.jobs import JobState, Waiting
-from schemas.results import Receipt, Use
+from schemas.results import Receipt, ShardTokens, Tokens, Use
 from workers.jobs import budget
 from workers.jobs.pace import done_before, marked, report_due, sample, sample_due
 from workers.rows.writing import add_codes, add_totals, added_use
@@ -36,6 +37,22 @@ class Change:
     delay: float = 0.0
     told: bool = True
     sample: Sample | None = None
+
+
+class Progress(NamedTuple):
+    """How far a shard is that is out: rows that are done, and what they took, in vain too.
+
+    Earlier attempts did the rows that were `found`. `cost` is as in `ShardTokens`.
+    """
+
+    rows: int
+    found: int = 0
+    tokens: Tokens = Tokens()
+    cost: int = 0
+
+    def of_shard(self, shard: int) -> ShardTokens:
+        """What is stored of it beside its rows."""
+        return ShardTokens(shard, self.tokens.prompt, self.tokens.completion, self.cost)
 
 
 Becomes = Callable[[JobBudget, int], JobBudget]
@@ -95,6 +112,7 @@ def advance(
         return Change(None, resend, nothing_left(state))
     counts, tokens = state.counts.plus(receipt.counts), state.tokens.plus(receipt.tokens)
     running = tuple(each for each in state.running if each[0] != shard)
+    others = tuple(each for each in state.running_tokens if each.shard != shard)
     out = sum(rows for _, rows in running)
     asked = receipt.counts.asked
     before = done_before(state.running_rows - out, found, asked)
@@ -107,6 +125,7 @@ def advance(
         use=added_use(state.use, receipt.use, add_totals, Use()),
         lost=state.lost.plus(receipt.lost),
         running=running,
+        running_tokens=others,
         # Rows that nobody was asked for say nothing of how fast the others will be.
         marks=marked(state, out, counts.asked, now, before),
         waiting=None,
@@ -130,26 +149,31 @@ def _sampled(change: Change, now: float, receipt: Receipt | None = None) -> Chan
 
 
 def report(
-    state: JobState, journaled: Mapping[int, int], now: float, found: Mapping[int, int] = {}
+    state: JobState, done: Mapping[int, Progress], now: float, *, at_once: bool = False
 ) -> Change:
     """Rows are done in shards that are out; the numbers are of this process's shards alone.
 
-    Receipts count them for good. A number falls where a crash lost what was not journaled. `found`
-    are those of them that were done when the attempts began.
+    Receipts count them for good. A number falls where a crash lost what was not journaled. It is
+    told once in a while, or `at_once` where an attempt is over: nobody may come to tell it later.
     """
-    if state.state != "in_progress" or not report_due(state, now):
+    if state.state != "in_progress" or not (at_once or report_due(state, now)):
         return UNTOLD
-    known = dict(state.running)
-    fresh = known | {shard: rows for shard, rows in journaled.items() if shard in state.out}
-    if fresh == known:
+    done = {shard: each for shard, each in done.items() if shard in state.out}
+    known, tokens = dict(state.running), {each.shard: each for each in state.running_tokens}
+    rows = known | {shard: each.rows for shard, each in done.items()}
+    told = tokens | {shard: each.of_shard(shard) for shard, each in done.items()}
+    if rows == known and told == tokens:
         return UNTOLD
-    running = tuple(sorted(fresh.items()))
-    done = state.counts.asked
     before = sum(
-        done_before(known.get(shard, 0), found.get(shard, 0), rows) for shard, rows in running
+        done_before(known.get(shard, 0), each.found, each.rows) for shard, each in done.items()
     )
-    marks = marked(state, sum(fresh.values()), done, now, before)
-    return _sampled(Change(moved(state, running=running, marks=marks)), now)
+    reported = moved(
+        state,
+        running=tuple(sorted(rows.items())),
+        running_tokens=tuple(sorted(told.values())),
+        marks=marked(state, sum(rows.values()), state.counts.asked, now, before),
+    )
+    return _sampled(Change(reported), now)
 
 
 def spend(state: JobState, shard: int, becomes: Becomes) -> Change:

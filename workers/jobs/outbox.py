@@ -81,8 +81,11 @@ class Outbox:
         await self._bus.send(JOBS, [self._message(message, at, repeated=repeated, trace=trace)])
 
     async def tell(self, kind: EventType, job: Job, state: JobState | None) -> None:
-        """Publish the event of a state. Progress is told every few seconds at most."""
-        if kind != "job.progress" or self._due(job.id):
+        """Publish the event of a state. Progress is told every few seconds at most, but for that
+        of a paused job, of which there may be no more to tell.
+        """
+        paused = state is not None and state.paused
+        if kind != "job.progress" or paused or self._due(job.id):
             told = events.event(kind, job, state, self._results_container, self._clock())
             await self._publish(told)
 

@@ -260,17 +260,32 @@ def _note(
     own.failed += result.kind == "failed"
     own.prompt_tokens += result.usage.prompt_tokens
     own.completion_tokens += result.usage.completion_tokens
-    if (price := prices.get(_answering(result.use) or "")) is not None:
-        own.cost += result.usage.completion_tokens * (price.output - price.input)
+    own.cost += _surcharge(result, prices)
     for call in reversed(result.use):
         its = intervals.setdefault(int(ended // INTERVAL_SECONDS), IntervalSums())
         its.calls += 1
         its.refusals += call.kind == "throttled"
-        if (price := prices.get(call.deployment)) is not None:
-            its.cost += call.tokens * price.input
+        its.cost += cost_of_calls((call,), prices)
         if call.kind == "ok":
             its.latency[coarse(bucket_of(call.seconds))] += 1
         ended -= call.seconds + call.waited
+
+
+def cost_of(result: RowResult, prices: Mapping[str, PinnedPrice]) -> int:
+    """What a row has cost, in millionths of a millionth; calls without a price are not counted."""
+    return cost_of_calls(result.use, prices) + _surcharge(result, prices)
+
+
+def cost_of_calls(calls: Iterable[CallRecord], prices: Mapping[str, PinnedPrice]) -> int:
+    """The same of calls, as if all tokens were of prompts: calls in vain have no others."""
+    priced = ((call.tokens, prices.get(call.deployment)) for call in calls)
+    return sum(tokens * price.input for tokens, price in priced if price is not None)
+
+
+def _surcharge(result: RowResult, prices: Mapping[str, PinnedPrice]) -> int:
+    """What an answer's tokens cost more than a prompt's."""
+    price = prices.get(_answering(result.use) or "")
+    return 0 if price is None else result.usage.completion_tokens * (price.output - price.input)
 
 
 def _answering(calls: Sequence[CallRecord]) -> str | None:

@@ -17,6 +17,7 @@ from schemas.jobs import Ending, Job, Reason
 from schemas.plans import PlannedShard
 from schemas.results import CallRecord, Lost, Receipt
 from workers.dispatch.call import Gate
+from workers.jobs.lifecycle import Progress
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef, Blobs
 from workers.ports.errors import (
@@ -150,8 +151,8 @@ class Attempt:
         self.ending: Ending | None = None
         self.reason: Reason | None = None
         self.rows: Sequence[Row] = ()
-        self.journaled: int | None = None
-        """Rows in this attempt's journal or earlier ones; None before those have been read."""
+        self.journaled: Progress | None = None
+        """What this attempt's journal and earlier ones hold; None before the first interval."""
         self.found = 0
         """Rows in the journals of earlier attempts."""
         self.capped = False
@@ -209,7 +210,7 @@ class Attempt:
         await self._journal.open()
         past = await read_journals(self._store.blobs, earlier, self.results)
         self.gate.trail.found = len(self.results)
-        self.journaled = self.found = len(self.results) - self.results.invalid
+        self.found = len(self.results) - self.results.invalid
         self.suspicion = past.suspicion
         if past.suspicion.died:
             self.gate.trail.crashed = earlier[-1]
@@ -354,13 +355,17 @@ class Attempt:
         if out is not None:
             self.journal.when_out(partial(self.results.when_written, out))
         with contextlib.suppress(StorageError, Unavailable):
-            answered = len(self.results) - self.results.invalid - self._given_up
+            progress = self._progress()
             began = asyncio.get_running_loop().time()
             await self.journal.flush()
-            self.journaled = answered
+            self.journaled = progress
             ended = asyncio.get_running_loop().time()
             self.gate.trail.journaled(ended - began, ended - (self._durable_at or began))
             self._durable_at = ended
+
+    def _progress(self) -> Progress:
+        answered = len(self.results) - self.results.invalid - self._given_up
+        return Progress(answered, self.found, *self.results.metered(self.job.prices, self.spent))
 
     async def _attend(
         self,

@@ -23,6 +23,7 @@ from workers.ports.errors import (
     BlobMissing,
     Draining,
     NewerVersion,
+    StorageError,
     Unavailable,
     Unreadable,
 )
@@ -34,6 +35,7 @@ from workers.shards.calls import Dispatch, NumberedRow, Room, ShardCalls, waitin
 from workers.shards.input import Routes, read_rows
 from workers.shards.purse import ShardPurse
 from workers.shards.quarantine import Quarantine
+from workers.shards.reports import Reports
 from workers.shards.spool import write_receipt
 
 HELD_RETRY_SECONDS: Final = 20.0
@@ -85,6 +87,7 @@ class Runner:
         self._rng = rng
         self._settings = settings
         self._telemetry = telemetry
+        self._reports = Reports(transitions, clock)
         self._room = Room()
         self._unended: dict[Attempt, None] = {}
         self._quarantine = Quarantine()
@@ -157,7 +160,7 @@ class Runner:
         at = opens(job, seen, now)
         if at <= now:
             return False
-        await self._tell_waiting(job, Waiting(reason="hours", since=now, until=at))
+        await self._reports.waiting(job, Waiting(reason="hours", since=now, until=at))
         await self._send_copy(message, at - now)
         return True
 
@@ -204,10 +207,8 @@ class Runner:
             attempt.receipt = receipt
             if receipt is not None:
                 await self._advance(attempt.job, receipt, received, found=attempt.found)
-            elif attempt.purse is not None:
-                await attempt.purse.give_back()
-                if {wait.reason for wait in asking.handed_back} == {"budget"}:
-                    await attempt.purse.pause()
+            else:
+                await self._give_back(attempt, asking)
         if receipt is None:
             await self._hand_back(attempt, message, asking)
 
@@ -247,6 +248,18 @@ class Runner:
             lost=lost,
             spent=None if attempt.purse is None else attempt.purse.spent,
         )
+
+    async def _give_back(self, attempt: Attempt, asking: ShardCalls) -> None:
+        """Tell how far the shard is, and let others have what of the cap was not spent."""
+        await attempt.keep()
+        # Without the lease another may be further.
+        if asyncio.get_running_loop().time() < attempt.lease.until:
+            with contextlib.suppress(StorageError, Unavailable):
+                await self._reports.progress(attempt.job, self._unended)
+        if attempt.purse is not None:
+            await attempt.purse.give_back()
+            if {wait.reason for wait in asking.handed_back} == {"budget"}:
+                await attempt.purse.pause()
 
     async def _open_purse(self, attempt: Attempt, left: Sequence[NumberedRow]) -> None:
         """Let an attempt of a capped job ask as much as the cap leaves room for."""
@@ -308,10 +321,10 @@ class Runner:
             attempt.gate.close("paused")
         else:
             self._weigh(attempt, state)
-            await self._report(attempt.job, state)
+            await self._reports.progress(attempt.job, self._unended, state)
             waiting = self._dispatcher.waiting(attempt.job.id)
             if waiting is not None and self._clock() - waiting.since >= WORTH_TELLING_SECONDS:
-                await self._tell_waiting(attempt.job, waiting)
+                await self._reports.waiting(attempt.job, waiting)
 
     def _weigh(self, attempt: Attempt, seen: JobState) -> None:
         """Have all shards of a job that are asked here weigh alike, by what was seen last."""
@@ -319,28 +332,6 @@ class Runner:
         for each in self._unended:
             if each.job.id == attempt.job.id:
                 each.gate.urgency = attempt.gate.urgency
-
-    async def _report(self, job: Job, seen: JobState) -> None:
-        """Let the job's status count the rows that are done in shards of this process."""
-        ours = [each for each in self._unended if each.job.id == job.id]
-        done = {each.shard: each.journaled for each in ours if each.journaled is not None}
-        found = {each.shard: each.found for each in ours}
-
-        def reported(state: JobState | None, _repeated: bool) -> lifecycle.Change:
-            if state is None:
-                return lifecycle.NOTHING
-            return lifecycle.report(state, done, self._clock(), found)
-
-        if reported(seen, False).state is not None:
-            await self._transitions.take(job, reported)
-
-    async def _tell_waiting(self, job: Job, waiting: Waiting) -> None:
-        """Let the job's status say what it waits for."""
-
-        def waits(state: JobState | None, _repeated: bool) -> lifecycle.Change:
-            return lifecycle.NOTHING if state is None else lifecycle.wait(state, waiting)
-
-        await self._transitions.take(job, waits)
 
     async def _hand_back(self, attempt: Attempt, message: ShardMessage, asking: ShardCalls) -> None:
         """Put the rest of the shard back on the queue; what is done is journaled."""
@@ -351,7 +342,7 @@ class Runner:
         if waits and waits[-1].delay >= WORTH_TELLING_SECONDS:
             waiting = waiting_of(waits[-1], self._clock())
             if waiting is not None:
-                await self._tell_waiting(attempt.job, waiting)
+                await self._reports.waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
     async def _advance(self, job: Job, receipt: Receipt, received: Received, *, found: int) -> None:

@@ -4,14 +4,15 @@ import asyncio
 import hashlib
 import io
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
 from schemas.budgets import Spend
 from schemas.jobs import Job
-from schemas.results import CallRecord, Lost, Part, Receipt
+from schemas.money import PinnedPrice
+from schemas.results import CallRecord, Lost, Part, Receipt, Tokens
 from workers.jobs.store import JobStore
 from workers.rows import writing
 from workers.rows.writing import RowResult
@@ -34,6 +35,7 @@ class Spool:
         self._texts = SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 - closed by close
         self._memory_bytes = memory_bytes
         self.size = self.invalid = 0
+        self._metered = self._prompt = self._completion = self._cost = 0
         self._unwritten: list[tuple[int, list[bytes | memoryview]]] = []
         self.writing: asyncio.Task[None] | None = None
         self._fault: OSError | None = None
@@ -121,6 +123,22 @@ class Spool:
         """All results in input order, without their lines."""
         for row in sorted(self._results):
             yield self._results[row]
+
+    def metered(
+        self, prices: Mapping[str, PinnedPrice], spent: Mapping[int, Sequence[CallRecord]]
+    ) -> tuple[Tokens, int]:
+        """Tokens of all results, and their cost as of `writing.cost_of`; each is looked at once.
+
+        `spent` are calls that were made in vain, by row, for rows that may have no result yet.
+        """
+        for result in islice(self._results.values(), self._metered, None):
+            self._prompt += result.usage.prompt_tokens
+            self._completion += result.usage.completion_tokens
+            self._cost += writing.cost_of(result, prices)
+        self._metered = len(self._results)
+        waiting = (calls for row, calls in spent.items() if row not in self._results)
+        cost = self._cost + sum(writing.cost_of_calls(calls, prices) for calls in waiting)
+        return Tokens(prompt=self._prompt, completion=self._completion), cost
 
     def part(self, rows: Sequence[int]) -> tuple[IO[bytes], int, str]:
         """The lines of some rows as one file at its start, its length, and its SHA-256 in hex.

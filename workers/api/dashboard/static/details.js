@@ -44,7 +44,7 @@ function speed(job) {
 }
 
 /** The rows that its cost is of. */
-const counted = (job) => `${count(job.counts ? doneRows(job) - (job.running ?? 0) : 0)} rows whose shards are done`;
+const counted = (job) => `${count(job.counts ? doneRows(job) : 0)} rows that are done`;
 
 /** What will become of it: too late, and how dear. */
 function outlook(job) {
@@ -52,8 +52,7 @@ function outlook(job) {
   const enough = !risk || risk.needed_rate == null ? "none of its hours is left before that"
     : html`${short(risk.needed_rate)} rows/s would do${needs(risk.needed_quota)}`;
   return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
-    ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}${
-      job.running ? html`, without the ${count(job.running)} that are done in other shards` : nothing}. It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
+    ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}. It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
 }
 
 /** What it may spend, and what of that is spent or set aside for calls on their way. */
@@ -119,7 +118,7 @@ function series(points, { cost }) {
     ${chart("Tokens", "tokens/s", points, [["tokens", "tokens/s", "one"]])}
     ${chart("429s", "a minute", points, [["refusals", "429s", "three"]])}
     ${chart("Latency", "of answers", points, LATENCY, duration)}
-    ${cost ? chart("Cost", `${cost.currency}, of shards that are done`, points, [["cost", cost.currency, "two"]], money) : nothing}</div>`;
+    ${cost ? chart("Cost", `${cost.currency}, of rows that are done`, points, [["cost", cost.currency, "two"]], money) : nothing}</div>`;
 }
 
 function wrong(errors) {
