@@ -112,8 +112,7 @@ class Deployment(BaseModel):
             raise ValueError(f"key_setting is not used with auth {self.auth!r}: drop one of them")
         if self.scope and self.auth != "entra":
             raise ValueError(f"scope is not used with auth {self.auth!r}: drop it or use 'entra'")
-        limited = (self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
-        if (self.reserve or self.yield_to_interactive) and limited == (None, None, None):
+        if (self.reserve or self.yield_to_interactive) and not self.is_limited:
             raise ValueError("reserve and yield_to_interactive need a quota: tell its limits")
         if (self.hours is None) is not (self.time_zone is None):
             raise ValueError("hours: give both hours and the time_zone by whose clock they are")
@@ -145,6 +144,12 @@ class Deployment(BaseModel):
         if self.hours is None or self.time_zone is None:
             return None
         return Hours(hours=self.hours, time_zone=self.time_zone)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has a quota, which then is kept in a ledger."""
+        limits = (self.requests_per_minute, self.tokens_per_minute, self.requests_per_day)
+        return limits != (None, None, None)
 
     @property
     def batch_requests_per_minute(self) -> float | None:

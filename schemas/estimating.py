@@ -127,7 +127,8 @@ class Estimate(BaseModel):
     job_seconds: tuple[float, float] | None = Field(
         default=None,
         description="of a job from its start, as `seconds` of estimate.json: at most a tenth of "
-        "the quotas is not used, and what begins and ends it takes half a minute",
+        "what the quotas allow in a minute is not used, and what begins and ends it takes half a "
+        "minute",
     )
     closed_seconds: float | None = Field(
         default=0.0,

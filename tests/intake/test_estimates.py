@@ -25,7 +25,7 @@ from tests.simulation.virtual_time import run
 from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
 from workers.intake.pieces import Scanner
 from workers.ports import BlobRef
-from workers.quota.shares import Book, Holder, part_of_one_more
+from workers.quota.shares import Book, Day, Holder, part_of_one_more
 from workers.rows.reading import RowRules
 from workers.rows.sizes import PER_MESSAGE, Size, measure
 from workers.rows.token_ranges import RATIO, groups_of, pledged, summed
@@ -237,6 +237,55 @@ def test_the_most_of_a_job_waits_for_its_hours_and_its_pace_does_not(whose: str)
     assert told.seconds[0] == manifest.least_seconds == 3.0
     assert told.seconds[1] == pytest.approx(7_200.0 + 3 / 0.9 + 30.0, abs=1.0)
     assert 7_200.0 < took < told.seconds[1]
+
+
+def test_what_a_day_has_bounds_a_job() -> None:
+    # 60 a minute, 10 a day: at 08:00 UTC 10 rows, at two midnights 10 and 5.
+    limited = QUOTA.model_copy(update={"requests_per_day": 10})
+    options = {"max_tokens": 8, "completion_window": "7d"}
+
+    async def ended(_: Random) -> tuple[Manifest, float]:
+        async with bench(deployments=(limited,)) as service:
+            begun = service.clock()
+            await service.drop(chat("x") * 25, options=options)
+            await service.announce()
+            while not any(event["data"].get("ended") for event in service.events):
+                await service.settle()
+                await asyncio.sleep(60.0)
+            done = await service.ended()
+            return Manifest.model_validate(done.manifest), service.clock() - begun
+
+    manifest, took = run(ended)
+    assert manifest.counts.succeeded == 25
+    assert manifest.estimate is not None
+    assert manifest.estimate.seconds is not None
+    least, most = manifest.estimate.seconds
+    # One that begins just before midnight has the requests of two days at once.
+    assert least == manifest.least_seconds == 86_400.0 + 5.0
+    assert most == pytest.approx(40 * 3600.0 + 5 / 0.9 + 30.0, abs=1.0)
+    assert least < took < most + 60.0
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "seconds"),
+    [
+        # From 08:00 to midnight, UTC.
+        (0, pytest.approx(16 * 3600.0, abs=1.0)),
+        (1, None),
+    ],
+)
+def test_the_door_knows_what_of_the_day_is_left(days_ago: int, seconds: float | None) -> None:
+    group = {"task": "chat", "requests": 100, "prompt_tokens": 0.0, "answer_tokens": 0.0}
+    limited = DEPLOYMENT.model_copy(update={"name": "phi", "requests_per_day": 100})
+
+    async def asked(_: Random) -> Any:
+        async with bench(deployments=(limited,)) as service:
+            given = Day(int(service.clock() // 86_400) - days_ago, 1)
+            await service.blobs.create(BlobRef("state", "quota/phi.json"), Book(day=given).dump())
+            return (await service.ask("POST", "/api/estimate", {"requests": [group]})).body
+
+    told = run(asked)
+    assert (told["seconds"], told["seconds_shared"]) == (None, seconds)
 
 
 def holder(jobs: dict[str, float], expires: float = 10.0, tenant: str = "default") -> Holder:

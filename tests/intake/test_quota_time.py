@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -89,6 +90,52 @@ def test_hours_never_make_it_sooner_and_more_quota_never_later(
     if found < FARTHEST:
         assert found >= always - 0.01
         assert more <= found + 0.01
+
+
+def daily(per_day: float, per_minute: float | None = None, **more: Any) -> QuotaInHours:
+    return QuotaInHours(per_minute, per_day=per_day, **({"today": per_day} | more))
+
+
+@pytest.mark.parametrize(
+    ("need", "quotas", "expected"),
+    [
+        (100, [daily(150)], None),
+        # Noon to midnight, and then as many as there are.
+        (151, [daily(150)], 12 * HOUR),
+        (301, [daily(150)], 12 * HOUR + DAY),
+        (101, [daily(150, today=100.0)], 12 * HOUR),
+        (165, [daily(150, 15)], 12 * HOUR + 60),
+        (150, [daily(150, 15)], 600),
+        (15, [daily(150, 15, today=0.0)], 12 * HOUR + 60),
+        # One has enough for its hour, the other goes on alone.
+        (180, [daily(60, 1), QuotaInHours(1)], 2 * HOUR),
+        (75, [daily(60), QuotaInHours(1)], 900),
+        (60, [daily(60), QuotaInHours(None)], None),
+        (60, [daily(100, 1, hours=(NIGHT,))], 11 * HOUR),
+        # The first of the night's days ends at 23:40, the second begins at midnight.
+        (161, [daily(100, 1, hours=(NIGHT,))], 12 * HOUR + 61 * 60),
+        (240, [daily(60, hours=(NIGHT,))], 12 * HOUR + 2 * DAY),
+    ],
+)
+def test_the_load_waits_for_the_next_day(
+    need: float, quotas: list[QuotaInHours], expected: float | None
+) -> None:
+    assert seconds_for(need, quotas, NOON) == (expected and pytest.approx(expected))
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 3000), st.integers(1, 500), st.floats(0.01, 1e3), times)
+def test_of_one_deployment_no_day_has_more_than_its_own(
+    need: int, per_day: int, rate: float, now: float
+) -> None:
+    found = seconds_for(need, [daily(per_day, rate)], now)
+    assert found is not None
+    assert found >= 60.0 * need / rate - 0.01
+    days = int((now + found) // DAY - now // DAY) + 1
+    if found < FARTHEST:
+        assert days * per_day >= need * (1 - 1e-9)
+    if need <= per_day:
+        assert found == pytest.approx(60.0 * need / rate, rel=0.1)
 
 
 def test_what_takes_weeks_is_told_by_the_pace_of_the_first_days() -> None:

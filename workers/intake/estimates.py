@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from schemas.deployments import prices_of
 from schemas.estimates import JobEstimate
-from schemas.estimating import Estimate, EstimateCreate, EstimateGroup
+from schemas.estimating import Estimate, EstimateCreate
 from schemas.hours import Hours
 from schemas.jobs import Job, Priority
 from schemas.listing import month_of
@@ -31,8 +31,10 @@ class Sharing(Protocol):
 
     async def part(
         self, deployment: str, weight: float, tenant: tuple[str, float], now: float
-    ) -> float:
-        """The part of a quota that would fall to one more job of this weight, above 0."""
+    ) -> tuple[float, int]:
+        """The part of a quota that would fall to one more job of this weight, above 0; and how many
+        requests of this day (UTC) have been given out.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,9 @@ class Estimates:
         priced = frozenset(prices_of(self.estimator.deployments))
         costs_capped = asked.max_cost is not None or month is not None
         estimator = self.estimator.among(priced if costs_capped else None)
-        hours = self.hours.get(asked.priority)
-        told = await self._told(estimator, asked.requests, tenant, asked.priority, hours)
+        names, priority = estimator.limited(asked.requests), asked.priority
+        terms = await self._terms(names, tenant, priority, self.hours.get(priority))
+        told = estimator.told(asked.requests, terms)
         pledges = pledged(asked.requests)
         may_cost = _ends(estimator.cost(pledges))
         caps = own_caps(asked.max_cost, asked.max_total_tokens, summed(pledges), may_cost)
@@ -73,9 +76,9 @@ class Estimates:
         """What a job will take, of what a scan of its file has seen."""
         groups = groups_of(planned.sizes, planned.survey.asked)
         estimator = self.estimator.among(job.askable)
-        told = job_estimate(
-            await self._told(estimator, groups, job.tenant, job.priority, job.hours)
-        )
+        names = estimator.limited(groups)
+        terms = await self._terms(names, job.tenant, job.priority, job.hours)
+        told = job_estimate(estimator.told(groups, terms))
         if not job.monthly or job.options.max_cost is not None:
             return told
         may_cost = self.estimator.may_cost(planned.most, job.prices)
@@ -96,36 +99,16 @@ class Estimates:
             return most // MILLION, None
         return most // MILLION, month.left(most) // MILLION
 
-    async def _told(
-        self,
-        estimator: QuotaEstimator,
-        groups: Sequence[EstimateGroup],
-        tenant: str,
-        priority: Priority,
-        hours: Hours | None,
-    ) -> Estimate:
-        shares = await self._shares(estimator, groups, tenant, priority)
-        return estimator.told(groups, Terms(self.clock(), shares, hours))
-
-    async def _shares(
-        self,
-        estimator: QuotaEstimator,
-        groups: Sequence[EstimateGroup],
-        tenant: str,
-        priority: Priority,
-    ) -> Mapping[str, float]:
-        serving = estimator.serving
-        asked = {name for group in groups for name in serving(group.task, group.model)}
-        # What has no quota has no ledger either.
-        names = [
-            each.name
-            for each in estimator.deployments
-            if each.name in asked and (each.requests_per_minute or each.tokens_per_minute)
-        ]
+    async def _terms(
+        self, names: Sequence[str], tenant: str, priority: Priority, hours: Hours | None
+    ) -> Terms:
+        """On what terms deployments of these names would serve one more job."""
         of = (tenant, self.tenants.get(tenant, _UNKNOWN).weight)
         now, weight = self.clock(), self.weights[priority]
         parts = await all_of(lambda name: self.sharing.part(name, weight, of, now), names)
-        return dict(zip(names, parts, strict=True))
+        told = dict(zip(names, parts, strict=True))
+        shares = {name: share for name, (share, _) in told.items()}
+        return Terms(now, shares, {name: given for name, (_, given) in told.items()}, hours)
 
 
 def _ends(cost: CostRange | None) -> tuple[Amount, Amount] | None:

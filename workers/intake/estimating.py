@@ -22,11 +22,13 @@ class Terms:
     """On what terms the quotas serve one more job from `now` on.
 
     `shares` are the parts of deployments' quotas that fall to it, all of those that are not named;
-    `hours` those to which it is limited, besides those of each deployment.
+    `given_today` the requests of this day (UTC) that others have had; `hours` those to which it is
+    limited, besides those of each deployment.
     """
 
     now: float
     shares: Mapping[str, float] = field(default_factory=dict)
+    given_today: Mapping[str, int] = field(default_factory=dict)
     hours: Hours | None = None
 
 
@@ -127,12 +129,18 @@ class QuotaEstimator:
             return self
         return replace(self, deployments=[each for each in self.deployments if each.name in names])
 
+    def limited(self, groups: Sequence[EstimateGroup]) -> list[str]:
+        """The names of the deployments that may answer groups, and have a quota."""
+        asked = {name for group in groups for name in self.serving(group.task, group.model)}
+        return [each.name for each in self.deployments if each.name in asked and each.is_limited]
+
     def _closed(self, served: Sequence[EstimateGroup], terms: Terms) -> float | None:
         """Seconds until the first of what may answer is open; None where some group never is."""
         sets = {self.serving(group.task, group.model) for group in served}
         waits = []
         for serving in sets:
-            own = [_quota(each, None, terms) for each in self.deployments if each.name in serving]
+            chosen = [each for each in self.deployments if each.name in serving]
+            own = [_in_hours(each, None, terms) for each in chosen]
             waits.append(seconds_for(1.0, own, terms.now) or 0.0)
         return None if inf in waits else min(waits)
 
@@ -151,20 +159,41 @@ class QuotaEstimator:
             load.calls += 0 if group.task == "embeddings" else group.requests
             prompts, answers = group.tokens(end)
             load.tokens += prompts + answers
+        now = 0.0 if terms is None else terms.now
         for serving, load in loads.items():
             chosen = [each for each in self.deployments if each.name in serving]
-            for need, minutes in (
-                (load.calls, [each.batch_requests_per_minute for each in chosen]),
-                (load.tokens, [each.batch_tokens_per_minute for each in chosen]),
+            for need, quotas in (
+                (load.calls, [_of_requests(each, terms, used) for each in chosen]),
+                (load.tokens, [_of_tokens(each, terms, used) for each in chosen]),
             ):
-                quotas = [_quota(*each, terms) for each in zip(chosen, minutes, strict=True)]
-                now = 0.0 if terms is None else terms.now
-                bound = seconds_for(need / used, quotas, now) if need else None
+                bound = seconds_for(need, quotas, now) if need else None
                 if bound is not None:
                     yield bound
 
 
-def _quota(deployment: Deployment, per_minute: float | None, terms: Terms | None) -> QuotaInHours:
+def _of_requests(deployment: Deployment, terms: Terms | None, used: float) -> QuotaInHours:
+    """The quota of requests, of whose pace so much is used, and of a day all."""
+    quota = _in_hours(deployment, deployment.batch_requests_per_minute, terms, used)
+    per_day = deployment.batch_requests_per_day
+    if per_day is None:
+        return quota
+    if terms is None:
+        # A job that begins just before midnight has the lots of two days at once.
+        return quota._replace(per_day=per_day, today=2.0 * per_day)
+    share = terms.shares.get(deployment.name, 1.0)
+    left = max(0, per_day - terms.given_today.get(deployment.name, 0))
+    return quota._replace(per_day=share * per_day, today=share * left)
+
+
+def _of_tokens(deployment: Deployment, terms: Terms | None, used: float) -> QuotaInHours:
+    return _in_hours(deployment, deployment.batch_tokens_per_minute, terms, used)
+
+
+def _in_hours(
+    deployment: Deployment, per_minute: float | None, terms: Terms | None, used: float = 1.0
+) -> QuotaInHours:
+    if per_minute is not None:
+        per_minute *= used
     if terms is None:
         return QuotaInHours(per_minute)
     if per_minute is not None:

@@ -152,13 +152,14 @@ class Intake:
         """Time that the quotas need for a job at least; None where none bounds it."""
         deployments = self._settings.deployments
         least = pace.quota_seconds(job, rows, deployments)
-        limited = any(each.requests_per_minute or each.tokens_per_minute for each in deployments)
-        if least is not None or not limited:
+        daily = any(each.requests_per_day for each in deployments)
+        if not daily and (least is not None or not any(each.is_limited for each in deployments)):
             return least
-        # What the rows name may have a quota where another that serves chat has none.
+        # It knows days, and what the rows name may have a quota where another that serves chat has
+        # none. Where hours alone bound a job, its quotas need no time.
         estimate = await self._estimate(job)
-        # Where hours alone bound a job, its quotas need no time.
-        return (estimate.seconds[0] or None) if estimate and estimate.seconds else None
+        reckoned = estimate.seconds[0] if estimate and estimate.seconds else 0.0
+        return max(least or 0.0, reckoned) or None
 
     async def _estimate(self, job: Job) -> JobEstimate | None:
         return await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))

@@ -14,6 +14,7 @@ from schemas.health import DeploymentHealth
 from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, Unavailable
 from workers.ports.together import all_of
+from workers.quota.allowance import DAY
 from workers.quota.ledger import quota_ref
 from workers.quota.shares import Book, part_of_one_more
 
@@ -68,14 +69,18 @@ class HealthBoard:
 
     async def part(
         self, deployment: str, weight: float, tenant: tuple[str, float], now: float
-    ) -> float:
-        """The part of a quota that falls to one more job of this weight; all of an idle one."""
+    ) -> tuple[float, int]:
+        """The part of a quota that falls to one more job of this weight, all of an idle one; and
+        how many requests of this day have been given out.
+        """
         try:
             stored = await self._blobs.read(quota_ref(self._container, deployment))
         except BlobMissing:
-            return 1.0
-        book = Book.load(stored.data)
-        return 1.0 if book is None else part_of_one_more(book.holders, weight, tenant, now)
+            return 1.0, 0
+        if (book := Book.load(stored.data)) is None:
+            return 1.0, 0
+        given = book.day.given if book.day.date == now // DAY else 0
+        return part_of_one_more(book.holders, weight, tenant, now), given
 
     async def forget(self, deployment: str, now: float) -> None:
         """Remove the words of processes that have long ended."""
