@@ -104,8 +104,8 @@ class Price(BaseModel):
 class PinnedPrice(Kept):
     """What a million tokens took when the job was made, in millionths of the currency's unit."""
 
-    input: int
-    output: int
+    input: int = Field(description="of prompts: 130000 is 0.13 for a million tokens")
+    output: int = Field(description="of answers: 520000 is 0.52 for a million tokens")
     currency: str
 
     def of(self, prompt: int, completion: int) -> int:

@@ -306,7 +306,9 @@ class Manifest(Kept):
     )
     use: dict[str, DeploymentUse] = Field(description="by deployment")
     prices: dict[str, PinnedPrice] = Field(
-        default_factory=dict, description="of a million tokens in millionths, when it was made"
+        default_factory=dict,
+        description="by deployment, when the job was made: of a million tokens, in whole "
+        "millionths of the currency's unit",
     )
     cost: Cost | None = Field(default=None, description="null where no price is known")
     budget: BudgetStatus | None = Field(

@@ -15,6 +15,7 @@ from workers.intake.quota_time import USED, job_seconds
 from workers.rows.token_ranges import LEAST, MOST, pledged, summed
 
 _MILLION: Final = 1_000_000
+_NAME_ONE: Final = "name a model that GET /v1/models tells of, by -O model=MODEL"
 _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps it fits"}
 
 
@@ -108,10 +109,17 @@ def _by_service(groups: list[EstimateGroup], options: JobOptions) -> dict[str, A
         "basis": "service",
         "seconds": told.job_seconds,
         "closed_seconds": told.closed_seconds,
-        "unserved": [f"{each.task} by {each.model or 'no model'}" for each in told.unserved],
+        "unserved": [_what(each) for each in told.unserved],
         "cost": None if told.cost is None else told.cost.model_dump(),
         "caps": [each.model_dump() for each in told.caps],
     }
+
+
+def _what(group: EstimateGroup) -> str:
+    """What nobody answers. A request may name no model where one model alone does its task."""
+    if group.model is not None:
+        return f"{group.task} by {group.model}"
+    return f"{group.task} requests that name no model"
 
 
 def _caps(
@@ -148,7 +156,7 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
 
 def _time_lines(found: Mapping[str, Any]) -> list[str]:
     unserved = found.get("unserved", ())
-    lines = [f"no deployment of the service answers {each}" for each in unserved]
+    lines = [f"no deployment of the service answers {each}; {_NAME_ONE}" for each in unserved]
     if found.get("closed_seconds", 0) is None:
         never = "nothing that may answer is ever open at the hours of this priority"
         return [*lines, f"{never}: name another, or ask for other hours"]

@@ -156,8 +156,13 @@ async def opened(
 
 async def test_a_tenant_that_nobody_knows_is_not_found() -> None:
     async with bench(deployments=(deployment(),), tenants=BLUE) as service:
-        for path in ("/api/budgets", "/api/costs"):
-            reply = await service.ask("GET", path, tenant="zzz", month="2027-01")
+        for path, month in (
+            ("/api/budgets", "2027-01"),
+            ("/api/costs", "2027-01"),
+            ("/api/jobs", ""),
+        ):
+            query = {"tenant": "zzz", **({"month": month} if month else {})}
+            reply = await service.ask("GET", path, None, None, **query)
             error = reply.body["error"]
             assert (reply.code, error["code"], error["param"]) == (404, "unknown_tenant", "tenant")
             assert error["message"] == "there is no tenant 'zzz'; TENANTS knows: blue, default"

@@ -189,7 +189,16 @@ async def test_pages_of_a_filter_that_few_fit_are_short_and_go_on() -> None:
         assert [len(page["data"]), page["has_more"]] == [2, True]
         rest = await service.ask("GET", "/api/jobs", state="rejected", after=page["last_id"])
         assert [len(rest.body["data"]), rest.body["has_more"]] == [3, False]
-        assert (await service.ask("GET", "/api/jobs", tenant="blue")).body["data"] == []
+
+
+async def test_a_tenant_without_jobs_has_an_empty_list_and_one_that_nobody_knows_none() -> None:
+    async with bench(tenants={"default": Tenant(), "blue": Tenant()}) as service:
+        for query in ({}, {"tenant": "blue"}):
+            reply = await service.ask("GET", "/api/jobs", None, None, **query)
+            assert (reply.code, reply.body["data"]) == (200, [])
+        reply = await service.ask("GET", "/api/jobs", tenant="bleu")
+        assert (reply.code, reply.body["error"]["code"]) == (404, "unknown_tenant")
+        assert reply.body["error"]["message"].endswith("TENANTS knows: default, blue")
 
 
 async def test_a_request_of_a_later_version_is_refused_in_the_usual_form() -> None:

@@ -939,6 +939,23 @@ def test_an_estimate_asks_the_service_for_its_quotas(
     assert "hi" not in call.body.decode(), "no prompt is sent"
 
 
+def test_an_estimate_of_requests_without_a_model_says_to_name_one(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = QUICK.model_copy(update={"name": "other", "model": "phi-4"})
+    with serving(deployments=(QUICK, other)) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        assert ended("estimate", str(prompts)) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert ended("estimate", str(prompts), "-O", "model=phi-4") == 0
+        assert "no deployment" not in capsys.readouterr().out
+    assert lines[2] == (
+        "no deployment of the service answers chat requests that name no model; name a model that "
+        "GET /v1/models tells of, by -O model=MODEL"
+    )
+
+
 def test_large_files_go_in_parts_with_their_md5(
     served: Served,
     prompts: Path,

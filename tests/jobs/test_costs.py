@@ -14,7 +14,7 @@ from schemas.jobs import JobState
 from schemas.listing import span_of
 from schemas.money import MILLION, Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
-from schemas.results import Counts, ShardTokens, Use
+from schemas.results import Counts, Manifest, ShardTokens, Use
 from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from workers.jobs.costs import cost_of, projected, summed
@@ -263,12 +263,33 @@ async def test_costs_of_a_month_are_summed_by_metadata() -> None:
         whole = await service.ask("GET", "/api/costs", month=month)
         (every,) = whole.body["data"]
         assert (every["by"], every["value"], every["jobs"]) == ("tenant", "default", 4)
+        named = await service.ask("GET", "/api/costs", month=month, by="tenant")
+        assert named.body == whole.body
         for other in ("2026-12", "2027-02"):
             empty = await service.ask("GET", "/api/costs", month=other)
             assert (empty.body["data"], empty.body["has_more"]) == ([], False)
         for wrong in ("2027-13", "2027-1", "January", ""):
             assert (await service.ask("GET", "/api/costs", month=wrong)).code == 400
         assert (await service.ask("GET", "/api/costs")).body == whole.body, "of this month"
+
+
+def test_the_unit_of_a_pinned_price_stands_beside_it() -> None:
+    pinned = Price(input="0.13", output="0.52", currency="USD").pinned
+    assert pinned is not None
+    for name, told in (("input", "0.13"), ("output", "0.52")):
+        words = PinnedPrice.model_fields[name].description or ""
+        assert f"{getattr(pinned, name)} is {told} for a million tokens" in words
+    assert "whole millionths of the currency's unit" in (
+        Manifest.model_fields["prices"].description or ""
+    )
+
+
+async def test_costs_by_tenant_are_those_of_whom_the_jobs_are_for() -> None:
+    async with bench() as service:
+        priced(service)
+        await service.run(ROWS, "a.jsonl", options={"metadata": {"tenant": "somebody"}})
+        reply = await service.ask("GET", "/api/costs", by="tenant")
+    assert [each["value"] for each in reply.body["data"]] == ["default"]
 
 
 async def test_a_job_that_is_validated_has_a_price_already() -> None:

@@ -16,6 +16,8 @@ from workers.ports.together import all_of
 
 MOST_SUMMED: Final = 2000
 """Jobs of one answer: each is read."""
+BY_TENANT: Final = "tenant"
+"""Whose a job is, whatever its metadata may say under the same name."""
 _AT_ONCE: Final = 32
 
 
@@ -57,12 +59,12 @@ def sums(jobs: Iterable[JobStatus], by: str | None) -> Sequence[CostSum]:
     """The jobs' costs by one value of each, the most jobs first."""
     groups: dict[str | None, list[JobStatus]] = {}
     for job in jobs:
-        value = job.tenant if by is None else job.metadata.get(by)
+        value = job.tenant if by in (None, BY_TENANT) else job.metadata.get(by)
         groups.setdefault(value, []).append(job)
     ordered = sorted(groups.items(), key=lambda each: (-len(each[1]), each[0] or ""))
     return [
         CostSum(
-            by=by or "tenant",
+            by=by or BY_TENANT,
             value=value,
             jobs=len(found),
             unpriced_jobs=sum(each.cost is None for each in found),

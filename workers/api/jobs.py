@@ -10,7 +10,7 @@ from schemas.jobs import Reason
 from schemas.messages import Announcement, JobRequest
 from schemas.status import JobStatus
 from workers.api.acting import JobActions
-from workers.api.answering import answered
+from workers.api.answering import answered, unknown_tenant
 from workers.api.asking import asked_by
 from workers.api.budgets import BudgetsApi
 from workers.api.costs import CostsApi
@@ -139,6 +139,8 @@ class Api:
                 raise HttpRefusal(400, "invalid_value", message, param="after")
         most = MOST_READ if asked.filters else asked.limit
         entries, more = await self._index.page(tenants, most, last)
+        if not entries and last is None and asked.tenant not in ("*", *self._estimates.tenants):
+            raise unknown_tenant(asked.tenant, self._estimates.tenants)
         found: list[JobStatus] = []
         looked = 0
         while len(found) < asked.limit and looked < len(entries):

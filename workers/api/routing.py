@@ -118,7 +118,8 @@ class ReadCosts(Operation):
 
     month: Month | None = Field(default=None, description="2026-11, in UTC; without one, this")
     by: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
-        default=None, description="a name of the jobs' metadata; without one, the tenant"
+        default=None,
+        description="a name of the jobs' metadata, or `tenant`, which is also where none is given",
     )
     tenant: TenantName = DEFAULT_TENANT
     after: Annotated[str, Field(pattern=r"^[0-9]{13}-[0-9A-Za-z-]{1,96}$")] | None = Field(

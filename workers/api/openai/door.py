@@ -137,8 +137,8 @@ class OpenAiDoor:
         for each in shapes.models_of(self._settings.deployments, self._settings.routes):
             if each.id == name:
                 return JsonReply(200, each.model_dump(mode="json"))
-        message = "no deployment serves such a model: GET /v1/models tells which are served"
-        raise HttpRefusal(404, "model_not_found", message, param="id")
+        code, message = ReadModel.unknown
+        raise HttpRefusal(404, code, message, param="id")
 
     async def _on_files(self, caller: Caller, operation: FileOperation, call: HttpCall) -> AnyReply:
         match operation:

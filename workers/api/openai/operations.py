@@ -16,6 +16,10 @@ MAX_JSON_BYTES: Final = 4 * 1024 * 1024
 """Fifty thousand ids of parts, and options of any length that they may have."""
 _DEEPEST: Final = 32
 _FILE: Final = ("file_not_found", "there is no such file")
+_MODEL: Final = (
+    "model_not_found",
+    "no deployment serves such a model: GET /v1/models tells which are served",
+)
 _UPLOAD: Final = ("upload_not_found", "there is no such upload")
 _BATCH: Final = ("batch_not_found", "there is no such batch")
 
@@ -160,6 +164,7 @@ class ListModels(Operation):
 class ReadModel(Operation):
     """`GET /v1/models/{id}`: one of them; its name may have slashes."""
 
+    unknown: ClassVar = _MODEL
     id: str
 
 
