@@ -41,6 +41,18 @@ class DeploymentHealth(Kept):
     )
 
 
+class Probed(Kept):
+    """`probed/{name}` in the state container: what a process's own call for one token came to.
+
+    It is empty from the claim to make such a call until the call has ended.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    endpoint: str = Field(description="a hash of what was asked: others know it by this")
+    answered: bool
+    seconds: float = Field(description="from when the call was sent until this was written")
+
+
 class DeploymentStatus(BaseModel):
     """A deployment in `GET /api/deployments`: what all processes that ask it found lately."""
 

@@ -194,9 +194,9 @@ def test_an_answer_to_our_own_call_holds_against_rows_what_failed_just_before() 
     gateway = crash(breaker, "gateway", 141.0, status=502)
     slow = failed(None, "timeout")
     hung = breaker.bad(slow, "hung", sent=140.0, probe=False, now=143.0, rng=Random(1))
-    assert breaker.doubts(late, 144.0, holders=1)
-    assert not breaker.doubts(gateway, 144.0, holders=1)
-    assert not breaker.doubts(hung, 144.0, holders=1)
+    assert breaker.doubts(late, 144.0)
+    assert not breaker.doubts(gateway, 144.0)
+    assert not breaker.doubts(hung, 144.0)
     breaker.vouched(145.0)
     assert (late.counts, late.evidence) == (True, VOUCHED)
     assert not early.counts
@@ -233,13 +233,103 @@ def test_what_ends_that(what: str) -> None:
     assert crash(breaker, "row", now).evidence == ""
 
 
-def test_processes_that_share_a_quota_ask_once_a_minute_together() -> None:
+def test_rows_that_failed_by_themselves_make_nobody_guilty_of_an_outage() -> None:
+    breaker = Breaker()
+    breaker.vouched(100.0)
+    for row in range(20):
+        crash(breaker, ("poisoned", row), 110.0 + row)
+    breaker.vouched(165.0)
+    outage = 165.0 + 4.0 * PROBE_EVERY
+    failures = [crash(breaker, row, outage + row) for row in range(20)]
+    assert sum(failure.counts for failure in failures) <= 1
+
+
+def test_no_call_of_our_own_goes_before_its_time() -> None:
     breaker = Breaker()
     crash(breaker, "other", 0.0)
     failure = crash(breaker, "row", 0.0)
-    breaker.probed(1.0)
-    assert not breaker.doubts(failure, 1.0 + 4.0 * PROBE_EVERY - 1.0, holders=4)
-    assert breaker.doubts(failure, 1.0 + 4.0 * PROBE_EVERY, holders=4)
+    assert breaker.doubts(failure, 1.0)
     breaker.put_off(500.0)
-    assert not breaker.doubts(failure, 499.0, holders=4)
-    assert breaker.doubts(failure, 500.0, holders=4)
+    assert not breaker.doubts(failure, 499.0)
+    assert breaker.doubts(failure, 500.0)
+
+
+OFF = 9.0
+"""Seconds by which what another process was answered may be taken for older than it is."""
+
+told = st.tuples(st.booleans(), st.floats(62.0, 180.0), st.floats(0.0, OFF), st.integers(1, 4))
+
+
+@given(st.lists(told, max_size=8), st.randoms())
+def test_two_answers_in_a_row_to_whomever_show_that_rows_fail_by_themselves(
+    verdicts: list[tuple[bool, float, float, int]], rng: Random
+) -> None:
+    """However often each is heard of, and however wrong its time is."""
+    breaker, sent, in_a_row = Breaker(), 1000.0, 0
+    for number, (answered, gap, off, times) in enumerate(verdicts):
+        sent += gap
+        in_a_row = in_a_row + 1 if answered else 0
+        for _ in range(times):
+            breaker.heard(answered, sent - min(OFF, off + rng.random()), sent + 1.0)
+        for row in range(3):
+            failure = crash(breaker, (number, row), sent + 2.0)
+            assert (failure.evidence == VOUCHED) is (in_a_row >= 2)
+
+
+@given(st.floats(0.0, OFF), st.floats(0.1, 60.0))
+def test_what_fails_between_two_answers_to_others_is_held_against_rows_and_nothing_later(
+    off: float, after: float
+) -> None:
+    breaker = Breaker()
+    breaker.heard(True, 100.0 - off, 101.0)
+    between = [crash(breaker, row, 110.0 + row) for row in range(20)]
+    later = crash(breaker, "later", 166.0 + after)
+    assert not any(failure.evidence for failure in (*between, later))
+    breaker.heard(True, 166.0 - off, 170.0 + after)
+    assert all(failure.evidence == VOUCHED for failure in between)
+    assert not later.evidence
+
+
+@pytest.mark.parametrize("what", ["a row is answered", "another's call fails", "ours fails"])
+def test_what_ends_that_of_others(what: str) -> None:
+    breaker = Breaker()
+    breaker.heard(True, 100.0, 101.0)
+    breaker.heard(True, 166.0, 167.0)
+    if what == "a row is answered":
+        breaker.good(170.0)
+        breaker.heard(True, 166.0, 171.0)
+    elif what == "another's call fails":
+        breaker.heard(False, 170.0, 171.0)
+    else:
+        crash(breaker, OWN, 170.0)
+    crash(breaker, "other", 172.0)
+    assert crash(breaker, "row", 172.0).evidence == ""
+    breaker.heard(True, 240.0, 241.0)
+    assert crash(breaker, "row", 242.0).evidence == ""
+    breaker.heard(True, 306.0, 307.0)
+    assert crash(breaker, "row", 308.0).evidence == VOUCHED
+
+
+def test_what_may_go_wrong_on_our_own_way_is_held_against_rows_by_our_own_calls_alone() -> None:
+    breaker = Breaker()
+    breaker.heard(True, 100.0, 101.0)
+    cut = crash(breaker, "cut", 120.0, status=200)
+    crashed = crash(breaker, "crashed", 121.0)
+    breaker.heard(True, 166.0, 167.0)
+    assert (crashed.evidence, cut.evidence) == (VOUCHED, "")
+    assert crash(breaker, "cut", 168.0, status=200).evidence == ""
+    breaker.vouched(232.0)
+    assert crash(breaker, "cut", 233.0, status=200).evidence == VOUCHED
+    assert crash(breaker, "gateway", 234.0, status=503).evidence == ""
+
+
+def test_an_answer_to_others_lets_the_next_call_go_and_closes_no_breaker() -> None:
+    breaker = opened(Breaker(), 200.0)
+    until = breaker.open_until
+    breaker.heard(False, 200.0, 201.0)
+    assert breaker.ready(201.0) == until
+    breaker.heard(True, 200.0, 201.0)
+    assert (breaker.state, breaker.ready(201.0)) == ("open", 201.0)
+    assert breaker.admitted()
+    breaker.bad(failed(), 1, sent=201.0, probe=True, now=201.5, rng=Random(1))
+    assert breaker.ready(201.5) == until

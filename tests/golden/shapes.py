@@ -9,7 +9,7 @@ import schemas.listing as listed
 from schemas import files
 from schemas.budgets import MonthBudget
 from schemas.estimates import JobEstimate
-from schemas.health import DeploymentHealth
+from schemas.health import DeploymentHealth, Probed
 from schemas.history import Sample
 from schemas.jobs import Job, JobState
 from schemas.messages import (
@@ -47,6 +47,7 @@ DOCUMENTS: Final[Mapping[str, type]] = {
     "creation.json": files.Creation,
     "due.json": files.Due,
     "deployment.json": DeploymentHealth,
+    "probed.json": Probed,
     "quota.json": Book,
     "output.jsonl": OutputRow,
     "errors.jsonl": ErrorRow,

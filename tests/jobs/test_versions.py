@@ -62,6 +62,7 @@ def with_words(document: Any) -> Any:
 
 KEPT = ["job.json", "state.json", "receipt.json", "open.json", "index.json", "rejected.json"]
 KEPT += ["done.json", "nightly.json", "deployment.json", "plan.jsonl", "verdict.json"]
+KEPT += ["probed.json"]
 KEPT += ["file.json", "creation.json", "due.json", "samples.jsonl"]
 KEPT += ["messages/announce.json", "messages/finish.json", "messages/expire.json"]
 KEPT += ["messages/shard.json", "quota.json"]

@@ -28,6 +28,7 @@ from workers.dispatch.probe import smallest
 from workers.dispatch.reporting import Reporter
 from workers.dispatch.retries import UNTOLD
 from workers.ports import BlobRef, EndpointInfo, Stored
+from workers.ports.errors import Unavailable
 from workers.quota.allowance import Grant
 from workers.quota.claims import ProbeClaims
 from workers.quota.health import HealthBoard
@@ -539,8 +540,7 @@ def poisoned(n: int, body: Mapping[str, Any]) -> Outcome:
     return OK if body == smallest("chat") else failed(500)
 
 
-def probes(bench: Bench) -> list[float]:
-    phi = bench.endpoints["phi"]
+def probes(phi: Scripted) -> list[float]:
     return [at for at, body in zip(phi.calls, phi.bodies, strict=True) if body == smallest("chat")]
 
 
@@ -561,7 +561,7 @@ def test_a_job_whose_every_row_fails_ends_with_the_evidence_long_before_its_wind
             assert answer.outcome.message is not None
             assert "one token was answered" in answer.outcome.message
             assert sum(attempt.counted for attempt in answer.attempts) == 3
-        asked = probes(bench)
+        asked = probes(bench.endpoints["phi"])
         assert all(later - earlier >= 60.0 for earlier, later in pairwise(asked))
         noted = [a for answer in made for a in answer.attempts if a.kind == "probe"]
         assert len(noted) == len(asked) > 0
@@ -649,9 +649,11 @@ class Process:
             moved=self.dispatcher.moved,
         )
 
-    async def ask(self, rows: int, seconds: float) -> list[Answer | BaseException]:
+    async def ask(
+        self, rows: int, seconds: float, name: str = "job"
+    ) -> list[Answer | BaseException]:
         gate = Gate(math.inf, deadline=seconds)
-        asking = (self.dispatcher.ask(call, job="job", weight=1.0, gate=gate) for call in job(rows))
+        asking = (self.dispatcher.ask(call, job=name, weight=1.0, gate=gate) for call in job(rows))
         return await asyncio.gather(*asking, return_exceptions=True)
 
 
@@ -688,11 +690,7 @@ def test_processes_that_share_a_deployment_probe_it_once_a_minute_at_most(
         out_of_order = Scripted(lambda n, body: failed(500), seconds=0.5)
         minutes = 60
         await shared_by(processes, out_of_order, minutes * 60.0, rows=30, **limits)
-        asked = [
-            at
-            for at, body in zip(out_of_order.calls, out_of_order.bodies, strict=True)
-            if body == smallest("chat")
-        ]
+        asked = probes(out_of_order)
         assert len(asked) > minutes / 3
         assert min((later - earlier for earlier, later in pairwise(asked)), default=60.0) >= 60.0
 
@@ -700,17 +698,65 @@ def test_processes_that_share_a_deployment_probe_it_once_a_minute_at_most(
 
 
 @pytest.mark.parametrize("limits", [{}, QUOTA], ids=str)
-@pytest.mark.parametrize("processes", [3, 8])
+@pytest.mark.parametrize("processes", [3, 8, 20])
 def test_poisoned_rows_of_processes_that_share_a_deployment_end_all_the_same(
     processes: int, limits: dict[str, int]
 ) -> None:
     async def main() -> None:
         endpoint = Scripted(poisoned, seconds=0.5)
         made = await shared_by(processes, endpoint, 3 * 3600.0, rows=20, **limits)
-        kinds = [type(each) for answers in made for each in answers]
-        assert kinds == [Answer] * (20 * processes)
-        # Each comes to three calls of its own while every other one does.
-        assert asyncio.get_running_loop().time() < 330.0 * processes
+        asked = probes(endpoint)
+        assert all(later - earlier >= 60.0 for earlier, later in pairwise(asked))
+        assert len(asked) <= 4
+        assert asyncio.get_running_loop().time() < asked[1] + 180.0
+        answers = [each for answers in made for each in answers if isinstance(each, Answer)]
+        assert len(answers) == 20 * processes
+        for answer in answers:
+            assert answer.outcome.status == 500
+            assert sum(attempt.counted for attempt in answer.attempts) >= 3
+        said = [answer.outcome.message or "" for answer in answers]
+        # A row that fails while its process asks no other is at fault without further evidence.
+        assert sum("one token was answered" in each for each in said) >= len(said) - processes
+
+    play(main)
+
+
+def test_an_outage_burns_no_attempts_of_processes_that_share_a_deployment() -> None:
+    """Rows that fail by themselves first, so that all have heard that they do; then all fails."""
+
+    def answer(n: int, body: Mapping[str, Any]) -> Outcome:
+        return poisoned(n, body) if asyncio.get_running_loop().time() < 600.0 else failed(500)
+
+    async def main() -> None:
+        blobs, endpoint = SlowBlobs(), Scripted(answer, seconds=0.5)
+        each = [Process(f"p{n}", blobs, endpoint, deployment("phi")) for n in range(20)]
+        async with asyncio.TaskGroup() as group:
+            kept = [group.create_task(one.dispatcher.run()) for one in each]
+            await asyncio.gather(*(one.ask(20, 590.0) for one in each))
+            await asyncio.sleep(800.0 - asyncio.get_running_loop().time())
+            assert len(probes(endpoint)) > 1
+            made = await asyncio.gather(*(one.ask(20, 3600.0, "other") for one in each))
+            for task in kept:
+                task.cancel()
+        backs = [back for results in made for back in results if isinstance(back, HandBack)]
+        assert len(backs) == 20 * 20
+        # The first of all in a process is alone at that moment, and held to be at fault.
+        assert sum(attempt.counted for back in backs for attempt in back.attempts) <= 20
+
+    play(main)
+
+
+def test_processes_that_reach_no_storage_ask_nothing_of_their_own() -> None:
+    class Away(SlowBlobs):
+        async def read(self, ref: BlobRef) -> Stored:
+            raise Unavailable("storage is away")
+
+    async def main() -> None:
+        endpoint = Scripted(poisoned, seconds=0.5)
+        process = Process("p", Away(), endpoint, deployment("phi"))
+        made = await process.ask(20, 900.0)
+        assert {type(each) for each in made} == {HandBack}
+        assert probes(endpoint) == []
 
     play(main)
 
@@ -741,7 +787,7 @@ def test_a_capped_job_s_rows_that_fail_together_probe_once() -> None:
         gate.purse = Paid()
         asking = (bench.ask(gate, call=call) for call in job(20))
         await asyncio.gather(*asking, return_exceptions=True)
-        gaps = [later - earlier for earlier, later in pairwise(probes(bench))]
+        gaps = [later - earlier for earlier, later in pairwise(probes(bench.endpoints["phi"]))]
         assert len(gaps) > 3
         assert min(gaps) >= 60.0
 
@@ -794,7 +840,7 @@ def test_an_outage_that_our_own_call_meets_too_burns_no_attempts() -> None:
         assert len(backs) == 50
         # The first of all to fail is alone at that moment, and held to be at fault.
         assert sum(attempt.counted for back in backs for attempt in back.attempts) <= 1
-        assert 30 <= len(probes(bench)) <= 61
+        assert 30 <= len(probes(bench.endpoints["phi"])) <= 61
         assert bench.idle()
 
     play(main)
@@ -822,7 +868,7 @@ def test_faults_that_no_row_can_cause_are_never_held_against_rows(status: int | 
         gate = Gate(math.inf, deadline=600.0)
         asking = (bench.ask(gate, call=call) for call in job(20))
         await asyncio.gather(*asking, return_exceptions=True)
-        assert probes(bench) == []
+        assert probes(bench.endpoints["phi"]) == []
 
     play(main)
 

@@ -33,6 +33,8 @@ OWN = "probe"
 PROBE_EVERY = 66.0
 """Seconds from one claim to make such a call to the next: calls are a minute apart, though storage
 tells whole seconds, its front ends differ by two, and a call goes up to three after its claim."""
+LASTING = 3.0 * PROBE_EVERY
+"""Seconds for which the answer to such a call tells of what fails after it."""
 ANSWERED = "other calls were answered at that time"
 VOUCHED = "a call for one token was answered at that time"
 
@@ -47,8 +49,9 @@ class Failure:
     A failure counts when a call that was sent soon after it was answered well, or when nothing
     else fails at the deployment and the fault is one that a row can cause. An outage burns
     nobody's attempts: the answer to a call that was sent before a failure tells nothing of it.
-    `suspect` says that it may be the row's own, though every call fails; `evidence` is what shows
-    that it is.
+    `suspect` says that it may be the row's own, though every call fails, and `spoiled` that it may
+    as well have come about on the way to this process, which others do not share; `evidence` is
+    what shows that it is the row's.
     """
 
     row: Hashable
@@ -56,6 +59,7 @@ class Failure:
     at: float
     counts: bool
     suspect: bool = False
+    spoiled: bool = False
     evidence: str = ""
 
 
@@ -80,9 +84,9 @@ class Breaker:
         self._unexplained: deque[Failure] = deque()
         self._guilty: OrderedDict[Hashable, None] = OrderedDict()
         self._last_good = -inf
-        self._probed_at, self._probe_every = -inf, PROBE_EVERY
         self._put_off = -inf
         self._vouched, self._poisoned = -inf, False
+        self._own = -inf
 
     def ready(self, now: float) -> float:
         """When a call may go: now, when the pause ends, or inf while a probe is on its way."""
@@ -126,7 +130,7 @@ class Breaker:
         """Note that the service is in order: it answered well, or with a 4xx about the row."""
         self.home(sent)
         self._last_good = max(self._last_good, sent)
-        self._vouched, self._poisoned = -inf, False
+        self._disprove()
         if self._failing:
             self._failing = {row: at for row, at in self._failing.items() if at > sent}
         if self._unexplained:
@@ -135,25 +139,18 @@ class Breaker:
                     self._blame(failure, ANSWERED)
             self._unexplained = deque(each for each in self._unexplained if each.sent > sent)
 
-    def doubts(self, failure: Failure, now: float, holders: int) -> bool:
+    def doubts(self, failure: Failure, now: float) -> bool:
         """Whether a call of our own should tell whose fault a failure is.
 
         One should only while failures cannot be explained, or would keep the breaker open, or count
-        by such calls alone. Each of the `holders` of its quota asks so rarely that every other one
-        comes to its turn meanwhile.
+        by such calls alone.
         """
-        self._probe_every = PROBE_EVERY * holders
         open_question = not failure.counts or self.state != "closed" or self._poisoned
-        due = max(self._probed_at + self._probe_every, self._put_off)
-        return failure.suspect and open_question and now >= due
+        return failure.suspect and open_question and now >= self._put_off
 
     def put_off(self, until: float) -> None:
-        """Let none such go until a time: one is being prepared, or it is another's turn."""
+        """Let none such go until a time: one has gone or is being prepared, here or elsewhere."""
         self._put_off = until
-
-    def probed(self, now: float) -> None:
-        """Note that a call of our own goes."""
-        self._probed_at = now
 
     def vouched(self, sent: float) -> None:
         """Note that a call of our own was answered well, sent at `sent`.
@@ -163,16 +160,40 @@ class Breaker:
         After two such answers in a row, what fails so counts at once, and opens nothing.
         """
         self.home(sent)
-        self._poisoned = self._vouched >= sent - 3.0 * self._probe_every
-        since = self._vouched if self._poisoned else sent - GRACE
+        self._own = sent
+        self._vouch(sent, since=sent - GRACE)
+
+    def heard(self, answered: bool, sent: float, now: float) -> None:
+        """Note what such a call of another process came to, sent at `sent` or up to GRACE later.
+
+        It says as much as one of our own, but of the time before it alone, and of the way from here
+        to the service: it closes no breaker, but lets the next call go. It may be told of again.
+        """
+        if not answered:
+            self._disprove()
+        elif sent > max(self._last_good, self._vouched + PROBE_EVERY / 2.0):
+            self.retry(now)
+            self._vouch(sent, since=sent)
+
+    def _vouch(self, sent: float, since: float) -> None:
+        self._poisoned = self._vouched >= sent - LASTING
+        since = self._vouched if self._poisoned else since
         self._vouched = sent
         left: deque[Failure] = deque()
         for failure in self._unexplained:
-            if failure.suspect and failure.sent <= sent and failure.at >= since:
+            if failure.sent <= sent and failure.at >= since and self._shown(failure):
                 self._blame(failure, VOUCHED)
             else:
                 left.append(failure)
         self._unexplained = left
+
+    def _shown(self, failure: Failure) -> bool:
+        """Whether the answers to such calls show that a failure at their time is the row's."""
+        return failure.suspect and (not failure.spoiled or self._own >= failure.at - LASTING)
+
+    def _disprove(self) -> None:
+        """Forget such answers: they show no longer that what fails does so by itself."""
+        self._vouched, self._poisoned, self._own = -inf, False, -inf
 
     def bad(
         self, outcome: Outcome, row: Hashable, *, sent: float, probe: bool, now: float, rng: Random
@@ -181,23 +202,24 @@ class Breaker:
         self.said = outcome.message or outcome.code or outcome.kind
         own = outcome.kind == "timeout" or outcome.status not in _OF_THE_SERVICE
         suspect = own and outcome.kind == "transient" and outcome.status != 408 and row != OWN
-        if suspect and self._poisoned and now <= self._vouched + 3.0 * self._probe_every:
-            failure = Failure(row, sent, now, counts=True, suspect=True, evidence=VOUCHED)
+        spoiled = suspect and outcome.status is not None and outcome.status < 400
+        failure = Failure(row, sent, now, counts=False, suspect=suspect, spoiled=spoiled)
+        if self._poisoned and now <= self._vouched + LASTING and self._shown(failure):
+            failure.counts, failure.evidence = True, VOUCHED
             if probe:
                 self.home(sent)
             return failure
         if row == OWN:
-            self._vouched, self._poisoned = -inf, False
-        if row in self._failing or len(self._failing) < 8:
+            self._disprove()
+        if row in self._failing or (len(self._failing) < 8 and row not in self._guilty):
             self._failing[row] = sent
         self._trip(outcome, probe, now, rng)
-        alone = all(other == row or other in self._guilty for other in self._failing)
-        failure = Failure(row, sent, now, counts=alone and own, suspect=suspect)
+        failure.counts = own and self._failing.keys() <= {row}
         while self._unexplained and self._unexplained[0].at < now - PATIENCE:
             self._unexplained.popleft()
         if self._last_good >= sent:
             self._blame(failure, ANSWERED)
-        elif suspect and self._vouched >= sent:
+        elif self._vouched >= sent and self._shown(failure):
             self._blame(failure, VOUCHED)
         else:
             self._unexplained.append(failure)
@@ -206,6 +228,7 @@ class Breaker:
     def _blame(self, failure: Failure, evidence: str) -> None:
         """Hold a failure against its row, because the evidence shows that it is no outage."""
         failure.counts, failure.evidence = True, evidence
+        self._failing.pop(failure.row, None)
         self._guilty[failure.row] = None
         if len(self._guilty) > GUILTY:
             self._guilty.popitem(last=False)

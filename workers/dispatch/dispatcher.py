@@ -285,7 +285,7 @@ class Dispatcher:
             probed = await probe(lane, endpoint, call.task, waiter.gate, self._claims)
             if probed is not None:
                 tries.probed(probed)
-                self._turns.pump(lane)
+            self._turns.pump(lane)
         return outcome, what, verdict.rest
 
     # -- lanes ------------------------------------------------------------------------------

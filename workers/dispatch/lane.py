@@ -14,7 +14,7 @@ from random import Random
 from schemas.deployments import Deployment
 from schemas.outcomes import Outcome
 from schemas.results import WaitReason
-from workers.dispatch.breaker import OWN, Breaker, Failure
+from workers.dispatch.breaker import OWN, PROBE_EVERY, Breaker, Failure
 from workers.dispatch.concurrency import START, Guard
 from workers.dispatch.retries import JITTER, Budget, hint
 from workers.dispatch.token_estimates import Estimator
@@ -82,9 +82,6 @@ class Opening:
 
 class Lane:
     """One deployment as one process sees it. `midnight` is when the day's quota starts anew."""
-
-    sharers = 1
-    """Processes that are known to ask it, where no ledger tells."""
 
     def __init__(
         self, deployment: Deployment, *, safe_share: float, midnight: float, now: float, rng: Random
@@ -212,7 +209,7 @@ class Lane:
 
     def doubts(self, failure: Failure, now: float) -> bool:
         """Whether a call of our own should tell whose fault a failure is."""
-        return self.breaker.doubts(failure, now, max(self.allowance.holders, self.sharers))
+        return self.breaker.doubts(failure, now)
 
     def may_probe(self, tokens: float, now: float) -> bool:
         """Whether a call of our own may go, whatever the breaker says."""
@@ -223,7 +220,7 @@ class Lane:
         """Let a call of our own go; None where it may not."""
         if not self.may_probe(tokens, now):
             return None
-        self.breaker.probed(now)
+        self.breaker.put_off(now + PROBE_EVERY)
         return self.admit(tokens, now)
 
     # -- what became of it ------------------------------------------------------------------

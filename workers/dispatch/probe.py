@@ -22,8 +22,13 @@ from workers.dispatch.lane import Lane, Ticket
 from workers.dispatch.spending import Pledge
 from workers.ports import Endpoint
 from workers.ports.errors import WorkerError
-from workers.quota.claims import ProbeClaims
+from workers.quota.claims import Finding, ProbeClaims, Turn
 from workers.rows.sizes import measure
+
+_OF_THE_REQUEST: Final = ("bad_request", "content_filter")
+"""Refusals that tell of the request, and nothing of rows or deployment."""
+LOOK_AGAIN: Final = 10.0
+"""Seconds between looks for what the call of another process came to."""
 
 log = logging.getLogger(__name__)
 
@@ -64,30 +69,114 @@ async def probe(
 ) -> CallRecord | None:
     """Ask a deployment for one token, within its quota, and let its lane learn from the answer.
 
-    `claims` are as in `Dispatcher`. The result is the call as it is recorded, or None where no call
-    can be made now.
+    `claims` are as in `Dispatcher`: what another process was answered the lane learns instead. The
+    result is the call as it is recorded, or None where none was made.
     """
-    body = smallest(task)
-    clock, size = asyncio.get_running_loop().time, measure(task, body)
-    admitted = await _admitted(lane, task, body, gate, claims)
-    if admitted is None:
-        return None
-    ticket, pledge = admitted
-    outcome: Outcome | None = None
-    gate.unkept += 1
-    try:
-        outcome = await endpoint.ask(task, body)
-    finally:
-        if pledge is not None:
-            pledge.settle(lane.name, outcome)
-        # A refusal of the request tells of the request, and nothing of rows or deployment.
-        if outcome is None or outcome.kind in ("bad_request", "content_filter"):
-            lane.abandon(ticket, clock())
-        else:
-            lane.settle(ticket, outcome, job=OWN, size=size, row=OWN, now=clock())
-    made = _record(lane, outcome, clock() - ticket.sent)
-    gate.unkept -= not (made.billed or made.tokens)
-    return made
+    return await _Probe(lane, endpoint, task, gate, claims).made()
+
+
+class _Probe:
+    """One such call, from the look whose turn it is until the others are told of its answer."""
+
+    def __init__(
+        self, lane: Lane, endpoint: Endpoint, task: Task, gate: Gate, claims: ProbeClaims | None
+    ) -> None:
+        self._lane = lane
+        self._endpoint = endpoint
+        self._task = task
+        self._gate = gate
+        self._claims = claims
+        self._body = smallest(task)
+        self._size = measure(task, self._body)
+        self._clock = asyncio.get_running_loop().time
+        self._etag = ""
+        """That of the claim."""
+
+    async def made(self) -> CallRecord | None:
+        """The call as it is recorded, or None where none can be made now."""
+        turn = await self._turn()
+        admitted = None if turn is None else await self._admitted(turn)
+        if admitted is None:
+            return None
+        ticket, pledge = admitted
+        lane, gate = self._lane, self._gate
+        outcome: Outcome | None = None
+        gate.unkept += 1
+        try:
+            outcome = await self._endpoint.ask(self._task, self._body)
+        finally:
+            if pledge is not None:
+                pledge.settle(lane.name, outcome)
+            now = self._clock()
+            if outcome is None or outcome.kind in _OF_THE_REQUEST:
+                lane.abandon(ticket, now)
+            else:
+                lane.settle(ticket, outcome, job=OWN, size=self._size, row=OWN, now=now)
+        made = _record(lane, outcome, now - ticket.sent)
+        await self._tell(outcome, ticket.sent)
+        gate.unkept -= not (made.billed or made.tokens)
+        return made
+
+    async def _turn(self) -> Turn | None:
+        """The turn to ask, if it is ours; else the lane learns what another was answered."""
+        if self._claims is None:
+            return Turn(0.0)
+        breaker = self._lane.breaker
+        breaker.put_off(self._clock() + LOOK_AGAIN)  # for the other calls that fail meanwhile
+        try:
+            turn = await self._claims.look(self._lane.deployment, PROBE_EVERY)
+        except WorkerError as error:
+            log.debug("whose turn it is to ask %s is not known: %s", self._lane.name, error)
+            return None
+        if turn.finding is not None:
+            breaker.heard(turn.finding.answered, turn.finding.sent, self._clock())
+        wait = turn.left if turn.finding is not None else min(turn.left, LOOK_AGAIN)
+        breaker.put_off(self._clock() + wait)
+        return None if turn.left > 0.0 else turn
+
+    async def _admitted(self, turn: Turn) -> tuple[Ticket, Pledge | None] | None:
+        """The call's ticket, with what it may cost set aside; None where none can be made now."""
+        lane, gate, pledge = self._lane, self._gate, None
+        tokens = lane.tokens(OWN, self._size)
+        if not lane.may_probe(tokens, self._clock()):
+            return None
+        if gate.purse is not None:
+            pledge = gate.purse.spare(self._task, self._body, [lane.name])
+            if pledge is None:
+                return None
+        ticket: Ticket | None = None
+        try:
+            if await self._claimed(turn, pledge):
+                ticket = lane.probe(tokens, self._clock())
+        finally:
+            if ticket is None and pledge is not None:
+                pledge.drop()
+        return None if ticket is None else (ticket, pledge)
+
+    async def _claimed(self, turn: Turn, pledge: Pledge | None) -> bool:
+        """Whether the call may go, once what it may cost is durable and the minute is claimed."""
+        lane, gate = self._lane, self._gate
+        lane.breaker.put_off(self._clock() + PROBE_EVERY)
+        try:
+            if pledge is not None:
+                await pledge.secure()
+            if self._claims is not None:
+                self._etag = await self._claims.claim(lane.deployment, turn)
+        except WorkerError as error:
+            log.debug("no call of our own to %s: %s", lane.name, error)
+            lane.breaker.put_off(self._clock() + LOOK_AGAIN)
+            return False
+        return gate.closed is None and self._clock() < gate.until
+
+    async def _tell(self, outcome: Outcome, sent: float) -> None:
+        """Tell the other processes what the call came to, if it says anything of the deployment."""
+        if self._claims is None or outcome.kind in ("throttled", *_OF_THE_REQUEST):
+            return
+        finding = Finding(outcome.kind == "ok", sent)
+        try:
+            await self._claims.tell(self._lane.deployment, self._etag, finding)
+        except WorkerError as error:
+            log.debug("what %s answered to our own call is not told: %s", self._lane.name, error)
 
 
 def _record(lane: Lane, outcome: Outcome, seconds: float) -> CallRecord:
@@ -101,42 +190,3 @@ def _record(lane: Lane, outcome: Outcome, seconds: float) -> CallRecord:
         tokens=outcome.usage.total_tokens if outcome.usage is not None else 0,
         billed=outcome.billed,
     )
-
-
-async def _admitted(
-    lane: Lane, task: Task, body: Mapping[str, Any], gate: Gate, claims: ProbeClaims | None
-) -> tuple[Ticket, Pledge | None] | None:
-    """The call's ticket, with what it may cost set aside; None where none can be made now."""
-    clock, tokens = asyncio.get_running_loop().time, lane.tokens(OWN, measure(task, body))
-    if not lane.may_probe(tokens, clock()):
-        return None
-    pledge = None
-    if gate.purse is not None:
-        pledge = gate.purse.spare(task, body, [lane.name])
-        if pledge is None:
-            return None
-    ticket: Ticket | None = None
-    try:
-        if await _may(lane, pledge, gate, claims):
-            ticket = lane.probe(tokens, clock())
-    finally:
-        if ticket is None and pledge is not None:
-            pledge.drop()
-    return None if ticket is None else (ticket, pledge)
-
-
-async def _may(lane: Lane, pledge: Pledge | None, gate: Gate, claims: ProbeClaims | None) -> bool:
-    """Whether the call may be made, once what it may cost is durable and the minute is claimed."""
-    clock, breaker = asyncio.get_running_loop().time, lane.breaker
-    breaker.put_off(clock() + PROBE_EVERY)  # for the other calls that fail meanwhile
-    try:
-        if pledge is not None:
-            await pledge.secure()
-        left = 0.0 if claims is None else await claims.claim(lane.name, PROBE_EVERY)
-    except WorkerError as error:
-        log.debug("no call of our own to %s: %s", lane.name, error)
-        return False
-    if left > 0.0:
-        breaker.put_off(clock() + left)
-        return False
-    return gate.closed is None and clock() < gate.until

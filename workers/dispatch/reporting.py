@@ -88,15 +88,8 @@ class Reporter:
                         # The others would find out at the end of their own pauses.
                         await self._board.ask_probe(lane.name, self._wall())
                     told = health
-                    await self._count(lane)
             except WorkerError as error:
                 log.debug("nothing is told of %s: %s", lane.name, error)
-
-    async def _count(self, lane: Lane) -> None:
-        """Find out how many share a lane of which no ledger tells, once its failures matter."""
-        if lane.allowance.quota.limited or lane.breaker.said is None:
-            return
-        lane.sharers = max(1, await self._board.count(lane.name, self._wall()))
 
     def _due(self, lane: Lane, told: DeploymentHealth | None) -> bool:
         failing = tuple(self._failing())

@@ -41,21 +41,14 @@ class HealthBoard:
         self, deployment: str, now: float, most: int | None = None
     ) -> list[DeploymentHealth]:
         """The words that still count, or the newest `most` of them."""
-        fresh = await self._fresh(deployment, now)
-        fresh.sort(key=lambda info: info.last_modified, reverse=True)
-        found = await all_of(self._read, [info.ref for info in fresh[:most]])
-        return [health for health in found if health is not None]
-
-    async def count(self, deployment: str, now: float) -> int:
-        """How many processes' words still count."""
-        return len(await self._fresh(deployment, now))
-
-    async def _fresh(self, deployment: str, now: float) -> list[BlobInfo]:
-        return [
+        fresh = [
             info
             async for info in self._listed(deployment)
             if now - info.last_modified < FRESH_SECONDS
         ]
+        fresh.sort(key=lambda info: info.last_modified, reverse=True)
+        found = await all_of(self._read, [info.ref for info in fresh[:most]])
+        return [health for health in found if health is not None]
 
     async def granted(self, deployment: str, now: float) -> tuple[float, float] | None:
         """The parts of a quota that are held and that are used; None where nobody asks it."""
