@@ -44,7 +44,7 @@ ELSEWHERE = {
     "jobs/outbox.py put_webhook": "where a tenant has a receiver: test_webhooks.py",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",
 }
-RECEIVERS = frozenset({"blobs", "_blobs", "bus", "_bus", "endpoint", "_endpoints"})
+RECEIVERS = frozenset({"blobs", "_blobs", "bus", "_bus", "endpoint", "_endpoint", "_endpoints"})
 METHODS = frozenset(
     name
     for port in (Blobs, Bus, Endpoint)
