@@ -1,10 +1,9 @@
-"""How long will the quotas need for what a file asks, and what will it cost? Reckoned: nothing has
-been asked yet.
-"""
+"""How long will the quotas need for what a file asks, and what will it cost?"""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Final
 
 from schemas.deployments import Deployment, Task, names_by_model
 from schemas.estimates import EstimatedCost, JobEstimate
@@ -23,13 +22,17 @@ class Terms:
 
     `shares` are the parts of deployments' quotas that fall to it, all of those that are not named;
     `given_today` the requests of this day (UTC) that others have had; `hours` those to which it is
-    limited, besides those of each deployment.
+    limited, besides those of each deployment; `used` the part of each minute's quota that it uses.
     """
 
     now: float
     shares: Mapping[str, float] = field(default_factory=dict)
     given_today: Mapping[str, int] = field(default_factory=dict)
     hours: Hours | None = None
+    used: float = 1.0
+
+
+_ALONE: Final = Terms(0.0)
 
 
 @dataclass(slots=True)
@@ -48,19 +51,18 @@ class QuotaEstimator:
     routes: Mapping[str, Sequence[str]]
     default_models: Mapping[Task, str]
 
-    def told(self, asked: Sequence[EstimateGroup], terms: Terms | None = None) -> Estimate:
+    def told(self, asked: Sequence[EstimateGroup], terms: Terms = _ALONE) -> Estimate:
         """What groups of requests take and cost, and those that nobody would answer.
 
-        Without terms the quotas serve nobody else, at any hour. That is the least, whatever the
-        terms: a job may begin later than now, and a service that counts what was answered allows
-        no less time where answers have as few tokens as they may.
+        The least is told whatever the terms: a job may begin later than now, and a service that
+        counts what was answered allows no less time where answers have as few tokens as they may.
         """
         served, unserved = list[EstimateGroup](), list[EstimateGroup]()
         for each in asked:
             (served if self.serving(each.task, each.model) else unserved).append(each)
-        least = max(self._bounds(served, LEAST), default=None)
+        least = max(self._bounds(served, LEAST, None), default=None)
         most = max(self._bounds(served, MOST, terms), default=None)
-        late = max(self._bounds(served, MOST, terms, USED), default=None)
+        late = max(self._bounds(served, MOST, replace(terms, used=USED)), default=None)
         prompts, answers = summed(asked)
         return Estimate(
             requests=sum(each.requests for each in asked),
@@ -69,7 +71,7 @@ class QuotaEstimator:
             seconds=least,
             seconds_shared=None if most == inf else most,
             job_seconds=job_seconds(least, late),
-            closed_seconds=self._closed(served, terms) if terms and served else 0.0,
+            closed_seconds=self._closed(served, terms) if served else 0.0,
             unserved=tuple(unserved),
             cost=self.cost(served),
         )
@@ -84,7 +86,7 @@ class QuotaEstimator:
             serving = self.serving(group.task, group.model)
             if not serving:
                 continue
-            prices = [each.price for each in self.deployments if each.name in serving]
+            prices = [each.price for each in self.among(serving).deployments]
             pinned = [None if price is None else price.pinned for price in prices]
             known = [price for price in pinned if price is not None]
             if not known or None in pinned:
@@ -139,19 +141,14 @@ class QuotaEstimator:
         sets = {self.serving(group.task, group.model) for group in served}
         waits = []
         for serving in sets:
-            chosen = [each for each in self.deployments if each.name in serving]
-            own = [_in_hours(each, None, terms) for each in chosen]
+            own = [_in_hours(each, None, terms) for each in self.among(serving).deployments]
             waits.append(seconds_for(1.0, own, terms.now) or 0.0)
         return None if inf in waits else min(waits)
 
     def _bounds(
-        self,
-        served: Sequence[EstimateGroup],
-        end: int,
-        terms: Terms | None = None,
-        used: float = 1.0,
+        self, served: Sequence[EstimateGroup], end: int, terms: Terms | None
     ) -> Iterator[float]:
-        """Seconds that groups need of each quota, of which so much is used."""
+        """Seconds that groups need of each quota at least, or on some terms."""
         loads: dict[tuple[str, ...], _Load] = {}
         for group in served:
             load = loads.setdefault(self.serving(group.task, group.model), _Load())
@@ -161,19 +158,19 @@ class QuotaEstimator:
             load.tokens += prompts + answers
         now = 0.0 if terms is None else terms.now
         for serving, load in loads.items():
-            chosen = [each for each in self.deployments if each.name in serving]
+            chosen = self.among(serving).deployments
             for need, quotas in (
-                (load.calls, [_of_requests(each, terms, used) for each in chosen]),
-                (load.tokens, [_of_tokens(each, terms, used) for each in chosen]),
+                (load.calls, [_of_requests(each, terms) for each in chosen]),
+                (load.tokens, [_of_tokens(each, terms) for each in chosen]),
             ):
                 bound = seconds_for(need, quotas, now) if need else None
                 if bound is not None:
                     yield bound
 
 
-def _of_requests(deployment: Deployment, terms: Terms | None, used: float) -> QuotaInHours:
-    """The quota of requests, of whose pace so much is used, and of a day all."""
-    quota = _in_hours(deployment, deployment.batch_requests_per_minute, terms, used)
+def _of_requests(deployment: Deployment, terms: Terms | None) -> QuotaInHours:
+    """The quota of requests; those of a day are used up, whatever part of a minute's is."""
+    quota = _in_hours(deployment, deployment.batch_requests_per_minute, terms)
     per_day = deployment.batch_requests_per_day
     if per_day is None:
         return quota
@@ -185,19 +182,17 @@ def _of_requests(deployment: Deployment, terms: Terms | None, used: float) -> Qu
     return quota._replace(per_day=share * per_day, today=share * left)
 
 
-def _of_tokens(deployment: Deployment, terms: Terms | None, used: float) -> QuotaInHours:
-    return _in_hours(deployment, deployment.batch_tokens_per_minute, terms, used)
+def _of_tokens(deployment: Deployment, terms: Terms | None) -> QuotaInHours:
+    return _in_hours(deployment, deployment.batch_tokens_per_minute, terms)
 
 
 def _in_hours(
-    deployment: Deployment, per_minute: float | None, terms: Terms | None, used: float = 1.0
+    deployment: Deployment, per_minute: float | None, terms: Terms | None
 ) -> QuotaInHours:
-    if per_minute is not None:
-        per_minute *= used
     if terms is None:
         return QuotaInHours(per_minute)
     if per_minute is not None:
-        per_minute *= terms.shares.get(deployment.name, 1.0)
+        per_minute *= terms.used * terms.shares.get(deployment.name, 1.0)
     hours = (deployment.open_hours, terms.hours)
     return QuotaInHours(per_minute, tuple(each for each in hours if each is not None))
 

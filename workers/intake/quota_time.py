@@ -1,4 +1,4 @@
-"""How long do quotas take to let a load through, in the hours in which they may be used?
+"""How long do quotas take to let a load through, by the minute and the day, in their hours?
 
 A load runs through all that is open as water does: what it is cut into does not matter here.
 Times are seconds since the epoch.
@@ -22,9 +22,9 @@ BESIDES_SECONDS: Final = 30.0
 
 
 class QuotaInHours(NamedTuple):
-    """So much a minute, None for any amount, while all of some hours are open.
+    """A quota of so much a minute (None: any amount), while all of some hours are open.
 
-    Of a day, from midnight to midnight in UTC, it lets `per_day` through, and `today` on the first.
+    From midnight to midnight in UTC it lets `per_day` through, on the first day `today`.
     """
 
     per_minute: float | None
@@ -51,7 +51,7 @@ def seconds_for(need: float, quotas: Sequence[QuotaInHours], now: float) -> floa
 
 
 class _Piece(NamedTuple):
-    """Up to `until` quotas let `at_once` through, and then `through` at `rate` a minute."""
+    """Quotas let `at_once` through, and then up to `until` `through`, at `rate` a minute."""
 
     until: float
     at_once: float
@@ -60,7 +60,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(quotas: Sequence[QuotaInHours], now: float) -> Iterator[_Piece]:
-    """What quotas let through from now on: at each piece's end an hour, a day or a lot ends."""
+    """What quotas let through from now on; each piece ends with hours, a day or a day's lot."""
     at, lots = now, [quota.today for quota in quotas]
     daily = any(quota.per_day < inf for quota in quotas)
     for until, opened in _spans(tuple(quota.hours for quota in quotas), now, daily):
@@ -71,7 +71,7 @@ def _pieces(quotas: Sequence[QuotaInHours], now: float) -> Iterator[_Piece]:
             rates = {place: rate for place, rate in flowing.items() if rate is not None}
             used_up = {place: at + 60.0 * lots[place] / rate for place, rate in rates.items()}
             end = min([until, *used_up.values()])
-            # All of a lot that is used up: by the time that takes it would be a little less.
+            # A lot that is used up is taken as a whole: rate by time would be a little less.
             taken = {
                 place: lots[place] if used_up[place] <= end else rate * (end - at) / 60.0
                 for place, rate in rates.items()

@@ -22,14 +22,13 @@ ANSWER: Final = (8.0, 1024.0)
 # token at most, and 800. What a call holds besides is usually not larger.
 _PLEDGE: Final = -(-PLEDGED_IMAGE // IMAGE)
 _PER_CALL: Final = 256
-_NO_PLEDGES: Final[Mapping[AskedKind, tuple[int, int] | None]] = {}
 _VECTORS: Final = ("embeddings", "image-embeddings")
 
 
 def groups_of(
     sizes: Mapping[AskedKind, MeanSize],
     requests: Mapping[AskedKind, int],
-    pledges: Mapping[AskedKind, tuple[int, int] | None] = _NO_PLEDGES,
+    pledges: Mapping[AskedKind, tuple[int, int] | None] | None = None,
 ) -> list[EstimateGroup]:
     """The requests of a file by what they ask for, each group with a range of tokens.
 
@@ -44,7 +43,7 @@ def groups_of(
         task, model = kind
         least, most = (0.0, 0.0) if task in _VECTORS else _answer(mean)
         low, high = (mean.text * ratio + mean.fixed for ratio in RATIO)
-        pledge = pledges.get(kind)
+        pledge = (pledges or {}).get(kind)
         found.append(
             EstimateGroup(
                 model=model,
