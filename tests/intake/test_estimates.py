@@ -136,6 +136,49 @@ def test_a_file_that_was_read_fits_what_its_calls_are_pledged_for_and_no_less(
     assert run(lambda _: fits_and_answered(data, group, most - 1)) == ("perhaps", 0)
 
 
+@pytest.mark.parametrize(("more", "word", "state"), [(0, "yes", "completed"), (-1, "no", "failed")])
+def test_what_a_job_reserves_in_its_month_is_known_of_a_file_that_was_read(
+    more: int, word: str, state: str
+) -> None:
+    phi = DEPLOYMENT.model_copy(update={"price": Price(input="1", output="2", currency="USD")})
+    bodies = [("x" * 1000, 10), ("y", 1000)]
+    data = b"".join(chat(words, model=phi.model, max_tokens=most) for words, most in bodies)
+    checker = Checker(rules_for(JobOptions()))
+    assert not list(checker.refusals(BytesIO(data)))
+    (group,) = checker.report.groups
+    prompts, answers = group.pledged_tokens or (0, 0)
+    tenants = {"default": Tenant(max_cost_per_month=(prompts + 2 * answers + more) / 1e6)}
+
+    async def told_and_ended(_: Random) -> tuple[str, str]:
+        async with bench(deployments=(phi,), tenants=tenants) as service:
+            asked = {"requests": [group.model_dump(exclude_defaults=True)]}
+            told = (await service.ask("POST", "/api/estimate", asked)).body["caps"]
+            ended = await service.run(data)
+            return told[0]["fits"], ended.state
+
+    assert run(told_and_ended) == (word, state)
+
+
+def test_calls_are_pledged_at_the_dearest_for_each_of_them() -> None:
+    group = {"task": "chat", "requests": 1, "prompt_tokens": 1e6, "answer_tokens": 1e6}
+    pledged_for = {**group, "pledged_tokens": [1_000_000, 1_000_000], "model": DEPLOYMENT.model}
+    pair = [
+        DEPLOYMENT.model_copy(update={"name": name, "price": price})
+        for name, price in (
+            ("reads", Price(input="9", output="1", currency="USD")),
+            ("writes", Price(input="1", output="9", currency="USD")),
+        )
+    ]
+
+    async def told(_: Random) -> list[str]:
+        async with bench(deployments=tuple(pair)) as service:
+            asked = [{"requests": [pledged_for], "max_cost": cap} for cap in (17.9, 18)]
+            found = [await service.ask("POST", "/api/estimate", each) for each in asked]
+            return [each.body["caps"][0]["fits"] for each in found]
+
+    assert run(told) == ["perhaps", "yes"]
+
+
 def row_and_groups(body: dict[str, Any]) -> tuple[bytes, list[EstimateGroup]]:
     row = json.dumps({"model": DEPLOYMENT.model, **body}).encode() + b"\n"
     means = scanned([row]).sizes.means

@@ -152,7 +152,7 @@ async def test_beyond_so_many_models_the_dearest_price_counts() -> None:
     assert (len(scanner.most), scanner.most[None][1]) == (MOST_KINDS + 1, 5)
     estimator = QuotaEstimator((deployment(), dear), {}, {})
     prices = prices_of((deployment(), dear))
-    assert estimator.may_cost({None: (7, 5)}, prices) == (7 * 10 + 5 * 20) * MILLION
+    assert estimator.may_cost([(None, (7, 5))], prices) == (7 * 10 + 5 * 20) * MILLION
 
 
 @asynccontextmanager
@@ -254,7 +254,7 @@ async def test_what_could_cost_more_than_can_be_counted_is_refused_like_any_othe
 def test_one_deployment_may_be_the_dearest_for_prompts_and_another_for_answers() -> None:
     prices = [Price(input=i, output=o, currency="USD") for i, o in (("10", "1"), ("1", "10"))]
     pair = [deployment(f"d{n}", model="phi", price=price) for n, price in enumerate(prices)]
-    most = QuotaEstimator(pair, {}, {}).may_cost({("chat", "phi"): (1010, 1010)}, prices_of(pair))
+    most = QuotaEstimator(pair, {}, {}).may_cost([(("chat", "phi"), (1010, 1010))], prices_of(pair))
     # As rows: (1000, 10) costs most at the first, (10, 1000) at the second.
     assert most >= (1000 * 10 + 10 * 1 + 10 * 1 + 1000 * 10) * MILLION
 

@@ -1,16 +1,17 @@
 """What a file is reckoned to take, by the quotas as they are shared now."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Protocol
 
 from schemas.deployments import prices_of
 from schemas.estimates import JobEstimate
-from schemas.estimating import Estimate, EstimateCreate
+from schemas.estimating import CapFit, Estimate, EstimateCreate, EstimateGroup
 from schemas.hours import Hours
 from schemas.jobs import Job, Priority
 from schemas.listing import month_of
-from schemas.money import MILLION, Amount, CostRange, amount
+from schemas.money import MILLION, CostRange, amount, micros
 from schemas.tenants import Tenant
 from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
 from workers.intake.fitting import failing, month_cap, own_caps
@@ -21,7 +22,7 @@ from workers.jobs.months import read_month
 from workers.jobs.store import JobStore
 from workers.ports.errors import NewerVersion, Unreadable
 from workers.ports.together import all_of
-from workers.rows.token_ranges import groups_of, pledged, summed
+from workers.rows.token_ranges import MOST, groups_of, pledged, summed
 
 _UNKNOWN: Final = Tenant()
 
@@ -62,11 +63,9 @@ class Estimates:
         names, priority = estimator.limited(asked.requests), asked.priority
         terms = await self._terms(names, tenant, priority, self.hours.get(priority))
         told = estimator.told(asked.requests, terms)
-        pledges = pledged(asked.requests)
-        may_cost = _ends(estimator.cost(pledges))
-        caps = own_caps(asked.max_cost, asked.max_total_tokens, summed(pledges), may_cost)
+        caps = _own_caps(estimator, asked, told.cost)
         if month is not None:
-            caps.append(month_cap(asked.max_cost, _ends(told.cost), *month))
+            caps.append(month_cap(_reserves(estimator, asked, told.cost), *month))
         kinds = [(each.task, estimator.model(each.task, each.model)) for each in asked.requests]
         if (kind := without_price(kinds, priced, self.routes)) is not None:
             caps = [failing(each, needs_price(kind)) for each in caps]
@@ -81,7 +80,7 @@ class Estimates:
         told = job_estimate(estimator.told(groups, terms))
         if not job.monthly or job.options.max_cost is not None:
             return told
-        may_cost = self.estimator.may_cost(planned.most, job.prices)
+        may_cost = self.estimator.may_cost(planned.most.items(), job.prices)
         return told.model_copy(update={"may_cost": amount(-(-may_cost // MILLION))})
 
     async def _month(self, tenant: str) -> tuple[int, int | None] | None:
@@ -111,5 +110,36 @@ class Estimates:
         return Terms(now, shares, {name: given for name, (_, given) in told.items()}, hours)
 
 
-def _ends(cost: CostRange | None) -> tuple[Amount, Amount] | None:
-    return None if cost is None else (cost.least, cost.most)
+def _own_caps(
+    estimator: QuotaEstimator, asked: EstimateCreate, cost: CostRange | None
+) -> list[CapFit]:
+    pledges = pledged(asked.requests)
+    most = amount(_may_cost(estimator, [(each, each.tokens(MOST)) for each in pledges]))
+    range_ = None if cost is None else (cost.least, most)
+    return own_caps(asked.max_cost, asked.max_total_tokens, summed(pledges), range_)
+
+
+def _reserves(
+    estimator: QuotaEstimator, asked: EstimateCreate, cost: CostRange | None
+) -> tuple[float, float] | None:
+    """What a job reserves in its month, at least and at most, in millionths; None: nobody knows.
+
+    It is its `max_cost`, or else the most that its rows can cost.
+    """
+    if asked.max_cost is not None:
+        return micros(asked.max_cost), micros(asked.max_cost)
+    if cost is None:
+        return None
+    told = [(each, each.pledged_tokens) for each in asked.requests if each.pledged_tokens]
+    if len(told) < len(asked.requests):
+        return micros(cost.most), inf
+    pledges = [(each, each.tokens(MOST)) for each in pledged(asked.requests)]
+    return _may_cost(estimator, told), _may_cost(estimator, pledges)
+
+
+def _may_cost(
+    estimator: QuotaEstimator, billed: Iterable[tuple[EstimateGroup, tuple[float, float]]]
+) -> int:
+    """The most that groups with so many tokens can be billed for, in millionths."""
+    most = [((group.task, group.model), tokens) for group, tokens in billed]
+    return -(-estimator.may_cost(most, prices_of(estimator.deployments)) // MILLION)

@@ -1,6 +1,6 @@
 """How long will the quotas need for what a file asks, and what will it cost?"""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
@@ -11,8 +11,8 @@ from schemas.estimating import Estimate, EstimateGroup
 from schemas.hours import Hours
 from schemas.money import MILLION, MOST_AMOUNT, CostRange, PinnedPrice, amount
 from schemas.tenants import MOST_MONTH
-from workers.intake.pieces import MostTokens
 from workers.intake.quota_time import USED, QuotaInHours, job_seconds, seconds_for
+from workers.rows.sizes import AskedKind
 from workers.rows.token_ranges import LEAST, MOST, summed
 
 
@@ -101,13 +101,18 @@ class QuotaEstimator:
         )
         return CostRange(currency=currency, least=cheapest, most=dearest)
 
-    def may_cost(self, most: MostTokens, prices: Mapping[str, PinnedPrice]) -> int:
+    def may_cost(
+        self,
+        most: Iterable[tuple[AskedKind | None, tuple[float, float]]],
+        prices: Mapping[str, PinnedPrice],
+    ) -> int:
         """The most that calls can be billed for, by what they ask; in millionths of a millionth.
 
         Of what may answer, one may be the dearest for prompts and another for answers.
         """
         found = 0
-        for kind, (prompt, answer) in most.items():
+        for kind, tokens in most:
+            prompt, answer = map(round, tokens)
             names = prices if kind is None else self.serving(*kind)
             asked = [prices[name] for name in names if name in prices]
             found += prompt * max((price.input for price in asked), default=0)

@@ -1,7 +1,6 @@
-"""Does what a file takes fit its caps? By an estimate, before anything is sent."""
+"""Does what a file is reckoned to take fit the caps of its job?"""
 
 from collections.abc import Sequence
-from math import inf
 
 from schemas.estimates import TokenRange
 from schemas.estimating import CapFit, Fits
@@ -17,8 +16,7 @@ def own_caps(
     """Whether a file fits the caps that its job is to have.
 
     `tokens` are those of prompts and of answers, `cost` is the least and the most, or None where it
-    is not known: at most what calls may be pledged for, which is more than they are reckoned to
-    take.
+    is not known; the most is what calls may be pledged for, and not what they are reckoned to take.
     """
     found = []
     if max_cost is not None:
@@ -27,30 +25,21 @@ def own_caps(
         found.append(CapFit(cap="max_cost", limit=amount(money), left=amount(money), fits=fits))
     if max_total_tokens is not None:
         least, most = map(sum, zip(*tokens, strict=True))
-        of = max_total_tokens
-        fits = _fits((least, most), of)
+        fits, of = _fits((least, most), max_total_tokens), max_total_tokens
         found.append(CapFit(cap="max_total_tokens", limit=of, left=of, fits=fits))
     return found
 
 
-def month_cap(
-    max_cost: Amount | None, cost: tuple[Amount, Amount] | None, limit: int, left: int | None
-) -> CapFit:
-    """Whether a month's cap has room for a job; amounts in millionths, `left` None if unknown.
+def month_cap(reserves: tuple[float, float] | None, limit: int, left: int | None) -> CapFit:
+    """Whether a month's cap has room for what a job reserves, at least and at most.
 
-    What decides is what a job reserves: its `max_cost`, or else the most that its rows can cost,
-    and that is more than an estimate's most.
+    Amounts are in millionths, None where nobody knows them.
     """
-    needs: tuple[float, float] | None = None
-    if max_cost is not None:
-        needs = micros(max_cost), micros(max_cost)
-    elif cost is not None:
-        needs = micros(cost[1]), inf
     return CapFit(
         cap="max_cost_per_month",
         limit=amount(limit),
         left=None if left is None else amount(left),
-        fits=_fits(needs, left),
+        fits=_fits(reserves, left),
     )
 
 
