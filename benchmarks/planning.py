@@ -297,13 +297,25 @@ def kinds(count: int) -> None:
     batch = {"custom_id": "r", "url": "/v1/chat/completions"}
     chat = {"model": MODEL, "messages": [{"role": "user", "content": text * 3}]}
     template = {"messages": [{"role": "user", "content": "Q: {prompt}"}]}
+    cap = {"max_total_tokens": 10**9}
+    own: dict[str, Any] = {"top_p": 0.95, "seed": 42}
+    stops = {**own, "stop": ["\n\n", "Q:"]}
+    schema = {"name": "answer", "schema": {"type": "object", "additionalProperties": False}}
+    formed = {"type": "json_schema", "json_schema": schema}
+    embed = {"input": text, "encoding_format": "float", "dimensions": 256}
     files: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
         ("batch rows", {**batch, "body": chat}, {}),
         ("batch rows, option max_tokens", {**batch, "body": chat}, {"max_tokens": 100}),
         ("long prompt rows", {"prompt": text * 4}, {}),
         ("short prompt rows", {"prompt": text}, {}),
         ("short rows, template", {"prompt": text}, {"template": template}),
-        ("short rows, cap", {"prompt": text}, {"max_tokens": 100, "max_total_tokens": 10**9}),
+        ("short rows, cap", {"prompt": text}, {"max_tokens": 100, **cap}),
+        ("batch rows, own top_p, seed, stop", {**batch, "body": {**chat, **stops}}, {}),
+        ("short rows, own top_p, seed", {"prompt": text, **own}, {}),
+        ("short rows, own, cap", {"prompt": text, **own, "n": 2, "max_tokens": 9}, cap),
+        ("short rows, own JSON schema", {"prompt": text, "response_format": formed}, {}),
+        ("short rows, own unknown name", {"prompt": text, "category": "arithmetic"}, {}),
+        ("short texts to embed, own format", embed, {}),
     )
     for name, row, options in files:
         rules = RowRules.of(JobOptions(model=MODEL, **options), max_line_bytes=4 * 1024 * 1024)
@@ -312,7 +324,7 @@ def kinds(count: int) -> None:
         took = min(_cpu_seconds(partial(draft, slices, rules)) for _ in range(5))
         rate = len(data) / took
         print(
-            f"{name:30} {len(data) // count:4} bytes a row {rate / 1e6:6.1f} MB per CPU second "
+            f"{name:33} {len(data) // count:4} bytes a row {rate / 1e6:6.1f} MB per CPU second "
             f"{10 * 2**30 / rate:6.0f} CPU seconds for 10 GiB",
             flush=True,
         )

@@ -160,12 +160,43 @@ SAID: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"messages": st.lists(TURN, max_size=3) | VALUE}),
     st.fixed_dictionaries({"q": TEXT}, optional={"r": TEXT | st.just({"s": ["t"]})}),
 )
-OPTIONAL: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(
-    ("model", "max_tokens", "temperature", "n", "dimensions"), VALUE
+# Parameters of a row's own, of which some have the values that are usual and others any.
+USUAL_VALUES: dict[str, list[Any]] = {
+    "model": ["m"],
+    "user": ["u", ""],
+    "max_tokens": [1, 70],
+    "max_completion_tokens": [1, 90],
+    "temperature": [0, 0.5],
+    "top_p": [0, 1, 0.5],
+    "seed": [42, -1],
+    "stop": ["x", ["x", "\n"], [], ["x", 7]],
+    "presence_penalty": [-2, 0.5],
+    "frequency_penalty": [-2.0, 1],
+    "repetition_penalty": [1.1],
+    "top_k": [40, -1],
+    "min_p": [0.05],
+    "n": [1, 2, 128, 129],
+    "logprobs": [True, False],
+    "top_logprobs": [0, 5, 20],
+    "stream": [True, False],
+    "response_format": [
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "é", "schema": {"a": [1.0, None, 2**64]}}},
+        {"type": json.loads("[" * 101 + "]" * 101)},
+        [],
+    ],
+    "dimensions": [1, 64, 100_000],
+    "encoding_format": ["float", "base64"],
+    "input_type": ["query"],
+    "unheard": [1],
+    "echo": [True],
+    "service_tier": ["priority"],
+    "tools": [[{"type": "function"}]],
+}
+OWN = st.sampled_from([*USUAL_VALUES]).flatmap(
+    lambda name: st.tuples(st.just(name), st.sampled_from(USUAL_VALUES[name]) | VALUE)
 )
-BODY = st.builds(
-    lambda said, other: said | other, SAID, st.fixed_dictionaries({}, optional=OPTIONAL)
-)
+BODY = st.builds(lambda said, own: said | dict(own), SAID, st.lists(OWN, max_size=3))
 URL = st.sampled_from(["/v1/chat/completions", "/chat/completions", "/v1/embeddings", "/other"])
 IDS = dict.fromkeys(("custom_id", "id", "prompt_id"), VALUE | st.text(max_size=2))
 ROW = st.builds(
@@ -195,8 +226,15 @@ COUNTED = st.builds(
         {},
         optional={
             "model": st.sampled_from(['"m"', '"n"', '"\\u00e9"']),
-            "max_tokens": st.sampled_from(["1", "70", "9007199254740992"]),
+            "max_tokens": st.sampled_from(["1", "70", "9007199254740992", "null"]),
+            "max_completion_tokens": st.sampled_from(["9", "null"]),
             "temperature": NUMBER,
+            "min_p": NUMBER,
+            "seed": NUMBER,
+            "n": st.sampled_from(["1", "3", "null"]),
+            "logprobs": st.sampled_from(["true", "false"]),
+            "stop": st.sampled_from(['"\\u00e9"', '["\\n", "\U0001f600"]', '""', "null"]),
+            "response_format": COUNTED_TEXT.map(lambda text: f'{{"type": ["{text}", 1e2, -0.0]}}'),
         },
     ),
 ) | st.builds(

@@ -109,6 +109,68 @@ def test_both_ways_agree_on_numbers(name: bytes, number: str, rules: RowRules) -
     is_usual(PROMPT.replace(name, changed), rules)
 
 
+OWN: dict[str, list[Any]] = {
+    "user": ["u"],
+    "max_completion_tokens": [1, 500],
+    "top_p": [0, 1, 0.5],
+    "seed": [42, -1],
+    "stop": ["x", ["x", "\n\n"]],
+    "presence_penalty": [-2, 0.5],
+    "frequency_penalty": [1, -0.5],
+    "repetition_penalty": [1.1],
+    "top_k": [40, -1],
+    "min_p": [0.05],
+    "n": [1, 2, 128],
+    "logprobs": [True, False],
+    "top_logprobs": [5],
+    "stream": [False],
+    "response_format": [
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "n", "schema": {"minimum": -1.5}}},
+    ],
+}
+OWN_OF_EMBEDDINGS: dict[str, list[Any]] = {
+    "user": ["u"],
+    "dimensions": [1, 3072],
+    "encoding_format": ["float", "base64"],
+    "input_type": ["query"],
+}
+DEEP = json.loads('{"a":' * 99 + "{}" + "}" * 99)
+ANY_VALUE = [
+    *(None, True, 0, 1, -1, 129, 2**53, 2**53 + 1, 2**64, 10**30, 0.5, 1.0, 1e300, "", " ", "a"),
+    *([], ["a"], [7], {}, {"a": 2**64}, {"a": [[{}]]}, DEEP, [DEEP]),
+]
+CAPPED = rules_of(max_total_tokens=100, max_tokens=5)
+
+
+def saying(line: bytes, name: str, value: Any) -> bytes:
+    """A line whose body says this as well."""
+    row = json.loads(line)
+    row.get("body", row)[name] = value
+    return json.dumps(row).encode()
+
+
+@pytest.mark.parametrize("rules", [PLAIN, ALTERED, CAPPED])
+@pytest.mark.parametrize(
+    ("line", "own"), [(USUAL, OWN), (PROMPT, OWN), (EMBEDDING, OWN_OF_EMBEDDINGS)]
+)
+def test_it_is_taken_for_parameters_of_a_row_s_own(
+    line: bytes, own: dict[str, list[Any]], rules: RowRules
+) -> None:
+    for name, values in own.items():
+        for value in (*values, None):
+            assert is_usual(saying(line, name, value), rules), (name, value)
+
+
+@pytest.mark.parametrize("rules", [PLAIN, ALTERED, CAPPED])
+@pytest.mark.parametrize("line", [USUAL, PROMPT, EMBEDDING])
+def test_both_ways_agree_on_any_value_of_any_parameter(line: bytes, rules: RowRules) -> None:
+    unheard = ["unheard", "tools", "echo", "prompt_logprobs", "best_of", "messages", "input"]
+    for name in (*OWN, *OWN_OF_EMBEDDINGS, "max_tokens", "temperature", "model", *unheard):
+        for value in ANY_VALUE:
+            is_usual(saying(line, name, value), rules)
+
+
 def test_the_short_way_is_taken() -> None:
     assert is_usual(USUAL)
     assert is_usual(USUAL.replace(b"custom_id", b"id"))
@@ -163,6 +225,8 @@ def test_a_job_with_a_cap_takes_what_is_bounded() -> None:
     assert is_usual(PROMPT, capped)
     assert is_usual(EMBEDDING, capped)
     assert not is_usual(silent, capped)
+    assert not is_usual(PROMPT.replace(b"Hi", b" "), capped)
+    assert is_usual(silent.replace(b"}", b', "max_completion_tokens": 5}'), capped)
     assert is_usual(silent, rules_of(max_total_tokens=100, max_tokens=5))
 
 

@@ -103,7 +103,7 @@ def test_a_prompt_of_token_ids_is_one_prompt() -> None:
     assert three == answer_bytes("completions", PROMPT | {"n": 3}) > 0
 
 
-def test_usual_rows_weigh_the_log_probabilities_that_the_job_asks_for() -> None:
+def test_usual_rows_weigh_the_log_probabilities_that_they_or_the_job_ask_for() -> None:
     def weight(asked: dict[str, Any] | None = None, **options: Any) -> int | None:
         row = {"url": "/v1/chat/completions", "body": CHAT | {"model": "m"} | (asked or {})}
         rules = RowRules.of(JobOptions(**options), max_line_bytes=1 << 20)
@@ -115,8 +115,12 @@ def test_usual_rows_weigh_the_log_probabilities_that_the_job_asks_for() -> None:
     assert plain is not None
     assert plain < 200
     assert heavy == answer_weight("chat", CHAT | listed)
-    # What a row asks for itself, and what goes by its prompt, is judged row by row.
-    for asked in ({"logprobs": True}, {"n": 2}, {"top_logprobs": 2}, {"prompt_logprobs": 1}):
-        assert weight(asked) is None
+    for asked in ({"logprobs": True}, {"n": 2}, listed | {"n": 2, "max_completion_tokens": 9}):
+        assert weight(asked) == answer_weight("chat", CHAT | asked) > 200
+        assert weight(asked, parameters={"n": 4, "logprobs": False}) == answer_weight(
+            "chat", CHAT | {"n": 4, "logprobs": False} | asked
+        )
+    # What goes by its prompt is judged row by row.
+    assert weight({"prompt_logprobs": 1}) is None
     assert weight(parameters={"prompt_logprobs": 1}) is None
     assert weight(parameters={"echo": True} | listed) is None

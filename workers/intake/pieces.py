@@ -139,8 +139,8 @@ class Scanner:
         while (at := max(at, self.sizes.due - run.line)) < len(lines):
             self._read(run.line + at, lines[at], run.offset(at), lengths[at])
             at += 1
-        for model, most in zip(usual.models, usual.most, strict=False):
-            self._bound((usual.task, model), most)
+        if usual.most:
+            self._bound_run(usual)
         self._line += len(lines)
         self._start = run.offset(len(lines))
         return run
@@ -161,6 +161,15 @@ class Scanner:
         if isinstance(row, Request) and number >= self.sizes.due:
             self.sizes.add(number, row.task, row.model, row.body)
         return row
+
+    def _bound_run(self, usual: Usual) -> None:
+        models, most = usual.models, usual.most
+        # Mostly all ask the same one, and a sum of all is had for less than one by one.
+        if models.count(models[0]) == len(models):
+            prompts, answers = zip(*most, strict=True)
+            models, most = models[:1], [(sum(prompts), sum(answers))]
+        for model, each in zip(models, most, strict=True):
+            self._bound((usual.task, model), each)
 
     def _bound(self, kind: tuple[Task, str | None] | None, most: tuple[int, int]) -> None:
         if kind not in self.most and len(self.most) >= MOST_KINDS:

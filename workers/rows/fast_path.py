@@ -5,7 +5,7 @@ accepts, `read_row` accepts as the same request; whatever else there is ends the
 to judge.
 
 What the job's options add is judged once: `read_row` reads a row that says nothing but the least
-(`_SHAPES`). The models check each field by itself, and of fields that may stand in a usual row it
+(`SHAPES`). The models check each field by itself, and of fields that may stand in a usual row it
 takes what the options give only where the row is silent. So a row that says more than the least,
 and each of it rightly, is right with the same options as well.
 """
@@ -13,165 +13,35 @@ and each of it rightly, is right with the same options as well.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 import orjson
-from msgspec import DecodeError, Meta, Struct
-from msgspec.json import Decoder
+from msgspec import UNSET
 
 from schemas.deployments import Task
-from schemas.requests import LONGEST_ID
 from workers.rows.capped import UNBOUNDED
 from workers.rows.dialects import WrongRow, custom_id_of, dialect_of
 from workers.rows.lines import MAX_ADDED_BYTES
 from workers.rows.most_tokens import most_tokens, says_again, text_tokens
 from workers.rows.reading import Refusal, Request, RowRules, completed, read_row, refuse_deep
+from workers.rows.shapes import LIMIT, SHAPES, UsualBody, UsualRow, decoder
 from workers.rows.sizes import tells_prompt
 from workers.rows.templating import Template
 
-_LARGEST: Final = 2**53
-_NOT_USUAL: Final = (DecodeError, ValueError, WrongRow)
+_NOT_USUAL: Final = (ValueError, RecursionError, WrongRow)
 # Reading a run holds the loop, for a few milliseconds: it ends after so many rows, and with a
 # template after so many bytes, the fewer the more places it fills.
 _MOST_ROWS: Final = 1000
 _MADE_BYTES: Final = 128 * 1024
 
-_Text = Annotated[str, Meta(min_length=1)]
-# Of a number that is at least 1 and whole there is one way to write it.
-_Id = (
-    Annotated[str, Meta(min_length=1, max_length=LONGEST_ID)]
-    | Annotated[int, Meta(ge=1, le=_LARGEST)]
-)
-
-
-class _Body(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    model: _Text = ""
-
-    @staticmethod
-    def bodies(rows: list[Any]) -> list[Any]:
-        return rows
-
-    def asked(self) -> dict[str, Any]:
-        """The body that `read_row` makes of it, but for what the job's options add."""
-        return {"model": self.model} if self.model else {}
-
-
-class _Generation(_Body):
-    """Defaults that no row may give stand for what a row does not say."""
-
-    max_tokens: Annotated[int, Meta(ge=1, le=_LARGEST)] = 0
-    temperature: (
-        Annotated[int, Meta(ge=0, le=_LARGEST)] | Annotated[float, Meta(ge=0, le=_LARGEST)]
-    ) = -1
-
-    def asked(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {"model": self.model} if self.model else {}
-        if self.max_tokens:
-            asked["max_tokens"] = self.max_tokens
-        if self.temperature >= 0:
-            asked["temperature"] = self.temperature
-        return asked
-
-
-class _Turn(Struct, forbid_unknown_fields=True, gc=False):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: _Text
-
-
-class _Chat(_Generation, kw_only=True):
-    messages: Annotated[list[_Turn], Meta(min_length=1)]
-
-    def asked(self) -> dict[str, Any]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in self.messages]
-        return {"messages": turns, **_Generation.asked(self)}
-
-    @staticmethod
-    def texts(bodies: Iterable[Any]) -> list[str]:
-        return [turn.content for body in bodies for turn in body.messages]
-
-
-class _Prompt(_Generation, kw_only=True):
-    prompt: _Text
-    custom_id: _Id = ""
-    id: _Id = ""
-    prompt_id: _Id = ""
-
-    def asked(self) -> dict[str, Any]:
-        turn = {"role": "user", "content": self.prompt}
-        return {"messages": [turn], **_Generation.asked(self)}
-
-    @staticmethod
-    def texts(bodies: Iterable[Any]) -> list[str]:
-        return [body.prompt for body in bodies]
-
-
-class _Embedding(_Body, kw_only=True):
-    input: _Text
-    max_tokens: ClassVar[int] = 0
-
-    def asked(self) -> dict[str, Any]:
-        return {"input": self.input, **_Body.asked(self)}
-
-    @staticmethod
-    def texts(bodies: Iterable[Any]) -> list[str]:
-        return [body.input for body in bodies]
-
-
-class _BareChat(_Chat, kw_only=True):
-    custom_id: _Id = ""
-    id: _Id = ""
-    prompt_id: _Id = ""
-
-
-class _BareEmbedding(_Embedding, kw_only=True):
-    custom_id: _Id = ""
-    id: _Id = ""
-    prompt_id: _Id = ""
-
-
-class _BatchRow(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    custom_id: _Id = ""
-    id: _Id = ""
-    prompt_id: _Id = ""
-    method: Literal["POST"] = "POST"
-
-    @staticmethod
-    def bodies(rows: list[Any]) -> list[Any]:
-        return [row.body for row in rows]
-
-
-class _ChatRow(_BatchRow, kw_only=True):
-    url: Literal["/v1/chat/completions", "/chat/completions"]
-    body: _Chat
-
-
-class _EmbeddingRow(_BatchRow, kw_only=True):
-    url: Literal["/v1/embeddings", "/embeddings"]
-    body: _Embedding
-
-
-_AnyBody = _Chat | _Prompt | _Embedding
-_Row = _ChatRow | _EmbeddingRow | _BareChat | _Prompt | _BareEmbedding
-# Each shape with a field that it has in every row, and with the least that its rows say, beside
-# what a job with a cap may want to have said.
-_SHAPES: Final[Sequence[tuple[type[_Row], bytes, bytes]]] = (
-    (
-        _ChatRow,
-        b'"messages"',
-        b'{"url":"/chat/completions","body":{%b"messages":[{"role":"user","content":"?"}]}}',
-    ),
-    (_Prompt, b'"prompt"', b'{%b"prompt":"?"}'),
-    (_BareChat, b'"messages"', b'{%b"messages":[{"role":"user","content":"?"}]}'),
-    (_EmbeddingRow, b'"input"', b'{"url":"/embeddings","body":{%b"input":"?"}}'),
-    (_BareEmbedding, b'"input"', b'{%b"input":"?"}'),
-)
-_LIMIT: Final = b'"max_tokens":1,'
-
 Id = str | int
 AnswerWeight = Callable[[Task, Mapping[str, Any]], int]
-_Decode = Callable[[bytes], _Row]
-_Found = tuple[list[_Row], list[Id], list[int]]
+_Decode = Callable[[bytes], UsualRow]
+_Found = tuple[list[UsualRow], list[Id], list[int]]
 """Rows, the custom_ids that they give, and the bytes of what they ask for."""
+_Told = tuple[Any, ...]
+"""Values of the fields that an answer's length goes by."""
 _Rows = Callable[[Sequence[bytes]], _Found]
 
 
@@ -206,10 +76,10 @@ class UsualRows:
 
 def _kinds(rules: RowRules, answer_weight: AnswerWeight) -> Iterator["_Kind"]:
     template, bare = rules.template, replace(rules, template=None)
-    for shape, mark, line in _SHAPES:
-        least, decode = read_row(1, line % b"", bare), Decoder(shape).decode
+    for shape, mark, line in SHAPES:
+        least, decode = read_row(1, line % b"", bare), decoder(shape)
         if isinstance(least, Refusal) and least.code == UNBOUNDED:
-            least = read_row(1, line % _LIMIT, bare)
+            least = read_row(1, line % LIMIT, bare)
         if not isinstance(least, Request) or tells_prompt(least.body):
             continue
         if rules.capped and says_again(least.body):
@@ -237,7 +107,7 @@ class _Kind:
         self._rows, self._least, self._rules = rows, least, rules
         self._answer_weight = answer_weight
         # An answer of one token weighs nothing where no answer does.
-        self._weighs = self._weight(1) > 0
+        self._weighs = answer_weight(least.task, {**least.body, "max_tokens": 1}) > 0
         self._window = _MOST_ROWS
 
     def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
@@ -256,33 +126,42 @@ class _Kind:
         if not count:
             return None
         del ids[count:], sizes[count:]
-        if self._weighs:
-            answers = {most: self._weight(most) for most in {body.max_tokens for body in bodies}}
-            sizes = list(map(max, sizes, [answers[body.max_tokens] for body in bodies]))
+        if self._weighs or any(any(map(attrgetter(name), bodies)) for name in bodies[0].weighing):
+            sizes = list(map(max, sizes, self._weights(bodies)))
         models = [body.model or self._least.model for body in bodies]
         return Usual(self._least.task, _texts(ids), models, sizes, most)
 
-    def _most(self, bodies: Iterable[_AnyBody]) -> Iterator[tuple[int, int]]:
+    def _most(self, bodies: Sequence[UsualBody]) -> Iterator[tuple[int, int]]:
         """The tokens of those that come before the first whose answer has no limit.
 
-        What is not in the texts goes by the options and by `max_tokens`.
+        What is not in the texts goes by the options and by what an answer's length goes by.
         """
-        task, known = self._least.task, dict[int, tuple[int, int]]()
-        for body in bodies:
+        task, known = self._least.task, dict[_Told, tuple[int, int]]()
+        for body, told in zip(bodies, _told(bodies), strict=True):
             asked = completed(task, body.asked(), self._rules)
-            text, limit = text_tokens(asked), body.max_tokens
-            if limit not in known:
+            text = text_tokens(asked)
+            if told not in known:
                 most = most_tokens(task, asked)
                 if most is None:
                     return
-                known[limit] = most[0] - text, most[1]
-            other, answer = known[limit]
+                known[told] = most[0] - text, most[1]
+            other, answer = known[told]
             yield text + other, answer
 
-    def _weight(self, max_tokens: int) -> int:
-        """What the answer of a request weighs that says so, or where that is 0, says nothing."""
-        said = {"max_tokens": max_tokens} if max_tokens else {}
+    def _weights(self, bodies: Sequence[UsualBody]) -> Iterator[int]:
+        """What their answers weigh."""
+        told, names = _told(bodies), bodies[0].sizing
+        weights = {each: self._weight(zip(names, each, strict=True)) for each in set(told)}
+        return map(weights.__getitem__, told)
+
+    def _weight(self, told: Iterable[tuple[str, Any]]) -> int:
+        said = {name: value for name, value in told if value is not UNSET}
         return self._answer_weight(self._least.task, {**self._least.body, **said})
+
+
+def _told(bodies: Sequence[UsualBody]) -> list[_Told]:
+    """What each says of its answer's length."""
+    return list(map(attrgetter(*bodies[0].sizing), bodies)) if bodies else []
 
 
 def _texts(ids: list[Any]) -> list[str]:
@@ -336,9 +215,9 @@ def _made(
             return
 
 
-def _decoded(decode: _Decode, lines: Iterable[bytes]) -> list[_Row]:
+def _decoded(decode: _Decode, lines: Iterable[bytes]) -> list[UsualRow]:
     """The rows of a shape with which lines begin."""
-    rows = list[_Row]()
+    rows = list[UsualRow]()
     try:
         rows.extend(map(decode, lines))
     except _NOT_USUAL:
@@ -346,7 +225,7 @@ def _decoded(decode: _Decode, lines: Iterable[bytes]) -> list[_Row]:
     return rows
 
 
-def _spoken(bodies: Sequence[_AnyBody]) -> int:
+def _spoken(bodies: Sequence[UsualBody]) -> int:
     """How many of them come before the first that holds a text of nothing but blanks."""
     if not any(map(str.isspace, bodies[0].texts(bodies))):
         return len(bodies)
