@@ -31,7 +31,7 @@ from local.endpoint.settings import Settings
 from local.following import events
 from local.stack import Stack, StackOptions, stack
 from schemas.results import Manifest
-from workers.jobs.report import compared
+from workers.jobs.comparison import compared
 
 FILE: Final = Path("samples/gsm8k-test.jsonl")
 MODEL: Final = "Phi-3-mini-4k-instruct"

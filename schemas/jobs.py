@@ -354,6 +354,9 @@ class JobState(Kept):
     closed_seconds: float = Field(
         default=0.0, exclude_if=not_, description="for which it waited for its hours to begin"
     )
+    budget_seconds: float = Field(
+        default=0.0, exclude_if=not_, description="for which it waited for room in a cap"
+    )
     budget: JobBudget | None = Field(
         default=None,
         exclude_if=not_,

@@ -297,6 +297,11 @@ class Manifest(Kept):
     closed_seconds: float = Field(
         default=0.0, exclude_if=not_, description="for which it waited for its hours to begin"
     )
+    budget_seconds: float = Field(
+        default=0.0,
+        exclude_if=not_,
+        description="for which it waited for room in its cap, or in its tenant's month",
+    )
     estimate: JobEstimate | None = Field(
         default=None, description="made when the file was planned, before anything was asked"
     )
@@ -318,6 +323,12 @@ class Manifest(Kept):
     )
     output: ManifestFile
     errors: ManifestFile
+
+    @property
+    def waits(self) -> dict[str, float]:
+        """Seconds in which nothing of the job could be asked, by what it waited for."""
+        waits = {"hours": self.closed_seconds, "budget": self.budget_seconds}
+        return {reason: seconds for reason, seconds in waits.items() if seconds}
 
 
 class RowResponse(_Frozen):

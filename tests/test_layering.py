@@ -61,6 +61,7 @@ DECIDES = (
     "workers.jobs.advice",
     "workers.jobs.report",
     "workers.jobs.charts",
+    "workers.jobs.comparison",
     "workers.jobs.series",
     "workers.jobs.costs",
     "workers.jobs.budget",

@@ -97,6 +97,6 @@ class Sweeper:
         def nudged(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return pauses.nudge(state, seen, repeated=repeated)
+            return pauses.nudge(state, seen, repeated=repeated, now=self._clock())
 
         await self._transitions.take(job, nudged)

@@ -91,7 +91,7 @@ def test_a_job_of_a_priority_waits_for_its_hour_and_says_so() -> None:
             assert 2 * HOUR - 5 < ended.manifest["closed_seconds"] < 2 * HOUR + 5
             report = BlobRef("results", f"{ended.folder.partition('/')[2]}/report.html")
             page = (await service.blobs.read(report)).data.decode()
-            assert "Waited for its hours" in page
+            assert "Waits of the whole job" in page
             assert "1 h 59 min" in page or "2 h 0 min" in page
 
     run(story)

@@ -411,6 +411,18 @@ def test_a_wait_is_told_once() -> None:
     assert advanced.waiting is None
 
 
+def test_a_pause_keeps_its_reason_whatever_was_on_its_way() -> None:
+    spent = Waiting(reason="budget", message="no room", since=10.0)
+    paused = pauses.pause(begun(9), spent, now=10.0).state
+    assert paused is not None
+    counted = lifecycle.advance(paused, receipt(0), repeated=False, now=11.0).state
+    assert counted is not None
+    assert (counted.paused, counted.waiting) == (True, spent)
+    resumed = pauses.resume(counted, now=70.0).state
+    assert resumed is not None
+    assert (resumed.waiting, resumed.budget_seconds) == (None, 60.0)
+
+
 def test_a_wait_that_lasts_longer_than_was_told_is_renewed_and_keeps_its_beginning() -> None:
     outage = Waiting(reason="outage", deployment="phi", since=100.0, until=130.0)
     told = lifecycle.wait(begun(9), outage).state
@@ -432,8 +444,9 @@ def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed()
     assert held is not None
     assert budget.awaits_room(held)
     assert pauses.pause(held, wait) == lifecycle.NOTHING, "it waits already"
-    paused = pauses.pause(held).state
+    paused = pauses.pause(held, now=2.5).state
     assert paused is not None
+    assert paused.budget_seconds == 1.5
     assert (paused.paused, paused.waiting, budget.awaits_room(paused)) == (True, None, None)
     assert pauses.pause(paused) == lifecycle.NOTHING
     begins = beginning.begin(paused, job(4), shards=3, rows=9, ending=None, now=2.0)
@@ -445,3 +458,10 @@ def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed()
     begun = beginning.begin(again.state, job(4), shards=3, rows=9, ending=None, now=5.0)
     assert begun.state is not None
     assert (begun.shards, begun.state.paused) == ((0, 1, 2), False)
+    assert begun.state.budget_seconds == 3.5
+    hours = Waiting(reason="hours", since=5.0, until=7.1234567)
+    closed = lifecycle.wait(begun.state, hours).state
+    assert closed is not None
+    ended = endings.end(closed, "cancelled", None, now=9.0).state
+    assert ended is not None
+    assert (ended.budget_seconds, ended.closed_seconds) == (3.5, 2.123)

@@ -85,8 +85,8 @@ class Tags(HTMLParser):
         self.words += data
 
 
-def told_beside(words: str, what: str) -> str:
-    return words[words.index("Estimate against") :].partition(what)[2].split("\n")[0]
+def told_beside(words: str, what: str, under: str = "Estimate against") -> str:
+    return words[words.index(under) :].partition(what)[2].split("\n")[0]
 
 
 def test_it_says_by_how_much_the_estimate_was_wrong() -> None:
@@ -94,11 +94,46 @@ def test_it_says_by_how_much_the_estimate_was_wrong() -> None:
     words = Tags(
         report(MANIFEST.model_copy(update={"estimate": ESTIMATE, "cost": cost})).decode()
     ).words
-    assert told_beside(words, "Rows asked") == "1,0001,0009970% below the least"
-    assert told_beside(words, "Prompt tokens") == "10,00020,00030,00050% above the most"
+    assert told_beside(words, "Rows asked") == (
+        "1,0001,0009970% below the least: rows could not be asked: see the errors"
+    )
+    assert told_beside(words, "Prompt tokens") == (
+        "10,00020,00030,00050% above the most: "
+        "its text, tools or images have more than 0.5 tokens a byte"
+    )
     assert told_beside(words, "Completion tokens") == "8,00064,00012,000within"
-    assert told_beside(words, "Time") == "1 min 50 s3 min 20 s1 min 40 s9% below the least"
+    assert told_beside(words, "Time") == (
+        "1 min 50 s3 min 20 s1 min 40 s9% below the least: "
+        "its quotas allowed more than was known, or rows could not be asked"
+    )
     assert told_beside(words, "Cost, USD") == "1.0000002.0000001.500000within"
+
+
+def test_it_says_what_was_not_reckoned_and_why() -> None:
+    cost = Cost(currency="USD", counted="1.500000", at_most="1.500000")
+    blind = ESTIMATE.model_copy(update={"seconds": None, "cost": None})
+    made = MANIFEST.model_copy(update={"estimate": blind, "cost": cost})
+    words = Tags(report(made).decode()).words
+    assert told_beside(words, "Time") == (
+        "––1 min 40 snot reckoned: no quota bounds it, or its hours never meet"
+    )
+    assert told_beside(words, "Cost, USD") == (
+        "––1.500000not reckoned: not all that might answer had a price"
+    )
+
+
+def test_it_says_what_the_whole_job_waited_for() -> None:
+    estimate = ESTIMATE.model_copy(update={"seconds": (10.0, 20.0)})
+    waits = {"budget_seconds": 60.0, "closed_seconds": 10.0}
+    made = MANIFEST.model_copy(update={"estimate": estimate, **waits})
+    words = Tags(report(made).decode()).words
+    assert told_beside(words, "hours", "Waits of the whole job") == "10.0 s"
+    assert told_beside(words, "budget", "Waits of the whole job") == "1 min 0 s"
+    assert told_beside(words, "Time") == (
+        "10.0 s20.0 s1 min 40 s400% above the most: "
+        "it waited 10.0 s for its hours and 1 min 0 s for its budget"
+    )
+    assert "Waits of the whole job" not in Tags(report(MANIFEST).decode()).words
 
 
 def test_it_says_what_was_spent_of_a_cap() -> None:
@@ -129,7 +164,9 @@ def test_it_tells_how_a_cap_was_given_and_of_other_peoples_words_that_they_were(
 def test_a_job_that_was_ended_early_is_held_against_no_estimate() -> None:
     made = MANIFEST.model_copy(update={"estimate": ESTIMATE, "state": "cancelled"})
     words = Tags(report(made).decode()).words
-    assert told_beside(words, "Prompt tokens") == "10,00020,00030,000–"
+    assert told_beside(words, "Prompt tokens") == (
+        "10,00020,00030,000not compared: the job was ended early (cancelled)"
+    )
 
 
 def test_a_job_that_its_cap_stopped_is_held_against_no_estimate() -> None:
@@ -137,7 +174,9 @@ def test_a_job_that_its_cap_stopped_is_held_against_no_estimate() -> None:
     counts = Counts(total=1000, succeeded=100, invalid=900)
     made = MANIFEST.model_copy(update={"estimate": ESTIMATE, "codes": codes, "counts": counts})
     words = Tags(report(made).decode()).words
-    assert told_beside(words, "Rows asked") == "1,0001,000100–"
+    assert told_beside(words, "Rows asked") == (
+        "1,0001,000100not compared: its cap kept rows from being asked"
+    )
     assert "failed: asked in vain0" in words
     assert "Rows asked a second1.00" in words
 
@@ -147,7 +186,8 @@ def test_it_says_why_no_bound_of_the_cost_is_known() -> None:
     words = Tags(report(MANIFEST.model_copy(update={"cost": cost})).decode()).words
     assert "At mostnot known" in words
     assert "Calls that may have been billed and told no tokens3" in words
-    assert "Workers that went away, and what they asked last is not known2" in words
+    assert "Attempts at shards that ended with their worker: what they asked last" in words
+    assert told_beside(words, "is unknown", "What its calls cost") == "2"
 
 
 def test_it_tells_how_the_job_went() -> None:

@@ -76,6 +76,13 @@ def test_a_job_that_its_cap_pauses_tells_all_that_it_has_done_and_spent(
             last = [each for each in service.events if each["data"]["state"] == "paused"][-1]
             check(last["data"], endpoint)
             assert len(endpoint.asked) > 250, "of a cap of 4000 tokens, 12 a row"
+            service.elapsed += 600.0
+            await service.ask("POST", f"/api/jobs/{told['job']}/cancel")
+            await service.settle()
+            ended = await service.ended()
+            assert ended.counts["succeeded"] == len(endpoint.asked)
+            assert ended.manifest["cost"]["counted"] == endpoint.cost
+            assert 600.0 <= ended.manifest["budget_seconds"] < 700.0
 
     run(story)
 

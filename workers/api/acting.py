@@ -55,7 +55,7 @@ def _change(state: JobState | None, action: Action, repeated: bool, now: float) 
     if action == "cancel":
         return endings.end(state, "cancelled", None, repeated=repeated, now=now)
     if action == "pause":
-        return pauses.pause(state)
+        return pauses.pause(state, now=now)
     return pauses.resume(state, repeated=repeated, now=now)
 
 

@@ -6,7 +6,7 @@ The function is a transition as those of `lifecycle`.
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.results import Counts
 from workers.jobs import budget, endings
-from workers.jobs.lifecycle import NOTHING, Change, moved, nothing_left, sent
+from workers.jobs.lifecycle import NOTHING, Change, moved, nothing_left, sent, waited
 
 
 def begin(
@@ -58,7 +58,8 @@ def _begun_before(
         # Two planned it, and the later one found that it has to fail.
         return endings.end(state, "failed", ending, now=now)
     if known is not None and waiting is None:
-        return sent(moved(state, paused=False, waiting=None, started=now, marks=((now, 0),)))
+        begun = {"paused": False, "waiting": None, "started": now, "marks": ((now, 0),)}
+        return sent(moved(state, **begun, **waited(state, now)))
     if known is not None and waiting is not None and known.message != waiting.message:
         return Change(moved(state, waiting=waiting.model_copy(update={"since": known.since})))
     if state.terminal or state.paused:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from schemas.jobs import Ending, JobState, Reason
 from schemas.results import Lost, Use
-from workers.jobs.lifecycle import NOTHING, Change, closed_by, filled, moved, nothing_left
+from workers.jobs.lifecycle import NOTHING, Change, filled, moved, nothing_left, waited
 from workers.jobs.pace import sample
 
 
@@ -37,7 +37,7 @@ def end(
         paused=False,
         gen=state.gen + 1,
         waiting=None,
-        closed_seconds=state.closed_seconds if now is None else closed_by(state, now),
+        **({} if now is None else waited(state, now)),
     )
     full, _ = filled(ended)  # of one that waited to begin nothing was out
     return Change(full, full.out, nothing_left(full))
@@ -52,7 +52,9 @@ def finalize(state: JobState, *, repeated: bool = False, now: float | None = Non
     if not nothing_left(state):
         going = state.state == "in_progress" and not state.paused
         return Change(None, state.out if repeated and going else ())
-    return Change(moved(state, state="finalizing", paused=False, finalizing_since=now))
+    before = {} if now is None else waited(state, now)
+    finalizing = {"state": "finalizing", "paused": False, "waiting": None, **before}
+    return Change(moved(state, finalizing_since=now, **finalizing))
 
 
 def stage(state: JobState, staged: int, *, repeated: bool = False) -> Change:

@@ -9,7 +9,7 @@ The rules are those of docs/protocol.md.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schemas.budgets import JobBudget
 from schemas.history import Sample
@@ -19,6 +19,8 @@ from workers.jobs import budget
 from workers.jobs.pace import done_before, marked, report_due, sample, sample_due
 from workers.rows.writing import add_codes, add_totals, added_use
 
+_SUMMED: Final[Mapping[str, str]] = {"hours": "closed_seconds", "budget": "budget_seconds"}
+"""The fields that sum how long the whole job waited, by what it waited for."""
 WORTH_RENEWING = 10.0
 """Seconds by which a wait has to last longer than was told, to be told again."""
 
@@ -76,12 +78,14 @@ def filled(state: JobState) -> tuple[JobState, tuple[int, ...]]:
     return full, fresh
 
 
-def closed_by(state: JobState, now: float) -> float:
-    """Seconds for which the job has waited for its hours, with the wait that ends now."""
+def waited(state: JobState, now: float) -> Mapping[str, float]:
+    """What the state is to say of a wait that ends now: its seconds, of those that are summed."""
     waiting = state.waiting
-    if waiting is None or waiting.reason != "hours":
-        return state.closed_seconds
-    return state.closed_seconds + max(0.0, min(now, waiting.until or now) - waiting.since)
+    name = None if waiting is None else _SUMMED.get(waiting.reason)
+    if waiting is None or name is None:
+        return {}
+    lasted = max(0.0, min(now, waiting.until or now) - waiting.since)
+    return {name: round(getattr(state, name) + lasted, 3)}
 
 
 def nothing_left(state: JobState) -> bool:
@@ -128,8 +132,8 @@ def advance(
         running_tokens=others,
         # Rows that nobody was asked for say nothing of how fast the others will be.
         marks=marked(state, out, counts.asked, now, before),
-        waiting=None,
-        closed_seconds=closed_by(state, now),
+        # A pause goes on, whatever was on its way when it began.
+        **({} if state.paused else {"waiting": None, **waited(state, now)}),
         nudges=0,
         budget=state.budget and budget.count(state.budget, receipt),
     )
@@ -191,15 +195,14 @@ def wait(state: JobState, waiting: Waiting) -> Change:
     """
     if state.state != "in_progress" or state.ending or state.paused:
         return UNTOLD
-    known = state.waiting
+    known, before = state.waiting, waited(state, waiting.since)
     if known and (known.reason, known.deployment) == (waiting.reason, waiting.deployment):
         if waiting.until is None or waiting.until < (known.until or 0.0) + WORTH_RENEWING:
             return UNTOLD
-        waiting = waiting.model_copy(update={"since": min(known.since, waiting.since)})
+        waiting, before = waiting.model_copy(update={"since": min(known.since, waiting.since)}), {}
     elif known and waiting.reason == "latency":
         return UNTOLD  # of one worker; others know of what can be mended
-    closed = closed_by(state, waiting.since) if waiting.reason != "hours" else state.closed_seconds
-    return Change(moved(state, waiting=waiting, closed_seconds=closed))
+    return Change(moved(state, waiting=waiting, **before))
 
 
 def runs(state: JobState, gen: int) -> bool:

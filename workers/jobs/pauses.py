@@ -7,13 +7,13 @@ from math import inf
 
 from schemas.jobs import JobState, Waiting
 from workers.jobs import budget
-from workers.jobs.lifecycle import NOTHING, Change, moved, nothing_left
+from workers.jobs.lifecycle import NOTHING, Change, moved, nothing_left, waited
 
 RETRY_DELAY = 4.0
 """Seconds: twice the time in which a process with an open breaker looks for a wish to try."""
 
 
-def pause(state: JobState | None, waiting: Waiting | None = None) -> Change:
+def pause(state: JobState | None, waiting: Waiting | None = None, *, now: float = 0.0) -> Change:
     """Pause a job; shards that are out come back by themselves. `waiting` says why, if not asked
     for. One that waits for its tenant's month does not begin any more when there is room.
     """
@@ -21,7 +21,7 @@ def pause(state: JobState | None, waiting: Waiting | None = None) -> Change:
         return NOTHING
     if state.paused and (waiting is not None or budget.awaits_room(state) is None):
         return NOTHING
-    return Change(moved(state, paused=True, waiting=waiting))
+    return Change(moved(state, paused=True, waiting=waiting, **waited(state, now)))
 
 
 def resume(state: JobState | None, *, repeated: bool = False, now: float = 0.0) -> Change:
@@ -36,11 +36,13 @@ def resume(state: JobState | None, *, repeated: bool = False, now: float = 0.0) 
         return Change(None, state.out if repeated else ())
     if budget.never_sent(state):
         return Change(moved(state, waiting=budget.waits_again(now)))
-    resumed = moved(state, paused=False, gen=state.gen + 1, waiting=None)
+    resumed = moved(state, paused=False, gen=state.gen + 1, waiting=None, **waited(state, now))
     return Change(resumed, resumed.out, nothing_left(resumed))
 
 
-def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Change:
+def nudge(
+    state: JobState, seen_revision: int, *, repeated: bool = False, now: float = 0.0
+) -> Change:
     """Send all that is out again, as nothing moves; older copies die at their next delivery."""
     if repeated and state.nudges and state.revision == seen_revision + 1 and not state.paused:
         return Change(None, state.out)
@@ -51,8 +53,9 @@ def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Cha
     if state.paused:
         return NOTHING
     # What it waits for from now on is told anew: see `stands_since`.
-    waiting = None if state.waiting and state.waiting.reason == "budget" else state.waiting
-    nudged = moved(state, gen=state.gen + 1, nudges=state.nudges + 1, waiting=waiting)
+    spent = state.waiting is not None and state.waiting.reason == "budget"
+    before = {"waiting": None, **waited(state, now)} if spent else {}
+    nudged = moved(state, gen=state.gen + 1, nudges=state.nudges + 1, **before)
     return Change(nudged, nudged.out)
 
 

@@ -8,16 +8,16 @@ hold prompts is never in it.
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from html import escape
 from typing import Any, Final
 
 from schemas.history import Sample
-from schemas.money import amount, micros
+from schemas.money import amount
 from schemas.results import CodeCount, Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
 from workers.jobs.charts import bar, by_seconds, duration, over_time
+from workers.jobs.comparison import compared, seconds_between
 
 SHARES: Final = (0.5, 0.9, 0.95, 0.99)
 # What else an option says may be part of prompts.
@@ -28,6 +28,8 @@ _TOLD_OPTIONS: Final = frozenset(
     | {"top_p", "frequency_penalty", "presence_penalty", "seed", "dimensions"}
 )
 _MOST_TEXT: Final = 500
+# One worker that goes away ends as many as it has shards.
+_CRASHES: Final = "Attempts at shards that ended with their worker: what they asked last is unknown"
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:light-dark(#1a1d23,#e8eaee);--muted:light-dark(#565c68,#a3abb8);
 --rule:light-dark(#d5d9e0,#363c47);--ground:light-dark(#fff,#14171c);--good:light-dark(#12703a,#5ecb8a);
@@ -64,7 +66,7 @@ def report(manifest: Manifest, went: Sequence[Sample] = ()) -> bytes:
         _section("Time", _time(manifest)),
         _section("Over time", over_time(went, manifest.cost.currency if manifest.cost else "")),
         _section("Latency of answers", _latency(manifest.use)),
-        _section("Waits before calls", _waits(manifest.use)),
+        _section("Waits", _waits(manifest)),
         _section("Calls and tokens", _calls(manifest.use)),
         _section("Cost", _cost(manifest) + _cap(manifest)),
         _section("Estimate against what it took", _estimate(manifest)),
@@ -144,15 +146,13 @@ def _rows(counts: Counts) -> str:
 
 def _time(manifest: Manifest) -> str:
     asked = manifest.counts.asked
-    ran = _between(manifest.started, manifest.finished)
+    ran = seconds_between(manifest.started, manifest.finished)
     rows: list[Cells] = [
         ("Created", manifest.created),
         ("Started", manifest.started),
         ("Finished", manifest.finished),
         ("From start to finish", None if ran is None else duration(ran)),
     ]
-    if manifest.closed_seconds:
-        rows.append(("Waited for its hours", duration(manifest.closed_seconds)))
     if ran and asked:
         rows.append(("Rows asked a second", f"{asked / ran:.2f}"))
     least = manifest.least_seconds
@@ -167,27 +167,23 @@ def _time(manifest: Manifest) -> str:
     return _table("Times in UTC", ("What", "When, or how much"), rows)
 
 
-def _between(start: str | None, end: str) -> float | None:
-    if start is None:
-        return None
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-
-
 def _latency(use: Mapping[str, DeploymentUse]) -> str:
     whole = _whole(use, lambda each: each.latency)
     table = _quantiles("Seconds of an answer", use, lambda each: each.latency)
     return by_seconds("Answers by how long they took", whole) + table if whole else ""
 
 
-def _waits(use: Mapping[str, DeploymentUse]) -> str:
-    reasons: dict[str, float] = {}
+def _waits(manifest: Manifest) -> str:
+    use, reasons = manifest.use, dict[str, float]()
     for each in use.values():
         for reason, seconds in each.row_seconds_waited.items():
             reasons[reason] = reasons.get(reason, 0.0) + seconds
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     told = [(reason, duration(seconds)) for reason, seconds in ordered]
     by_reason = _table("All rows' waits together", ("Waited for", "Time"), told) if told else ""
-    return by_reason + _quantiles("Wait of a call", use, lambda each: each.waits)
+    whole = [(reason, duration(seconds)) for reason, seconds in manifest.waits.items()]
+    as_one = _table("Waits of the whole job", ("Waited for", "Time"), whole) if whole else ""
+    return as_one + by_reason + _quantiles("Wait of a call", use, lambda each: each.waits)
 
 
 def _whole(use: Mapping[str, DeploymentUse], of: Callable[[DeploymentUse], Sketch]) -> Sketch:
@@ -241,7 +237,7 @@ def _cost(manifest: Manifest) -> str:
     if cost.unmetered_calls:
         rows.append(("Calls that may have been billed and told no tokens", cost.unmetered_calls))
     if cost.crashes:
-        rows.append(("Workers that went away, and what they asked last is not known", cost.crashes))
+        rows.append((_CRASHES, cost.crashes))
     if cost.unpriced_calls:
         rows.append(("Calls to deployments without a price", cost.unpriced_calls))
     prices = [
@@ -269,44 +265,8 @@ def _cap(manifest: Manifest) -> str:
 def _estimate(manifest: Manifest) -> str:
     rows = compared(manifest)
     caption = "Reckoned when the file was planned, before anything was asked"
-    return _table(caption, ("What", "At least", "At most", "It took", "Off"), rows) if rows else ""
-
-
-def compared(manifest: Manifest) -> Sequence[Cells]:
-    """What was reckoned, at least and at most, what it took, and by how much that is off.
-
-    The last is None for a job that was ended before its time, or stopped by its cap: it took what
-    it took.
-    """
-    told = manifest.estimate
-    if told is None:
-        return ()
-    ran = _between(manifest.started, manifest.finished)
-    found: list[tuple[str, tuple[float, float] | None, float | None, Callable[[float], object]]] = [
-        ("Rows asked", (told.rows, told.rows), manifest.counts.asked, int),
-        ("Prompt tokens", told.prompt_tokens, manifest.tokens.prompt, int),
-        ("Completion tokens", told.completion_tokens, manifest.tokens.completion, int),
-        ("Time", told.seconds, ran, duration),
-    ]
-    if told.cost is not None and manifest.cost is not None:
-        costs = micros(told.cost.least), micros(told.cost.most)
-        taken = micros(manifest.cost.counted)
-        found.append((f"Cost, {told.cost.currency}", costs, taken, lambda of: amount(int(of))))
-    whole = manifest.state == "completed" and "budget_exceeded" not in manifest.codes
-    return [
-        (what, say(least), say(most), say(took), _off(least, most, took) if whole else None)
-        for what, between, took, say in found
-        if between is not None and took is not None
-        for least, most in (between,)
-    ]
-
-
-def _off(least: float, most: float, took: float) -> str:
-    """By how much a range was wrong."""
-    if least <= took <= most:
-        return "within"
-    bound, word = (least, "below the least") if took < least else (most, "above the most")
-    return f"{100.0 * abs(took - bound) / bound:.0f}% {word}" if bound else word
+    heads = ("What", "At least", "At most", "It took", "Off, and why it may be")
+    return _table(caption, heads, rows) if rows else ""
 
 
 def _errors(manifest: Manifest) -> str:

@@ -228,7 +228,7 @@ class ShardPurse:
         def paused(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             if state and state.budget and not budget.exhausted(state.budget, state.out):
                 return lifecycle.UNTOLD
-            return pauses.pause(state, waiting)
+            return pauses.pause(state, waiting, now=waiting.since)
 
         state = await self._transitions.take(self._job, paused)
         if state is not None and state.paused:

@@ -92,7 +92,7 @@ function cost(job) {
   if (!told) return "not known: no deployment has a price";
   const more = [[told.unmetered_calls, "calls may have been billed and told no tokens"],
                 [told.unpriced_calls, "calls were to deployments without a price"],
-                [told.crashes, "workers went away, and what they asked last is not known"]]
+                [told.crashes, "attempts at shards ended with their worker, and what they asked last is not known"]]
     .filter(([calls]) => calls).map(([calls, words]) => `${count(calls)} ${words}`);
   const why = more.join("; "), so = `${told.counted} ${told.currency}${ended(job) ? "" : ` for the ${counted(job)}`}`;
   if (told.at_most == null) return why ? `${so}, and more: ${why}` : so;
