@@ -245,6 +245,9 @@ class Job(Kept):
     door: Door | Word
     container: str
     name: str
+    filename: str | None = Field(
+        default=None, exclude_if=not_, description="of an uploaded file, as its user gave it"
+    )
     etag: str
     size: int
     options: JobOptions
@@ -376,12 +379,9 @@ class JobState(Kept):
     @property
     def told_tokens(self) -> Tokens:
         """Those of all rows that are done, in shards that are out too."""
-        told = self.running_tokens
-        if not told:
-            return self.tokens
-        return self.tokens.plus(
-            Tokens(prompt=sum(t.prompt for t in told), completion=sum(t.completion for t in told))
-        )
+        out = self.running_tokens
+        more = Tokens(prompt=sum(t.prompt for t in out), completion=sum(t.completion for t in out))
+        return self.tokens.plus(more) if out else self.tokens
 
     @property
     def terminal(self) -> bool:

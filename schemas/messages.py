@@ -1,5 +1,6 @@
 """What travels on Service Bus: requests and references on the queues, events on the topic."""
 
+from operator import not_
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -64,6 +65,9 @@ class Announcement(_Message):
     size: int
     options: dict[str, Any] | None = Field(
         default=None, description="None: look in the blob's metadata and beside it"
+    )
+    filename: str | None = Field(
+        default=None, exclude_if=not_, description="of an uploaded file, as its user gave it"
     )
     asked: Asked = Asked()
     # Not written where it says nothing: earlier versions refuse what they do not know.

@@ -209,6 +209,7 @@ class BatchProgress(_Told):
     )
     door: str
     input: str = Field(description="container/name")
+    filename: str | None = Field(default=None, description="of an uploaded file, as it was given")
     results: str = Field(description="container/folder")
 
 

@@ -283,7 +283,9 @@ class Manifest(Kept):
     job: str
     state: Literal["completed", "failed", "expired", "cancelled"]
     reason: dict[str, str] | None = Field(default=None, description="code and message")
-    input: dict[str, Any] = Field(description="container, name, etag and size of the file")
+    input: dict[str, Any] = Field(
+        description="container, name, etag, size of the file; `filename` of one that was uploaded"
+    )
     options: dict[str, Any] = Field(description="as the job was given them")
     counts: Counts
     tokens: Tokens

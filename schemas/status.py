@@ -42,6 +42,9 @@ class JobStatus(Kept):
     tenant: TenantName | None = None
     state: ShownState | Word | None = None
     input: str | None = Field(default=None, description="container/name")
+    filename: str | None = Field(
+        default=None, exclude_if=not_, description="of an uploaded file, as its user gave it"
+    )
     door: Door | Word | None = Field(
         default=None, description="how the job came: `POST /api/jobs` by `queue`, `/v1` by `http`"
     )

@@ -36,11 +36,12 @@ def _state(batch: Batch) -> str:
 def _columns(batch: Batch) -> tuple[str, ...]:
     counts = batch.request_counts
     about = {k: v for k, v in (batch.metadata or {}).items() if k != METADATA_KEY}
+    words = " ".join(f"{name}={value}" for name, value in about.items())
     return (
         batch.id,
         _state(batch),
         f"{counts.completed + counts.failed:,}/{counts.total:,}",
         f"{counts.failed:,}",
         moment(batch.created_at),
-        " ".join(f"{name}={value}" for name, value in about.items()) or batch.phi3.input,
+        words or batch.phi3.filename or batch.phi3.input,
     )

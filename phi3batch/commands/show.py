@@ -27,7 +27,7 @@ def run(given: Namespace) -> int:
 
 
 def _lines(batch: Batch) -> Iterator[tuple[str, str]]:
-    yield "  input", f"{batch.phi3.input} ({batch.input_file_id})"
+    yield "  input", f"{batch.phi3.filename or batch.phi3.input} ({batch.input_file_id})"
     yield "  results", batch.phi3.results
     for name, file in (("answers", batch.output_file_id), ("errors", batch.error_file_id)):
         if file is not None:

@@ -14,6 +14,7 @@ from schemas.tenants import Tenant
 from tests.api.client import CHAT, KEYS, Client, rows
 from tests.doubles.bus import Delivery
 from tests.doubles.service import DEPLOYMENT, EPOCH, MODEL, Bench, bench
+from workers.ports import BlobRef
 
 TENANTS = {"default": Tenant(), "blue": Tenant()}
 
@@ -56,6 +57,30 @@ async def test_a_batch_goes_from_validating_to_completed(service: Bench, client:
     assert [line["custom_id"] for line in lines] == ["r0", "r1", "r2"]
     assert lines[0]["response"]["status_code"] == 200
     assert done["error_file_id"] is None
+
+
+async def test_a_file_is_told_of_by_the_name_that_its_user_gave_it(
+    service: Bench, client: Client
+) -> None:
+    name = "reviews of \u202eMay.jsonl"
+    batch = await client.create((await client.upload(rows(3), name))["id"])
+    await service.settle()
+    shown = "reviews of _May.jsonl"
+    done = await client.batch(batch["id"])
+    assert done["phi3"]["filename"] == shown
+    (told,) = (await service.ask("GET", "/api/jobs")).body["data"]
+    assert told["filename"] == shown
+    assert told["input"].startswith("files/default/")
+    assert {each["data"]["filename"] for each in service.events} == {shown}
+    ended = await service.ended()
+    assert ended.manifest["input"]["filename"] == shown
+    assert f"files/{ended.manifest['input']['name']}" == told["input"]
+    page = await service.blobs.read(
+        BlobRef("results", f"{ended.folder.partition('/')[2]}/report.html")
+    )
+    assert f"<h1><bdi>{shown}</bdi></h1>" in page.data.decode()
+    again = await client.create(done["input_file_id"])
+    assert again["phi3"]["filename"] == shown
 
 
 async def test_wrong_lines_fail_a_batch_before_anything_is_asked(

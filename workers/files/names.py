@@ -86,3 +86,9 @@ def result_id(job: str, part: ResultPart) -> str:
 def content_name(tenant: str, key: str) -> str:
     """The blob of an uploaded file's content. Its name says nothing of what the user called it."""
     return f"{tenant}/{key}.jsonl"
+
+
+def shown_name(filename: str) -> str | None:
+    """What users are told of a file by, as they named it: a line of at most 255 characters."""
+    shown = "".join(each if each.isprintable() else "_" for each in filename.strip()[:255])
+    return shown or None

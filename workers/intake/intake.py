@@ -39,6 +39,8 @@ WINDOW: Final[Mapping[Priority, int]] = {"high": 32, "normal": 16, "low": 8}
 # Another worker plans, or others have their turn: this long until somebody looks again.
 NOT_ALONE_SECONDS: Final = 60.0
 
+_TAKEN_OVER: Final = {"tenant", "door", "container", "name", "filename", "etag"}
+
 log = logging.getLogger(__name__)
 
 
@@ -242,11 +244,7 @@ class Intake:
                 limited=hours is not None or cap is not None,
             ),
             id=announcement.job,
-            tenant=announcement.tenant,
-            door=announcement.door,
-            container=announcement.container,
-            name=announcement.name,
-            etag=announcement.etag,
+            **announcement.model_dump(include=_TAKEN_OVER),
             size=info.size,
             options=options,
             priority=priority,

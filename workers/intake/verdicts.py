@@ -57,7 +57,7 @@ def _too_many(line: int) -> Reason:
 def _uncappable(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
     """Why nothing would bound what the job's calls may cost; None where something does."""
     if (row := planned.survey.unbounded) is not None:
-        message = f"{job.input}, {row.message}"
+        message = f"{job.filename or job.input}, {row.message}"
         return Verdict(code=row.code, message=message, lines=(row,))
     first = planned.survey.first
     if job.askable is None or (kind := without_price(first, job.askable, routes)) is None:
@@ -66,7 +66,9 @@ def _uncappable(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
     who = "max_cost" if named else f"tenant {job.tenant!r} has a cap by month, which"
     message = f"line {line}: {who} {needs_price(kind)}"
     wrong = LineError(code="no_price", message=message, line=line)
-    return Verdict(code=wrong.code, message=f"{job.input}, {wrong.message}", lines=(wrong,))
+    return Verdict(
+        code=wrong.code, message=f"{job.filename or job.input}, {wrong.message}", lines=(wrong,)
+    )
 
 
 def without_price(

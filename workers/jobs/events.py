@@ -25,20 +25,7 @@ def iso(seconds: float) -> str:
 
 def status(job: Job, state: JobState | None, results_container: str, now: float) -> JobStatus:
     """A job's status; without a state it is being validated."""
-    told = JobStatus(
-        job=job.id,
-        state="validating",
-        tenant=job.tenant,
-        created=iso(job.created),
-        expires=iso(job.expires),
-        input=job.input,
-        door=job.door,
-        priority=job.priority,
-        results=f"{results_container}/{job.results}",
-        message_id=job.asked.message_id,
-        correlation_id=job.asked.correlation_id,
-        metadata=job.metadata,
-    )
+    told = _validating(job, results_container)
     if state is None:
         return told.model_copy(update={"cost": cost_so_far(job, None) if job.prices else None})
     money, going = _money(job, state), pace(state)
@@ -62,6 +49,25 @@ def status(job: Job, state: JobState | None, results_container: str, now: float)
             "started": None if state.started is None else iso(state.started),
             "ended": None if state.ended is None else iso(state.ended),
         }
+    )
+
+
+def _validating(job: Job, results_container: str) -> JobStatus:
+    """What is told of a job whatever its state."""
+    return JobStatus(
+        job=job.id,
+        state="validating",
+        tenant=job.tenant,
+        created=iso(job.created),
+        expires=iso(job.expires),
+        input=job.input,
+        filename=job.filename,
+        door=job.door,
+        priority=job.priority,
+        results=f"{results_container}/{job.results}",
+        message_id=job.asked.message_id,
+        correlation_id=job.asked.correlation_id,
+        metadata=job.metadata,
     )
 
 

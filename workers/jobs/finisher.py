@@ -257,7 +257,7 @@ class Finisher:
             job=job.id,
             state=ending,
             reason=state.reason and {"code": state.reason.code, "message": state.reason.message},
-            input=job.model_dump(include={"container", "name", "etag", "size"}),
+            input=job.model_dump(include={"container", "name", "filename", "etag", "size"}),
             options=job.options.model_dump(mode="json", exclude_none=True),
             counts=state.counts,
             tokens=state.tokens,

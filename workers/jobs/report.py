@@ -56,7 +56,8 @@ Cells = Sequence[object]
 
 def report(manifest: Manifest, went: Sequence[Sample] = ()) -> bytes:
     """The report of an ended job, and of how it went."""
-    name = f"{manifest.input.get('container')}/{manifest.input.get('name')}"
+    given = manifest.input
+    name = given.get("filename") or f"{given.get('container')}/{given.get('name')}"
     parts = [
         f"<h1>{_text(name)}</h1>",
         f"<p><strong>{_word(manifest)}</strong> <code>{_text(manifest.job)}</code></p>",

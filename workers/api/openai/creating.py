@@ -62,11 +62,12 @@ class BatchCreator:
             await self._list(job)  # whoever pinned it may not have come so far
             return job
         nonce = wanted.key or (known.nonce if known else f"{self._rng.getrandbits(128):032x}")
-        ref, etag = await self._files_api.input(caller, body.input_file_id)
+        ref, etag, filename = await self._files_api.input(caller, body.input_file_id)
         request = _request(caller, ref, etag, options_of(body))
         asked = wanted.asked.model_copy(update={"message_id": nonce})
         try:
             announcement = await self._doors.announced(request, asked, "http")
+            announcement = announcement.model_copy(update={"filename": filename})
             await self._remember(caller, wanted, announcement)
             job = await self._intake.accept(announcement)
         except InputError as error:

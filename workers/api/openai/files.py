@@ -13,7 +13,7 @@ from workers.api.http import AnyReply, BytesReply, HttpCall, HttpRefusal, JsonRe
 from workers.api.openai import shapes
 from workers.api.openai.forms import Form, FormFile, read_form
 from workers.api.openai.operations import ListFiles
-from workers.files.names import FileId, file_id, read_file_id
+from workers.files.names import FileId, file_id, read_file_id, shown_name
 from workers.files.store import FileStore
 from workers.jobs.results import read_manifest
 from workers.jobs.store import JobStore
@@ -187,15 +187,18 @@ class FilesApi:
         data = await self._blobs.read_range(ref, 0, told.bytes, etag=etag)
         return BytesReply(200, data)
 
-    async def input(self, caller: Caller, text: str) -> tuple[BlobRef, str]:
-        """The blob that an `input_file_id` means, and its ETag. Raises HttpRefusal with 400."""
+    async def input(self, caller: Caller, text: str) -> tuple[BlobRef, str, str | None]:
+        """The blob that an `input_file_id` means, its ETag, and what its user calls it.
+
+        Raises HttpRefusal with 400.
+        """
         wanted = read_file_id(text)
         try:
             if wanted is None or wanted.part is not None:
                 raise _no_file()
             if wanted.key is None:
                 job, _ = await self._job(caller, wanted)
-                return BlobRef(job.container, job.name), job.etag
+                return BlobRef(job.container, job.name), job.etag, job.filename
             record = await self._record(caller, wanted.key)
         except HttpRefusal:
             raise HttpRefusal(
@@ -204,7 +207,8 @@ class FilesApi:
         if record.purpose != "batch":
             message = f"input_file_id: the file's purpose is {record.purpose!r}, not 'batch'"
             raise HttpRefusal(400, "invalid_value", message, param="input_file_id")
-        return self._files.content(caller.tenant, wanted.key), record.etag
+        content = self._files.content(caller.tenant, wanted.key)
+        return content, record.etag, shown_name(record.filename)
 
     async def _file(self, caller: Caller, wanted: FileId) -> File:
         told, _, _ = await self._place(caller, wanted)

@@ -67,7 +67,7 @@ def batch_of(
     """A job as a batch. `told` is its status; `wrong` are the lines for which it failed."""
     known = state or JobState(revision=0, state="validating")
     ends = {f"{known.state}_at": _whole(known.ended)} if known.terminal else {}
-    counts, tokens = known.counts, known.tokens
+    counts, tokens = known.counts, known.told_tokens
     output, failed = counts.succeeded > 0, counts.errors > 0
     return Batch(
         id=batch_id(job.id),
@@ -133,6 +133,7 @@ def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
         budget=told.budget,
         door=job.door,
         input=job.input,
+        filename=job.filename,
         results=told.results or "",
     )
 

@@ -113,7 +113,7 @@ async function links(path) {
 }
 
 function announce(job) {
-  document.getElementById("announcer").textContent = `${job.input ?? "The job"} is now ${job.state.replace("_", " ")}`;
+  document.getElementById("announcer").textContent = `${job.filename ?? job.input ?? "The job"} is now ${job.state.replace("_", " ")}`;
 }
 
 function choose() {
@@ -245,7 +245,7 @@ function dialog() {
   const { action, job } = page.asked ?? {};
   const [label, words] = action ? question(action) : ["", ""];
   return html`<dialog id="confirm" aria-labelledby="sure">
-    <h2 id="sure">${label} ${job ? text(job.input || idOf(job), 80) : nothing}?</h2><p>${words}</p>
+    <h2 id="sure">${label} ${job ? text(job.filename || job.input || idOf(job), 80) : nothing}?</h2><p>${words}</p>
     <p class="actions"><button type="button" class="main" @click=${confirmed}>${label}</button>
       <button type="button" @click=${() => document.getElementById("confirm").close()}>Leave it</button></p></dialog>`;
 }

@@ -22,7 +22,7 @@ export const question = (action) => ACTIONS[action];
 export function details(shown, act, close, toMonth) {
   const { job, refusal } = shown;
   // One template whatever is known: the heading has the focus while the rest arrives.
-  return html`<div class="head"><h2 id="chosen" tabindex="-1">${job ? text(job.input || idOf(job), 120) : "Job"}</h2>
+  return html`<div class="head"><h2 id="chosen" tabindex="-1">${job ? text(job.filename || job.input || idOf(job), 120) : "Job"}</h2>
       <button type="button" @click=${close}>Close</button></div>
     ${refusal ? html`<p class="bad-text">${text(refusal)}</p>` : job ? body(shown, act, toMonth) : html`<p class="muted">Loading…</p>`}`;
 }

@@ -13,7 +13,7 @@ const DOORS = ["drop", "queue", "nightly", "http"];
 const REASONS = ["quota", "throttled", "concurrency", "latency", "outage", "day", "hours", "budget"];
 
 const link = (job, words) => html`<a href="#job=${encodeURIComponent(idOf(job))}">${words}</a>`;
-const named = (job) => link(job, text(job.input || idOf(job), 80));
+const named = (job) => link(job, text(job.filename || job.input || idOf(job), 80));
 
 /** Seconds by which a job will miss the end of its window, as the service reckons. */
 export const late = (job) => job.at_risk?.late_seconds ?? 0;
