@@ -68,7 +68,7 @@ class EstimateGroup(_EstimateBody):
 
 
 class EstimateCreate(_EstimateBody):
-    """The body of `POST /v1/estimate`."""
+    """The body of `POST /api/estimate` and `POST /v1/estimate`."""
 
     requests: Annotated[list[EstimateGroup], Field(min_length=1, max_length=256)]
     priority: Priority = Field(default="normal", description="of the job that would be made")
@@ -121,8 +121,8 @@ class Estimate(BaseModel):
     )
     seconds_shared: float | None = Field(
         default=None,
-        description="that they need at most, from now on: in their hours, and as they are shared "
-        "with other jobs now",
+        description="that they need at most, from now on: in their hours, with what this day has "
+        "left, and as they are shared with other jobs now",
     )
     job_seconds: tuple[float, float] | None = Field(
         default=None,

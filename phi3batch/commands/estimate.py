@@ -22,7 +22,7 @@ _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps i
 def run(given: Namespace) -> int:
     """Print the estimate; the exit status is 0."""
     options = options_of(given)
-    checker = Checker(rules_for(options))
+    checker = Checker(rules_for(options), pledging=True)
     with prepared(given, given.file) as file, file.path.open("rb") as content:
         for _ in checker.refusals(content):
             pass

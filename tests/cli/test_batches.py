@@ -811,37 +811,36 @@ def test_an_estimate_of_nothing_says_why_there_is_nothing(
 
 
 @pytest.mark.parametrize(
-    ("max_cost", "word"),
+    ("options", "word"),
     [
-        ("0.5", "it fits"),
-        ("0.6", "it does not fit"),
+        (("max_tokens=9", "max_cost=0.5"), "it fits"),
+        (("max_tokens=9", "max_cost=0.6"), "it does not fit"),
+        (("max_tokens=9",), "it fits"),
+        (("max_tokens=1000000",), "it does not fit"),
+        # A month caps what names no max_tokens as well: the batch would fail.
         (
-            None,
+            (),
             "perhaps it fits; name a max_cost, for without one the most that rows can cost is "
             "reserved",
         ),
     ],
 )
 def test_an_estimate_says_what_the_month_has_left(
-    max_cost: str | None,
+    options: tuple[str, ...],
     word: str,
     prompts: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = ["-O", "max_tokens=9"] + ([] if max_cost is None else ["-O", f"max_cost={max_cost}"])
     tenants = {"default": Tenant(max_cost_per_month=0.5)}
+    given = [each for option in options for each in ("-O", option)]
     with serving(deployments=(QUICK,), tenants=tenants) as served:
         monkeypatch.setenv("PHI3BATCH_URL", served.url)
         monkeypatch.setenv("PHI3BATCH_KEY", "app")
-        assert ended("estimate", str(prompts), *options) == 0
-        assert ended("estimate", str(prompts), *options[2:]) == 0
+        assert ended("estimate", str(prompts), *given) == 0
     lines = capsys.readouterr().out.splitlines()
-    whole = f"max_cost_per_month 0.500000, and 0.500000 of it is left: {word}"
-    assert lines[:-1].count(whole) == 1
-    # A month caps what names no max_tokens as well: the batch would fail.
-    unlimited = any("2 requests name no max_tokens" in line for line in lines)
-    assert unlimited is (max_cost is None)
+    assert lines[-1] == f"max_cost_per_month 0.500000, and 0.500000 of it is left: {word}"
+    assert any("2 requests name no max_tokens" in line for line in lines) is (not options)
 
 
 def test_an_estimate_says_where_a_cap_needs_a_price(

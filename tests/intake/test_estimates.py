@@ -127,7 +127,7 @@ def test_a_file_that_was_read_fits_what_its_calls_are_pledged_for_and_no_less(
     row: dict[str, Any],
 ) -> None:
     data = json.dumps({"model": DEPLOYMENT.model, **row}).encode() + b"\n"
-    checker = Checker(rules_for(JobOptions()))
+    checker = Checker(rules_for(JobOptions()), pledging=True)
     assert not list(checker.refusals(BytesIO(data)))
     (group,) = checker.report.groups
     assert group.pledged_tokens is not None
@@ -143,7 +143,7 @@ def test_what_a_job_reserves_in_its_month_is_known_of_a_file_that_was_read(
     phi = DEPLOYMENT.model_copy(update={"price": Price(input="1", output="2", currency="USD")})
     bodies = [("x" * 1000, 10), ("y", 1000)]
     data = b"".join(chat(words, model=phi.model, max_tokens=most) for words, most in bodies)
-    checker = Checker(rules_for(JobOptions()))
+    checker = Checker(rules_for(JobOptions()), pledging=True)
     assert not list(checker.refusals(BytesIO(data)))
     (group,) = checker.report.groups
     prompts, answers = group.pledged_tokens or (0, 0)
