@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from os import SEEK_END
 from typing import Any, BinaryIO, Final
 
 from phi3batch.tasks import not_asked_in
@@ -12,8 +13,8 @@ from schemas.estimating import EstimateGroup
 from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
-from workers.intake.pieces import Seen, seen
-from workers.intake.planning import DuplicateFinder, Survey
+from workers.intake.pieces import seen
+from workers.intake.planning import Draft, DuplicateFinder
 from workers.rows.dialects import told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
 from workers.rows.most_tokens import most_tokens
@@ -39,7 +40,8 @@ class Report:
 
     `perhaps_too_long` are rows that by these estimates do not fit into their model's context,
     though the service will ask them, and `long_lines` the first of them; `contextless` are those
-    whose model's context is not known. `foreign` says what the file is where it is no JSON Lines.
+    whose model's context is not known. `foreign` says what the file is where it is no JSON Lines,
+    `beyond` from which line on its rows would be more than one job can have.
     `pledged` are the most tokens that prompts and answers can be billed for, where they are
     counted; None where nothing bounds an answer.
     """
@@ -58,6 +60,7 @@ class Report:
     answer_tokens: float = 0
     first: list[dict[str, Any]] = field(default_factory=list)
     foreign: str | None = None
+    beyond: int | None = None
 
     @property
     def refused(self) -> int:
@@ -94,7 +97,6 @@ class Checker:
     contexts: Mapping[str, int] = field(default_factory=dict)
     pledging: bool = False
     report: Report = field(default_factory=Report)
-    _survey: Survey = field(default_factory=Survey)
     _estimator: Estimator = field(default_factory=Estimator)
 
     def refusals(self, file: BinaryIO) -> Iterator[Refusal]:
@@ -103,22 +105,22 @@ class Checker:
         Of a file that is no JSON Lines there are none: `report` says what it is. `report` is
         complete once there are no more. The file is read twice where ids may repeat.
         """
-        finder, held, strange = DuplicateFinder(), list[Refusal](), True
+        draft, held, strange = Draft(file.seek(0, SEEK_END)), list[Refusal](), True
+        survey, finder = draft.survey, draft.finder
         for line in lines_in(file, self.rules.max_line_bytes):
             row = self._read(line)
-            self._survey.note(row_seen := seen(row))
-            if isinstance(row_seen, Seen):
-                finder.add(row_seen.custom_id)
+            draft.add([(line.offset, line.length, seen(row))])
             if (refusal := self._judge(row)) is not None:
                 held.append(refusal)
-            if self._survey.is_foreign:
+            if survey.is_foreign:
                 break
             strange = strange and isinstance(row, Refusal) and not row.is_object
             if not strange:
                 yield from held
                 held.clear()
-        self._survey.close()
-        if self._survey.is_foreign:
+        draft.close()
+        self.report.beyond = draft.beyond
+        if survey.is_foreign:
             file.seek(0)
             self.report.foreign = what_it_is(file.read(HEAD_BYTES))
             return

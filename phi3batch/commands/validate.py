@@ -11,6 +11,7 @@ from phi3batch.inputs import options_of, prepared
 from phi3batch.mistakes import Mistake
 from phi3batch.printing import print_json
 from phi3batch.tasks import Naming
+from workers.intake.planning import too_many_shards
 from workers.rows.reading import Refusal
 
 _SHOWN_CHARACTERS = 400
@@ -28,7 +29,8 @@ def run(given: Namespace) -> int:
             _tell(given, refusal, file.naming)
     report = checker.report
     _summarise(given, report, file.naming)
-    return 0 if report.rows and not report.refused and not report.foreign else 1
+    failed = report.foreign or report.beyond or report.refused
+    return 0 if report.rows and not failed else 1
 
 
 def _tell(given: Namespace, refusal: Refusal, naming: Naming | None) -> None:
@@ -67,6 +69,7 @@ def _summarise(given: Namespace, report: Report, naming: Naming | None) -> None:
                 "prompt_tokens": round(report.prompt_tokens),
                 "answer_tokens": round(report.answer_tokens),
                 "foreign": report.foreign,
+                "too_large": _too_large(report),
                 "first": report.first,
             }
         )
@@ -88,6 +91,8 @@ def _lines(report: Report, naming: Naming | None) -> list[str]:
         f"about {report.prompt_tokens:,.0f} tokens of prompts and {report.answer_tokens:,.0f} of "
         "answers, as the service estimates before it has asked",
     ]
+    if (why := _too_large(report)) is not None:
+        lines.append(f"too large, the service fails such a batch (file_too_large): {why}")
     if report.without_model:
         lines.append(
             f"{report.without_model:,} requests name no model: the service takes the one that it "
@@ -107,6 +112,10 @@ def _lines(report: Report, naming: Naming | None) -> list[str]:
     if report.first:
         lines.append("the first requests, as they would be sent:")
     return lines + [f"  {_shortened(request)}" for request in report.first]
+
+
+def _too_large(report: Report) -> str | None:
+    return None if report.beyond is None else too_many_shards(report.beyond)
 
 
 def _shortened(request: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ import pytest
 
 from phi3batch.__main__ import main
 from tests.cli.test_joining import run
+from workers.intake import planning
 
 REVIEWS = "key,text\na,Great phone\nb,\nc,Awful\n"
 
@@ -59,6 +60,25 @@ def test_validate_is_silent_of_what_is_well(
     (path := tmp_path / "a.jsonl").write_text('{"prompt": "hi", "model": "m"}')
     assert ended("validate", str(path)) == 0
     assert capsys.readouterr().out.splitlines()[0] == "1 rows: 1 can be asked (1 chat), 0 cannot"
+
+
+def test_validate_foresees_a_file_of_too_many_shards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of such rows asks for so many vectors that a shard holds no second one."""
+    monkeypatch.setattr(planning, "MAX_SHARDS", 3)
+    row = json.dumps({"input": ["text"] * 2048, "model": "m"})
+    path = tmp_path / "a.jsonl"
+    for rows, status in ((3, 0), (5, 1)):
+        path.write_text("\n".join(f'{row[:-1]}, "id": {number}}}' for number in range(rows)))
+        assert ended("validate", str(path)) == status
+        told = capsys.readouterr().out
+        assert ("(file_too_large): its rows need more than 3 shards" in told) is bool(status)
+        assert ("split the file before line 4" in told) is bool(status)
+        assert ended("validate", str(path), "--json") == status
+        summary = json.loads(capsys.readouterr().out)
+        assert summary["requests"] == rows
+        assert summary["too_large"] == (planning.too_many_shards(4) if status else None)
 
 
 def test_validate_of_a_table_names_rows_by_their_ids(

@@ -531,9 +531,9 @@ def test_a_file_of_too_many_shards_is_told_where_to_split(
     monkeypatch.setattr(planning, "MAX_SHARDS", 3)
     many = json.dumps({"input": ["text"] * 2048, "model": "m"}).encode()
     draft = Draft(1)
-    for rows in Scanner(RULES).feed(b"\n".join([b"", *[many] * 5, b""])):
+    for rows in Scanner(RULES).feed(b"\n".join([b"", *[many] * 9, b""])):
         draft.add(rows)
-    draft.close()
+    assert len(draft.close()) == 3 + 1
     assert draft.beyond == 5
     fits = Draft(1)
     for rows in Scanner(RULES).feed(b"\n".join([b"", *[many] * 3, b""])):

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
+from itertools import compress, islice
 
 import numpy as np
 
 from schemas.deployments import Task
 from schemas.plans import LineError, PlannedShard
-from workers.intake.pieces import Run, ScannedRows, Seen
+from workers.intake.pieces import MAX_ANSWER_BYTES, Run, ScannedRows, Seen
 from workers.rows.capped import UNBOUNDED
 from workers.rows.dialects import told_apart
 from workers.rows.reading import MAX_BYTES, Refusal
@@ -264,7 +264,7 @@ class Draft:
         if isinstance(rows, Run):
             self.survey.note_run(rows)
             self.finder.add_run(rows.custom_ids)
-            self._shards += self._planner.add_run(rows)
+            self._keep(self._planner.add_run(rows))
             return
         for row in rows:
             self._add(*row)
@@ -276,7 +276,11 @@ class Draft:
             self.finder.add(row.custom_id)
             weight = row.weight
         if done := self._planner.add(offset, length, row.line, weight):
-            self._shards.append(done)
+            self._keep((done,))
+
+    def _keep(self, shards: Iterable[PlannedShard]) -> None:
+        # The first that is one too many tells where to split the file, and none is needed behind.
+        self._shards += islice(shards, MAX_SHARDS + 1 - len(self._shards))
 
     def confirm(self, rows: ScannedRows) -> None:
         """Note some rows of a second scan."""
@@ -295,5 +299,14 @@ class Draft:
         """Note that there are no more rows; gives the shards."""
         self.survey.close()
         if last := self._planner.close():
-            self._shards.append(last)
+            self._keep((last,))
         return self._shards
+
+
+def too_many_shards(line: int) -> str:
+    """Why a file is too large for one job: it would be, from a line on."""
+    return (
+        f"its rows need more than {MAX_SHARDS:,} shards, for one holds no more than "
+        f"{MAX_ANSWER_BYTES >> 20} MiB of expected answers, {MAX_BYTES >> 20} MiB of requests and "
+        f"{MOST_ROWS:,} rows: split the file before line {line:,}, and drop its parts"
+    )

@@ -6,10 +6,9 @@ from typing import Protocol
 from schemas.deployments import Task
 from schemas.jobs import Job, Reason
 from schemas.plans import LineError, Verdict
-from workers.intake.pieces import MAX_ANSWER_BYTES
-from workers.intake.planning import MAX_SHARDS, MOST_ROWS, MOST_WRONG
+from workers.intake.planning import MOST_WRONG, too_many_shards
 from workers.intake.scanning import Planned
-from workers.rows.reading import MAX_BYTES, NO_MODEL
+from workers.rows.reading import NO_MODEL
 from workers.rows.reasons import DUPLICATE
 from workers.rows.sizes import AskedKind
 
@@ -29,7 +28,7 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
     if planned.foreign is not None:
         return Reason(code="not_jsonl", message=f"{planned.foreign}, and drop it again")
     if planned.beyond is not None:
-        return _too_many(planned.beyond)
+        return Reason(code="file_too_large", message=too_many_shards(planned.beyond))
     asked = planned.survey.asked
     if (uncappable := _uncappable(job, planned, routes)) is not None:
         return uncappable
@@ -42,16 +41,6 @@ async def judged(job: Job, planned: Planned, routes: Preflight) -> Reason | None
     if all(refused):
         return Reason(code="no_deployment", message="; ".join(dict.fromkeys(filter(None, refused))))
     return None
-
-
-def _too_many(line: int) -> Reason:
-    """Why a file's rows are more than one job can have."""
-    return Reason(
-        code="file_too_large",
-        message=f"its rows need more than {MAX_SHARDS:,} shards, for one holds no more than "
-        f"{MAX_ANSWER_BYTES >> 20} MiB of expected answers, {MAX_BYTES >> 20} MiB of requests and "
-        f"{MOST_ROWS:,} rows: split the file before line {line:,}, and drop its parts",
-    )
 
 
 def _uncappable(job: Job, planned: Planned, routes: Preflight) -> Reason | None:
