@@ -13,7 +13,7 @@ from schemas.jobs import Priority
 from schemas.money import Amount, CapAmount, CostRange
 
 MOST_ASKED: Final = 10**15
-"""Requests of a group, and tokens of its prompts or answers, at most."""
+"""The most requests of a group, and the most tokens of its prompts or answers."""
 
 
 def _ends(given: Any) -> Any:

@@ -236,6 +236,27 @@ def test_of_a_large_file_few_rows_are_measured(monkeypatch: pytest.MonkeyPatch) 
     assert 1_000 < measured < 3_600
 
 
+@pytest.mark.parametrize(("max_cost", "seconds"), [(None, 1.5), (1, 3.0)])
+def test_a_plan_reckons_by_what_a_capped_job_may_ask(
+    max_cost: float | None, seconds: float
+) -> None:
+    priced = QUOTA.model_copy(update={"price": Price(input="1", output="1", currency="USD")})
+    other = QUOTA.model_copy(update={"name": "other"})
+
+    async def ended(_: Random) -> Manifest:
+        async with bench(deployments=(priced, other)) as service:
+            options = {"max_tokens": 8, "max_cost": max_cost}
+            return Manifest.model_validate(
+                (await service.run(chat("x") * 3, options=options)).manifest
+            )
+
+    told = run(ended).estimate
+    assert told is not None
+    assert told.seconds is not None
+    assert told.seconds[0] == seconds
+    assert (told.cost is None) is (max_cost is None)
+
+
 def test_those_who_share_a_quota_have_it_later() -> None:
     estimator = QuotaEstimator((QUOTA,), {}, {"chat": QUOTA.model})
     sizes = scanned([chat("hello", model=QUOTA.model)] * 100).sizes.means

@@ -40,7 +40,7 @@ class Sharing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """Makes estimates. Errors are those of storage.
+    """The maker of estimates. Errors are those of storage.
 
     `weights` are those of jobs, `hours` those to which they are limited, by priority.
     """
@@ -101,7 +101,7 @@ class Estimates:
     async def _terms(
         self, names: Sequence[str], tenant: str, priority: Priority, hours: Hours | None
     ) -> Terms:
-        """On what terms deployments of these names would serve one more job."""
+        """The terms on which deployments of these names would serve one more job."""
         of = (tenant, self.tenants.get(tenant, _UNKNOWN).weight)
         now, weight = self.clock(), self.weights[priority]
         parts = await all_of(lambda name: self.sharing.part(name, weight, of, now), names)

@@ -18,7 +18,7 @@ from workers.rows.token_ranges import LEAST, MOST, summed
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms the quotas serve one more job from `now` on.
+    """The terms on which the quotas serve one more job from `now` on.
 
     `shares` are the parts of deployments' quotas that fall to it, all of those that are not named;
     `given_today` the requests of this day (UTC) that others have had; `hours` those to which it is
@@ -45,7 +45,7 @@ class _Load:
 
 @dataclass(frozen=True, slots=True)
 class QuotaEstimator:
-    """Reckons by the deployments of a service, its routes, and its model for each task."""
+    """An estimator by the deployments of a service, its routes, and its model for each task."""
 
     deployments: Sequence[Deployment]
     routes: Mapping[str, Sequence[str]]
@@ -131,7 +131,7 @@ class QuotaEstimator:
         return model or self.default_models.get(task)
 
     def among(self, names: Container[str] | None) -> "QuotaEstimator":
-        """What reckons by the deployments of these names alone; None: by all."""
+        """An estimator by the deployments of these names alone, by all for None."""
         if names is None:
             return self
         return replace(self, deployments=[each for each in self.deployments if each.name in names])

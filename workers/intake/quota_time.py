@@ -88,9 +88,9 @@ def _pieces(quotas: Sequence[QuotaInHours], now: float) -> Iterator[_Piece]:
 def _spans(
     hours: tuple[tuple[Hours, ...], ...], now: float, daily: bool
 ) -> Sequence[tuple[float, Sequence[int]]]:
-    """Until when, and the places of what is open until then: from now on, one after the other.
+    """The times at which something opens or closes, and the places of what is open until each.
 
-    Where something counts days (`daily`), none goes beyond midnight.
+    With `daily`, each midnight (UTC) is such a time.
     """
     distinct = list(dict.fromkeys(each for several in hours for each in several))
     behind = [[distinct.index(each) for each in several] for several in hours]
