@@ -330,6 +330,30 @@ def test_what_a_day_has_bounds_a_job() -> None:
     assert least < took < most + 60.0
 
 
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 500),
+    st.one_of(st.none(), st.floats(0.01, 1e3)),
+    st.floats(0, 200 * 86_400),
+)
+def test_no_job_takes_less_than_the_least_whenever_its_day_begins(
+    requests: int, per_day: int, per_minute: float | None, now: float
+) -> None:
+    quota = {"requests_per_day": per_day, "requests_per_minute": per_minute}
+    phi = DEPLOYMENT.model_copy(update=quota)
+    group = EstimateGroup(
+        model=phi.model, task="chat", requests=requests, prompt_tokens=0.0, answer_tokens=0.0
+    )
+    told = QuotaEstimator((phi,), {}, {}).told([group], Terms(now))
+    assert (told.seconds or 0.0) <= (told.seconds_shared or 0.0) + 0.001
+    if per_minute is not None:
+        assert told.seconds is not None
+        assert told.seconds >= 60.0 * requests / per_minute - 0.001
+    if requests > 3 * per_day:
+        assert told.seconds is not None
+        assert told.seconds >= 86_400.0
+
+
 @pytest.mark.parametrize(
     ("days_ago", "seconds"),
     [
