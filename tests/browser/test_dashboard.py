@@ -16,11 +16,13 @@ from schemas.listing import index_name
 from schemas.money import Price, amount
 from schemas.outcomes import Outcome
 from schemas.tenants import Tenant
+from tests.api.client import KEYS, Client, rows
 from tests.browser import states
 from tests.browser.conftest import KEY, Site, Tab
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering
 from workers.ports import BlobRef
 from workers.quota.health import HealthBoard
+from workers.quota.shares import Book, Holder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
@@ -224,13 +226,13 @@ async def test_prices_are_shown_with_each_deployment(tab: Tab, site: Site) -> No
     table = tab.page.get_by_role("group", name="Deployments")
     heads = await table.get_by_role("columnheader").all_inner_texts()
     cells = [
-        await row.locator("th, td").nth(heads.index("Price")).inner_text()
+        await row.locator("th, td").nth(heads.index("Price, of a million tokens")).inner_text()
         for row in (await table.get_by_role("row").all())[1:]
     ]
     assert cells == [
-        "–",
-        "0.13 USD a million prompt tokens\n0.52 USD a million completion tokens",
-        "1 EUR a million prompt tokens\n2.5 EUR a million completion tokens\n1.50 EUR an hour",
+        "not told",
+        "0.13 USD prompt\n0.52 USD completion",
+        "1 EUR prompt\n2.5 EUR completion\n1.50 EUR an hour",
     ]
     assert await violations(tab.page) == []
 
@@ -245,7 +247,7 @@ async def test_a_job_that_waits_for_its_cap_says_what_to_do_and_offers_no_resume
     await tab.open()
     await tab.settled()
     attention = tab.page.get_by_role("region", name="Needs attention")
-    await expect(attention).to_contain_text("capped.jsonl: the cap leaves no room")
+    await expect(attention).to_contain_text("capped.jsonl: it is paused by its budget: the cap")
     await expect(attention).not_to_contain_text("resumes it")
     await attention.get_by_role("link", name="capped.jsonl").click()
     shown = tab.page.locator("section.shown")
@@ -415,8 +417,7 @@ async def test_the_guard_of_a_deployment_is_that_of_all_its_processes(tab: Tab, 
     table = tab.page.get_by_role("group", name="Deployments")
     heads = await table.get_by_role("columnheader").all_inner_texts()
     cells = table.get_by_role("row").last.locator("th, td")
-    await expect(cells.nth(heads.index("Guard"))).to_have_text("76")
-    await expect(cells.nth(heads.index("In flight"))).to_have_text("9")
+    await expect(cells.nth(heads.index("In flight"))).to_have_text("9of 76")
     assert await violations(tab.page) == []
 
 
@@ -471,31 +472,155 @@ async def test_a_running_job_is_followed_to_its_end(tab: Tab, site: Site) -> Non
     assert [path for _, path in site.asked[asked:] if job in path] == []
 
 
-async def test_what_is_used_of_a_deployment_is_told_between_two_looks(tab: Tab, site: Site) -> None:
-    board = HealthBoard(site.service.blobs, "state")
+QUOTA = {"requests_per_minute": 1000, "tokens_per_minute": 200_000}
+LIMITED = PRICED.model_copy(update=QUOTA)
 
-    async def told(calls: int, tokens: int) -> None:
-        health = DeploymentHealth(at=site.service.clock(), calls=calls, tokens=tokens)
-        await board.tell("phi", "p", health)
 
-    await told(100, 1000)
-    await tab.page.clock.install()
+@pytest.mark.parametrize("site", [{"deployments": (LIMITED,)}], indirect=True)
+async def test_what_is_granted_used_and_left_of_a_quota_is_told_at_the_first_look(
+    tab: Tab, site: Site
+) -> None:
+    service = site.service
+    quota = Book(
+        {"p": Holder(1.0, 1.0, 0.75, since=0.0, expires=service.clock() + 13.0)}, tokens=0.9
+    )
+    await service.blobs.create(BlobRef("state", "quota/phi.json"), quota.dump())
+    board = HealthBoard(service.blobs, "state")
+    told = {"calls": 1300, "tokens": 90_000, "refusals": 7, "in_flight": 3, "guard": 512}
+    for process in ("a", "b"):
+        used = DeploymentHealth(
+            at=service.clock(), requests_used=468.2, tokens_used=45_100.0, **told
+        )
+        await board.tell("phi", process, used)
     await tab.open()
     await tab.settled()
-    phi = tab.page.get_by_role("group", name="Deployments").get_by_role("row").last
-    await expect(phi).to_contain_text("closed")
-    await told(400, 4000)
-    await tab.page.clock.fast_forward(17_000)
-    # 300 calls and 3,000 tokens in 15 to 20 seconds, by the clocks of both.
-    used = phi.get_by_role("cell")
-    await expect(used.nth(7)).not_to_have_text("–")
-    calls = float((await used.nth(7).inner_text()).replace("K", "e3"))
-    tokens = float((await used.nth(8).inner_text()).replace("K", "e3"))
-    assert 10 * calls == pytest.approx(tokens, rel=0.02)
-    assert calls > 0
-    await told(5, 50)  # the process that counted the others is gone
-    await tab.page.clock.fast_forward(17_000)
-    await expect(used.nth(7)).to_have_text("–")
+    table = tab.page.get_by_role("group", name="Deployments")
+    heads = await table.get_by_role("columnheader").all_inner_texts()
+    cells = await table.get_by_role("row").last.locator("th, td").all_inner_texts()
+    assert dict(zip(heads, cells, strict=True)) == {
+        "Deployment": "phi\nphi-3-mini",
+        "Breaker, hours": "closed",
+        "Requests used a minute": "936 of 1K",
+        "Tokens used a minute": "90.2K of 200K",
+        "Granted": "75%",
+        "Headroom": "90%",
+        "In flight": "6\nof 1,024",
+        "Answered": "2,600 calls, 14 429s\n180K tokens\nby 2 processes",
+        "Price, of a million tokens": "0.13 USD prompt\n0.52 USD completion",
+    }
+    widths = await table.locator(".bar rect").evaluate_all("all => all.map((e) => e.width)")
+    assert len(widths) == 2
+    assert await violations(tab.page) == []
+
+
+@pytest.mark.parametrize("site", [{"deployments": (LIMITED,)}], indirect=True)
+async def test_of_a_deployment_that_nobody_asks_nothing_is_used(tab: Tab, site: Site) -> None:
+    await tab.open()
+    await tab.settled()
+    cells = tab.page.get_by_role("group", name="Deployments").get_by_role("row").last
+    await expect(cells.get_by_role("cell")).to_have_text(
+        ["idle", "0 of 1K", "0 of 200K", "0%", "–", "0", "–", re.compile("0.13 USD")]
+    )
+    board = HealthBoard(site.service.blobs, "state")
+    await board.tell("phi", "new", DeploymentHealth(at=site.service.clock(), calls=9))
+    await tab.page.reload()
+    await expect(cells).to_contain_text("not measured yet of 1K")
+
+
+WIDE = LIMITED.model_copy(
+    update={
+        "name": "phi-3-medium-westeurope",
+        "model": "Phi-3-medium-128k-instruct",
+        "hours": "22:00-06:00",
+        "time_zone": "Europe/Berlin",
+    }
+)
+
+
+@pytest.mark.parametrize("site", [{"deployments": (LIMITED, WIDE, RENTED)}], indirect=True)
+async def test_no_column_is_cut_at_1280_px(browser: Browser, site: Site) -> None:
+    await states.failed(site.service, "a-file-with-a-rather-long-name-2026-11.jsonl")
+    board = HealthBoard(site.service.blobs, "state")
+    busy: dict[str, Any] = {"requests_used": 16_500.0, "tokens_used": 1_234_000.0, "guard": 4096}
+    for name in ("phi", WIDE.name):
+        at = site.service.clock()
+        health = DeploymentHealth(at=at, calls=123_456, tokens=98_765_432, refusals=1_234, **busy)
+        await board.tell(name, "p", health)
+    context = await browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = Tab(await context.new_page(), site)
+    await tab.open()
+    await tab.settled()
+    for name in ("Jobs", "Deployments"):
+        table = tab.page.get_by_role("group", name=name, exact=True)
+        cut = await table.evaluate("each => each.scrollWidth - each.clientWidth")
+        assert cut == 0, name
+    await context.close()
+
+
+FAST = LIMITED.model_copy(update={"requests_per_minute": 200_000, "tokens_per_minute": None})
+
+
+@pytest.mark.parametrize("site", [{"deployments": (FAST,)}], indirect=True)
+async def test_a_paused_job_has_no_rate_and_says_by_what_it_is_paused(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service, "later.jsonl", model="phi-3-mini")
+    await tab.open(f"job={job}")
+    await tab.settled()
+    shown = tab.page.locator("section.shown")
+    await expect(shown).to_contain_text("rows/s (")
+    await expect(row(tab.page, "later.jsonl")).to_contain_text("rows/s")
+    reply = await site.service.ask("POST", f"/api/jobs/{job}/pause")
+    assert reply.code == 202
+    await tab.page.reload()
+    await expect(shown).to_contain_text("It is paused by hand, until somebody resumes it.")
+    await expect(shown).to_contain_text(re.compile(r"Its window ends at .+ all the same"))
+    await expect(shown).not_to_contain_text("rows/s (")
+    await expect(row(tab.page, "later.jsonl")).to_contain_text("a resume")
+    await expect(row(tab.page, "later.jsonl")).not_to_contain_text("rows/s")
+    await expect(shown).not_to_contain_text("It waits for")
+    assert await violations(tab.page) == []
+
+
+TENANTS = {"default": Tenant(), "blue": Tenant()}
+
+
+@pytest.mark.parametrize("site", [{"tenants": TENANTS}], indirect=True)
+async def test_what_is_wrong_is_that_of_all_tenants_and_the_list_is_too_until_one_is_named(
+    tab: Tab, site: Site
+) -> None:
+    service = site.service
+    await states.failed(service, "own.jsonl")
+    await service.drop(b"a,b\n", "theirs.jsonl", container="inputs")
+    await service.say({"container": "inputs", "name": "theirs.jsonl", "tenant": "blue"})
+    await service.settle()
+    await tab.open()
+    await tab.settled()
+    attention = tab.page.get_by_role("region", name="Needs attention")
+    await expect(attention.get_by_role("listitem")).to_have_count(2)
+    await expect(attention).to_contain_text("inputs/theirs.jsonl of blue: this is a CSV")
+    await expect(attention).to_contain_text("prompts/own.jsonl: this is a CSV")
+    await expect(attention).to_contain_text("the newest 30 jobs of all tenants")
+    await expect(row(tab.page, "theirs.jsonl")).to_contain_text("of blue")
+    await expect(row(tab.page, "own.jsonl")).to_be_visible()
+    await tab.page.get_by_label("Tenant").fill("blue")
+    await tab.page.keyboard.press("Enter")
+    await expect(row(tab.page, "own.jsonl")).to_have_count(0)
+    await expect(row(tab.page, "theirs.jsonl")).to_be_visible()
+    await expect(attention).to_contain_text("prompts/own.jsonl: this is a CSV")
+    assert await violations(tab.page) == []
+
+
+@pytest.mark.parametrize("site", [{"api_keys": KEYS}], indirect=True)
+async def test_a_batch_is_called_as_its_file_was(tab: Tab, site: Site) -> None:
+    client = Client(site.service)
+    file = await client.upload(rows(2), "reviews.jsonl")
+    await client.create(file["id"])
+    await site.service.settle()
+    await tab.open()
+    await tab.settled()
+    await row(tab.page, "reviews.jsonl").get_by_role("link").click()
+    await expect(tab.page.get_by_role("heading", name="reviews.jsonl")).to_be_visible()
+    await tab.page.get_by_text("Facts").click()
+    await expect(tab.page.locator("dl")).to_contain_text("files/default/")
 
 
 async def test_the_late_answer_of_one_job_leaves_the_next_its_own(tab: Tab, site: Site) -> None:
@@ -623,7 +748,7 @@ async def test_what_has_not_changed_travels_once(tab: Tab, site: Site) -> None:
     await tab.page.clock.install()
     await tab.open()
     await tab.settled()
-    async with tab.page.expect_response("**/api/jobs?limit=30") as answer:
+    async with tab.page.expect_response("**/api/jobs?limit=30&tenant=*") as answer:
         await tab.page.clock.fast_forward(17_000)
     assert (await answer.value).status == 304
     await expect(row(tab.page, "fine.jsonl")).to_be_visible()

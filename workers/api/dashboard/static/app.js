@@ -6,18 +6,18 @@ import { steps } from "/dashboard/charts.js";
 import { details, question } from "/dashboard/details.js";
 import { html, nothing, render } from "/dashboard/lit-html.js";
 import * as lists from "/dashboard/lists.js";
-import { ended, idOf, text } from "/dashboard/words.js";
+import { ended, idOf, nameOf, text } from "/dashboard/words.js";
 
 const LIST_SECONDS = 15;
 const JOB_SECONDS = 3;
 const NIGHTS_SECONDS = 60;
 const BUDGETS_SECONDS = 60;
-const PAGE = 30;
-const USED_POLLS = 5; // over a minute, of which a process tells every 10 s
 
-const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, nightsAfter: null, budgets: [], told: [] };
+const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, nightsAfter: null, budgets: [] };
 const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "", month: "" };
 
+/** The filters that somebody has set. */
+const chosen = () => Object.fromEntries(Object.entries(page.chosen).filter(([, value]) => value));
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
 
 /** Report what is wrong with the page itself; gives the words for whoever looks at it. */
@@ -44,22 +44,22 @@ async function attempt(work) {
 }
 
 const overview = new Poll(LIST_SECONDS, () => page.wrongKey || attempt(async () => {
-  const filtered = Object.values(page.chosen).some(Boolean) || known.after.length;
-  const own = { limit: PAGE, ...page.chosen, after: known.after.at(-1) };
+  const filtered = Object.keys(chosen()).length || known.after.length;
+  const newestOfAll = { limit: lists.NEWEST, tenant: lists.EVERY };
+  const own = { ...newestOfAll, ...chosen(), after: known.after.at(-1) };
   const [newest, listed, deployments] = await Promise.all([
-    ask(`/api/jobs?limit=${PAGE}`), filtered ? ask(`/api/jobs?${query(own)}`) : null, ask("/api/deployments"),
+    ask(`/api/jobs?${query(newestOfAll)}`), filtered ? ask(`/api/jobs?${query(own)}`) : null, ask("/api/deployments"),
   ]);
   known.jobs = newest.data;
   known.listed = listed ?? newest;
   known.deployments = deployments.data;
-  known.told = [...known.told, { at: Date.now(), deployments: deployments.data }].slice(-USED_POLLS);
 }));
 
 const nightly = new Poll(NIGHTS_SECONDS, () => page.wrongKey || attempt(() => lookAtNights()));
 
 /** A list looks at so many jobs at a time, of whatever doors: older nights are further pages. */
 async function lookAtNights(after) {
-  const { data, has_more, last_id } = await ask(`/api/jobs?${query({ limit: 100, door: "nightly", after })}`);
+  const { data, has_more, last_id } = await ask(`/api/jobs?${query({ limit: 100, tenant: lists.EVERY, door: "nightly", after })}`);
   if (after || !known.nights) known.nightsAfter = has_more ? last_id : null;
   known.nights = new Map([...(known.nights ?? []), ...data.map((job) => [idOf(job), job])]);
 }
@@ -113,7 +113,7 @@ async function links(path) {
 }
 
 function announce(job) {
-  document.getElementById("announcer").textContent = `${job.filename ?? job.input ?? "The job"} is now ${job.state.replace("_", " ")}`;
+  document.getElementById("announcer").textContent = `${nameOf(job) || "The job"} is now ${job.state.replace("_", " ")}`;
 }
 
 function choose() {
@@ -185,7 +185,7 @@ function enter(event) {
 
 function leave() {
   forgetKey();
-  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null, budgets: [], told: [] });
+  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null, budgets: [] });
   page.wrongKey = true;
   page.shown = page.shown && { id: page.shown.id, samples: [], points: [], after: 0 };
   draw();
@@ -203,7 +203,7 @@ function view() {
       <section aria-labelledby="jobs"><h2 id="jobs">Jobs</h2>
         ${lists.filters(page.chosen, filter)} ${lists.jobs(known.listed?.data, known.listed?.has_more, shown?.id)} ${pages()}</section>
       ${known.budgets.length ? html`<section aria-labelledby="budgets"><h2 id="budgets" tabindex="-1">Budgets</h2>${budgets(known.budgets, turnMonth)}</section>` : nothing}
-      <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments, known.told.length ? lists.usedOf(known.told) : new Map())}</section>
+      <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments)}</section>
       <section aria-labelledby="nights"><h2 id="nights">Nightly runs</h2>
         <details @toggle=${(event) => (event.target.open ? nightly.start() : nightly.stop())}>
           <summary>Night by file</summary>${lists.nights(known.nights)}
@@ -235,7 +235,7 @@ function keyForm() {
 
 function pages() {
   const { listed, after } = known;
-  if (!listed) return nothing;
+  if (!listed || !(after.length || listed.has_more)) return nothing;
   return html`<p class="pages">
     ${after.length ? html`<button type="button" @click=${() => turn(after.slice(0, -1))}>Newer</button>` : nothing}
     ${listed.has_more ? html`<button type="button" @click=${() => turn([...after, listed.last_id])}>Older</button>` : nothing}</p>`;
@@ -245,7 +245,7 @@ function dialog() {
   const { action, job } = page.asked ?? {};
   const [label, words] = action ? question(action) : ["", ""];
   return html`<dialog id="confirm" aria-labelledby="sure">
-    <h2 id="sure">${label} ${job ? text(job.filename || job.input || idOf(job), 80) : nothing}?</h2><p>${words}</p>
+    <h2 id="sure">${label} ${job ? text(nameOf(job), 80) : nothing}?</h2><p>${words}</p>
     <p class="actions"><button type="button" class="main" @click=${confirmed}>${label}</button>
       <button type="button" @click=${() => document.getElementById("confirm").close()}>Leave it</button></p></dialog>`;
 }

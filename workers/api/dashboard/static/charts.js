@@ -13,7 +13,7 @@ export function bar(job) {
   const good = job.counts?.succeeded ?? 0;
   const bad = failedRows(job);
   const running = Math.min(job.running ?? 0, Math.max(0, total - good - bad));
-  if (!total) return html`<span class="muted">${ended(job) ? "–" : "not counted yet"}</span>`;
+  if (!total) return html`<span class="muted">${ended(job) ? "no rows counted" : "not counted yet"}</span>`;
   const parts = [[good, "good"], [running, "busy"], [bad, "bad"]];
   let at = 0;
   const words = `${count(doneRows(job))} of ${count(total)} rows`;
@@ -60,9 +60,9 @@ export function chart(title, unit, points, series, show = short) {
   const all = drawn.flatMap((each) => each.values);
   if (drawn.every(({ values }) => values.length < 2)) return "";
   const [from, to] = [all[0][0], all.reduce((most, [at]) => Math.max(most, at), 0)];
-  const top = Math.max(...all.map(([, value]) => value)) || 1;
+  const top = Math.max(...all.map(([, value]) => value));
   const x = (at) => (WIDTH * (at - from)) / Math.max(1, to - from);
-  const y = (value) => HEIGHT - (HEIGHT - 4) * (value / top);
+  const y = (value) => HEIGHT - (HEIGHT - 4) * (value / (top || 1));
   const last = drawn.map(({ label, values }) => {
     const latest = values.at(-1);
     return latest ? `${label} ${show(latest[1])}` : null;

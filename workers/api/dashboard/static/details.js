@@ -3,7 +3,7 @@
 import { bar, chart, LATENCY } from "/dashboard/charts.js";
 import { html, nothing } from "/dashboard/lit-html.js";
 import { late } from "/dashboard/lists.js";
-import { badge, count, doneRows, duration, ended, idOf, short, text, time } from "/dashboard/words.js";
+import { badge, count, doneRows, duration, ended, idOf, nameOf, short, text, time } from "/dashboard/words.js";
 
 const ACTIONS = {
   cancel: ["Cancel", "Rows that were not asked yet get no answer. Those that were are kept.",
@@ -22,7 +22,7 @@ export const question = (action) => ACTIONS[action];
 export function details(shown, act, close, toMonth) {
   const { job, refusal } = shown;
   // One template whatever is known: the heading has the focus while the rest arrives.
-  return html`<div class="head"><h2 id="chosen" tabindex="-1">${job ? text(job.filename || job.input || idOf(job), 120) : "Job"}</h2>
+  return html`<div class="head"><h2 id="chosen" tabindex="-1">${job ? text(nameOf(job), 120) : "Job"}</h2>
       <button type="button" @click=${close}>Close</button></div>
     ${refusal ? html`<p class="bad-text">${text(refusal)}</p>` : job ? body(shown, act, toMonth) : html`<p class="muted">Loading…</p>`}`;
 }
@@ -72,10 +72,19 @@ function needs(quota) {
 
 function waiting(job, toMonth) {
   const wait = job.waiting;
+  if (job.state === "paused") return paused(job, toMonth);
   if (!wait) return nothing;
   return html`<p class="why">It waits for <strong>${text(wait.reason)}</strong>${wait.deployment ? html` of ${text(wait.deployment)}` : nothing},
-    since ${time(wait.since)}${wait.until ? html`, until ${time(wait.until)}` : nothing}.${wait.message ? html` ${text(wait.message, 2000)}` : nothing}
-    ${wait.reason === "budget" && toMonth ? html`<button type="button" @click=${() => toMonth(job)}>See the budget of its month</button>` : nothing}</p>`;
+    since ${time(wait.since)}${wait.until ? html`, until ${time(wait.until)}` : nothing}.${wait.message ? html` ${text(wait.message, 2000)}` : nothing}</p>`;
+}
+
+/** By what it is paused, and what that does not stop. */
+function paused(job, toMonth) {
+  const { waiting: wait, expires } = job;
+  const by = wait ? html`<strong>paused by its ${text(wait.reason)}</strong>, since ${time(wait.since)}${wait.message ? html`: ${text(wait.message, 2000)}` : nothing}.`
+    : html`<strong>paused by hand</strong>, until somebody resumes it.`;
+  return html`<p class="why">It is ${by}${expires ? html` Its window ends at ${time(expires)} all the same.` : nothing}
+    ${wait?.reason === "budget" && toMonth ? html`<button type="button" @click=${() => toMonth(job)}>See the budget of its month</button>` : nothing}</p>`;
 }
 
 function downloads(job, files) {
@@ -101,7 +110,7 @@ function cost(job) {
 
 function facts(job) {
   const told = [
-    ["Tenant", text(job.tenant)], ["Door", text(job.door)], ["Priority", text(job.priority)],
+    ["Input", text(job.input)], ["Tenant", text(job.tenant)], ["Door", text(job.door)], ["Priority", text(job.priority)],
     ["Created", time(job.created)], ["Started", time(job.started)], ["Ended", time(job.ended)],
     ["Tokens", job.tokens ? `${count(job.tokens.prompt)} prompt, ${count(job.tokens.completion)} completion` : "–"],
     ["Cost", cost(job)],
@@ -111,8 +120,10 @@ function facts(job) {
   return html`<details><summary>Facts</summary><dl>${told.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl></details>`;
 }
 
-function series(points, { cost }) {
-  if (!points || points.length < 2) return nothing;
+function series(points, job) {
+  const { cost } = job;
+  if (!points || points.length < 2)
+    return ended(job) || !job.started ? nothing : html`<p class="muted">How it goes over time is shown from the second sample on: there is one every ten seconds while rows are answered.</p>`;
   return html`<h3>Over time</h3><div class="charts">
     ${chart("Rows", "rows/s", points, [["rows", "rows/s", "one"]])}
     ${chart("Tokens", "tokens/s", points, [["tokens", "tokens/s", "one"]])}

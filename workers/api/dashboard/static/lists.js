@@ -2,18 +2,24 @@
 
 import { now } from "/dashboard/asking.js";
 import { bar } from "/dashboard/charts.js";
-import { html, nothing } from "/dashboard/lit-html.js";
-import { badge, count, duration, ended, failedRows, idOf, short, text, time, waits } from "/dashboard/words.js";
+import { html, nothing, svg } from "/dashboard/lit-html.js";
+import { badge, count, duration, ended, failedRows, idOf, nameOf, short, text, time, waits } from "/dashboard/words.js";
 
 const RECENT_MS = 24 * 3600 * 1000;
 const MOST_WRONG = 8;
+/** Jobs that are looked at for what is wrong, and on a page of the list. */
+export const NEWEST = 30;
+/** All tenants, for the service. */
+export const EVERY = "*";
 const STATES = ["validating", "in_progress", "paused", "finalizing", "completed", "failed", "expired",
                 "cancelled", "cancelling", "expiring", "failing", "rejected"];
 const DOORS = ["drop", "queue", "nightly", "http"];
 const REASONS = ["quota", "throttled", "concurrency", "latency", "outage", "day", "hours", "budget"];
 
 const link = (job, words) => html`<a href="#job=${encodeURIComponent(idOf(job))}">${words}</a>`;
-const named = (job) => link(job, text(job.filename || job.input || idOf(job), 80));
+const named = (job) => link(job, text(nameOf(job), 80));
+/** Whose a job is, where it is somebody's own. */
+const whose = ({ tenant }) => (tenant && tenant !== "default" ? html` <span class="muted">of ${text(tenant)}</span>` : nothing);
 
 /** Seconds by which a job will miss the end of its window, as the service reckons. */
 export const late = (job) => job.at_risk?.late_seconds ?? 0;
@@ -31,7 +37,7 @@ export function wrongs(jobs, deployments) {
     else if (job.state === "completed" && failedRows(job) && recent)
       found.push({ job, why: `${count(failedRows(job))} of ${count(job.counts.total)} rows have no answer` });
     else if (job.waiting?.reason === "outage") found.push({ job, why: job.waiting.message || "its deployment is out of order" });
-    else if (job.waiting?.reason === "budget" && job.state === "paused") found.push({ job, why: job.waiting.message || "its cap leaves no room" });
+    else if (job.waiting?.reason === "budget" && job.state === "paused") found.push({ job, why: `it is paused by its budget: ${job.waiting.message || "that leaves no room"}` });
     else if (late(job)) found.push({ job, why: `it will miss the end of its window by ${duration(late(job))}` });
     else if (job.state === "paused") found.push({ job, why: "it is paused until somebody resumes it" });
   }
@@ -41,14 +47,14 @@ export function wrongs(jobs, deployments) {
 export function attention(jobs, deployments, probe) {
   if (!jobs && !deployments) return html`<p class="muted">Nothing is known yet.</p>`;
   const found = wrongs(jobs, deployments);
-  if (!found.length) return html`<p class="fine"><span aria-hidden="true">✓</span> Nothing needs attention among the newest jobs and the deployments.</p>`;
+  if (!found.length) return html`<p class="fine"><span aria-hidden="true">✓</span> Nothing needs attention: of the deployments, and of the newest ${NEWEST} jobs of all tenants.</p>`;
   return html`<ul class="wrongs">${found.slice(0, MOST_WRONG).map((each) => html`<li>${wrong(each, probe)}</li>`)}</ul>
-    ${found.length > MOST_WRONG ? html`<p class="muted">and ${found.length - MOST_WRONG} more below</p>` : nothing}`;
+    <p class="muted">${found.length > MOST_WRONG ? html`and ${found.length - MOST_WRONG} more below. ` : nothing}Looked at: the deployments, and the newest ${NEWEST} jobs of all tenants.</p>`;
 }
 
 function wrong({ deployment, task, job, why }, probe) {
   if (task) return html`<strong>A background task keeps failing:</strong> ${text(task)}`;
-  if (job) return html`${badge(job)} ${named(job)}${why ? html`: ${text(why, 400)}` : nothing}`;
+  if (job) return html`${badge(job)} ${named(job)}${whose(job)}${why ? html`: ${text(why, 400)}` : nothing}`;
   return html`<span class="badge bad"><span aria-hidden="true">✗</span> ${text(deployment.breaker)}</span>
     Deployment <strong>${text(deployment.name)}</strong>${deployment.message ? html`: ${text(deployment.message)}` : nothing}
     ${deployment.until ? html` It is tried again at ${time(deployment.until)}.` : nothing}
@@ -63,7 +69,7 @@ export function filters(chosen, choose) {
     </select></label>`;
   return html`<div class="filters" role="group" aria-label="Which jobs are listed">
     ${select("state", "State", STATES)} ${select("door", "Door", DOORS)} ${select("waits_for", "Waits for", REASONS)}
-    <label>Tenant <input name="tenant" maxlength="63" placeholder="default" .value=${chosen.tenant ?? ""}
+    <label>Tenant <input name="tenant" maxlength="63" placeholder="all" .value=${chosen.tenant ?? ""}
       @change=${(event) => choose("tenant", event.target.value.trim())}></label>
   </div>`;
 }
@@ -76,52 +82,60 @@ export function jobs(listed, more, chosen) {
     <thead><tr><th scope="col">File</th><th scope="col">State</th><th scope="col">Rows</th><th scope="col">Rate</th>
       <th scope="col">Left</th><th scope="col">Waits for</th><th scope="col">Created (UTC)</th></tr></thead>
     <tbody>${listed.map((job) => html`<tr class=${idOf(job) === chosen ? "chosen" : ""}>
-      <th scope="row">${named(job)}</th><td>${badge(job)}</td><td class="rows">${bar(job)}</td>
-      <td>${ended(job) || job.rate == null ? "–" : `${short(job.rate)} rows/s`}</td>
-      <td>${ended(job) || job.seconds_left == null ? "–" : duration(job.seconds_left)}
+      <th scope="row">${named(job)}${whose(job)}</th><td>${badge(job)}</td><td class="rows">${bar(job)}</td>
+      <td class="whole">${ended(job) || job.rate == null ? "–" : `${short(job.rate)} rows/s`}</td>
+      <td class="whole">${ended(job) || job.seconds_left == null ? "–" : duration(job.seconds_left)}
         ${late(job) ? html`<strong class="bad-text"> too late</strong>` : nothing}</td>
       <td>${waits(job) || "–"}</td><td>${time(job.created)}</td></tr>`)}</tbody></table></div>`;
 }
 
-/** What was used of each deployment in a minute, from the sums told at some times, oldest first. */
-export function usedOf(told) {
-  const [first, last] = [told[0], told.at(-1)];
-  const minutes = (last.at - first.at) / 60000;
-  const used = new Map();
-  for (const each of minutes > 0.1 ? last.deployments : []) {
-    const before = first.deployments.find(({ name }) => name === each.name);
-    // Sums fall where a process is not heard of any more: nothing can be told then.
-    if (before && each.calls >= before.calls && each.tokens >= before.tokens)
-      used.set(each.name, [(each.calls - before.calls) / minutes, (each.tokens - before.tokens) / minutes]);
-  }
-  return used;
-}
-
 function priced(price) {
-  if (!price) return "–";
-  const parts = [[price.input, "a million prompt tokens"], [price.output, "a million completion tokens"], [price.per_hour, "an hour"]];
-  return parts.filter(([amount]) => amount != null).map(([amount, per], at) =>
-    html`${at ? html`<br>` : nothing}${text(amount)} ${text(price.currency)} ${per}`);
+  if (!price) return "not told";
+  const parts = [[price.input, "prompt"], [price.output, "completion"], [price.per_hour, "an hour"]];
+  return parts.filter(([amount]) => amount != null).map(([amount, of]) =>
+    html`<span class="line-of">${text(amount)} ${text(price.currency)} ${of}</span>`);
 }
 
-export function deployments(listed, used) {
+/** What is used in a minute of what may be; nobody uses one that no process asks. */
+function quota(used, most, processes) {
+  const now = used ?? (processes ? null : 0);
+  const told = now == null ? "not measured yet" : short(now);
+  if (most == null) return html`${told}<span class="line-of muted">no limit</span>`;
+  const part = Math.min(100, (100 * (now ?? 0)) / most);
+  return html`<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">${svg`<rect class="busy" width=${part} height="6"></rect>`}</svg>
+    <span class="bar-words">${told} of ${short(most)}</span>`;
+}
+
+function standing(each) {
+  const words = each.breaker ? html`<span class="badge ${each.breaker === "closed" ? "good" : "bad"}">${each.breaker}</span>` : "idle";
+  return html`${words}${each.hours ? html`<span class="line-of">${text(each.hours)}</span>` : nothing}${
+    each.opens ? html`<span class="line-of muted">opens ${time(each.opens)}</span>` : nothing}`;
+}
+
+function answered({ processes, calls, tokens, refusals }) {
+  if (!processes) return "–";
+  return html`${count(calls)} calls${refusals ? `, ${count(refusals)} 429s` : nothing}<span class="line-of">${short(tokens)} tokens</span>
+    <span class="line-of muted">by ${processes === 1 ? "one process" : `${count(processes)} processes`}</span>`;
+}
+
+export function deployments(listed) {
   if (!listed) return nothing;
-  const rate = (name, which) => (used.has(name) ? short(used.get(name)[which]) : "–");
-  const share = (part) => (part == null ? "–" : `${Math.round(100 * part)}%`);
-  const per = (number) => (number == null ? "unlimited" : count(number));
+  const limited = (each) => each.requests_per_minute != null || each.tokens_per_minute != null;
+  const share = (part) => `${Math.round(100 * part)}%`;
   return html`<div class="scroll" role="group" tabindex="0" aria-label="Deployments"><table>
     <caption class="unseen">Deployments, their quotas and how they are</caption>
-    <thead><tr><th scope="col">Deployment</th><th scope="col">Model</th><th scope="col">Hours</th><th scope="col">Breaker</th>
-      <th scope="col">Requests/min</th><th scope="col">Tokens/min</th><th scope="col">Granted</th>
-      <th scope="col">Headroom</th><th scope="col">Requests used/min</th><th scope="col">Tokens used/min</th><th scope="col">In flight</th><th scope="col">Guard</th><th scope="col">Calls</th><th scope="col">Tokens</th>
-      <th scope="col">429s</th><th scope="col">Price</th><th scope="col">Processes</th></tr></thead>
-    <tbody>${listed.map((each) => html`<tr><th scope="row">${text(each.name)}</th><td>${text(each.model)}</td>
-      <td>${each.hours ? html`${text(each.hours)}${each.opens ? html`<br><span class="muted">opens ${time(each.opens)}</span>` : nothing}` : "any"}</td>
-      <td>${each.breaker ? html`<span class="badge ${each.breaker === "closed" ? "good" : "bad"}">${each.breaker}</span>` : "idle"}</td>
-      <td>${per(each.requests_per_minute)}</td><td>${per(each.tokens_per_minute)}</td>
-      <td>${share(each.granted)}</td><td>${share(each.headroom)}</td><td>${rate(each.name, 0)}</td><td>${rate(each.name, 1)}</td>
-      <td>${count(each.in_flight)}</td><td>${each.guard == null ? "–" : count(each.guard)}</td><td>${count(each.calls)}</td><td>${short(each.tokens)}</td>
-      <td>${count(each.refusals)}</td><td>${priced(each.price)}</td><td>${count(each.processes)}</td></tr>`)}</tbody></table></div>`;
+    <thead><tr><th scope="col">Deployment</th><th scope="col">Breaker, hours</th>
+      <th scope="col">Requests used a minute</th><th scope="col">Tokens used a minute</th><th scope="col">Granted</th>
+      <th scope="col">Headroom</th><th scope="col">In flight</th><th scope="col">Answered</th>
+      <th scope="col">Price, of a million tokens</th></tr></thead>
+    <tbody>${listed.map((each) => html`<tr><th scope="row">${text(each.name)}<span class="line-of muted">${text(each.model)}</span></th>
+      <td>${standing(each)}</td>
+      <td class="quota">${quota(each.requests_used, each.requests_per_minute, each.processes)}</td>
+      <td class="quota">${quota(each.tokens_used, each.tokens_per_minute, each.processes)}</td>
+      <td>${limited(each) ? share(each.granted ?? 0) : "no limit"}</td><td>${each.headroom == null ? "–" : share(each.headroom)}</td>
+      <td>${count(each.in_flight)}${each.guard == null ? nothing : html`<span class="line-of muted">of ${count(each.guard)}</span>`}</td>
+      <td>${answered(each)}</td><td class="whole">${priced(each.price)}</td></tr>`)}</tbody></table></div>
+    <p class="muted">As told within the last 30 s: granted and headroom are parts of the quota; answered is since the processes started. A – stands where no process asks it.</p>`;
 }
 
 /** Nights by files: one look tells which file went wrong when. */

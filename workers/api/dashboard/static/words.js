@@ -22,6 +22,8 @@ export const count = (number) => NUMBER.format(number ?? 0);
 export const short = (number) => SHORT.format(number ?? 0);
 export const ended = (job) => ENDED.has(job.state);
 export const idOf = (job) => job.job ?? job.rejection ?? "";
+/** What people call a job: an uploaded file as its user called it. */
+export const nameOf = (job) => job.filename || job.input || idOf(job);
 export const failedRows = ({ counts }) =>
   counts ? counts.failed + counts.invalid + counts.cancelled + counts.expired : 0;
 export const doneRows = (job) =>
@@ -61,6 +63,6 @@ export function badge(job) {
 /** What a job waits for. */
 export function waits(job) {
   const waiting = job.waiting;
-  if (!waiting) return "";
+  if (!waiting) return job.state === "paused" ? "a resume" : "";
   return html`${text(waiting.reason)}${waiting.deployment ? html` of ${text(waiting.deployment)}` : ""}`;
 }
