@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator, Set
 
-from tests.simulation.sites import FAMILIES, SITES, Fault, faults_at
+from tests.simulation.sites import FAMILIES, LASTING, SITES, Fault, faults_at
 
 # In fewer worlds than these, that a pair never was hit says nothing.
 ENOUGH_WORLDS = 10_000
 
-FAULTS: tuple[Fault, ...] = tuple(fault for family in FAMILIES.values() for fault in family)
+FAULTS: tuple[Fault, ...] = (
+    *(fault for family in FAMILIES.values() for fault in family),
+    *LASTING,
+)
 
 Struck = Counter[tuple[str, Fault]]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.billing import RUN
 from tests.simulation.process import Blow, Process
-from tests.simulation.scenario import Doing, Mishap
-from tests.simulation.sites import HANDLERS_ONLY, Fault, about, faults_of, site
+from tests.simulation.scenario import Doing, Mishap, Partition, Service, Span, Throttle
+from tests.simulation.sites import HANDLERS_ONLY, LASTING, Fault, about, faults_of, site
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -46,11 +46,14 @@ class Faults:
         self._script = [_Awaited(mishap, mishap.nth) for mishap in world.scenario.script]
         self._calls: Counter[tuple[str, str]] = Counter()
         self._menus: dict[tuple[str, str, bool], list[tuple[float, Fault]]] = {}
-        self._outages = {
-            "bus": world.scenario.bus_out,
-            "storage": world.scenario.storage_out,
-            "endpoint": world.scenario.outages,
+        self._outages: dict[Service, list[Span]] = {
+            "bus": [*world.scenario.bus_out],
+            "storage": [*world.scenario.storage_out],
+            "endpoint": [*world.scenario.outages],
+            "receiver": [],
         }
+        self._cuts = [*world.scenario.partitions]
+        self._throttles = [*world.scenario.throttles]
         self.mishaps: list[Mishap] = []
         self.struck: Counter[tuple[str, Fault]] = Counter()
         self.last_at = 0.0
@@ -71,6 +74,9 @@ class Faults:
         if blow.fault == "bug" and run is not None and run.closing:
             return None  # a bug in what writes the end itself has no end to be written
         self._struck(Mishap(kind, f"={what}", blow.fault, self._calls[kind, what], blow.seconds))
+        if blow.fault in LASTING:
+            self._begin(blow, process, kind, what)
+            return None
         self.struck[site(kind, what), blow.fault] += 1
         return blow
 
@@ -95,10 +101,12 @@ class Faults:
                 )
         return found
 
-    def _by_chance(self, _process: Process, kind: str, what: str) -> Fault | None:
+    def _by_chance(self, process: Process, kind: str, what: str) -> Fault | None:
         run = RUN.get()
         for focus in self._scenario.focuses:
             if focus.site != site(kind, what) or (run is None and focus.fault in HANDLERS_ONLY):
+                continue
+            if focus.fault in LASTING and self._away(process, kind, what):
                 continue
             often = self.struck[focus.site, focus.fault]
             if often < focus.most and self._rng.random() < focus.chance:
@@ -136,6 +144,8 @@ class Faults:
             return self._rng.choice((1.0, 20.0, 200.0))
         if fault == "busy":
             return self._rng.uniform(0.0, 1.0)
+        if fault in LASTING:
+            return self._rng.choice((2.0, 10.0, 40.0))
         return self._rng.uniform(5.0, 25.0) if fault == "slow" else self._rng.uniform(0.5, 5.0)
 
     @property
@@ -145,29 +155,46 @@ class Faults:
 
     # -- services
 
-    def out(self, process: Process, kind: str, name: str) -> bool:
-        """Whether the service that a call goes to is out, for all or for this process."""
-        now, service = self._world.now, service_of(kind)
-        spans, cuts = self._outages[service], self._scenario.partitions
-        if spans and any(now in span for span in spans):
-            return True
-        if cuts and any(
-            now in cut.span and cut.service == service and cut.place == process.place
-            for cut in cuts
-        ):
-            return True
-        return service == "storage" and self._throttled(kind, name)
+    def out(self, process: Process, kind: str, name: str) -> Fault | None:
+        """Why a call does not come to its service, for whomever that is so; None: it does."""
+        what = about(name)
+        away = self._away(process, kind, what)
+        if away is not None:
+            self.struck[site(kind, what), away] += 1
+            self.last_at = self._world.now
+        return away
 
-    def _throttled(self, kind: str, name: str) -> bool:
+    def _away(self, process: Process, kind: str, what: str) -> Fault | None:
+        now, service = self._world.now, service_of(kind)
+        if any(now in span for span in self._outages[service]):
+            return "outage"
+        if any(
+            now in cut.span and cut.service == service and cut.place == process.place
+            for cut in self._cuts
+        ):
+            return "cut off"
+        return "throttled" if service == "storage" and self._throttled(kind, what) else None
+
+    def _throttled(self, kind: str, what: str) -> bool:
         """503 by prefix or account; no chance is drawn, so that a call less changes no other."""
-        for throttle in self._scenario.throttles:
-            if self._world.now in throttle.span and throttle.prefix in name:
-                nth = self._calls[kind, about(name)]
-                drawn = zlib.crc32(f"{self._scenario.seed} {kind} {name} {nth}".encode())
+        for throttle in self._throttles:
+            if self._world.now in throttle.span and throttle.prefix in what:
+                nth = self._calls[kind, what]
+                drawn = zlib.crc32(f"{self._scenario.seed} {kind} {what} {nth}".encode())
                 if drawn < throttle.chance * 2**32:
-                    self.struck[site(kind, about(name)), "busy"] += 1
                     return True
         return False
+
+    def _begin(self, blow: Blow, process: Process, kind: str, what: str) -> None:
+        """From this call on, a service is out for a while."""
+        span, service = Span(self._world.now, self._world.now + blow.seconds), service_of(kind)
+        if blow.fault == "outage":
+            self._outages[service].append(span)
+        elif blow.fault == "cut off":
+            self._cuts.append(Partition(process.place, service, span))
+        else:
+            self._throttles.append(Throttle(what, 1.0, span))
+        self._world.liveness.disturbed(until=span.end)
 
     # -- deliveries
 
@@ -193,8 +220,10 @@ def _is_about(about: str, name: str, what: str) -> bool:
     return about in what or about in name
 
 
-def service_of(kind: str) -> str:
+def service_of(kind: str) -> Service:
     """Which service a kind of call goes to."""
     if kind == "ask":
         return "endpoint"
+    if kind == "post":
+        return "receiver"
     return "bus" if kind in ("send", "take_dead", "reach") else "storage"

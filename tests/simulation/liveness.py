@@ -42,9 +42,9 @@ class Liveness:
         self._spans = sorted((span.begin, span.end) for span in spans)
         self._disturbed_at = 0.0
 
-    def disturbed(self) -> None:
-        """Something went wrong, came back, or was done to a job."""
-        self._disturbed_at = self._world.now
+    def disturbed(self, *, until: float = 0.0) -> None:
+        """Something went wrong, or does `until` then, came back, or was done to a job."""
+        self._disturbed_at = max(self._disturbed_at, self._world.now, until)
 
     def nudged(self, job: str) -> None:
         """The sweeper helps a job, whether that comes to something or not: it comes back later."""

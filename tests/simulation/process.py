@@ -337,6 +337,13 @@ class ProcessWebhooks:
             return Reception(None, why="no answer")
 
 
+def _unreached(away: Fault) -> Outcome:
+    """What a caller has of an endpoint that he cannot reach, or that nobody can."""
+    if away == "cut off":
+        return Outcome(kind="transient", code="connection")
+    return Outcome(kind="transient", status=503)
+
+
 class ProcessEndpoint:
     """One deployment of the world's model service as one process reaches it."""
 
@@ -351,9 +358,10 @@ class ProcessEndpoint:
         name = " ".join(prompts_of(task, body))
         blow = world.faults.befalls(process, "ask", name) or NOTHING
         await process._befall(blow, "before", "ask", name)
-        if world.faults.out(process, "ask", name):
+        away = world.faults.out(process, "ask", name)
+        if away is not None:
             await asyncio.sleep(world.rng.choice((0.0, 1.0, 10.0)))
-            return Outcome(kind="transient", status=503)
+            return _unreached(away)
         refused = world.service.refuses(self._name, process.key)
         if refused is not None:
             return refused

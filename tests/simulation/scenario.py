@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tests.simulation.sites import Fault
 
+Service = Literal["storage", "bus", "endpoint", "receiver"]
 RowKind = Literal[
     "chat", "embedding", "invalid", "duplicate", "unknown", "refused", "filtered", "poison"
 ]
@@ -122,7 +123,7 @@ class Partition:
     """The worker in this place cannot reach a service; others can."""
 
     place: int
-    service: Literal["storage", "bus", "endpoint"]
+    service: Service
     span: Span
 
 

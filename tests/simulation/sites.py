@@ -28,12 +28,18 @@ Fault = Literal[
     "drop",  # a message is lost on the way,
     "double",  # comes twice,
     "delay",  # or late
+    "outage",  # the service is out, for all of its calls and everybody, for a while
+    "cut off",  # this process cannot reach it, others can
+    "throttled",  # 503 Server Busy for a name, a prefix or the account
     "lost",  # it is settled though its handler never ran; by scripts alone
 ]
 
 STORAGE = EFFECTS - {"send"} | {"head", "read", "read_range", "list", "children"}
 HANDLERS_ONLY: frozenset[Fault] = frozenset({"refused", "cancel", "bug"})
 """What befalls only calls that a trigger's handler makes: the host answers for the rest."""
+
+LASTING: Sequence[Fault] = ("outage", "cut off", "throttled")
+"""What begins at a call and meets all others until it is over."""
 
 BACKGROUND = ("state/quota/",)
 """What only tasks of the process itself touch, in no handler."""
@@ -85,6 +91,8 @@ _ANY: Sequence[Fault] = (
     "slow",
     "cancel",
     "bug",
+    "outage",
+    "cut off",
 )
 # What can arrive late: the others' names are used but once, or by whoever comes first.
 _LATE = frozenset({"append", "create", "replace", "commit"})
@@ -108,7 +116,7 @@ def _faults_of(kind: str, what: str) -> Sequence[Fault]:
         return (*_ANY, "lose before", "lose after", "repeat", *_of_message(what))
     if kind not in STORAGE:
         return (*_ANY, "lose before", "lose after")
-    found = (*_ANY, "lose before", "lose after", "busy", "refused")
+    found = (*_ANY, "lose before", "lose after", "busy", "refused", "throttled")
     if kind in EFFECTS:
         found = (*found, "repeat")
     return (*found, "late") if kind in _LATE else found

@@ -23,7 +23,7 @@ from tests.simulation.scenario import (
     Throttle,
     version,
 )
-from tests.simulation.sites import FAMILIES, RATES, SITES, Fault, faults_at
+from tests.simulation.sites import FAMILIES, LASTING, RATES, SITES, Fault, faults_at
 
 CAPPED = 0.3
 """The part of the worlds whose jobs are capped."""
@@ -93,9 +93,6 @@ _PAIRS = tuple((place, fault) for place in SITES for fault in faults_at(place))
 _ONCE: frozenset[Fault] = frozenset({"slow", "lose after", "late", "double", "delay"})
 # So is what strikes where few worlds come, or come but once.
 _RARE: Mapping[str, int] = {
-    # What every job makes once and reads once meets enough by chance alone.
-    "/estimate.json": 0,
-    "/series": 0,
     # Met in worlds whose month is capped, and aimed at there.
     "state/budgets/": 0,
     "/journal/#/*-#": 6,
@@ -117,7 +114,8 @@ _RARE: Mapping[str, int] = {
 
 def _weight(place: str, fault: Fault) -> int:
     rarity = next((times for part, times in _RARE.items() if part in place), 1)
-    return rarity * (2 if fault in _ONCE else 1)
+    # What lasts strikes each call that is made again until it is over.
+    return rarity * (1 if fault in LASTING else 4 if fault in _ONCE else 2)
 
 
 _WEIGHTS = tuple(accumulate(_weight(*pair) for pair in _PAIRS))
@@ -127,7 +125,7 @@ _OF_MONTHS = [pair for pair in _PAIRS if "state/budgets/" in pair[0]]
 
 
 def _focuses(rng: Random) -> tuple[Focus, ...]:
-    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 1, 2, 3, 3, 4)))
+    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 1, 2, 3, 4, 4)))
     return tuple(Focus(*pair, rng.choice((0.5, 1.0, 1.0)), 8) for pair in pairs)
 
 
