@@ -39,7 +39,7 @@ T = TypeVar("T")
 TO_COME: Final = NEWEST_VERSION + 1
 NEWEST_OF: Final[Mapping[Release, int]] = {"0.1.0": 1, "this": NEWEST_VERSION, "next": TO_COME}
 LATER: Final = "later"
-WORD: Final = "budget"
+WORD: Final = "sunshine"
 LAST_AT: Final = 900.0
 
 
@@ -64,11 +64,15 @@ class Story:
     broken: frozenset[str]
 
 
+def _pair(rng: Random) -> tuple[Release, Release]:
+    pairs: Sequence[tuple[Release, Release]] = (("0.1.0", "this"), ("this", "next"))
+    return rng.choice(pairs)
+
+
 def story(seed: int, world: Scenario) -> Story:
     """An upgrade, a rollback and an upgrade, one worker after the other, at any moments."""
     rng = Random(f"releases {seed}")
-    pairs: Sequence[tuple[Release, Release]] = (("0.1.0", "this"), ("this", "next"))
-    first, last = rng.choice(pairs)
+    first, last = _pair(rng)
     begin = tuple(rng.choice((first, last)) for _ in range(world.workers))
     phases: list[tuple[float, Release]] = [(rng.uniform(0, 60), last)]
     if rng.random() < 0.7:
@@ -86,14 +90,14 @@ def story(seed: int, world: Scenario) -> Story:
 
 
 def scenario(seed: int) -> Scenario:
-    """A world of the swarm with at least two workers, whose faults end, and without caps: 0.1.0
-    refuses the options that ask for one before there is a job.
+    """A world of the swarm with at least two workers, whose faults end. It has no options and no
+    caps where 0.1.0 is in it, which refuses those that ask for a cap before there is a job.
     """
     drawn = swarm.scenario(seed)
+    if "0.1.0" in _pair(Random(f"releases {seed}")):
+        drawn = replace(drawn, options={}, month_cap=None)
     return replace(
         drawn,
-        options={},
-        month_cap=None,
         workers=max(drawn.workers, 2),
         faults_until=min(drawn.faults_until, LAST_AT),
         endless=False,
@@ -159,8 +163,9 @@ class Speaker:
         told[LATER] = {"times": before + 1}
         if name == "receipt.json":
             told["counts"][LATER] = 1
-        if name == "state.json" and told.get("waiting"):
-            told["waiting"] |= {"reason": WORD, LATER: True}
+        waiting = told.get("waiting") if name == "state.json" else None
+        if waiting and waiting["reason"] != "budget":  # what that means, both releases know
+            waiting |= {"reason": WORD, LATER: True}
         return told
 
     @staticmethod

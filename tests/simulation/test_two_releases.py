@@ -24,6 +24,7 @@ def see(seeds: range) -> tuple[dict[int, Any], Counter[str]]:
         met["set aside"] += sum(each["type"] == "job.refused" for each in told)
         met["jobs the older breaks"] += len(world.broken)
         met[f"{world.story.first} and {world.story.last}"] += 1
+        met["capped jobs"] += len(world.records.jobs()) if world.caps is not None else 0
         met["replaced"] += len(world.story.changes)
         met["jobs"] += len(world.records.jobs())
     return wrong, met
@@ -39,6 +40,7 @@ def test_every_row_comes_out_once_whichever_release_asks_it(seeds: range) -> Non
     assert met["replaced"] > 3 * len(seeds)
     assert min(met[kind] for kind in ("0.1.0 and this", "this and next")) > len(seeds) / 4
     assert min(met[kind] for kind in ("set aside", "jobs the older breaks")) > len(seeds) / 8
+    assert met["capped jobs"] > 0
 
 
 def noticed(fault: str) -> bool:
