@@ -11,7 +11,8 @@ from tests.doubles.service import bench
 from tests.simulation.virtual_time import run
 from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS
 from workers.jobs.store import Held, JobStore
-from workers.ports import Received
+from workers.ports import BlobRef, Received
+from workers.ports.errors import Unavailable
 from workers.sweeper import LOOK_SECONDS
 
 
@@ -34,6 +35,34 @@ def test_a_job_that_is_odd_does_not_hide_the_others(monkeypatch: pytest.MonkeyPa
             await asyncio.sleep(LOOK_SECONDS + 1)
             await service.sweeper.run()
             assert len(set(looked)) == 3
+
+    run(story)
+
+
+def test_help_that_was_due_at_a_look_that_failed_comes_at_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(_: Random) -> None:
+        async with bench() as service:
+            announced: list[float] = []
+            store, looks = service.sweeper._store, 0
+
+            async def nothing_yet(_: JobStore, _job: str) -> None:
+                nonlocal looks
+                looks += 1
+                if looks == 4:
+                    raise Unavailable
+
+            async def told(_: JobStore, _job: str) -> None:
+                announced.append(asyncio.get_running_loop().time() // LOOK_SECONDS)
+
+            await store.blobs.create(BlobRef(store.state_container, "open/a"), b"")
+            monkeypatch.setattr(JobStore, "job", nothing_yet)
+            monkeypatch.setattr(JobStore, "announcement", told)
+            for _look in range(6):
+                await asyncio.sleep(LOOK_SECONDS + 1)
+                await service.sweeper.run()
+            assert announced == [1, 2, 5]
 
     run(story)
 

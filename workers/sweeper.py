@@ -39,19 +39,23 @@ class Sweeper:
         self._clock = clock
         self._look_seconds = look_seconds
         self._looked = -inf
+        self._unread: set[str] = set()
 
     async def run(self) -> None:
         """Look at all open jobs, also at those after one that cannot be read."""
         now = self._clock()
-        since = now - self._looked
+        since, unread = now - self._looked, set[str]()
         async for job, marked in self._store.open_jobs():
             try:
-                await self._look(job, marked, since)
+                # A look that failed was none: its help may have been due, and the next is far off.
+                await self._look(job, marked, inf if job in self._unread else since)
+                continue
             except WorkerError as error:
                 log.warning("[JOB_UNREAD] job %s could not be looked at: %s", job, error)
             except Exception:
                 log.exception("[JOB_BUG] job %s could not be looked at: report this", job)
-        self._looked = now
+            unread.add(job)
+        self._looked, self._unread = now, unread
 
     async def _look(self, job_id: str, marked: float, since: float) -> None:
         job = await self._store.job(job_id)
