@@ -71,6 +71,7 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, str] = {}
         self._advised: dict[str, str] = {}
+        self._paused: set[str] = set()
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -80,12 +81,28 @@ class Display:
             self._live.console.print(text, markup=False, highlight=False)
 
     def show(self, batch: Batch) -> None:
-        """A batch as it is now, and once what to do about that which it waits for."""
+        """A batch as it is now, and once that it is paused or goes on, and what it waits for."""
         self._move(batch)
+        self._tell_pause(batch)
         said = advice(batch)
         if said is not None and self._advised.get(batch.id) != said:
             self._advised[batch.id] = said
             self.note(f"{batch.id} waits: {said}")
+
+    def _tell_pause(self, batch: Batch) -> None:
+        paused = batch.phi3.paused and batch.status not in ENDED
+        if paused is (batch.id in self._paused):
+            return
+        if paused:
+            self._paused.add(batch.id)
+            told = f"it asks no more rows until: phi3batch resume {batch.id}"
+            if batch.phi3.waiting is not None:
+                told = f"it waits for {batch.phi3.waiting['reason']}"
+            self.note(f"{batch.id} is paused: {told}")
+            return
+        self._paused.remove(batch.id)
+        if batch.status == "in_progress":
+            self.note(f"{batch.id} is resumed: it goes on")
 
     def _move(self, batch: Batch) -> None:
         line = describe(batch)

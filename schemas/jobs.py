@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from schemas.budgets import JobBudget
 from schemas.hours import Hours
 from schemas.money import CapAmount, PinnedPrice
+from schemas.pauses import PauseChange
 from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import (
     NOTHING_LOST,
@@ -276,7 +277,6 @@ class Job(Kept):
     prices: dict[str, PinnedPrice] = Field(
         default_factory=dict, description="of the deployments that have one, when the job was made"
     )
-
     monthly: bool = Field(
         default=False,
         exclude_if=not_,
@@ -354,6 +354,7 @@ class JobState(Kept):
     sampled: float | None = Field(default=None, description="when the last sample was taken")
     least_seconds: float | None = Field(default=None, description="that the quotas need for it")
     waiting: Waiting | None = None
+    pauses: tuple[PauseChange, ...] = Field(default=(), exclude_if=not_, description="the latest")
     closed_seconds: float = Field(
         default=0.0, exclude_if=not_, description="for which it waited for its hours to begin"
     )

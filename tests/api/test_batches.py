@@ -226,8 +226,48 @@ async def test_pauses_are_told_beside_the_status(service: Bench, client: Client)
     assert [each["type"] for each in events["data"]] == [
         "batch.completed",
         "batch.finalizing",
+        "batch.resumed",
+        "batch.paused",
         "batch.in_progress",
         "batch.validating",
+    ]
+    assert [each["message"] for each in events["data"][2:4]] == [
+        "the batch goes on",
+        "the batch was paused by hand: it asks no more rows until it is resumed",
+    ]
+    assert len({each["id"] for each in events["data"]}) == len(events["data"])
+
+
+async def test_a_pause_by_a_cap_says_so_and_what_to_do_as_long_as_it_lasts() -> None:
+    price = Price(input="2", output="4", currency="USD")
+    priced = DEPLOYMENT.model_copy(update={"price": price})
+    async with bench(api_keys=KEYS, deployments=(priced,)) as service:
+        client = Client(service)
+        file = await client.upload(rows(60))
+        caps = {"max_cost": "0.001", "on_budget": "pause", "max_tokens": 9}
+        batch = await client.create(file["id"], phi3=caps)
+        path = f"/v1/batches/{batch['id']}"
+        await service.settle()
+        for _ in range(2):
+            _, told = await client.ask("GET", f"{path}/events")
+            latest = told["data"][0]
+            assert (latest["type"], latest["level"]) == ("batch.paused", "warn")
+            assert latest["message"].startswith(
+                "the batch waits for budget: the cap leaves no room for the next call: cancel"
+            )
+            service.elapsed += 60
+            await client.ask("POST", f"{path}/resume")
+            await service.settle()
+        await client.ask("POST", f"{path}/cancel")
+        await service.settle()
+        _, told = await client.ask("GET", f"{path}/events")
+    found = [(each["type"], each["message"]) for each in reversed(told["data"])]
+    waits = ("batch.paused", "the batch waits for budget")
+    assert found[2:7] == [waits, ("batch.resumed", "the batch goes on")] * 2 + [waits]
+    assert [kind for kind, _ in found[7:]] == [
+        "batch.cancelling",
+        "batch.finalizing",
+        "batch.cancelled",
     ]
 
 

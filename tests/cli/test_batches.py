@@ -292,6 +292,7 @@ def test_pause_resume_and_cancel(
     assert ended("events", batch) == 0
     types = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
     assert types[0] == "batch.validating"
+    assert types[2:4] == ["batch.paused", "batch.resumed"]
     assert types[-1] == "batch.cancelled"
 
 

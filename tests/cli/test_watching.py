@@ -176,6 +176,28 @@ def test_what_to_do_about_a_wait_is_told_once_beside_the_line(
     ]
 
 
+def test_pauses_and_resumes_are_told_once_each(capsys: pytest.CaptureFixture[str]) -> None:
+    wait = {"reason": "budget", "message": "cancel it", "since": "2026-11-26T12:00:00Z"}
+    shown = Display(None)
+    for seen in (
+        batch(),
+        batch(phi3={"paused": True}),
+        batch(phi3={"paused": True}, request_counts=counts(9, 3, 0)),
+        batch(request_counts=counts(9, 4, 0)),
+        batch(phi3={"paused": True, "waiting": wait}),
+        batch(status="cancelling"),
+        batch(status="cancelled"),
+    ):
+        shown.show(seen)
+    lines = capsys.readouterr().err.splitlines()
+    assert [each for each in lines if " is " in each or " waits: " in each] == [
+        "batch_a is paused: it asks no more rows until: phi3batch resume batch_a",
+        "batch_a is resumed: it goes on",
+        "batch_a is paused: it waits for budget",
+        "batch_a waits: cancel it",
+    ]
+
+
 def test_show_tells_what_to_do_about_a_wait(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

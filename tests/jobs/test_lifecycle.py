@@ -160,7 +160,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def paused(self) -> None:
         before = self.running
-        self.take(pauses.pause(before))
+        self.take(pauses.pause(before, now=2.0))
         assert self.running.paused == (
             before.paused or (before.state == "in_progress" and before.ending is None)
         )
@@ -168,7 +168,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(repeated=st.booleans())
     def resumed(self, repeated: bool) -> None:
         before = self.running
-        change = self.take(pauses.resume(before, repeated=repeated))
+        change = self.take(pauses.resume(before, repeated=repeated, now=3.0))
         if before.paused:
             assert set(change.shards) == set(before.out)
         assert not self.running.paused
@@ -278,7 +278,7 @@ def test_an_empty_plan_goes_straight_to_its_end() -> None:
 
 
 def test_a_paused_job_sends_nothing() -> None:
-    paused = pauses.pause(begun(9)).state
+    paused = pauses.pause(begun(9), now=2.0).state
     assert paused is not None
     assert not lifecycle.runs(paused, paused.gen)
     assert lifecycle.advance(paused, receipt(8), repeated=True, now=2.0).shards == ()
@@ -443,12 +443,12 @@ def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed()
     held = beginning.begin(None, job(4), shards=3, rows=9, ending=None, now=1.0, waiting=wait).state
     assert held is not None
     assert budget.awaits_room(held)
-    assert pauses.pause(held, wait) == lifecycle.NOTHING, "it waits already"
+    assert pauses.pause(held, wait, now=1.5) == lifecycle.NOTHING, "it waits already"
     paused = pauses.pause(held, now=2.5).state
     assert paused is not None
     assert paused.budget_seconds == 1.5
     assert (paused.paused, paused.waiting, budget.awaits_room(paused)) == (True, None, None)
-    assert pauses.pause(paused) == lifecycle.NOTHING
+    assert pauses.pause(paused, now=2.5) == lifecycle.NOTHING
     begins = beginning.begin(paused, job(4), shards=3, rows=9, ending=None, now=2.0)
     assert begins == lifecycle.NOTHING, "somebody had it announced before it was paused"
     again = pauses.resume(paused, now=3.0)
@@ -465,3 +465,21 @@ def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed()
     ended = endings.end(closed, "cancelled", None, now=9.0).state
     assert ended is not None
     assert (ended.budget_seconds, ended.closed_seconds) == (3.5, 2.123)
+    told = [(each.at, each.paused, each.reason) for each in begun.state.pauses]
+    assert told == [
+        (1.0, True, "budget"),
+        (2.5, True, None),
+        (3.0, True, "budget"),
+        (5.0, False, None),
+    ]
+
+
+def test_a_state_remembers_the_latest_pauses_and_no_more() -> None:
+    state: JobState | None = begun(9)
+    for at in range(50):
+        assert state is not None
+        state = pauses.pause(state, now=float(at)).state
+        state = pauses.resume(state, now=at + 0.5).state
+    assert state is not None
+    assert len(state.pauses) == pauses.MOST_CHANGES
+    assert [(each.at, each.paused) for each in state.pauses[-2:]] == [(49.0, True), (49.5, False)]

@@ -7,6 +7,7 @@ from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.results import Counts
 from workers.jobs import budget, endings
 from workers.jobs.lifecycle import NOTHING, Change, moved, nothing_left, sent, waited
+from workers.jobs.pauses import noted
 
 
 def begin(
@@ -46,6 +47,7 @@ def begin(
         budget=budget.budget_of(job.options, job.prices, cost),
         paused=waiting is not None,
         waiting=waiting,
+        pauses=noted(fresh, now, paused=True, waiting=waiting) if waiting else (),
     )
     return Change(started) if started.paused else sent(started)
 
@@ -59,7 +61,8 @@ def _begun_before(
         return endings.end(state, "failed", ending, now=now)
     if known is not None and waiting is None:
         begun = {"paused": False, "waiting": None, "started": now, "marks": ((now, 0),)}
-        return sent(moved(state, **begun, **waited(state, now)))
+        pauses = noted(state, now, paused=False)
+        return sent(moved(state, **begun, **waited(state, now), pauses=pauses))
     if known is not None and waiting is not None and known.message != waiting.message:
         return Change(moved(state, waiting=waiting.model_copy(update={"since": known.since})))
     if state.terminal or state.paused:

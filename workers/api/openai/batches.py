@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from schemas.jobs import TERMINAL, Job
+from schemas.jobs import TERMINAL, Job, JobState
 from schemas.listing import index_id, index_name
 from schemas.openai import Batch
 from schemas.plans import Verdict
@@ -14,6 +14,7 @@ from workers.api.http import BytesReply, HttpCall, HttpRefusal, JsonReply
 from workers.api.openai import shapes
 from workers.api.openai.creating import BatchCreator
 from workers.api.openai.ended import EndedBatches
+from workers.api.openai.happened import events_of
 from workers.api.openai.operations import ActOnBatch, ListBatches
 from workers.files.names import read_batch_id
 from workers.jobs import events
@@ -70,8 +71,11 @@ class BatchesApi:
 
     async def events(self, caller: Caller, job_id: str) -> JsonReply:
         """What has happened to a batch."""
-        batch = await self._batch(await self._job(caller, job_id))
-        return shapes.listed(shapes.events_of(batch))
+        job = await self._job(caller, job_id)
+        held = await self._store.state(job.id)
+        state = held.state if held else None
+        batch = await self._shaped(job, state)
+        return shapes.listed(events_of(batch, state.pauses if state else ()))
 
     async def manifest(self, caller: Caller, job_id: str) -> BytesReply:
         """A batch's manifest as it was written. The answer is 404 before the batch has ended."""
@@ -164,7 +168,9 @@ class BatchesApi:
 
     async def _batch(self, job: Job) -> Batch:
         held = await self._store.state(job.id)
-        state = held.state if held else None
+        return await self._shaped(job, held.state if held else None)
+
+    async def _shaped(self, job: Job, state: JobState | None) -> Batch:
         told = events.status(job, state, self._store.results_container, self._clock())
         verdict = None
         if state is not None and state.state == "failed":

@@ -1,12 +1,11 @@
 """What clients of the OpenAI Batch API are told of files and jobs."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from schemas.deployments import Deployment
 from schemas.files import FileRecord, UploadRecord
-from schemas.jobs import TERMINAL, Job, JobState, Reason
+from schemas.jobs import Job, JobState, Reason
 from schemas.openai import (
     Batch,
     BatchErrors,
@@ -39,14 +38,6 @@ _CODES: Final[Mapping[str, tuple[str, str | None]]] = {
     "duplicate_custom_id": ("duplicate_custom_id", "custom_id"),
     "no_model": ("missing_required_parameter", "body.model"),
     "unknown_model": ("model_not_found", "body.model"),
-}
-
-
-_LEVELS: Final[Mapping[str, Literal["info", "warn", "error"]]] = {
-    "failed": "error",
-    "expired": "error",
-    "waiting": "warn",
-    "cancelled": "warn",
 }
 
 
@@ -136,38 +127,6 @@ def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
         filename=job.filename,
         results=told.results or "",
     )
-
-
-def events_of(batch: Batch) -> list[BatchEvent]:
-    """What has happened to a batch, the latest first."""
-    counts, phi3 = batch.request_counts, batch.phi3
-    rows = f"{counts.completed} of {counts.total} rows succeeded, {counts.failed} failed"
-    happened: list[tuple[str, int | None, str]] = [
-        ("validating", batch.created_at, f"came by the door {phi3.door}"),
-        ("in_progress", batch.in_progress_at, f"{counts.total} rows are planned"),
-        ("cancelling", batch.cancelling_at, "no more rows are asked"),
-        ("finalizing", batch.finalizing_at, "every row has its line"),
-    ]
-    if phi3.waiting is not None:
-        told = " ".join(phi3.waiting.get(name, "") for name in ("reason", "deployment", "message"))
-        since = int(datetime.fromisoformat(phi3.waiting["since"]).timestamp())
-        happened.append(("waiting", since, f"waits for {told.strip()}"))
-    ended = getattr(batch, f"{batch.status}_at", None) if batch.status in TERMINAL else None
-    happened.append((batch.status, ended, rows))
-    found = [
-        BatchEvent(
-            id=f"{batch.id}:{kind}",
-            created_at=at,
-            level=_LEVELS.get(kind, "info"),
-            type=f"batch.{kind}",
-            message=message,
-        )
-        for kind, at, message in happened
-        if at is not None
-    ]
-    # Of one second the later one stands further on.
-    found.reverse()
-    return sorted(found, key=lambda event: -event.created_at)
 
 
 def uploaded(record: FileRecord) -> File:
