@@ -47,7 +47,7 @@ export function wrongs(jobs, deployments) {
 export function attention(jobs, deployments, probe) {
   if (!jobs && !deployments) return html`<p class="muted">Nothing is known yet.</p>`;
   const found = wrongs(jobs, deployments);
-  if (!found.length) return html`<p class="fine"><span aria-hidden="true">✓</span> Nothing needs attention: of the deployments, and of the newest ${NEWEST} jobs of all tenants.</p>`;
+  if (!found.length) return html`<p class="fine"><span aria-hidden="true">✓</span> Nothing needs attention among the deployments and the newest ${NEWEST} jobs of all tenants.</p>`;
   return html`<ul class="wrongs">${found.slice(0, MOST_WRONG).map((each) => html`<li>${wrong(each, probe)}</li>`)}</ul>
     <p class="muted">${found.length > MOST_WRONG ? html`and ${found.length - MOST_WRONG} more below. ` : nothing}Looked at: the deployments, and the newest ${NEWEST} jobs of all tenants.</p>`;
 }
