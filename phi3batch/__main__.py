@@ -6,17 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from phi3batch.arguments import read
-from phi3batch.mistakes import INTERRUPTED, LEFT, Ended, Mistake, cannot_be_used
-from phi3batch.usage import WRONG_USAGE
-
-_PIPE_CLOSED = 141
+from phi3batch.mistakes import LEFT, Ended, Mistake, cannot_be_used
+from phi3batch.statuses import INTERRUPTED, PIPE_CLOSED, WRONG_USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    0 done, 1 not done, 2 wrong usage, 3 rows failed, 4 not admitted, 124 too late, 130 Ctrl-C.
-    """
+    """Run a command; what its exit status means stands in `phi3batch.statuses`."""
     given = read(arguments)
     try:
         # Only the command's own module: the SDK alone takes most of a second.
@@ -35,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read has enough, as `head` does; nothing is left to be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
+        return PIPE_CLOSED
     except OSError as error:
         return _failed(WRONG_USAGE, Mistake(cannot_be_used(error)))
     return status

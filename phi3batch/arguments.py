@@ -7,9 +7,11 @@ from typing import Any
 
 import shtab
 
+from phi3batch import statuses
 from phi3batch.tables import FORMATS
 from phi3batch.usage import (
     AddTask,
+    KeptLines,
     OfTask,
     Parser,
     context,
@@ -29,7 +31,8 @@ _EPILOG = """\
 the service is named by PHI3BATCH_URL and PHI3BATCH_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY
 
 exit status: 0 done, 1 not done, 2 wrong usage, 3 no row was answered (with --strict: one was
-not), 4 not admitted, 124 --timeout has passed, 130 Ctrl-C"""
+not), 4 not admitted, 124 --timeout has passed, 130 Ctrl-C, 141 nobody reads the output any
+more; `phi3batch COMMAND --help` tells what each means there"""
 
 
 def parser() -> Parser:
@@ -64,8 +67,12 @@ def _command(commands: Any, name: str, text: str, module: str = "") -> argparse.
 
 def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = actions.add_parser(
-        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        formatter_class=KeptLines,
     )
+    made.epilog = statuses.told(made.prog.partition(" ")[2])
     made.set_defaults(command=made)
     return made
 

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from phi3batch.mistakes import Ended
 from phi3batch.progress import ENDED
 from phi3batch.results import MANIFEST, report_path
-from phi3batch.service import NOT_DONE, BatchService, connected
+from phi3batch.service import BatchService, connected
+from phi3batch.statuses import NOT_DONE
 from phi3batch.verifying import verify
 from schemas.openai import Batch
 from schemas.results import Manifest

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-TOO_LATE: Final = 124
-INTERRUPTED: Final = 130
+from phi3batch.statuses import INTERRUPTED, TOO_LATE
+
 LEFT: Final = frozenset({TOO_LATE, INTERRUPTED})
 """Statuses of who does not wait any longer, which is no error."""
 

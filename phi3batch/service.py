@@ -14,12 +14,10 @@ import openai
 from pydantic import ValidationError
 
 from phi3batch.mistakes import Ended, Mistake
-from phi3batch.usage import WRONG_USAGE
+from phi3batch.statuses import NOT_ADMITTED, NOT_DONE, WRONG_USAGE
 from schemas.estimating import Estimate, EstimateCreate
 from schemas.openai import Batch, BatchEvent, File
 
-NOT_DONE: Final = 1
-NOT_ADMITTED: Final = 4
 IN_ONE_PIECE: Final = 100 * 1024 * 1024
 PART: Final = 16 * 1024 * 1024
 """Bytes of a part: the SDK holds it several times over, and repeats no more than it."""

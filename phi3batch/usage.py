@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-WRONG_USAGE = 2
+from phi3batch.statuses import WRONG_USAGE
+
 _ID = re.compile(r"[\w.:-]+")
 
 
@@ -19,6 +20,15 @@ class Parser(argparse.ArgumentParser):
         """One line, and exit status 2."""
         print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(WRONG_USAGE)
+
+
+class KeptLines(argparse.HelpFormatter):
+    """Fills a text of one line, and leaves the lines of one that has several."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
 
 
 class AddTask(argparse.Action):

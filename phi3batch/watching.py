@@ -7,12 +7,12 @@ from typing import Final
 
 import openai
 
-from phi3batch.mistakes import INTERRUPTED, TOO_LATE, Ended
+from phi3batch.mistakes import Ended
 from phi3batch.progress import ENDED, describe, display
-from phi3batch.service import NOT_DONE, BatchService
+from phi3batch.service import BatchService
+from phi3batch.statuses import INTERRUPTED, NOT_DONE, ROWS_FAILED, TOO_LATE
 from schemas.openai import Batch
 
-ROWS_FAILED: Final = 3
 _FIRST_PAUSE: Final = 0.25
 _PATIENCE: Final = 900.0
 

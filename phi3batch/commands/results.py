@@ -13,10 +13,10 @@ from phi3batch.mistakes import Mistake
 from phi3batch.printing import print_json
 from phi3batch.results import ERRORS, Results, naming_in
 from phi3batch.rollcall import refuse_other_table
+from phi3batch.statuses import ROWS_FAILED
 from phi3batch.tables import Table, open_table
 from phi3batch.tasks import RETRY_OF, Naming
 
-ROWS_FAILED: Final = 3
 _DEFAULT: Final = ("answer",)
 
 

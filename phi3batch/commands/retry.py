@@ -12,7 +12,8 @@ from phi3batch.fetching import fetch
 from phi3batch.mistakes import Ended
 from phi3batch.printing import print_json
 from phi3batch.progress import ENDED
-from phi3batch.service import NOT_DONE, BatchService, connected
+from phi3batch.service import BatchService, connected
+from phi3batch.statuses import NOT_DONE
 from phi3batch.tasks import RETRY_OF
 from phi3batch.watching import told, watch
 from schemas.jobs import MOST_METADATA

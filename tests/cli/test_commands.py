@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from phi3batch.__main__ import main
+from phi3batch.statuses import MEANINGS
 from tests.cli.test_joining import run
 from workers.intake import planning
 
@@ -29,11 +30,14 @@ def reviews(tmp_path: Path) -> Path:
 
 
 def ended(*arguments: str) -> int:
-    """The exit status, of wrong usage too."""
+    """The exit status, of wrong usage too; it is one that the command's help names."""
     try:
-        return main(arguments)
+        status = main(arguments)
     except SystemExit as usage:
         return int(str(usage.code))
+    known = MEANINGS.get(arguments[0]) or MEANINGS.get(" ".join(arguments[:2]))
+    assert known is None or status in known, (arguments, status)
+    return status
 
 
 def test_validate_tells_every_bad_line_and_the_errors_by_code(
