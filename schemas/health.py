@@ -50,7 +50,11 @@ class Probed(Kept):
     schema_version: int = SCHEMA_VERSION
     endpoint: str = Field(description="a hash of what was asked: others know it by this")
     answered: bool
-    seconds: float = Field(description="from when the call was sent until this was written")
+    seconds: float = Field(
+        ge=0.0,
+        allow_inf_nan=False,
+        description="from when the call was sent until this was written",
+    )
 
 
 class DeploymentStatus(BaseModel):

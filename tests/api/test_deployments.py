@@ -150,7 +150,7 @@ def test_a_process_whose_breaker_closes_lets_the_others_try() -> None:
                 board, "other", wall=service.clock, lanes=lambda: [lane], moved=lambda _: None
             )
             wrong = Outcome("auth", 401)
-            breaker.bad(wrong, 1, sent=now(), probe=False, now=now(), rng=Random(1))
+            breaker.bad(wrong, 1, job="job", sent=now(), probe=False, now=now(), rng=Random(1))
             reporting = asyncio.create_task(other.run())
             await settled(service, 10)
             assert await waits(service), "one that is open as well tells nobody to try"

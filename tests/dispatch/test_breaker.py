@@ -27,14 +27,14 @@ def failed(status: int | None = 503, kind: OutcomeKind = "transient") -> Outcome
 
 def opened(breaker: Breaker, now: float = 0.0) -> Breaker:
     for row in range(20):
-        breaker.bad(failed(), row, sent=now, probe=False, now=now, rng=Random(1))
+        breaker.bad(failed(), row, job="job", sent=now, probe=False, now=now, rng=Random(1))
     return breaker
 
 
 def test_a_run_of_failures_opens_it_and_some_do_not() -> None:
     breaker = Breaker()
     for row in range(5):
-        breaker.bad(failed(), row, sent=1.0, probe=False, now=1.0, rng=Random(1))
+        breaker.bad(failed(), row, job="job", sent=1.0, probe=False, now=1.0, rng=Random(1))
     assert breaker.state == "closed"
     assert opened(breaker, 2.0).state == "open"
     assert breaker.ready(2.0) >= 2.0 + 0.9 * FIRST
@@ -45,7 +45,13 @@ def test_a_third_of_failures_does_not_open_it() -> None:
     for call in range(3000):
         if call % 3 == 0:
             breaker.bad(
-                failed(), call, sent=float(call), probe=False, now=float(call), rng=Random(1)
+                failed(),
+                call,
+                job="job",
+                sent=float(call),
+                probe=False,
+                now=float(call),
+                rng=Random(1),
             )
         else:
             breaker.good(float(call))
@@ -69,7 +75,7 @@ def test_failed_probes_wait_ever_longer_up_to_a_minute() -> None:
     for _ in range(8):
         now = breaker.open_until
         assert breaker.admitted()
-        breaker.bad(failed(), 1, sent=now, probe=True, now=now, rng=rng)
+        breaker.bad(failed(), 1, job="job", sent=now, probe=True, now=now, rng=rng)
         waits.append(breaker.open_until - now)
     assert waits[0] == pytest.approx(2 * FIRST, rel=0.11)
     assert waits[-1] == pytest.approx(LONGEST, rel=0.11)
@@ -81,30 +87,32 @@ def test_who_tries_too_early_makes_the_pause_no_longer(kind: OutcomeKind) -> Non
     for _ in range(3):
         now = breaker.open_until
         assert breaker.admitted()
-        breaker.bad(failed(), 1, sent=now, probe=True, now=now, rng=rng)
+        breaker.bad(failed(), 1, job="job", sent=now, probe=True, now=now, rng=rng)
     until, lasts = breaker.open_until, breaker.open_until - now
     for early in (now + 1.0, now + 5.0, now + 9.0):
         breaker.retry(early)
         assert breaker.ready(early) == early
         assert breaker.admitted()
-        breaker.bad(failed(kind=kind), 1, sent=early, probe=True, now=early + 0.5, rng=rng)
+        breaker.bad(
+            failed(kind=kind), 1, job="job", sent=early, probe=True, now=early + 0.5, rng=rng
+        )
         assert breaker.ready(early + 0.5) == until
     # The probe that was due anyway counts as ever, and so does the next outage.
     assert breaker.admitted()
-    breaker.bad(failed(), 1, sent=until, probe=True, now=until, rng=rng)
+    breaker.bad(failed(), 1, job="job", sent=until, probe=True, now=until, rng=rng)
     assert breaker.open_until - until == pytest.approx(min(LONGEST, 2 * lasts), rel=0.25)
     breaker.retry(until + 1.0)
     assert breaker.admitted()
     breaker.good(until + 1.0)
     assert opened(breaker, until + 2.0).admitted()
-    breaker.bad(failed(), 1, sent=until + 8.0, probe=True, now=until + 8.0, rng=rng)
+    breaker.bad(failed(), 1, job="job", sent=until + 8.0, probe=True, now=until + 8.0, rng=rng)
     assert breaker.open_until == pytest.approx(until + 8.0 + 2 * FIRST, abs=1.1)
 
 
 def test_late_failures_of_the_same_flight_do_not_prolong_it() -> None:
     breaker = opened(Breaker())
     until = breaker.open_until
-    breaker.bad(failed(), 99, sent=1.0, probe=False, now=1.0, rng=Random(1))
+    breaker.bad(failed(), 99, job="job", sent=1.0, probe=False, now=1.0, rng=Random(1))
     assert breaker.open_until == until
 
 
@@ -119,7 +127,7 @@ def test_a_probe_that_is_given_up_lets_the_next_one_probe() -> None:
 @pytest.mark.parametrize("kind", ["auth", "gone"])
 def test_a_refused_key_or_a_missing_deployment_stops_it_at_once(kind: OutcomeKind) -> None:
     breaker = Breaker()
-    breaker.bad(failed(401, kind), 1, sent=0.0, probe=False, now=0.0, rng=Random(1))
+    breaker.bad(failed(401, kind), 1, job="job", sent=0.0, probe=False, now=0.0, rng=Random(1))
     assert breaker.ready(0.0) >= 0.9 * REFUSED_FIRST
     assert breaker.said == kind
 
@@ -127,7 +135,9 @@ def test_a_refused_key_or_a_missing_deployment_stops_it_at_once(kind: OutcomeKin
 def fails(
     breaker: Breaker, row: int, sent: float, at: float, outcome: Outcome | None = None
 ) -> Failure:
-    return breaker.bad(outcome or failed(), row, sent=sent, probe=False, now=at, rng=Random(1))
+    return breaker.bad(
+        outcome or failed(), row, job="job", sent=sent, probe=False, now=at, rng=Random(1)
+    )
 
 
 @given(st.integers(2, 50), st.sampled_from([None, 500, 502, 503, 504]))
@@ -183,8 +193,10 @@ def test_a_row_alone_that_times_out_is_to_blame() -> None:
     assert fails(Breaker(), 1, 1.0, 2.0, failed(None, "timeout")).counts
 
 
-def crash(breaker: Breaker, row: object, at: float, status: int = 500) -> Failure:
-    return breaker.bad(failed(status), row, sent=at, probe=False, now=at + 1.0, rng=Random(1))
+def crash(breaker: Breaker, row: object, at: float, status: int = 500, job: str = "job") -> Failure:
+    return breaker.bad(
+        failed(status), row, job=job, sent=at, probe=False, now=at + 1.0, rng=Random(1)
+    )
 
 
 def test_an_answer_to_our_own_call_holds_against_rows_what_failed_just_before() -> None:
@@ -193,7 +205,7 @@ def test_an_answer_to_our_own_call_holds_against_rows_what_failed_just_before() 
     early, late = crash(breaker, "early", 100.0), crash(breaker, "late", 140.0)
     gateway = crash(breaker, "gateway", 141.0, status=502)
     slow = failed(None, "timeout")
-    hung = breaker.bad(slow, "hung", sent=140.0, probe=False, now=143.0, rng=Random(1))
+    hung = breaker.bad(slow, "hung", job="job", sent=140.0, probe=False, now=143.0, rng=Random(1))
     assert breaker.doubts(late, 144.0)
     assert not breaker.doubts(gateway, 144.0)
     assert not breaker.doubts(hung, 144.0)
@@ -215,6 +227,28 @@ def test_two_answers_in_a_row_hold_against_rows_all_that_failed_between_them_and
     after = [crash(breaker, row, 170.0 + row) for row in range(20)]
     assert all(failure.evidence == VOUCHED for failure in after)
     assert breaker.state == "closed"
+
+
+def test_what_is_known_of_one_job_s_rows_is_held_against_no_other_s() -> None:
+    breaker = Breaker()
+    breaker.heard(True, 100.0, 101.0)
+    crash(breaker, "row", 110.0)
+    breaker.heard(True, 166.0, 167.0)
+    assert crash(breaker, "row", 168.0).evidence == VOUCHED
+    outage = [crash(breaker, row, 170.0 + row / 10, job="other") for row in range(20)]
+    assert not any(failure.counts for failure in outage[1:])
+    assert breaker.state == "open"
+
+
+def test_an_answer_from_before_a_call_of_our_own_that_failed_says_nothing_more() -> None:
+    breaker = Breaker()
+    breaker.heard(True, 100.0, 101.0)
+    crash(breaker, OWN, 166.0)
+    breaker.heard(True, 100.0, 168.0)  # read again where storage lags
+    crash(breaker, "one", 170.0)
+    crash(breaker, "two", 171.0)
+    breaker.heard(True, 232.0, 233.0)
+    assert crash(breaker, "two", 234.0).evidence == ""
 
 
 @pytest.mark.parametrize("what", ["a row is answered", "our own call fails", "much time passes"])
@@ -331,8 +365,10 @@ def test_an_answer_to_others_lets_the_next_call_go_and_closes_no_breaker() -> No
     until = breaker.open_until
     breaker.heard(False, 200.0, 201.0)
     assert breaker.ready(201.0) == until
-    breaker.heard(True, 200.0, 201.0)
+    breaker.heard(True, 180.0, 201.0)  # from long before it opened
+    assert breaker.ready(201.0) == until
+    breaker.heard(True, 200.5, 201.0)
     assert (breaker.state, breaker.ready(201.0)) == ("open", 201.0)
     assert breaker.admitted()
-    breaker.bad(failed(), 1, sent=201.0, probe=True, now=201.5, rng=Random(1))
+    breaker.bad(failed(), 1, job="job", sent=201.0, probe=True, now=201.5, rng=Random(1))
     assert breaker.ready(201.5) == until

@@ -36,7 +36,7 @@ def blobs(clock: Clock) -> MemoryBlobs:
 
 
 async def taken(claims: ProbeClaims, phi: Deployment = PHI) -> str:
-    turn = await claims.look(phi, EVERY)
+    turn = await claims.look(phi, "chat", EVERY)
     assert turn.left == 0.0
     return await claims.claim(phi, turn)
 
@@ -47,12 +47,12 @@ async def test_who_comes_within_the_time_hears_when_it_is_over(
     one, two = ProbeClaims(blobs, "state"), ProbeClaims(blobs, "state")
     await taken(one)
     clock.now += 20.0
-    assert (await two.look(PHI, EVERY)).left == 46.0
-    assert (await one.look(PHI, EVERY)).left == 46.0
+    assert (await two.look(PHI, "chat", EVERY)).left == 46.0
+    assert (await one.look(PHI, "chat", EVERY)).left == 46.0
     await taken(two, deployment("other"))
     clock.now += 46.0
     await taken(two)
-    assert (await one.look(PHI, EVERY)).left == EVERY
+    assert (await one.look(PHI, "chat", EVERY)).left == EVERY
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["nobody has claimed yet", "long ago"])
@@ -61,7 +61,7 @@ async def test_of_many_at_once_one_wins(blobs: MemoryBlobs, clock: Clock, first:
         await taken(ProbeClaims(blobs, "state"))
         clock.now += 1000.0
     each = [ProbeClaims(blobs, "state") for _ in range(20)]
-    turns = [await one.look(PHI, EVERY) for one in each]
+    turns = [await one.look(PHI, "chat", EVERY) for one in each]
     asked = (one.claim(PHI, turn) for one, turn in zip(each, turns, strict=True))
     made = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(one, BlobChanged | BlobExists) for one in made) == 19
@@ -80,16 +80,16 @@ async def test_what_the_call_came_to_is_known_to_all_until_the_next_claim(
     now = asyncio.get_running_loop().time
     one, two = ProbeClaims(blobs, "state"), ProbeClaims(blobs, "state")
     etag = await taken(one)
-    assert (await two.look(PHI, EVERY)).finding is None
-    await one.tell(PHI, etag, Finding(answered, sent=now() - 5.0))
+    assert (await two.look(PHI, "chat", EVERY)).finding is None
+    await one.tell(PHI, "chat", etag, Finding(answered, sent=now() - 5.0))
     clock.now += 20.0
-    told = (await two.look(PHI, EVERY)).finding
+    told = (await two.look(PHI, "chat", EVERY)).finding
     assert told is not None
     assert told.answered is answered
     assert now() - 25.0 - GRACE <= told.sent <= now() - 25.0
     clock.now += EVERY
     await taken(two)
-    assert (await one.look(PHI, EVERY)).finding is None
+    assert (await one.look(PHI, "chat", EVERY)).finding is None
 
 
 @given(
@@ -111,7 +111,7 @@ async def test_whatever_the_clocks_a_call_is_not_taken_for_a_later_one(
     etag = await taken(claims)
     ended = now()
     clock.now += writing  # the write takes so long to arrive, and the loop's time stands still
-    await claims.tell(PHI, etag, Finding(answered=True, sent=ended - asked))
+    await claims.tell(PHI, "chat", etag, Finding(answered=True, sent=ended - asked))
     clock.now += wait
 
     class Behind(MemoryBlobs):
@@ -119,10 +119,18 @@ async def test_whatever_the_clocks_a_call_is_not_taken_for_a_later_one(
             stored = await blobs.read(ref)
             return replace(stored, server_time=stored.server_time - behind)
 
-    told = (await ProbeClaims(Behind(clock), "state").look(PHI, EVERY)).finding
+    told = (await ProbeClaims(Behind(clock), "state").look(PHI, "chat", EVERY)).finding
     assert told is not None
     sent = now() - wait - writing - asked
     assert sent - GRACE - 0.1 <= told.sent <= sent + 0.1
+
+
+async def test_an_answer_to_another_task_says_nothing(blobs: MemoryBlobs) -> None:
+    claims = ProbeClaims(blobs, "state")
+    finding = Finding(answered=True, sent=asyncio.get_running_loop().time())
+    await claims.tell(PHI, "completions", await taken(claims), finding)
+    turn = await claims.look(PHI, "chat", EVERY)
+    assert (turn.left, turn.finding) == (EVERY, None)
 
 
 @pytest.mark.parametrize(
@@ -133,17 +141,25 @@ async def test_who_asks_another_endpoint_by_that_name_learns_nothing(
 ) -> None:
     claims = ProbeClaims(blobs, "state")
     finding = Finding(answered=True, sent=asyncio.get_running_loop().time())
-    await claims.tell(PHI, await taken(claims), finding)
-    turn = await claims.look(deployment(**other), EVERY)
+    await claims.tell(PHI, "chat", await taken(claims), finding)
+    turn = await claims.look(deployment(**other), "chat", EVERY)
     assert (turn.left, turn.finding) == (EVERY, None)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"schema_version": 9, "later": 1}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b'{"schema_version": 9, "later": 1}',
+        b'{"endpoint": "", "answered": true, "seconds": -1}',
+    ],
+)
 async def test_what_cannot_be_read_says_whose_turn_it_is_and_no_more(
     blobs: MemoryBlobs, data: bytes
 ) -> None:
     await blobs.create(PROBED, data)
-    turn = await ProbeClaims(blobs, "state").look(PHI, EVERY)
+    turn = await ProbeClaims(blobs, "state").look(PHI, "chat", EVERY)
     assert (turn.left, turn.finding) == (EVERY, None)
 
 
@@ -155,17 +171,17 @@ async def test_an_answer_that_comes_after_the_next_claim_is_not_told(
     clock.now += EVERY
     await taken(two)
     with pytest.raises(BlobChanged):
-        await one.tell(PHI, etag, Finding(answered=True, sent=0.0))
-    assert (await one.look(PHI, EVERY)).finding is None
+        await one.tell(PHI, "chat", etag, Finding(answered=True, sent=0.0))
+    assert (await one.look(PHI, "chat", EVERY)).finding is None
 
 
 async def test_a_clock_that_jumps_back_holds_nobody_up_for_longer(
     blobs: MemoryBlobs, clock: Clock
 ) -> None:
     claims = ProbeClaims(blobs, "state")
-    await claims.tell(PHI, await taken(claims), Finding(answered=True, sent=0.0))
+    await claims.tell(PHI, "chat", await taken(claims), Finding(answered=True, sent=0.0))
     clock.now -= 5000.0
-    turn = await claims.look(PHI, EVERY)
+    turn = await claims.look(PHI, "chat", EVERY)
     assert (turn.left, turn.finding) == (EVERY, None)
 
 
@@ -188,8 +204,8 @@ async def test_storage_that_does_not_answer_gives_nobody_the_minute(
     monkeypatch.setattr("workers.quota.claims.CLAIM_SECONDS", 0.05)
     claims = ProbeClaims(Hung(clock), "state")
     with pytest.raises(Unavailable):
-        await claims.look(PHI, EVERY)
+        await claims.look(PHI, "chat", EVERY)
     with pytest.raises(Unavailable):
         await claims.claim(PHI, Turn(0.0))
     with pytest.raises(Unavailable):
-        await claims.tell(PHI, "etag", Finding(answered=True, sent=0.0))
+        await claims.tell(PHI, "chat", "etag", Finding(answered=True, sent=0.0))

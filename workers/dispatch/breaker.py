@@ -58,6 +58,7 @@ class Failure:
     sent: float
     at: float
     counts: bool
+    job: str = ""
     suspect: bool = False
     spoiled: bool = False
     evidence: str = ""
@@ -86,7 +87,9 @@ class Breaker:
         self._last_good = -inf
         self._put_off = -inf
         self._vouched, self._poisoned = -inf, False
-        self._own = -inf
+        self._own = self._unanswered = -inf
+        self._faulty: set[str] = set()
+        """Jobs whose rows have failed by themselves, as such answers show."""
 
     def ready(self, now: float) -> float:
         """When a call may go: now, when the pause ends, or inf while a probe is on its way."""
@@ -157,32 +160,40 @@ class Breaker:
 
         The service was in order shortly before, and since the last such answer if nothing else was
         answered after it. What failed in that time failed by itself, if a row can cause the fault.
-        After two such answers in a row, what fails so counts at once, and opens nothing.
+        After two such answers in a row, what fails so in the same jobs counts at once, and opens
+        nothing.
         """
         self.home(sent)
         self._own = sent
         self._vouch(sent, since=sent - GRACE)
 
     def heard(self, answered: bool, sent: float, now: float) -> None:
-        """Note what such a call of another process came to, sent at `sent` or up to GRACE later.
+        """Note what such a call of another process came to, sent at `sent` or soon after.
 
-        It says as much as one of our own, but of the time before it alone, and of the way from here
-        to the service: it closes no breaker, but lets the next call go. It may be told of again.
+        It says as much as one of our own, but of the time before it alone, and not of the way from
+        here to the service: it closes no breaker, but lets the next call go. It may be told of
+        again.
         """
         if not answered:
             self._disprove()
-        elif sent > max(self._last_good, self._vouched + PROBE_EVERY / 2.0):
-            self.retry(now)
+            self._unanswered = max(self._unanswered, sent)
+        elif sent > max(self._last_good, self._unanswered, self._vouched + PROBE_EVERY / 2.0):
+            if sent > self.opened_at - GRACE:
+                self.retry(now)
             self._vouch(sent, since=sent)
 
     def _vouch(self, sent: float, since: float) -> None:
         self._poisoned = self._vouched >= sent - LASTING
-        since = self._vouched if self._poisoned else since
+        if self._poisoned:
+            since = self._vouched
+        else:
+            self._faulty.clear()
         self._vouched = sent
         left: deque[Failure] = deque()
         for failure in self._unexplained:
             if failure.sent <= sent and failure.at >= since and self._shown(failure):
                 self._blame(failure, VOUCHED)
+                self._faulty.add(failure.job)
             else:
                 left.append(failure)
         self._unexplained = left
@@ -191,26 +202,44 @@ class Breaker:
         """Whether the answers to such calls show that a failure at their time is the row's."""
         return failure.suspect and (not failure.spoiled or self._own >= failure.at - LASTING)
 
+    def _known(self, failure: Failure) -> bool:
+        """Whether a failure is one more of a job whose rows are known to fail by themselves.
+
+        Those of other jobs are judged by what is answered after them: an outage may have begun.
+        """
+        lasts = self._poisoned and failure.at <= self._vouched + LASTING
+        return lasts and failure.job in self._faulty and self._shown(failure)
+
     def _disprove(self) -> None:
         """Forget such answers: they show no longer that what fails does so by itself."""
         self._vouched, self._poisoned, self._own = -inf, False, -inf
+        self._faulty.clear()
 
     def bad(
-        self, outcome: Outcome, row: Hashable, *, sent: float, probe: bool, now: float, rng: Random
+        self,
+        outcome: Outcome,
+        row: Hashable,
+        *,
+        job: str,
+        sent: float,
+        probe: bool,
+        now: float,
+        rng: Random,
     ) -> Failure:
         """Note that a call of `row` failed with transient, timeout, auth or gone."""
         self.said = outcome.message or outcome.code or outcome.kind
         own = outcome.kind == "timeout" or outcome.status not in _OF_THE_SERVICE
         suspect = own and outcome.kind == "transient" and outcome.status != 408 and row != OWN
         spoiled = suspect and outcome.status is not None and outcome.status < 400
-        failure = Failure(row, sent, now, counts=False, suspect=suspect, spoiled=spoiled)
-        if self._poisoned and now <= self._vouched + LASTING and self._shown(failure):
+        failure = Failure(row, sent, now, job=job, counts=False, suspect=suspect, spoiled=spoiled)
+        if self._known(failure):
             failure.counts, failure.evidence = True, VOUCHED
             if probe:
                 self.home(sent)
             return failure
         if row == OWN:
             self._disprove()
+            self._unanswered = sent
         if row in self._failing or (len(self._failing) < 8 and row not in self._guilty):
             self._failing[row] = sent
         self._trip(outcome, probe, now, rng)

@@ -250,14 +250,7 @@ class Lane:
             large = outcome.limit == "tokens" and self.tokens(job, size) > self.most_tokens
             return Settlement(rest, Failure(row, ticket.sent, now, counts=True) if large else None)
         if outcome.kind in ("transient", "timeout", "auth", "gone"):
-            if outcome.kind == "timeout" or outcome.status in (408, 504):
-                self.guard.timed_out(ticket.sent, now)
-            failure = self.breaker.bad(
-                outcome, row, sent=ticket.sent, probe=ticket.probe, now=now, rng=self._rng
-            )
-            # A refused key or a deployment that is not there is no row's fault, whoever passes.
-            own = outcome.kind in ("transient", "timeout")
-            return Settlement(failure=failure if own else None)
+            return self._failed(ticket, outcome, job, row, now)
         (self.breaker.vouched if row == OWN else self.breaker.good)(ticket.sent)
         self.budget.succeeded()
         self.guard.answered(now)
@@ -271,6 +264,24 @@ class Lane:
             surplus = self._estimator(job).learn(size, outcome.usage, ticket.tokens)
             self.allowance.correct(surplus, now)
         return NOTHING
+
+    def _failed(
+        self, ticket: Ticket, outcome: Outcome, job: str, row: Hashable, now: float
+    ) -> Settlement:
+        if outcome.kind == "timeout" or outcome.status in (408, 504):
+            self.guard.timed_out(ticket.sent, now)
+        failure = self.breaker.bad(
+            outcome,
+            row,
+            job=job,
+            sent=ticket.sent,
+            probe=ticket.probe,
+            now=now,
+            rng=self._rng,
+        )
+        # A refused key or a deployment that is not there is no row's fault, whoever passes.
+        own = outcome.kind in ("transient", "timeout")
+        return Settlement(failure=failure if own else None)
 
     def _throttled(self, ticket: Ticket, outcome: Outcome, now: float) -> float:
         self.allowance.correct(-ticket.tokens, now)

@@ -124,7 +124,7 @@ class _Probe:
         breaker = self._lane.breaker
         breaker.put_off(self._clock() + LOOK_AGAIN)  # for the other calls that fail meanwhile
         try:
-            turn = await self._claims.look(self._lane.deployment, PROBE_EVERY)
+            turn = await self._claims.look(self._lane.deployment, self._task, PROBE_EVERY)
         except WorkerError as error:
             log.debug("whose turn it is to ask %s is not known: %s", self._lane.name, error)
             return None
@@ -138,6 +138,7 @@ class _Probe:
         """The call's ticket, with what it may cost set aside; None where none can be made now."""
         lane, gate, pledge = self._lane, self._gate, None
         tokens = lane.tokens(OWN, self._size)
+        lane.breaker.put_off(self._clock() + LOOK_AGAIN)  # or each row that fails would look
         if not lane.may_probe(tokens, self._clock()):
             return None
         if gate.purse is not None:
@@ -173,8 +174,11 @@ class _Probe:
         if self._claims is None or outcome.kind in ("throttled", *_OF_THE_REQUEST):
             return
         finding = Finding(outcome.kind == "ok", sent)
+        if outcome.status is None:
+            # Its way to the endpoint may be to blame, so that others come to their turn first.
+            self._lane.breaker.put_off(self._clock() + 2.0 * PROBE_EVERY)
         try:
-            await self._claims.tell(self._lane.deployment, self._etag, finding)
+            await self._claims.tell(self._lane.deployment, self._task, self._etag, finding)
         except WorkerError as error:
             log.debug("what %s answered to our own call is not told: %s", self._lane.name, error)
 

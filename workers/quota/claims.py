@@ -15,7 +15,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from schemas.deployments import Deployment
+from schemas.deployments import Deployment, Task
 from schemas.health import Probed
 from workers.ports import BlobRef, Blobs, Stored
 from workers.ports.errors import BlobMissing, Unavailable
@@ -29,7 +29,7 @@ front ends differ."""
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the last call of any process came to. It went at `sent`, or up to 9 s later."""
+    """What the last call of any process came to. It went at `sent`, or up to 12 s later."""
 
     answered: bool
     sent: float
@@ -57,8 +57,11 @@ class ProbeClaims:
         self._blobs = blobs
         self._container = container
 
-    async def look(self, deployment: Deployment, every: float) -> Turn:
-        """Whether `every` seconds have passed since the last claim and since its call's end."""
+    async def look(self, deployment: Deployment, task: Task, every: float) -> Turn:
+        """Whether `every` seconds have passed since the last claim and since its call's end.
+
+        What a call of another task came to says nothing: a deployment may do one of two still.
+        """
         began = asyncio.get_running_loop().time()
         try:
             async with _in_time():
@@ -66,7 +69,9 @@ class ProbeClaims:
         except BlobMissing:
             return Turn(0.0)
         left = last.last_modified + every - last.server_time
-        return Turn(min(max(0.0, left), every), _finding(last, deployment, began), last.etag)
+        return Turn(
+            min(max(0.0, left), every), _finding(last, _place(deployment, task), began), last.etag
+        )
 
     async def claim(self, deployment: Deployment, turn: Turn) -> str:
         """Claim the time from now on; gives the claim's ETag.
@@ -84,13 +89,14 @@ class ProbeClaims:
             raise Unavailable("a claim came too late")
         return etag
 
-    async def tell(self, deployment: Deployment, etag: str, finding: Finding) -> None:
+    async def tell(self, deployment: Deployment, task: Task, etag: str, finding: Finding) -> None:
         """Tell the others what the call came to for which the time was claimed.
 
         Raises `BlobChanged` where the next claim was faster: that one's call tells more.
         """
         seconds = asyncio.get_running_loop().time() - finding.sent
-        told = Probed(endpoint=_place(deployment), answered=finding.answered, seconds=seconds)
+        place = _place(deployment, task)
+        told = Probed(endpoint=place, answered=finding.answered, seconds=seconds)
         async with _in_time():
             data = told.model_dump_json().encode()
             await self._blobs.replace(self._ref(deployment), data, etag)
@@ -108,22 +114,23 @@ async def _in_time() -> AsyncIterator[None]:
         raise Unavailable("storage did not answer in time") from None
 
 
-def _finding(last: Stored, deployment: Deployment, now: float) -> Finding | None:
+def _finding(last: Stored, place: str, now: float) -> Finding | None:
     """What a call came to that was told of; `now` is when the blob began to be read.
 
-    None too where it says nothing to us: a process with other settings asked another endpoint, or
-    storage's clock was set back since.
+    None too where it says nothing to us: it asked another task, or with other settings another
+    endpoint, or storage's clock was set back since.
     """
     try:
         told = Probed.model_validate_json(last.data) if last.data else None
     except ValidationError:
         return None
     age = last.server_time - last.last_modified
-    if told is None or told.endpoint != _place(deployment) or age < -CLOCK_SECONDS:
+    if told is None or told.endpoint != place or age < -CLOCK_SECONDS:
         return None
     return Finding(told.answered, now - age - told.seconds - CLOCK_SECONDS - CLAIM_SECONDS)
 
 
-def _place(deployment: Deployment) -> str:
+def _place(deployment: Deployment, task: Task) -> str:
     """What is asked, so that it can be compared and not read."""
-    return sha256(f"{deployment.url} {deployment.model}".encode()).hexdigest()[:16]
+    asked = (deployment.url, deployment.kind, deployment.api_version, deployment.model, task)
+    return sha256(" ".join(map(str, asked)).encode()).hexdigest()[:16]
