@@ -358,6 +358,10 @@ def test_what_may_go_wrong_on_our_own_way_is_held_against_rows_by_our_own_calls_
     breaker.vouched(232.0)
     assert crash(breaker, "cut", 233.0, status=200).evidence == VOUCHED
     assert crash(breaker, "gateway", 234.0, status=503).evidence == ""
+    breaker.good(240.0)
+    breaker.heard(True, 300.0, 301.0)
+    breaker.heard(True, 366.0, 367.0)
+    assert crash(breaker, "cut", 368.0, status=200).evidence == ""
 
 
 def test_an_answer_to_others_lets_the_next_call_go_and_closes_no_breaker() -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any, get_args
 import pytest
 
 from schemas.deployments import Deployment, Task
-from schemas.outcomes import Outcome, Usage
+from schemas.outcomes import Outcome, OutcomeKind, Usage
 from schemas.results import CallRecord
 from tests.doubles import MemoryBlobs
 from tests.simulation.quota_world import EPOCH, deployment
@@ -30,7 +30,7 @@ from workers.dispatch.retries import UNTOLD
 from workers.ports import BlobRef, EndpointInfo, Stored
 from workers.ports.errors import Unavailable
 from workers.quota.allowance import Grant
-from workers.quota.claims import ProbeClaims
+from workers.quota.claims import Finding, ProbeClaims
 from workers.quota.health import HealthBoard
 from workers.quota.ledger import Ledger
 from workers.quota.weights import JobWeights
@@ -758,6 +758,45 @@ def test_processes_that_reach_no_storage_ask_nothing_of_their_own() -> None:
         made = await process.ask(20, 900.0)
         assert {type(each) for each in made} == {HandBack}
         assert probes(endpoint) == []
+
+    play(main)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("ok", 1), ("timeout", 1), ("throttled", 0)])
+def test_others_are_told_what_speaks_of_the_deployment(kind: OutcomeKind, told: int) -> None:
+    async def main() -> None:
+        blobs = SlowBlobs()
+        answer = Outcome(kind=kind)
+        phi = Scripted(lambda n, body: answer if body == smallest("chat") else failed(500))
+        await Process("p", blobs, phi, deployment("phi")).ask(20, 30.0)
+        assert len(probes(phi)) == 1
+        stored = await blobs.read(BlobRef("state", "probed/phi"))
+        assert bool(stored.data) is bool(told)
+
+    play(main)
+
+
+def test_an_answer_that_is_not_there_yet_is_looked_for_again_soon() -> None:
+    """Another process has claimed the minute; its answer comes seconds later."""
+
+    class Watched(SlowBlobs):
+        looks = 0
+
+        async def read(self, ref: BlobRef) -> Stored:
+            self.looks += ref.name == "probed/phi"
+            return await super().read(ref)
+
+    async def main() -> None:
+        blobs, phi = Watched(), deployment("phi")
+        claims, now = ProbeClaims(blobs, "state"), asyncio.get_running_loop().time
+        etag = await claims.claim(phi, await claims.look(phi, "chat", 66.0))
+        endpoint = Scripted(poisoned, seconds=0.5)
+        asking = asyncio.create_task(Process("p", blobs, endpoint, phi).ask(20, 55.0))
+        await asyncio.sleep(4.0)
+        await claims.tell(phi, "chat", etag, Finding(answered=True, sent=now()))
+        await asyncio.wait([asking])
+        # Once by this test, once before it was there, once after it, and no more once it is known.
+        assert (blobs.looks, probes(endpoint)) == (3, [])
 
     play(main)
 

@@ -174,7 +174,7 @@ class _Probe:
         if self._claims is None or outcome.kind in ("throttled", *_OF_THE_REQUEST):
             return
         finding = Finding(outcome.kind == "ok", sent)
-        if outcome.status is None:
+        if not finding.answered and outcome.status is None:
             # Its way to the endpoint may be to blame, so that others come to their turn first.
             self._lane.breaker.put_off(self._clock() + 2.0 * PROBE_EVERY)
         try:
