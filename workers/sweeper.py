@@ -101,6 +101,6 @@ class Sweeper:
         def nudged(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return pauses.nudge(state, seen, repeated=repeated, now=self._clock())
+            return pauses.nudge(state, seen, repeated=repeated)
 
         await self._transitions.take(job, nudged)

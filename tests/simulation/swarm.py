@@ -23,7 +23,7 @@ from tests.simulation.scenario import (
     Throttle,
     version,
 )
-from tests.simulation.sites import FAMILIES, LASTING, RATES, SITES, Fault, faults_at
+from tests.simulation.sites import FAMILIES, RATES, SITES, Fault, faults_at
 
 CAPPED = 0.3
 """The part of the worlds whose jobs are capped."""
@@ -114,8 +114,7 @@ _RARE: Mapping[str, int] = {
 
 def _weight(place: str, fault: Fault) -> int:
     rarity = next((times for part, times in _RARE.items() if part in place), 1)
-    # What lasts strikes each call that is made again until it is over.
-    return rarity * (1 if fault in LASTING else 4 if fault in _ONCE else 2)
+    return rarity * (2 if fault in _ONCE else 1)
 
 
 _WEIGHTS = tuple(accumulate(_weight(*pair) for pair in _PAIRS))

@@ -77,7 +77,7 @@ class DeploymentsApi:
         def tried(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None or not (repeated or _waits_for(state, deployment)):
                 return lifecycle.NOTHING
-            return pauses.retry(state, repeated=repeated)
+            return pauses.retry(state, repeated=repeated, now=self._clock())
 
         await self._transitions.take(job, tried)
 

@@ -80,7 +80,9 @@ def _off(
     bound, word = (least, "below the least") if less else (most, "above the most")
     wrong = f"{100.0 * abs(took - bound) / bound:.0f}% {word}" if bound else word
     waits = manifest.waits if what == "Time" and not less else {}
-    waited = " and ".join(f"{duration(long)} for its {name}" for name, long in waits.items())
+    # A wait for its month came before it began, and took nothing of that time.
+    within = {name: long for name, long in waits.items() if long <= took}
+    waited = " and ".join(f"{duration(long)} for its {name}" for name, long in within.items())
     why = f"it waited {waited}" if waited else (_WHY_LESS if less else _WHY_MORE).get(what, "")
     return f"{wrong}: {why}" if why else wrong
 

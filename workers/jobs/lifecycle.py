@@ -79,10 +79,13 @@ def filled(state: JobState) -> tuple[JobState, tuple[int, ...]]:
 
 
 def waited(state: JobState, now: float) -> Mapping[str, float]:
-    """What the state is to say of a wait that ends now: its seconds, of those that are summed."""
+    """What the state is to say of a wait that ends now: its seconds, of those that are summed.
+
+    A shard waits for what others hold of a cap while those are asked: the job is not waiting then.
+    """
     waiting = state.waiting
     name = None if waiting is None else _SUMMED.get(waiting.reason)
-    if waiting is None or name is None:
+    if waiting is None or name is None or (waiting.reason == "budget" and not state.paused):
         return {}
     lasted = max(0.0, min(now, waiting.until or now) - waiting.since)
     return {name: round(getattr(state, name) + lasted, 3)}

@@ -60,9 +60,7 @@ def resume(state: JobState | None, *, repeated: bool = False, now: float) -> Cha
     return Change(resumed, resumed.out, nothing_left(resumed))
 
 
-def nudge(
-    state: JobState, seen_revision: int, *, repeated: bool = False, now: float = 0.0
-) -> Change:
+def nudge(state: JobState, seen_revision: int, *, repeated: bool = False) -> Change:
     """Send all that is out again, as nothing moves; older copies die at their next delivery."""
     if repeated and state.nudges and state.revision == seen_revision + 1 and not state.paused:
         return Change(None, state.out)
@@ -73,13 +71,12 @@ def nudge(
     if state.paused:
         return NOTHING
     # What it waits for from now on is told anew: see `stands_since`.
-    spent = state.waiting is not None and state.waiting.reason == "budget"
-    before = {"waiting": None, **waited(state, now)} if spent else {}
-    nudged = moved(state, gen=state.gen + 1, nudges=state.nudges + 1, **before)
+    waiting = None if state.waiting and state.waiting.reason == "budget" else state.waiting
+    nudged = moved(state, gen=state.gen + 1, nudges=state.nudges + 1, waiting=waiting)
     return Change(nudged, nudged.out)
 
 
-def retry(state: JobState, *, repeated: bool = False) -> Change:
+def retry(state: JobState, *, repeated: bool = False, now: float) -> Change:
     """What the job waited for may be there again: its shards come back at once, not when they said.
 
     The delay leaves the processes time to hear of it, or they would hand the shards back again.
@@ -90,7 +87,7 @@ def retry(state: JobState, *, repeated: bool = False) -> Change:
         return Change(None, state.out, delay=RETRY_DELAY)
     if state.waiting is None:
         return NOTHING
-    retried = moved(state, gen=state.gen + 1, waiting=None)
+    retried = moved(state, gen=state.gen + 1, waiting=None, **waited(state, now))
     return Change(retried, retried.out, delay=RETRY_DELAY)
 
 

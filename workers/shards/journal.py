@@ -138,6 +138,11 @@ class Journal:
         suffix = f"-{self._rolled:03d}" if self._rolled else ""
         return BlobRef(self._folder.container, f"{self._folder.name}{self._attempt}{suffix}")
 
+    @property
+    def behind(self) -> bool:
+        """Whether something that was added is not durable yet."""
+        return self._tells and bool(self._pending)
+
     async def open(self) -> None:
         """Create the blob. That it exists is one's own success, the name being one's own."""
         with contextlib.suppress(BlobExists):

@@ -251,9 +251,9 @@ class Runner:
 
     async def _give_back(self, attempt: Attempt, asking: ShardCalls) -> None:
         """Tell how far the shard is, and let others have what of the cap was not spent."""
-        await attempt.keep()
-        # Without the lease another may be further.
-        if asyncio.get_running_loop().time() < attempt.lease.until:
+        if attempt.journal.behind:
+            await attempt.keep()
+        if attempt.journaled is not None:
             with contextlib.suppress(StorageError, Unavailable):
                 await self._reports.progress(attempt.job, self._unended)
         if attempt.purse is not None:
