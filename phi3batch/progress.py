@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from phi3batch.money import in_short
+from phi3batch.money import in_short, rows_done
 from schemas.openai import Batch, BatchLineError
 
 # Columns of a terminal below which an id is told by its last characters.
@@ -22,11 +22,9 @@ ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 def describe(batch: Batch) -> str:
     """One line: id, state, rows, rate, tokens, cost, time left, and what it waits for."""
     counts, more = batch.request_counts, batch.phi3
-    done = counts.completed + counts.failed
     parts = [f"{batch.id} {'paused' if more.paused else batch.status}"]
     if counts.total:
-        running = 0 if batch.status in ENDED else more.running or 0
-        parts.append(f"{done + running:,} of {counts.total:,} rows")
+        parts.append(f"{rows_done(batch):,} of {counts.total:,} rows")
         parts.append(f"{counts.completed:,} succeeded")
         if counts.failed:
             parts.append(f"{counts.failed:,} failed")
@@ -121,7 +119,7 @@ class Display:
             self._tasks[batch.id],
             description=line,
             total=counts.total or None,
-            completed=counts.completed + counts.failed + (batch.phi3.running or 0),
+            completed=rows_done(batch),
         )
 
 

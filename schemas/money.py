@@ -128,7 +128,9 @@ class Cost(Kept):
         default=0, description="that may have been billed, and whose tokens are not known"
     )
     unpriced_calls: int = Field(
-        default=0, description="answered or billed by deployments without a price"
+        default=0,
+        description="answered or billed by deployments without a price; of a shard that is being "
+        "asked one, where it is certain that there was any",
     )
     crashes: int = Field(
         default=0,

@@ -195,13 +195,13 @@ class BatchProgress(_Told):
     running: int | None = Field(default=None, description="rows done that no count holds yet")
     cost: Cost | None = Field(
         default=None,
-        description="of the rows in `request_counts`, without those in `running`, at the prices "
-        "when it was made; null where none is known",
+        description="of the rows in `request_counts` and those in `running`, at the prices when "
+        "it was made; null where nothing that was asked has one",
     )
     projected_cost: Amount | None = Field(
         default=None,
         description="what it will come to if rows go on to cost what they did, in the currency of "
-        "`cost`; null before a row is answered, and at the end",
+        "`cost`; null before a row is answered, where calls had no price, and at the end",
     )
     budget: BudgetStatus | None = Field(
         default=None,

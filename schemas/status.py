@@ -64,8 +64,8 @@ class JobStatus(Kept):
     )
     cost: Cost | None = Field(
         default=None,
-        description="of the rows in `counts` and those in `running`; absent where no price is "
-        "known",
+        description="of the rows in `counts` and those in `running`; absent where nothing that was "
+        "asked has a price",
     )
     budget: BudgetStatus | None = Field(
         default=None,
@@ -75,7 +75,7 @@ class JobStatus(Kept):
     projected_cost: Amount | None = Field(
         default=None,
         description="what it will come to if rows go on to cost what they did, in the currency of "
-        "`cost`; absent before a row is answered, and at the end",
+        "`cost`; absent before a row is answered, where calls had no price, and at the end",
     )
     rate: float | None = Field(
         default=None, description="rows per second; absent while the job is paused"

@@ -293,6 +293,32 @@ async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     assert await violations(tab.page) == []
 
 
+UNPRICED = DEPLOYMENT.model_copy(update={"name": "unpriced", "model": "phi-3-small"})
+
+
+@pytest.mark.parametrize("site", [{"deployments": (PRICED, UNPRICED)}], indirect=True)
+async def test_a_missing_price_is_told_as_such_and_not_as_0(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service, rows=2000, model="phi-3-small")
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    await shown.get_by_text("Facts").click()
+    facts = shown.locator("dl")
+    await expect(facts).to_contain_text("not known: no deployment that answered has a price")
+    await expect(shown.get_by_text("It has cost")).to_have_count(0)
+    await expect(shown.get_by_text("It will cost about")).to_have_count(0)
+    await site.service.settle()
+    models = (DEPLOYMENT.model, UNPRICED.model)
+    rows = b"".join(b'{"prompt": "p", "model": "%s"}\n' % name.encode() for name in models)
+    await site.service.drop(rows * 1000, "mixed.jsonl")
+    await site.service.announce("mixed.jsonl")
+    await site.service.settle(stop=states.after(3))
+    jobs = (await site.service.ask("GET", "/api/jobs", input="prompts/mixed.jsonl")).body["data"]
+    await tab.open(f"job={jobs[0]['job']}")
+    has_cost = "calls were to deployments without a price, so it is not known what it will cost"
+    await expect(shown.get_by_text("It has cost")).to_contain_text(has_cost)
+    await expect(shown.get_by_text("It will cost about")).to_have_count(0)
+
+
 CAPPED: dict[str, Any] = {
     "deployments": (PRICED,),
     "tenants": {"default": Tenant(max_cost_per_month=0.5), "blue": Tenant(max_cost_per_month=20)},

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi3batch.commands import show
+from phi3batch.money import money_lines
 from phi3batch.progress import Display, describe
 from phi3batch.watching import Patience, followed, growing, status_of
 from schemas.openai import Batch
@@ -148,6 +149,58 @@ def test_a_line_tells_rate_time_left_and_what_is_waited_for() -> None:
 def test_a_line_tells_the_cost_so_far(at_most: str | None, told: str) -> None:
     cost = {"currency": "USD", "counted": "0.250000", "at_most": at_most}
     assert describe(batch(phi3={"cost": cost})) == told
+
+
+def test_a_line_tells_that_a_price_is_missing() -> None:
+    cost = {"currency": "USD", "counted": "0.25", "at_most": None, "unpriced_calls": 1}
+    told = "batch_a in_progress · at least 0.25 USD and calls without a price"
+    assert describe(batch(phi3={"cost": cost})) == told
+
+
+@pytest.mark.parametrize(
+    ("status", "cost", "told"),
+    [
+        (
+            "in_progress",
+            {"unpriced_calls": 1},
+            " for the 140 rows that are done, and more: "
+            "some calls were to deployments without a price",
+        ),
+        (
+            "completed",
+            {"unpriced_calls": 9},
+            ", and more: 9 calls were to deployments without a price",
+        ),
+        (
+            "completed",
+            {"unmetered_calls": 2, "crashes": 3},
+            ", and more: 2 calls may have been billed and told no tokens; 3 attempts at shards "
+            "ended with their worker, and what they asked last is not known",
+        ),
+        ("completed", {"at_most": "0.5"}, ", at most 0.5 for all calls"),
+        (
+            "in_progress",
+            {},
+            " for the 140 rows that are done; what all calls cost at most is known at the end "
+            "(with max_cost, always)",
+        ),
+    ],
+)
+def test_a_cost_says_of_which_rows_it_is_and_what_is_not_known_of_it(
+    status: str, cost: dict[str, Any], told: str
+) -> None:
+    shown = batch(
+        status=status,
+        request_counts=counts(500, 100, 0),
+        phi3={"running": 40, "cost": {"currency": "USD", "counted": "0.25"} | cost},
+    )
+    assert dict(money_lines(shown))["cost"] == f"0.25 USD{told}"
+
+
+def test_a_cost_of_which_nothing_is_known_is_told_as_such() -> None:
+    assert "cost" not in dict(money_lines(batch()))
+    told = dict(money_lines(batch(usage={"total_tokens": 12})))
+    assert told == {"cost": "not known: no deployment that answered has a price in DEPLOYMENTS"}
 
 
 def test_a_line_tells_the_cost_of_rows_in_shards_that_run_too() -> None:

@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from schemas.budgets import NOTHING_SPENT, JobBudget, Spend
 from schemas.deployments import Deployment, parse_deployments
-from schemas.jobs import JobState
+from schemas.jobs import Job, JobOptions, JobState
 from schemas.listing import span_of
 from schemas.money import MILLION, Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
 from schemas.results import Counts, Manifest, ShardTokens, Use
 from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
-from workers.jobs.costs import cost_of, projected, summed
+from workers.jobs.costs import cost_of, cost_so_far, projected, summed
 from workers.jobs.outbox import SHARDS
 
 PHI = PinnedPrice(input=130_000, output=520_000, currency="USD")
@@ -69,6 +69,72 @@ def test_what_a_job_will_come_to_is_never_above_its_cap(held: JobBudget, told: s
     spent = held.model_copy(update={"spent": Spend(400, 0) if held.max_tokens else NOTHING_SPENT})
     counts = Counts(total=90, succeeded=20)
     assert projected(cost, stands(counts, budget=spent, **shard)) == told
+
+
+def job_with(prices: dict[str, PinnedPrice]) -> Job:
+    return Job(
+        id="20270115T080000Z-8b7a6f5e4d3c2f1b",
+        door="drop",
+        container="prompts",
+        name="a.jsonl",
+        etag="1",
+        size=1,
+        options=JobOptions(),
+        priority="normal",
+        created=0.0,
+        expires=1.0,
+        window=1,
+        max_line_bytes=100,
+        results="a",
+        prices=prices,
+    )
+
+
+def answered(calls: int, tokens: int) -> Use:
+    return Use(calls=calls, outcomes={"ok": calls}, tokens=tokens, prompt_tokens=tokens)
+
+
+def test_what_has_no_price_costs_nobody_knows_what_and_not_0() -> None:
+    job, counts = job_with({"phi": PHI}), Counts(total=100, succeeded=50)
+    own = stands(counts, next=2, use={"own": answered(50, 900)})
+    assert cost_so_far(job, own) is None
+    # In the first shard of all too, of which no receipt tells the calls yet.
+    first = stands(
+        Counts(total=100), next=1, running=((0, 50),), running_tokens=(ShardTokens(0, 900, 50, 0),)
+    )
+    assert cost_so_far(job, first) is None
+    both = stands(counts, next=2, use={"own": answered(25, 900), "phi": answered(25, 900)})
+    told = cost_so_far(job, both)
+    assert told is not None
+    assert (told.counted, told.at_most, told.unpriced_calls) == ("0.000117", None, 25)
+    assert projected(told, both) is None, "who knows what the others will cost"
+    # A part of it had a price.
+    half = ShardTokens(0, 1800, 0, PHI.of(900, 0))
+    mixed = stands(Counts(total=100), next=1, running=((0, 50),), running_tokens=(half,))
+    told = cost_so_far(job, mixed)
+    assert told is not None
+    assert (told.counted, told.unpriced_calls) == ("0.000117", 1)
+    assert projected(told, mixed) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["phi", "dear", "free"]), TOKENS, TOKENS), min_size=1))
+def test_no_price_is_missing_where_all_that_were_asked_have_one(
+    shards: list[tuple[str, int, int]],
+) -> None:
+    prices = {
+        "phi": PHI,
+        "dear": PinnedPrice(input=9, output=1, currency="USD"),
+        "free": PinnedPrice(input=0, output=0, currency="USD"),
+    }
+    out = tuple(
+        ShardTokens(shard, prompt, completion, prices[name].of(prompt, completion))
+        for shard, (name, prompt, completion) in enumerate(shards)
+    )
+    asked = {name: prices[name] for name, _, _ in shards}
+    for pinned in (prices, asked):
+        told = cost_so_far(job_with(pinned), stands(Counts(), next=1, running_tokens=out))
+        assert told is not None
+        assert told.unpriced_calls == 0
 
 
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=5))
@@ -191,6 +257,29 @@ async def test_a_job_without_prices_has_no_cost_and_not_0() -> None:
         ended = await service.run(ROWS)
         assert (ended.manifest["cost"], ended.manifest["prices"]) == (None, {})
         assert "cost" not in ended.event["data"]
+
+
+async def test_a_job_of_a_deployment_without_a_price_has_no_cost_at_any_time() -> None:
+    other = DEPLOYMENT.model_copy(update={"name": "other", "model": "other", "price": PRICED})
+    async with bench(deployments=(DEPLOYMENT, other)) as service:
+        await service.drop(b'{"prompt": "a", "model": "phi-3-mini"}\n' * 600)
+        await service.announce()
+        left = 2
+
+        def some(delivery: Any) -> bool:
+            nonlocal left
+            left -= delivery.queue == SHARDS
+            return bool(left < 0)
+
+        await service.settle(stop=some)
+        job = str(service.events[-1]["data"]["job"])
+        told = (await service.ask("GET", f"/api/jobs/{job}")).body
+        assert 0 < told["counts"]["succeeded"] < 600
+        assert told.keys().isdisjoint({"cost", "projected_cost"})
+        await service.settle()
+        assert (await service.ended()).manifest["cost"] is None
+        (month,) = (await service.ask("GET", "/api/costs")).body["data"]
+        assert (month["jobs"], month["unpriced_jobs"], month["costs"]) == (1, 1, [])
 
 
 class Untold(Answering):

@@ -4,26 +4,42 @@ from collections.abc import Iterable, Mapping
 
 from schemas.jobs import Job, JobState
 from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
-from schemas.results import NOTHING_LOST, Lost, Use
+from schemas.results import NOTHING_LOST, Lost, ShardTokens, Use
 from workers.jobs import budget
 
 
-def cost_so_far(job: Job, state: JobState | None) -> Cost:
-    """What the calls of a job with prices cost up to now.
+def cost_so_far(job: Job, state: JobState | None) -> Cost | None:
+    """What the calls of a job with prices cost up to now; None where none that was told has one.
 
     Shards that are out may have asked more than was told of them: at most it costs what a cap
     leaves for it, and nobody knows where there is none.
     """
     if state is None:
         return cost_of({}, job.prices)
-    running = sum(each.cost for each in state.running_tokens)
-    cost = cost_of(state.use, job.prices, state.lost, running)
+    cost = _told(job, state)
+    if cost.unpriced_calls and not micros(cost.counted):
+        return None
     told = None if state.budget is None else budget.status(state.budget)
     if told is not None and told.cost_spent is not None and told.cost_reserved is not None:
         most = micros(told.cost_spent) + micros(told.cost_reserved)
         return cost.model_copy(update={"at_most": amount(max(micros(cost.counted), most))})
     asked = state.next > 0 and not state.terminal
     return cost.model_copy(update={"at_most": None}) if asked else cost
+
+
+def _told(job: Job, state: JobState) -> Cost:
+    """What is told of calls, in shards that are out too."""
+    out = state.running_tokens
+    cost = cost_of(state.use, job.prices, state.lost, sum(each.cost for each in out))
+    unpriced = sum(_in_part_unpriced(each, job.prices) for each in out)
+    return cost.model_copy(update={"unpriced_calls": cost.unpriced_calls + unpriced})
+
+
+def _in_part_unpriced(told: ShardTokens, prices: Mapping[str, PinnedPrice]) -> bool:
+    """Whether tokens cost less than at the cheapest prices: some call at least had none."""
+    read = min(price.input for price in prices.values())
+    written = min(price.output for price in prices.values())
+    return told.cost < told.prompt * read + told.completion * written
 
 
 def cost_of(
@@ -63,8 +79,10 @@ def projected(cost: Cost, state: JobState) -> str | None:
     """What a job will have cost once all its rows are asked, if they go on as they did.
 
     What its budget leaves no room for will not be asked. The result is None before a row has been
-    asked to its end, and where nothing is left to be asked.
+    asked to its end, where nothing is left to be asked, and where a price is missing.
     """
+    if cost.unpriced_calls:
+        return None
     tokens = {each.shard: each.prompt + each.completion for each in state.running_tokens}
     running = sum(rows for shard, rows in state.running if shard in tokens)
     asked, left = state.counts.asked + running, state.counts.total - state.counts.done - running

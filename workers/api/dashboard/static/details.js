@@ -52,6 +52,7 @@ function outlook(job) {
   const enough = !risk || risk.needed_rate == null ? "none of its hours is left before that"
     : html`${short(risk.needed_rate)} rows/s would do${needs(risk.needed_quota)}`;
   return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
+    ${!ended(job) && job.cost?.unpriced_calls ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} and more for the ${counted(job)}: calls were to deployments without a price, so it is not known what it will cost.</p>` : nothing}
     ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}. It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
 }
 
@@ -98,11 +99,11 @@ function downloads(job, files) {
 
 function cost(job) {
   const told = job.cost;
-  if (!told) return "not known: no deployment has a price";
+  if (!told) return `not known: no deployment ${job.tokens?.prompt ? "that answered " : ""}has a price`;
   const more = [[told.unmetered_calls, "calls may have been billed and told no tokens"],
                 [told.unpriced_calls, "calls were to deployments without a price"],
                 [told.crashes, "attempts at shards ended with their worker, and what they asked last is not known"]]
-    .filter(([calls]) => calls).map(([calls, words]) => `${count(calls)} ${words}`);
+    .filter(([calls]) => calls).map(([calls, words]) => `${ended(job) ? count(calls) : "some"} ${words}`);
   const why = more.join("; "), so = `${told.counted} ${told.currency}${ended(job) ? "" : ` for the ${counted(job)}`}`;
   if (told.at_most == null) return why ? `${so}, and more: ${why}` : so;
   return told.at_most === told.counted ? so : `${so}, at most ${told.at_most}${why && `: ${why}`}`;
