@@ -1,5 +1,6 @@
 """What a job was reckoned to take before anything was asked, to be held against what it took."""
 
+from operator import not_
 from typing import NamedTuple
 
 from pydantic import Field
@@ -23,6 +24,17 @@ class EstimatedCost(Kept):
     most: Amount
 
 
+class QuotaBound(Kept):
+    """The requests that the same deployments may answer, and what the quotas of those need."""
+
+    deployments: tuple[str, ...]
+    requests: int
+    seconds: float = Field(
+        description="that their quotas of a minute need at least, with `max_tokens` reserved for "
+        "each answer that has one"
+    )
+
+
 class JobEstimate(Kept):
     """`jobs/{job}/estimate.json`: made when the file was planned. Ranges are least and most."""
 
@@ -34,6 +46,9 @@ class JobEstimate(Kept):
         default=None,
         description="from its start: by its quotas alone, and in their hours as they were shared "
         "then; null where none bounds it, or their hours never meet",
+    )
+    bounds: tuple[QuotaBound, ...] = Field(
+        default=(), exclude_if=not_, description="those of the requests that a quota bounds"
     )
     cost: EstimatedCost | None = Field(default=None, description="null where a price is not known")
     may_cost: Amount | None = Field(

@@ -294,7 +294,9 @@ class Manifest(Kept):
     finished: str
     seconds: float = Field(description="from created to finished")
     least_seconds: float | None = Field(
-        default=None, description="that its quotas needed at least; null where none bounds it"
+        default=None,
+        description="that its quotas needed at least for the rows that were asked; null where none "
+        "was, or none bounds it",
     )
     closed_seconds: float = Field(
         default=0.0, exclude_if=not_, description="for which it waited for its hours to begin"

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.deployments import Deployment
 from schemas.jobs import Job, JobOptions, JobState, Waiting
 from schemas.results import Counts
 from workers.jobs import pace
@@ -196,49 +195,7 @@ def test_the_rate_lies_between_those_from_mark_to_mark_and_marks_stay_few(
         assert told.rate * pace.LEAST <= state.marks[-1][1] - state.marks[0][1] + 1e-6
 
 
-def deployment(name: str, **quota: Any) -> Deployment:
-    return Deployment(
-        name=name, kind="openai", url="http://127.0.0.1:1", model=name[:3], auth="none", **quota
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "max_tokens", "seconds"),
-    [
-        ("phi", None, 60.0),
-        ("phi", 100, 120.0),
-        ("big", 100, None),
-        (None, 10, None),
-        ("unknown", 10, None),
-    ],
-)
-def test_the_quotas_bound_is_that_of_the_deployments_that_may_serve(
-    model: str | None, max_tokens: int | None, seconds: float | None
-) -> None:
-    deployments = [
-        deployment("phi-1", requests_per_minute=600, tokens_per_minute=30_000),
-        deployment("phi-2", requests_per_minute=400, tokens_per_minute=20_000),
-        deployment("big"),
-    ]
-    assert pace.quota_seconds(job(model, max_tokens), 1000, deployments) == seconds
-
-
-def test_a_job_without_a_model_is_bounded_by_one_that_serves_chat() -> None:
-    """Deployments for embeddings make no conversation faster; a row asks one model."""
-    phi = [
-        deployment("phi-1", requests_per_minute=600),
-        deployment("phi-2", requests_per_minute=400),
-    ]
-    vectors = deployment("vec", requests_per_minute=2000, tasks=("embeddings",))
-    assert pace.quota_seconds(job(), 1000, [*phi, vectors]) == 60.0
-    assert pace.quota_seconds(job(), 1000, [*phi, deployment("vec", tasks=("embeddings",))]) == 60.0
-    small = deployment("big", requests_per_minute=100)
-    assert pace.quota_seconds(job(), 1000, [*phi, small, vectors]) == 60.0
-    assert pace.quota_seconds(job("vec"), 1000, [*phi, vectors]) == 30.0
-    assert pace.quota_seconds(job(), 1000, [vectors]) == 30.0
-
-
-def job(model: str | None = None, max_tokens: int | None = None) -> Job:
+def job() -> Job:
     return Job(
         id="j",
         door="queue",
@@ -246,7 +203,7 @@ def job(model: str | None = None, max_tokens: int | None = None) -> Job:
         name="a.jsonl",
         etag="0x1",
         size=9,
-        options=JobOptions(model=model, max_tokens=max_tokens),
+        options=JobOptions(),
         priority="normal",
         created=0.0,
         expires=9.0,
@@ -254,10 +211,3 @@ def job(model: str | None = None, max_tokens: int | None = None) -> Job:
         max_line_bytes=4096,
         results="a/j",
     )
-
-
-def test_what_is_reserved_for_others_takes_time() -> None:
-    whole = pace.quota_seconds(job(), 1000, [deployment("phi-1", requests_per_minute=600)])
-    less = [deployment("phi-1", requests_per_minute=600, reserve=0.5)]
-    assert whole == 100.0
-    assert pace.quota_seconds(job(), 1000, less) == 200.0

@@ -144,10 +144,9 @@ def _written_before(name: str, kind: str = "commit") -> Make:
     return make
 
 
-def _discarded(rng: Random) -> Mapping[str, Any]:
-    """Blocks that are gone when they are to be committed."""
-    nth = rng.randint(1, 2)
-    return {"script": (Mishap("commit", "/errors.jsonl", act="discard", nth=nth),)}
+def _discarded(_rng: Random) -> Mapping[str, Any]:
+    """Blocks of the first file that are gone when they are to be committed."""
+    return {"script": (Mishap("commit", "/f0/*/errors.jsonl", act="discard"),)}
 
 
 _MAKINGS: Mapping[str, Make] = {

@@ -22,7 +22,7 @@ from workers.jobs.months import read_month
 from workers.jobs.store import JobStore
 from workers.ports.errors import NewerVersion, Unreadable
 from workers.ports.together import all_of
-from workers.rows.token_ranges import MOST, groups_of, pledged, summed
+from workers.rows.token_ranges import MOST, groups_of, pledged, reserved, summed
 
 _UNKNOWN: Final = Tenant()
 
@@ -77,7 +77,9 @@ class Estimates:
         estimator = self.estimator.among(job.askable)
         names = estimator.limited(groups)
         terms = await self._terms(names, job.tenant, job.priority, job.hours)
-        told = job_estimate(estimator.told(groups, terms))
+        told = job_estimate(estimator.told(groups, terms)).model_copy(
+            update={"bounds": estimator.minute_bounds(reserved(groups, planned.sizes))}
+        )
         if not job.monthly or job.options.max_cost is not None:
             return told
         may_cost = self.estimator.may_cost(planned.most.items(), job.prices)

@@ -6,7 +6,7 @@ from math import inf
 from typing import Final
 
 from schemas.deployments import Deployment, Task, names_by_model
-from schemas.estimates import EstimatedCost, JobEstimate
+from schemas.estimates import EstimatedCost, JobEstimate, QuotaBound
 from schemas.estimating import Estimate, EstimateGroup
 from schemas.hours import Hours
 from schemas.money import MILLION, MOST_AMOUNT, CostRange, PinnedPrice, amount
@@ -39,6 +39,7 @@ _ALONE: Final = Terms(0.0)
 class _Load:
     """What some deployments, and no others, have to answer. Packed calls are not counted."""
 
+    requests: int = 0
     calls: int = 0
     tokens: float = 0.0
 
@@ -119,6 +120,20 @@ class QuotaEstimator:
             found += answer * max((price.output for price in asked), default=0)
         return min(found, MOST_MONTH * MILLION * MILLION)
 
+    def minute_bounds(self, groups: Sequence[EstimateGroup]) -> tuple[QuotaBound, ...]:
+        """What the quotas of a minute need for groups at least, by what may answer them."""
+        found = []
+        for serving, load in self._loads(groups, LEAST).items():
+            chosen = self.among(serving).deployments
+            requests = [QuotaInHours(each.batch_requests_per_minute) for each in chosen]
+            tokens = [QuotaInHours(each.batch_tokens_per_minute) for each in chosen]
+            bounds = (seconds_for(load.calls, requests, 0.0), seconds_for(load.tokens, tokens, 0.0))
+            seconds = round(max(each or 0.0 for each in bounds), 3)
+            if seconds:
+                told = QuotaBound(deployments=serving, requests=load.requests, seconds=seconds)
+                found.append(told)
+        return tuple(found)
+
     def serving(self, task: Task, model: str | None) -> tuple[str, ...]:
         """The names of the deployments that may answer what asks a model for a task."""
         names = names_by_model(self.deployments, self.routes).get(self.model(task, model) or "", ())
@@ -154,15 +169,8 @@ class QuotaEstimator:
         self, served: Sequence[EstimateGroup], end: int, terms: Terms | None
     ) -> Iterator[float]:
         """Seconds that groups need of each quota at least, or on some terms."""
-        loads: dict[tuple[str, ...], _Load] = {}
-        for group in served:
-            load = loads.setdefault(self.serving(group.task, group.model), _Load())
-            # Embeddings share calls, as many as the endpoint takes: only their tokens are certain.
-            load.calls += 0 if group.task == "embeddings" else group.requests
-            prompts, answers = group.tokens(end)
-            load.tokens += prompts + answers
         now = 0.0 if terms is None else terms.now
-        for serving, load in loads.items():
+        for serving, load in self._loads(served, end).items():
             chosen = self.among(serving).deployments
             for need, quotas in (
                 (load.calls, [_of_requests(each, terms) for each in chosen]),
@@ -171,6 +179,19 @@ class QuotaEstimator:
                 bound = seconds_for(need, quotas, now) if need else None
                 if bound is not None:
                     yield bound
+
+    def _loads(self, groups: Sequence[EstimateGroup], end: int) -> Mapping[tuple[str, ...], _Load]:
+        """What groups that are answered come to, by what may answer them."""
+        loads: dict[tuple[str, ...], _Load] = {}
+        for group in groups:
+            load = loads.setdefault(self.serving(group.task, group.model), _Load())
+            load.requests += group.requests
+            # Embeddings share calls, as many as the endpoint takes: only their tokens are certain.
+            load.calls += 0 if group.task == "embeddings" else group.requests
+            prompts, answers = group.tokens(end)
+            load.tokens += prompts + answers
+        loads.pop((), None)
+        return loads
 
 
 def _of_requests(deployment: Deployment, terms: Terms | None) -> QuotaInHours:

@@ -120,12 +120,12 @@ class Intake:
     ) -> None:
         """Send a planned job's first shards, once what it may cost has room in its month."""
         cost, no_room = budget.may_cost(job.options, None), None
+        estimate = None if reason is not None else await self._estimate(job)
         if reason is None and job.monthly:
-            cost = await self._may_cost(job)
+            # Nobody can know what a job without an estimate may cost.
+            cost = budget.may_cost(job.options, (estimate and estimate.may_cost) or "0")
             cap = self._monthly_cap(job.tenant)
             no_room = await self._months.reserve(job, cost or 0, cap, self._clock())
-
-        least = await self._least_seconds(job, rows)
 
         def begun(state: JobState | None, _repeated: bool) -> lifecycle.Change:
             return beginning.begin(
@@ -135,33 +135,12 @@ class Intake:
                 rows=rows,
                 ending=no_room if isinstance(no_room, Reason) else reason,
                 now=self._clock(),
-                least_seconds=least,
+                least_seconds=None if estimate is None else pace.quota_seconds(estimate),
                 cost=cost,
                 waiting=no_room if isinstance(no_room, Waiting) else None,
             )
 
         await self._transitions.take(job, begun, repeated=repeated)
-
-    async def _may_cost(self, job: Job) -> int | None:
-        """The most that a job may cost; None where nothing caps it, 0 where nobody can know."""
-        reckoned = None
-        if job.monthly and job.options.max_cost is None:
-            estimate = await self._estimate(job)
-            reckoned = (estimate and estimate.may_cost) or "0"
-        return budget.may_cost(job.options, reckoned)
-
-    async def _least_seconds(self, job: Job, rows: int) -> float | None:
-        """Time that the quotas need for a job at least; None where none bounds it."""
-        deployments = self._settings.deployments
-        least = pace.quota_seconds(job, rows, deployments)
-        daily = any(each.requests_per_day for each in deployments)
-        if not daily and (least is not None or not any(each.is_limited for each in deployments)):
-            return least
-        # It knows days, and what the rows name may have a quota where another that serves chat has
-        # none. Where hours alone bound a job, its quotas need no time.
-        estimate = await self._estimate(job)
-        reckoned = estimate.seconds[0] if estimate and estimate.seconds else 0.0
-        return max(least or 0.0, reckoned) or None
 
     async def _estimate(self, job: Job) -> JobEstimate | None:
         return await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))

@@ -20,7 +20,7 @@ from schemas.results import (
     Use,
 )
 from schemas.versions import RELEASE
-from workers.jobs import budget, endings, lifecycle
+from workers.jobs import budget, endings, lifecycle, pace
 from workers.jobs.costs import cost_so_far
 from workers.jobs.events import iso
 from workers.jobs.history import History
@@ -262,7 +262,7 @@ class Finisher:
             counts=state.counts,
             tokens=state.tokens,
             codes=whole.codes,
-            least_seconds=state.least_seconds,
+            least_seconds=pace.least_seconds(state, estimate, whole.use),
             closed_seconds=round(state.closed_seconds, 3),
             budget_seconds=state.budget_seconds,
             estimate=estimate,

@@ -7,17 +7,18 @@ them (an outage, a host that died) is not. Times are seconds since the epoch, by
 workers that made the marks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import floor, inf
 from typing import Final, Literal
 
 from schemas.deployments import Deployment
+from schemas.estimates import JobEstimate, QuotaBound
 from schemas.history import Sample
 from schemas.hours import Hours
 from schemas.jobs import Job, JobState
-from schemas.results import Receipt
+from schemas.results import Receipt, Use
 from schemas.sketches import Sketch, merged, quantiles
 from schemas.status import AtRisk
 
@@ -194,23 +195,42 @@ def shared_hours(deployments: Sequence[Deployment]) -> Hours | None:
     return hours.pop() if len(hours) == 1 else None
 
 
-def quota_seconds(job: Job, rows: int, deployments: Sequence[Deployment]) -> float | None:
-    """Time that the quotas need for all rows at least; None where one that may serve has none.
+def quota_seconds(estimate: JobEstimate) -> float | None:
+    """Time that the quotas need for all rows at least; None where none bounds it.
 
-    The time follows from the job's own model and `max_tokens`, for which services reserve tokens
-    (docs/pacing.md); what rows say for themselves is not looked at again. A job that names no model
-    is taken to ask one model for chat: the one that allows most.
+    Of its rows' models and days the estimate knows, and of the tokens that are reserved its bounds.
     """
-    named = job.options.model
-    chat = [each for each in deployments if "chat" in each.serves] or deployments
-    models: dict[str, list[Deployment]] = {}
-    for each in chat if named is None else deployments:
-        models.setdefault(each.model, []).append(each)
+    reckoned = 0.0 if estimate.seconds is None else estimate.seconds[0]
+    return max([reckoned, *(each.seconds for each in estimate.bounds)]) or None
+
+
+def least_seconds(
+    state: JobState, estimate: JobEstimate | None, use: Mapping[str, Use]
+) -> float | None:
+    """Time that the quotas needed at least for the rows that were asked; None where nothing was,
+    or none bounds it.
+
+    Where some were not asked, nobody knows which day's requests the others were: the quotas of a
+    minute alone count.
+    """
+    asked = state.counts.asked
+    if estimate is None or not asked:
+        return None
+    if asked >= estimate.rows:
+        return state.least_seconds
     bounds = [
-        _bound(job, rows, serving) for model, serving in models.items() if named in (None, model)
+        each.seconds * min(1.0, _asked_of(each, estimate, asked, use) / each.requests)
+        for each in estimate.bounds
     ]
-    limits = [bound for bound in bounds if bound is not None]
-    return min(limits) if limits and len(limits) == len(bounds) else None
+    return round(max(bounds, default=0.0), 3) or None
+
+
+def _asked_of(bound: QuotaBound, estimate: JobEstimate, asked: int, use: Mapping[str, Use]) -> int:
+    """Requests that were asked of those that a bound is of, or fewer."""
+    if bound.requests == estimate.rows:
+        return asked
+    used = [use[name] for name in bound.deployments if name in use]
+    return sum(each.calls - each.outcomes.get("throttled", 0) for each in used)
 
 
 def _until(job: Job, state: JobState, work: float, now: float) -> float:
@@ -226,19 +246,6 @@ def _open_seconds(job: Job, now: float) -> float:
 
 def _left(state: JobState) -> int:
     return state.counts.total - state.counts.done - state.running_rows
-
-
-def _bound(job: Job, rows: int, serving: Sequence[Deployment]) -> float | None:
-    needs = [
-        (rows, [each.batch_requests_per_minute for each in serving]),
-        (rows * (job.options.max_tokens or 0), [each.batch_tokens_per_minute for each in serving]),
-    ]
-    bounds = [
-        60.0 * need / sum(quota for quota in quotas if quota is not None)
-        for need, quotas in needs
-        if need and quotas and None not in quotas
-    ]
-    return max(bounds, default=None)
 
 
 def _measured(marks: Marks, enough: float) -> float | None:

@@ -158,13 +158,14 @@ def _time(manifest: Manifest) -> str:
         rows.append(("Rows asked a second", f"{asked / ran:.2f}"))
     least = manifest.least_seconds
     if least:
-        bound = manifest.counts.total / least
         rows += [
             ("The least that its quotas allowed", duration(least)),
-            ("Rows a second at most, by quota", f"{bound:.2f}"),
+            ("Rows a second at most, by quota", f"{asked / least:.2f}"),
         ]
-        if ran and asked:
-            rows.append(("Of what the quotas allowed", f"{100.0 * asked / ran / bound:.0f}%"))
+        if ran:
+            used = 100.0 * least / ran
+            more = ": the first calls wait for no quota" if used > 100.5 else ""
+            rows.append(("Of what the quotas allowed", f"{used:.0f}%{more}"))
     return _table("Times in UTC", ("What", "When, or how much"), rows)
 
 

@@ -68,6 +68,26 @@ def _answer(mean: MeanSize) -> tuple[float, float]:
     return least, mean.limited * mean.output + (1.0 - mean.limited) * longest
 
 
+def reserved(
+    groups: Sequence[EstimateGroup], sizes: Mapping[AskedKind, MeanSize]
+) -> list[EstimateGroup]:
+    """The groups with the fewest tokens that quotas are charged: of answers all that they may have.
+
+    Where nothing limits an answer, it is charged what it has.
+    """
+    return [_reserved(each, sizes[each.task, each.model]) for each in groups]
+
+
+def _reserved(group: EstimateGroup, mean: MeanSize) -> EstimateGroup:
+    fewest, most = group.tokens(LEAST)[1], group.tokens(MOST)[1]
+    if group.task in _VECTORS:
+        return group
+    limited = min(group.requests * mean.limited * mean.output, most)
+    unlimited = group.requests * (1.0 - mean.limited) * ANSWER[LEAST]
+    charged = max(fewest, limited + unlimited)
+    return group.model_copy(update={"answer_tokens": (charged, max(charged, most))})
+
+
 def pledged(groups: Sequence[EstimateGroup]) -> list[EstimateGroup]:
     """The groups with the most tokens that calls may be pledged for where a job has a cap."""
     return [_pledged(each) for each in groups]
