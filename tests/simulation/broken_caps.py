@@ -26,7 +26,7 @@ def no_lot() -> Broken:
 
 
 def no_pledge() -> Broken:
-    return patch.object(ShardPurse, "_fits", lambda *_: True)
+    return patch.object(ShardPurse, "fits", lambda *_: True)
 
 
 def lots_forgotten() -> Broken:
@@ -34,7 +34,7 @@ def lots_forgotten() -> Broken:
         if line.used is not None:
             lot.used = Spend(*line.used)
 
-    return patch.object(journal._Lot, "note", note)
+    return patch.object(journal.Lot, "note", note)
 
 
 def late_line_makes_smaller() -> Broken:
@@ -44,21 +44,21 @@ def late_line_makes_smaller() -> Broken:
         if line.used is not None:
             lot.used = Spend(*line.used)
 
-    return patch.object(journal._Lot, "note", note)
+    return patch.object(journal.Lot, "note", note)
 
 
 def unknown_costs_nothing() -> Broken:
-    cost = ShardPurse._cost
+    cost = ShardPurse.charge
 
     def known(own: ShardPurse, need: Spend, deployment: str, outcome: Outcome | None) -> Spend:
         told = outcome is not None and outcome.usage is not None
         return cost(own, need, deployment, outcome) if told else NOTHING_SPENT
 
-    return patch.object(ShardPurse, "_cost", known)
+    return patch.object(ShardPurse, "charge", known)
 
 
 def allotments_not_seen() -> Broken:
-    return patch.object(budget, "_taken", lambda held: held.spent)
+    return patch.object(budget, "taken", lambda held: held.spent)
 
 
 def own_receipt_believed() -> Broken:
@@ -84,7 +84,7 @@ def given_back_by_anybody() -> Broken:
 def returned_twice() -> Broken:
     def settle(own: ShardPurse, need: Spend, deployment: str, outcome: Outcome | None) -> None:
         settled(own, need, deployment, outcome)
-        own._used = own._used.minus(need.minus(own._cost(need, deployment, outcome)))
+        own._used = own._used.minus(need.minus(own.charge(need, deployment, outcome)))
 
     settled = ShardPurse.settle
     return patch.object(ShardPurse, "settle", settle)

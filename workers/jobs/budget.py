@@ -52,7 +52,7 @@ def left(budget: JobBudget) -> Spend:
         _UNLIMITED if budget.max_tokens is None else budget.max_tokens,
         _UNLIMITED if budget.max_cost is None else budget.max_cost,
     )
-    return cap.minus(_taken(budget))
+    return cap.minus(taken(budget))
 
 
 def allotment(budget: JobBudget, shard: int) -> Allotment | None:
@@ -228,7 +228,8 @@ def status(budget: JobBudget) -> BudgetStatus:
     )
 
 
-def _taken(budget: JobBudget) -> Spend:
+def taken(budget: JobBudget) -> Spend:
+    """What others may not have: spent, or allotted to shards that are out."""
     return budget.spent.plus(total(each.whole for each in budget.allotted))
 
 

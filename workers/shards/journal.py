@@ -254,7 +254,7 @@ class Past:
 
 
 @dataclass(slots=True)
-class _Lot:
+class Lot:
     """What the calls of one attempt may have cost: all of its lot, unless it says what they did."""
 
     level: Spend = NOTHING_SPENT
@@ -277,7 +277,7 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
     """Read a shard's earlier journals, oldest first, into `results`."""
     traces: dict[str, Trace] = {}
     spent: dict[int, tuple[CallRecord, ...]] = {}
-    lots: dict[str, _Lot] = {}
+    lots: dict[str, Lot] = {}
     lost: dict[str, int] = {}
     twice = 0
     for info in journals:
@@ -292,10 +292,10 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
                 if line.lost is not None:
                     lost[attempt] = line.lost
                 if line.lot is not None or line.used is not None:
-                    lots.setdefault(attempt, _Lot()).note(line)
+                    lots.setdefault(attempt, Lot()).note(line)
         except BlobMissing:
             trace.ended = True  # a late one ended just now and had nothing to say
-    charged = {each[len("000000-") :]: lots.get(each, _Lot()).cost for each in traces}
+    charged = {each[len("000000-") :]: lots.get(each, Lot()).cost for each in traces}
     calls = sum(lost.values()) + twice + _spent_beside(spent, results)
     told = Lost(calls=calls, crashes=sum(not each.ended for each in traces.values()))
     return Past(Suspicion(list(traces.values())), spent, charged, told)

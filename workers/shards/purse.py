@@ -153,7 +153,7 @@ class ShardPurse:
         self._wanted = self._wanted.plus(need)
         try:
             async with self._turn:
-                while not self._fits(need):
+                while not self.fits(need):
                     await self._make_room(need)
                 return self._set_aside(need)
         finally:
@@ -164,7 +164,7 @@ class ShardPurse:
     ) -> "CallPledge | None":
         """As `Purse.spare` of the dispatcher."""
         need = self._most(task, body, among)
-        idle = self._wanted == NOTHING_SPENT and self._fits(need)
+        idle = self._wanted == NOTHING_SPENT and self.fits(need)
         return self._set_aside(need) if idle else None
 
     def _most(self, task: Task, body: Mapping[str, Any], among: Sequence[str]) -> Spend:
@@ -176,7 +176,8 @@ class ShardPurse:
         costs = (each.of(prompt, answer) for each in prices if each is not None)
         return Spend(prompt + answer, max(costs, default=0))
 
-    def _fits(self, need: Spend) -> bool:
+    def fits(self, need: Spend) -> bool:
+        """Whether a call fits what is allotted, beside all that was spent and is pledged."""
         return self._used.plus(self._pledged).plus(need).within(self._granted)
 
     def _set_aside(self, need: Spend) -> "CallPledge":
@@ -262,7 +263,7 @@ class ShardPurse:
 
     def settle(self, need: Spend, deployment: str, outcome: Outcome | None) -> None:
         """A call that was on its way has come back, or was given up."""
-        self._used = self._used.plus(self._cost(need, deployment, outcome))
+        self._used = self._used.plus(self.charge(need, deployment, outcome))
         self._on_its_way = self._on_its_way.minus(need)
         self.release(need)
 
@@ -277,7 +278,8 @@ class ShardPurse:
         self._on_its_way = self._on_its_way.minus(need)
         self.release(need)
 
-    def _cost(self, need: Spend, deployment: str, outcome: Outcome | None) -> Spend:
+    def charge(self, need: Spend, deployment: str, outcome: Outcome | None) -> Spend:
+        """What a call has cost by its answer: all that was pledged, where nobody knows."""
         usage = None if outcome is None else outcome.usage
         if usage is not None and usage.total_tokens:
             price = self._job.prices.get(deployment)
