@@ -83,7 +83,10 @@ def _caps(budget: BudgetStatus) -> Iterator[tuple[str, str]]:
 
 
 def _cap(cap: str, spent: str | None, reserved: str | None) -> str:
-    return f"{cap}, of which {spent} are spent and {reserved} reserved for calls that are made now"
+    of = f"{cap}, of which {spent} are spent"
+    if not reserved or not float(reserved.replace(",", "")):
+        return of
+    return f"{of} and {reserved} spent, or set aside, for shards that are being asked"
 
 
 def _stands_at_cap(batch: Batch, budget: BudgetStatus) -> bool:

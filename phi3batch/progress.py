@@ -28,6 +28,8 @@ def describe(batch: Batch) -> str:
         parts.append(f"{counts.completed:,} succeeded")
         if counts.failed:
             parts.append(f"{counts.failed:,} failed")
+        if batch.status in ENDED and (missing := counts.total - rows_done(batch)) > 0:
+            parts.append(f"{missing:,} got no answer")
     if batch.status == "in_progress":
         if more.rate:
             allowed = " allowed" if more.basis == "quota" else ""

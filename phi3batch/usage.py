@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from phi3batch.statuses import WRONG_USAGE
 
 _ID = re.compile(r"[\w.:-]+")
+_JOB = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,10 +90,10 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def one_id(text: str) -> str:
-    """An id of a batch or a file."""
+    """An id of a batch or a file; that of a job, as /api tells it, is its batch's."""
     if not _ID.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no id: `phi3batch ls` lists batches")
-    return text
+    return f"batch_{text}" if _JOB.fullmatch(text) else text
 
 
 def some_name(text: str) -> str:

@@ -1,6 +1,7 @@
 """Caps: what a job may spend, what it has spent, and what those who are asking may spend of it."""
 
 from collections.abc import Iterable
+from operator import not_
 from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -105,6 +106,9 @@ class MonthJob(BaseModel):
 
     job: str
     input: str | None = Field(description="container/name; null where its document is not read")
+    filename: str | None = Field(
+        default=None, exclude_if=not_, description="of an uploaded file, as its user gave it"
+    )
     max_cost: Amount | None = Field(
         description="what it may cost: its option, or the most that its rows can cost"
     )
@@ -141,7 +145,8 @@ class MonthStatus(BaseModel):
 
 
 class BudgetStatus(BaseModel):
-    """A job's cap, what is spent of it, and what is reserved for calls that are being made.
+    """A job's cap, what is spent of it, and what shards that are being asked have spent or may
+    spend, which is reserved for them.
 
     Spent is what endpoints told, and the most that calls may have cost which told nothing.
     """

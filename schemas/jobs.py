@@ -300,10 +300,14 @@ class Job(Kept):
         return {**self.asked.metadata, **self.options.metadata}
 
 
+JobWaitReason = Literal[WaitReason, "latency", "budget"]
+"""What a job or its rows may wait for."""
+
+
 class Waiting(Kept):
     """What a job waits for. Times are seconds since the epoch."""
 
-    reason: WaitReason | Literal["latency", "budget"] | Word
+    reason: JobWaitReason | Word
     deployment: str | None = None
     message: str | None = Field(default=None, description="of an outage: what is to be mended")
     since: float

@@ -3,6 +3,8 @@
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
+from math import ceil
 from typing import Any, Final
 
 from phi3batch.checking import Checker, Report, rules_for
@@ -10,11 +12,11 @@ from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
 from schemas.estimating import EstimateCreate, EstimateGroup
 from schemas.jobs import JobOptions
+from schemas.money import amount
 from workers.intake.fitting import own_caps
 from workers.intake.quota_time import USED, job_seconds
 from workers.rows.token_ranges import LEAST, MOST, pledged, summed
 
-_MILLION: Final = 1_000_000
 _NAME_ONE: Final = "name a model that GET /v1/models tells of, by -O model=MODEL"
 _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps it fits"}
 
@@ -57,12 +59,17 @@ def counted(report: Report, groups: Sequence[EstimateGroup]) -> dict[str, Any]:
 
 def cost(groups: Sequence[EstimateGroup], prices: tuple[float, float]) -> dict[str, Any]:
     """By prices of a million tokens read and written."""
-    prompts, answers = summed(groups)
-    read, written = prices
-    least, most = (
-        f"{(prompts[end] * read + answers[end] * written) / _MILLION:.6f}" for end in (LEAST, MOST)
-    )
+    least, most = (amount(_micros(groups, end, prices)) for end in (LEAST, MOST))
     return {"currency": None, "least": least, "most": most}
+
+
+def _micros(groups: Sequence[EstimateGroup], end: int, prices: tuple[float, float]) -> int:
+    """Exact, and rounded up once, as the service does."""
+    read, written = (Decimal(str(price)) for price in prices)
+    cost = Decimal()
+    for prompts, answers in (group.tokens(end) for group in groups):
+        cost += round(prompts) * read + round(answers) * written
+    return ceil(cost)
 
 
 def _by_limits(groups: Sequence[EstimateGroup], given: Namespace) -> dict[str, Any] | None:
@@ -145,7 +152,7 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         f"tokens of prompts: {prompts}, of answers: {answers}; estimated on this machine, as the "
         "service does when it plans the file"
     )
-    lines += [*_time_lines(found), *_cost_lines(found["cost"])]
+    lines += [*_time_lines(found), *_cost_lines(found)]
     if found["caps"] and found["unlimited"]:
         lines.append(
             f"{found['unlimited']:,} requests name no max_tokens: with a cap the batch would fail "
@@ -178,9 +185,12 @@ def _duration(seconds: float) -> timedelta:
     return timedelta(seconds=min(round(seconds), timedelta.max // timedelta(seconds=1)))
 
 
-def _cost_lines(told: Mapping[str, Any] | None) -> list[str]:
+def _cost_lines(found: Mapping[str, Any]) -> list[str]:
+    told = found["cost"]
     if told is None:
-        return []
+        if found["basis"] != "service" or found["unserved"]:
+            return []
+        return ["cost: not known, for not all that may answer has a price; say --prices"]
     currency, amount = told["currency"], _range(told["least"], told["most"])
     whose = "at these prices" if currency is None else f"{currency} at the service's prices"
     return [f"{amount} {whose}"]

@@ -10,7 +10,7 @@ from phi3batch.service import connected
 from phi3batch.tasks import METADATA_KEY
 from schemas.openai import Batch
 
-_TIMES = ("created", "in_progress", "finalizing", "cancelling", "completed", "failed", "expired",
+_TIMES = ("created", "in_progress", "cancelling", "finalizing", "completed", "failed", "expired",
           "cancelled", "expires")  # fmt: skip
 
 

@@ -238,6 +238,17 @@ async def test_pauses_are_told_beside_the_status(service: Bench, client: Client)
     assert len({each["id"] for each in events["data"]}) == len(events["data"])
 
 
+async def test_the_event_of_a_failed_batch_says_why(service: Bench, client: Client) -> None:
+    file = await client.upload(rows(2) + b"no JSON\n")
+    batch = await client.create(file["id"])
+    await service.settle()
+    why = (await client.batch(batch["id"]))["errors"]["data"][0]["message"]
+    _, events = await client.ask("GET", f"/v1/batches/{batch['id']}/events")
+    latest = events["data"][0]
+    assert (latest["type"], latest["level"]) == ("batch.failed", "error")
+    assert latest["message"] == f"0 of 3 rows succeeded, 3 failed: {why}"
+
+
 async def test_a_pause_by_a_cap_says_so_and_what_to_do_as_long_as_it_lasts() -> None:
     price = Price(input="2", output="4", currency="USD")
     priced = DEPLOYMENT.model_copy(update={"price": price})

@@ -10,6 +10,7 @@ import pytest
 from schemas.listing import index_name, span_of
 from schemas.money import MILLION, amount
 from schemas.tenants import Tenant
+from tests.api.client import KEYS, Client, rows
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import Bench, bench
 from tests.jobs.test_months import BLUE, MONTH, UNIT, asked, waiting
@@ -54,6 +55,19 @@ async def test_a_month_tells_what_is_spent_reserved_and_left_and_for_whom() -> N
         await service.ask("POST", f"/api/jobs/{second}/pause")
         [told] = await read(service)
         assert told["waiting"] == [], "nobody begins it: somebody has paused it"
+
+
+async def test_jobs_of_a_month_are_called_as_everywhere_else() -> None:
+    options = {"max_tokens": 5, "max_cost": "0.3", "on_budget": "pause"}
+    async with bench(deployments=(deployment(),), tenants=BLUE, api_keys=KEYS) as service:
+        client = Client(service, "blue")
+        for name in ("a.jsonl", "h100.jsonl"):
+            file = await client.upload(rows(20, model=deployment().model), name)
+            await client.create(file["id"], phi3=options)
+            await service.settle(lambda delivery: delivery.queue == "shards")
+        [told] = await read(service)
+    assert [each["filename"] for each in told["reserving"]] == ["a.jsonl"]
+    assert [each["filename"] for each in told["waiting"]] == ["h100.jsonl"]
 
 
 async def test_the_documented_answer_is_what_the_service_gives() -> None:

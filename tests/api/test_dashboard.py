@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from schemas.jobs import JobWaitReason
 from tests.browser.states import ROWS, begun
 from tests.doubles.service import bench
+from tests.test_readme import section
 from workers.api.dashboard.page import POLICY, answer, static_files
 from workers.api.http import BytesReply, HttpCall
 
@@ -93,6 +96,14 @@ async def test_the_list_is_filtered_by_what_jobs_wait_for() -> None:
         await service.run(ROWS)
         listed = await service.ask("GET", "/api/jobs", waits_for="outage")
         assert (listed.code, listed.body["data"]) == (200, [])
+        refused = await service.ask("GET", "/api/jobs", waits_for="nonesuch")
+    assert (refused.code, refused.body["error"]["param"]) == (400, "waits_for")
+    told = section((ROOT / "docs/http.md").read_text("utf-8"), "Pages and filters of the list")
+    named = re.search(r"^\| `waits_for` \|.*?: (.*) \|$", told, re.MULTILINE)
+    assert named is not None
+    assert set(re.findall(r"`(\w+)`", named[1])) == set(get_args(JobWaitReason))
+    for reason in get_args(JobWaitReason):
+        assert f"'{reason}'" in refused.body["error"]["message"]
 
 
 async def test_an_answer_that_has_not_changed_is_not_sent_again() -> None:

@@ -376,6 +376,24 @@ async def test_a_job_whose_cost_is_capped_asks_only_what_has_a_price() -> None:
     assert capped["caps"][0]["fits"] == "yes"
 
 
+async def test_what_has_no_price_is_told_as_such_and_not_as_what_is_not_served() -> None:
+    small = QUOTA.model_copy(update={"name": "small", "model": "small"})
+    of_small = group() | {"model": "small", "prompt_tokens": 1e6, "answer_tokens": 1e6}
+    async with bench(deployments=(PRICED_PHI, small)) as service:
+        for groups in ([of_small], [group() | {"model": "phi"}, of_small]):
+            asked = {"requests": groups}
+            free = (await service.ask("POST", "/api/estimate", asked)).body
+            told = (await service.ask("POST", "/api/estimate", {**asked, "max_cost": 1})).body
+            assert (free["unserved"], free["cost"]) == ([], None)
+            [cap] = told["caps"]
+            assert (cap["fits"], cap["reason"]) == (
+                "no",
+                "max_cost needs a price of input and output in DEPLOYMENTS for 'small'",
+            )
+            # No cost of a part of it, and what it would take without the cap.
+            assert {**told, "caps": []} == free
+
+
 PICOS = MILLION * MILLION
 
 

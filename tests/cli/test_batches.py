@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from phi3batch import service as connecting
+from phi3batch.commands.estimate import cost
 from schemas.deployments import Task
 from schemas.estimates import JobEstimate
+from schemas.estimating import EstimateGroup
 from schemas.hours import Hours
 from schemas.money import Price
 from schemas.outcomes import Outcome
@@ -287,6 +289,11 @@ def test_pause_resume_and_cancel(
     served.polls = 0
     assert ended("watch", batch, "--interval", "0.01") == 1
     assert f"{batch} cancelled" in capsys.readouterr().out
+    assert ended("show", batch.removeprefix("batch_")) == 0, "by the job's id, as /api tells it"
+    told, *lines = capsys.readouterr().out.splitlines()
+    assert told == f"{batch} cancelled · 0 of 2 rows · 0 succeeded · 2 got no answer"
+    times = [line.split()[0] for line in lines if line.endswith("Z")]
+    assert times == ["created", "in_progress", "cancelling", "finalizing", "cancelled", "expires"]
     assert ended("pause", batch) == 1
     assert "takes no pause" in capsys.readouterr().err
     assert ended("events", batch) == 0
@@ -459,8 +466,8 @@ def test_show_tells_caps_and_what_to_do_at_one(
     budget = more["budget"]
     assert told["cost"].endswith(f", at most {more['cost']['at_most']} for all calls")
     spent, reserved = budget["cost_spent"], budget["cost_reserved"]
-    whole = f"of which {spent} are spent and {reserved} reserved for calls that are made now"
-    assert told["max_cost"] == f"0.000100 USD, {whole}"
+    assert reserved == "0.000000"
+    assert told["max_cost"] == f"0.000100 USD, of which {spent} are spent"
     assert float(spent) > 0
     assert told["max_total_tokens"].startswith(f"20,000, of which {budget['tokens_spent']} are")
     assert told["waits"].startswith("the cap leaves no room for the next call: cancel the job")
@@ -851,10 +858,29 @@ def test_an_estimate_says_where_a_cap_needs_a_price(
         monkeypatch.setenv("PHI3BATCH_URL", served.url)
         monkeypatch.setenv("PHI3BATCH_KEY", "app")
         assert ended("estimate", str(prompts), "-O", "max_tokens=9", "-O", "max_cost=1") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == (
+        lines = capsys.readouterr().out.splitlines()
+        assert ended("estimate", str(prompts), "-O", "max_tokens=9") == 0
+    unknown = "cost: not known, for not all that may answer has a price; say --prices"
+    assert lines[-2:] == [
+        unknown,
         "max_cost 1.000000: the batch would fail: max_cost needs a price of input and output in "
-        f"DEPLOYMENTS for {MODEL!r}"
-    )
+        f"DEPLOYMENTS for {MODEL!r}",
+    ]
+    assert not any("no deployment" in line for line in lines)
+    assert capsys.readouterr().out.splitlines()[-1] == unknown
+
+
+def test_a_cost_at_prices_of_ones_own_is_rounded_up_as_the_service_does() -> None:
+    groups = [
+        EstimateGroup(task="chat", requests=1, prompt_tokens=float(n), answer_tokens=(1.0, 3.0))
+        for n in (1, 2)
+    ]
+    # 3 x 0.13 + 2 x 0.52 = 1.43 millionths, and 3 x 0.13 + 6 x 0.52 = 3.51.
+    assert cost(groups, (0.13, 0.52)) == {
+        "currency": None,
+        "least": "0.000002",
+        "most": "0.000004",
+    }
 
 
 @pytest.mark.usefixtures("nobody")

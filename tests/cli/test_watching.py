@@ -197,6 +197,14 @@ def test_a_cost_says_of_which_rows_it_is_and_what_is_not_known_of_it(
     assert dict(money_lines(shown))["cost"] == f"0.25 USD{told}"
 
 
+def test_what_shards_that_are_asked_hold_of_a_cap_is_not_all_to_be_spent() -> None:
+    held = {"max_total_tokens": 30000, "tokens_spent": 2316, "tokens_reserved": 27684}
+    assert dict(money_lines(batch(phi3={"budget": held})))["max_total_tokens"] == (
+        "30,000, of which 2,316 are spent and 27,684 spent, or set aside, for shards that are "
+        "being asked"
+    )
+
+
 def test_a_cost_of_which_nothing_is_known_is_told_as_such() -> None:
     assert "cost" not in dict(money_lines(batch()))
     told = dict(money_lines(batch(usage={"total_tokens": 12})))

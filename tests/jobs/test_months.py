@@ -281,6 +281,9 @@ async def test_what_is_paused_while_it_waits_for_its_month_does_not_begin_by_its
 async def test_the_door_of_openai_pauses_what_waits_for_its_month_too() -> None:
     async with waiting() as (service, endpoint, _, second):
         client, batch = Client(service, "blue"), f"/v1/batches/batch_{second}"
+        _, refused = await client.ask("POST", f"{batch}/resume")
+        told = f"batch_{second} is paused and takes no resume: "
+        assert refused["error"]["message"].startswith(told)
         status, told = await client.ask("POST", f"{batch}/pause")
         assert (status, told["phi3"]["paused"], told["phi3"].get("waiting")) == (200, True, None)
         await service.settle()

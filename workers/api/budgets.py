@@ -127,7 +127,12 @@ class BudgetsApi:
             found = await self._store.job(job)
         except (NewerVersion, Unreadable):
             found = None
-        return MonthJob(job=job, input=found and found.input, max_cost=_amount(cost))
+        return MonthJob(
+            job=job,
+            input=found and found.input,
+            filename=found and found.filename,
+            max_cost=_amount(cost),
+        )
 
     async def _looked(
         self, month: str, tenants: Iterable[str], reserved: set[str]
@@ -159,7 +164,7 @@ class BudgetsApi:
         if job is None:
             return None
         told = held.state.budget and budget.status(held.state.budget).max_cost
-        named = MonthJob(job=job.id, input=job.input, max_cost=told)
+        named = MonthJob(job=job.id, input=job.input, filename=job.filename, max_cost=told)
         return WaitingJob(job.tenant, month_of(job.created), named)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from schemas.history import MOST_BYTES
-from schemas.jobs import Door, ShownState
+from schemas.jobs import Door, JobWaitReason, ShownState
 from schemas.listing import IndexEntry
 from schemas.messages import JobId
 from schemas.status import JobStatus
@@ -49,7 +49,7 @@ class ListJobs(Operation):
     input: str | None = Field(default=None, description="container/name")
     created_after: _Time | None = Field(default=None, description="ISO 8601, or epoch seconds")
     created_before: _Time | None = Field(default=None, description="ISO 8601, or epoch seconds")
-    waits_for: Annotated[str, Field(max_length=64)] | None = Field(
+    waits_for: JobWaitReason | None = Field(
         default=None, description="the reason of the status's `waiting`"
     )
     metadata: dict[str, str] = Field(default_factory=dict, description="metadata_{name}={value}")

@@ -59,16 +59,20 @@ class Estimates:
         month = await self._month(tenant)
         priced = frozenset(prices_of(self.estimator.deployments))
         costs_capped = asked.max_cost is not None or month is not None
-        estimator = self.estimator.among(priced if costs_capped else None)
+        kinds = [
+            (each.task, self.estimator.model(each.task, each.model)) for each in asked.requests
+        ]
+        unpriced = without_price(kinds, priced, self.routes) if costs_capped else None
+        # With a cap on cost it asks what has a price alone, or nothing where that does not do.
+        estimator = self.estimator.among(priced if costs_capped and unpriced is None else None)
         names, priority = estimator.limited(asked.requests), asked.priority
         terms = await self._terms(names, tenant, priority, self.hours.get(priority))
         told = estimator.told(asked.requests, terms)
         caps = _own_caps(estimator, asked, told.cost)
         if month is not None:
             caps.append(month_cap(_reserves(estimator, asked, told.cost), *month))
-        kinds = [(each.task, estimator.model(each.task, each.model)) for each in asked.requests]
-        if (kind := without_price(kinds, priced, self.routes)) is not None:
-            caps = [failing(each, needs_price(kind)) for each in caps]
+        if unpriced is not None:
+            caps = [failing(each, needs_price(unpriced)) for each in caps]
         return told.model_copy(update={"caps": tuple(caps)})
 
     async def of_job(self, job: Job, planned: Planned) -> JobEstimate:

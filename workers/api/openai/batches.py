@@ -104,7 +104,8 @@ class BatchesApi:
         done = await self._actions.act(job.id, asked.action)
         batch = await self._batch(job)
         if not done and not (asked.action == "cancel" and batch.status == "cancelled"):
-            message = f"{batch.id} is {batch.status} and takes no {asked.action}"
+            stands = "paused" if batch.phi3.paused else batch.status
+            message = f"{batch.id} is {stands} and takes no {asked.action}"
             message += ": what it has answered can be fetched" if batch.status in TERMINAL else ""
             if asked.action == "resume" and batch.phi3.paused and batch.phi3.waiting is not None:
                 message += f": {batch.phi3.waiting.get('message', 'it goes on by itself')}"

@@ -21,6 +21,8 @@ def events_of(batch: Batch, pauses: Sequence[PauseChange]) -> list[BatchEvent]:
     """The events of a batch, the latest first. `pauses` are those that its state remembers."""
     counts = batch.request_counts
     rows = f"{counts.completed} of {counts.total} rows succeeded, {counts.failed} failed"
+    if batch.errors is not None and batch.errors.data:
+        rows += f": {batch.errors.data[0].message}"
     ended = getattr(batch, f"{batch.status}_at", None) if batch.status in TERMINAL else None
     found = [
         _event(

@@ -54,6 +54,6 @@ function bar({ max_cost: cap, currency, cost_spent: spent, cost_reserved: reserv
 function jobs(named, whole, before = nothing) {
   if (!whole) return before === nothing ? "–" : nothing;
   const shown = named.slice(0, MOST_NAMED);
-  return html`${before}${shown.map(({ job, input }, at) => html`${at ? ", " : ""}<a href="#job=${encodeURIComponent(job)}">${text(input ?? job, 60)}</a>`)}${
+  return html`${before}${shown.map(({ job, input, filename }, at) => html`${at ? ", " : ""}<a href="#job=${encodeURIComponent(job)}">${text(filename || input || job, 60)}</a>`)}${
     whole > shown.length ? html` and ${count(whole - shown.length)} more` : nothing}`;
 }

@@ -56,13 +56,13 @@ function outlook(job) {
     ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}. It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
 }
 
-/** What it may spend, and what of that is spent or set aside for calls on their way. */
+/** What it may spend, and what of that is spent, or set aside for shards that are being asked. */
 function cap({ budget: told }) {
   if (!told) return nothing;
   const caps = [[told.cost_spent, told.max_cost, told.cost_reserved, (each) => html`${money(each)} ${text(told.currency)}`],
                 [told.tokens_spent, told.max_total_tokens, told.tokens_reserved, (each) => html`${count(each)} tokens`]];
   return caps.filter(([, most]) => most != null).map(([spent, most, reserved, words]) =>
-    html`<p>Of its cap of <strong>${words(most)}</strong>, ${words(spent)} are spent${Number(reserved) ? html`, and ${words(reserved)} set aside for what is asked` : nothing}.</p>`);
+    html`<p>Of its cap of <strong>${words(most)}</strong>, ${words(spent)} are spent${Number(reserved) ? html`, and ${words(reserved)} spent, or set aside, for shards that are being asked` : nothing}.</p>`);
 }
 
 function needs(quota) {
@@ -151,5 +151,6 @@ function used(job) {
       <th scope="col">Completion tokens</th><th scope="col">Calls without tokens told</th></tr></thead>
     <tbody>${use.map(([name, each]) => html`<tr><th scope="row">${text(name)}</th><td>${count(each.calls)}</td>
       <td>${count(each.outcomes?.throttled)}</td><td>${count(each.prompt_tokens)}</td><td>${count(each.completion_tokens)}</td>
-      <td>${count(each.unmetered_calls)}</td></tr>`)}</tbody></table></div>`;
+      <td>${count(each.unmetered_calls)}</td></tr>`)}</tbody></table></div>
+    ${job.running ? html`<p class="muted">Of the ${count(doneRows(job) - job.running)} rows whose shards are done: the ${count(job.running)} others are counted with their shards.</p>` : nothing}`;
 }
