@@ -15,11 +15,11 @@ from schemas.results import (
     NOTHING_LOST,
     CodeCount,
     Counts,
+    JobWaitReason,
     Lost,
     ShardTokens,
     Tokens,
     Use,
-    WaitReason,
     nothing_lost,
 )
 from schemas.tenants import DEFAULT_TENANT, TenantName
@@ -298,10 +298,6 @@ class Job(Kept):
     def metadata(self) -> dict[str, str]:
         """The asking message's properties, and the job's own metadata over them."""
         return {**self.asked.metadata, **self.options.metadata}
-
-
-JobWaitReason = Literal[WaitReason, "latency", "budget"]
-"""What a job or its rows may wait for."""
 
 
 class Waiting(Kept):

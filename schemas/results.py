@@ -17,6 +17,7 @@ from schemas.versions import SCHEMA_VERSION, Kept
 INTERVAL_SECONDS: Final = 10
 
 WaitReason = Literal["quota", "concurrency", "throttled", "outage", "day", "hours"]
+JobWaitReason = Literal[WaitReason, "latency", "budget"]
 
 
 @dataclass(frozen=True, slots=True)

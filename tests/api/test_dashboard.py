@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from schemas.jobs import JobWaitReason
+from schemas.results import JobWaitReason
 from tests.browser.states import ROWS, begun
 from tests.doubles.service import bench
 from tests.test_readme import section

@@ -319,6 +319,26 @@ async def test_a_missing_price_is_told_as_such_and_not_as_0(tab: Tab, site: Site
     await expect(shown.get_by_text("It will cost about")).to_have_count(0)
 
 
+async def test_what_shards_that_are_asked_hold_is_told_apart(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service, max_tokens=9, max_total_tokens=400_000)
+    told = (await site.service.ask("GET", f"/api/jobs/{job}")).body
+    done = told["counts"]["succeeded"]
+    told |= {"running": 45, "budget": told["budget"] | {"tokens_reserved": 26_788}}
+
+    async def with_shards_out(route: Route) -> None:
+        await route.fulfill(json=told)
+
+    await tab.page.route(f"**/api/jobs/{job}", with_shards_out)
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    await expect(shown.get_by_text("Of its cap")).to_contain_text(
+        "are spent, and 26,788 tokens spent, or set aside, for shards that are being asked."
+    )
+    await expect(shown.get_by_text("whose shards are done")).to_have_text(
+        f"Of the {done:,} rows whose shards are done: the 45 others are counted with their shards."
+    )
+
+
 CAPPED: dict[str, Any] = {
     "deployments": (PRICED,),
     "tenants": {"default": Tenant(max_cost_per_month=0.5), "blue": Tenant(max_cost_per_month=20)},
@@ -364,6 +384,22 @@ async def test_a_month_shows_what_is_spent_reserved_and_left_and_for_whom(
     await expect(own).to_contain_text("0.5 USD")
     await expect(own.get_by_role("cell").nth(2)).to_have_text("0")
     assert holding in {path.rpartition("/")[2] for _, path in site.asked}
+
+
+@pytest.mark.parametrize("site", [CAPPED], indirect=True)
+async def test_a_job_of_a_month_is_called_as_its_user_called_the_file(tab: Tab, site: Site) -> None:
+    holding, _ = await states.waiting_for_its_month(site.service)
+    told = (await site.service.ask("GET", "/api/budgets")).body
+    for job in told["data"][0]["reserving"]:
+        job |= {"input": "files/default/1.jsonl", "filename": "h100.jsonl"}
+
+    async def uploaded(route: Route) -> None:
+        await route.fulfill(json=told)
+
+    await tab.page.route("**/api/budgets*", uploaded)
+    await tab.open()
+    named = tab.page.get_by_role("group", name="Budgets").get_by_role("link", name="h100.jsonl")
+    await expect(named).to_have_attribute("href", f"#job={holding}")
 
 
 @pytest.mark.parametrize("site", [CAPPED], indirect=True)

@@ -334,14 +334,16 @@ steps = st.lists(
 )
 
 
-@given(cap=st.integers(0, 100), steps=steps)
+@given(cap=st.integers(0, 100).map(MILLION.__mul__), steps=steps)
 def test_what_is_spent_and_reserved_is_never_above_the_cap(
     cap: int, steps: list[tuple[str, int, int, bool]]
 ) -> None:
     held, caps = MonthBudget(), dict[str, int]()
-    for job, cost, spent, ends in steps:
+    for job, micros, spent, ends in steps:
+        # Caps are whole millionths, and what is spent is not.
+        cost = micros * MILLION
         if ends:
-            held = settled(held, job, min(spent, caps.get(job, 0)))
+            held = settled(held, job, min(spent * (MILLION - 1), caps.get(job, 0)))
             caps.pop(job, None)
         else:
             held = reserved(held, job, cost, cap)

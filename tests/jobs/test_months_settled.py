@@ -9,7 +9,7 @@ import pytest
 
 from schemas.jobs import Job, JobState
 from schemas.messages import Announcement, EventType
-from schemas.money import MILLION
+from schemas.money import MILLION, Price
 from tests.doubles.service import Answering, Bench, bench
 from tests.jobs.test_months import BLUE, MONTH, UNIT, asked, month
 from tests.shards.test_caps import deployment
@@ -215,3 +215,17 @@ async def test_budget_and_costs_are_of_the_same_month(monkeypatch: pytest.Monkey
         [name] = names
         told = await service.ask("GET", "/api/costs", month=name[-7:], tenant="blue")
     assert [each["jobs"] for each in told.body["data"]] == [1]
+
+
+async def test_a_month_has_spent_what_its_jobs_cost() -> None:
+    odd = deployment().model_copy(
+        update={"price": Price(input="0.13", output="0.52", currency="USD")}
+    )
+    async with bench(deployments=(odd,), tenants=BLUE) as service:
+        for name in ("a.jsonl", "b.jsonl"):
+            await asked(service, name, max_cost="0.1")
+            await service.settle()
+        [costs] = (await service.ask("GET", "/api/costs", tenant="blue")).body["data"]
+        [told] = (await service.ask("GET", "/api/budgets")).body["data"]
+    # 20 rows of 7 and 5 tokens are 70.2 millionths, and told as 71.
+    assert costs["costs"][0]["counted"] == told["cost_spent"] == "0.000142"

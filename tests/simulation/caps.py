@@ -205,7 +205,9 @@ class Caps:
     def _of_month(self, job: str, state: JobState, *, disturbed: bool) -> Iterator[str]:
         marked = job in self._world.records.open_markers()
         # Who comes late and dies may leave it reserved: then the next job that needs it returns it.
-        month, billed = self._month(), sum(each.cost for each in self._billed.values())
+        month = self._month()
+        # Of each job it is rounded up to the millionth, as it is told.
+        billed = sum(-(-each.cost // MILLION) * MILLION for each in self._billed.values())
         if not disturbed and not marked and job in month.reserved:
             yield "its part of the month was not returned"
         if not disturbed and not self._world.records.open_markers() and month.spent != billed:

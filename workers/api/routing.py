@@ -6,9 +6,10 @@ from typing import Annotated, Final, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from schemas.history import MOST_BYTES
-from schemas.jobs import Door, JobWaitReason, ShownState
+from schemas.jobs import Door, ShownState
 from schemas.listing import IndexEntry
 from schemas.messages import JobId
+from schemas.results import JobWaitReason
 from schemas.status import JobStatus
 from schemas.tenants import DEFAULT_TENANT, TenantName
 from workers.api.http import HttpCall

@@ -205,11 +205,15 @@ def waits_again(now: float) -> Waiting:
 
 
 def settled(month: MonthBudget, job: str, spent: int) -> MonthBudget:
-    """A job has ended: what it spent counts in the place of what it might have."""
+    """A job has ended: what it spent counts in the place of what it might have.
+
+    It is rounded up to the millionth, as it is told of the job: else months and costs would differ.
+    """
     if job not in month.reserved:
         return month
     others = {name: cost for name, cost in month.reserved.items() if name != job}
-    return month.model_copy(update={"reserved": others, "spent": month.spent + spent})
+    told = -(-spent // MILLION) * MILLION
+    return month.model_copy(update={"reserved": others, "spent": month.spent + told})
 
 
 def status(budget: JobBudget) -> BudgetStatus:
