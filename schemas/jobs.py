@@ -361,6 +361,7 @@ class JobState(Kept):
     budget_seconds: float = Field(
         default=0.0, exclude_if=not_, description="for which it waited for room in a cap"
     )
+    paused_seconds: float = Field(default=0.0, exclude_if=not_, description="of pauses by hand")
     budget: JobBudget | None = Field(
         default=None,
         exclude_if=not_,

@@ -307,6 +307,9 @@ class Manifest(Kept):
         exclude_if=not_,
         description="for which it waited for room in its cap, or in its tenant's month",
     )
+    paused_seconds: float = Field(
+        default=0.0, exclude_if=not_, description="for which somebody had it paused"
+    )
     estimate: JobEstimate | None = Field(
         default=None, description="made when the file was planned, before anything was asked"
     )

@@ -101,7 +101,10 @@ class JobStatus(Kept):
     )
     reason: Reason | None = Field(default=None, description="why it failed or was rejected")
     created: str | None = None
-    started: str | None = Field(default=None, description="when its plan stood")
+    started: str | None = Field(
+        default=None,
+        description="when its plan stood, or later, when its month had room for it",
+    )
     expires: str | None = Field(default=None, description="when its completion window ends")
     ended: str | None = None
     message_id: str | None = Field(default=None, description="MessageId of the asking message")

@@ -238,6 +238,9 @@ def test_each_code_has_its_advice_the_most_frequent_first() -> None:
     assert "cancelled" in told[2].advice
     assert told[0].advice
     assert inf not in [each.rows for each in told]
+    [whole] = advised({"budget_exceeded": CodeCount(rows=9, line=1)}, failed_for="budget_exceeded")
+    [some] = advised({"budget_exceeded": CodeCount(rows=9, line=1)})
+    assert ("its reason" in whole.advice, "the job's cap" in some.advice) == (True, True)
 
 
 class Filtered(Answering):

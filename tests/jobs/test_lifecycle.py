@@ -438,6 +438,27 @@ def test_a_wait_that_lasts_longer_than_was_told_is_renewed_and_keeps_its_beginni
     assert changed.waiting == another
 
 
+def test_a_pause_by_hand_is_summed_and_no_wait_for_room_is() -> None:
+    paused = pauses.pause(begun(9), now=10.0).state
+    assert paused is not None
+    counted = lifecycle.advance(paused, receipt(0), repeated=False, now=11.0).state
+    assert counted is not None
+    resumed = pauses.resume(counted, now=60.5).state
+    assert resumed is not None
+    assert (resumed.paused_seconds, resumed.budget_seconds) == (50.5, 0.0)
+    spent = Waiting(reason="budget", message="no room", since=70.0)
+    waits = pauses.pause(resumed, spent, now=70.0).state
+    assert waits is not None
+    goes = pauses.resume(waits, now=80.0).state
+    assert goes is not None
+    assert (goes.paused_seconds, goes.budget_seconds) == (50.5, 10.0)
+    again = pauses.pause(goes, now=90.0).state
+    assert again is not None
+    ended = endings.end(again, "cancelled", None, now=95.0).state
+    assert ended is not None
+    assert (ended.paused_seconds, ended.budget_seconds) == (55.5, 10.0)
+
+
 def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed() -> None:
     wait = Waiting(reason="budget", message="no room", since=1.0)
     held = beginning.begin(None, job(4), shards=3, rows=9, ending=None, now=1.0, waiting=wait).state
@@ -458,7 +479,7 @@ def test_what_waits_for_its_month_is_paused_and_waits_again_when_it_is_resumed()
     begun = beginning.begin(again.state, job(4), shards=3, rows=9, ending=None, now=5.0)
     assert begun.state is not None
     assert (begun.shards, begun.state.paused) == ((0, 1, 2), False)
-    assert begun.state.budget_seconds == 3.5
+    assert (begun.state.budget_seconds, begun.state.paused_seconds) == (3.5, 0.5)
     hours = Waiting(reason="hours", since=5.0, until=7.1234567)
     closed = lifecycle.wait(begun.state, hours).state
     assert closed is not None

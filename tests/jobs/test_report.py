@@ -9,6 +9,7 @@ import pytest
 
 from schemas.budgets import BudgetStatus
 from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
+from schemas.jobs import JobOptions
 from schemas.money import Cost
 from schemas.outcomes import Outcome, Usage
 from schemas.results import CodeCount, Counts, DeploymentUse, Manifest, ManifestFile, Tokens
@@ -134,6 +135,49 @@ def test_it_says_what_the_whole_job_waited_for() -> None:
         "it waited 10.0 s for its hours and 1 min 0 s for its budget"
     )
     assert "Waits of the whole job" not in Tags(report(MANIFEST).decode()).words
+
+
+def test_it_says_for_how_long_it_was_paused_by_hand_and_names_that_as_the_cause() -> None:
+    estimate = ESTIMATE.model_copy(update={"seconds": (10.0, 20.0)})
+    made = MANIFEST.model_copy(update={"estimate": estimate, "paused_seconds": 50.0})
+    words = Tags(report(made).decode()).words
+    assert told_beside(words, "Paused by hand", "Times in UTC") == "50.0 s"
+    assert told_beside(words, "Time") == (
+        "10.0 s20.0 s1 min 40 s400% above the most: it was paused by hand for 50.0 s"
+    )
+    both = made.model_copy(update={"closed_seconds": 10.0})
+    assert told_beside(Tags(report(both).decode()).words, "Time").endswith(
+        ": it waited 10.0 s for its hours, and it was paused by hand for 50.0 s"
+    )
+    before = made.model_copy(update={"paused_seconds": 500.0})
+    assert "it was paused by hand" not in Tags(report(before).decode()).words, "before it started"
+    assert "Paused by hand" not in Tags(report(MANIFEST).decode()).words
+
+
+def test_a_job_that_a_months_cap_kept_out_was_let_spend_nothing() -> None:
+    made = MANIFEST.model_copy(
+        update={
+            "state": "failed",
+            "reason": {"code": "budget_exceeded", "message": "of blue's month nothing is left"},
+            "counts": Counts(total=10, invalid=10),
+            "codes": {"budget_exceeded": CodeCount(rows=10, line=1)},
+            "budget": BudgetStatus(max_cost="0.008573", tokens_spent=0, tokens_reserved=0),
+        }
+    )
+    words = Tags(report(made).decode()).words
+    assert "What it was let spend" not in words
+    assert "the job's cap" not in words
+    assert "the whole job failed for this: its reason says what to do" in words
+
+
+def test_it_tells_no_options_that_nobody_gave() -> None:
+    options = JobOptions(model="phi", max_tokens=64).model_dump(mode="json", exclude_none=True)
+    words = Tags(report(MANIFEST.model_copy(update={"options": options})).decode()).words
+    beside = words[words.index("Options as they were given") :]
+    assert "modelphi" in beside
+    assert "max_tokens64" in beside
+    for name in ("metadata", "parameters", "completion_window", "on_invalid"):
+        assert name not in beside
 
 
 def test_it_says_what_was_spent_of_a_cap() -> None:

@@ -122,7 +122,8 @@ class Api:
                 return await self._samples(job, after)
             case ReadErrors(id=job):
                 told = await self._known(job)
-                return _whole_list(advised(told.codes or {}))
+                failed_for = told.reason.code if told.reason else None
+                return _whole_list(advised(told.codes or {}, failed_for=failed_for))
             case CreateLinks(id=job):
                 await self._known(job)
                 return _whole_list(await self._links.of(job))

@@ -10,6 +10,7 @@ from workers.rows.reasons import ADVICE, CRASHED, DUPLICATE, default_reason
 from workers.rows.writing import OTHER
 
 _USUAL: Final = "what is wrong, and what to do, stands in the message of each such line"
+_WHOLE: Final = "the whole job failed for this: its reason says what to do"
 _OF_CODE: Final[Mapping[str, str]] = {
     **ADVICE,
     CRASHED.code: CRASHED.message,
@@ -21,12 +22,21 @@ _OF_CODE: Final[Mapping[str, str]] = {
 }
 
 
-def advised(codes: Mapping[str, CodeCount]) -> tuple[ErrorCount, ...]:
-    """Rows by code with what to do, the most frequent first."""
+def advised(
+    codes: Mapping[str, CodeCount], *, failed_for: str | None = None
+) -> tuple[ErrorCount, ...]:
+    """Rows by code with what to do, the most frequent first.
+
+    Where the job failed as a whole for such a code, its reason says that.
+    """
     ordered = sorted(codes.items(), key=lambda each: (-each[1].rows, each[0]))
     return tuple(
         ErrorCount(
-            **{**count.model_dump(), "code": code, "advice": _OF_CODE.get(code) or _USUAL},
+            **{**count.model_dump(), "code": code, "advice": _advice(code, failed_for)},
         )
         for code, count in ordered
     )
+
+
+def _advice(code: str, failed_for: str | None) -> str:
+    return _WHOLE if code == failed_for else _OF_CODE.get(code) or _USUAL

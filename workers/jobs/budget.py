@@ -24,7 +24,7 @@ from schemas.results import Receipt
 
 _UNLIMITED: Final = 2**62
 _LOWER: Final = "name a max_cost, lower max_tokens"
-_TO_BEGIN: Final = "To begin now: cancel it, and send it with a lower max_cost"
+_TO_BEGIN: Final = "To begin now: cancel it, and send it with a"
 
 
 def may_cost(options: JobOptions, reckoned: Amount | None) -> int | None:
@@ -174,9 +174,10 @@ def no_room(month: MonthBudget, job: Job, cost: int, cap: int, now: float) -> Re
     begins = "when others have ended and there is room, or at a higher cap"
     if month.spent + cost > cap:
         begins = "at a higher cap only, for what other jobs have spent leaves too little"
+    smaller = "lower max_cost" if named else "max_cost"
     # No figure that changes from look to look: each would be news.
     message = f"{what} is more than what is left of {whole}. It begins by itself {begins}"
-    return Waiting(reason="budget", message=f"{message}. {_TO_BEGIN}", since=now)
+    return Waiting(reason="budget", message=f"{message}. {_TO_BEGIN} {smaller}", since=now)
 
 
 def _told(picos: int, *, floor: bool = False) -> str:

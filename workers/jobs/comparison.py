@@ -79,12 +79,20 @@ def _off(
     less = took < least
     bound, word = (least, "below the least") if less else (most, "above the most")
     wrong = f"{100.0 * abs(took - bound) / bound:.0f}% {word}" if bound else word
-    waits = manifest.waits if what == "Time" and not less else {}
-    # A wait for its month came before it began, and took nothing of that time.
-    within = {name: long for name, long in waits.items() if long <= took}
-    waited = " and ".join(f"{duration(long)} for its {name}" for name, long in within.items())
-    why = f"it waited {waited}" if waited else (_WHY_LESS if less else _WHY_MORE).get(what, "")
+    stood = _stood(manifest, took) if what == "Time" and not less else ""
+    why = stood or (_WHY_LESS if less else _WHY_MORE).get(what, "")
     return f"{wrong}: {why}" if why else wrong
+
+
+def _stood(manifest: Manifest, took: float) -> str:
+    """For how long nothing was asked, and for what, of the time that a job took."""
+    # A wait for its month came before it began, and took nothing of that time.
+    within = {name: long for name, long in manifest.waits.items() if long <= took}
+    waited = " and ".join(f"{duration(long)} for its {name}" for name, long in within.items())
+    told = [f"it waited {waited}"] if waited else []
+    if 0 < manifest.paused_seconds <= took:
+        told.append(f"it was paused by hand for {duration(manifest.paused_seconds)}")
+    return ", and ".join(told)
 
 
 def seconds_between(start: str | None, end: str) -> float | None:

@@ -265,6 +265,7 @@ class Finisher:
             least_seconds=pace.least_seconds(state, estimate, whole.use),
             closed_seconds=round(state.closed_seconds, 3),
             budget_seconds=state.budget_seconds,
+            paused_seconds=state.paused_seconds,
             estimate=estimate,
             release=RELEASE,
             created=iso(job.created),

@@ -79,11 +79,14 @@ def filled(state: JobState) -> tuple[JobState, tuple[int, ...]]:
 
 
 def waited(state: JobState, now: float) -> Mapping[str, float]:
-    """What the state is to say of a wait that ends now: its seconds, of those that are summed.
+    """What the state is to say of a wait, or of a pause by hand, that ends now: its seconds, of
+    those that are summed.
 
     A shard waits for what others hold of a cap while those are asked: the job is not waiting then.
     """
     waiting = state.waiting
+    if state.paused and waiting is None and state.pauses:
+        return {"paused_seconds": round(state.paused_seconds + now - state.pauses[-1].at, 3)}
     name = None if waiting is None else _SUMMED.get(waiting.reason)
     if waiting is None or name is None or (waiting.reason == "budget" and not state.paused):
         return {}

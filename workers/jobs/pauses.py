@@ -54,7 +54,7 @@ def resume(state: JobState | None, *, repeated: bool = False, now: float) -> Cha
     if budget.never_sent(state):
         waiting = budget.waits_again(now)
         pauses = noted(state, now, paused=True, waiting=waiting)
-        return Change(moved(state, waiting=waiting, pauses=pauses))
+        return Change(moved(state, waiting=waiting, **waited(state, now), pauses=pauses))
     going = {"paused": False, "gen": state.gen + 1, "waiting": None, **waited(state, now)}
     resumed = moved(state, **going, pauses=noted(state, now, paused=False))
     return Change(resumed, resumed.out, nothing_left(resumed))

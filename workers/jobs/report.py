@@ -12,6 +12,7 @@ from html import escape
 from typing import Any, Final
 
 from schemas.history import Sample
+from schemas.jobs import JobOptions
 from schemas.money import amount
 from schemas.results import CodeCount, Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
@@ -152,8 +153,11 @@ def _time(manifest: Manifest) -> str:
         ("Created", manifest.created),
         ("Started", manifest.started),
         ("Finished", manifest.finished),
+        ("From created to finished", duration(manifest.seconds)),
         ("From start to finish", None if ran is None else duration(ran)),
     ]
+    if manifest.paused_seconds:
+        rows.append(("Paused by hand", duration(manifest.paused_seconds)))
     if ran and asked:
         rows.append(("Rows asked a second", f"{asked / ran:.2f}"))
     least = manifest.least_seconds
@@ -184,7 +188,11 @@ def _waits(manifest: Manifest) -> str:
     told = [(reason, duration(seconds)) for reason, seconds in ordered]
     by_reason = _table("All rows' waits together", ("Waited for", "Time"), told) if told else ""
     whole = [(reason, duration(seconds)) for reason, seconds in manifest.waits.items()]
-    as_one = _table("Waits of the whole job", ("Waited for", "Time"), whole) if whole else ""
+    as_one = (
+        _table("Waits of the whole job since it was created", ("Waited for", "Time"), whole)
+        if whole
+        else ""
+    )
     return as_one + by_reason + _quantiles("Wait of a call", use, lambda each: each.waits)
 
 
@@ -253,8 +261,8 @@ def _cost(manifest: Manifest) -> str:
 
 def _cap(manifest: Manifest) -> str:
     told = manifest.budget
-    if told is None:
-        return ""
+    if told is None or (manifest.reason or {}).get("code") == "budget_exceeded":
+        return ""  # what had no room in its month was let spend nothing
     rows: list[Cells] = []
     if told.max_cost is not None:
         spent, most = (f"{each} {told.currency}" for each in (told.cost_spent, told.max_cost))
@@ -272,7 +280,8 @@ def _estimate(manifest: Manifest) -> str:
 
 
 def _errors(manifest: Manifest) -> str:
-    rows = [(each.code, each.rows, _lines(each), each.advice) for each in advised(manifest.codes)]
+    told = advised(manifest.codes, failed_for=(manifest.reason or {}).get("code"))
+    rows = [(each.code, each.rows, _lines(each), each.advice) for each in told]
     heads = ("Code", "Rows", "First lines", "What to do")
     return _table("Rows in errors.jsonl", heads, rows) if rows else ""
 
@@ -285,7 +294,9 @@ def _lines(code: CodeCount) -> str | None:
 
 
 def _settings(manifest: Manifest) -> str:
-    rows: list[Cells] = [(name, _setting(name, value)) for name, value in manifest.options.items()]
+    usual = JobOptions().model_dump(mode="json")
+    given = {name: value for name, value in manifest.options.items() if usual.get(name) != value}
+    rows: list[Cells] = [(name, _setting(name, value)) for name, value in given.items()]
     rows.append(("release of the service", manifest.release))
     rows.append(("bytes of the file", manifest.input.get("size")))
     return _table("Options as they were given", ("Option", "Value"), rows)
