@@ -1,13 +1,15 @@
 """A batch's results brought home, and held against their manifest."""
 
+import sys
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from phi3batch.mistakes import Ended
+from phi3batch.mistakes import Ended, cannot_be_used
 from phi3batch.progress import ENDED
-from phi3batch.results import MANIFEST, report_path
-from phi3batch.service import BatchService, connected
+from phi3batch.reports import put_report
+from phi3batch.results import MANIFEST
+from phi3batch.service import BatchService, connected, is_known
 from phi3batch.statuses import NOT_DONE
 from phi3batch.verifying import verify
 from schemas.openai import Batch
@@ -44,13 +46,26 @@ def fetch_ended(batch_id: str, folder: Path) -> Manifest:
             raise Ended(NOT_DONE, f"{batch_id} is {batch.status}: phi3batch watch {batch_id}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return _with_report(service, batch, folder)
+            return fetch(service, batch, folder)
         except OSError as error:
             raise Ended(NOT_DONE, f"{folder}: {error.strerror}") from None
 
 
-def _with_report(service: BatchService, batch: Batch, folder: Path) -> Manifest:
-    manifest = fetch(service, batch, folder)
-    if (report := service.report(batch.id)) is not None:
-        report_path(folder, manifest.job).write_bytes(report)
-    return manifest
+def fetch_report(batch_id: str, folder: Path) -> Path | None:
+    """Bring home how a batch went: where it lies; None where the service has no report of it.
+
+    The results are here already, so that what keeps their report away is told, and ends nothing.
+    """
+    if not is_known():
+        return None
+    try:
+        with connected() as service:
+            page = service.report(batch_id)
+        return None if page is None else put_report(folder, batch_id, page)
+    except Ended as refused:
+        why = str(refused)
+    except OSError as error:
+        why = cannot_be_used(error, folder)
+    again = f"phi3batch results {batch_id} asks for it again"
+    print(f"{folder}: the results are here, but not their report: {why}; {again}", file=sys.stderr)
+    return None

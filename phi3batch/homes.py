@@ -3,14 +3,15 @@
 import re
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
 from phi3batch.mistakes import Mistake
-from phi3batch.results import ERRORS, MANIFEST, OUTPUT, report_path
+from phi3batch.reports import report_in
+from phi3batch.results import ERRORS, MANIFEST, OUTPUT
 from phi3batch.verifying import verify
 from schemas.openai import BATCH_PREFIX
 from schemas.results import Manifest
@@ -20,23 +21,19 @@ _BATCH: Final = re.compile(rf"{BATCH_PREFIX}[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]{{16}
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A folder of results. What lies in one without a manifest cannot be held against any."""
+    """A folder of results. What lies in one without a manifest cannot be held against any.
+
+    `report` is the page that says how it went, where it lies there.
+    """
 
     folder: Path
     manifest: Manifest | None
+    report: Path | None = None
 
     @property
     def batch(self) -> str | None:
         """Whose they are."""
         return None if self.manifest is None else f"{BATCH_PREFIX}{self.manifest.job}"
-
-    @property
-    def report(self) -> Path | None:
-        """The page that says how it went, where it lies here."""
-        if self.manifest is None:
-            return None
-        found = report_path(self.folder, self.manifest.job)
-        return found if found.is_file() else None
 
     @property
     def answered(self) -> bool:
@@ -50,22 +47,30 @@ def home_of(given: Namespace, name: str) -> Home:
     Raises Mistake where something else lies in their place, and where they are damaged.
     """
     if is_folder(name):
-        home = Home(Path(name), manifest_in(Path(name)))
-        if home.manifest and (wrong := verify(home.manifest, home.folder)):
-            raise Mistake(f"{home.folder} is not what was written: {'; '.join(wrong)}")
-        return home
+        return _home_in(Path(name))
     folder = _folder(given, name)
-    found = Home(folder, manifest_in(folder))
-    _refuse_others(found, name)
-    if found.manifest is not None:
-        wrong = verify(found.manifest, folder)
-        if not wrong:
-            return found
+    manifest = manifest_in(folder)
+    _refuse_others(Home(folder, manifest), name)
+    if manifest is not None and (wrong := verify(manifest, folder)):
         print(f"{folder}: {'; '.join(wrong)}: fetched again", file=sys.stderr)
-    # Loads the SDK, which takes most of a second.
-    from phi3batch.fetching import fetch_ended  # noqa: PLC0415
+        manifest = None
+    report = report_in(folder, name)
+    if manifest is None or report is None:
+        # Loads the SDK, which takes most of a second.
+        from phi3batch.fetching import fetch_ended, fetch_report  # noqa: PLC0415
 
-    return Home(folder, fetch_ended(name, folder))
+        manifest = manifest or fetch_ended(name, folder)
+        report = report or fetch_report(name, folder)
+    return Home(folder, manifest, report)
+
+
+def _home_in(folder: Path) -> Home:
+    found = Home(folder, manifest_in(folder))
+    if found.manifest is None or found.batch is None:
+        return found
+    if wrong := verify(found.manifest, folder):
+        raise Mistake(f"{folder} is not what was written: {'; '.join(wrong)}")
+    return replace(found, report=report_in(folder, found.batch))
 
 
 def is_folder(name: str) -> bool:

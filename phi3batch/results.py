@@ -13,12 +13,10 @@ from phi3batch.answers import NO_ANSWER, Cell, head_of, kind_of, value_of
 from phi3batch.mistakes import Mistake
 from phi3batch.tables import Kind
 from phi3batch.tasks import Naming
-from schemas.openai import BATCH_PREFIX
 
 OUTPUT: Final = "output.jsonl"
 ERRORS: Final = "errors.jsonl"
 MANIFEST: Final = "manifest.json"
-REPORT: Final = "report.html"
 
 
 class Results:
@@ -92,13 +90,6 @@ class Results:
 def naming_in(folder: Path) -> Naming | None:
     """How the table was named that a folder's results are of; None where it is not said."""
     return Naming.from_metadata(_manifest_in(folder).options.get("metadata") or {})
-
-
-def report_path(folder: Path, job: str) -> Path:
-    """Where a job's report lies, or is to lie: beside whatever else is called as reports are."""
-    usual = folder / REPORT
-    anothers = usual.exists() and job.encode() not in usual.read_bytes()
-    return folder / f"{BATCH_PREFIX}{job}.{REPORT}" if anothers else usual
 
 
 class _Named(Struct, frozen=True):

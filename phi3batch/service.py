@@ -148,7 +148,7 @@ class BatchService:
     def report(self, batch_id: str) -> bytes | None:
         """How an ended batch went, as a page; None where the service has none of it."""
         try:
-            return self._client.get(f"/batches/{batch_id}/report", cast_to=bytes)
+            return self._looking.get(f"/batches/{batch_id}/report", cast_to=bytes)
         except openai.NotFoundError:
             return None
 

@@ -29,6 +29,7 @@ from tests.cli.serving import Served, serving
 from tests.cli.test_commands import ended
 from tests.doubles.service import DEPLOYMENT, MODEL, Answering
 from workers.ports import BlobRef
+from workers.ports.errors import Unavailable
 
 PROJECT = Path(__file__).parents[2]
 PROMPTS = '{"prompt": "hi"}\n{"prompt": "you"}\n'
@@ -416,17 +417,68 @@ def test_the_report_comes_home_beside_the_results_and_is_told(
     assert batch.removeprefix("batch_") in report
 
 
+@pytest.mark.parametrize("about", ["<!doctype html>\nmine", "<!doctype html>\n<p>of {id}"])
 def test_the_report_replaces_no_page_of_another(
+    about: str, served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    mine = about.format(id=batch)
+    names = ["report.html", f"{batch}.report.html"]
+    for taken in (names[:1], names):
+        (home := Path(f"home{len(taken)}")).mkdir()
+        for name in taken:
+            (home / name).write_text(mine)
+        page = home / [*names, f"{batch}.2.report.html"][len(taken)]
+        for _ in ("fetched", "found here"):
+            assert ended("results", batch, "-o", str(home)) == 0
+            assert f"how it went: {page}" in capsys.readouterr().err
+        assert ended("results", str(home)) == 0
+        assert f"how it went: {page}" in capsys.readouterr().err
+        assert {(home / name).read_text() for name in taken} == {mine}
+        assert batch.removeprefix("batch_") in page.read_text()
+        assert len(list(home.iterdir())) == len(taken) + 3
+
+
+def test_no_report_is_written_where_the_name_is_a_folders_or_cannot_be_read(
     served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch = submitted(capsys, str(prompts))
-    Path("home").mkdir()
-    Path("home/report.html").write_text("mine")
+    Path("home/report.html").mkdir(parents=True)
+    Path(f"home/{batch}.report.html").symlink_to("nowhere")
     for _ in ("fetched", "found here"):
         assert ended("results", batch, "-o", "home") == 0
-        assert f"how it went: home/{batch}.report.html" in capsys.readouterr().err
-    assert Path("home/report.html").read_text() == "mine"
-    assert batch.removeprefix("batch_") in Path(f"home/{batch}.report.html").read_text()
+        assert f"how it went: home/{batch}.2.report.html" in capsys.readouterr().err
+    assert not Path("home/nowhere").exists()
+
+
+def test_a_report_that_cannot_be_had_is_told_and_asked_for_again(
+    served: Served,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch = submitted(capsys, str(prompts))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    blobs, read = served.service.blobs, served.service.blobs.read
+
+    async def away(ref: BlobRef, *args: Any) -> Any:
+        if ref.name.endswith("report.html"):
+            raise Unavailable("storage is away")
+        return await read(ref, *args)
+
+    monkeypatch.setattr(blobs, "read", away)
+    for _ in ("fetched", "found here"):
+        assert ended("results", batch) == 0
+        told = f"{batch}: the results are here, but not their report: "
+        assert told in capsys.readouterr().err
+    monkeypatch.setattr(blobs, "read", read)
+    assert ended("results", batch) == 0
+    assert f"how it went: {batch}/report.html" in capsys.readouterr().err
+    for name in ("PHI3BATCH_URL", "PHI3BATCH_KEY"):
+        monkeypatch.delenv(name)
+    (Path(batch) / "report.html").unlink()
+    assert ended("results", batch) == 0, "nobody can be asked, and nothing else is missing"
+    assert "report" not in capsys.readouterr().err
 
 
 def test_results_come_home_where_there_is_no_report(
