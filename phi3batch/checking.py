@@ -8,6 +8,7 @@ from functools import lru_cache
 from os import SEEK_END
 from typing import Any, BinaryIO, Final
 
+from phi3batch.mistakes import Mistake
 from phi3batch.tasks import not_asked_in
 from schemas.estimating import EstimateGroup
 from schemas.jobs import JobOptions
@@ -15,9 +16,9 @@ from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
 from workers.intake.pieces import seen
 from workers.intake.planning import Draft, DuplicateFinder
-from workers.rows.dialects import told_apart
+from workers.rows.capped import check_bounded
+from workers.rows.dialects import WrongRow, told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
-from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import Refusal, Request, RowRules, read_row
 from workers.rows.reasons import DUPLICATE
 from workers.rows.sizes import AskedKind, Size, SizeSum, measure
@@ -29,6 +30,8 @@ MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 _MOST_ASKED: Final = 200
 _LONG_LINES: Final = 10
 _TOO_LONG: Final = "context_length_exceeded"
+# A service whose MAX_LINE_BYTES is larger asks such rows.
+_BY_LENGTH: Final = ("line_too_long", "request_too_large")
 DUPLICATE_CODE: Final = "duplicate_custom_id"
 # Phi-3's models tell it in their names: Phi-3-mini-4k-instruct, Phi-3-small-128k-instruct.
 _IN_NAME: Final = re.compile(r"-(\d{1,4})k(?:-|$)", re.IGNORECASE)
@@ -43,7 +46,7 @@ class Report:
     whose model's context is not known. `foreign` says what the file is where it is no JSON Lines,
     `beyond` from which line on its rows would be more than one job can have.
     `pledged` are the most tokens that prompts and answers can be billed for, where they are
-    counted; None where nothing bounds an answer.
+    counted; None where a cap would refuse a row, and where rows of many kinds are counted as one.
     """
 
     rows: int = 0
@@ -74,6 +77,11 @@ class Report:
         self.pledged[kind] = both
 
     @property
+    def bounded(self) -> bool:
+        """Whether `pledged` is of all that the service may ask."""
+        return None not in self.pledged.values() and not any(map(self.codes.get, _BY_LENGTH))
+
+    @property
     def groups(self) -> list[EstimateGroup]:
         """The requests by what they ask for, as an estimate takes them."""
         kinds = self.asked.items()
@@ -82,15 +90,19 @@ class Report:
 
 
 def rules_for(options: JobOptions, max_line_bytes: int = MAX_LINE_BYTES) -> RowRules:
-    """How rows are read. Raises ValueError where the template is wrong."""
-    return RowRules.of(options, max_line_bytes=max_line_bytes)
+    """How rows are read. Raises Mistake where the template is wrong."""
+    try:
+        return RowRules.of(options, max_line_bytes=max_line_bytes)
+    except ValueError as error:
+        raise Mistake(f"option template: {error}") from None
 
 
 @dataclass(slots=True)
 class Checker:
     """Reads a file as the service's intake does. `contexts` are tokens by model.
 
-    `pledging` has it count for how many tokens calls are pledged, which takes half as long again.
+    `pledging` has it count for how many tokens calls are pledged, of all that the service would
+    ask, for it knows no contexts. That takes two thirds as long again.
     """
 
     rules: RowRules
@@ -162,11 +174,11 @@ class Checker:
         report.without_model += request.model is None
         kind: AskedKind = (request.task, request.model)
         # Bounded, whatever the file claims: the rest counts as if it named no model.
-        if kind not in report.asked and len(report.asked) >= _MOST_ASKED:
+        if lumped := kind not in report.asked and len(report.asked) >= _MOST_ASKED:
             kind = (request.task, None)
         report.asked.setdefault(kind, SizeSum()).add(size)
         if self.pledging:
-            report.pledge(kind, most_tokens(request.task, request.body))
+            report.pledge(kind, None if lumped else _most(request))
         report.contextless += context is None
         if context is not None and prompt + answer > context:
             report.perhaps_too_long += 1
@@ -180,7 +192,7 @@ class Checker:
 
     def _too_long(self, request: Request, size: Size) -> Refusal | None:
         """The refusal of a request that surely does not fit into its model's context."""
-        context = self._context(request.model)
+        context = None if self.pledging else self._context(request.model)
         if context is None or self._estimator.least_read(size) <= context:
             return None
         return _refusal(
@@ -244,6 +256,14 @@ def lines_in(file: BinaryIO, longest: int) -> Iterator[Line]:
             yield Line(number, offset, own, content)
         number += 1
         offset += length
+
+
+def _most(request: Request) -> tuple[int, int] | None:
+    """The most tokens of a call; None where a cap would refuse its row."""
+    try:
+        return check_bounded(request.task, request.body)
+    except WrongRow:
+        return None
 
 
 def _refusal(request: Request, code: str, message: str) -> Refusal:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -111,13 +112,15 @@ def context(text: str) -> tuple[str, int]:
     return model, int(tokens)
 
 
-def prices(text: str) -> tuple[float, float]:
+def prices(text: str) -> tuple[Decimal, Decimal]:
     """Prices of a million tokens read and written."""
     try:
-        read, written = map(float, text.split(","))
-    except ValueError:
-        read = written = math.nan
-    if not (0 <= read < math.inf and 0 <= written < math.inf):
+        read, written = map(Decimal, text.split(","))
+    except (ValueError, ArithmeticError):
+        read = written = Decimal("nan")
+    if not all(
+        each.is_finite() and each >= 0 and abs(each.adjusted()) < 30 for each in (read, written)
+    ):
         raise argparse.ArgumentTypeError(f"{text!r}: write READ,WRITTEN")
     return read, written
 

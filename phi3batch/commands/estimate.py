@@ -4,16 +4,17 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from math import ceil
 from typing import Any, Final
 
 from phi3batch.checking import Checker, Report, rules_for
 from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
-from schemas.estimating import EstimateCreate, EstimateGroup
+from schemas.estimating import CapFit, EstimateCreate, EstimateGroup
 from schemas.jobs import JobOptions
 from schemas.money import amount
-from workers.intake.fitting import own_caps
+from workers.intake.fitting import doubted, own_caps
 from workers.intake.quota_time import USED, job_seconds
 from workers.rows.token_ranges import LEAST, MOST, pledged, summed
 
@@ -34,8 +35,10 @@ def run(given: Namespace) -> int:
     found |= _by_limits(groups, given) or _by_service(groups, options)
     if given.prices is not None:
         found["cost"] = cost(groups, given.prices)
-    if found["basis"] != "service":
-        found["caps"] = _caps(pledged(groups), options, given.prices)
+    caps = found["caps"] if "caps" in found else _caps(pledged(groups), options, given.prices)
+    if not report.bounded:
+        caps = doubted(caps, options.max_cost)
+    found["caps"] = [each.model_dump() for each in caps]
     if given.json:
         print_json(found)
     else:
@@ -57,19 +60,17 @@ def counted(report: Report, groups: Sequence[EstimateGroup]) -> dict[str, Any]:
     }
 
 
-def cost(groups: Sequence[EstimateGroup], prices: tuple[float, float]) -> dict[str, Any]:
+def cost(groups: Sequence[EstimateGroup], prices: tuple[Decimal, Decimal]) -> dict[str, Any]:
     """By prices of a million tokens read and written."""
     least, most = (amount(_micros(groups, end, prices)) for end in (LEAST, MOST))
     return {"currency": None, "least": least, "most": most}
 
 
-def _micros(groups: Sequence[EstimateGroup], end: int, prices: tuple[float, float]) -> int:
+def _micros(groups: Sequence[EstimateGroup], end: int, prices: tuple[Decimal, Decimal]) -> int:
     """Exact, and rounded up once, as the service does."""
-    read, written = (Decimal(str(price)) for price in prices)
-    cost = Decimal()
-    for prompts, answers in (group.tokens(end) for group in groups):
-        cost += round(prompts) * read + round(answers) * written
-    return ceil(cost)
+    read, written = map(Fraction, prices)
+    tokens = [map(round, group.tokens(end)) for group in groups]
+    return ceil(sum(prompts * read + answers * written for prompts, answers in tokens))
 
 
 def _by_limits(groups: Sequence[EstimateGroup], given: Namespace) -> dict[str, Any] | None:
@@ -118,7 +119,7 @@ def _by_service(groups: list[EstimateGroup], options: JobOptions) -> dict[str, A
         "closed_seconds": told.closed_seconds,
         "unserved": [_what(each) for each in told.unserved],
         "cost": None if told.cost is None else told.cost.model_dump(),
-        "caps": [each.model_dump() for each in told.caps],
+        "caps": told.caps,
     }
 
 
@@ -130,12 +131,11 @@ def _what(group: EstimateGroup) -> str:
 
 
 def _caps(
-    pledges: Sequence[EstimateGroup], options: JobOptions, prices: tuple[float, float] | None
-) -> list[dict[str, Any]]:
+    pledges: Sequence[EstimateGroup], options: JobOptions, prices: tuple[Decimal, Decimal] | None
+) -> list[CapFit]:
     told = None if prices is None else cost(pledges, prices)
     range_ = None if told is None else (told["least"], told["most"])
-    caps = own_caps(options.max_cost, options.max_total_tokens, summed(pledges), range_)
-    return [each.model_dump() for each in caps]
+    return own_caps(options.max_cost, options.max_total_tokens, summed(pledges), range_)
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:

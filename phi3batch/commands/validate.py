@@ -8,7 +8,6 @@ import orjson
 
 from phi3batch.checking import Checker, Report, rules_for
 from phi3batch.inputs import options_of, prepared
-from phi3batch.mistakes import Mistake
 from phi3batch.printing import print_json
 from phi3batch.tasks import Naming
 from workers.intake.planning import too_many_shards
@@ -19,11 +18,7 @@ _SHOWN_CHARACTERS = 400
 
 def run(given: Namespace) -> int:
     """The exit status, 0 where every row can be asked, 1 where one cannot."""
-    try:
-        rules = rules_for(options_of(given))
-    except ValueError as error:
-        raise Mistake(f"option template: {error}") from None
-    checker = Checker(rules, dict(given.context))
+    checker = Checker(rules_for(options_of(given)), dict(given.context))
     with prepared(given, given.file) as file, file.path.open("rb") as content:
         for refusal in checker.refusals(content):
             _tell(given, refusal, file.naming)

@@ -146,7 +146,15 @@ def test_up_says_what_to_do_where_only_the_command_line_is_installed(
         (["validate", ".", "--embed", "text"], "a folder"),
         (["validate", "FILE", "--template", "@none.json"], "none.json: No such file"),
         (["validate", "FILE", "--template", "[]"], "has to be a JSON object"),
+        *(
+            ([command, "rows.jsonl", "-O", 'template={"prompt":"{"}'], "option template: ")
+            for command in ("validate", "estimate")
+        ),
         (["validate", "FILE", "--options", "{"], "not JSON"),
+        *(
+            (["estimate", "FILE", "--prices", prices], "write READ,WRITTEN")
+            for prices in ("1", "1,x", "1,-2", "nan,1", "1,inf", "0,1e999999999", "0e999999999,1")
+        ),
         (["validate", "FILE", "--context", "x"], "MODEL=TOKENS"),
         (["validate"], "required: FILE"),
         (["results", ".", "--join", "FILE"], "holds no results"),

@@ -159,6 +159,101 @@ def test_what_a_job_reserves_in_its_month_is_known_of_a_file_that_was_read(
     assert run(told_and_ended) == (word, state)
 
 
+PHI_4K = DEPLOYMENT.model_copy(
+    update={
+        "model": "Phi-3-mini-4k-instruct",
+        "price": Price(input="1", output="2", currency="USD"),
+    }
+)
+
+
+def groups_read(data: bytes) -> list[dict[str, Any]]:
+    """A file as `phi3batch estimate` tells of it."""
+    checker = Checker(rules_for(JobOptions()), pledging=True)
+    assert not list(checker.refusals(BytesIO(data)))
+    return [each.model_dump(exclude_defaults=True) for each in checker.report.groups]
+
+
+@pytest.mark.parametrize(("rows_with_room", "word", "answered"), [(2, "yes", 2), (1, "no", 1)])
+def test_rows_too_long_by_their_models_name_count_for_the_service_asks_them(
+    rows_with_room: int, word: str, answered: int
+) -> None:
+    rows = [chat(words, model=PHI_4K.model, max_tokens=5) for words in ("hi", "word " * 40_000)]
+    (group,), (room,) = (groups_read(b"".join(rows[:count])) for count in (2, rows_with_room))
+    cap = sum(room["pledged_tokens"])
+
+    async def told_and_ended(_: Random) -> tuple[str, int]:
+        async with bench(deployments=(PHI_4K,)) as service:
+            asked = {"requests": [group], "max_total_tokens": cap}
+            (told,) = (await service.ask("POST", "/api/estimate", asked)).body["caps"]
+            ended = await service.run(b"".join(rows), options={"max_total_tokens": cap})
+            return told["fits"], ended.counts["succeeded"]
+
+    assert run(told_and_ended) == (word, answered)
+
+
+@pytest.mark.parametrize("more", [{"web_search_options": {}}, {"max_tokens": None}])
+def test_a_month_is_not_said_to_have_room_for_rows_that_its_cap_refuses(
+    more: dict[str, Any],
+) -> None:
+    rows = [{"max_tokens": 5}, {"max_tokens": 5, **more}]
+    data = b"".join(chat("hi", model=PHI_4K.model, **each) for each in rows)
+    tenants = {"default": Tenant(max_cost_per_month=1)}
+
+    async def told_and_ended(_: Random) -> tuple[str, str]:
+        async with bench(deployments=(PHI_4K,), tenants=tenants) as service:
+            asked = {"requests": groups_read(data)}
+            (told,) = (await service.ask("POST", "/api/estimate", asked)).body["caps"]
+            ended = await service.run(data, options={"on_invalid": "fail"})
+            return told["fits"], ended.state
+
+    assert run(told_and_ended) == ("perhaps", "failed")
+
+
+@pytest.mark.parametrize(("max_cost", "words"), [(None, ["perhaps"]), (1, ["perhaps", "yes"])])
+def test_what_many_kinds_are_pledged_for_is_not_known(
+    max_cost: float | None, words: list[str]
+) -> None:
+    dear = Price(input="1000", output="1000", currency="USD")
+    deployments = (PHI_4K, PHI_4K.model_copy(update={"name": "o", "model": "o", "price": dear}))
+    models = [PHI_4K.model, *(f"m{number}" for number in range(199)), "o"]
+    data = b"".join(
+        chat("x", model=each, max_tokens=50_000 if each == "o" else 5) for each in models
+    )
+    tenants = {"default": Tenant(max_cost_per_month=1)}
+    cap = {} if max_cost is None else {"max_cost": max_cost}
+
+    async def told_and_ended(_: Random) -> tuple[list[str], str, int]:
+        async with bench(deployments=deployments, tenants=tenants) as service:
+            asked = {"requests": groups_read(data), **cap}
+            told = (await service.ask("POST", "/api/estimate", asked)).body["caps"]
+            ended = await service.run(data, options=cap)
+            return [each["fits"] for each in told], ended.state, ended.counts["succeeded"]
+
+    fits, state, answered = run(told_and_ended)
+    assert fits == words
+    assert (state, answered) == (("failed", 0) if max_cost is None else ("completed", 1))
+
+
+@pytest.mark.parametrize("limit", [10**15, 2**53])
+def test_as_many_tokens_as_can_be_told_fit_no_cap_for_sure(limit: int) -> None:
+    data = chat("hi", model=PHI_4K.model, max_tokens=limit)
+    caps = {"max_total_tokens": 2 * 10**15, "max_cost": 1_000_000}
+    free = PHI_4K.model_copy(update={"price": Price(input="0", output="0.000001", currency="USD")})
+    tenants = {"default": Tenant(max_cost_per_month=2_000)}
+
+    async def told(_: Random) -> list[list[str]]:
+        async with bench(deployments=(free,), tenants=tenants) as service:
+            own = {"requests": groups_read(data), **caps}
+            asked = [own, {"requests": groups_read(data)}]
+            found = [await service.ask("POST", "/api/estimate", each) for each in asked]
+            return [[cap["fits"] for cap in each.body["caps"]] for each in found]
+
+    own, (month,) = run(told)
+    assert own[:2] == ["perhaps", "perhaps"]
+    assert month == "perhaps"
+
+
 def test_calls_are_pledged_at_the_dearest_for_each_of_them() -> None:
     group = {"task": "chat", "requests": 1, "prompt_tokens": 1e6, "answer_tokens": 1e6}
     pledged_for = {**group, "pledged_tokens": [1_000_000, 1_000_000], "model": DEPLOYMENT.model}

@@ -7,14 +7,14 @@ from typing import Final, Protocol
 
 from schemas.deployments import prices_of
 from schemas.estimates import JobEstimate
-from schemas.estimating import CapFit, Estimate, EstimateCreate, EstimateGroup
+from schemas.estimating import MOST_ASKED, CapFit, Estimate, EstimateCreate, EstimateGroup
 from schemas.hours import Hours
 from schemas.jobs import Job, Priority
 from schemas.listing import month_of
 from schemas.money import MILLION, CostRange, amount, micros
 from schemas.tenants import Tenant
 from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
-from workers.intake.fitting import failing, month_cap, own_caps
+from workers.intake.fitting import doubted, failing, month_cap, own_caps
 from workers.intake.scanning import Planned
 from workers.intake.verdicts import Preflight, needs_price, without_price
 from workers.jobs import budget
@@ -71,6 +71,9 @@ class Estimates:
         caps = _own_caps(estimator, asked, told.cost)
         if month is not None:
             caps.append(month_cap(_reserves(estimator, asked, told.cost), *month))
+        if any(each.model is None for each in told.unserved):
+            # Whoever sends more kinds than a request may name puts the rest together like that.
+            caps = doubted(caps, asked.max_cost)
         if unpriced is not None:
             caps = [failing(each, needs_price(unpriced)) for each in caps]
         return told.model_copy(update={"caps": tuple(caps)})
@@ -136,7 +139,11 @@ def _reserves(
         return micros(asked.max_cost), micros(asked.max_cost)
     if cost is None:
         return None
-    told = [(each, each.pledged_tokens) for each in asked.requests if each.pledged_tokens]
+    told = [
+        (each, pledge)
+        for each in asked.requests
+        if (pledge := each.pledged_tokens) and max(pledge) < MOST_ASKED
+    ]
     if len(told) < len(asked.requests):
         return micros(cost.most), inf
     pledges = [(each, each.tokens(MOST)) for each in pledged(asked.requests)]

@@ -1,9 +1,10 @@
 """Does what a file is reckoned to take fit the caps of its job?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import inf
 
 from schemas.estimates import TokenRange
-from schemas.estimating import CapFit, Fits
+from schemas.estimating import MOST_ASKED, CapFit, Fits
 from schemas.money import Amount, amount, micros
 
 
@@ -17,15 +18,18 @@ def own_caps(
 
     `tokens` are those of prompts and of answers, `cost` is the least and the most, or None where it
     is not known; the most is what calls may be pledged for, and not what they are reckoned to take.
+    As many tokens as can be told stand for more.
     """
-    found = []
+    found, bounded = [], all(each.most < MOST_ASKED for each in tokens)
     if max_cost is not None:
         money = micros(max_cost)
-        fits = _fits(None if cost is None else (micros(cost[0]), micros(cost[1])), money)
+        ends = None if cost is None else (micros(cost[0]), micros(cost[1]) if bounded else inf)
+        fits = _fits(ends, money)
         found.append(CapFit(cap="max_cost", limit=amount(money), left=amount(money), fits=fits))
     if max_total_tokens is not None:
         least, most = map(sum, zip(*tokens, strict=True))
-        fits, of = _fits((least, most), max_total_tokens), max_total_tokens
+        of = max_total_tokens
+        fits = _fits((least, most if bounded else inf), of)
         found.append(CapFit(cap="max_total_tokens", limit=of, left=of, fits=fits))
     return found
 
@@ -44,10 +48,23 @@ def month_cap(reserves: tuple[float, float] | None, limit: int, left: int | None
 
 
 def failing(told: CapFit, reason: str) -> CapFit:
-    """What is told of a cap on cost where the job would fail by it; another cap stays as it is."""
+    """What is told of a cap where the job would fail by one on cost, by another cap for no room."""
     if told.cap == "max_total_tokens":
-        return told
+        return _doubted(told)
     return told.model_copy(update={"fits": "no", "reason": f"{told.cap} {reason}"})
+
+
+def doubted(caps: Iterable[CapFit], max_cost: Amount | None) -> list[CapFit]:
+    """What is told of caps where the file may hold more than was reckoned.
+
+    In a month a job with a `max_cost` reserves that, whatever its file holds.
+    """
+    sure = None if max_cost is None else "max_cost_per_month"
+    return [each if each.cap == sure else _doubted(each) for each in caps]
+
+
+def _doubted(told: CapFit) -> CapFit:
+    return told.model_copy(update={"fits": "perhaps"}) if told.fits == "yes" else told
 
 
 def _fits(needs: tuple[float, float] | None, left: int | None) -> Fits:

@@ -66,9 +66,13 @@ _TOLD: Final = 100
 _OWN_TOOLS: Final = (None, "function", "custom")
 
 
-def check_bounded(task: Task, body: Mapping[str, Any]) -> None:
-    """Raise WrongRow for a body, valid by itself, whose call could be billed beyond its bound."""
-    if most_tokens(task, body) is None:
+def check_bounded(task: Task, body: Mapping[str, Any]) -> tuple[int, int]:
+    """The most tokens, of prompt and answer, that a call can be billed for.
+
+    Raises WrongRow for a body, valid by itself, whose call could be billed beyond.
+    """
+    most = most_tokens(task, body)
+    if most is None:
         raise WrongRow(UNBOUNDED, _UNBOUNDED)
     limit = body.get("max_new_tokens")
     if limit is not None and (type(limit) is not int or limit < 1):
@@ -80,6 +84,7 @@ def check_bounded(task: Task, body: Mapping[str, Any]) -> None:
             f"{where[:_TOLD]}: what it may add to the cost is not known, and this job has a cap: "
             f"leave it out{column}",
         )
+    return most
 
 
 def _unknown(task: Task, body: Mapping[str, Any]) -> Iterator[str]:

@@ -32,8 +32,8 @@ def groups_of(
 ) -> list[EstimateGroup]:
     """The requests of a file by what they ask for, each group with a range of tokens.
 
-    Rows may ask for more tokens than an estimate tells: then the most that it tells stands there.
-    `pledges` are the sums of `most_tokens`, where somebody has counted them.
+    Rows may ask for more tokens than an estimate tells: then the most that it tells stands there,
+    and no pledge. `pledges` are the sums of `most_tokens`, where somebody has counted them.
     """
     found = []
     for kind, count in requests.items():
@@ -44,6 +44,7 @@ def groups_of(
         least, most = (0.0, 0.0) if task in _VECTORS else _answer(mean)
         low, high = (mean.text * ratio + mean.fixed for ratio in RATIO)
         pledge = (pledges or {}).get(kind)
+        told = pledge is not None and max(pledge) <= MOST_ASKED
         found.append(
             EstimateGroup(
                 model=model,
@@ -51,7 +52,7 @@ def groups_of(
                 requests=count,
                 prompt_tokens=_of_all(count, low, high),
                 answer_tokens=_of_all(count, least, most),
-                pledged_tokens=pledge and (min(pledge[0], MOST_ASKED), min(pledge[1], MOST_ASKED)),
+                pledged_tokens=pledge if told else None,
             )
         )
     return found
