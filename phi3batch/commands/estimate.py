@@ -190,7 +190,9 @@ def _cost_lines(found: Mapping[str, Any]) -> list[str]:
     if told is None:
         if found["basis"] != "service" or found["unserved"]:
             return []
-        return ["cost: not known, for not all that may answer has a price; say --prices"]
+        return [
+            "cost: not known, for a deployment that may answer has no price; name yours by --prices"
+        ]
     currency, amount = told["currency"], _range(told["least"], told["most"])
     whose = "at these prices" if currency is None else f"{currency} at the service's prices"
     return [f"{amount} {whose}"]

@@ -979,7 +979,9 @@ def test_an_estimate_says_where_a_cap_needs_a_price(
         assert ended("estimate", str(prompts), "-O", "max_tokens=9", "-O", "max_cost=1") == 0
         lines = capsys.readouterr().out.splitlines()
         assert ended("estimate", str(prompts), "-O", "max_tokens=9") == 0
-    unknown = "cost: not known, for not all that may answer has a price; say --prices"
+    unknown = (
+        "cost: not known, for a deployment that may answer has no price; name yours by --prices"
+    )
     assert lines[-2:] == [
         unknown,
         "max_cost 1.000000: the batch would fail: max_cost needs a price of input and output in "
