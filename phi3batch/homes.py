@@ -37,8 +37,11 @@ class Home:
 
     @property
     def answered(self) -> bool:
-        """Whether any row was, as far as is known."""
-        return self.manifest is None or self.manifest.counts.succeeded > 0
+        """Whether any row was, as far as is known, or there was none to answer."""
+        if self.manifest is None or self.manifest.counts.succeeded:
+            return True
+        # Whatever else fails a batch as a whole leaves rows without an answer.
+        return (self.manifest.reason or {}).get("code") == "empty_file"
 
 
 def home_of(given: Namespace, name: str) -> Home:

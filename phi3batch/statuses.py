@@ -48,7 +48,7 @@ MEANINGS: Final[Mapping[str, Meanings]] = {
         },
         "results": {
             **_OF_SERVICE,
-            0: "the results are here, and a row has its answers",
+            0: "the results are here, and a row has its answers (or there is no row)",
             NOT_DONE: f"a batch has not ended, what came is not whole, or {_AWAY}",
             ROWS_FAILED: "the results are here, and no row has its answers",
         },

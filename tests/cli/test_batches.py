@@ -483,6 +483,20 @@ def test_a_report_that_cannot_be_had_is_told_and_asked_for_again(
     assert "report" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "status"), [("\n", 0), ("a,b\n" * 1_100, 3)], ids=["empty_file", "not_jsonl"]
+)
+def test_of_no_row_nothing_is_missing_and_of_those_that_were_not_read_everything(
+    content: str, status: int, served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = submitted(capsys, str(prompts))
+    prompts.write_text(content)
+    batch = submitted(capsys, str(prompts))
+    assert ended("results", batch) == ended("results", f"./{batch}") == status
+    (empty := prompts.with_name("empty.csv")).write_text("id,text\n")
+    assert ended("results", whole, "--join", str(empty)) == 0
+
+
 def test_results_come_home_where_there_is_no_report(
     served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
