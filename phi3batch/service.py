@@ -25,6 +25,8 @@ RETRIES: Final = 5
 """Of what is sent and brought home, after the first try."""
 LOOKS: Final = 2
 """Retries of a look: somebody waits for it."""
+_REPORT_SECONDS: Final = 60.0
+"""For one try at a report: all else is at home, and the SDK would wait for ten minutes."""
 _PAGE: Final = 100
 _PAUSES: Final = (0.5, 2.0)
 """Seconds before a download that has broken off is begun again."""
@@ -148,7 +150,9 @@ class BatchService:
     def report(self, batch_id: str) -> bytes | None:
         """How an ended batch went, as a page; None where the service has none of it."""
         try:
-            return self._looking.get(f"/batches/{batch_id}/report", cast_to=bytes)
+            return self._looking.get(
+                f"/batches/{batch_id}/report", cast_to=bytes, options={"timeout": _REPORT_SECONDS}
+            )
         except openai.NotFoundError:
             return None
 

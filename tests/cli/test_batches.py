@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ import pytest
 from phi3batch import service as connecting
 from phi3batch.checking import MAX_LINE_BYTES
 from phi3batch.commands.estimate import cost
+from phi3batch.fetching import fetch_report
 from schemas.deployments import Task
 from schemas.estimates import JobEstimate
 from schemas.estimating import EstimateGroup
@@ -481,6 +483,18 @@ def test_a_report_that_cannot_be_had_is_told_and_asked_for_again(
     (Path(batch) / "report.html").unlink()
     assert ended("results", batch) == 0, "nobody can be asked, and nothing else is missing"
     assert "report" not in capsys.readouterr().err
+
+
+def test_a_report_that_does_not_come_is_not_waited_for_long(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_REPORT_SECONDS", 0.1)
+    monkeypatch.setattr(connecting, "LOOKS", 0)
+    monkeypatch.setenv("PHI3BATCH_KEY", "app")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PHI3BATCH_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert fetch_report("batch_x", prompts.parent) is None
+    assert "the results are here, but not their report: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
