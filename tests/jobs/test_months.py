@@ -177,18 +177,14 @@ async def test_what_waits_for_its_month_says_so_and_begins_when_others_have_ende
         told = reply.body
         assert (told["state"], told["waiting"]["reason"]) == ("paused", "budget")
         assert told["waiting"]["message"] == (
-            "max_cost 0.3 is more than what is left of blue's 0.5 USD for 2027-01. It begins by "
-            "itself when others have ended and there is room, or at a higher cap. To begin now: "
-            "cancel it, and send it with a lower max_cost"
+            "At the last look max_cost 0.3 was more than what was left of blue's 0.5 USD for "
+            "2027-01: the next one is within five minutes, or at once when it is resumed. It "
+            "begins by itself when others have ended and there is room, or at a higher cap. To "
+            "begin now: cancel it, and send it with a lower max_cost"
         )
         assert service.events[-1]["type"].endswith("job.paused")
-        refused = await service.api.answer(HttpCall("POST", f"/api/jobs/{second}/resume"))
-        assert isinstance(refused, JsonReply)
-        assert (refused.code, "when others have ended" in str(refused.body)) == (409, True)
-        status, told = await Client(service, "blue").ask(
-            "POST", f"/v1/batches/batch_{second}/resume"
-        )
-        assert (status, "when others have ended" in told["error"]["message"]) == (409, True)
+        looked = await service.ask("POST", f"/api/jobs/{second}/resume")
+        assert (looked.code, looked.body["state"]) == (202, "paused"), "there is no room yet"
         await service.sweeper.run()
         await service.settle(lambda delivery: delivery.queue == "shards")
         assert list((await month(service))["reserved"]) == [first]
@@ -199,6 +195,24 @@ async def test_what_waits_for_its_month_says_so_and_begins_when_others_have_ende
         await service.settle()
         ended = await service.ended()
     assert (ended.event["data"]["job"], ended.counts["succeeded"]) == (second, 20)
+
+
+@pytest.mark.parametrize("door", ["/api/jobs/", "/v1/batches/batch_"])
+async def test_a_resume_looks_at_once_whether_a_month_has_room(door: str) -> None:
+    async with waiting() as (service, endpoint, first, second):
+        await service.settle()
+        assert (await service.ended()).event["data"]["job"] == first
+        stale = (await service.ask("GET", f"/api/jobs/{second}")).body
+        assert (stale["state"], stale["waiting"]["reason"]) == ("paused", "budget")
+        if door == "/api/jobs/":
+            assert (await service.ask("POST", f"{door}{second}/resume")).code == 202
+        else:
+            status, _ = await Client(service, "blue").ask("POST", f"{door}{second}/resume")
+            assert status == 200
+        await service.settle()
+        ended = await service.ended()
+    assert (ended.event["data"]["job"], ended.counts["succeeded"]) == (second, 20)
+    assert len(endpoint.asked) == 40, "no sweep has looked at it"
 
 
 async def test_what_waits_for_its_month_can_be_cancelled() -> None:
@@ -281,9 +295,8 @@ async def test_what_is_paused_while_it_waits_for_its_month_does_not_begin_by_its
 async def test_the_door_of_openai_pauses_what_waits_for_its_month_too() -> None:
     async with waiting() as (service, endpoint, _, second):
         client, batch = Client(service, "blue"), f"/v1/batches/batch_{second}"
-        _, refused = await client.ask("POST", f"{batch}/resume")
-        told = f"batch_{second} is paused and takes no resume: "
-        assert refused["error"]["message"].startswith(told)
+        status, told = await client.ask("POST", f"{batch}/resume")
+        assert (status, told["phi3"]["paused"]) == (200, True), "there is no room yet"
         status, told = await client.ask("POST", f"{batch}/pause")
         assert (status, told["phi3"]["paused"], told["phi3"].get("waiting")) == (200, True, None)
         await service.settle()

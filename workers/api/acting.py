@@ -5,6 +5,7 @@ from typing import Final
 
 from schemas.jobs import JobState
 from workers.api.routing import Action
+from workers.intake.doors import Doors
 from workers.jobs import budget, endings, pauses
 from workers.jobs.lifecycle import Change
 from workers.jobs.store import JobStore
@@ -18,10 +19,16 @@ class JobActions:
     """Does to a job what somebody asks for."""
 
     def __init__(
-        self, store: JobStore, transitions: Transitions, *, clock: Callable[[], float]
+        self,
+        store: JobStore,
+        transitions: Transitions,
+        doors: Doors,
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._transitions = transitions
+        self._doors = doors
         self._clock = clock
 
     async def act(self, job_id: str, action: Action) -> bool:
@@ -35,13 +42,21 @@ class JobActions:
             nonlocal done
             change = _change(state, action, repeated, self._clock())
             # The last look counts: an earlier change may have lost against somebody else's.
-            done = change.state is not None or _stands(state, action, repeated)
+            done = change.state is not None or _stands(state, action)
             return change
 
         if await self._sends(job_id, action):
             await self._transitions.insure(job, at=self._clock() + INSURED_SECONDS)
-        await self._transitions.take(job, acted)
+        state = await self._transitions.take(job, acted)
+        if action == "resume" and state is not None and budget.awaits_room(state):
+            await self._look_for_room(job_id)
         return done
+
+    async def _look_for_room(self, job_id: str) -> None:
+        """Have it looked at once whether a job's month has room, and not at the next sweep."""
+        announcement = await self._store.announcement(job_id)
+        if announcement is not None:
+            await self._doors.send(announcement, repeated=True)
 
     async def _sends(self, job_id: str, action: Action) -> bool:
         """Whether messages follow from an action, which this process may not live to send."""
@@ -59,7 +74,7 @@ def _change(state: JobState | None, action: Action, repeated: bool, now: float) 
     return pauses.resume(state, repeated=repeated, now=now)
 
 
-def _stands(state: JobState | None, action: Action, repeated: bool) -> bool:
+def _stands(state: JobState | None, action: Action) -> bool:
     """Whether what is asked for is so already."""
     if state is None:
         return False
@@ -69,7 +84,6 @@ def _stands(state: JobState | None, action: Action, repeated: bool) -> bool:
         return False
     if action == "pause":
         return state.paused
-    # A job that waits for its month takes no resume, but one that was just resumed may wait for it.
-    if repeated and budget.awaits_room(state):
-        return True
+    if budget.awaits_room(state):
+        return True  # it begins by itself
     return not state.paused and state.ending is None

@@ -199,10 +199,6 @@ class Api:
         message = f"a job that is {told.state} takes no {action}"
         if told.state == "validating":
             message += " yet: its file is being read, try again in a moment"
-        elif action == "resume" and told.state == "paused" and told.waiting is not None:
-            message = (
-                f"this job takes no resume: {told.waiting.get('message', 'it goes on by itself')}"
-            )
         raise HttpRefusal(409, "not_possible", message, param="action")
 
     async def _listed(self, listed: Listed) -> JobStatus | None:

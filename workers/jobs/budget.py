@@ -176,7 +176,10 @@ def no_room(month: MonthBudget, job: Job, cost: int, cap: int, now: float) -> Re
         begins = "at a higher cap only, for what other jobs have spent leaves too little"
     smaller = "lower max_cost" if named else "max_cost"
     # No figure that changes from look to look: each would be news.
-    message = f"{what} is more than what is left of {whole}. It begins by itself {begins}"
+    found = (
+        f"At the last look {what} was more than what was left of {whole}: the next one is within "
+    )
+    message = f"{found}five minutes, or at once when it is resumed. It begins by itself {begins}"
     return Waiting(reason="budget", message=f"{message}. {_TO_BEGIN} {smaller}", since=now)
 
 
@@ -201,7 +204,7 @@ def awaits_room(state: JobState) -> Waiting | None:
 
 def waits_again(now: float) -> Waiting:
     """What a job waits for that was paused by hand while it had no room, and is resumed."""
-    message = "within five minutes it is looked whether its tenant's month has room for the job"
+    message = "whether its month has room for the job is looked at now, and every five minutes"
     return Waiting(reason="budget", message=message, since=now)
 
 

@@ -144,7 +144,7 @@ def compose(
     lanes, moved, ill = dispatcher.lanes, dispatcher.moved, background.failing
     reporter = Reporter(board, process, wall=clock, lanes=lanes, moved=moved, failing=ill)
     deployments = DeploymentsApi(known, board, store, transitions, clock=clock)
-    actions = JobActions(store, transitions, clock=clock)
+    actions = JobActions(store, transitions, doors, clock=clock)
     files = FileStore(store, files_container=settings.files_container)
     jobs = Jobs(store, index, doors, intake, actions, outbox, entrance.estimates)
     api = _api(jobs, history, deployments, bus, transfers, settings=settings, clock=clock)

@@ -107,8 +107,6 @@ class BatchesApi:
             stands = "paused" if batch.phi3.paused else batch.status
             message = f"{batch.id} is {stands} and takes no {asked.action}"
             message += ": what it has answered can be fetched" if batch.status in TERMINAL else ""
-            if asked.action == "resume" and batch.phi3.paused and batch.phi3.waiting is not None:
-                message += f": {batch.phi3.waiting.get('message', 'it goes on by itself')}"
             raise HttpRefusal(409, "not_possible", message)
         return _told(batch)
 
