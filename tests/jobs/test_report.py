@@ -10,7 +10,7 @@ import pytest
 from schemas.budgets import BudgetStatus
 from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
 from schemas.jobs import JobOptions
-from schemas.money import Cost
+from schemas.money import Cost, PinnedPrice
 from schemas.outcomes import Outcome, Usage
 from schemas.results import CodeCount, Counts, DeploymentUse, Manifest, ManifestFile, Tokens
 from schemas.sketches import sketch_of
@@ -232,6 +232,12 @@ def test_it_says_why_no_bound_of_the_cost_is_known() -> None:
     assert "Calls that may have been billed and told no tokens3" in words
     assert "Attempts at shards that ended with their worker: what they asked last" in words
     assert told_beside(words, "is unknown", "What its calls cost") == "2"
+
+
+def test_it_says_that_no_price_of_what_was_asked_is_known() -> None:
+    priced = {"prices": {"other": PinnedPrice(input=130000, output=520000, currency="USD")}}
+    words = Tags(report(MANIFEST.model_copy(update={"cost": None, **priced})).decode()).words
+    assert "not known: nothing that was asked had a price" in words
 
 
 def test_it_tells_how_the_job_went() -> None:

@@ -153,7 +153,8 @@ class Finisher:
         whole = _Whole()
         async for receipt in self._receipts(job, state.shards):
             whole.add(receipt)
-        went = samples_of(whole.series, priced=bool(job.prices))
+        priced = not job.prices.keys().isdisjoint(whole.use)
+        went = samples_of(whole.series, priced=priced)
         await self._history.close(job.id, went)
         errors = await self._commit(job, state, "errors", whole.parts["errors"])
         output = await self._commit(job, state, "output", whole.parts["output"])

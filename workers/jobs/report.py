@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from schemas.history import Sample
 from schemas.jobs import JobOptions
-from schemas.money import amount
+from schemas.money import Cost, amount
 from schemas.results import CodeCount, Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
@@ -237,9 +237,20 @@ def _calls(use: Mapping[str, DeploymentUse]) -> str:
 
 
 def _cost(manifest: Manifest) -> str:
-    cost = manifest.cost
-    if cost is None:
+    if manifest.cost is None and not manifest.prices:
         return ""
+    prices = [
+        (name, *(f"{amount(each)} {price.currency}" for each in (price.input, price.output)))
+        for name, price in sorted(manifest.prices.items())
+    ]
+    heads = ("Deployment", "A million prompt tokens", "A million completion tokens")
+    told = _table("What its calls cost", ("What", "Amount"), _costs(manifest.cost))
+    return told + _table("Prices when the job was made", heads, prices)
+
+
+def _costs(cost: Cost | None) -> Sequence[Cells]:
+    if cost is None:
+        return [("By the tokens that were told", "not known: nothing that was asked had a price")]
     rows: list[Cells] = [
         ("By the tokens that were told", f"{cost.counted} {cost.currency}"),
         ("At most", f"{cost.at_most} {cost.currency}" if cost.at_most else "not known"),
@@ -250,13 +261,7 @@ def _cost(manifest: Manifest) -> str:
         rows.append((_CRASHES, cost.crashes))
     if cost.unpriced_calls:
         rows.append(("Calls to deployments without a price", cost.unpriced_calls))
-    prices = [
-        (name, *(f"{amount(each)} {price.currency}" for each in (price.input, price.output)))
-        for name, price in sorted(manifest.prices.items())
-    ]
-    heads = ("Deployment", "A million prompt tokens", "A million completion tokens")
-    told = _table("What its calls cost", ("What", "Amount"), rows)
-    return told + _table("Prices when the job was made", heads, prices)
+    return rows
 
 
 def _cap(manifest: Manifest) -> str:
