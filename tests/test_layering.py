@@ -55,6 +55,7 @@ DECIDES = (
     "workers.jobs.lifecycle",
     "workers.jobs.beginning",
     "workers.jobs.pauses",
+    "workers.jobs.helping",
     "workers.jobs.endings",
     "workers.jobs.events",
     "workers.jobs.pace",

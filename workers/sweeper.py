@@ -8,7 +8,7 @@ from typing import Final
 from schemas.jobs import Job, JobState
 from schemas.messages import finish
 from workers.intake.doors import Doors
-from workers.jobs import budget, endings, lifecycle, pauses
+from workers.jobs import budget, endings, helping, lifecycle
 from workers.jobs.outbox import Outbox
 from workers.jobs.store import Held, JobStore
 from workers.jobs.transitions import Transitions
@@ -61,8 +61,8 @@ class Sweeper:
         job = await self._store.job(job_id)
         held = await self._store.state(job_id) if job else None
         state = held.state if held else None
-        moved = pauses.stands_since(state, held.last_modified if held else marked)
-        due = pauses.overdue(state, self._clock() - moved, self._look_seconds, since)
+        moved = helping.stands_since(state, held.last_modified if held else marked)
+        due = helping.overdue(state, self._clock() - moved, self._look_seconds, since)
         if job is None or held is None or held.state.state == "validating":
             if due:
                 await self._announce_again(job_id)
@@ -101,6 +101,6 @@ class Sweeper:
         def nudged(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
-            return pauses.nudge(state, seen, repeated=repeated)
+            return helping.nudge(state, seen, repeated=repeated)
 
         await self._transitions.take(job, nudged)

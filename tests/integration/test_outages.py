@@ -17,7 +17,7 @@ from tests.doubles.service import EPOCH, Bench, bench
 from tests.simulation.virtual_time import run
 from workers.inbox import DEAD_RETRY_SECONDS, DEAD_TRIES
 from workers.intake import nightly, plans
-from workers.jobs import lifecycle, pauses
+from workers.jobs import helping, lifecycle
 from workers.jobs.outbox import JOBS, SHARDS
 from workers.jobs.store import Held, JobStore
 from workers.ports import BlobInfo, BlobRef, OutMessage, Received
@@ -247,7 +247,7 @@ async def test_a_paused_job_with_nothing_left_finishes_and_is_not_paused() -> No
         held = await service.store.state(job)
         assert held is not None
         assert not held.state.paused
-        assert pauses.nudge(held.state, held.state.revision) == lifecycle.NOTHING
+        assert helping.nudge(held.state, held.state.revision) == lifecycle.NOTHING
 
 
 @pytest.mark.parametrize(

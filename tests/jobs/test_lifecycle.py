@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import NOTHING_LOST, Counts, Receipt, Tokens
-from workers.jobs import beginning, budget, endings, lifecycle, pace, pauses
+from workers.jobs import beginning, budget, endings, helping, lifecycle, pace, pauses
 from workers.jobs.lifecycle import NOTHING, UNTOLD, Change, Progress
 
 ROWS = 3
@@ -180,7 +180,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def the_sweeper_comes(self) -> None:
         before = self.running
-        change = self.take(pauses.nudge(before, before.revision))
+        change = self.take(helping.nudge(before, before.revision))
         if before.state == "in_progress" and not before.paused:
             assert change.finish or set(change.shards) == set(before.out)
 
@@ -282,29 +282,29 @@ def test_a_paused_job_sends_nothing() -> None:
     assert paused is not None
     assert not lifecycle.runs(paused, paused.gen)
     assert lifecycle.advance(paused, receipt(8), repeated=True, now=2.0).shards == ()
-    assert pauses.nudge(paused, paused.revision) == NOTHING
+    assert helping.nudge(paused, paused.revision) == NOTHING
     repeated = beginning.begin(paused, job(), shards=9, rows=27, ending=None, now=2.0)
     assert repeated == NOTHING
 
 
 def test_older_generations_are_not_run() -> None:
     state = begun(9)
-    nudged = pauses.nudge(state, state.revision).state
+    nudged = helping.nudge(state, state.revision).state
     assert nudged is not None
     assert not lifecycle.runs(nudged, state.gen)
     assert lifecycle.runs(nudged, nudged.gen)
-    assert pauses.nudge(nudged, state.revision) == NOTHING
+    assert helping.nudge(nudged, state.revision) == NOTHING
 
 
 def test_a_late_look_helps_a_job_less_and_less_often() -> None:
-    looks = [look for look in range(1, 40) if pauses.overdue(None, look * 300.0 + 9, 300.0, 300.0)]
+    looks = [look for look in range(1, 40) if helping.overdue(None, look * 300.0 + 9, 300.0, 300.0)]
     assert looks == [1, 2, 4, 8, 12, 24, 36]
     state = begun(9)
-    assert not pauses.overdue(state, 299.0, 300.0)
+    assert not helping.overdue(state, 299.0, 300.0)
     waits = []
     for nudges in range(6):
         told = state.model_copy(update={"nudges": nudges})
-        waits.append(next(n for n in range(1, 40) if pauses.overdue(told, n * 300.0, 300.0)))
+        waits.append(next(n for n in range(1, 40) if helping.overdue(told, n * 300.0, 300.0)))
     assert waits == [1, 2, 4, 8, 12, 12]
 
 
@@ -313,18 +313,18 @@ def test_looks_that_come_late_or_not_at_all_help_all_the_same(gaps: list[float])
     age, helped, due = 0.0, 0, [1, 2, 4, 8, *range(12, 400, 12)]
     for gap in gaps:
         age += gap
-        helped += pauses.overdue(None, age, 300.0, gap)
+        helped += helping.overdue(None, age, 300.0, gap)
         crossed = {at for at in due if age - gap < at * 300.0 <= age}
-        assert pauses.overdue(None, age, 300.0, gap) == bool(crossed)
+        assert helping.overdue(None, age, 300.0, gap) == bool(crossed)
     assert helped >= 1
-    assert pauses.overdue(None, 301.0, 300.0), "who has not looked before helps"
-    assert not pauses.overdue(None, -400.0, 300.0), "a clock may be behind"
+    assert helping.overdue(None, 301.0, 300.0), "who has not looked before helps"
+    assert not helping.overdue(None, -400.0, 300.0), "a clock may be behind"
 
 
 def test_a_clock_that_is_behind_helps_nobody() -> None:
     # What storage says to have moved now is in this clock's future.
-    assert not pauses.overdue(None, -1.5, 300.0)
-    assert not pauses.overdue(begun(9), -1.5, 300.0, 300.0)
+    assert not helping.overdue(None, -1.5, 300.0)
+    assert not helping.overdue(begun(9), -1.5, 300.0, 300.0)
 
 
 def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:

@@ -9,7 +9,7 @@ from schemas.health import BreakerState, DeploymentHealth, DeploymentStatus
 from schemas.hours import Hours
 from schemas.jobs import JobState
 from workers.api.http import HttpRefusal, JsonReply
-from workers.jobs import lifecycle, pauses
+from workers.jobs import helping, lifecycle
 from workers.jobs.events import iso
 from workers.jobs.store import JobStore
 from workers.jobs.transitions import Transitions
@@ -77,7 +77,7 @@ class DeploymentsApi:
         def tried(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None or not (repeated or _waits_for(state, deployment)):
                 return lifecycle.NOTHING
-            return pauses.retry(state, repeated=repeated, now=self._clock())
+            return helping.retry(state, repeated=repeated, now=self._clock())
 
         await self._transitions.take(job, tried)
 

@@ -1,7 +1,8 @@
 """State x happening -> state, and what is to be sent: a job's way through its shards.
 
-All that moves a job lives here, and in `beginning`, `pauses` and `endings` beside. Each function
-takes the stored state and gives a `Change`; a state of None means that nothing is to be stored.
+All that moves a job lives here, and in `beginning`, `pauses`, `helping` and `endings` beside. Each
+function takes the stored state and gives a `Change`; a state of None means that nothing is to be
+stored.
 `repeated` says that somebody may have died between storing and sending: this message is delivered
 again, or an earlier swap met a conflict that may have been its own success.
 The rules are those of docs/protocol.md.
