@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Final
 
 from schemas.openai import BATCH_PREFIX
+from schemas.reports import mark
 
 REPORT: Final = "report.html"
 
 
 def report_in(folder: Path, batch_id: str) -> Path | None:
-    """The page in a folder that says how a batch went; None where there is none.
-
-    It is told by where the service writes the id of a job: notes on a batch name it too.
-    """
-    mark = f"<code><bdi>{batch_id.removeprefix(BATCH_PREFIX)}</bdi>".encode()
+    """The page in a folder that says how a batch went; None where there is none."""
+    known = mark(batch_id.removeprefix(BATCH_PREFIX)).encode()
     pages = (folder / REPORT, *sorted(folder.glob(f"{BATCH_PREFIX}*.{REPORT}")))
-    return next((each for each in pages if mark in (_content(each) or b"")), None)
+    return next((each for each in pages if known in (_content(each) or b"")), None)
 
 
 def put_report(folder: Path, batch_id: str, page: bytes) -> Path:

@@ -53,7 +53,8 @@ async def test_a_report_is_nobody_elses() -> None:
         await service.settle(lambda delivery: b'"finish"' in delivery.message.body)
         folder = service.events[0]["data"]["results"].removeprefix("results/")
         theirs = BlobRef("results", f"{folder}/report.html")
-        await service.blobs.create(theirs, b"<script>alert(1)</script>")
+        notes = f"<script>alert(1)</script> notes on {batch['id']}"
+        await service.blobs.create(theirs, notes.encode())
         await service.settle()
         assert (await client.batch(batch["id"]))["status"] == "completed"
         for status, told in (before, await client.ask("GET", path)):

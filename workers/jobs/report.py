@@ -14,6 +14,7 @@ from typing import Any, Final
 from schemas.history import Sample
 from schemas.jobs import JobOptions
 from schemas.money import Cost, amount
+from schemas.reports import mark
 from schemas.results import CodeCount, Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
@@ -61,7 +62,7 @@ def report(manifest: Manifest, went: Sequence[Sample] = ()) -> bytes:
     name = given.get("filename") or f"{given.get('container')}/{given.get('name')}"
     parts = [
         f"<h1>{_text(name)}</h1>",
-        f"<p><strong>{_word(manifest)}</strong> <code>{_text(manifest.job)}</code></p>",
+        f"<p><strong>{_word(manifest)}</strong> {mark(manifest.job)}</p>",
         _reason(manifest),
         bar(manifest.counts),
         _section("Rows", _rows(manifest.counts)),

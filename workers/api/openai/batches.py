@@ -8,6 +8,7 @@ from schemas.jobs import TERMINAL, Job, JobState
 from schemas.listing import index_id, index_name
 from schemas.openai import Batch
 from schemas.plans import Verdict
+from schemas.reports import mark
 from workers.api.access import Caller
 from workers.api.acting import JobActions
 from workers.api.http import BytesReply, HttpCall, HttpRefusal, JsonReply
@@ -94,7 +95,7 @@ class BatchesApi:
             data = (await self._store.blobs.read(self._store.result(job, "report.html"))).data
         except BlobMissing:
             data = b""
-        if job.id.encode() not in data:  # somebody else's may lie under the name
+        if mark(job.id).encode() not in data:  # somebody else's may lie under the name
             raise HttpRefusal(404, "report_not_found", _NO_REPORT, param="id")
         return BytesReply(200, data, _AS_A_FILE, content_type="text/html; charset=utf-8")
 
