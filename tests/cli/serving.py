@@ -1,14 +1,17 @@
 """The doors over the in-memory service, behind a real port: what the SDK sends arrives there."""
 
 import asyncio
+import json
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from schemas.deployments import Task
+from schemas.outcomes import Outcome
 from tests.api.client import KEYS
 from tests.doubles.service import Answering, Bench, bench
 from tests.doubles.webhooks import HOOK
@@ -16,6 +19,18 @@ from workers.api.http import HttpCall
 from workers.jobs.outbox import SHARDS
 
 T = TypeVar("T")
+
+
+class Failing(Answering):
+    """An endpoint that refuses rows with a word in them, as long as `word` is one."""
+
+    word = "bad"
+
+    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
+        if self.word and self.word in json.dumps(body):
+            await asyncio.sleep(0)
+            return Outcome("bad_request", 400, code="refused", message="no")
+        return await super().ask(task, body)
 
 
 class Served:

@@ -1,6 +1,5 @@
 """The commands against the doors: the SDK, a port, and the service in memory."""
 
-import asyncio
 import hashlib
 import json
 import os
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -22,16 +20,14 @@ from phi3batch import service as connecting
 from phi3batch.checking import MAX_LINE_BYTES
 from phi3batch.commands.estimate import cost
 from phi3batch.fetching import fetch_report
-from schemas.deployments import Task
 from schemas.estimates import JobEstimate
 from schemas.estimating import EstimateGroup
 from schemas.hours import Hours
 from schemas.money import MILLION, Price, amount
-from schemas.outcomes import Outcome
 from schemas.tenants import Tenant
-from tests.cli.serving import Served, serving
+from tests.cli.serving import Failing, Served, serving
 from tests.cli.test_commands import ended
-from tests.doubles.service import DEPLOYMENT, MODEL, Answering
+from tests.doubles.service import DEPLOYMENT, MODEL
 from workers.ports import BlobRef
 from workers.ports.errors import Unavailable
 
@@ -47,29 +43,6 @@ sys.exit(main())
 """
 REVIEWS = "key,text\na,Great phone\nb,\nc,Awful\n"
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-class Failing(Answering):
-    """An endpoint that refuses rows with a word in them, as long as `word` is one."""
-
-    word = "bad"
-
-    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
-        if self.word and self.word in json.dumps(body):
-            await asyncio.sleep(0)
-            return Outcome("bad_request", 400, code="refused", message="no")
-        return await super().ask(task, body)
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Failing:
-    return Failing()
-
-
-@pytest.fixture(scope="module")
-def running(endpoint: Failing) -> Iterator[Served]:
-    with serving(endpoint) as served:
-        yield served
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from phi3batch import service as connecting
 from phi3batch import watching
 from phi3batch.arguments import parser
 from phi3batch.statuses import MEANINGS, NOT_ADMITTED, NOT_DONE, ROWS_FAILED, TOO_LATE
-from tests.cli.serving import Served, serving
-from tests.cli.test_batches import Failing
+from tests.cli.serving import Failing, Served
 from tests.cli.test_commands import ended
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -45,17 +44,6 @@ def leaves(made: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
         yield made
     for each in below:
         yield from leaves(each)
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Failing:
-    return Failing()
-
-
-@pytest.fixture(scope="module")
-def running(endpoint: Failing) -> Iterator[Served]:
-    with serving(endpoint) as served:
-        yield served
 
 
 @pytest.fixture

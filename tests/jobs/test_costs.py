@@ -235,6 +235,19 @@ ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 OF_TWO = "0.000008"
 
 
+async def asked_in_part(service: Bench, shards: int) -> str:
+    """The job, once so many of its shards are asked and another is on its way."""
+    left = shards
+
+    def some(delivery: Any) -> bool:
+        nonlocal left
+        left -= delivery.queue == SHARDS
+        return bool(left < 0)
+
+    await service.settle(stop=some)
+    return str(service.events[-1]["data"]["job"])
+
+
 async def test_a_job_costs_what_was_pinned_with_it_everywhere() -> None:
     async with bench() as service:
         priced(service)
@@ -264,15 +277,7 @@ async def test_a_job_of_a_deployment_without_a_price_has_no_cost_at_any_time() -
     async with bench(deployments=(DEPLOYMENT, other)) as service:
         await service.drop(b'{"prompt": "a", "model": "phi-3-mini"}\n' * 600)
         await service.announce()
-        left = 2
-
-        def some(delivery: Any) -> bool:
-            nonlocal left
-            left -= delivery.queue == SHARDS
-            return bool(left < 0)
-
-        await service.settle(stop=some)
-        job = str(service.events[-1]["data"]["job"])
+        job = await asked_in_part(service, 2)
         told = (await service.ask("GET", f"/api/jobs/{job}")).body
         assert 0 < told["counts"]["succeeded"] < 600
         assert told.keys().isdisjoint({"cost", "projected_cost"})
@@ -306,15 +311,7 @@ async def test_calls_that_an_earlier_release_dropped_leave_no_false_bound() -> N
         priced(service)
         await service.drop(b'{"prompt": "a"}\n' * 2000)
         await service.announce()
-        left = 4
-
-        def some(delivery: Any) -> bool:
-            nonlocal left
-            left -= delivery.queue == SHARDS
-            return bool(left < 0)
-
-        await service.settle(stop=some)
-        job = str(service.events[-1]["data"]["job"])
+        job = await asked_in_part(service, 4)
         held = await service.store.state(job)
         assert held is not None
         assert held.state.counts.succeeded
