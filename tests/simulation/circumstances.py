@@ -13,6 +13,14 @@ from tests.simulation.scenario import Act, Doing, Mishap, RowKind, Scenario, Spa
 
 Make = Callable[[Random], Mapping[str, Any]]
 
+# Faults last four times as long as in any other world: so many more die of them.
+_FOR_AN_HOUR: Mapping[str, Any] = {
+    "faults_until": 3600.0,
+    "endless": False,
+    "most_lives": 800,
+    "most_deliveries": 8_000,
+}
+
 
 def _file(rng: Random, *odd: RowKind) -> Mapping[str, Any]:
     """One file of twenty rows, these among them."""
@@ -58,7 +66,7 @@ def _slow_plan(rng: Random) -> Mapping[str, Any]:
 def _stuck_plan(rng: Random) -> Mapping[str, Any]:
     """A plan that takes so long that the sweeper announces its file once more."""
     slow = Mishap("create", "/plan.jsonl", "slow", seconds=rng.uniform(1300.0, 2500.0))
-    return {**_file(rng), "script": (slow,), "workers": 3, "endless": False}
+    return {**_file(rng), "script": (slow,), "workers": 3, **_FOR_AN_HOUR}
 
 
 def _two_plans(rng: Random) -> Mapping[str, Any]:
@@ -97,15 +105,7 @@ def _nothing_there(rng: Random) -> Mapping[str, Any]:
 def _long_pause(rng: Random) -> Mapping[str, Any]:
     """A job that is open for hours, so that the sweeper looks at it again and again."""
     doings = (Doing(rng.uniform(0.5, 2.0), "pause"), Doing(7200.0, "resume"))
-    # Faults last four times as long as in any other world: so many more die of them.
-    return {
-        **_busy(rng),
-        "doings": doings,
-        "faults_until": 3600.0,
-        "endless": False,
-        "most_lives": 800,
-        "most_deliveries": 8_000,
-    }
+    return {**_busy(rng), "doings": doings, **_FOR_AN_HOUR}
 
 
 def _cancelled(rng: Random) -> Mapping[str, Any]:

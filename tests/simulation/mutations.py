@@ -447,7 +447,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("no_lot", "a lot stands before its calls are made", 13, broken_caps.no_lot),
     Mutation("no_pledge", "a call is made if what it can cost fits", 6, broken_caps.no_pledge),
     Mutation(
-        "lots_forgotten", "after a crash a lot counts as spent", 6, broken_caps.lots_forgotten
+        "lots_forgotten", "after a crash a lot counts as spent", 3, broken_caps.lots_forgotten
     ),
     Mutation(
         "late_lot_counts",
@@ -496,7 +496,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "stale_reading_believed",
         "who has read before another began takes nothing from it",
-        184,
+        163,
         broken_caps.stale_reading_believed,
     ),
     Mutation(
@@ -529,7 +529,7 @@ MUTATIONS: Sequence[Mutation] = (
         ONE_AT_A_TIME,
         broken_caps.begun_by_hand,
     ),
-    Mutation("paused_by_nobody", "on_budget pauses", 86, broken_caps.paused_by_nobody),
+    Mutation("paused_by_nobody", "on_budget pauses", 97, broken_caps.paused_by_nobody),
     Mutation(
         "status_remembered",
         "a status is told from the document that stands",
@@ -560,11 +560,11 @@ MUTATIONS: Sequence[Mutation] = (
         storage=lies.CountsItsOwn,
     ),
     Mutation(
-        "receipt_before_its_parts", "parts, then the receipt", 8, storage=lies.ReceiptsBeforeParts
+        "receipt_before_its_parts", "parts, then the receipt", 18, storage=lies.ReceiptsBeforeParts
     ),
-    Mutation("duplicates_lost", "duplicates are found", 21, storage=lies.NoDuplicates),
+    Mutation("duplicates_lost", "duplicates are found", 23, storage=lies.NoDuplicates),
     Mutation(
-        "swap_without_if_match", "state changes by compare-and-swap", 6, storage=lies.SwapsBlindly
+        "swap_without_if_match", "state changes by compare-and-swap", 1, storage=lies.SwapsBlindly
     ),
     Mutation("reads_stale", "a status is read as it stands", 25, storage=lies.ReadsStale),
     Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
@@ -572,11 +572,11 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("last_ending_wins", "the first ending wins", 107, last_ending_wins),
     Mutation("ending_keeps_the_pause", "an ending ends the pause", 0, ending_keeps_the_pause),
     Mutation("revision_stands_still", "each change raises the revision", 5, revision_stands_still),
-    Mutation("window_ignored", "a completion window ends the job", 41, window_ignored),
+    Mutation("window_ignored", "a completion window ends the job", 63, window_ignored),
     Mutation(
         "sent_before_swap",
         "swap, then send",
-        1014,
+        63,
         partial(_instead, service, "Transitions", _SendsFirst),
     ),
     Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
@@ -585,14 +585,14 @@ MUTATIONS: Sequence[Mutation] = (
         "journals_not_read", "keep what earlier attempts journaled", 5, storage=lies.JournalsUnread
     ),
     Mutation("journal_only_at_the_end", "journal every interval", 6, storage=lies.JournalsAtTheEnd),
-    Mutation("end_not_written", "an attempt that lives has an end", 1, storage=lies.NoEndMark),
+    Mutation("end_not_written", "an attempt that lives has an end", 2, storage=lies.NoEndMark),
     Mutation(
         "empty_journals_stay",
         "an end with nothing to say leaves nothing",
         3,
         storage=lies.KeepsEmptyJournals,
     ),
-    Mutation("lease_ignored", "one attempt at a time asks", 9, storage=lies.NobodysLease),
+    Mutation("lease_ignored", "one attempt at a time asks", 3, storage=lies.NobodysLease),
     Mutation("lease_believed_for_ever", "no call without a lease", 39, storage=lies.LeaseForEver),
     Mutation("lease_kept", "an end gives the lease back", 2, storage=lies.KeepsItsLease),
     Mutation("ending_drops_rows", "an ending gives each row its line", 0, ending_drops_rows),
@@ -611,7 +611,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "suspected_for_ever",
         "a clean attempt clears crashes",
-        82,
+        5,
         partial(_instead, journal, "Suspicion", _ForEver),
     ),
     Mutation(
@@ -641,20 +641,20 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "begun_not_journaled", "a suspect row is journaled as begun", 52, storage=lies.NoBeginMark
     ),
-    Mutation("etag_ignored", "the input is what was planned", 37, storage=lies.ReadsAnyVersion),
-    Mutation("no_marker", "an open marker stands before the job", 1, storage=lies.NoMarker),
+    Mutation("etag_ignored", "the input is what was planned", 91, storage=lies.ReadsAnyVersion),
+    Mutation("no_marker", "an open marker stands before the job", 2, storage=lies.NoMarker),
     Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
     Mutation(
         "no_sweeper",
         "jobs that do not move are helped",
-        25,
+        12,
         partial(_instead, Sweeper, "run", _nothing),
     ),
-    Mutation("marker_deleted_first", "the marker goes last", 1, storage=lies.MarkerGoesFirst),
+    Mutation("marker_deleted_first", "the marker goes last", 2, storage=lies.MarkerGoesFirst),
     Mutation(
         "end_told_once",
         "the last event is told until it is sure",
-        1,
+        2,
         partial(_instead, service, "Transitions", _TellsOnce),
     ),
     Mutation(

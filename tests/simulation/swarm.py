@@ -27,7 +27,7 @@ from tests.simulation.sites import FAMILIES, RATES, SITES, Fault, faults_at
 
 CAPPED = 0.3
 """The part of the worlds whose jobs are capped."""
-MONTHLY = 0.4
+MONTHLY = 0.5
 """The part of those in which the jobs of the month are capped together."""
 
 _USUAL: Sequence[RowKind] = ("chat",) * 12 + ("embedding",) * 4
@@ -97,18 +97,26 @@ _RARE: Mapping[str, int] = {
     "state/budgets/": 0,
     "/journal/#/*-#": 6,
     "/verdict.json": 4,
-    "/duplicates": 4,
+    "/duplicates": 5,
     "/planning": 4,
+    "job.expir": 6,
+    "job.failing": 6,
+    "job.cancel": 4,
     "job.completed": 4,
     "job.fail": 4,
-    "job.paused": 4,
-    "job.resumed": 4,
+    "job.paused": 6,
+    "job.resumed": 7,
+    "create state/quota/": 5,
     "create": 3,
     "results/": 3,
     "state/open/": 3,
     "take_dead": 3,
-    "job.": 3,
-    ".options.json": 2,
+    "job.": 4,
+    ":announce:": 2,
+    "prompts/": 2,
+    "/rejected/": 2,
+    "/samples": 2,
+    "state/quota/": 2,
 }
 
 
@@ -124,7 +132,7 @@ _OF_MONTHS = [pair for pair in _PAIRS if "state/budgets/" in pair[0]]
 
 
 def _focuses(rng: Random) -> tuple[Focus, ...]:
-    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 1, 2, 3, 4, 4)))
+    pairs = rng.choices(_PAIRS, cum_weights=_WEIGHTS, k=rng.choice((0, 1, 2, 3, 4, 5)))
     return tuple(Focus(*pair, rng.choice((0.5, 1.0, 1.0)), 8) for pair in pairs)
 
 
@@ -204,6 +212,6 @@ def scenario(seed: int) -> Scenario:
         month = Random(f"month {seed}")
         if month.random() < MONTHLY:
             drawn = replace(drawn, **caps.drawn_month(month, drawn.options, rows, len(files)))
-            aimed = Focus(*month.choice(_OF_MONTHS), month.choice((0.0, 0.5, 1.0)), 8)
+            aimed = Focus(*month.choice(_OF_MONTHS), month.choice((0.5, 1.0, 1.0)), 8)
             drawn = replace(drawn, focuses=(*drawn.focuses, aimed))
     return drawn
