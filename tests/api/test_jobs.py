@@ -4,7 +4,9 @@ import pytest
 
 from schemas.status import JobStatus
 from schemas.tenants import Tenant
+from tests.browser import states
 from tests.doubles.service import Bench, bench
+from workers.ports import BlobRef
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 REQUEST = {"container": "inputs", "name": "in.jsonl", "options": {"max_tokens": 8}}
@@ -157,6 +159,37 @@ async def test_of_a_list_of_all_tenants_what_cannot_be_read_tells_whose_it_is_an
         assert (odd["tenant"], odd["reason"]["code"]) == ("blue", "unreadable")
         rest = await service.ask("GET", "/api/jobs", tenant="*", after=odd["job"])
         assert rest.body["data"] == [other]
+
+
+async def test_the_open_jobs_are_listed_page_by_page_the_oldest_file_first() -> None:
+    tenants = {"default": Tenant(), "blue": Tenant()}
+    async with bench(tenants=tenants) as service:
+        await service.run(ROWS, "done.jsonl")
+        held = [await states.begun(service, f"{number}.jsonl") for number in range(2)]
+        assert (await service.ask("POST", f"/api/jobs/{held[1]}/pause")).code == 202
+        for name, tenant in (("own.jsonl", "default"), ("theirs.jsonl", "blue")):
+            await service.drop(ROWS, name, container="inputs")
+            request = {"container": "inputs", "name": name, "tenant": tenant}
+            # Marked as open, and nobody has looked at it yet.
+            held.append((await service.ask("POST", "/api/jobs", request)).body["job"])
+        names = dict(zip(held, ("0", "1", "own", "theirs"), strict=True))
+        oldest = [f"{names[job]}.jsonl" for job in sorted(held)]
+        told = await listed(service, open="true", tenant="*", limit="2")
+        assert [name for _, name in told] == oldest
+        own = await listed(service, open="true", limit="1")
+        assert [name for _, name in own] == [each for each in oldest if each != "theirs.jsonl"]
+        paused = await listed(service, open="true", state="paused", tenant="*")
+        assert paused == [("default", "1.jsonl")]
+        read = await listed(service, open="true", state="validating", tenant="blue", door="queue")
+        assert read == [("blue", "theirs.jsonl")]
+        assert await listed(service, open="true", door="nightly") == []
+
+
+async def test_an_open_job_that_this_version_cannot_read_is_listed_with_the_reason() -> None:
+    async with bench() as service:
+        await service.blobs.create(BlobRef("state", "open/20260101T000000Z-0"), b"{}")
+        (told,) = (await service.ask("GET", "/api/jobs", open="true")).body["data"]
+        assert (told["job"], told["reason"]["code"]) == ("20260101T000000Z-0", "unreadable")
 
 
 async def test_a_cursor_that_is_no_job_is_refused() -> None:

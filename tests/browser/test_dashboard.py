@@ -642,6 +642,26 @@ async def test_a_paused_job_has_no_rate_and_says_by_what_it_is_paused(tab: Tab, 
     assert await violations(tab.page) == []
 
 
+async def test_an_old_job_that_stands_still_needs_attention_however_many_came_after_it(
+    tab: Tab, site: Site
+) -> None:
+    service = site.service
+    await states.acted(service, "pause", "old.jsonl")
+    for number in range(31):
+        await states.failed(service, f"{number}.csv.jsonl")
+    await tab.open()
+    await tab.settled()
+    await expect(row(tab.page, "old.jsonl")).to_have_count(0)
+    attention = tab.page.get_by_role("region", name="Needs attention")
+    await expect(attention).to_contain_text("the 10 open ones of the oldest files")
+    old = attention.get_by_role("listitem").filter(has_text="old.jsonl")
+    # What has ended can wait for less long than what stands still does: it is not among the first.
+    await expect(old).not_to_be_visible()
+    await attention.get_by_text("and 23 more").click()
+    await expect(old).to_contain_text("it is paused until somebody resumes it")
+    assert await violations(tab.page) == []
+
+
 TENANTS = {"default": Tenant(), "blue": Tenant()}
 
 

@@ -1,6 +1,6 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -132,22 +132,19 @@ class Api:
 
     async def _list(self, asked: ListJobs) -> JsonReply:
         tenants = tuple(self._estimates.tenants) if asked.tenant == "*" else (asked.tenant,)
-        last = None
-        if asked.after is not None:
-            last = await self._index.place(tenants, asked.after)
-            if last is None:
-                message = "after: there is no such job"
-                raise HttpRefusal(400, "invalid_value", message, param="after")
         most = MOST_READ if asked.filters else asked.limit
-        entries, more = await self._index.page(tenants, most, last)
-        if not entries and last is None and asked.tenant not in ("*", *self._estimates.tenants):
+        if asked.open:
+            entries, more = await self._index.open_page(most, asked.after or "")
+        else:
+            entries, more = await self._newest(asked, tenants, most)
+        if not entries and not asked.after and asked.tenant not in ("*", *self._estimates.tenants):
             raise unknown_tenant(asked.tenant, self._estimates.tenants)
         found: list[JobStatus] = []
         looked = 0
         while len(found) < asked.limit and looked < len(entries):
             page = entries[looked : looked + asked.limit - len(found)]
             looked += len(page)
-            fit = [each for each in page if asked.lists(each.entry)]
+            fit = [each for each in page if each.tenant in tenants and asked.lists(each.entry)]
             told = await all_of(self._listed, fit)
             found += [each for each in told if each and asked.takes(each)]
         return JsonReply(
@@ -159,6 +156,17 @@ class Api:
                 "has_more": more or looked < len(entries),
             },
         )
+
+    async def _newest(
+        self, asked: ListJobs, tenants: Collection[str], most: int
+    ) -> tuple[Sequence[Listed], bool]:
+        last = None
+        if asked.after is not None:
+            last = await self._index.place(tenants, asked.after)
+            if last is None:
+                message = "after: there is no such job"
+                raise HttpRefusal(400, "invalid_value", message, param="after")
+        return await self._index.page(tenants, most, last)
 
     async def _samples(self, job: str, after: int) -> JsonReply:
         # Of a job that has ended the exact series, for whoever has not followed it.
@@ -203,7 +211,7 @@ class Api:
 
     async def _listed(self, listed: Listed) -> JobStatus | None:
         try:
-            return await self._told(listed.entry.id)
+            return await self._seen(listed.entry.id)
         except NewerVersion as error:
             why = Reason(code="newer_version", message=str(error))
         except Unreadable as error:
@@ -211,12 +219,16 @@ class Api:
         return events.unread(listed.entry, listed.tenant, why)
 
     async def _known(self, job_id: str) -> JobStatus:
+        if (told := await self._seen(job_id)) is not None:
+            return told
+        raise _unknown()
+
+    async def _seen(self, job_id: str) -> JobStatus | None:
         if (told := await self._told(job_id)) is not None:
             return told
         # Who posts a job looks at it before intake does.
-        if (marked := await self._store.announcement(job_id)) is not None:
-            return _validating(marked)
-        raise _unknown()
+        marked = await self._store.announcement(job_id)
+        return None if marked is None else _validating(marked)
 
     async def _told(self, job_id: str) -> JobStatus | None:
         told = await self._index.status(job_id, self._clock())

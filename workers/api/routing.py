@@ -38,12 +38,17 @@ _Time = Annotated[float, BeforeValidator(_seconds)]
 
 
 class ListJobs(Operation):
-    """`GET /api/jobs`: the newest jobs first, a page of those that fit all of the filters."""
+    """`GET /api/jobs`: the newest jobs first, or the open ones, the oldest file first; a page of
+    those that fit all of the filters.
+    """
 
     limit: Annotated[int, Field(ge=1, le=MOST_JOBS), BeforeValidator(digits)] = 20
     after: Identity | None = Field(default=None, description="the `last_id` of the page before")
     tenant: TenantName | EveryTenant = Field(
         default=DEFAULT_TENANT, description="whose jobs; `*`: those of all tenants of the settings"
+    )
+    open: bool = Field(
+        default=False, description="`true`: those that have not ended alone, the oldest file first"
     )
     state: ShownState | None = None
     door: Door | None = None
@@ -57,8 +62,8 @@ class ListJobs(Operation):
 
     @property
     def filters(self) -> bool:
-        """Whether not all jobs are wanted."""
-        return bool(self.model_fields_set - {"limit", "after", "tenant"})
+        """Whether not all jobs are wanted of those that are looked at."""
+        return bool(self.model_fields_set - {"limit", "after", "tenant", "open"})
 
     def lists(self, entry: IndexEntry) -> bool:
         """Whether a job fits the filters by what never changes of it."""

@@ -1,6 +1,7 @@
 """All jobs and rejections of tenants, newest first, found without reading any other."""
 
 from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from schemas.jobs import Job
@@ -15,6 +16,7 @@ from schemas.listing import (
     span_of,
 )
 from schemas.status import JobStatus
+from schemas.tenants import DEFAULT_TENANT
 from workers.jobs import events
 from workers.jobs.store import JobStore
 from workers.ports import BlobRef
@@ -108,6 +110,37 @@ class JobIndex:
         entries = await all_of(lambda each: self._entry(each[1], each[0]), newest)
         listed = zip(newest, entries, strict=True)
         return [Listed(tenant, entry) for (_, tenant), entry in listed if entry], more
+
+    async def open_page(self, most: int, after: str = "") -> tuple[Sequence[Listed], bool]:
+        """The first `most` open jobs behind one, by their ids, which begin with the time of their
+        file, and whether others follow: those that no worker has pinned yet as well.
+        """
+        found: list[tuple[str, float]] = []
+        async with aclosing(self._store.open_jobs(most + 2, after)) as jobs:
+            async for each in jobs:
+                found.append(each)
+                if len(found) > most:
+                    break
+        return await all_of(self._open, found[:most]), len(found) > most
+
+    async def _open(self, each: tuple[str, float]) -> Listed:
+        identity, marked = each
+        try:
+            if (job := await self._store.job(identity)) is not None:
+                return Listed(job.tenant, entry_of(job))
+            told = await self._store.announcement(identity)
+        except (NewerVersion, Unreadable):
+            told = None
+        if told is None:
+            return Listed(DEFAULT_TENANT, IndexEntry(id=identity, created=marked))
+        entry = IndexEntry(
+            id=identity,
+            door=told.door,
+            input=f"{told.container}/{told.name}",
+            metadata=told.asked.metadata,
+            created=marked,
+        )
+        return Listed(told.tenant, entry)
 
     async def names(
         self, tenant: str, most: int, after: str | None = None

@@ -200,10 +200,16 @@ class JobStore:
         await self.open(announcement)
         return False
 
-    async def open_jobs(self, page: int | None = None) -> AsyncGenerator[tuple[str, float]]:
-        """The id of every open job, and when it was marked; `page` as in `Blobs.list`."""
-        async for info in self.blobs.list(self.state_container, "open/", page=page):
-            yield info.ref.name.removeprefix("open/"), info.last_modified
+    async def open_jobs(
+        self, page: int | None = None, after: str = ""
+    ) -> AsyncGenerator[tuple[str, float]]:
+        """The ids of the open jobs behind one, in order, and when each was marked; `page` as in
+        `Blobs.list`.
+        """
+        start = f"open/{after}" if after else None
+        async for info in self.blobs.list(self.state_container, "open/", start=start, page=page):
+            if info.ref.name != start:
+                yield info.ref.name.removeprefix("open/"), info.last_modified
 
     # -- job, plan, duplicates
 

@@ -13,7 +13,7 @@ const JOB_SECONDS = 3;
 const NIGHTS_SECONDS = 60;
 const BUDGETS_SECONDS = 60;
 
-const known = { jobs: null, deployments: null, listed: null, more: false, after: [], nights: null, nightsAfter: null, budgets: [] };
+const known = { jobs: null, oldest: null, deployments: null, listed: null, more: false, after: [], nights: null, nightsAfter: null, budgets: [] };
 const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "", month: "" };
 
 /** The filters that somebody has set. */
@@ -47,10 +47,13 @@ const overview = new Poll(LIST_SECONDS, () => page.wrongKey || attempt(async () 
   const filtered = Object.keys(chosen()).length || known.after.length;
   const newestOfAll = { limit: lists.NEWEST, tenant: lists.EVERY };
   const own = { ...newestOfAll, ...chosen(), after: known.after.at(-1) };
-  const [newest, listed, deployments] = await Promise.all([
-    ask(`/api/jobs?${query(newestOfAll)}`), filtered ? ask(`/api/jobs?${query(own)}`) : null, ask("/api/deployments"),
+  const oldestOfAll = { open: true, limit: lists.OLDEST, tenant: lists.EVERY };
+  const [newest, oldest, listed, deployments] = await Promise.all([
+    ask(`/api/jobs?${query(newestOfAll)}`), ask(`/api/jobs?${query(oldestOfAll)}`),
+    filtered ? ask(`/api/jobs?${query(own)}`) : null, ask("/api/deployments"),
   ]);
   known.jobs = newest.data;
+  known.oldest = oldest.data;
   known.listed = listed ?? newest;
   known.deployments = deployments.data;
 }));
@@ -185,7 +188,7 @@ function enter(event) {
 
 function leave() {
   forgetKey();
-  Object.assign(known, { jobs: null, deployments: null, listed: null, nights: null, budgets: [] });
+  Object.assign(known, { jobs: null, oldest: null, deployments: null, listed: null, nights: null, budgets: [] });
   page.wrongKey = true;
   page.shown = page.shown && { id: page.shown.id, samples: [], points: [], after: 0 };
   draw();
@@ -198,7 +201,7 @@ function view() {
     <main id="main" tabindex="-1">
       ${trouble()}
       <section aria-labelledby="wrong"><h2 id="wrong">Needs attention</h2>
-        ${lists.attention(known.jobs, known.deployments, probe)}</section>
+        ${lists.attention(known, probe)}</section>
       ${shown ? html`<section class="shown" aria-labelledby="chosen">${details(shown, act, close, capped(shown.job) ? toMonth : null)}</section>` : nothing}
       <section aria-labelledby="jobs"><h2 id="jobs">Jobs</h2>
         ${lists.filters(page.chosen, filter)} ${lists.jobs(known.listed?.data, known.listed?.has_more, shown?.id)} ${pages()}</section>

@@ -9,6 +9,9 @@ const RECENT_MS = 24 * 3600 * 1000;
 const MOST_WRONG = 8;
 /** Jobs that are looked at for what is wrong, and on a page of the list. */
 export const NEWEST = 30;
+/** Open jobs that are looked at besides: what stands still longest is not among the newest. */
+export const OLDEST = 10;
+const LOOKED_AT = `the newest ${NEWEST} jobs of all tenants, and the ${OLDEST} open ones of the oldest files`;
 /** All tenants, for the service. */
 export const EVERY = "*";
 const STATES = ["validating", "in_progress", "paused", "finalizing", "completed", "failed", "expired",
@@ -24,32 +27,40 @@ const whose = ({ tenant }) => (tenant && tenant !== "default" ? html` <span clas
 /** Seconds by which a job will miss the end of its window, as the service reckons. */
 export const late = (job) => job.at_risk?.late_seconds ?? 0;
 
-/** Everything that somebody may have to act on, the worst first. */
-export function wrongs(jobs, deployments) {
+/** What of a job somebody may have to act on, and how soon: the lower the sooner. */
+function ill(job) {
+  const recent = now() - Date.parse(job.ended ?? job.created ?? 0) < RECENT_MS;
+  const { waiting, state } = job;
+  if (["failed", "expired", "rejected"].includes(state)) return recent ? { job, rank: 3, why: job.reason?.message } : null;
+  if (state === "completed")
+    return recent && failedRows(job) ? { job, rank: 4, why: `${count(failedRows(job))} of ${count(job.counts.total)} rows have no answer` } : null;
+  if (waiting?.reason === "outage") return { job, rank: 0, why: waiting.message || "its deployment is out of order" };
+  if (waiting?.reason === "budget" && state === "paused") return { job, rank: 2, why: `it is paused by its budget: ${waiting.message || "that leaves no room"}` };
+  if (late(job)) return { job, rank: 1, why: `it will miss the end of its window by ${duration(late(job))}` };
+  return state === "paused" ? { job, rank: 5, why: "it is paused until somebody resumes it" } : null;
+}
+
+/** Everything that somebody may have to act on, the most urgent first. */
+export function wrongs({ jobs, oldest, deployments }) {
   const found = [];
   for (const each of deployments ?? []) {
     if (each.breaker && each.breaker !== "closed") found.push({ deployment: each });
     for (const task of each.failing ?? []) found.push({ task });
   }
-  for (const job of jobs ?? []) {
-    const recent = now() - Date.parse(job.ended ?? job.created ?? 0) < RECENT_MS;
-    if (["failed", "expired", "rejected"].includes(job.state) && recent) found.push({ job, why: job.reason?.message });
-    else if (job.state === "completed" && failedRows(job) && recent)
-      found.push({ job, why: `${count(failedRows(job))} of ${count(job.counts.total)} rows have no answer` });
-    else if (job.waiting?.reason === "outage") found.push({ job, why: job.waiting.message || "its deployment is out of order" });
-    else if (job.waiting?.reason === "budget" && job.state === "paused") found.push({ job, why: `it is paused by its budget: ${job.waiting.message || "that leaves no room"}` });
-    else if (late(job)) found.push({ job, why: `it will miss the end of its window by ${duration(late(job))}` });
-    else if (job.state === "paused") found.push({ job, why: "it is paused until somebody resumes it" });
-  }
-  return found;
+  const newest = new Set((jobs ?? []).map(idOf));
+  const looked = [...(jobs ?? []), ...(oldest ?? []).filter((job) => !newest.has(idOf(job)))];
+  return [...found, ...looked.map(ill).filter(Boolean).sort((one, other) => one.rank - other.rank)];
 }
 
-export function attention(jobs, deployments, probe) {
-  if (!jobs && !deployments) return html`<p class="muted">Nothing is known yet.</p>`;
-  const found = wrongs(jobs, deployments);
-  if (!found.length) return html`<p class="fine"><span aria-hidden="true">✓</span> Nothing needs attention among the deployments and the newest ${NEWEST} jobs of all tenants.</p>`;
-  return html`<ul class="wrongs">${found.slice(0, MOST_WRONG).map((each) => html`<li>${wrong(each, probe)}</li>`)}</ul>
-    <p class="muted">${found.length > MOST_WRONG ? html`and ${found.length - MOST_WRONG} more below. ` : nothing}Looked at: the deployments, and the newest ${NEWEST} jobs of all tenants.</p>`;
+export function attention(known, probe) {
+  if (!known.jobs && !known.deployments) return html`<p class="muted">Nothing is known yet.</p>`;
+  const found = wrongs(known);
+  if (!found.length) return html`<p class="fine"><span aria-hidden="true">✓</span> Nothing needs attention among the deployments, ${LOOKED_AT}.</p>`;
+  const [first, others] = [found.slice(0, MOST_WRONG), found.slice(MOST_WRONG)];
+  const list = (some) => html`<ul class="wrongs">${some.map((each) => html`<li>${wrong(each, probe)}</li>`)}</ul>`;
+  return html`${list(first)}
+    ${others.length ? html`<details><summary>and ${others.length} more</summary>${list(others)}</details>` : nothing}
+    <p class="muted">Looked at: the deployments, ${LOOKED_AT}.</p>`;
 }
 
 function wrong({ deployment, task, job, why }, probe) {
