@@ -923,6 +923,34 @@ async def test_nothing_is_cut_off_on_a_small_screen(
     await context.close()
 
 
+@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
+async def test_no_table_of_a_chart_breaks_out_of_its_card(
+    browser: Browser, site: Site, width: int
+) -> None:
+    job = await states.begun(site.service, rows=2000)
+    for _ in range(3):
+        site.service.elapsed += 30.0
+        await site.service.settle(stop=states.after(3))
+    context = await browser.new_context(viewport={"width": width, "height": 900})
+    tab = Tab(await context.new_page(), site)
+    await tab.open(f"job={job}")
+    await tab.settled()
+    charts = tab.page.get_by_role("figure")
+    await expect(charts).to_have_count(5)
+    for summary in await charts.locator("summary").all():
+        await summary.click()
+    right = "each => each.getBoundingClientRect().right"
+    for chart in await charts.all():
+        edge = await chart.evaluate(right)
+        for part in await chart.locator("> *").all():
+            assert await part.evaluate(right) <= edge + 0.5, await part.inner_text()
+    assert await tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert await violations(tab.page) == []
+    assert tab.complaints == []
+    await context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_colours_have_contrast_in_light_and_dark(
     browser: Browser, site: Site, scheme: Any
