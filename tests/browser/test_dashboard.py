@@ -691,6 +691,67 @@ async def test_what_is_wrong_is_that_of_all_tenants_and_the_list_is_too_until_on
     assert await violations(tab.page) == []
 
 
+@pytest.mark.parametrize("site", [{"tenants": TENANTS}], indirect=True)
+async def test_a_filter_that_is_refused_lists_nothing_and_the_rest_is_up_to_date(
+    tab: Tab, site: Site
+) -> None:
+    service = site.service
+    await service.drop(b"a,b\n", "theirs.jsonl", container="inputs")
+    await service.say({"container": "inputs", "name": "theirs.jsonl", "tenant": "blue"})
+    await service.settle()
+    await tab.open()
+    await tab.settled()
+    tenant = tab.page.get_by_label("Tenant")
+    await tenant.fill("blue")
+    await tenant.press("Enter")
+    await expect(row(tab.page, "theirs.jsonl")).to_be_visible()
+    await tenant.fill("nobody")
+    await tenant.press("Enter")
+    listed = tab.page.get_by_role("region", name="Jobs")
+    await expect(listed.get_by_role("alert")).to_have_text(
+        "Nothing is listed: there is no tenant 'nobody'; TENANTS knows: default, blue"
+    )
+    await expect(listed.get_by_role("row")).to_have_count(0)
+    await expect(tab.page.get_by_role("alert")).to_have_count(1)
+    await tab.settled()
+    attention = tab.page.get_by_role("region", name="Needs attention")
+    await expect(attention).to_contain_text("theirs.jsonl of blue")
+    assert await violations(tab.page) == []
+    await tenant.fill("")
+    await tenant.press("Enter")
+    await expect(row(tab.page, "theirs.jsonl")).to_be_visible()
+    await expect(tab.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_the_late_answer_to_one_filter_is_not_shown_under_the_next(
+    tab: Tab, site: Site
+) -> None:
+    await states.completed(site.service)
+    await states.failed(site.service)
+    asked, let = asyncio.Event(), asyncio.Event()
+
+    async def held(route: Route) -> None:
+        asked.set()
+        await let.wait()
+        await route.continue_()
+
+    await tab.open()
+    await tab.settled()
+    state, listed = tab.page.get_by_label("State"), tab.page.get_by_role("region", name="Jobs")
+    await tab.page.route(re.compile(r"state=failed"), held)
+    await tab.page.route(re.compile(r"state=completed"), held)
+    await state.select_option("failed")
+    await asked.wait()
+    await expect(listed.get_by_role("row")).to_have_count(0)
+    asked.clear()
+    await state.select_option("completed")
+    await tab.page.unroute(re.compile(r"state=failed"))
+    let.set()
+    await asked.wait()
+    await expect(row(tab.page, "fine.jsonl")).to_be_visible()
+    await expect(row(tab.page, "table.csv.jsonl")).to_have_count(0)
+
+
 @pytest.mark.parametrize("site", [{"api_keys": KEYS}], indirect=True)
 async def test_a_batch_is_called_as_its_file_was(tab: Tab, site: Site) -> None:
     client = Client(site.service)

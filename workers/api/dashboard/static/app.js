@@ -13,7 +13,7 @@ const JOB_SECONDS = 3;
 const NIGHTS_SECONDS = 60;
 const BUDGETS_SECONDS = 60;
 
-const known = { jobs: null, oldest: null, deployments: null, listed: null, more: false, after: [], nights: null, nightsAfter: null, budgets: [] };
+const known = { jobs: null, oldest: null, deployments: null, listed: null, refused: null, after: [], nights: null, nightsAfter: null, budgets: [] };
 const page = { trouble: null, wrongKey: false, chosen: {}, shown: null, asked: null, told: "", month: "" };
 
 /** The filters that somebody has set. */
@@ -48,15 +48,29 @@ const overview = new Poll(LIST_SECONDS, () => page.wrongKey || attempt(async () 
   const newestOfAll = { limit: lists.NEWEST, tenant: lists.EVERY };
   const own = { ...newestOfAll, ...chosen(), after: known.after.at(-1) };
   const oldestOfAll = { open: true, limit: lists.OLDEST, tenant: lists.EVERY };
+  const wanted = [page.chosen, known.after];
   const [newest, oldest, listed, deployments] = await Promise.all([
     ask(`/api/jobs?${query(newestOfAll)}`), ask(`/api/jobs?${query(oldestOfAll)}`),
-    filtered ? ask(`/api/jobs?${query(own)}`) : null, ask("/api/deployments"),
+    filtered ? unlessRefused(ask(`/api/jobs?${query(own)}`)) : null, ask("/api/deployments"),
   ]);
   known.jobs = newest.data;
   known.oldest = oldest.data;
-  known.listed = listed ?? newest;
   known.deployments = deployments.data;
+  // Others may have been chosen meanwhile, and are asked for by the next round.
+  if (wanted[0] !== page.chosen || wanted[1] !== known.after) return;
+  const { refused = null, answer } = filtered ? listed : { answer: newest };
+  Object.assign(known, { listed: answer ?? null, refused });
 }));
+
+/** An answer; where what somebody chose is refused, why that is. A key that is refused concerns all. */
+async function unlessRefused(asked) {
+  try {
+    return { answer: await asked };
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status === 401 || error.status === 403) throw error;
+    return { refused: error.message };
+  }
+}
 
 const nightly = new Poll(NIGHTS_SECONDS, () => page.wrongKey || attempt(() => lookAtNights()));
 
@@ -153,7 +167,9 @@ async function probe(name) {
 
 function filter(name, value) {
   page.chosen = { ...page.chosen, [name]: value };
-  known.after = [];
+  // What is shown fits the filters that are shown.
+  Object.assign(known, { after: [], listed: null, refused: null });
+  draw();
   overview.soon();
 }
 
@@ -188,7 +204,7 @@ function enter(event) {
 
 function leave() {
   forgetKey();
-  Object.assign(known, { jobs: null, oldest: null, deployments: null, listed: null, nights: null, budgets: [] });
+  Object.assign(known, { jobs: null, oldest: null, deployments: null, listed: null, refused: null, nights: null, budgets: [] });
   page.wrongKey = true;
   page.shown = page.shown && { id: page.shown.id, samples: [], points: [], after: 0 };
   draw();
@@ -204,7 +220,7 @@ function view() {
         ${lists.attention(known, probe)}</section>
       ${shown ? html`<section class="shown" aria-labelledby="chosen">${details(shown, act, close, capped(shown.job) ? toMonth : null)}</section>` : nothing}
       <section aria-labelledby="jobs"><h2 id="jobs">Jobs</h2>
-        ${lists.filters(page.chosen, filter)} ${lists.jobs(known.listed?.data, known.listed?.has_more, shown?.id)} ${pages()}</section>
+        ${lists.filters(page.chosen, filter)} ${lists.jobs(known, shown?.id)} ${pages()}</section>
       ${known.budgets.length ? html`<section aria-labelledby="budgets"><h2 id="budgets" tabindex="-1">Budgets</h2>${budgets(known.budgets, turnMonth)}</section>` : nothing}
       <section aria-labelledby="deployments"><h2 id="deployments">Deployments</h2>${lists.deployments(known.deployments)}</section>
       <section aria-labelledby="nights"><h2 id="nights">Nightly runs</h2>

@@ -85,8 +85,10 @@ export function filters(chosen, choose) {
   </div>`;
 }
 
-export function jobs(listed, more, chosen) {
-  if (!listed) return nothing;
+export function jobs({ listed: page, refused }, chosen) {
+  if (refused) return html`<p class="bad-text" role="alert">Nothing is listed: ${text(refused, 500)}</p>`;
+  if (!page) return html`<p class="muted">Not known yet.</p>`;
+  const { data: listed, has_more: more } = page;
   if (!listed.length) return html`<p class="muted">No job fits${more ? " among those looked at so far" : ""}.</p>`;
   return html`<div class="scroll" role="group" tabindex="0" aria-label="Jobs"><table class="jobs">
     <caption class="unseen">Jobs, the newest first</caption>
