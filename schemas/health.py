@@ -87,7 +87,8 @@ class DeploymentStatus(BaseModel):
     )
     requests_used: float | None = Field(
         default=None,
-        description="calls that it lets through in a minute now; null where no process asks it, "
+        description="calls that it lets through in a minute now, reckoned from the last ten "
+        "seconds, and of each process no more than it has made; null where no process asks it, "
         "or has only begun to",
     )
     tokens_used: float | None = Field(
@@ -98,7 +99,10 @@ class DeploymentStatus(BaseModel):
         description="the worst of what the processes found; null where none asks it now"
     )
     message: str | None = Field(default=None, description="what the deployment said last")
-    until: str | None = Field(default=None, description="when the next call probes it")
+    until: str | None = Field(
+        default=None,
+        description="when calls may probe it again; null where an open one is tried with the next",
+    )
     in_flight: int = 0
     guard: int | None = Field(
         default=None,

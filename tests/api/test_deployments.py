@@ -192,13 +192,18 @@ def test_what_is_used_of_a_deployment_in_a_minute_is_told_by_the_processes_that_
             ]
             assert await used() == (None, None)
             told = []
-            for step in range(60):
+            for step in range(150):
                 asked()
                 await asyncio.sleep(0.5)
-                if step in {5, 59}:
+                if step in {5, 59, 149}:
                     told.append(await used())
             assert told[0] == (None, None), "the first second tells of no minute"
-            assert told[1] == pytest.approx((1200, 48000), rel=0.1)
+            requests, tokens = told[1]
+            assert requests is not None
+            assert tokens is not None
+            assert requests <= 600, "in half a minute as many have been let through"
+            assert tokens <= 24000
+            assert told[2] == pytest.approx((1200, 48000), rel=0.1)
             await asyncio.sleep(90)
             assert await used() == (None, None)
             for task in reporting:
@@ -250,8 +255,26 @@ def test_the_worst_that_a_process_found_is_told(breakers: list[Any], worst: str 
     told = [
         DeploymentHealth(at=0, breaker=each, calls=10, tokens=20, refusals=1) for each in breakers
     ]
-    status = summed(DEPLOYMENT, told)
+    status = summed(DEPLOYMENT, told, 0.0)
     assert (status.breaker, status.processes) == (worst, len(told))
     assert (status.calls, status.tokens, status.refusals) == tuple(
         len(told) * each for each in (10, 20, 1)
     )
+
+
+def test_no_minute_has_more_than_was_ever_used() -> None:
+    told = [
+        DeploymentHealth(
+            at=0, calls=24, refusals=4, tokens=900, requests_used=107, tokens_used=4000
+        ),
+        DeploymentHealth(at=0, calls=900, tokens=9000, requests_used=30, tokens_used=500),
+        DeploymentHealth(at=0, calls=3, tokens=30),
+    ]
+    status = summed(DEPLOYMENT, told, 0.0)
+    assert (status.requests_used, status.tokens_used) == (50, 1400)
+
+
+@pytest.mark.parametrize(("until", "told"), [(101.0, "1970-01-01T00:01:41.000Z"), (100.0, None)])
+def test_the_time_of_a_try_is_told_as_long_as_it_is_to_come(until: float, told: Any) -> None:
+    word = DeploymentHealth(at=90.0, breaker="open", until=until)
+    assert summed(DEPLOYMENT, [word], 100.0).until == told

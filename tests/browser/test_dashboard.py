@@ -483,6 +483,36 @@ async def test_the_guard_of_a_deployment_is_that_of_all_its_processes(tab: Tab, 
     assert await violations(tab.page) == []
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ({"message": "the key is refused: mend PHI_KEY"}, ": the key is refused: mend PHI_KEY. "),
+        ({"message": "It is away."}, ": It is away. "),
+        ({}, ". "),
+    ],
+)
+async def test_a_deployment_that_is_out_of_order_says_in_sentences_when_it_is_tried(
+    tab: Tab, site: Site, word: dict[str, str], told: str
+) -> None:
+    board = HealthBoard(site.service.blobs, "state")
+    at = site.service.clock()
+
+    async def tell(**more: Any) -> None:
+        await board.tell("phi", "p", DeploymentHealth(at=at, **{"breaker": "open", **word, **more}))
+
+    await tell(until=at + 600.0)
+    await tab.open()
+    await tab.settled()
+    attention = tab.page.get_by_role("region", name="Needs attention").get_by_role("listitem")
+    await expect(attention).to_contain_text(f"Deployment phi{told}It is tried again at ")
+    await tell(until=at - 5.0)
+    await tab.page.reload()
+    await expect(attention).to_contain_text(f"Deployment phi{told}It is tried with the next call.")
+    await tell(breaker="probing")
+    await tab.page.reload()
+    await expect(attention).to_contain_text(f"Deployment phi{told}A call is trying it.")
+
+
 async def test_what_is_no_job_is_told(tab: Tab) -> None:
     await tab.open("job=nobody")
     await expect(tab.page.get_by_text("there is no such job")).to_be_visible()

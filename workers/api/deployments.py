@@ -1,6 +1,6 @@
 """The operations on deployments over HTTP: how they are, and "try again now"."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -50,7 +50,7 @@ class DeploymentsApi:
 
     def unknown(self) -> tuple[DeploymentStatus, ...]:
         """Each deployment, where nobody can say how it is."""
-        return tuple(summed(each, ()) for each in self._deployments.values())
+        return tuple(summed(each, (), self._clock()) for each in self._deployments.values())
 
     async def probe(self, name: str) -> JsonReply:
         """Let open breakers take a call now, and bring the rows back that wait for this one.
@@ -84,7 +84,7 @@ class DeploymentsApi:
     async def _status(self, deployment: Deployment, most: int | None = None) -> DeploymentStatus:
         now = self._clock()
         told = _with_hours(
-            summed(deployment, await self._board.told(deployment.name, now, most)),
+            summed(deployment, await self._board.told(deployment.name, now, most), now),
             deployment.open_hours,
             now,
         )
@@ -97,7 +97,9 @@ class DeploymentsApi:
         return told.model_copy(update={"granted": round(held, 3), "headroom": round(used, 3)})
 
 
-def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> DeploymentStatus:
+def summed(
+    deployment: Deployment, told: Sequence[DeploymentHealth], now: float
+) -> DeploymentStatus:
     """What all processes found together: the worst breaker, and until when it stays open."""
     worst = next((state for state in _WORST if any(each.breaker == state for each in told)), None)
     speaking = max(
@@ -116,21 +118,25 @@ def summed(deployment: Deployment, told: Sequence[DeploymentHealth]) -> Deployme
         processes=len(told),
         breaker=worst,
         message=speaking.message if speaking else None,
-        until=None if until is None else iso(until),
+        # A word may be older than that: then the next call probes.
+        until=None if until is None or until <= now else iso(until),
         in_flight=sum(each.in_flight for each in told),
         guard=sum(limits) if (limits := [each.guard for each in told if each.guard]) else None,
         calls=sum(each.calls for each in told),
         tokens=sum(each.tokens for each in told),
-        requests_used=_together([each.requests_used for each in told]),
-        tokens_used=_together([each.tokens_used for each in told]),
+        requests_used=_together((each.requests_used, each.calls - each.refusals) for each in told),
+        tokens_used=_together((each.tokens_used, each.tokens) for each in told),
         refusals=sum(each.refusals for each in told),
         failing=tuple(sorted({name for each in told for name in each.failing})),
     )
 
 
-def _together(told: Sequence[float | None]) -> float | None:
-    """The sum of what processes tell; None where none of them does."""
-    known = [each for each in told if each is not None]
+def _together(told: Iterable[tuple[float | None, int]]) -> float | None:
+    """The sum of what processes tell that they use; None where none of them does.
+
+    Each reckons a minute from some seconds: that is no more than it has ever used.
+    """
+    known = [min(used, ever) for used, ever in told if used is not None]
     return sum(known) if known else None
 
 

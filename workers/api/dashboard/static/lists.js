@@ -63,12 +63,15 @@ export function attention(known, probe) {
     <p class="muted">Looked at: the deployments, ${LOOKED_AT}.</p>`;
 }
 
+/** What may be followed by another sentence. */
+const sentence = (words) => (/[.!?…]$/.test(words.trimEnd()) ? words : `${words}.`);
+
 function wrong({ deployment, task, job, why }, probe) {
   if (task) return html`<strong>A background task keeps failing:</strong> ${text(task)}`;
   if (job) return html`${badge(job)} ${named(job)}${whose(job)}${why ? html`: ${text(why, 400)}` : nothing}`;
   return html`<span class="badge bad"><span aria-hidden="true">✗</span> ${text(deployment.breaker)}</span>
-    Deployment <strong>${text(deployment.name)}</strong>${deployment.message ? html`: ${text(deployment.message)}` : nothing}
-    ${deployment.until ? html` It is tried again at ${time(deployment.until)}.` : nothing}
+    Deployment <strong>${text(deployment.name)}</strong>${deployment.message ? html`: ${text(sentence(deployment.message))}` : "."}
+    ${deployment.breaker === "probing" ? "A call is trying it." : deployment.until ? html`It is tried again at ${time(deployment.until)}.` : "It is tried with the next call."}
     <button type="button" @click=${() => probe(deployment.name)}>Try ${text(deployment.name)} now</button>`;
 }
 
@@ -148,7 +151,7 @@ export function deployments(listed) {
       <td>${limited(each) ? share(each.granted ?? 0) : "no limit"}</td><td>${each.headroom == null ? "–" : share(each.headroom)}</td>
       <td>${count(each.in_flight)}${each.guard == null ? nothing : html`<span class="line-of muted">of ${count(each.guard)}</span>`}</td>
       <td>${answered(each)}</td><td class="whole">${priced(each.price)}</td></tr>`)}</tbody></table></div>
-    <p class="muted">As told within the last 30 s: granted and headroom are parts of the quota; answered is since the processes started. A – stands where no process asks it.</p>`;
+    <p class="muted">As told within the last 30 s: used a minute is reckoned from the last ten seconds; granted and headroom are parts of the quota; answered is since the processes started. A – stands where no process asks it.</p>`;
 }
 
 /** Nights by files: one look tells which file went wrong when. */
