@@ -131,8 +131,8 @@ def _answer(reply: AnyReply) -> func.HttpResponse:
     return func.HttpResponse(
         reply.data,
         status_code=reply.code,
-        headers=dict(reply.headers),
-        mimetype=reply.content_type,
+        # As a mimetype it would be given a second charset.
+        headers={**reply.headers, "Content-Type": reply.content_type},
     )
 
 

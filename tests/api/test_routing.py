@@ -1,7 +1,7 @@
 """Every method, path and query is an operation or a refusal that says what is wrong."""
 
 from datetime import UTC, datetime
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 import azure.functions as func
@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import function_app
+from local.host.invoking import encode_response
 from schemas.jobs import ShownState
 from schemas.listing import IndexEntry
 from schemas.status import JobStatus
-from workers.api.http import HttpCall, HttpRefusal
+from workers.api.dashboard import page
+from workers.api.http import AnyReply, BytesReply, HttpCall, HttpRefusal
 from workers.api.routing import Act, CreateJob, ListJobs, ReadJob, route
 
 
@@ -99,6 +101,17 @@ def test_a_parameter_that_is_given_twice_is_refused(query: str, param: str) -> N
     with pytest.raises(HttpRefusal) as caught:
         route(call)
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [*map(page.answer, (HttpCall("GET", "/"), HttpCall("GET", "/x"))), BytesReply(200, b"0")],
+    ids=["a page", "JSON", "bytes"],
+)
+def test_a_type_of_content_is_sent_as_it_is(reply: AnyReply) -> None:
+    headers: Any = encode_response(function_app._answer(reply))["headers"]
+    sent = [datum.value for name, datum in headers.items() if name.lower() == "content-type"]
+    assert sent == [reply.content_type]
 
 
 def test_all_states_that_a_filter_takes_are_named() -> None:
