@@ -60,7 +60,7 @@ FORMS: Final[Mapping[str, str]] = {
     "job": "must be the id of a job as the service told it",
     "key_setting": "must be the name of a setting (letters, digits, _), not the key itself",
     "md5": "must be 32 hexadecimal digits",
-    "month": "write a year and month, as 2026-11",
+    "month": "write a year from 2000 to 2999 and a month from 01 to 12, as 2026-11",
     "name": _NAME,
     "nightly_container": _CONTAINER,
     "output": AMOUNT_FORM,

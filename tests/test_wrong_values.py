@@ -123,7 +123,9 @@ def test_a_cap_that_no_sum_holds_says_what_is_possible(cap: Any) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({"month": "November"}, "month: write a year and month, as 2026-11"),
+        ({"month": "November"}, "a month from 01 to 12, as 2026-11"),
+        ({"month": "9999-12"}, "month: write a year from 2000 to 2999 and a month from"),
+        ({"month": "0000-01"}, "month: write a year from 2000 to 2999 and a month from"),
         ({"month": "2026-11", "tenant": "Blue!"}, "tenant: must be 1 to 63 small letters"),
         ({"month": "2026-11", "after": "x y"}, "after: write the `last_id`"),
     ],
