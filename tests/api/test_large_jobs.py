@@ -123,7 +123,7 @@ async def test_the_exact_series_of_a_month_is_a_bounded_answer() -> None:
         job = await stored(service, 10_000_000, 40_000)
         history = History(service.store)
         await history.add(job, Sample(at=EPOCH))
-        await history.close(job, samples_of(series, priced=True))
+        await history.close(job, samples_of(series, priced=True, started=None, done=None))
         reply = await service.ask("GET", f"/api/jobs/{job}/samples")
         data = reply.body["data"]
         assert MOST / 2 < len(data) <= 2 * MOST

@@ -72,7 +72,7 @@ def test_receipts_add_up_to_the_same_in_any_order(
 @pytest.mark.slow
 @given(st.lists(receipts, min_size=1, max_size=8))
 def test_samples_go_up_to_the_sums_of_all(told: list[dict[int, Interval]]) -> None:
-    found = samples_of(whole(told), priced=True)
+    found = samples_of(whole(told), priced=True, started=None, done=None)
     every = [each for part in told for each in part.values()]
     if not every:
         assert found == ()
@@ -83,6 +83,66 @@ def test_samples_go_up_to_the_sums_of_all(told: list[dict[int, Interval]]) -> No
     assert last.calls == sum(each.calls for each in every)
     assert found[0].model_copy(update={"at": 0.0}) == Sample(at=0.0, cost="0.000000")
     assert all(to.at > before.at for before, to in pairwise(found))
+
+
+@given(
+    st.lists(receipts.filter(bool), min_size=1, max_size=4),
+    st.floats(-30.0, 60.0),
+    st.floats(0.001, 300.0),
+)
+def test_no_rate_is_reckoned_of_time_in_which_there_was_no_job(
+    told: list[dict[int, Interval]], behind: float, beyond: float
+) -> None:
+    """The highest rate is the average at least, and all rates in their times are what happened."""
+    series = whole(told)
+    first, last = min(series.intervals), max(series.intervals)
+    started = 10.0 * first * series.width + behind
+    done = max(started, 10.0 * last * series.width) + beyond
+    found = samples_of(series, priced=True, started=started, done=done)
+    assert (found[0].at, found[-1].at) == pytest.approx((started, done), abs=0.0011)
+    assert found[0].model_copy(update={"at": 0.0}) == Sample(at=0.0, cost="0.000000")
+    every = [each for part in told for each in part.values()]
+    for name, told_as in (("succeeded", "succeeded"), ("failed", "errors"), ("refusals",) * 2):
+        count = sum(getattr(each, name) for each in every)
+        steps = [
+            (getattr(to, told_as) - getattr(before, told_as), to.at - before.at)
+            for before, to in pairwise(found)
+        ]
+        assert all(seconds > 0.0 for _, seconds in steps)
+        assert sum(rows for rows, _ in steps) == count
+        highest = max(rows / seconds for rows, seconds in steps)
+        assert highest >= count / (found[-1].at - found[0].at) * (1.0 - 1e-9)
+
+
+def test_a_short_job_is_as_fast_as_it_was() -> None:
+    """Forty rows in 5.5 s, in two intervals of the clock, neither of which it filled."""
+    at = 10.0 * BEGIN
+    series = whole([{BEGIN: Interval(succeeded=28), BEGIN + 1: Interval(succeeded=12)}])
+    found = samples_of(series, priced=False, started=at + 6.0, done=at + 11.5)
+    assert [(each.at - at, each.succeeded) for each in found] == [(6.0, 0), (10.0, 28), (11.5, 40)]
+
+
+def test_what_clocks_put_outside_of_a_job_counts_with_what_is_next_to_it() -> None:
+    at = 10.0 * BEGIN
+    one = Interval(succeeded=1)
+    series = whole([{BEGIN - 3: one, BEGIN: one, BEGIN + 1: one, BEGIN + 2: one}])
+    found = samples_of(series, priced=False, started=at + 4.0, done=at + 20.0)
+    assert [(each.at - at, each.succeeded) for each in found] == [(4.0, 0), (10.0, 2), (20.0, 4)]
+
+
+def test_a_job_of_no_length_has_its_sums_and_no_rate() -> None:
+    at = 10.0 * BEGIN
+    found = samples_of(whole([{BEGIN: Interval(succeeded=3)}]), priced=False, started=at, done=at)
+    assert [(each.at, each.succeeded) for each in found] == [(at, 3)]
+
+
+def test_a_long_time_after_the_last_answer_is_told_as_one_in_which_nothing_happened() -> None:
+    at = 10.0 * BEGIN
+    series = whole([{BEGIN: Interval(succeeded=50)}])
+    long = samples_of(series, priced=False, started=at, done=at + 3600.0)
+    assert [(each.at - at, each.succeeded) for each in long] == [(0.0, 0), (10.0, 50), (3600.0, 50)]
+    short = samples_of(series, priced=False, started=at, done=at + 10.5)
+    assert [(each.at - at, each.succeeded) for each in short] == [(0.0, 0), (10.5, 50)]
 
 
 @pytest.mark.slow
@@ -107,7 +167,10 @@ def test_a_month_of_ten_million_rows_keeps_less_than_a_megabyte() -> None:
         series.add({first + at: rng.choice(made) for at in range(12)})
     assert MOST / 2 < len(series.intervals) <= MOST
     assert sum(each.succeeded for each in series.intervals.values()) == 40_000 * 12 * 21
-    longest = max(len(dump(each)) + 1 for each in samples_of(series, priced=True))
+    started, done = 10 * BEGIN + 1.234567, 10 * (BEGIN + month) - 1.234567
+    went = samples_of(series, priced=True, started=started, done=done)
+    assert len(went) <= 2 * MOST
+    longest = max(len(dump(each)) + 1 for each in went)
     # With the samples that were taken while it ran, of which an age has so many, and a few more.
     assert (2 * MOST + 9 * SAMPLES_OF_AGE) * longest < MOST_BYTES
 

@@ -44,7 +44,7 @@ def by_seconds(title: str, sketch: Sketch) -> str:
 
 
 def over_time(samples: Sequence[Sample], currency: str) -> str:
-    """How a job went between its first and its last answer; nothing of less than two steps."""
+    """How a job went from its start until its rows were done; nothing of less than two steps."""
     steps = _steps(samples)
     if len(steps) < 2:
         return ""
@@ -120,7 +120,7 @@ def _figure(words: str, bars: str) -> str:
 
 
 def _plain(value: float) -> str:
-    return f"{value:,.1f}"
+    return f"{value:,.2f}"  # as the report's own rates
 
 
 def _small(value: float) -> str:

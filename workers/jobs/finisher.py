@@ -154,7 +154,9 @@ class Finisher:
         async for receipt in self._receipts(job, state.shards):
             whole.add(receipt)
         priced = not job.prices.keys().isdisjoint(whole.use)
-        went = samples_of(whole.series, priced=priced)
+        went = samples_of(
+            whole.series, priced=priced, started=state.started, done=state.finalizing_since
+        )
         await self._history.close(job.id, went)
         errors = await self._commit(job, state, "errors", whole.parts["errors"])
         output = await self._commit(job, state, "output", whole.parts["output"])

@@ -47,21 +47,57 @@ class Series:
             _count(self.intervals.setdefault(at // 2, IntervalSums()), each)
 
 
-def samples_of(series: Series, *, priced: bool) -> tuple[Sample, ...]:
-    """The series as samples: how the job stood at the end of each interval, from its begin on.
+def samples_of(
+    series: Series, *, priced: bool, started: float | None, done: float | None
+) -> tuple[Sample, ...]:
+    """The series as samples: how the job stood at the end of each interval, from its start on.
 
-    Where nothing happened for a while, that is one sample at its end.
+    The first interval begins when the job `started`, and the last ends when all its rows were
+    `done`: no rate is reckoned of time in which there was no job. Where nothing happened for a
+    while, that is one sample at its end. A job of no length has its sums alone.
     """
+    if not series.intervals:
+        return ()
     seconds = INTERVAL_SECONDS * series.width
+    begin = min(series.intervals) * seconds if started is None else _whole(started)
+    end = (max(series.intervals) + 1) * seconds if done is None else _whole(done)
+    intervals = _within(series, begin, end)
     found: list[Sample] = []
     so_far = IntervalSums()
-    for number in sorted(series.intervals):
-        if not found or found[-1].at < number * seconds:
+    if begin < end:
+        found.append(_sample(so_far, begin, priced, {}))
+    for number in sorted(intervals):
+        if found and found[-1].at < number * seconds:
             found.append(_sample(so_far, number * seconds, priced, {}))
-        own = series.intervals[number]
+        own = intervals[number]
         _count(so_far, own)
-        found.append(_sample(so_far, (number + 1) * seconds, priced, own.latency))
+        until = (number + 1) * seconds
+        # Until the last receipt is counted is no time of its own, unless it is long.
+        at_end = number == max(intervals) and end - until < seconds
+        found.append(_sample(so_far, end if at_end else until, priced, own.latency))
+    if found[-1].at < end:
+        found.append(_sample(so_far, end, priced, {}))
     return tuple(found)
+
+
+def _whole(at: float) -> float:
+    """A time in whole milliseconds, as manifest and status tell it."""
+    return round(at * 1_000_000) // 1000 / 1000
+
+
+def _within(series: Series, begin: float, end: float) -> Mapping[int, IntervalSums]:
+    """The intervals between two times.
+
+    When a call ended is reckoned back, and clocks of workers differ: what seems to lie outside
+    counts with what is next to it.
+    """
+    seconds = INTERVAL_SECONDS * series.width
+    first = int(begin // seconds)
+    last = max(first, -int(-end // seconds) - 1)
+    found: dict[int, IntervalSums] = {}
+    for number, each in series.intervals.items():
+        _count(found.setdefault(min(max(number, first), last), IntervalSums()), each)
+    return found
 
 
 def _count(sums: IntervalSums, told: Interval | IntervalSums) -> None:
@@ -75,7 +111,7 @@ def _count(sums: IntervalSums, told: Interval | IntervalSums) -> None:
     sums.latency.update(told.latency)
 
 
-def _sample(sums: IntervalSums, at: int, priced: bool, latency: Sketch) -> Sample:
+def _sample(sums: IntervalSums, at: float, priced: bool, latency: Sketch) -> Sample:
     return Sample(
         at=float(at),
         succeeded=sums.succeeded,
