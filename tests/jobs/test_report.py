@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.budgets import BudgetStatus
-from schemas.estimates import EstimatedCost, JobEstimate, TokenRange
+from schemas.estimates import EstimatedCost, JobEstimate, QuotaBound, TokenRange
 from schemas.jobs import JobOptions
 from schemas.money import Cost, PinnedPrice
 from schemas.outcomes import Outcome, Usage
@@ -20,6 +20,7 @@ from tests.simulation.virtual_time import run
 from workers.inbox import RETRY_SECONDS
 from workers.jobs import finisher
 from workers.jobs.charts import duration
+from workers.jobs.comparison import compared
 from workers.jobs.report import report
 from workers.ports import BlobRef
 from workers.ports.errors import Unavailable
@@ -66,6 +67,7 @@ ESTIMATE = JobEstimate(
     seconds=(110.0, 200.0),
     cost=EstimatedCost(currency="USD", least="1.000000", most="2.000000"),
 )
+PRICE = PinnedPrice(input=130_000, output=520_000, currency="USD")
 
 
 class Tags(HTMLParser):
@@ -96,7 +98,7 @@ def test_it_says_by_how_much_the_estimate_was_wrong() -> None:
         report(MANIFEST.model_copy(update={"estimate": ESTIMATE, "cost": cost})).decode()
     ).words
     assert told_beside(words, "Rows asked") == (
-        "1,0001,0009970% below the least: rows could not be asked: see the errors"
+        "1,0001,0009970% below the least: 3 rows were not asked: see the errors"
     )
     assert told_beside(words, "Prompt tokens") == (
         "10,00020,00030,00050% above the most: "
@@ -105,7 +107,7 @@ def test_it_says_by_how_much_the_estimate_was_wrong() -> None:
     assert told_beside(words, "Completion tokens") == "8,00064,00012,000within"
     assert told_beside(words, "Time") == (
         "1 min 50 s3 min 20 s1 min 40 s9% below the least: "
-        "its quotas allowed more than was known, or rows could not be asked"
+        "3 rows were not asked: see the errors, or its quotas allowed more than was known"
     )
     assert told_beside(words, "Cost, USD") == "1.0000002.0000001.500000within"
 
@@ -115,12 +117,140 @@ def test_it_says_what_was_not_reckoned_and_why() -> None:
     blind = ESTIMATE.model_copy(update={"seconds": None, "cost": None})
     made = MANIFEST.model_copy(update={"estimate": blind, "cost": cost})
     words = Tags(report(made).decode()).words
-    assert told_beside(words, "Time") == (
-        "––1 min 40 snot reckoned: no quota bounds it, or its hours never meet"
+    assert told_beside(words, "Time") == "––1 min 40 snot reckoned: no quota bounds it"
+    assert told_beside(words, "Cost, USD").startswith("––1.500000not reckoned: ")
+    assert told_beside(words, "Cost, USD").endswith(" had no price")
+    priced = made.model_copy(update={"prices": {HOSTILE: PRICE}})
+    assert told_beside(Tags(report(priced).decode()).words, "Cost, USD").endswith(
+        "not reckoned: not all that might answer had a price"
     )
-    assert told_beside(words, "Cost, USD") == (
-        "––1.500000not reckoned: not all that might answer had a price"
+
+
+def off(what: str, **known: Any) -> str:
+    """What is told of a quantity of a job of which this is known."""
+    made = MANIFEST.model_copy(update={"estimate": ESTIMATE, **known})
+    return next(str(row[-1]) for row in compared(made) if str(row[0]).startswith(what))
+
+
+def use_of(**known: Any) -> dict[str, DeploymentUse]:
+    return {"phi": DeploymentUse(**{"calls": 1000, "outcomes": {"ok": 1000}, **known})}
+
+
+PAID = Cost(currency="USD", counted="1.500000", at_most="1.500000")
+ALL_ASKED = Counts(total=1000, succeeded=1000)
+FAST = ESTIMATE.model_copy(update={"seconds": (10.0, 20.0)})
+
+
+def test_a_job_that_could_ask_nothing_says_so_and_blames_neither_quotas_nor_prices() -> None:
+    nothing = ESTIMATE.model_copy(
+        update={"rows": 0, "prompt_tokens": TokenRange(0, 0), "completion_tokens": TokenRange(0, 0)}
+        | {"seconds": None, "cost": None}
     )
+    known = {
+        "estimate": nothing,
+        "counts": Counts(total=1319, invalid=1319),
+        "tokens": Tokens(),
+        "use": {},
+        "prices": {"phi": PRICE},
+        "cost": Cost(currency="USD", counted="0.000000", at_most="0.000000"),
+    }
+    for what in ("Time", "Cost"):
+        assert off(what, **known) == "not reckoned: no row could be asked"
+
+
+def test_hours_that_never_met_are_blamed_where_quotas_bound_it_alone() -> None:
+    bound = QuotaBound(deployments=("phi",), requests=1000, seconds=60.0)
+    estimate = ESTIMATE.model_copy(update={"seconds": None, "bounds": (bound,)})
+    assert "hours" in off("Time", estimate=estimate)
+    assert "no quota" not in off("Time", estimate=estimate)
+
+
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [
+        ({}, "no wait explains it: answers were slow, or workers were busy"),
+        (
+            {"cost": PAID.model_copy(update={"crashes": 2})},
+            "2 attempts at shards ended with their worker",
+        ),
+        (
+            {"use": use_of(row_seconds_waited={"quota": 900.0})},
+            "its quotas were shared with others",
+        ),
+        (
+            {"use": use_of(row_seconds_waited={"quota": 900.0, "outage": 300.0})},
+            "rows waited for an outage to end",
+        ),
+        (
+            {
+                "use": use_of(
+                    outcomes={"ok": 1000, "transient": 1}, row_seconds_waited={"quota": 9.0}
+                )
+            },
+            "1 call was in vain, or its quotas were shared with others",
+        ),
+        (
+            {
+                "cost": PAID.model_copy(update={"crashes": 1}),
+                "use": use_of(outcomes={"ok": 1000, "timeout": 7}),
+                "closed_seconds": 30.0,
+            },
+            "it waited 30.0 s for its hours, 1 attempt at shards ended with their worker, "
+            "and 7 calls were in vain",
+        ),
+    ],
+)
+def test_what_took_a_jobs_time_is_what_was_there(known: dict[str, Any], why: str) -> None:
+    usual = {"estimate": FAST, "counts": ALL_ASKED, "use": use_of()}
+    assert off("Time", **{**usual, **known}) == f"400% above the most: {why}"
+
+
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [
+        ({}, "its text has less than 0.2 tokens a byte"),
+        ({"use": use_of(unmetered_calls=900)}, "900 calls told no tokens"),
+        (
+            {"use": use_of(unmetered_calls=16)},
+            "16 calls told no tokens, or its text has less than 0.2 tokens a byte",
+        ),
+        (
+            {"counts": Counts(total=1000, succeeded=500, failed=100, invalid=400)},
+            "100 rows were asked in vain, and 400 rows were not asked: see the errors",
+        ),
+    ],
+)
+def test_tokens_that_nobody_told_are_no_fault_of_the_text(known: dict[str, Any], why: str) -> None:
+    usual = {"counts": ALL_ASKED, "use": use_of(), "tokens": Tokens(prompt=8000, completion=9000)}
+    assert off("Prompt tokens", **{**usual, **known}) == f"20% below the least: {why}"
+
+
+@pytest.mark.parametrize(
+    ("known", "why"),
+    [
+        ({"counted": "0.800000"}, "20% below the least: it had fewer tokens"),
+        (
+            {"counted": "0.800000", "unpriced_calls": 300},
+            "20% below the least: 300 calls were to deployments without a price",
+        ),
+        (
+            {"counted": "2.400000", "tokens": 42_500},
+            "20% above the most: calls in vain were billed",
+        ),
+        ({"counted": "2.400000", "prompt": 30_000}, "20% above the most: it had more tokens"),
+        (
+            {"counted": "2.400000", "prompt": 30_000, "tokens": 99_000},
+            "20% above the most: it had more tokens, and calls in vain were billed",
+        ),
+    ],
+)
+def test_what_a_cost_is_off_by_is_what_was_billed(known: dict[str, Any], why: str) -> None:
+    cost = Cost(
+        currency="USD", **{name: known[name] for name in known if name in Cost.model_fields}
+    )
+    tokens = Tokens(prompt=known.get("prompt", 15_000), completion=12_000)
+    use = use_of(tokens=known.get("tokens", tokens.total))
+    assert off("Cost", cost=cost, counts=ALL_ASKED, tokens=tokens, use=use) == why
 
 
 def test_it_says_what_the_whole_job_waited_for() -> None:
@@ -132,7 +262,7 @@ def test_it_says_what_the_whole_job_waited_for() -> None:
     assert told_beside(words, "budget", "Waits of the whole job") == "1 min 0 s"
     assert told_beside(words, "Time") == (
         "10.0 s20.0 s1 min 40 s400% above the most: "
-        "it waited 10.0 s for its hours and 1 min 0 s for its budget"
+        "it waited 10.0 s for its hours and 1 min 0 s for its budget, and 20 calls were in vain"
     )
     assert "Waits of the whole job" not in Tags(report(MANIFEST).decode()).words
 
@@ -143,11 +273,13 @@ def test_it_says_for_how_long_it_was_paused_by_hand_and_names_that_as_the_cause(
     words = Tags(report(made).decode()).words
     assert told_beside(words, "Paused by hand", "Times in UTC") == "50.0 s"
     assert told_beside(words, "Time") == (
-        "10.0 s20.0 s1 min 40 s400% above the most: it was paused by hand for 50.0 s"
+        "10.0 s20.0 s1 min 40 s400% above the most: it was paused by hand for 50.0 s, "
+        "and 20 calls were in vain"
     )
     both = made.model_copy(update={"closed_seconds": 10.0})
     assert told_beside(Tags(report(both).decode()).words, "Time").endswith(
-        ": it waited 10.0 s for its hours, and it was paused by hand for 50.0 s"
+        ": it waited 10.0 s for its hours, it was paused by hand for 50.0 s, "
+        "and 20 calls were in vain"
     )
     before = made.model_copy(update={"paused_seconds": 500.0})
     assert "it was paused by hand" not in Tags(report(before).decode()).words, "before it started"
