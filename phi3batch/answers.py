@@ -135,11 +135,15 @@ def added_columns(naming: Naming, kinds: Mapping[str, set[Kind]]) -> dict[str, K
     return added
 
 
-def refuse_taken(table: Table, added: Iterable[str]) -> None:
-    """Raise Mistake where a table has a column already that would be added."""
+def refuse_taken(table: Table, added: Iterable[str], where: str = "") -> None:
+    """Raise Mistake where a table has a column already that would be added.
+
+    `where` says behind what another is named.
+    """
     for name in added:
         if name in table.columns:
-            raise Mistake(f"{table.path} has a column {name!r} already: name another with --as")
+            told = f"{table.path} has a column {name!r} already: name another with --as{where}"
+            raise Mistake(told)
 
 
 def joined(

@@ -117,7 +117,8 @@ def _task(told: Mapping[str, Any], system: str | None) -> RowTask:
 
 def _check_columns(table: Table, asking: Asking) -> None:
     """Raise Mistake where a column is named that the table lacks, or would be written twice."""
-    refuse_taken(table, added_columns(asking.naming, {}))
+    behind = " NAME, behind the --prompt, --embed or --template that it is of"
+    refuse_taken(table, added_columns(asking.naming, {}), behind)
     named = [asking.naming.id_column, *asking.fields] if table.uniform else []
     for name in named:
         if name is not None and not {name, name.partition(".")[0]}.intersection(table.columns):

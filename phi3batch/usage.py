@@ -53,7 +53,7 @@ class OfTask(argparse.Action):
         """Say it of the last one. Raises ArgumentError where there is none."""
         if not namespace.tasks:
             for_all = "; for all rows say -O model=MODEL" if self.const == "model" else ""
-            told = f"stands behind the --prompt or --embed it speaks of{for_all}"
+            told = f"stands behind the --prompt, --embed or --template it speaks of{for_all}"
             raise argparse.ArgumentError(self, told)
         *before, last = namespace.tasks
         namespace.tasks = [*before, last | {self.const: values}]

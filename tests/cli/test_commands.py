@@ -133,11 +133,15 @@ def test_up_says_what_to_do_where_only_the_command_line_is_installed(
     ("arguments", "told"),
     [
         (["validate", "FILE"], "is a table: say what is asked of each row"),
-        (["validate", "FILE", "--as", "x"], "stands behind the --prompt or --embed"),
+        (["validate", "FILE", "--as", "x"], "stands behind the --prompt, --embed or --template it"),
         (["validate", "FILE", "--model", "x"], "for all rows say -O model=MODEL"),
         (["files", "ls", "--nothing"], "unrecognized arguments: --nothing (see phi3batch files ls"),
         (["validate", "FILE", "--embed", "txt"], "has no column 'txt': it has 'key', 'text'"),
         (["validate", "FILE", "--embed", "text", "--as", "key"], "has a column 'key' already"),
+        (
+            ["validate", "FILE", "--template", "{}", "--as", "key"],
+            "name another with --as NAME, behind the --prompt, --embed or --template that it is of",
+        ),
         (["validate", "FILE", "--embed", "text", "--id-column", "k"], "has no column 'k'"),
         (["validate", "FILE", "--prompt", "{text", "--embed", "text"], "names no field"),
         (["validate", "FILE", "--embed", "text", "-O", "temprature=1"], "'temperature'"),
