@@ -89,13 +89,20 @@ def _add_file(command: argparse.ArgumentParser, name: str, **more: Any) -> None:
     file.complete = shtab.FILE
     add = command.add_argument
     add("--format", choices=FORMATS, help="of the file (default: by its name)")
+    _add_options(command)
+    _add_tasks(command.add_argument_group("tables", "CSV, TSV, Parquet, or JSON Lines of rows"))
+
+
+def _add_options(
+    command: argparse.ArgumentParser, of: str = "of the job", example: str = "max_tokens=64"
+) -> None:
+    add = command.add_argument
     add(
         *("--option", "-O"), type=option, action="append", default=[], metavar="NAME=VALUE",
-        help="an option of the job, such as max_tokens=64",
+        help=f"an option {of}, such as {example}",
     )  # fmt: skip
-    text = "options of the job, or @FILE of them"
+    text = f"options {of}, or @FILE of them"
     add("--options", type=json_object, default={}, metavar="JSON", help=text)
-    _add_tasks(command.add_argument_group("tables", "CSV, TSV, Parquet, or JSON Lines of rows"))
 
 
 def _add_tasks(group: Any) -> None:
@@ -223,6 +230,7 @@ def _retry(commands: Any) -> None:
     text = "ask again what a batch has not answered, in a batch of its own"
     command = _command(commands, "retry", text)
     _add_id(command)
+    _add_options(command, "in the place of the first batch's own", "max_cost=5")
     command.add_argument("--watch", action="store_true", help="follow it until it ends")
     _add_waiting(command)
     _add_json(command)

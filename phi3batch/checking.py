@@ -4,7 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import chain
 from os import SEEK_END
 from typing import Any, BinaryIO, Final
 
@@ -14,9 +15,9 @@ from schemas.estimating import EstimateGroup
 from schemas.jobs import JobOptions
 from workers.dispatch.token_estimates import Estimator
 from workers.intake.formats import HEAD_BYTES, what_it_is
-from workers.intake.pieces import seen
+from workers.intake.pieces import Run, Scanner, seen
 from workers.intake.planning import Draft, DuplicateFinder
-from workers.rows.capped import check_bounded
+from workers.rows.capped import UNBOUNDED, check_bounded
 from workers.rows.dialects import WrongRow, told_apart
 from workers.rows.lines import Line, kept_bytes, line_content
 from workers.rows.reading import Refusal, Request, RowRules, read_row
@@ -29,6 +30,7 @@ MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """The service's own limit, unless its setting MAX_LINE_BYTES says otherwise."""
 _MOST_ASKED: Final = 200
 _LONG_LINES: Final = 10
+_PIECE_BYTES: Final = 1024 * 1024
 _TOO_LONG: Final = "context_length_exceeded"
 # A service whose MAX_LINE_BYTES is larger asks such rows.
 _BY_LENGTH: Final = ("line_too_long", "request_too_large")
@@ -233,6 +235,24 @@ class Checker:
         report.requests -= 1
         report.tasks[request.task] -= 1
         report.without_model -= request.model is None
+
+
+def first_unbounded(file: BinaryIO, options: JobOptions) -> Refusal | None:
+    """The first row for which a job with a cap would fail: nothing bounds what it may cost.
+
+    None too where the options name no cap: whether its tenant's month has one is not known here.
+    """
+    if not options.capped:
+        return None
+    scanner = Scanner(rules_for(options))
+    pieces = iter(partial(file.read, _PIECE_BYTES), b"")
+    for rows in chain(chain.from_iterable(map(scanner.feed, pieces)), scanner.close()):
+        if isinstance(rows, Run):
+            continue  # usual rows, all of which can be asked
+        for _, _, row in rows:
+            if isinstance(row, Refusal) and row.code == UNBOUNDED:
+                return row
+    return None
 
 
 @lru_cache(maxsize=256)

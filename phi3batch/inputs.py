@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from phi3batch.answers import added_columns, refuse_taken
-from phi3batch.checking import MAX_LINE_BYTES
+from phi3batch.checking import MAX_LINE_BYTES, first_unbounded
 from phi3batch.mistakes import Mistake, writing
 from phi3batch.rollcall import RollCall
 from phi3batch.tables import Table, format_of, open_table
@@ -56,6 +56,18 @@ def options_of(given: Namespace) -> JobOptions:
         return parse_options({**given.options, **dict(given.option)})
     except ValueError as error:
         raise Mistake(str(error)) from None
+
+
+def refuse_unbounded(file: Prepared, options: JobOptions) -> None:
+    """Raise Mistake where the batch would fail for a row that names no max_tokens, by a cap."""
+    with file.path.open("rb") as content:
+        row = first_unbounded(content, options)
+    if row is None:
+        return
+    place, message = f"line {row.line}", row.message.removeprefix(f"line {row.line}: ")
+    if file.naming is not None:
+        place = ", ".join(f"{name} {at}" for name, at in file.naming.place(row.line).items())
+    raise Mistake(f"{file.source}, {place}: {message} (-O max_tokens=N)")
 
 
 @contextmanager

@@ -9,19 +9,25 @@ from typing import Any, Final
 
 from phi3batch.answers import is_not_asked
 from phi3batch.fetching import fetch
-from phi3batch.mistakes import Ended
+from phi3batch.inputs import Prepared, options_of, refuse_unbounded
+from phi3batch.mistakes import Ended, Mistake
 from phi3batch.printing import print_json
 from phi3batch.progress import ENDED
 from phi3batch.service import BatchService, connected
 from phi3batch.statuses import NOT_DONE
 from phi3batch.tasks import RETRY_OF
 from phi3batch.watching import told, watch
-from schemas.jobs import MOST_METADATA
+from schemas.jobs import MOST_METADATA, JobOptions, parse_options
 from schemas.openai import Batch
 
 # Of the latest batches, for earlier retries.
 _LOOKED_AT: Final = 100
 _BESIDE: Final = ("endpoint", "completion_window", "metadata")
+# All others are of requests, which were made with those of the first batch.
+_OF_JOB: Final = frozenset(
+    {*_BESIDE, "mixed", "output_expires_after", "max_cost", "max_total_tokens", "on_budget"}
+    | {"priority", "on_invalid", "on_duplicate"}
+)
 
 
 def run(given: Namespace) -> int:
@@ -29,6 +35,11 @@ def run(given: Namespace) -> int:
 
     The exit status is 0, also where there is nothing to retry; with --watch it is that of `watch`.
     """
+    options_of(given)
+    wanted = {**given.options, **dict(given.option)}
+    if of_requests := sorted(each for each in wanted if each not in _OF_JOB):
+        kept = "the requests that were made keep their own, where they have one"
+        print(f"{', '.join(of_requests)}: {kept}", file=sys.stderr)
     with connected() as service:
         batch = service.batch(given.id)
         if batch.status not in ENDED:
@@ -36,7 +47,7 @@ def run(given: Namespace) -> int:
         if batch.error_file_id is None:
             return _nothing(given, "it has no row without an answer")
         _tell_earlier(service, given.id)
-        second = _batch_of_errors(service, batch)
+        second = _batch_of_errors(service, batch, wanted)
         if second is None:
             why = "no request could be made of what has no answer: mend those rows in the table, "
             return _nothing(given, f"{why}and submit them")
@@ -72,8 +83,9 @@ def _tell_earlier(service: BatchService, batch_id: str) -> None:
             print(f"{each.id} has asked these rows again already", file=sys.stderr)
 
 
-def _batch_of_errors(service: BatchService, batch: Batch) -> Batch | None:
-    """A batch of the errors, with the options of the first, that says so in its metadata.
+def _batch_of_errors(service: BatchService, batch: Batch, given: Mapping[str, Any]) -> Batch | None:
+    """A batch of the errors, with the options of the first or what is `given` in their place, that
+    says so in its metadata.
 
     The result is None where no request could be made of any of them.
     """
@@ -83,13 +95,21 @@ def _batch_of_errors(service: BatchService, batch: Batch) -> Batch | None:
         errors = folder / f"{batch.id}.errors.jsonl"
         if not _askable(folder / Path(manifest.errors.name).name, errors):
             return None
+        options = {**_options(manifest.options, given), **given}
+        # Of those that a later service has told, it is the judge.
+        known = {name: each for name, each in options.items() if name in JobOptions.model_fields}
+        try:
+            parsed = parse_options(known)
+        except ValueError as error:
+            raise Mistake(str(error)) from None
+        refuse_unbounded(Prepared(errors, errors.name), parsed)
         file_id = service.upload(errors, errors.name)
     return service.create(
         file_id,
-        endpoint=batch.endpoint,
-        window=batch.completion_window,
-        metadata=_metadata(batch),
-        options=_options(manifest.options),
+        endpoint=options.pop("endpoint", None) or batch.endpoint,
+        window=options.pop("completion_window", None) or batch.completion_window,
+        metadata=_metadata(batch, options.pop("metadata", {})),
+        options=options,
     )
 
 
@@ -104,9 +124,9 @@ def _askable(errors: Path, target: Path) -> int:
     return lines
 
 
-def _metadata(batch: Batch) -> Mapping[str, str]:
-    """That of the first, and which it was, where there is room for it."""
-    told = batch.metadata or {}
+def _metadata(batch: Batch, given: Mapping[str, str]) -> Mapping[str, str]:
+    """That of the first and what is given, and which it was, where there is room for it."""
+    told = {**(batch.metadata or {}), **given}
     if len(told) >= MOST_METADATA and RETRY_OF not in told:
         full = f"the metadata of {batch.id} are full: those of the new batch do not name it"
         print(full, file=sys.stderr)
@@ -114,7 +134,7 @@ def _metadata(batch: Batch) -> Mapping[str, str]:
     return {**told, RETRY_OF: batch.id}
 
 
-def _options(first: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the first was told. Where that was no endpoint, rows ask for any."""
+def _options(first: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the first was told. Where neither names an endpoint, rows ask for any."""
     told = {k: v for k, v in first.items() if k not in _BESIDE and v is not None}
-    return told if first.get("endpoint") else {**told, "mixed": True}
+    return told if first.get("endpoint") or given.get("endpoint") else {**told, "mixed": True}

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from phi3batch.inputs import STANDARD_INPUT, Prepared, options_of, prepared
+from phi3batch.inputs import STANDARD_INPUT, Prepared, options_of, prepared, refuse_unbounded
 from phi3batch.mistakes import Mistake
 from phi3batch.printing import print_json
 from phi3batch.service import BatchService, about, connected, each
@@ -66,9 +66,10 @@ def _wanted(given: Namespace, name: str, stack: ExitStack) -> _Draft:
     options |= {**given.options, **dict(given.option)}
     options["metadata"] = _metadata(given, file, options.get("metadata", {}))
     try:
-        parse_options(options)
+        parsed = parse_options(options)
     except ValueError as error:
         raise Mistake(str(error)) from None
+    refuse_unbounded(file, parsed)
     return _Draft(name, file, options)
 
 

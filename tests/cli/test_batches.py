@@ -23,6 +23,7 @@ from phi3batch.fetching import fetch_report
 from schemas.estimates import JobEstimate
 from schemas.estimating import EstimateGroup
 from schemas.hours import Hours
+from schemas.jobs import JobOptions
 from schemas.money import MILLION, Price, amount
 from schemas.tenants import Tenant
 from tests.cli.serving import Failing, Served, serving
@@ -200,6 +201,79 @@ def test_a_retry_of_a_dropped_file_asks_for_whatever_its_rows_ask_for(
     assert again["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
 
 
+def test_a_retry_takes_options_in_the_place_of_those_of_the_first(
+    served: Served, endpoint: Failing, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"prompt": "hi"}\n' * 9)
+    caps = ("-O", "max_tokens=7", "-O", "max_total_tokens=150", "-O", "temperature=0.5")
+    first = submitted(capsys, str(prompts), *caps)
+    assert ended("show", first, "--json") == 0
+    counts = json.loads(capsys.readouterr().out)["request_counts"]
+    assert counts["failed"] > 0, "the cap has no room for all"
+
+    def again(*given: str) -> dict[str, Any]:
+        assert ended("retry", first, "--watch", "--interval", "0.01", "--json", *given) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    new = again("-O", "max_total_tokens=9000", "--options", '{"on_budget": "pause"}')
+    assert new["request_counts"] == {
+        "total": counts["failed"], "completed": counts["failed"], "failed": 0
+    }  # fmt: skip
+    assert new["metadata"] == {"file": "my.jsonl", "retry_of": first}
+    asked = served.service.endpoint.asked[-1][1]
+    assert (asked["max_tokens"], asked["temperature"]) == (7, 0.5)
+    assert ended("show", new["id"], "--json") == 0
+    told = json.loads(capsys.readouterr().out)["phi3"]
+    assert told["budget"]["max_total_tokens"] == 9000
+    new = again("-O", "max_total_tokens=null", "-O", 'metadata={"why": "room"}')
+    assert new["request_counts"]["failed"] == 0
+    assert new["metadata"] == {"file": "my.jsonl", "why": "room", "retry_of": first}
+    served.calls.clear()
+    assert ended("retry", first, "-O", "max_total_tokens=9000", "-O", "max_tokens=8") == 0
+    assert "max_tokens: the requests that were made keep their own" in capsys.readouterr().err
+    served.calls.clear()
+    assert ended("retry", first, "-O", "max_totl_tokens=9000") == 2
+    assert "did you mean 'max_total_tokens'?" in capsys.readouterr().err
+    assert served.calls == []
+
+
+def test_a_retry_with_a_cap_that_nothing_bounds_is_not_sent(
+    served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"prompt": "bad"}\n')
+    first = submitted(capsys, str(prompts))
+    served.calls.clear()
+    assert ended("retry", first, "-O", "max_total_tokens=9000") == 2
+    assert "need max_tokens in every row that generates" in capsys.readouterr().err
+    assert not [call for call in served.calls if call.method == "POST"]
+    assert ended("retry", first, "-O", "max_total_tokens=9000", "-O", "max_tokens=5") == 0
+
+
+@pytest.mark.parametrize("cap", ["max_cost=1", "max_total_tokens=9000"])
+def test_a_capped_batch_whose_rows_nothing_bounds_is_not_sent(
+    cap: str, served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bounded = '{"prompt": "hi", "max_tokens": 9}\n'
+    prompts.write_text(bounded * 3 + '\n{"input": "embed this"}\n{"prompt": "hi"}\n')
+    assert ended("submit", str(prompts), "-O", cap) == 2
+    words = (
+        "max_cost, max_total_tokens and a tenant's cap by month need max_tokens in every row that "
+        "generates: give it here, or as an option for all (-O max_tokens=N)\n"
+    )
+    assert capsys.readouterr().err == f"error: my.jsonl, line 6: {words}"
+    (table := prompts.with_name("t.csv")).write_text("text\na\nb\n")
+    tasks = ("--embed", "text", "--prompt", "{text}")
+    assert ended("submit", str(table), *tasks, "-O", cap) == 2
+    assert capsys.readouterr().err == f"error: t.csv, row 1, column answer: {words}"
+    assert not [call for call in served.calls if call.method == "POST"]
+    tokens = "max_total_tokens=9000"
+    for given in ((str(table), *tasks[:2]), (str(table), *tasks, "-O", "max_tokens=5")):
+        submitted(capsys, *given, "-O", tokens)
+    prompts.write_text(bounded * 3)
+    submitted(capsys, str(prompts), "-O", tokens)
+
+
 def test_a_retry_of_a_batch_with_all_the_metadata_it_may_have(
     served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -334,7 +408,7 @@ def test_a_file_that_no_batch_is_made_of_goes_again_and_the_others_are_tried(
 ) -> None:
     prompts.with_name("other.jsonl").write_text('{"prompt": "hi"}\n')
     for name in ("inputs", "commands.submit"):  # as of a service that is older than this
-        monkeypatch.setattr(f"phi3batch.{name}.parse_options", lambda _: None)
+        monkeypatch.setattr(f"phi3batch.{name}.parse_options", lambda _: JobOptions())
     assert ended("submit", "my.jsonl", "other.jsonl", "-O", "newer=1") == 2
     err = capsys.readouterr().err
     assert "error: my.jsonl: " in err
