@@ -65,7 +65,11 @@ MEANINGS: Final[Mapping[str, Meanings]] = {
         "pause": _ACTED,
         "resume": _ACTED,
         "validate": {0: "each row can be asked", NOT_DONE: "a row cannot, or there is none"},
-        "estimate": {**_OF_SERVICE, 0: "the estimate is told, whether or not caps have room"},
+        "estimate": {
+            **_OF_SERVICE,
+            0: "the estimate is told, and all of it may be answered",
+            NOT_DONE: f"some of it surely would not (the last line says why), or {_AWAY}",
+        },
         "files ls": {**_OF_SERVICE, 0: "the files are listed"},
         "files rm": {
             **_OF_SERVICE,

@@ -1,7 +1,7 @@
 """`phi3batch estimate`: rows, tokens, time and cost of a file, before anything is sent."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -11,11 +11,13 @@ from typing import Any, Final
 from phi3batch.checking import Checker, Report, rules_for
 from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
+from phi3batch.statuses import NOT_DONE
 from schemas.estimating import CapFit, EstimateCreate, EstimateGroup
 from schemas.jobs import JobOptions
 from schemas.money import amount
 from workers.intake.fitting import doubted, own_caps
 from workers.intake.quota_time import USED, job_seconds
+from workers.rows.capped import UNBOUNDED
 from workers.rows.token_ranges import LEAST, MOST, pledged, summed
 
 _NAME_ONE: Final = "name a model that GET /v1/models tells of, by -O model=MODEL"
@@ -23,7 +25,7 @@ _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps i
 
 
 def run(given: Namespace) -> int:
-    """Print the estimate; the exit status is 0."""
+    """Print the estimate; the exit status is 1 where some of it would surely have no answer."""
     options = options_of(given)
     checker = Checker(rules_for(options), pledging=True)
     with prepared(given, given.file) as file, file.path.open("rb") as content:
@@ -39,12 +41,13 @@ def run(given: Namespace) -> int:
     if not report.bounded:
         caps = doubted(caps, options.max_cost)
     found["caps"] = [each.model_dump() for each in caps]
+    found["fails"] = list(_fails(found, options))
     if given.json:
         print_json(found)
     else:
         for line in _lines(found):
             print(line)
-    return 0
+    return NOT_DONE if found["fails"] else 0
 
 
 def counted(report: Report, groups: Sequence[EstimateGroup]) -> dict[str, Any]:
@@ -138,12 +141,36 @@ def _caps(
     return own_caps(options.max_cost, options.max_total_tokens, summed(pledges), range_)
 
 
+def _fails(found: Mapping[str, Any], options: JobOptions) -> Iterator[str]:
+    """Why some of it would surely have no answer, if it were sent as it is.
+
+    Rows that cannot be asked are no reason, for they do not keep the others from their answers; a
+    month in which a job waits for room is none either.
+    """
+    unbounded = found["codes"].get(UNBOUNDED, 0) or bool(found["caps"]) * found["unlimited"]
+    if unbounded:
+        yield f"{unbounded:,} requests name no max_tokens, which a cap needs of each"
+    elif not found["requests"]:
+        yield "nothing in it can be asked"
+    for each in found.get("unserved", ()):
+        yield f"no deployment answers {each}"
+    if found.get("closed_seconds", 0) is None:
+        yield "what may answer is never open at the hours of its priority"
+    for told in found["caps"]:
+        waits = told["cap"] == "max_cost_per_month" and options.on_budget == "pause"
+        if (reason := told.get("reason")) is not None:
+            yield reason
+        elif told["fits"] == "no" and not waits:
+            yield f"{told['cap']} has no room for it"
+
+
 def _lines(found: Mapping[str, Any]) -> list[str]:
     codes = ", ".join(f"{count:,} {code}" for code, count in found["codes"].most_common())
     refused = f"{found['refused']:,} rows that cannot be asked" + (f": {codes}" if codes else "")
     lines = [f"{found['requests']:,} requests, {refused}"]
     if not found["requests"]:
-        return [*lines, "nothing to reckon: `phi3batch validate` says what is wrong with each row"]
+        lines.append("nothing to reckon: `phi3batch validate` says what is wrong with each row")
+        return [*lines, *_last_line(found)]
     prompts, answers = (
         _range(f"{least:,}", f"{most:,}")
         for least, most in (found["prompt_tokens"], found["completion_tokens"])
@@ -158,7 +185,12 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
             f"{found['unlimited']:,} requests name no max_tokens: with a cap the batch would fail "
             "for them before anything is asked"
         )
-    return lines + [_cap_line(each) for each in found["caps"]]
+    partly = bool(found.get("unserved"))
+    return [*lines, *(_cap_line(each, partly) for each in found["caps"]), *_last_line(found)]
+
+
+def _last_line(found: Mapping[str, Any]) -> list[str]:
+    return [f"not to be sent as it is: {'; '.join(found['fails'])}"] if found["fails"] else []
 
 
 def _time_lines(found: Mapping[str, Any]) -> list[str]:
@@ -202,11 +234,13 @@ def _range(least: str, most: str) -> str:
     return least if least == most else f"from {least} to {most}"
 
 
-def _cap_line(told: Mapping[str, Any]) -> str:
+def _cap_line(told: Mapping[str, Any], partly: bool) -> str:
     cap, limit, left = told["cap"], told["limit"], told["left"]
     whole = f"{limit:,}" if isinstance(limit, int) else limit
     if (reason := told.get("reason")) is not None:
         return f"{cap} {whole}: the batch would fail: {reason}"
+    if told["fits"] == "perhaps" and partly:
+        return f"{cap} {whole}: nobody can tell, for not all of it would be answered"
     if cap != "max_cost_per_month":
         return f"{cap} {whole}: {_FITS[told['fits']]}, by this estimate"
     rest = "nobody can tell what is left of it" if left is None else f"{left} of it is left"

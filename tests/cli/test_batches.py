@@ -854,6 +854,7 @@ def test_an_estimate_reckons_time_and_cost(
         "seconds": [120.0, pytest.approx(120 / 0.9 + 30, abs=0.1)],
         "cost": {"currency": None, "least": "0.000041", "most": "2.000010"},
         "caps": [],
+        "fails": [],
     }
     assert ended("estimate", str(prompts), *limits) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
@@ -896,8 +897,9 @@ def test_what_it_costs_is_rounded_up_as_the_service_does(
 ) -> None:
     prompts.write_text('{"prompt": "hi", "max_tokens": 1}\n')
     caps = ("-O", "max_cost=0.000001")
-    assert ended("estimate", str(prompts), "--prices", given, *caps, "--json") == 0
+    status = ended("estimate", str(prompts), "--prices", given, *caps, "--json")
     told = json.loads(capsys.readouterr().out)
+    assert status == (1 if told["fails"] else 0)
     assert (told["prompt_tokens"][1], told["completion_tokens"][1]) == (5, 1)
     assert told["cost"]["most"] == most
     price = Price(**dict(zip(("input", "output"), given.split(","), strict=True)), currency="USD")
@@ -950,10 +952,13 @@ def test_no_cap_is_said_to_have_room_for_rows_that_another_limit_lets_in(
 def test_an_estimate_says_whether_caps_have_room(
     prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told(*arguments: str) -> list[str]:
+    def told(*arguments: str, status: int = 0) -> list[str]:
         given = ("-O", "max_tokens=100", "-O", "max_total_tokens=997", *arguments)
-        assert ended("estimate", str(prompts), *given) == 0
-        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("max_")]
+        assert ended("estimate", str(prompts), *given) == status
+        lines = capsys.readouterr().out.splitlines()
+        last = "not to be sent as it is: max_cost has no room for it"
+        assert (lines[-1] == last) == (status == 1)
+        return [line for line in lines if line.startswith("max_")]
 
     tokens = "max_total_tokens 997: it fits, by this estimate"
     assert told("-O", "max_cost=1") == [
@@ -961,7 +966,8 @@ def test_an_estimate_says_whether_caps_have_room(
         tokens,
     ]
     prices = ("--prices", "1000,2000")
-    assert told("-O", "max_cost=0.040", *prices)[0].startswith("max_cost 0.040000: it does not fit")
+    lines = told("-O", "max_cost=0.040", *prices, status=1)
+    assert lines[0].startswith("max_cost 0.040000: it does not fit")
     assert told("-O", "max_cost=0.041", *prices)[0].startswith("max_cost 0.041000: perhaps it fits")
     assert told("-O", "max_cost=1.197", *prices)[0].startswith("max_cost 1.197000: it fits")
 
@@ -995,8 +1001,9 @@ def test_an_estimate_says_where_hours_never_meet(
     with serving(deployments=(day,), priority_hours={"low": night}) as served:
         monkeypatch.setenv("PHI3BATCH_URL", served.url)
         monkeypatch.setenv("PHI3BATCH_KEY", "app")
-        assert ended("estimate", str(prompts), "-O", "priority=low", "-O", "max_tokens=9") == 0
+        assert ended("estimate", str(prompts), "-O", "priority=low", "-O", "max_tokens=9") == 1
     told = capsys.readouterr().out
+    assert told.endswith("is: what may answer is never open at the hours of its priority\n")
     assert "nothing that may answer is ever open at the hours of this priority: " in told
     assert "from 0:00:00" not in told
 
@@ -1005,31 +1012,44 @@ def test_an_estimate_says_where_hours_never_meet(
 def test_an_estimate_of_nothing_says_why_there_is_nothing(
     prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ended("estimate", str(prompts), "-O", "max_cost=1") == 0
+    assert ended("estimate", str(prompts), "-O", "max_cost=1") == 1
+    nothing = "nothing to reckon: `phi3batch validate` says what is wrong with each row"
     assert capsys.readouterr().out.splitlines() == [
         "0 requests, 2 rows that cannot be asked: 2 max_tokens_missing",
-        "nothing to reckon: `phi3batch validate` says what is wrong with each row",
+        nothing,
+        "not to be sent as it is: 2 requests name no max_tokens, which a cap needs of each",
+    ]
+    prompts.write_text("{\n")
+    assert ended("estimate", str(prompts)) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        nothing,
+        "not to be sent as it is: nothing in it can be asked",
     ]
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "word", "fails"),
     [
-        (("max_tokens=9", "max_cost=0.5"), "it fits"),
-        (("max_tokens=9", "max_cost=0.6"), "it does not fit"),
-        (("max_tokens=9",), "it fits"),
-        (("max_tokens=1000000",), "it does not fit"),
+        (("max_tokens=9", "max_cost=0.5"), "it fits", None),
+        (("max_tokens=9", "max_cost=0.6"), "it does not fit", "max_cost_per_month has no room"),
+        # It waits until there is room.
+        (("max_tokens=9", "max_cost=0.6", "on_budget=pause"), "it does not fit", None),
+        (("max_tokens=9",), "it fits", None),
+        (("max_tokens=1000000",), "it does not fit", "max_cost_per_month has no room for it"),
         # A month caps what names no max_tokens as well: the batch would fail.
         (
             (),
             "perhaps it fits; name a max_cost, for without one the most that rows can cost is "
             "reserved",
+            "2 requests name no max_tokens, which a cap needs of each",
         ),
     ],
 )
 def test_an_estimate_says_what_the_month_has_left(
     options: tuple[str, ...],
     word: str,
+    fails: str | None,
+    *,
     prompts: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -1039,8 +1059,10 @@ def test_an_estimate_says_what_the_month_has_left(
     with serving(deployments=(QUICK,), tenants=tenants) as served:
         monkeypatch.setenv("PHI3BATCH_URL", served.url)
         monkeypatch.setenv("PHI3BATCH_KEY", "app")
-        assert ended("estimate", str(prompts), *given) == 0
+        assert ended("estimate", str(prompts), *given) == (1 if fails else 0)
     lines = capsys.readouterr().out.splitlines()
+    if fails:
+        assert lines.pop().startswith(f"not to be sent as it is: {fails}")
     assert lines[-1] == f"max_cost_per_month 0.500000, and 0.500000 of it is left: {word}"
     assert any("2 requests name no max_tokens" in line for line in lines) is (not options)
 
@@ -1051,16 +1073,17 @@ def test_an_estimate_says_where_a_cap_needs_a_price(
     with serving(deployments=(QUICK.model_copy(update={"price": None}),)) as served:
         monkeypatch.setenv("PHI3BATCH_URL", served.url)
         monkeypatch.setenv("PHI3BATCH_KEY", "app")
-        assert ended("estimate", str(prompts), "-O", "max_tokens=9", "-O", "max_cost=1") == 0
+        assert ended("estimate", str(prompts), "-O", "max_tokens=9", "-O", "max_cost=1") == 1
         lines = capsys.readouterr().out.splitlines()
         assert ended("estimate", str(prompts), "-O", "max_tokens=9") == 0
     unknown = (
         "cost: not known, for a deployment that may answer has no price; name yours by --prices"
     )
-    assert lines[-2:] == [
+    why = f"max_cost needs a price of input and output in DEPLOYMENTS for {MODEL!r}"
+    assert lines[-3:] == [
         unknown,
-        "max_cost 1.000000: the batch would fail: max_cost needs a price of input and output in "
-        f"DEPLOYMENTS for {MODEL!r}",
+        f"max_cost 1.000000: the batch would fail: {why}",
+        f"not to be sent as it is: {why}",
     ]
     assert not any("no deployment" in line for line in lines)
     assert capsys.readouterr().out.splitlines()[-1] == unknown
@@ -1152,13 +1175,20 @@ def test_an_estimate_asks_the_service_for_its_quotas(
     served: Served, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts.write_text(PROMPTS + '{"prompt": "hi", "model": "gpt-9"}\n')
-    assert ended("estimate", str(prompts)) == 0
+    assert ended("estimate", str(prompts)) == 1
     told = capsys.readouterr().out
+    assert told.endswith("not to be sent as it is: no deployment answers chat by gpt-9\n")
     assert "3 requests, 0 rows that cannot be asked" in told
     assert "no quota of the service bounds it" not in told
     assert "no deployment of the service answers chat by gpt-9" in told
     (call,) = served.calls
     assert "hi" not in call.body.decode(), "no prompt is sent"
+    capped = ("-O", "model=gpt-9", "-O", "max_cost=1", "-O", "max_tokens=9")
+    assert ended("estimate", str(prompts), *capped) == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "max_cost 1.000000: nobody can tell, for not all of it would be answered",
+        "not to be sent as it is: no deployment answers chat by gpt-9",
+    ]
 
 
 def test_an_estimate_of_requests_without_a_model_says_to_name_one(
@@ -1168,7 +1198,7 @@ def test_an_estimate_of_requests_without_a_model_says_to_name_one(
     with serving(deployments=(QUICK, other)) as served:
         monkeypatch.setenv("PHI3BATCH_URL", served.url)
         monkeypatch.setenv("PHI3BATCH_KEY", "app")
-        assert ended("estimate", str(prompts)) == 0
+        assert ended("estimate", str(prompts)) == 1
         lines = capsys.readouterr().out.splitlines()
         assert ended("estimate", str(prompts), "-O", "model=phi-4") == 0
         assert "no deployment" not in capsys.readouterr().out
