@@ -372,6 +372,41 @@ def test_it_says_that_no_price_of_what_was_asked_is_known() -> None:
     assert "not known: nothing that was asked had a price" in words
 
 
+def test_it_tells_the_prices_of_what_might_answer_and_of_no_others() -> None:
+    prices = dict.fromkeys(("phi", "spare", "vectors"), PRICE)
+    both = QuotaBound(deployments=("phi", "spare"), requests=1000, seconds=60.0)
+    known = {"prices": prices, "cost": PAID, "use": use_of()}
+
+    def told(**more: Any) -> set[str]:
+        words = Tags(report(MANIFEST.model_copy(update={**known, **more})).decode()).words
+        table = words.partition("Prices when the job was made")[2].partition("Settings")[0]
+        return {name for name in prices if f"{name}0.130000 USD0.520000 USD" in table}
+
+    bounded = ESTIMATE.model_copy(update={"bounds": (both,)})
+    assert told(estimate=bounded) == {"phi", "spare"}
+    assert told(estimate=bounded, use={"vectors": DeploymentUse(calls=3)}) == set(prices)
+    # Some requests are bounded by no quota: what might answer those is not told.
+    assert told(estimate=ESTIMATE) == set(prices)
+    nothing = ESTIMATE.model_copy(update={"rows": 0})
+    assert told(estimate=nothing, use={}) == set()
+
+
+def test_it_tells_options_as_they_are_written() -> None:
+    def told(**options: Any) -> str:
+        words = Tags(report(MANIFEST.model_copy(update={"options": options})).decode()).words
+        return words[words.index("Options as they were given") :]
+
+    asked = told(endpoint="/v1/chat/completions", temperature=0.5, model="phi")
+    assert "endpoint/v1/chat/completions\n" in asked
+    assert "temperature0.5\n" in asked
+    assert "modelphi\n" in asked
+    # What the command line says of itself, and what binds no row.
+    mixed = told(endpoint="/v1/chat/completions", mixed=True, max_tokens=64)
+    assert "max_tokens64\n" in mixed
+    assert "endpoint" not in mixed
+    assert "mixed" not in mixed
+
+
 def test_it_tells_how_the_job_went() -> None:
     words = Tags(report(MANIFEST).decode()).words
     for told in (

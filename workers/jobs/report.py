@@ -7,7 +7,8 @@ hold prompts is never in it.
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from html import escape
 from typing import Any, Final
 
@@ -240,13 +241,26 @@ def _calls(use: Mapping[str, DeploymentUse]) -> str:
 def _cost(manifest: Manifest) -> str:
     if manifest.cost is None and not manifest.prices:
         return ""
+    might = _might_answer(manifest)
     prices = [
         (name, *(f"{amount(each)} {price.currency}" for each in (price.input, price.output)))
         for name, price in sorted(manifest.prices.items())
+        if might is None or name in might
     ]
     heads = ("Deployment", "A million prompt tokens", "A million completion tokens")
     told = _table("What its calls cost", ("What", "Amount"), _costs(manifest.cost))
-    return told + _table("Prices when the job was made", heads, prices)
+    return told + (_table("Prices when the job was made", heads, prices) if prices else "")
+
+
+def _might_answer(manifest: Manifest) -> Set[str] | None:
+    """The deployments that answered the job's rows, or might have; None where that is not known.
+
+    Of those that no quota bounds an estimate tells nothing.
+    """
+    told = manifest.estimate
+    if told is None or sum(each.requests for each in told.bounds) < told.rows:
+        return None
+    return {name for each in told.bounds for name in each.deployments} | manifest.use.keys()
 
 
 def _costs(cost: Cost | None) -> Sequence[Cells]:
@@ -302,11 +316,17 @@ def _lines(code: CodeCount) -> str | None:
 def _settings(manifest: Manifest) -> str:
     usual = JobOptions().model_dump(mode="json")
     given = {name: value for name, value in manifest.options.items() if usual.get(name) != value}
+    if given.get("mixed"):
+        # Nobody need have given these: a batch has to name an endpoint, and this unbinds its rows.
+        given = {name: value for name, value in given.items() if name not in ("mixed", "endpoint")}
     rows: list[Cells] = [(name, _setting(name, value)) for name, value in given.items()]
     rows.append(("release of the service", manifest.release))
     rows.append(("bytes of the file", manifest.input.get("size")))
     return _table("Options as they were given", ("Option", "Value"), rows)
 
 
-def _setting(name: str, value: Any) -> object:
-    return str(value) if name in _TOLD_OPTIONS else "given"
+def _setting(name: str, value: Any) -> str:
+    """An option as it is written in JSON, a text without its quotes."""
+    if name not in _TOLD_OPTIONS:
+        return "given"
+    return value if isinstance(value, str) else json.dumps(value)
