@@ -88,7 +88,7 @@ def test_samples_go_up_to_the_sums_of_all(told: list[dict[int, Interval]]) -> No
 @given(
     st.lists(receipts.filter(bool), min_size=1, max_size=4),
     st.floats(-30.0, 60.0),
-    st.floats(0.001, 300.0),
+    st.floats(0.01, 300.0),
 )
 def test_no_rate_is_reckoned_of_time_in_which_there_was_no_job(
     told: list[dict[int, Interval]], behind: float, beyond: float
@@ -115,11 +115,24 @@ def test_no_rate_is_reckoned_of_time_in_which_there_was_no_job(
 
 
 def test_a_short_job_is_as_fast_as_it_was() -> None:
-    """Forty rows in 5.5 s, in two intervals of the clock, neither of which it filled."""
+    """Forty rows in 8.5 s, in two intervals of the clock, neither of which it filled."""
     at = 10.0 * BEGIN
     series = whole([{BEGIN: Interval(succeeded=28), BEGIN + 1: Interval(succeeded=12)}])
-    found = samples_of(series, priced=False, started=at + 6.0, done=at + 11.5)
-    assert [(each.at - at, each.succeeded) for each in found] == [(6.0, 0), (10.0, 28), (11.5, 40)]
+    found = samples_of(series, priced=False, started=at + 6.0, done=at + 14.5)
+    assert [(each.at - at, each.succeeded) for each in found] == [(6.0, 0), (10.0, 28), (14.5, 40)]
+
+
+def test_what_lies_in_a_sliver_of_an_interval_counts_with_its_neighbour() -> None:
+    """One row within 0.01 s is no hundred a second."""
+    at = 10.0 * BEGIN
+    told = {BEGIN: 3, BEGIN + 1: 90, BEGIN + 2: 80, BEGIN + 3: 1}
+    series = whole([{number: Interval(succeeded=rows) for number, rows in told.items()}])
+    found = samples_of(series, priced=False, started=at + 9.5, done=at + 30.125)
+    told_at = [(each.at - at, each.succeeded) for each in found]
+    assert told_at == [(9.5, 0), (20.0, 93), (30.125, 174)]
+    short = whole([{BEGIN: Interval(succeeded=3), BEGIN + 1: Interval(succeeded=1)}])
+    found = samples_of(short, priced=False, started=at + 9.5, done=at + 10.5)
+    assert [(each.at - at, each.succeeded) for each in found] == [(9.5, 0), (10.5, 4)]
 
 
 def test_what_clocks_put_outside_of_a_job_counts_with_what_is_next_to_it() -> None:

@@ -18,6 +18,9 @@ MOST: Final = 512
 """Intervals of a job: those of an hour and a half are ten seconds long, of a month an hour and a
 half. Where nothing happens between any two of them, there are twice as many samples."""
 
+_SLIVER: Final = 0.25
+"""The part of an interval that the job's first and last have to last at least."""
+
 
 class Series:
     """Intervals by number: `n` begins `n * width` tens of seconds after the epoch."""
@@ -61,13 +64,14 @@ def samples_of(
     seconds = INTERVAL_SECONDS * series.width
     begin = min(series.intervals) * seconds if started is None else _whole(started)
     end = (max(series.intervals) + 1) * seconds if done is None else _whole(done)
-    intervals = _within(series, begin, end)
+    first, last = _ends(begin, end, seconds)
+    intervals = _within(series, first, last)
     found: list[Sample] = []
     so_far = IntervalSums()
     if begin < end:
         found.append(_sample(so_far, begin, priced, {}))
     for number in sorted(intervals):
-        if found and found[-1].at < number * seconds:
+        if number > first and found and found[-1].at < number * seconds:
             found.append(_sample(so_far, number * seconds, priced, {}))
         own = intervals[number]
         _count(so_far, own)
@@ -80,20 +84,32 @@ def samples_of(
     return tuple(found)
 
 
+def _ends(begin: float, end: float, seconds: int) -> tuple[int, int]:
+    """The first and the last interval of a job.
+
+    What lies in a sliver of one counts with its neighbour: a row that ends a hundredth of a second
+    after the clock's ten would be a hundred a second.
+    """
+    first = int(begin // seconds)
+    last = max(first, -int(-end // seconds) - 1)
+    if last > first and end - last * seconds < _SLIVER * seconds:
+        last -= 1
+    if last > first and (first + 1) * seconds - begin < _SLIVER * seconds:
+        first += 1
+    return first, last
+
+
 def _whole(at: float) -> float:
     """A time in whole milliseconds, as manifest and status tell it."""
     return round(at * 1_000_000) // 1000 / 1000
 
 
-def _within(series: Series, begin: float, end: float) -> Mapping[int, IntervalSums]:
-    """The intervals between two times.
+def _within(series: Series, first: int, last: int) -> Mapping[int, IntervalSums]:
+    """The intervals from one to another.
 
     When a call ended is reckoned back, and clocks of workers differ: what seems to lie outside
     counts with what is next to it.
     """
-    seconds = INTERVAL_SECONDS * series.width
-    first = int(begin // seconds)
-    last = max(first, -int(-end // seconds) - 1)
     found: dict[int, IntervalSums] = {}
     for number, each in series.intervals.items():
         _count(found.setdefault(min(max(number, first), last), IntervalSums()), each)
