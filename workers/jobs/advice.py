@@ -24,8 +24,8 @@ _OF_ROWS: Final[Mapping[str, str]] = {
     "again",
     "invalid_row": "a field is missing, or has a value that it cannot have: mend the one that its "
     "message names, and drop the row again",
-    "unknown_row": "not a request in any form that is known: write it in one of those that the "
-    "README tells, or make requests of rows by the option template",
+    "unknown_row": "not a request in any form that is known: give it url and body, messages, "
+    "prompt, input or input_data, or make a request of it by the option template",
     "unknown_url": "its url is none that is known: name one of those in its message",
     "url_mismatch": "it asks for another endpoint than its job: send such rows as a job of their "
     "own, or with the option mixed",
