@@ -2,6 +2,8 @@
 
 import pytest
 
+from schemas.jobs import Asked
+from schemas.messages import Announcement
 from schemas.status import JobStatus
 from schemas.tenants import Tenant
 from tests.browser import states
@@ -64,6 +66,37 @@ async def test_a_posted_job_is_where_its_location_says_before_intake_has_seen_it
         await service.settle()
         assert (await service.ask("GET", place)).body["state"] == "completed"
         assert sum(event["type"] == "job.completed" for event in service.events) == 1
+
+
+async def test_a_posted_job_is_answered_with_its_metadata() -> None:
+    asked = {**REQUEST, "options": {"metadata": {"team": "blue"}}}
+    async with bench() as service:
+        await service.drop(ROWS, container="inputs")
+        posted = await service.ask("POST", "/api/jobs", asked)
+        assert (posted.code, posted.body["metadata"]) == (202, {"team": "blue"})
+        await service.settle()
+        told = await service.ask("GET", posted.headers["Location"])
+        assert told.body["metadata"] == posted.body["metadata"]
+
+
+async def test_a_file_that_is_to_be_looked_at_is_told_without_options_that_nobody_has_read() -> (
+    None
+):
+    async with bench() as service:
+        for options in (None, {"max_token": 1}):
+            marked = Announcement(
+                job="20270115T080000Z-8b7a6f5e4d3c2f1b",
+                door="drop",
+                container="prompts",
+                name="in.jsonl",
+                etag="1",
+                size=1,
+                options=options,
+                asked=Asked(metadata={"from": "ci"}),
+            )
+            await service.store.open(marked)
+            told = await service.ask("GET", f"/api/jobs/{marked.job}")
+            assert (told.body["state"], told.body["metadata"]) == ("validating", {"from": "ci"})
 
 
 async def test_what_makes_no_job_is_said_at_once() -> None:

@@ -1,12 +1,13 @@
 """The operations on jobs over HTTP: list, create, read, cancel, pause, resume."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from schemas.estimating import EstimateCreate
-from schemas.jobs import Reason
+from schemas.jobs import Reason, parse_options
 from schemas.messages import Announcement, JobRequest
 from schemas.status import JobStatus
 from workers.api.acting import JobActions
@@ -237,6 +238,10 @@ class Api:
 
 def _validating(announcement: Announcement) -> JobStatus:
     """The status of a job that is on its way to being pinned."""
+    metadata = dict(announcement.asked.metadata)
+    # Intake judges the options: what is wrong with them is told in the job's own status.
+    with suppress(ValueError):
+        metadata |= parse_options(announcement.options or {}).metadata
     return JobStatus(
         job=announcement.job,
         tenant=announcement.tenant,
@@ -244,6 +249,7 @@ def _validating(announcement: Announcement) -> JobStatus:
         input=f"{announcement.container}/{announcement.name}",
         door=announcement.door,
         message_id=announcement.asked.message_id,
+        metadata=metadata,
     )
 
 
