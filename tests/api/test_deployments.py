@@ -55,6 +55,13 @@ async def refused(endpoint: WrongKey) -> AsyncIterator[Bench]:
         await asyncio.gather(reporting, return_exceptions=True)
 
 
+async def waited_since(service: Bench) -> str:
+    """Since when the one job's status says that it waits."""
+    (job,) = (await service.ask("GET", "/api/jobs")).body["data"]
+    assert job["waiting"]["reason"] == "outage"
+    return str(job["waiting"]["since"])
+
+
 async def waits(service: Bench) -> bool:
     """Whether the job's shards are away for minutes."""
     (lane,) = service.dispatcher.lanes()
@@ -113,11 +120,13 @@ def test_a_try_in_vain_costs_one_call_and_waits_again() -> None:
     async def story(_: Random) -> None:
         endpoint = WrongKey()
         async with refused(endpoint) as service:
-            before = endpoint.tried
+            before, since = endpoint.tried, await waited_since(service)
             await service.ask("POST", "/api/deployments/phi/probe")
+            assert await waited_since(service) == since
             await settled(service, REFUSED_FIRST)
             assert endpoint.tried == before + 1
             assert await waits(service)
+            assert await waited_since(service) == since, "it is the same outage"
 
     run(story)
 

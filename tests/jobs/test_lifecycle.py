@@ -296,6 +296,27 @@ def test_older_generations_are_not_run() -> None:
     assert helping.nudge(nudged, state.revision) == NOTHING
 
 
+def test_an_outage_that_was_tried_in_vain_goes_on_from_when_it_began() -> None:
+    outage = Waiting(reason="outage", deployment="phi", since=100.0, until=700.0)
+    waits = lifecycle.wait(begun(9), outage).state
+    assert waits is not None
+    tried = helping.retry(waits, now=200.0)
+    assert tried.state is not None
+    assert (tried.shards, tried.state.gen) == (waits.out, waits.gen + 1)
+    known = tried.state.waiting
+    assert known == outage.model_copy(update={"until": 200.0 + helping.RETRY_DELAY}), "told until"
+    for until in (800.0, None):
+        again = outage.model_copy(update={"since": 205.0, "until": until})
+        found = lifecycle.wait(tried.state, again).state
+        assert found is not None
+        assert found.waiting == outage.model_copy(update={"until": until})
+        assert lifecycle.wait(found, again).state is None, "told once"
+    # Where it was not in vain, a shard's receipt ends the wait.
+    done = lifecycle.advance(tried.state, receipt(0), repeated=False, now=210.0).state
+    assert done is not None
+    assert done.waiting is None
+
+
 def test_a_late_look_helps_a_job_less_and_less_often() -> None:
     looks = [look for look in range(1, 40) if helping.overdue(None, look * 300.0 + 9, 300.0, 300.0)]
     assert looks == [1, 2, 4, 8, 12, 24, 36]

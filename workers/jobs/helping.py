@@ -32,6 +32,7 @@ def retry(state: JobState, *, repeated: bool = False, now: float) -> Change:
     """What the job waited for may be there again: its shards come back at once, not when they said.
 
     The delay leaves the processes time to hear of it, or they would hand the shards back again.
+    An outage is waited for until then: where the try was in vain, it goes on from when it began.
     """
     if state.state != "in_progress" or state.paused:
         return NOTHING
@@ -39,7 +40,9 @@ def retry(state: JobState, *, repeated: bool = False, now: float) -> Change:
         return Change(None, state.out, delay=RETRY_DELAY)
     if state.waiting is None:
         return NOTHING
-    retried = moved(state, gen=state.gen + 1, waiting=None, **waited(state, now))
+    outage, over = state.waiting.reason == "outage", waited(state, now)
+    tried = state.waiting.model_copy(update={"until": now + RETRY_DELAY}) if outage else None
+    retried = moved(state, gen=state.gen + 1, waiting=tried, **over)
     return Change(retried, retried.out, delay=RETRY_DELAY)
 
 

@@ -204,7 +204,10 @@ def wait(state: JobState, waiting: Waiting) -> Change:
         return UNTOLD
     known, before = state.waiting, waited(state, waiting.since)
     if known and (known.reason, known.deployment) == (waiting.reason, waiting.deployment):
-        if waiting.until is None or waiting.until < (known.until or 0.0) + WORTH_RENEWING:
+        told_until = known.until or 0.0
+        if waiting.until is None and not 0.0 < told_until < waiting.since:
+            return UNTOLD
+        if waiting.until is not None and waiting.until < told_until + WORTH_RENEWING:
             return UNTOLD
         waiting, before = waiting.model_copy(update={"since": min(known.since, waiting.since)}), {}
     elif known and waiting.reason == "latency":
