@@ -18,8 +18,8 @@ class AtRisk(Kept):
 
     late_seconds: float = Field(description="by which its last row would come too late")
     needed_rate: float | None = Field(
-        description="rows per second from now on that would be in time; null where none of its "
-        "hours is left"
+        description="rows per second that would be in time, from now on, or from when what it "
+        "waits for opens; null where no hour is left in which it may be asked"
     )
     needed_quota: float | None = Field(
         default=None,

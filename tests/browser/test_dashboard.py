@@ -469,6 +469,29 @@ async def test_what_waits_for_its_hour_says_until_when(tab: Tab, site: Site) -> 
     assert await violations(tab.page) == []
 
 
+NIGHT_ALONE = AT_NIGHT.model_copy(update={"name": "night-alone", "model": "phi-3-night"})
+
+
+@pytest.mark.parametrize("site", [{"deployments": (DEPLOYMENT, NIGHT_ALONE)}], indirect=True)
+async def test_no_rate_is_advised_where_what_may_answer_opens_after_the_window(
+    tab: Tab, site: Site
+) -> None:
+    service, shown = site.service, tab.page.locator("section.shown")
+    service.elapsed += (EPOCH - service.clock()) % 86400.0
+    options = {"completion_window": "2h", "model": "phi-3-night"}
+    await service.drop(states.ROWS, "soon.jsonl", options=options)
+    await service.announce("soon.jsonl")
+    await service.settle()
+    await tab.open()
+    await tab.settled()
+    await tab.page.get_by_role("link", name="soon.jsonl").last.click()
+    await expect(shown).to_contain_text(
+        re.compile(r"It will miss .+: night-alone opens \d+ \w+ \d+, 21:00:00, after that\.")
+    )
+    await expect(shown).not_to_contain_text("would do")
+    assert await violations(tab.page) == []
+
+
 async def test_the_guard_of_a_deployment_is_that_of_all_its_processes(tab: Tab, site: Site) -> None:
     board = HealthBoard(site.service.blobs, "state")
     for process, guard in (("a", 64), ("b", 12), ("of an earlier release", None)):

@@ -226,7 +226,24 @@ def test_a_deployment_that_opens_too_late_is_a_risk_too() -> None:
     risk = pace.at_risk(job(None, EPOCH + 10 * HOUR), waits, None, EPOCH)
     assert risk is not None
     assert risk.late_seconds == 10 * HOUR
+    assert risk.needed_rate is None, "no rate helps: nothing is asked before its window ends"
     assert pace.at_risk(job(None, EPOCH + 30 * HOUR), waits, None, EPOCH) is None
+
+
+def test_what_a_late_job_needs_is_for_the_time_in_which_it_may_be_asked() -> None:
+    # 7,200 rows, an hour of which is left when its deployment opens, or 30 minutes of its own.
+    opens = Waiting(reason="hours", since=EPOCH, until=EPOCH + 9 * HOUR)
+    waits = wait(STATE, opens).state
+    assert waits is not None
+    risk = pace.at_risk(job(None, EPOCH + 10 * HOUR), waits, None, EPOCH)
+    assert risk is not None
+    assert (risk.late_seconds, risk.needed_rate, risk.needed_quota) == (HOUR, 2.0, 2.0)
+    both = job(Hours(hours="08:00-17:30", time_zone="UTC"), EPOCH + 10 * HOUR)
+    risk = pace.at_risk(both, waits, None, EPOCH)
+    assert risk is not None
+    assert (risk.needed_rate, risk.needed_quota) == (4.0, 4.0)
+    # Its weight among others is that of its window: once it may be asked it is pressed enough.
+    assert pace.needs(job(None, EPOCH + 10 * HOUR), waits, EPOCH) == pytest.approx(0.2)
 
 
 def test_hours_that_all_deployments_share_are_the_jobs() -> None:

@@ -153,10 +153,7 @@ def needs(job: Job, state: JobState, now: float) -> float:
 
     The result is 0 where nothing is left, or where no quota bounds it.
     """
-    if state.least_seconds is None or (left := _left(state)) <= 0:
-        return 0.0
-    seconds = _open_seconds(job, now)
-    return left * state.least_seconds / state.counts.total / seconds if seconds > 0 else inf
+    return _part(state, _open_seconds(job, now))
 
 
 def urgency(job: Job, state: JobState, now: float) -> float:
@@ -181,10 +178,11 @@ def at_risk(job: Job, state: JobState, left: float | None, now: float) -> AtRisk
         left = _until(job, state, work, now)
     if left <= NOISE * seconds:
         return None
-    open_, needed = _open_seconds(job, now), needs(job, state, now)
+    usable = _open_seconds(job, _opening(state, now))
+    needed = _part(state, usable)
     return AtRisk(
         late_seconds=round(left - seconds, 1),
-        needed_rate=round(_left(state) / open_, 3) if open_ > 0 else None,
+        needed_rate=round(_left(state) / usable, 3) if usable > 0 else None,
         needed_quota=round(needed, 3) if needed < inf and state.least_seconds is not None else None,
     )
 
@@ -239,9 +237,22 @@ def _until(job: Job, state: JobState, work: float, now: float) -> float:
     return (begin + work if job.hours is None else job.hours.after(begin, work)) - now
 
 
-def _open_seconds(job: Job, now: float) -> float:
-    """Seconds of a job's window that are left and may be used."""
-    return job.expires - now if job.hours is None else job.hours.open_seconds(now, job.expires)
+def _opening(state: JobState, now: float) -> float:
+    """When what the job waits for opens; now where it waits for no hours."""
+    waiting = state.waiting
+    return max(now, waiting.until or now) if waiting and waiting.reason == "hours" else now
+
+
+def _open_seconds(job: Job, begin: float) -> float:
+    """Seconds of a job's window that are left from then on and may be used."""
+    return job.expires - begin if job.hours is None else job.hours.open_seconds(begin, job.expires)
+
+
+def _part(state: JobState, seconds: float) -> float:
+    """The part of the quotas that what is left of a job takes in so many seconds."""
+    if state.least_seconds is None or (left := _left(state)) <= 0:
+        return 0.0
+    return left * state.least_seconds / state.counts.total / seconds if seconds > 0 else inf
 
 
 def _left(state: JobState) -> int:

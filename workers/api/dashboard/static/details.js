@@ -49,8 +49,10 @@ const counted = (job) => `${count(job.counts ? doneRows(job) : 0)} rows that are
 /** What will become of it: too late, and how dear. */
 function outlook(job) {
   const { at_risk: risk, projected_cost: projected } = job;
-  const enough = !risk || risk.needed_rate == null ? "none of its hours is left before that"
-    : html`${short(risk.needed_rate)} rows/s would do${needs(risk.needed_quota)}`;
+  const { reason, deployment, until } = job.waiting ?? {}, closed = reason === "hours" && until;
+  const enough = risk?.needed_rate != null
+    ? html`${short(risk.needed_rate)} rows/s ${closed ? html`from ${time(until)} on ` : nothing}would do${needs(risk.needed_quota)}`
+    : closed && deployment ? html`${text(deployment)} opens ${time(until)}, after that` : "none of its hours is left before that";
   return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
     ${!ended(job) && job.cost?.unpriced_calls ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} and more for the ${counted(job)}: calls were to deployments without a price, so it is not known what it will cost.</p>` : nothing}
     ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}. It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
