@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from schemas.budgets import BudgetStatus
 from schemas.jobs import TERMINAL
-from schemas.money import Cost
+from schemas.money import Amount, Cost, micros
 from schemas.openai import Batch
 
 
@@ -25,9 +25,13 @@ def money_lines(batch: Batch) -> Iterator[tuple[str, str]]:
     elif batch.usage.total_tokens:
         yield "cost", "not known: no deployment that answered has a price in DEPLOYMENTS"
     if more.cost is not None and more.projected_cost is not None and not ended:
-        told = "in the end, if its other rows cost as much as those that are done"
-        yield "projected_cost", f"{more.projected_cost} {more.cost.currency} {told}"
+        told = f"{more.projected_cost} {more.cost.currency}"
+        yield "projected_cost", f"{told} {_outlook(batch, more.projected_cost)}"
     if more.budget is not None:
+        most, tokens = more.budget.max_total_tokens, more.projected_tokens
+        if most is not None and tokens is not None and tokens > most and not ended:
+            told = f"{tokens:,} for all rows, if the others have as many as those that are done"
+            yield "projected_tokens", f"{told}; {_beyond(batch, more.budget, f'{most:,}')}"
         yield from _caps(more.budget)
         if _stands_at_cap(batch, more.budget):
             yield (
@@ -70,10 +74,37 @@ def rows_done(batch: Batch) -> int:
     return batch.request_counts.completed + batch.request_counts.failed + running
 
 
+def _outlook(batch: Batch, projected: Amount) -> str:
+    """Of which rows a projection is, and what becomes of those for which there is no room."""
+    budget, if_so = batch.phi3.budget, "if the others cost as much as those that are done"
+    in_the_end = "in the end, if its other rows cost as much as those that are done"
+    if budget is None:
+        return in_the_end
+    if budget.max_cost is not None and micros(projected) > micros(budget.max_cost):
+        told = f"{budget.max_cost} {budget.currency or ''}".rstrip()
+        return f"for all rows, {if_so}; {_beyond(batch, budget, told)}"
+    if _stands_at_cap(batch, budget):
+        return f"for all rows, {if_so}, but no further call fits its cap"
+    return in_the_end
+
+
+def _beyond(batch: Batch, budget: BudgetStatus, cap: str) -> str:
+    if _stands_at_cap(batch, budget):
+        return f"its cap is {cap}, and no further call fits"
+    then = {
+        "pause": ": it pauses when no further call fits",
+        "stop": ": rows for which that leaves no room get no answer (budget_exceeded)",
+    }
+    return f"its cap is {cap}{then.get(budget.on_budget or '', '')}"
+
+
 def _caps(budget: BudgetStatus) -> Iterator[tuple[str, str]]:
     if budget.max_cost is not None:
         cap = f"{budget.max_cost} {budget.currency or ''}".rstrip()
-        yield "max_cost", _cap(cap, budget.cost_spent, budget.cost_reserved)
+        name = "max_cost"
+        if budget.of_month:
+            name, cap = "of its month", f"it holds {cap}, the most that its rows can cost"
+        yield name, _cap(cap, budget.cost_spent, budget.cost_reserved)
     if budget.max_total_tokens is not None:
         told = (
             f"{each:,}"

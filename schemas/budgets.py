@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from operator import not_
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.money import Amount
-from schemas.versions import NEWEST_VERSION, Kept
+from schemas.versions import NEWEST_VERSION, Kept, Word
 
 
 class Spend(NamedTuple):
@@ -160,3 +160,14 @@ class BudgetStatus(BaseModel):
     tokens_reserved: int
     cost_spent: Amount | None = None
     cost_reserved: Amount | None = None
+    on_budget: Literal["stop", "pause"] | Word | None = Field(
+        default=None,
+        exclude_if=not_,
+        description="the job's option: what becomes of it where no room is left for a call",
+    )
+    of_month: bool = Field(
+        default=False,
+        exclude_if=not_,
+        description="whether the job names no `max_cost`, so that this is what it holds of its "
+        "tenant's month: the most that its rows can cost",
+    )

@@ -200,8 +200,14 @@ class BatchProgress(_Told):
     )
     projected_cost: Amount | None = Field(
         default=None,
-        description="what it will come to if rows go on to cost what they did, in the currency of "
-        "`cost`; null before a row is answered, where calls had no price, and at the end",
+        description="what all its rows would cost if the others cost as much as those that are "
+        "done, in the currency of `cost`, also where its cap (`budget`) has no room for that; "
+        "null before a row is answered, where calls had no price, and once it is ending",
+    )
+    projected_tokens: int | None = Field(
+        default=None,
+        description="what all its rows would have, as its `max_total_tokens` counts them; null "
+        "where it has no such cap, before a row is answered, and once it is ending",
     )
     budget: BudgetStatus | None = Field(
         default=None,

@@ -449,6 +449,11 @@ async def test_a_capped_batch_tells_its_caps_as_the_status_of_its_job_does() -> 
     assert (told["budget"], told["cost"]) == (job["budget"], job["cost"])
     assert told["projected_cost"] == job.get("projected_cost")
     assert (told["budget"]["max_cost"], told["budget"]["max_total_tokens"]) == ("0.001000", 9000)
+    assert told["budget"]["on_budget"] == "pause"
+    assert "of_month" not in told["budget"], "it names its cap"
+    # Each row costs 34 millionths, and has 12 tokens: all of them more than its cap on cost.
+    assert (told["projected_cost"], told["projected_tokens"]) == ("0.002040", 720)
+    assert job["projected_tokens"] == 720
     assert 0 < float(told["budget"]["cost_spent"]) <= float(told["cost"]["at_most"]) <= 0.001
     assert told["budget"]["tokens_spent"] == 12 * len(service.endpoint.asked)
 

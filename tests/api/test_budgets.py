@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.listing import index_name, span_of
-from schemas.money import MILLION, amount
+from schemas.money import MILLION, amount, micros
 from schemas.tenants import Tenant
 from tests.api.client import KEYS, Client, rows
 from tests.doubles.blobs import MemoryBlobs
@@ -228,3 +228,33 @@ async def test_what_was_promised_above_a_lowered_cap_leaves_nothing() -> None:
     assert (told["cost_left"], told["reserving_jobs"]) == ("0.000000", 60)
     assert [each["job"] for each in told["reserving"]] == [f"j{59 - n}" for n in range(50)]
     assert {each["input"] for each in told["reserving"]} == {None}
+
+
+async def test_what_a_job_holds_of_its_month_is_told_as_no_option_of_its_own() -> None:
+    async with bench(deployments=(deployment(),), tenants=BLUE) as service:
+        await asked(service, "named.jsonl", max_cost="0.3")
+        await asked(service, "unnamed.jsonl")
+        await service.settle()
+        found = (await service.ask("GET", "/api/jobs", tenant="blue")).body["data"]
+    told = {each["input"]: each["budget"] for each in found}
+    assert "of_month" not in told["inputs/named.jsonl"]
+    assert told["inputs/unnamed.jsonl"]["of_month"] is True
+    assert told["inputs/unnamed.jsonl"]["max_cost"] < "0.300000"
+
+
+async def test_a_month_counts_numbers_of_whatever_currency_the_prices_have() -> None:
+    """As docs/protocol.md says of those who change the currency within a month."""
+    blobs, dear = MemoryBlobs(lambda: 1.8e9), deployment()
+    assert dear.price is not None
+    euro = dear.model_copy(update={"price": dear.price.model_copy(update={"currency": "EUR"})})
+    for used, currency in ((dear, "USD"), (euro, "EUR")):
+        async with bench(blobs=blobs, deployments=(used,), tenants=BLUE) as service:
+            await asked(service, f"{currency}.jsonl", max_cost="0.1")
+            await service.settle()
+            [month] = await read(service)
+            costs = (await service.ask("GET", "/api/costs", tenant="blue")).body["data"]
+    assert (month["currency"], month["cost_spent"]) == ("EUR", amount(2 * micros(SPENT)))
+    assert [(each["currency"], each["counted"]) for each in costs[0]["costs"]] == [
+        ("EUR", SPENT),
+        ("USD", SPENT),
+    ]

@@ -256,6 +256,61 @@ async def test_a_job_that_waits_for_its_cap_says_what_to_do_and_offers_no_resume
 
 
 @pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
+@pytest.mark.parametrize(
+    ("caps", "ends"),
+    [
+        # A call is pledged for its bytes, of which most are given back: some fit, and not all.
+        (
+            {"max_cost": "0.003"},
+            "its cap is 0.003 USD. Rows for which that leaves no room get no answer, and end as "
+            "budget_exceeded.",
+        ),
+        (
+            {"max_cost": "0.003", "on_budget": "pause"},
+            "its cap is 0.003 USD. It pauses when no further call fits.",
+        ),
+    ],
+)
+async def test_a_job_that_its_cap_will_cut_off_says_so_and_what_then(
+    tab: Tab, site: Site, caps: dict[str, str], ends: str
+) -> None:
+    job = await states.begun(site.service, "dear.jsonl", 2000, max_tokens=9, **caps)
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    # Each row has 7 tokens read and 5 written: 2,000 of them would be 0.00702 USD.
+    said = r"All its 2,000 rows would cost about 0\.00702\d* USD, if they went on as they did; "
+    await expect(shown.get_by_text("It has cost")).to_contain_text(
+        re.compile(said + re.escape(ends))
+    )
+    await expect(shown).not_to_contain_text("It will cost")
+    assert await violations(tab.page) == []
+
+
+@pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
+async def test_a_job_that_no_further_call_fits_is_not_said_to_cost_more(
+    tab: Tab, site: Site
+) -> None:
+    options = {"max_tokens": 10, "max_cost": "0.0005", "on_budget": "pause"}
+    options |= {"max_total_tokens": 1000}
+    await site.service.drop(states.ROWS * 100, "capped.jsonl", options=options)
+    await site.service.announce("capped.jsonl")
+    await site.service.settle()
+    (job,) = (await site.service.ask("GET", "/api/jobs")).body["data"]
+    assert (job["state"], job["waiting"]["reason"]) == ("paused", "budget")
+    await tab.open(f"job={job['job']}")
+    shown = tab.page.locator("section.shown")
+    await expect(shown.get_by_text("It has cost")).to_contain_text(
+        "All its 200 rows would cost about 0.000703 USD, if they went on as they did; its cap is "
+        "0.0005 USD, and no further call fits."
+    )
+    await expect(shown.get_by_text("would have about")).to_have_text(
+        "All its 200 rows would have about 2,400 tokens, if they went on as they did; its cap is "
+        "1,000 tokens, and no further call fits."
+    )
+    await expect(shown).not_to_contain_text("It will cost")
+
+
+@pytest.mark.parametrize("site", [{"deployments": (PRICED,)}], indirect=True)
 async def test_what_a_job_costs_is_shown_over_time_and_what_it_will_come_to(
     tab: Tab, site: Site
 ) -> None:

@@ -205,6 +205,58 @@ def test_what_shards_that_are_asked_hold_of_a_cap_is_not_all_to_be_spent() -> No
     )
 
 
+COSTS = {"currency": "USD", "counted": "0.001317", "at_most": None}
+SPENT = {"currency": "USD", "tokens_spent": 300, "tokens_reserved": 0, "cost_spent": "0.001317"}
+
+
+def outlook(budget: dict[str, Any] | None, **phi3: Any) -> dict[str, str]:
+    """The lines of money of a batch of which 10 of 60 rows are done."""
+    held = {"budget": None if budget is None else SPENT | {"cost_reserved": "0.0"} | budget}
+    told = {"cost": COSTS, "projected_cost": "0.007900", **held, **phi3}
+    return dict(money_lines(batch(request_counts=counts(60, 10, 0), phi3=told)))
+
+
+def test_what_all_rows_would_cost_is_told_beside_a_cap_that_has_less() -> None:
+    in_all = "0.007900 USD for all rows, if the others cost as much as those that are done"
+    least = {"max_cost": "0.003000"}
+    assert outlook(least | {"on_budget": "stop"})["projected_cost"] == (
+        f"{in_all}; its cap is 0.003000 USD: rows for which that leaves no room get no answer "
+        "(budget_exceeded)"
+    )
+    assert outlook(least | {"on_budget": "pause"})["projected_cost"] == (
+        f"{in_all}; its cap is 0.003000 USD: it pauses when no further call fits"
+    )
+    assert outlook(least)["projected_cost"] == f"{in_all}; its cap is 0.003000 USD"
+    at_cap = {"paused": True, "waiting": {"reason": "budget"}}
+    assert outlook(least | {"on_budget": "pause"}, **at_cap)["projected_cost"] == (
+        f"{in_all}; its cap is 0.003000 USD, and no further call fits"
+    )
+    enough = {"max_cost": "0.008000"}
+    assert outlook(enough, **at_cap)["projected_cost"] == (
+        f"{in_all}, but no further call fits its cap"
+    )
+    in_the_end = "0.007900 USD in the end, if its other rows cost as much as those that are done"
+    assert outlook(enough)["projected_cost"] == in_the_end
+    assert outlook(None)["projected_cost"] == in_the_end
+
+
+def test_tokens_of_all_rows_are_told_where_their_cap_has_less() -> None:
+    told = outlook({"max_total_tokens": 1500, "on_budget": "stop"}, projected_tokens=1800)
+    assert told["projected_tokens"] == (
+        "1,800 for all rows, if the others have as many as those that are done; its cap is 1,500: "
+        "rows for which that leaves no room get no answer (budget_exceeded)"
+    )
+    assert "projected_tokens" not in outlook({"max_total_tokens": 1800}, projected_tokens=1800)
+
+
+def test_what_a_batch_holds_of_its_month_is_not_told_as_an_option_of_its_own() -> None:
+    told = outlook({"max_cost": "0.300000", "of_month": True})
+    assert "max_cost" not in told
+    assert told["of its month"] == (
+        "it holds 0.300000 USD, the most that its rows can cost, of which 0.001317 are spent"
+    )
+
+
 def test_a_cost_of_which_nothing_is_known_is_told_as_such() -> None:
     assert "cost" not in dict(money_lines(batch()))
     told = dict(money_lines(batch(usage={"total_tokens": 12})))

@@ -142,15 +142,21 @@ def test_who_heard_nothing_of_its_allotment_gives_back_nothing_of_what_others_sp
 
 
 def test_a_job_tells_what_is_spent_and_reserved() -> None:
-    made = begins(JobOptions(max_cost="1"))
+    options = JobOptions(max_cost="1")
+    made = begins(options)
     assert made is not None
-    told = status(begun(made, 0, "a", Spend(10, 1_500_001)))
+    told = status(begun(made, 0, "a", Spend(10, 1_500_001)), options)
     assert (told.max_cost, told.cost_reserved, told.cost_spent) == (
         "1.000000",
         "0.000002",
         "0.000000",
     )
     assert (told.tokens_reserved, told.max_total_tokens) == (10, None)
+    assert (told.on_budget, told.of_month) == ("stop", False)
+    # What a job that names no cap holds of its tenant's month is its cap all the same.
+    held = status(JobBudget(max_cost=10**12), JobOptions(on_budget="pause"))
+    assert (held.max_cost, held.on_budget, held.of_month) == ("1.000000", "pause", True)
+    assert not status(JobBudget(max_tokens=9), JobOptions(max_total_tokens=9)).of_month
 
 
 spends = st.builds(Spend, st.integers(0, 60), st.integers(0, 600))

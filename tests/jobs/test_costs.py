@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.budgets import NOTHING_SPENT, JobBudget, Spend
+from schemas.budgets import JobBudget, Spend
 from schemas.deployments import Deployment, parse_deployments
 from schemas.jobs import Job, JobOptions, JobState
 from schemas.listing import span_of
-from schemas.money import MILLION, Cost, PinnedPrice, Price, amount, micros
+from schemas.money import Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
-from schemas.results import Counts, Manifest, ShardTokens, Use
+from schemas.results import CodeCount, Counts, Manifest, ShardTokens, Use
 from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
-from workers.jobs.costs import cost_of, cost_so_far, projected, summed
+from workers.jobs.costs import cost_of, cost_so_far, projected_cost, projected_tokens, summed
 from workers.jobs.outbox import SHARDS
 
 PHI = PinnedPrice(input=130_000, output=520_000, currency="USD")
@@ -45,30 +45,46 @@ def test_what_a_job_will_come_to_is_what_its_rows_cost_so_far() -> None:
     cost = Cost(currency="USD", counted="0.300000", at_most=None)
     # Of a hundred rows thirty are asked and ten could not be: sixty are left.
     counts = Counts(total=100, succeeded=25, failed=5, invalid=10)
-    assert projected(cost, stands(counts)) == "0.900000"
+    assert projected_cost(cost, stands(counts)) == "0.900000"
     # Or ten of them in a shard that is out, and in another some of which no cost is told.
     out = Counts(total=100, succeeded=15, failed=5, invalid=10)
     running = {"running": ((1, 10), (2, 7)), "running_tokens": (ShardTokens(1, 90, 9, 1),)}
-    assert projected(cost, stands(out, **running)) == "0.900000"
-    assert projected(cost, stands(Counts(total=100, invalid=10))) is None, "none has cost anything"
-    assert projected(cost, stands(Counts(total=10, succeeded=10))) is None, "nothing is to come"
+    assert projected_cost(cost, stands(out, **running)) == "0.900000"
+    assert projected_cost(cost, stands(Counts(total=100, invalid=10))) is None, (
+        "none has cost anything"
+    )
+    assert projected_cost(cost, stands(Counts(total=10, succeeded=10))) is None, (
+        "nothing is to come"
+    )
 
 
-@pytest.mark.parametrize(
-    ("held", "told"),
-    [
-        (JobBudget(max_cost=400_000 * MILLION), "0.400000"),
-        (JobBudget(max_tokens=900, spent=Spend(600, 0)), "0.450000"),
-        (JobBudget(max_tokens=9_000, max_cost=9 * MILLION**2, spent=Spend(600, 0)), "0.900000"),
-    ],
-)
-def test_what_a_job_will_come_to_is_never_above_its_cap(held: JobBudget, told: str) -> None:
-    cost = Cost(currency="USD", counted="0.300000", at_most=None)
-    assert projected(cost, stands(Counts(total=90, succeeded=30), budget=held)) == told
+def test_what_a_job_will_come_to_is_told_beyond_its_cap_too() -> None:
+    cost, held = Cost(currency="USD", counted="0.300000", at_most=None), {"max_cost": 4 * 10**11}
+    counts = Counts(total=90, succeeded=30)
+    assert projected_cost(cost, stands(counts, budget=JobBudget(**held))) == "0.900000"
+    # Rows that ended for want of room would have been asked like the others.
+    stopped = Counts(total=90, succeeded=30, invalid=50)
+    codes = {"budget_exceeded": CodeCount(rows=50), "invalid_json": CodeCount(rows=0)}
+    told = projected_cost(cost, stands(stopped, budget=JobBudget(**held), codes=codes))
+    assert told == "0.900000"
+
+
+def test_tokens_are_projected_where_a_cap_counts_them() -> None:
+    held = JobBudget(max_tokens=900, spent=Spend(600, 0))
+    counts = Counts(total=90, succeeded=30)
+    assert projected_tokens(held, stands(counts)) == 1800
     shard = {"running": ((1, 10),), "running_tokens": (ShardTokens(1, 150, 50, 1),)}
-    spent = held.model_copy(update={"spent": Spend(400, 0) if held.max_tokens else NOTHING_SPENT})
-    counts = Counts(total=90, succeeded=20)
-    assert projected(cost, stands(counts, budget=spent, **shard)) == told
+    out = Counts(total=90, succeeded=20)
+    spent = held.model_copy(update={"spent": Spend(400, 0)})
+    assert projected_tokens(spent, stands(out, **shard)) == 1800
+    assert projected_tokens(JobBudget(max_cost=1), stands(counts)) is None, "nothing counts them"
+    assert projected_tokens(held, stands(Counts(total=9))) is None, "none was asked"
+
+
+def test_of_rows_that_will_not_be_asked_nothing_is_projected() -> None:
+    cost = Cost(currency="USD", counted="0.300000", at_most=None)
+    ending = stands(Counts(total=90, succeeded=30), ending="cancelled")
+    assert projected_cost(cost, ending) is None
 
 
 def job_with(prices: dict[str, PinnedPrice]) -> Job:
@@ -107,14 +123,14 @@ def test_what_has_no_price_costs_nobody_knows_what_and_not_0() -> None:
     told = cost_so_far(job, both)
     assert told is not None
     assert (told.counted, told.at_most, told.unpriced_calls) == ("0.000117", None, 25)
-    assert projected(told, both) is None, "who knows what the others will cost"
+    assert projected_cost(told, both) is None, "who knows what the others will cost"
     # A part of it had a price.
     half = ShardTokens(0, 1800, 0, PHI.of(900, 0))
     mixed = stands(Counts(total=100), next=1, running=((0, 50),), running_tokens=(half,))
     told = cost_so_far(job, mixed)
     assert told is not None
     assert (told.counted, told.unpriced_calls) == ("0.000117", 1)
-    assert projected(told, mixed) is None
+    assert projected_cost(told, mixed) is None
 
 
 @given(st.lists(st.tuples(st.sampled_from(["phi", "dear", "free"]), TOKENS, TOKENS), min_size=1))

@@ -163,7 +163,7 @@ class BudgetsApi:
             return None
         if job is None:
             return None
-        told = held.state.budget and budget.status(held.state.budget).max_cost
+        told = held.state.budget and budget.status(held.state.budget, job.options).max_cost
         named = MonthJob(job=job.id, input=job.input, filename=job.filename, max_cost=told)
         return WaitingJob(job.tenant, month_of(job.created), named)
 

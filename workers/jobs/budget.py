@@ -220,8 +220,8 @@ def settled(month: MonthBudget, job: str, spent: int) -> MonthBudget:
     return month.model_copy(update={"reserved": others, "spent": month.spent + told})
 
 
-def status(budget: JobBudget) -> BudgetStatus:
-    """What users are told of it."""
+def status(budget: JobBudget, options: JobOptions) -> BudgetStatus:
+    """What users are told of the budget of a job with such options."""
     spent = budget.spent.plus(total(each.spent for each in budget.allotted))
     reserved = total(each.open for each in budget.allotted)
     money = budget.max_cost is not None
@@ -233,6 +233,8 @@ def status(budget: JobBudget) -> BudgetStatus:
         tokens_reserved=reserved.tokens,
         cost_spent=amount(-(-spent.cost // MILLION)) if money else None,
         cost_reserved=amount(-(-reserved.cost // MILLION)) if money else None,
+        on_budget=options.on_budget,
+        of_month=money and options.max_cost is None,
     )
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
+from schemas.budgets import JobBudget
 from schemas.jobs import Job, JobState
 from schemas.money import MILLION, Cost, PinnedPrice, amount, micros
-from schemas.results import NOTHING_LOST, Lost, ShardTokens, Use
+from schemas.results import NOTHING_LOST, CodeCount, Lost, ShardTokens, Use
 from workers.jobs import budget
 
 
@@ -19,7 +20,7 @@ def cost_so_far(job: Job, state: JobState | None) -> Cost | None:
     cost = _told(job, state)
     if cost.unpriced_calls and not micros(cost.counted):
         return None
-    told = None if state.budget is None else budget.status(state.budget)
+    told = None if state.budget is None else budget.status(state.budget, job.options)
     if told is not None and told.cost_spent is not None and told.cost_reserved is not None:
         most = micros(told.cost_spent) + micros(told.cost_reserved)
         return cost.model_copy(update={"at_most": amount(max(micros(cost.counted), most))})
@@ -75,27 +76,37 @@ def cost_of(
     )
 
 
-def projected(cost: Cost, state: JobState) -> str | None:
+def projected_cost(cost: Cost, state: JobState) -> str | None:
     """What a job will have cost once all its rows are asked, if they go on as they did.
 
-    What its budget leaves no room for will not be asked. The result is None before a row has been
-    asked to its end, where nothing is left to be asked, and where a price is missing.
+    No cap is looked at: where it is lower, that is what people are to see. The result is None
+    before a row has been asked to its end, where nothing is left to be asked, and where a price is
+    missing.
     """
     if cost.unpriced_calls:
         return None
-    tokens = {each.shard: each.prompt + each.completion for each in state.running_tokens}
-    running = sum(rows for shard, rows in state.running if shard in tokens)
-    asked, left = state.counts.asked + running, state.counts.total - state.counts.done - running
-    if not asked or left <= 0:
+    whole = _projected(micros(cost.counted), state)
+    return None if whole is None else amount(whole)
+
+
+def projected_tokens(held: JobBudget, state: JobState) -> int | None:
+    """The tokens that count against the cap of a job once all its rows are asked, likewise."""
+    if held.max_tokens is None:
         return None
-    counted, held = micros(cost.counted), state.budget
-    whole = counted + -(-counted * left // asked)
-    if held is not None and held.max_cost is not None:
-        whole = min(whole, held.max_cost // MILLION)
-    if held is not None and held.max_tokens is not None:
-        spent = held.spent.tokens + sum(tokens.values())
-        whole = min(whole, counted * held.max_tokens // spent) if spent else whole
-    return amount(whole)
+    running = sum(each.prompt + each.completion for each in state.running_tokens)
+    return _projected(held.spent.tokens + running, state)
+
+
+def _projected(so_far: int, state: JobState) -> int | None:
+    """What all rows take of something of which those that were asked took so much."""
+    out = {each.shard for each in state.running_tokens}
+    running = sum(rows for shard, rows in state.running if shard in out)
+    asked, left = state.counts.asked + running, state.counts.total - state.counts.done - running
+    if not asked or left <= 0 or state.ending is not None:
+        return None
+    # Rows for which the cap had no room would have been asked like the others.
+    short = state.codes.get("budget_exceeded", CodeCount()).rows
+    return so_far + -(-so_far * (left + short) // asked)
 
 
 def summed(costs: Iterable[Cost]) -> tuple[Cost, ...]:

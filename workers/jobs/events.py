@@ -10,7 +10,7 @@ from schemas.listing import IndexEntry, Rejection
 from schemas.messages import EventType, StatusEvent
 from schemas.status import JobStatus
 from workers.jobs import budget
-from workers.jobs.costs import cost_so_far, projected
+from workers.jobs.costs import cost_so_far, projected_cost, projected_tokens
 from workers.jobs.pace import at_risk, pace, seconds_left
 
 OVER_SECONDS = 15.0
@@ -73,11 +73,12 @@ def _validating(job: Job, results_container: str) -> JobStatus:
 
 def _money(job: Job, state: JobState) -> dict[str, object]:
     """What a status tells of money: no cost where no price is known, no budget without a cap."""
-    cost = cost_so_far(job, state) if job.prices else None
+    cost, held = cost_so_far(job, state) if job.prices else None, state.budget
     return {
         "cost": cost,
-        "projected_cost": None if cost is None else projected(cost, state),
-        "budget": None if state.budget is None else budget.status(state.budget),
+        "projected_cost": None if cost is None else projected_cost(cost, state),
+        "projected_tokens": None if held is None else projected_tokens(held, state),
+        "budget": None if held is None else budget.status(held, job.options),
     }
 
 

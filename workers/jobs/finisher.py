@@ -278,7 +278,7 @@ class Finisher:
             use=whole.use,
             prices=job.prices,
             cost=cost_so_far(job, ended) if job.prices else None,
-            budget=None if state.budget is None else budget.status(state.budget),
+            budget=None if state.budget is None else budget.status(state.budget, job.options),
             output=output,
             errors=errors,
         )

@@ -121,6 +121,7 @@ def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
         running=told.running,
         cost=told.cost,
         projected_cost=told.projected_cost,
+        projected_tokens=told.projected_tokens,
         budget=told.budget,
         door=job.door,
         input=job.input,

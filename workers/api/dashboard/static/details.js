@@ -48,14 +48,36 @@ const counted = (job) => `${count(job.counts ? doneRows(job) : 0)} rows that are
 
 /** What will become of it: too late, and how dear. */
 function outlook(job) {
-  const { at_risk: risk, projected_cost: projected } = job;
+  const { at_risk: risk, projected_cost: projected, projected_tokens: tokens } = job;
   const { reason, deployment, until } = job.waiting ?? {}, closed = reason === "hours" && until;
   const enough = risk?.needed_rate != null
     ? html`${short(risk.needed_rate)} rows/s ${closed ? html`from ${time(until)} on ` : nothing}would do${needs(risk.needed_quota)}`
     : closed && deployment ? html`${text(deployment)} opens ${time(until)}, after that` : "none of its hours is left before that";
   return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
     ${!ended(job) && job.cost?.unpriced_calls ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} and more for the ${counted(job)}: calls were to deployments without a price, so it is not known what it will cost.</p>` : nothing}
-    ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}. It will cost about <strong>${money(projected)} ${text(job.cost.currency)}</strong>, if its rows go on as they did.</p>` : nothing}`;
+    ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}. ${expected(job, projected)}</p>` : nothing}
+    ${tokens > job.budget?.max_total_tokens ? html`<p>${beyond(job, "have", html`${count(tokens)} tokens`, html`${count(job.budget.max_total_tokens)} tokens`)}</p>` : nothing}`;
+}
+
+/** Whether it is paused because no further call fits its cap. */
+const stands = (job) => job.state === "paused" && job.waiting?.reason === "budget";
+
+/** What it will cost; what it would, where its cap has no room for that or for any further call. */
+function expected(job, projected) {
+  const cap = job.budget?.max_cost, words = (amount) => html`${money(amount)} ${text(job.cost.currency)}`;
+  if (cap != null && Number(projected) > Number(cap)) return beyond(job, "cost", words(projected), words(cap));
+  return stands(job) ? html`All its rows would cost about <strong>${words(projected)}</strong>, but no further call fits its cap.`
+    : html`It will cost about <strong>${words(projected)}</strong>, if its rows go on as they did.`;
+}
+
+/** What all its rows would take of what its cap has less of, and what then becomes of it. */
+function beyond(job, take, whole, cap) {
+  const { on_budget: then, of_month: month } = job.budget;
+  const ends = stands(job) ? ", and no further call fits"
+    : then === "pause" ? ". It pauses when no further call fits"
+    : then === "stop" ? html`. Rows for which that leaves no room get no answer, and end as <code>budget_exceeded</code>` : "";
+  return html`All its ${count(job.counts.total)} rows would ${take} about <strong>${whole}</strong>, if they went on as they did; ${
+    month && take === "cost" ? html`it holds ${cap} of its month` : html`its cap is ${cap}`}${ends}.`;
 }
 
 /** What it may spend, and what of that is spent, or set aside for shards that are being asked. */
@@ -64,7 +86,7 @@ function cap({ budget: told }) {
   const caps = [[told.cost_spent, told.max_cost, told.cost_reserved, (each) => html`${money(each)} ${text(told.currency)}`],
                 [told.tokens_spent, told.max_total_tokens, told.tokens_reserved, (each) => html`${count(each)} tokens`]];
   return caps.filter(([, most]) => most != null).map(([spent, most, reserved, words]) =>
-    html`<p>Of its cap of <strong>${words(most)}</strong>, ${words(spent)} are spent${Number(reserved) ? html`, and ${words(reserved)} spent, or set aside, for shards that are being asked` : nothing}.</p>`);
+    html`<p>${told.of_month && most === told.max_cost ? html`Of the <strong>${words(most)}</strong> that it holds of its month` : html`Of its cap of <strong>${words(most)}</strong>`}, ${words(spent)} are spent${Number(reserved) ? html`, and ${words(reserved)} spent, or set aside, for shards that are being asked` : nothing}.</p>`);
 }
 
 function needs(quota) {
