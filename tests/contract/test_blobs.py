@@ -238,6 +238,20 @@ async def test_a_pinned_range_of_what_is_gone(at: Subject) -> None:
         await at.blobs.read_range(at("x"), 0, 5, etag=etag)
 
 
+async def test_what_has_changed_is_not_deleted(at: Subject) -> None:
+    old = await at.blobs.create(at("x"), b"one")
+    new = await at.blobs.replace(at("x"), b"one", old)
+
+    with pytest.raises(BlobChanged):
+        await at.blobs.delete(at("x"), old)
+    assert (await at.blobs.read(at("x"))).data == b"one"
+    await at.blobs.delete(at("x"), new)
+    with pytest.raises(BlobChanged):
+        await at.blobs.delete(at("x"), new)
+    with pytest.raises(BlobMissing):
+        await at.blobs.head(at("x"))
+
+
 async def test_delete_is_idempotent(at: Subject) -> None:
     await at.blobs.create(at("x"), b"one")
 

@@ -151,10 +151,14 @@ class MemoryBlobs:
         self.blobs[ref].created = blob.created
         return self.blobs[ref].etag
 
-    async def delete(self, ref: BlobRef) -> None:
+    async def delete(self, ref: BlobRef, etag: str | None = None) -> None:
         await asyncio.sleep(0)
-        if ref in self.blobs:
-            self._unleased(self.blobs[ref])
+        blob = self.blobs.get(ref)
+        if blob is not None:
+            self._unleased(blob)
+        if etag is not None and (blob is None or blob.etag != etag):
+            raise BlobChanged
+        if blob is not None:
             del self.blobs[ref]
 
     async def list(

@@ -158,8 +158,8 @@ class FaultyBlobs:
     async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
         return await self._do("replace", ref, lambda: self.inner.replace(ref, data, etag))
 
-    async def delete(self, ref: BlobRef) -> None:
-        await self._do("delete", ref, lambda: self.inner.delete(ref))
+    async def delete(self, ref: BlobRef, etag: str | None = None) -> None:
+        await self._do("delete", ref, lambda: self.inner.delete(ref, etag))
 
     async def list(
         self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None

@@ -13,14 +13,6 @@ from tests.simulation.scenario import Act, Doing, Mishap, RowKind, Scenario, Spa
 
 Make = Callable[[Random], Mapping[str, Any]]
 
-# Faults last four times as long as in any other world: so many more die of them.
-_FOR_AN_HOUR: Mapping[str, Any] = {
-    "faults_until": 3600.0,
-    "endless": False,
-    "most_lives": 800,
-    "most_deliveries": 8_000,
-}
-
 
 def _file(rng: Random, *odd: RowKind) -> Mapping[str, Any]:
     """One file of twenty rows, these among them."""
@@ -66,7 +58,9 @@ def _slow_plan(rng: Random) -> Mapping[str, Any]:
 def _stuck_plan(rng: Random) -> Mapping[str, Any]:
     """A plan that takes so long that the sweeper announces its file once more."""
     slow = Mishap("create", "/plan.jsonl", "slow", seconds=rng.uniform(1300.0, 2500.0))
-    return {**_file(rng), "script": (slow,), "workers": 3, **_FOR_AN_HOUR}
+    # Copies that wait for it breed where each may come twice, so that faults end as elsewhere.
+    ends = {"faults_until": 900.0, "endless": False}
+    return {**_file(rng), "script": (slow,), "workers": 3, **ends}
 
 
 def _two_plans(rng: Random) -> Mapping[str, Any]:
@@ -105,7 +99,15 @@ def _nothing_there(rng: Random) -> Mapping[str, Any]:
 def _long_pause(rng: Random) -> Mapping[str, Any]:
     """A job that is open for hours, so that the sweeper looks at it again and again."""
     doings = (Doing(rng.uniform(0.5, 2.0), "pause"), Doing(7200.0, "resume"))
-    return {**_busy(rng), "doings": doings, **_FOR_AN_HOUR}
+    # Faults last four times as long as in any other world: so many more die of them.
+    return {
+        **_busy(rng),
+        "doings": doings,
+        "faults_until": 3600.0,
+        "endless": False,
+        "most_lives": 800,
+        "most_deliveries": 8_000,
+    }
 
 
 def _cancelled(rng: Random) -> Mapping[str, Any]:
@@ -144,6 +146,11 @@ def _written_before(name: str, kind: str = "commit") -> Make:
     return make
 
 
+def _withdrawn(rng: Random) -> Mapping[str, Any]:
+    """A file that is gone about when it is looked at, so that it becomes no job."""
+    return {"doings": (Doing(rng.uniform(0.0, 0.2), "delete"),)}
+
+
 def _discarded(_rng: Random) -> Mapping[str, Any]:
     """Blocks of the first file that are gone when they are to be committed."""
     return {"script": (Mishap("commit", "/f0/*/errors.jsonl", act="discard"),)}
@@ -157,6 +164,7 @@ _MAKINGS: Mapping[str, Make] = {
     "job.failing": _failing,
     "renew_lease state/jobs/*/planning": _slow_plan,
     "read state/open/*": _stuck_plan,
+    "delete state/open/*": _withdrawn,
     ":announce:": _two_plans,
     "send jobs request": _asked_in_vain,
     "rejected": _nothing_there,

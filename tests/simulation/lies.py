@@ -205,9 +205,9 @@ class NoBeginMark(_Journals):
 
 
 class KeepsEmptyJournals(Honest):
-    async def delete(self, ref: BlobRef) -> None:
+    async def delete(self, ref: BlobRef, etag: str | None = None) -> None:
         if "/journal/" not in ref.name:
-            await super().delete(ref)
+            await super().delete(ref, etag)
 
 
 class JournalsUnread(Honest):

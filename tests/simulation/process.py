@@ -262,11 +262,11 @@ class ProcessBlobs(FaultyBlobs):
             run.closing = True
         await super().append(ref, data)
 
-    async def delete(self, ref: BlobRef) -> None:
+    async def delete(self, ref: BlobRef, etag: str | None = None) -> None:
         run = RUN.get()
         if run is not None and "/journal/" in ref.name:
             run.closing = True
-        await super().delete(ref)
+        await super().delete(ref, etag)
 
     async def release_lease(self, ref: BlobRef, lease_id: str) -> None:
         run = RUN.get()

@@ -223,6 +223,7 @@ renew_lease state/jobs/*/leases/#
 renew_lease state/jobs/*/planning
 replace state/budgets/default/#-#
 replace state/jobs/*/state.json
+replace state/open/*
 replace state/quota/phi.json
 send job-status *:#:job.cancelled
 send job-status *:#:job.cancelling

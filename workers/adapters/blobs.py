@@ -184,12 +184,15 @@ class AzureBlobs:
             )
         return _unquoted(answer["etag"])
 
-    async def delete(self, ref: BlobRef) -> None:
-        """Remove a blob, if it is there."""
+    async def delete(self, ref: BlobRef, etag: str | None = None) -> None:
+        """Remove a blob, if it is there; one that must still be at `etag` has to be (If-Match)."""
         try:
             async with deadline(ref, BlobChanged):
-                await self._blob(ref).delete_blob(delete_snapshots="include")
+                await self._blob(ref).delete_blob(delete_snapshots="include", **_if_match(etag))
         except BlobMissing:
+            # Which of the two a condition on what is gone meets is not documented.
+            if etag is not None:
+                raise BlobChanged(f"The blob to delete is gone: {path_of(ref)}") from None
             _log.debug("nothing to delete at %s", path_of(ref))
 
     async def list(

@@ -12,7 +12,7 @@ from typing import Any, Final
 from schemas.jobs import Asked, Job, JobState, Reason
 from schemas.messages import Announcement, Expire, Finish, JobRequest, JobsMessage
 from workers.inbox.webhooks import WebhookInbox
-from workers.intake import announcements
+from workers.intake import announcements, markers
 from workers.intake.doors import Doors
 from workers.intake.intake import Intake
 from workers.jobs import endings, lifecycle
@@ -172,7 +172,7 @@ class Inbox:
                 message = await self._doors.announced(message, asked)
         except InputError as error:
             failed = error
-        if isinstance(message, Announcement) and not await self._store.withdraw(message):
+        if isinstance(message, Announcement) and not await markers.withdraw(self._store, message):
             return None  # an earlier delivery made it a job: the sweeper's
         return failed
 

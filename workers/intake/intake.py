@@ -19,7 +19,7 @@ from schemas.jobs import (
 )
 from schemas.messages import Announcement, Expire
 from schemas.versions import version_of
-from workers.intake import announcements
+from workers.intake import announcements, markers
 from workers.intake.plans import Plans
 from workers.jobs import beginning, budget, lifecycle, pace
 from workers.jobs.index import JobIndex
@@ -160,7 +160,7 @@ class Intake:
             )
         except InputError:
             # An earlier delivery may have marked it: nobody is to be told of it over and over.
-            if await self._store.withdraw(announcement):
+            if await markers.withdraw(self._store, announcement):
                 raise
             return await self._store.job(announcement.job)
         await self._store.open(announcement)
@@ -170,7 +170,7 @@ class Intake:
         """Create job.json with the present options; None where the file has changed since."""
         info = await self._current(announcement)
         if info is None:
-            if not await self._store.withdraw(announcement):
+            if not await markers.withdraw(self._store, announcement):
                 return await self._store.job(announcement.job)
             if announcement.door == "queue":
                 gone = InputError("file_changed", "the file was changed or deleted meanwhile")
@@ -192,8 +192,8 @@ class Intake:
                 f"{self._settings.max_file_bytes:,}: split it, or raise MAX_FILE_BYTES",
             )
         job = await self._store.create_job(self._job(announcement, info, options, failure))
-        # Somebody who found the file changed may have withdrawn the marker meanwhile.
-        await self._store.open(announcement)
+        # Somebody who found the file changed may be about to withdraw the marker.
+        await markers.renew(self._store, announcement)
         return job
 
     async def _current(self, announcement: Announcement) -> BlobInfo | None:

@@ -53,9 +53,10 @@ def overdue(state: JobState | None, age: float, look: float, since: float = inf)
     however long an outage lasts. `since` is the time since the last look at it: looks come late, or
     not at all, and whoever has not looked before cannot know that somebody has helped.
     """
-    looks = max(0, int(age // look))  # a clock that is behind sees it move in the future
     if state is not None and state.nudges:
-        return looks >= int(min(2**state.nudges, 12))
+        # The last help was stored a moment after its look began, so as many looks are a bit less.
+        return age + look / 10 >= look * min(2**state.nudges, 12)
+    looks = max(0, int(age // look))  # a clock that is behind sees it move in the future
     due = looks - looks % 12 if looks >= 12 else max(n for n in (0, 1, 2, 4, 8) if n <= looks)
     return due > 0 and age - since < due * look
 

@@ -189,17 +189,6 @@ class JobStore:
         """How a job has ended; None where it has not."""
         return await self.find(Done, self._done(job))
 
-    async def withdraw(self, announcement: Announcement) -> bool:
-        """Remove the marker of a file that becomes no job; gives whether it has not become one.
-
-        Whoever pins the job marks it again after that, so one of both sees the other.
-        """
-        await self.close(announcement.job)
-        if await self.job(announcement.job) is None:
-            return True
-        await self.open(announcement)
-        return False
-
     async def open_jobs(
         self, page: int | None = None, after: str = ""
     ) -> AsyncGenerator[tuple[str, float]]:

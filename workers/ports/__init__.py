@@ -86,8 +86,8 @@ class Blobs(Protocol):
     async def replace(self, ref: BlobRef, data: bytes, etag: str) -> str:
         """Write a blob that must still be at `etag` (If-Match); gives the new ETag."""
 
-    async def delete(self, ref: BlobRef) -> None:
-        """Remove a blob; one that is not there is fine."""
+    async def delete(self, ref: BlobRef, etag: str | None = None) -> None:
+        """Remove a blob; one that is not there is fine, unless it must still be at `etag`."""
 
     def list(
         self, container: str, prefix: str = "", *, start: str | None = None, page: int | None = None
