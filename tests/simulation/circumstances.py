@@ -148,7 +148,7 @@ def _written_before(name: str, kind: str = "commit") -> Make:
 
 def _withdrawn(rng: Random) -> Mapping[str, Any]:
     """A file that is gone about when it is looked at, so that it becomes no job."""
-    return {"doings": (Doing(rng.uniform(0.0, 0.2), "delete"),)}
+    return {"doings": (Doing(rng.choice((0.0, 0.2)), "delete"),)}
 
 
 def _discarded(_rng: Random) -> Mapping[str, Any]:

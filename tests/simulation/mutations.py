@@ -497,7 +497,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "stale_reading_believed",
         "who has read before another began takes nothing from it",
-        163,
+        683,
         broken_caps.stale_reading_believed,
     ),
     Mutation(
