@@ -55,7 +55,7 @@ def overdue(state: JobState | None, age: float, look: float, since: float = inf)
     """
     if state is not None and state.nudges:
         # The last help was stored a moment after its look began, so as many looks are a bit less.
-        return age + look / 10 >= look * min(2**state.nudges, 12)
+        return age + look / 10 >= look * int(min(2**state.nudges, 12))
     looks = max(0, int(age // look))  # a clock that is behind sees it move in the future
     due = looks - looks % 12 if looks >= 12 else max(n for n in (0, 1, 2, 4, 8) if n <= looks)
     return due > 0 and age - since < due * look
