@@ -87,7 +87,7 @@ async def process(memory: MemoryBlobs, fault: Fault, seed: int) -> AsyncIterator
 
 # With how many durable effects each has.
 EFFECTS_OF: tuple[tuple[Doing, int], ...] = (
-    (make_batch, 8),
+    (make_batch, 9),
     (upload_in_parts, 5),
     (delete_file, 6),
 )
