@@ -216,6 +216,18 @@ async def test_the_open_jobs_are_listed_page_by_page_the_oldest_file_first() -> 
         read = await listed(service, open="true", state="validating", tenant="blue", door="queue")
         assert read == [("blue", "theirs.jsonl")]
         assert await listed(service, open="true", door="nightly") == []
+        # Others' jobs are no part of a page, and none of them makes a tenant known.
+        page = (await service.ask("GET", "/api/jobs", open="true", tenant="blue", limit="1")).body
+        assert [each["input"] for each in page["data"]] == ["inputs/theirs.jsonl"]
+        unknown = await service.ask("GET", "/api/jobs", open="true", tenant="nobody")
+        assert (unknown.code, unknown.body["error"]["code"]) == (404, "unknown_tenant")
+
+
+async def test_a_job_that_has_ended_is_no_open_one_though_its_marker_stands() -> None:
+    async with bench() as service:
+        job = (await service.run(ROWS)).manifest["job"]
+        await service.blobs.create(BlobRef("state", f"open/{job}"), b"{}")
+        assert await listed(service, open="true") == []
 
 
 async def test_an_open_job_that_this_version_cannot_read_is_listed_with_the_reason() -> None:

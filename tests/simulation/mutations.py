@@ -646,12 +646,6 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("no_marker", "an open marker stands before the job", 5, storage=lies.NoMarker),
     Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
     Mutation(
-        "pinned_with_the_marker_of_before",
-        "who found no job removes no marker of a job",
-        WITHDRAWN,
-        partial(_instead, markers, "renew", JobStore.open),
-    ),
-    Mutation(
         "no_sweeper",
         "jobs that do not move are helped",
         12,

@@ -5,8 +5,19 @@ from dataclasses import replace
 import pytest
 
 from tests.simulation.checker import check
+from tests.simulation.mutations import WITHDRAWN
 from tests.simulation.scenario import Doing, Mishap, Scenario, Span, version
 from tests.simulation.world import World, live
+
+# The worker that pins a job dies before it marks it anew, while another is about to withdraw it.
+DIES_BEHIND_PINNING = replace(
+    WITHDRAWN,
+    script=(
+        *(each for each in WITHDRAWN.script if each.about != "/state.json"),
+        Mishap("read", "/open/", "kill before"),
+        Mishap("deliver", ":finish:", "lost"),
+    ),
+)
 
 FILES = (version("f0.jsonl", 1, ("chat",) * 9), version("f1.jsonl", 1, ("chat",) * 2))
 PLAIN = Scenario(files=FILES, workers=2, shard_rows=2)
@@ -33,3 +44,9 @@ def test_a_job_whose_expiry_is_lost_expires() -> None:
 
 def test_a_request_that_is_lost_is_done_when_it_is_sent_again() -> None:
     lived("jobs request f0", replace(PLAIN, queued=True, doings=(Doing(60.0, "announce"),)))
+
+
+def test_a_job_keeps_its_marker_though_who_pinned_it_dies_before_it_marks_it_anew() -> None:
+    world = live(DIES_BEHIND_PINNING, keep=True)
+    assert any(" kill " in line for line in world.log or ())
+    assert check(world) == []

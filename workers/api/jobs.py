@@ -49,6 +49,7 @@ from workers.jobs.store import JobStore
 from workers.ports.errors import NewerVersion, Unreadable
 from workers.ports.together import all_of
 
+LEAST_READ: Final = 10
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
 
@@ -133,41 +134,48 @@ class Api:
 
     async def _list(self, asked: ListJobs) -> JsonReply:
         tenants = tuple(self._estimates.tenants) if asked.tenant == "*" else (asked.tenant,)
-        most = MOST_READ if asked.filters else asked.limit
-        if asked.open:
-            entries, more = await self._index.open_page(most, asked.after or "")
-        else:
-            entries, more = await self._newest(asked, tenants, most)
-        if not entries and not asked.after and asked.tenant not in ("*", *self._estimates.tenants):
+        unknown = asked.tenant not in ("*", *self._estimates.tenants)
+        # One that was taken out of the settings has its jobs all the same.
+        if unknown and not (await self._index.names(asked.tenant, 1))[0]:
             raise unknown_tenant(asked.tenant, self._estimates.tenants)
-        found: list[JobStatus] = []
-        looked = 0
-        while len(found) < asked.limit and looked < len(entries):
-            page = entries[looked : looked + asked.limit - len(found)]
-            looked += len(page)
-            fit = [each for each in page if each.tenant in tenants and asked.lists(each.entry)]
-            told = await all_of(self._listed, fit)
-            found += [each for each in told if each and asked.takes(each)]
-        return JsonReply(
-            200,
-            {
-                "object": "list",
-                "data": [_plain(each) for each in found],
-                "last_id": entries[looked - 1].entry.id if looked else None,
-                "has_more": more or looked < len(entries),
-            },
-        )
+        return await (self._open if asked.open else self._newest)(asked, tenants)
 
-    async def _newest(
-        self, asked: ListJobs, tenants: Collection[str], most: int
-    ) -> tuple[Sequence[Listed], bool]:
+    async def _open(self, asked: ListJobs, tenants: Collection[str]) -> JsonReply:
+        found: list[JobStatus] = []
+        looked, last, more = 0, asked.after, True
+        while more and len(found) < asked.limit and looked < MOST_READ:
+            page, more = await self._index.open_page(max(LEAST_READ, asked.limit), last or "")
+            looked += len(page)
+            last = page[-1].entry.id if page else last
+            own = [each for each in page if each.tenant in tenants]
+            # A marker stays until it is told that its job has ended.
+            found += [each for each in await self._fit(asked, own) if each.ended is None]
+        if len(found) > asked.limit:
+            found, more = found[: asked.limit], True
+            last = found[-1].job
+        return _page(found, last, more=more)
+
+    async def _fit(self, asked: ListJobs, page: Iterable[Listed]) -> Sequence[JobStatus]:
+        told = await all_of(self._listed, [each for each in page if asked.lists(each.entry)])
+        return [each for each in told if each and asked.takes(each)]
+
+    async def _newest(self, asked: ListJobs, tenants: Collection[str]) -> JsonReply:
         last = None
         if asked.after is not None:
             last = await self._index.place(tenants, asked.after)
             if last is None:
                 message = "after: there is no such job"
                 raise HttpRefusal(400, "invalid_value", message, param="after")
-        return await self._index.page(tenants, most, last)
+        most = MOST_READ if asked.filters else asked.limit
+        entries, more = await self._index.page(tenants, most, last)
+        found: list[JobStatus] = []
+        looked = 0
+        while len(found) < asked.limit and looked < len(entries):
+            page = entries[looked : looked + asked.limit - len(found)]
+            looked += len(page)
+            found += await self._fit(asked, page)
+        seen = entries[looked - 1].entry.id if looked else None
+        return _page(found, seen, more=more or looked < len(entries))
 
     async def _samples(self, job: str, after: int) -> JsonReply:
         # Of a job that has ended the exact series, for whoever has not followed it.
@@ -234,6 +242,11 @@ class Api:
     async def _told(self, job_id: str) -> JobStatus | None:
         told = await self._index.status(job_id, self._clock())
         return None if told is None else told[0]
+
+
+def _page(found: Iterable[JobStatus], last: str | None, *, more: bool) -> JsonReply:
+    data = [_plain(each) for each in found]
+    return JsonReply(200, {"object": "list", "data": data, "last_id": last, "has_more": more})
 
 
 def _validating(announcement: Announcement) -> JobStatus:

@@ -6,38 +6,55 @@ job. Pinning makes another marker of it, so what the first has pinned keeps its 
 becomes of the second.
 """
 
-import contextlib
-
 from schemas.messages import Announcement
 from workers.jobs.store import JobStore
-from workers.ports.errors import BlobChanged, BlobMissing
+from workers.ports import BlobRef
+from workers.ports.errors import BlobChanged, BlobMissing, WorkerError
 
 
 async def renew(store: JobStore, announcement: Announcement) -> None:
     """Make another marker of the one of a job that was just pinned, or mark it again."""
     marker = store.marker(announcement.job)
-    while not await store.open(announcement):
-        with contextlib.suppress(BlobMissing, BlobChanged):
-            # As it stands: a later release may have written in it what this one does not know.
+    while True:
+        try:
             stands = await store.blobs.read(marker)
+            # As it stands: a later release may have written in it what this one does not know.
             await store.blobs.replace(marker, stands.data, stands.etag)
-            return
+        except BlobMissing:
+            if not await store.open(announcement):
+                continue
+        except BlobChanged:
+            continue
+        return
 
 
 async def withdraw(store: JobStore, announcement: Announcement) -> bool:
     """Remove the marker of a file that becomes no job; gives whether it has not become one."""
     marker = store.marker(announcement.job)
     while True:
-        try:
-            seen = (await store.blobs.head(marker)).etag
-        except BlobMissing:
-            seen = None
+        seen = await _etag(store, marker)
         if await store.job(announcement.job) is not None:
-            await store.open(announcement)
-            return False
+            break
         if seen is None:
             return True
-        # Nothing is left to do behind it, and to fail.
-        with contextlib.suppress(BlobChanged):
+        try:
             await store.blobs.delete(marker, seen)
-            return True
+        except BlobChanged:
+            continue
+        # Who dies behind pinning has not renewed it, and earlier releases never do.
+        try:
+            if await store.job(announcement.job) is None:
+                return True
+        except WorkerError:
+            await store.open(announcement)
+            raise
+        break
+    await renew(store, announcement)
+    return False
+
+
+async def _etag(store: JobStore, marker: BlobRef) -> str | None:
+    try:
+        return (await store.blobs.head(marker)).etag
+    except BlobMissing:
+        return None
