@@ -97,6 +97,8 @@ def test_each_code_that_the_service_gives_a_row_has_advice_of_its_own() -> None:
     [
         ("InternalServerError", "transient"),
         ("internal_server_error", "transient"),
+        ("connection_lost", "transient"),
+        ("reported_error", "transient"),
         ("http_500", "transient"),
         ("http_503", "transient"),
         ("http_424", "transient"),
@@ -114,5 +116,6 @@ def test_usual_codes_of_endpoints_have_the_advice_of_what_they_mean(code: str, k
 
 
 def test_of_a_code_that_nobody_knows_the_message_has_to_tell() -> None:
-    for code in ("teapot", "http_", "http_x"):
+    # A status below 300 refuses nothing.
+    for code in ("teapot", "http_", "http_x", "http_200", "http_204", "http_100"):
         assert USUAL in advice(code)

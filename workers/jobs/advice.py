@@ -69,8 +69,8 @@ _OF_ROWS: Final[Mapping[str, str]] = {
     "truncated_stream": _UNREADABLE,
     "empty_answer": _UNREADABLE,
     "embeddings_mismatch": _UNREADABLE,
-    "connection_lost": _UNREADABLE,
-    "reported_error": _UNREADABLE,
+    "connection_lost": ADVICE["transient"],
+    "reported_error": ADVICE["transient"],
 }
 """What this service finds wrong with rows, requests and answers."""
 
@@ -147,5 +147,7 @@ def _of_status(code: str) -> str | None:
     status = code.removeprefix("http_")
     if status == code or not status.isdecimal():
         return None
+    if int(status) < 300:
+        return None  # it refuses nothing
     usual = ADVICE["transient"] if int(status) >= 500 else ADVICE["bad_request"]
-    return _OF_STATUS.get(int(status), ADVICE["gone"] if 300 <= int(status) < 400 else usual)
+    return _OF_STATUS.get(int(status), ADVICE["gone"] if int(status) < 400 else usual)
