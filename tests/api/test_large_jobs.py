@@ -112,20 +112,35 @@ async def test_the_list_reads_no_more_of_a_large_job_than_of_a_small_one() -> No
         assert seen[1][1] < 1.1 * seen[0][1]
 
 
-async def test_the_exact_series_of_a_month_is_a_bounded_answer() -> None:
+@pytest.mark.parametrize("bounded", [True, False])
+async def test_the_exact_series_of_a_month_is_a_bounded_answer(bounded: bool) -> None:
+    """Bounded by when the job began and was done, as its finisher tells, or by its series alone."""
     series = Series()
-    for at in range(0, 30 * 8640, 7):
+    times = range(0, 30 * 8640, 7)
+    for at in times:
         latency = {302: 5, 357: 4, 402: 1}
         told = Interval(succeeded=270, prompt_tokens=10**5, calls=270, cost=10**12, latency=latency)
         series.add({180_000_000 + at: told})
+    # In the middle of intervals, however wide these have become; the last receipt came late.
+    started, done = EPOCH + 3.25, EPOCH + 30 * 86400 + 4321.5
     blobs = Counted(lambda: EPOCH)
     async with bench(blobs=blobs) as service:
         job = await stored(service, 10_000_000, 40_000)
         history = History(service.store)
         await history.add(job, Sample(at=EPOCH))
-        await history.close(job, samples_of(series, priced=True, started=None, done=None))
+        went = samples_of(
+            series,
+            priced=True,
+            started=started if bounded else None,
+            done=done if bounded else None,
+        )
+        await history.close(job, went)
         reply = await service.ask("GET", f"/api/jobs/{job}/samples")
         data = reply.body["data"]
         assert MOST / 2 < len(data) <= 2 * MOST
+        assert data[-1]["succeeded"] == 270 * len(times)
         assert data[-1]["succeeded"] == pytest.approx(10_000_000, rel=0.01)
+        assert data[0]["succeeded"] == 0
+        if bounded:
+            assert (data[0]["at"], data[-1]["at"]) == (started, done)
         assert len(json.dumps(reply.body)) < 300_000
