@@ -315,14 +315,13 @@ def _lines(code: CodeCount) -> str | None:
 
 def _settings(manifest: Manifest) -> str:
     usual = JobOptions().model_dump(mode="json")
-    given = {name: value for name, value in manifest.options.items() if usual.get(name) != value}
-    if given.get("mixed"):
-        # Nobody need have given these: a batch has to name an endpoint, and this unbinds its rows.
-        given = {name: value for name, value in given.items() if name not in ("mixed", "endpoint")}
-    rows: list[Cells] = [(name, _setting(name, value)) for name, value in given.items()]
+    other = {name: value for name, value in manifest.options.items() if usual.get(name) != value}
+    rows: list[Cells] = [(name, _setting(name, value)) for name, value in other.items()]
     rows.append(("release of the service", manifest.release))
     rows.append(("bytes of the file", manifest.input.get("size")))
-    return _table("Options as they were given", ("Option", "Value"), rows)
+    # Who gave them is not known: the clients of batches give some by themselves.
+    caption = "Options that are not what they are by default, the release and the file"
+    return _table(caption, ("What", "Value"), rows)
 
 
 def _setting(name: str, value: Any) -> str:
