@@ -12,7 +12,7 @@ from schemas.estimates import EstimatedCost, JobEstimate, QuotaBound, TokenRange
 from schemas.jobs import JobOptions
 from schemas.money import Cost, PinnedPrice
 from schemas.outcomes import Outcome, Usage
-from schemas.results import CodeCount, Counts, DeploymentUse, Manifest, ManifestFile, Tokens
+from schemas.results import CodeCount, Counts, DeploymentUse, Lost, Manifest, ManifestFile, Tokens
 from schemas.sketches import sketch_of
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import EPOCH, Answering, bench
@@ -21,7 +21,9 @@ from workers.inbox import RETRY_SECONDS
 from workers.jobs import finisher
 from workers.jobs.charts import duration
 from workers.jobs.comparison import compared
+from workers.jobs.outbox import JOBS
 from workers.jobs.report import report
+from workers.jobs.store import dump
 from workers.ports import BlobRef
 from workers.ports.errors import Unavailable
 
@@ -126,10 +128,10 @@ def test_it_says_what_was_not_reckoned_and_why() -> None:
     )
 
 
-def off(what: str, **known: Any) -> str:
+def off(what: str, crashes: int | None = None, **known: Any) -> str:
     """What is told of a quantity of a job of which this is known."""
     made = MANIFEST.model_copy(update={"estimate": ESTIMATE, **known})
-    return next(str(row[-1]) for row in compared(made) if str(row[0]).startswith(what))
+    return next(str(row[-1]) for row in compared(made, crashes) if str(row[0]).startswith(what))
 
 
 def use_of(**known: Any) -> dict[str, DeploymentUse]:
@@ -146,7 +148,7 @@ def test_a_job_that_could_ask_nothing_says_so_and_blames_neither_quotas_nor_pric
         update={"rows": 0, "prompt_tokens": TokenRange(0, 0), "completion_tokens": TokenRange(0, 0)}
         | {"seconds": None, "cost": None}
     )
-    known = {
+    known: dict[str, Any] = {
         "estimate": nothing,
         "counts": Counts(total=1319, invalid=1319),
         "tokens": Tokens(),
@@ -168,7 +170,10 @@ def test_hours_that_never_met_are_blamed_where_quotas_bound_it_alone() -> None:
 @pytest.mark.parametrize(
     ("known", "why"),
     [
-        ({}, "no wait explains it: answers were slow, or workers were busy"),
+        ({}, "no wait explains it: answers were slow, or workers were busy or went away"),
+        ({"crashes": 0}, "no wait explains it: answers were slow, or workers were busy"),
+        ({"cost": PAID}, "no wait explains it: answers were slow, or workers were busy"),
+        ({"crashes": 10}, "10 attempts at shards ended with their worker"),
         (
             {"cost": PAID.model_copy(update={"crashes": 2})},
             "2 attempts at shards ended with their worker",
@@ -178,8 +183,20 @@ def test_hours_that_never_met_are_blamed_where_quotas_bound_it_alone() -> None:
             "its quotas were shared with others",
         ),
         (
-            {"use": use_of(row_seconds_waited={"quota": 900.0, "outage": 300.0})},
+            {"use": use_of(row_seconds_waited={"quota": 300.0, "outage": 900.0})},
             "rows waited for an outage to end",
+        ),
+        (
+            {"use": use_of(row_seconds_waited={"quota": 900.0, "outage": 300.0})},
+            "rows waited for an outage to end, or its quotas were shared with others",
+        ),
+        (
+            {"crashes": 2, "use": use_of(row_seconds_waited={"quota": 900.0})},
+            "2 attempts at shards ended with their worker, or its quotas were shared with others",
+        ),
+        (
+            {"crashes": 0, "use": use_of(row_seconds_waited={"concurrency": 7.9})},
+            "no wait explains it: answers were slow, or workers were busy",
         ),
         (
             {
@@ -206,6 +223,29 @@ def test_what_took_a_jobs_time_is_what_was_there(known: dict[str, Any], why: str
 
 
 @pytest.mark.parametrize(
+    ("waited", "why"),
+    [
+        ({"quota": 50_000.0, "concurrency": 1.2}, "its quotas were shared with others"),
+        # An outage of five minutes while 14 rows wait side by side for a quota all the time.
+        (
+            {"quota": 46_000.0, "outage": 4_200.0},
+            "rows waited for an outage to end",
+        ),
+        ({"concurrency": 50_000.0, "quota": 1.2}, "rows waited for calls in flight to end"),
+    ],
+)
+def test_a_moments_wait_hides_no_cause_of_a_long_job(waited: dict[str, float], why: str) -> None:
+    estimate = ESTIMATE.model_copy(update={"seconds": (600.0, 3300.0)})
+    long = {"started": "2026-11-25T02:00:00.000Z", "finished": "2026-11-25T03:00:00.000Z"}
+    use = {
+        "phi": use_of(row_seconds_waited=waited)["phi"],
+        "spare": use_of(row_seconds_waited={})["phi"],
+    }
+    told = off("Time", crashes=0, estimate=estimate, counts=ALL_ASKED, use=use, **long)
+    assert told == f"9% above the most: {why}"
+
+
+@pytest.mark.parametrize(
     ("known", "why"),
     [
         ({}, "its text has less than 0.2 tokens a byte"),
@@ -217,6 +257,24 @@ def test_what_took_a_jobs_time_is_what_was_there(known: dict[str, Any], why: str
         (
             {"counts": Counts(total=1000, succeeded=500, failed=100, invalid=400)},
             "100 rows were asked in vain, and 400 rows were not asked: see the errors",
+        ),
+        # Retries: each row may have had its answer, with tokens, besides.
+        (
+            {"use": use_of(calls=2000, unmetered_calls=1000)},
+            "1,000 calls told no tokens, or its text has less than 0.2 tokens a byte",
+        ),
+        (
+            {"use": use_of(calls=1950, unmetered_calls=1000)},
+            "1,000 calls told no tokens, or its text has less than 0.2 tokens a byte",
+        ),
+        # A row that was asked in vain by three calls that told nothing is one row.
+        (
+            {
+                "counts": Counts(total=1000, succeeded=900, failed=100),
+                "use": use_of(calls=1200, unmetered_calls=300),
+            },
+            "300 calls told no tokens, and 100 rows were asked in vain, "
+            "or its text has less than 0.2 tokens a byte",
         ),
     ],
 )
@@ -232,6 +290,12 @@ def test_tokens_that_nobody_told_are_no_fault_of_the_text(known: dict[str, Any],
         (
             {"counted": "0.800000", "unpriced_calls": 300},
             "20% below the least: 300 calls were to deployments without a price",
+        ),
+        # A call without a price that told no tokens either is one row.
+        (
+            {"counted": "0.800000", "unpriced_calls": 150, "unmetered_calls": 150},
+            "20% below the least: 150 calls told no tokens, and 150 calls were to deployments "
+            "without a price, or it had fewer tokens",
         ),
         (
             {"counted": "2.400000", "tokens": 42_500},
@@ -249,7 +313,8 @@ def test_what_a_cost_is_off_by_is_what_was_billed(known: dict[str, Any], why: st
         currency="USD", **{name: known[name] for name in known if name in Cost.model_fields}
     )
     tokens = Tokens(prompt=known.get("prompt", 15_000), completion=12_000)
-    use = use_of(tokens=known.get("tokens", tokens.total))
+    untold = known.get("unmetered_calls", 0)
+    use = use_of(tokens=known.get("tokens", tokens.total), unmetered_calls=untold)
     assert off("Cost", cost=cost, counts=ALL_ASKED, tokens=tokens, use=use) == why
 
 
@@ -483,6 +548,33 @@ async def test_each_ended_job_has_the_report_of_its_manifest() -> None:
         assert "content_filter" in stored.data.decode()
 
 
+async def test_crashes_are_told_of_a_job_without_prices_too() -> None:
+    """Its manifest has no cost, which tells of them: the receipts do."""
+    async with bench() as service:
+        await service.drop(b'{"prompt": "a"}\n')
+        await service.announce()
+        await service.settle(lambda delivery: delivery.queue == JOBS)
+        job = service.events[0]["subject"]
+        receipt = await service.store.receipt(job, 0)
+        assert receipt is not None
+        documents = {
+            "estimate.json": ESTIMATE.model_copy(update={"rows": 1, "seconds": (0.0, 0.0)}),
+            "receipts/0": receipt.model_copy(update={"lost": Lost(crashes=10)}),
+        }
+        for name, document in documents.items():
+            ref = service.store.ref(job, name)
+            await service.blobs.delete(ref)
+            await service.blobs.create(ref, dump(document))
+        service.elapsed += 60.0
+        await service.settle()
+        ended = await service.ended()
+        assert ended.manifest["cost"] is None
+        container, _, folder = ended.event["data"]["results"].partition("/")
+        stored = await service.blobs.read(BlobRef(container, f"{folder}/report.html"))
+        beside = told_beside(Tags(stored.data.decode()).words, "Time")
+        assert "10 attempts at shards ended with their worker" in beside
+
+
 class Away(MemoryBlobs):
     """Storage takes no report, as often as `times` says."""
 
@@ -532,7 +624,7 @@ def test_a_report_that_storage_does_not_take_keeps_no_job_from_ending(
 async def test_a_report_that_cannot_be_made_keeps_no_job_from_ending(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Manifest) -> bytes:
+    def broken(*_: object, **__: object) -> bytes:
         raise ZeroDivisionError
 
     monkeypatch.setattr(finisher, "report", broken)

@@ -163,11 +163,16 @@ class Finisher:
         estimate = await self._store.find(JobEstimate, self._store.ref(job.id, "estimate.json"))
         manifest = self._manifest(job, state, output, errors, whole=whole, estimate=estimate)
         stands = await create_manifest(self._store, job, manifest)
-        await self._report(job, stands, went, repeated)
+        await self._report(job, stands, went, whole.lost.crashes, repeated)
         return whole, stands.name
 
     async def _report(
-        self, job: Job, stands: StandingManifest, went: Sequence[Sample], repeated: bool
+        self,
+        job: Job,
+        stands: StandingManifest,
+        went: Sequence[Sample],
+        crashes: int,
+        repeated: bool,
     ) -> None:
         """Write the report of the manifest that stands, whoever wrote it.
 
@@ -175,7 +180,7 @@ class Finisher:
         of reach the finishing comes once more, by Unavailable, and does without it then.
         """
         try:
-            made = report(Manifest.model_validate_json(stands.data), went)
+            made = report(Manifest.model_validate_json(stands.data), went, crashes=crashes)
             await self._store.create_once(
                 self._store.result(job, "report.html"), made, content_type="text/html"
             )

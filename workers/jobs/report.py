@@ -20,7 +20,7 @@ from schemas.results import CodeCount, Counts, DeploymentUse, Manifest
 from schemas.sketches import Sketch, merged, quantiles
 from workers.jobs.advice import advised
 from workers.jobs.charts import bar, by_seconds, duration, over_time
-from workers.jobs.comparison import compared, seconds_between
+from workers.jobs.comparison import compared, row_waits, seconds_between
 
 SHARES: Final = (0.5, 0.9, 0.95, 0.99)
 # What else an option says may be part of prompts.
@@ -57,8 +57,11 @@ _POLICY: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).deco
 Cells = Sequence[object]
 
 
-def report(manifest: Manifest, went: Sequence[Sample] = ()) -> bytes:
-    """The report of an ended job, and of how it went."""
+def report(manifest: Manifest, went: Sequence[Sample] = (), *, crashes: int | None = None) -> bytes:
+    """The report of an ended job, and of how it went.
+
+    `crashes` are the attempts at its shards that ended with their worker, where that is known.
+    """
     given = manifest.input
     name = given.get("filename") or f"{given.get('container')}/{given.get('name')}"
     parts = [
@@ -73,7 +76,7 @@ def report(manifest: Manifest, went: Sequence[Sample] = ()) -> bytes:
         _section("Waits", _waits(manifest)),
         _section("Calls and tokens", _calls(manifest.use)),
         _section("Cost", _cost(manifest) + _cap(manifest)),
-        _section("Estimate against what it took", _estimate(manifest)),
+        _section("Estimate against what it took", _estimate(manifest, crashes)),
         _section("Errors", _errors(manifest)),
         _section("Settings", _settings(manifest)),
     ]
@@ -182,11 +185,8 @@ def _latency(use: Mapping[str, DeploymentUse]) -> str:
 
 
 def _waits(manifest: Manifest) -> str:
-    use, reasons = manifest.use, dict[str, float]()
-    for each in use.values():
-        for reason, seconds in each.row_seconds_waited.items():
-            reasons[reason] = reasons.get(reason, 0.0) + seconds
-    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    use = manifest.use
+    ordered = sorted(row_waits(use).items(), key=lambda item: (-item[1], item[0]))
     told = [(reason, duration(seconds)) for reason, seconds in ordered]
     by_reason = _table("All rows' waits together", ("Waited for", "Time"), told) if told else ""
     whole = [(reason, duration(seconds)) for reason, seconds in manifest.waits.items()]
@@ -292,8 +292,8 @@ def _cap(manifest: Manifest) -> str:
     return _table("What it was let spend, and spent at most", ("What", "Spent", "Cap"), rows)
 
 
-def _estimate(manifest: Manifest) -> str:
-    rows = compared(manifest)
+def _estimate(manifest: Manifest, crashes: int | None) -> str:
+    rows = compared(manifest, crashes)
     caption = "Reckoned when the file was planned, before anything was asked"
     heads = ("What", "At least", "At most", "It took", "Off, and why it may be")
     return _table(caption, heads, rows) if rows else ""
