@@ -327,9 +327,12 @@ def test_a_late_look_helps_a_job_less_and_less_often() -> None:
         told = state.model_copy(update={"nudges": nudges})
         waits.append(next(n for n in range(1, 40) if helping.overdue(told, n * 300.0, 300.0)))
     assert waits == [1, 2, 4, 8, 12, 12]
-    # What was stored a moment after a look is an hour old when as many looks have come again.
-    assert helping.overdue(told, 3599.4, 300.0)
-    assert not helping.overdue(told, 3300.0, 300.0)
+    # A look that comes to the job sooner after its begin than the one that helped is no earlier.
+    for nudges, looks in enumerate((2, 4, 8, 12, 12), 1):
+        told = state.model_copy(update={"nudges": nudges})
+        for sooner in (-149.0, -45.0, -0.6, 0.0, 45.0, 149.0):
+            assert helping.overdue(told, looks * 300.0 - sooner, 300.0)
+            assert not helping.overdue(told, (looks - 1) * 300.0 - sooner, 300.0)
 
 
 @given(st.lists(st.floats(60.0, 1500.0), min_size=20, max_size=60))

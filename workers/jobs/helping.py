@@ -54,8 +54,9 @@ def overdue(state: JobState | None, age: float, look: float, since: float = inf)
     not at all, and whoever has not looked before cannot know that somebody has helped.
     """
     if state is not None and state.nudges:
-        # The last help was stored a moment after its look began, so as many looks are a bit less.
-        return age + look / 10 >= look * int(min(2**state.nudges, 12))
+        # Looks come to a job sooner or later after they begin, by what lies before it, so that as
+        # many of them may be a bit less. Half a look tells them from one fewer.
+        return age + look / 2 >= look * int(min(2**state.nudges, 12))
     looks = max(0, int(age // look))  # a clock that is behind sees it move in the future
     due = looks - looks % 12 if looks >= 12 else max(n for n in (0, 1, 2, 4, 8) if n <= looks)
     return due > 0 and age - since < due * look
