@@ -131,6 +131,19 @@ def test_a_try_in_vain_costs_one_call_and_waits_again() -> None:
     run(story)
 
 
+def test_wishes_every_second_do_not_hold_the_rows_back() -> None:
+    async def story(_: Random) -> None:
+        endpoint = WrongKey()
+        async with refused(endpoint) as service:
+            endpoint.mended = True
+            for _second in range(20):
+                await service.ask("POST", "/api/deployments/phi/probe")
+                await settled(service, 1)
+            assert (await service.ended()).counts["succeeded"] == 2
+
+    run(story)
+
+
 def test_a_wish_of_before_the_fault_is_none() -> None:
     async def story(_: Random) -> None:
         endpoint = WrongKey()

@@ -317,6 +317,48 @@ def test_an_outage_that_was_tried_in_vain_goes_on_from_when_it_began() -> None:
     assert done.waiting is None
 
 
+def test_who_asks_for_a_try_again_and_again_does_not_hold_it_back() -> None:
+    outage = Waiting(reason="outage", deployment="phi", since=100.0, until=700.0)
+    waits = lifecycle.wait(begun(9), outage).state
+    assert waits is not None
+    first = helping.retry(waits, now=200.0)
+    tried = first.state
+    assert tried is not None
+    sent = first.shards
+    for now in (200.0, 201.0, 202.0, 203.0, 204.0, 205.0):
+        # What the first one sent is under way until 204, and about to be asked just after that.
+        assert helping.retry(tried, now=now) == NOTHING
+    # Its swap may have met a conflict that was its own success: then nothing was sent yet.
+    again = helping.retry(tried, repeated=True, now=200.5)
+    assert again == Change(None, sent, delay=helping.RETRY_DELAY)
+    counted = lifecycle.advance(tried, receipt(0), repeated=False, now=201.0).state
+    assert counted is not None
+    assert helping.retry(counted, now=202.0) == NOTHING
+    # Where it was in vain the shards say for how long they are away, and where nothing came of it
+    # at all the time has passed: the next one is taken.
+    vain = lifecycle.wait(tried, outage.model_copy(update={"since": 204.5, "until": 800.0})).state
+    assert vain is not None
+    for stands, now in ((vain, 205.0), (tried, 209.0)):
+        taken = helping.retry(stands, now=now)
+        assert taken.state is not None
+        assert (taken.state.gen, taken.shards) == (tried.gen + 1, tried.out)
+        assert taken.state.waiting == outage.model_copy(update={"until": now + helping.RETRY_DELAY})
+
+
+def test_a_try_every_three_seconds_lets_what_it_sent_be_asked() -> None:
+    outage = Waiting(reason="outage", deployment="phi", since=100.0, until=700.0)
+    state, due = lifecycle.wait(begun(9), outage).state, dict[int, float]()
+    assert state is not None
+    for now in range(200, 300, 3):
+        change = helping.retry(state, now=float(now))
+        if change.state is None:
+            continue
+        # Whatever an earlier one sent was delivered before, with seconds to be looked at.
+        assert all(at <= now - 2.0 for at in due.values())
+        state, due[change.state.gen] = change.state, now + change.delay
+    assert len(due) > 5
+
+
 def test_a_late_look_helps_a_job_less_and_less_often() -> None:
     looks = [look for look in range(1, 40) if helping.overdue(None, look * 300.0 + 9, 300.0, 300.0)]
     assert looks == [1, 2, 4, 8, 12, 24, 36]
@@ -328,11 +370,11 @@ def test_a_late_look_helps_a_job_less_and_less_often() -> None:
         waits.append(next(n for n in range(1, 40) if helping.overdue(told, n * 300.0, 300.0)))
     assert waits == [1, 2, 4, 8, 12, 12]
     # A look that comes to the job sooner after its begin than the one that helped is no earlier.
-    for nudges, looks in enumerate((2, 4, 8, 12, 12), 1):
+    for nudges, due in enumerate((2, 4, 8, 12, 12), 1):
         told = state.model_copy(update={"nudges": nudges})
         for sooner in (-149.0, -45.0, -0.6, 0.0, 45.0, 149.0):
-            assert helping.overdue(told, looks * 300.0 - sooner, 300.0)
-            assert not helping.overdue(told, (looks - 1) * 300.0 - sooner, 300.0)
+            assert helping.overdue(told, due * 300.0 - sooner, 300.0)
+            assert not helping.overdue(told, (due - 1) * 300.0 - sooner, 300.0)
 
 
 @given(st.lists(st.floats(60.0, 1500.0), min_size=20, max_size=60))

@@ -33,16 +33,19 @@ def retry(state: JobState, *, repeated: bool = False, now: float) -> Change:
 
     The delay leaves the processes time to hear of it, or they would hand the shards back again.
     An outage is waited for until then: where the try was in vain, it goes on from when it began.
+    Around that moment nobody has to bring them back once more, be it an earlier retry's or the end
+    that was told of the outage; raising `gen` would have what is under way die at its delivery, and
+    whoever asks every few seconds would keep the job from ever being tried.
     """
     if state.state != "in_progress" or state.paused:
         return NOTHING
-    if repeated and state.waiting is None:
-        return Change(None, state.out, delay=RETRY_DELAY)
-    if state.waiting is None:
-        return NOTHING
-    outage, over = state.waiting.reason == "outage", waited(state, now)
-    tried = state.waiting.model_copy(update={"until": now + RETRY_DELAY}) if outage else None
-    retried = moved(state, gen=state.gen + 1, waiting=tried, **over)
+    waiting, sent = state.waiting, Change(None, state.out, delay=RETRY_DELAY)
+    outage = waiting is not None and waiting.reason == "outage"
+    until = waiting.until if waiting and outage else None
+    if waiting is None or (until is not None and abs(until - now) <= RETRY_DELAY):
+        return sent if repeated else NOTHING
+    tried = waiting.model_copy(update={"until": now + RETRY_DELAY}) if outage else None
+    retried = moved(state, gen=state.gen + 1, waiting=tried, **waited(state, now))
     return Change(retried, retried.out, delay=RETRY_DELAY)
 
 
