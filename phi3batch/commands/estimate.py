@@ -12,15 +12,22 @@ from phi3batch.checking import Checker, Report, rules_for
 from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
 from phi3batch.statuses import NOT_DONE
-from schemas.estimating import CapFit, EstimateCreate, EstimateGroup
+from schemas.estimating import CapFit, EstimateCreate, EstimateGroup, Fits
 from schemas.jobs import JobOptions
-from schemas.money import amount
+from schemas.money import amount, micros
 from workers.intake.fitting import doubted, own_caps
 from workers.intake.quota_time import USED, job_seconds
 from workers.rows.capped import UNBOUNDED
 from workers.rows.token_ranges import LEAST, MOST, pledged, summed
 
 _NAME_ONE: Final = "name a model that GET /v1/models tells of, by -O model=MODEL"
+_MONTH: Final = "max_cost_per_month"
+_WAITS: Final[Mapping[Fits, str]] = {
+    "yes": "; the batch waits until there is room",
+    "no": "; it would not fit the whole month either, so the batch fails at once",
+    "perhaps": "; the batch waits until there is room, or fails at once if the most that its rows "
+    "can cost is more than the whole month: name a max_cost, which is reserved in its place",
+}
 _FITS: Final = {"yes": "it fits", "no": "it does not fit", "perhaps": "perhaps it fits"}
 
 
@@ -35,17 +42,20 @@ def run(given: Namespace) -> int:
     groups = report.groups
     found = counted(report, groups)
     found |= _by_limits(groups, given) or _by_service(groups, options)
+    reckoned = found["cost"]
     if given.prices is not None:
         found["cost"] = cost(groups, given.prices)
     caps = found["caps"] if "caps" in found else _caps(pledged(groups), options, given.prices)
     if not report.bounded:
         caps = doubted(caps, options.max_cost)
     found["caps"] = [each.model_dump() for each in caps]
-    found["fails"] = list(_fails(found, options))
+    month = next((each for each in found["caps"] if each["cap"] == _MONTH), None)
+    waits = _waits(month, options, reckoned)
+    found["fails"] = list(_fails(found, waits))
     if given.json:
         print_json(found)
     else:
-        for line in _lines(found):
+        for line in _lines(found, waits):
             print(line)
     return NOT_DONE if found["fails"] else 0
 
@@ -141,15 +151,33 @@ def _caps(
     return own_caps(options.max_cost, options.max_total_tokens, summed(pledges), range_)
 
 
-def _fails(found: Mapping[str, Any], options: JobOptions) -> Iterator[str]:
+def _waits(
+    month: Mapping[str, Any] | None, options: JobOptions, reckoned: Mapping[str, Any] | None
+) -> Fits | None:
+    """Whether a job that does not fit what its month has left waits for room; None: it does not
+    even with `on_budget`, or it fits. What is more than the whole month fails at once.
+
+    A job without a `max_cost` reserves no less than the most that it is `reckoned` to cost.
+    """
+    if month is None or month["fits"] != "no" or options.on_budget != "pause":
+        return None
+    whole = micros(month["limit"])
+    if options.max_cost is not None:
+        return "yes" if micros(options.max_cost) <= whole else "no"
+    return "no" if reckoned is not None and micros(reckoned["most"]) > whole else "perhaps"
+
+
+def _fails(found: Mapping[str, Any], waits: Fits | None) -> Iterator[str]:
     """Why some of it would surely have no answer, if it were sent as it is.
 
     Rows that cannot be asked are no reason, for they do not keep the others from their answers; a
-    month in which a job waits for room is none either.
+    month in which a job waits for room, or perhaps does, is none either.
     """
-    unbounded = found["codes"].get(UNBOUNDED, 0) or bool(found["caps"]) * found["unlimited"]
+    unbounded = found["codes"].get(UNBOUNDED, 0)
+    if found["caps"]:
+        unbounded = unbounded or found["unlimited"]
     if unbounded:
-        yield f"{unbounded:,} requests name no max_tokens, which a cap needs of each"
+        yield f"{_without_limit(unbounded)}, which a cap needs of each"
     elif not found["requests"]:
         yield "nothing in it can be asked"
     for each in found.get("unserved", ()):
@@ -157,14 +185,17 @@ def _fails(found: Mapping[str, Any], options: JobOptions) -> Iterator[str]:
     if found.get("closed_seconds", 0) is None:
         yield "what may answer is never open at the hours of its priority"
     for told in found["caps"]:
-        waits = told["cap"] == "max_cost_per_month" and options.on_budget == "pause"
         if (reason := told.get("reason")) is not None:
             yield reason
-        elif told["fits"] == "no" and not waits:
+        elif told["fits"] == "no" and (told["cap"] != _MONTH or waits in (None, "no")):
             yield f"{told['cap']} has no room for it"
 
 
-def _lines(found: Mapping[str, Any]) -> list[str]:
+def _without_limit(count: int) -> str:
+    return f"{count:,} request{' names' if count == 1 else 's name'} no max_tokens"
+
+
+def _lines(found: Mapping[str, Any], waits: Fits | None) -> list[str]:
     codes = ", ".join(f"{count:,} {code}" for code, count in found["codes"].most_common())
     refused = f"{found['refused']:,} rows that cannot be asked" + (f": {codes}" if codes else "")
     lines = [f"{found['requests']:,} requests, {refused}"]
@@ -182,11 +213,11 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     lines += [*_time_lines(found), *_cost_lines(found)]
     if found["caps"] and found["unlimited"]:
         lines.append(
-            f"{found['unlimited']:,} requests name no max_tokens: with a cap the batch would fail "
-            "for them before anything is asked"
+            f"{_without_limit(found['unlimited'])}: with a cap the batch would fail for that "
+            "before anything is asked"
         )
     partly = bool(found.get("unserved"))
-    return [*lines, *(_cap_line(each, partly) for each in found["caps"]), *_last_line(found)]
+    return [*lines, *(_cap_line(each, partly, waits) for each in found["caps"]), *_last_line(found)]
 
 
 def _last_line(found: Mapping[str, Any]) -> list[str]:
@@ -234,17 +265,19 @@ def _range(least: str, most: str) -> str:
     return least if least == most else f"from {least} to {most}"
 
 
-def _cap_line(told: Mapping[str, Any], partly: bool) -> str:
+def _cap_line(told: Mapping[str, Any], partly: bool, waits: Fits | None) -> str:
     cap, limit, left = told["cap"], told["limit"], told["left"]
     whole = f"{limit:,}" if isinstance(limit, int) else limit
     if (reason := told.get("reason")) is not None:
         return f"{cap} {whole}: the batch would fail: {reason}"
     if told["fits"] == "perhaps" and partly:
         return f"{cap} {whole}: nobody can tell, for not all of it would be answered"
-    if cap != "max_cost_per_month":
+    if cap != _MONTH:
         return f"{cap} {whole}: {_FITS[told['fits']]}, by this estimate"
     rest = "nobody can tell what is left of it" if left is None else f"{left} of it is left"
     what = f"{cap} {whole}, and {rest}: {_FITS[told['fits']]}"
+    if waits is not None:
+        return what + _WAITS[waits]
     if told["fits"] == "perhaps" and left is not None:
         return f"{what}; name a max_cost, for without one the most that rows can cost is reserved"
     return what

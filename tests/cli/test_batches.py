@@ -20,10 +20,12 @@ from phi3batch import service as connecting
 from phi3batch.checking import MAX_LINE_BYTES
 from phi3batch.commands.estimate import cost
 from phi3batch.fetching import fetch_report
+from schemas.budgets import MonthBudget
 from schemas.estimates import JobEstimate
 from schemas.estimating import EstimateGroup
 from schemas.hours import Hours
 from schemas.jobs import JobOptions
+from schemas.listing import month_of
 from schemas.money import MILLION, Price, amount
 from schemas.tenants import Tenant
 from tests.cli.serving import Failing, Served, serving
@@ -1032,8 +1034,17 @@ def test_an_estimate_of_nothing_says_why_there_is_nothing(
     [
         (("max_tokens=9", "max_cost=0.5"), "it fits", None),
         (("max_tokens=9", "max_cost=0.6"), "it does not fit", "max_cost_per_month has no room"),
-        # It waits until there is room.
-        (("max_tokens=9", "max_cost=0.6", "on_budget=pause"), "it does not fit", None),
+        # What is more than the whole month waits for no room.
+        (
+            ("max_tokens=9", "max_cost=0.6", "on_budget=pause"),
+            "it does not fit; it would not fit the whole month either, so the batch fails at once",
+            "max_cost_per_month has no room for it",
+        ),
+        (
+            ("max_tokens=1000000", "on_budget=pause"),
+            "it does not fit; it would not fit the whole month either, so the batch fails at once",
+            "max_cost_per_month has no room for it",
+        ),
         (("max_tokens=9",), "it fits", None),
         (("max_tokens=1000000",), "it does not fit", "max_cost_per_month has no room for it"),
         # A month caps what names no max_tokens as well: the batch would fail.
@@ -1065,6 +1076,57 @@ def test_an_estimate_says_what_the_month_has_left(
         assert lines.pop().startswith(f"not to be sent as it is: {fails}")
     assert lines[-1] == f"max_cost_per_month 0.500000, and 0.500000 of it is left: {word}"
     assert any("2 requests name no max_tokens" in line for line in lines) is (not options)
+
+
+@pytest.mark.parametrize(
+    ("options", "word", "fails"),
+    [
+        (("max_cost=0.5",), "", True),
+        (("max_cost=0.5", "on_budget=pause"), "; the batch waits until there is room", False),
+        (("max_cost=0.500001", "on_budget=pause"), "; it would not fit the whole month", True),
+        # What it would reserve is not told: it may be more than the whole month.
+        (("on_budget=pause",), "; the batch waits until there is room, or fails at once", False),
+    ],
+)
+def test_a_batch_waits_for_a_month_that_has_room_for_it_as_a_whole(
+    options: tuple[str, ...],
+    word: str,
+    *,
+    fails: bool,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = [each for option in ("max_tokens=9", *options) for each in ("-O", option)]
+    with serving(
+        deployments=(QUICK,), tenants={"default": Tenant(max_cost_per_month=0.5)}
+    ) as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+
+        async def spend_all() -> None:
+            month = month_of(served.service.clock())
+            spent = MonthBudget(spent=500_000 * MILLION).model_dump_json().encode()
+            await served.service.blobs.create(BlobRef("state", f"budgets/default/{month}"), spent)
+
+        served.run(spend_all())
+        assert ended("estimate", str(prompts), *given) == (1 if fails else 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines.pop() if fails else "") in (
+        "",
+        "not to be sent as it is: max_cost_per_month has no room for it",
+    )
+    line = f"max_cost_per_month 0.500000, and 0.000000 of it is left: it does not fit{word}"
+    assert lines[-1].startswith(line)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_one_request_without_a_limit_is_told_as_one(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"prompt": "hi"}\n')
+    assert ended("estimate", str(prompts), "-O", "max_cost=1") == 1
+    assert "1 request names no max_tokens, which a cap needs of each" in capsys.readouterr().out
 
 
 def test_an_estimate_says_where_a_cap_needs_a_price(
