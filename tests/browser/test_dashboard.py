@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from schemas.health import DeploymentHealth
+from schemas.hours import Hours
 from schemas.listing import index_name
 from schemas.money import Price, amount
 from schemas.outcomes import Outcome
@@ -544,6 +545,32 @@ async def test_no_rate_is_advised_where_what_may_answer_opens_after_the_window(
         re.compile(r"It will miss .+: night-alone opens \d+ \w+ \d+, 21:00:00, after that\.")
     )
     await expect(shown).not_to_contain_text("would do")
+    assert await violations(tab.page) == []
+
+
+AT_NOON = NIGHT_ALONE.model_copy(update={"hours": "12:00-20:00", "name": "noon-alone"})
+MORNINGS = {"low": Hours(hours="08:00-10:00", time_zone="Europe/Berlin")}
+
+
+@pytest.mark.parametrize(
+    "site", [{"deployments": (DEPLOYMENT, AT_NOON), "priority_hours": MORNINGS}], indirect=True
+)
+async def test_what_opens_within_the_window_is_not_said_to_open_after_it(
+    tab: Tab, site: Site
+) -> None:
+    service, shown = site.service, tab.page.locator("section.shown")
+    # Nine in the morning in Berlin: the hour that is left of the job's own ends before noon.
+    service.elapsed += (EPOCH - service.clock()) % 86400.0
+    options = {"completion_window": "11h", "model": "phi-3-night", "priority": "low"}
+    await service.drop(states.ROWS, "soon.jsonl", options=options)
+    await service.announce("soon.jsonl")
+    await service.settle()
+    await tab.open()
+    await tab.settled()
+    await tab.page.get_by_role("link", name="soon.jsonl").last.click()
+    told = r"It will miss .+: noon-alone opens .+, and none of the job's hours is left from then on"
+    await expect(shown).to_contain_text(re.compile(told))
+    await expect(shown).not_to_contain_text("after that")
     assert await violations(tab.page) == []
 
 

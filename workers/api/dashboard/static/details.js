@@ -52,7 +52,10 @@ function outlook(job) {
   const { reason, deployment, until } = job.waiting ?? {}, closed = reason === "hours" && until;
   const enough = risk?.needed_rate != null
     ? html`${short(risk.needed_rate)} rows/s ${closed ? html`from ${time(until)} on ` : nothing}would do${needs(risk.needed_quota)}`
-    : closed && deployment ? html`${text(deployment)} opens ${time(until)}, after that` : "none of its hours is left before that";
+    : closed && deployment ? html`${text(deployment)} opens ${time(until)}, ${
+      // Before its end the job's own hours have no part behind the opening: no rate helps either.
+      Date.parse(until) >= Date.parse(job.expires) ? "after that" : "and none of the job's hours is left from then on"}`
+    : "none of its hours is left before that";
   return html`${late(job) ? html`<p><strong class="bad-text">It will miss the end of its window by ${duration(late(job))}</strong>: ${enough}.</p>` : nothing}
     ${!ended(job) && job.cost?.unpriced_calls ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} and more for the ${counted(job)}: calls were to deployments without a price, so it is not known what it will cost.</p>` : nothing}
     ${projected ? html`<p>It has cost ${money(job.cost.counted)} ${text(job.cost.currency)} for the ${counted(job)}. ${expected(job, projected)}</p>` : nothing}
