@@ -497,7 +497,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "stale_reading_believed",
         "who has read before another began takes nothing from it",
-        683,
+        485,
         broken_caps.stale_reading_believed,
     ),
     Mutation(
@@ -561,7 +561,7 @@ MUTATIONS: Sequence[Mutation] = (
         storage=lies.CountsItsOwn,
     ),
     Mutation(
-        "receipt_before_its_parts", "parts, then the receipt", 0, storage=lies.ReceiptsBeforeParts
+        "receipt_before_its_parts", "parts, then the receipt", 47, storage=lies.ReceiptsBeforeParts
     ),
     Mutation("duplicates_lost", "duplicates are found", 23, storage=lies.NoDuplicates),
     Mutation(
@@ -571,9 +571,9 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
     Mutation("finished_early", "finish when nothing is out", 1, finished_early),
     Mutation("last_ending_wins", "the first ending wins", 107, last_ending_wins),
-    Mutation("ending_keeps_the_pause", "an ending ends the pause", 19, ending_keeps_the_pause),
-    Mutation("revision_stands_still", "each change raises the revision", 5, revision_stands_still),
-    Mutation("window_ignored", "a completion window ends the job", 19, window_ignored),
+    Mutation("ending_keeps_the_pause", "an ending ends the pause", 36, ending_keeps_the_pause),
+    Mutation("revision_stands_still", "each change raises the revision", 0, revision_stands_still),
+    Mutation("window_ignored", "a completion window ends the job", 36, window_ignored),
     Mutation(
         "sent_before_swap",
         "swap, then send",
@@ -593,7 +593,7 @@ MUTATIONS: Sequence[Mutation] = (
         1,
         storage=lies.KeepsEmptyJournals,
     ),
-    Mutation("lease_ignored", "one attempt at a time asks", 3, storage=lies.NobodysLease),
+    Mutation("lease_ignored", "one attempt at a time asks", 5, storage=lies.NobodysLease),
     Mutation("lease_believed_for_ever", "no call without a lease", 39, storage=lies.LeaseForEver),
     Mutation("lease_kept", "an end gives the lease back", 2, storage=lies.KeepsItsLease),
     Mutation("ending_drops_rows", "an ending gives each row its line", 1, ending_drops_rows),
@@ -643,19 +643,19 @@ MUTATIONS: Sequence[Mutation] = (
         "begun_not_journaled", "a suspect row is journaled as begun", 52, storage=lies.NoBeginMark
     ),
     Mutation("etag_ignored", "the input is what was planned", 91, storage=lies.ReadsAnyVersion),
-    Mutation("no_marker", "an open marker stands before the job", 5, storage=lies.NoMarker),
+    Mutation("no_marker", "an open marker stands before the job", 1, storage=lies.NoMarker),
     Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
     Mutation(
         "no_sweeper",
         "jobs that do not move are helped",
-        12,
+        26,
         partial(_instead, Sweeper, "run", _nothing),
     ),
-    Mutation("marker_deleted_first", "the marker goes last", 1, storage=lies.MarkerGoesFirst),
+    Mutation("marker_deleted_first", "the marker goes last", 7, storage=lies.MarkerGoesFirst),
     Mutation(
         "end_told_once",
         "the last event is told until it is sure",
-        1,
+        15,
         partial(_instead, service, "Transitions", _TellsOnce),
     ),
     Mutation(
