@@ -219,6 +219,8 @@ async def test_the_open_jobs_are_listed_page_by_page_the_oldest_file_first() -> 
         # Others' jobs are no part of a page, and none of them makes a tenant known.
         page = (await service.ask("GET", "/api/jobs", open="true", tenant="blue", limit="1")).body
         assert [each["input"] for each in page["data"]] == ["inputs/theirs.jsonl"]
+        lost = await service.ask("GET", "/api/jobs", open="true", after="zzz")
+        assert (lost.code, lost.body["error"]["param"]) == (400, "after")
         unknown = await service.ask("GET", "/api/jobs", open="true", tenant="nobody")
         assert (unknown.code, unknown.body["error"]["code"]) == (404, "unknown_tenant")
 

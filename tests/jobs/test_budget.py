@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from schemas.budgets import NOTHING_SPENT, JobBudget, Spend, total
 from schemas.jobs import JobOptions, parse_options
-from schemas.money import PinnedPrice
+from schemas.money import PinnedPrice, micros
 from schemas.results import Counts, Receipt, Tokens
 from workers.jobs.budget import (
     allot,
@@ -153,6 +153,10 @@ def test_a_job_tells_what_is_spent_and_reserved() -> None:
     )
     assert (told.tokens_reserved, told.max_total_tokens) == (10, None)
     assert (told.on_budget, told.of_month) == ("stop", False)
+    # Each rounded up by itself, a cap of which all is spent or reserved would be told to be passed.
+    full = begun(made.model_copy(update={"spent": Spend(1, 500_001)}), 0, "a", Spend(9, 10**12))
+    told = status(full, options)
+    assert micros(told.cost_spent or "") + micros(told.cost_reserved or "") == 10**6
     # What a job that names no cap holds of its tenant's month is its cap all the same.
     held = status(JobBudget(max_cost=10**12), JobOptions(on_budget="pause"))
     assert (held.max_cost, held.on_budget, held.of_month) == ("1.000000", "pause", True)

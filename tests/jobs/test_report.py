@@ -215,6 +215,16 @@ def test_hours_that_never_met_are_blamed_where_quotas_bound_it_alone() -> None:
             "it waited 30.0 s for its hours, 1 attempt at shards ended with their worker, "
             "and 7 calls were in vain",
         ),
+        (
+            {
+                "use": use_of(
+                    outcomes={"ok": 1000, "throttled": 240, "timeout": 22},
+                    row_seconds_waited={"throttled": 3531.0, "outage": 470.0},
+                )
+            },
+            "rows waited where endpoints had answered 429, rows waited for an outage to end, "
+            "240 calls were refused with 429, and 22 calls were in vain",
+        ),
     ],
 )
 def test_what_took_a_jobs_time_is_what_was_there(known: dict[str, Any], why: str) -> None:
@@ -327,7 +337,8 @@ def test_it_says_what_the_whole_job_waited_for() -> None:
     assert told_beside(words, "budget", "Waits of the whole job") == "1 min 0 s"
     assert told_beside(words, "Time") == (
         "10.0 s20.0 s1 min 40 s400% above the most: "
-        "it waited 10.0 s for its hours and 1 min 0 s for its budget, and 20 calls were in vain"
+        "it waited 10.0 s for its hours and 1 min 0 s for its budget, "
+        "and 20 calls were refused with 429"
     )
     assert "Waits of the whole job" not in Tags(report(MANIFEST).decode()).words
 
@@ -339,12 +350,12 @@ def test_it_says_for_how_long_it_was_paused_by_hand_and_names_that_as_the_cause(
     assert told_beside(words, "Paused by hand", "Times in UTC") == "50.0 s"
     assert told_beside(words, "Time") == (
         "10.0 s20.0 s1 min 40 s400% above the most: it was paused by hand for 50.0 s, "
-        "and 20 calls were in vain"
+        "and 20 calls were refused with 429"
     )
     both = made.model_copy(update={"closed_seconds": 10.0})
     assert told_beside(Tags(report(both).decode()).words, "Time").endswith(
         ": it waited 10.0 s for its hours, it was paused by hand for 50.0 s, "
-        "and 20 calls were in vain"
+        "and 20 calls were refused with 429"
     )
     before = made.model_copy(update={"paused_seconds": 500.0})
     assert "it was paused by hand" not in Tags(report(before).decode()).words, "before it started"

@@ -141,6 +141,8 @@ class Api:
         return await (self._open if asked.open else self._newest)(asked, tenants)
 
     async def _open(self, asked: ListJobs, tenants: Collection[str]) -> JsonReply:
+        if asked.after is not None and not await self._is_known(asked.after):
+            raise _no_place()
         found: list[JobStatus] = []
         looked, last, more = 0, asked.after, True
         while more and len(found) < asked.limit and looked < MOST_READ:
@@ -164,8 +166,7 @@ class Api:
         if asked.after is not None:
             last = await self._index.place(tenants, asked.after)
             if last is None:
-                message = "after: there is no such job"
-                raise HttpRefusal(400, "invalid_value", message, param="after")
+                raise _no_place()
         most = MOST_READ if asked.filters else asked.limit
         entries, more = await self._index.page(tenants, most, last)
         found: list[JobStatus] = []
@@ -239,6 +240,12 @@ class Api:
         marked = await self._store.announcement(job_id)
         return None if marked is None else _validating(marked)
 
+    async def _is_known(self, job_id: str) -> bool:
+        try:
+            return await self._seen(job_id) is not None
+        except (NewerVersion, Unreadable):
+            return True
+
     async def _told(self, job_id: str) -> JobStatus | None:
         told = await self._index.status(job_id, self._clock())
         return None if told is None else told[0]
@@ -270,6 +277,10 @@ def _whole_list(data: Iterable[BaseModel], **more: Any) -> JsonReply:
     """A list that is never paged."""
     told = [each.model_dump(mode="json") for each in data]
     return JsonReply(200, {"object": "list", "data": told, **more, "has_more": False})
+
+
+def _no_place() -> HttpRefusal:
+    return HttpRefusal(400, "invalid_value", "after: there is no such job", param="after")
 
 
 def _unknown() -> HttpRefusal:

@@ -225,14 +225,16 @@ def status(budget: JobBudget, options: JobOptions) -> BudgetStatus:
     spent = budget.spent.plus(total(each.spent for each in budget.allotted))
     reserved = total(each.open for each in budget.allotted)
     money = budget.max_cost is not None
+    # Rounded up together: each by itself, they may come to more than the cap.
+    cost, whole = -(-spent.cost // MILLION), -(-(spent.cost + reserved.cost) // MILLION)
     return BudgetStatus(
         max_total_tokens=budget.max_tokens,
-        max_cost=None if budget.max_cost is None else amount(budget.max_cost // MILLION),
+        max_cost=None if budget.max_cost is None else amount(-(-budget.max_cost // MILLION)),
         currency=budget.currency if money else None,
         tokens_spent=spent.tokens,
         tokens_reserved=reserved.tokens,
-        cost_spent=amount(-(-spent.cost // MILLION)) if money else None,
-        cost_reserved=amount(-(-reserved.cost // MILLION)) if money else None,
+        cost_spent=amount(cost) if money else None,
+        cost_reserved=amount(whole - cost) if money else None,
         on_budget=options.on_budget,
         of_month=money and options.max_cost is None,
     )

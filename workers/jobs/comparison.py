@@ -10,7 +10,7 @@ from schemas.results import DeploymentUse, Manifest
 from workers.jobs.charts import duration
 
 # Calls that an estimate knows nothing of.
-_IN_VAIN: Final = ("throttled", "transient", "timeout", "auth", "gone")
+_IN_VAIN: Final = ("transient", "timeout", "auth", "gone")
 _WHY_LESS: Final[Mapping[str, str]] = {
     "Prompt tokens": "its text has less than 0.2 tokens a byte",
     "Completion tokens": "answers had fewer than 8 tokens",
@@ -23,6 +23,7 @@ _WHY_MORE: Final[Mapping[str, str]] = {
 }
 _OF_CALLS: Final = frozenset({"Prompt tokens", "Completion tokens", "Cost"})
 _WAITS: Final[Mapping[str, str]] = {
+    "throttled": "rows waited where endpoints had answered 429",
     "outage": "rows waited for an outage to end",
     "day": "rows waited for the next day's requests",
     "hours": "rows waited for a deployment's hours",
@@ -133,7 +134,10 @@ def _why_longer(took: float, more: float, manifest: Manifest, crashes: int | Non
     told = [words for _, words in causes]
     if crashes:
         told.append(f"{_many(crashes, 'attempt')} at shards ended with their worker")
-    vain = sum(each.outcomes.get(kind, 0) for each in manifest.use.values() for kind in _IN_VAIN)
+    refused = _ended(manifest, "throttled")
+    if refused:
+        told.append(f"{_many(refused, 'call')} {_were(refused)} refused with 429")
+    vain = _ended(manifest, *_IN_VAIN)
     if vain:
         told.append(f"{_many(vain, 'call')} {_were(vain)} in vain")
     known = _listed(told)
@@ -165,6 +169,10 @@ def _why_dearer(manifest: Manifest) -> str:
     billed = sum(each.tokens for each in manifest.use.values()) > tokens.total
     causes = (("it had more tokens", more), ("calls in vain were billed", billed))
     return _listed([words for words, so in causes if so])
+
+
+def _ended(manifest: Manifest, *outcomes: str) -> int:
+    return sum(each.outcomes.get(how, 0) for each in manifest.use.values() for how in outcomes)
 
 
 def _why_less(what: str, took: float, manifest: Manifest) -> str:
