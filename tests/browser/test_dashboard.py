@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from schemas.health import DeploymentHealth
 from schemas.hours import Hours
@@ -528,19 +528,24 @@ async def test_what_waits_for_its_hour_says_until_when(tab: Tab, site: Site) -> 
 NIGHT_ALONE = AT_NIGHT.model_copy(update={"name": "night-alone", "model": "phi-3-night"})
 
 
-@pytest.mark.parametrize("site", [{"deployments": (DEPLOYMENT, NIGHT_ALONE)}], indirect=True)
-async def test_no_rate_is_advised_where_what_may_answer_opens_after_the_window(
-    tab: Tab, site: Site
-) -> None:
-    service, shown = site.service, tab.page.locator("section.shown")
+async def shown_at_eight(tab: Tab, site: Site, **options: object) -> Locator:
+    """A job of a model that is closed at eight in the morning (UTC), as the page shows it then."""
+    service = site.service
     service.elapsed += (EPOCH - service.clock()) % 86400.0
-    options = {"completion_window": "2h", "model": "phi-3-night"}
-    await service.drop(states.ROWS, "soon.jsonl", options=options)
+    await service.drop(states.ROWS, "soon.jsonl", options={"model": "phi-3-night", **options})
     await service.announce("soon.jsonl")
     await service.settle()
     await tab.open()
     await tab.settled()
     await tab.page.get_by_role("link", name="soon.jsonl").last.click()
+    return tab.page.locator("section.shown")
+
+
+@pytest.mark.parametrize("site", [{"deployments": (DEPLOYMENT, NIGHT_ALONE)}], indirect=True)
+async def test_no_rate_is_advised_where_what_may_answer_opens_after_the_window(
+    tab: Tab, site: Site
+) -> None:
+    shown = await shown_at_eight(tab, site, completion_window="2h")
     await expect(shown).to_contain_text(
         re.compile(r"It will miss .+: night-alone opens \d+ \w+ \d+, 21:00:00, after that\.")
     )
@@ -558,16 +563,8 @@ MORNINGS = {"low": Hours(hours="08:00-10:00", time_zone="Europe/Berlin")}
 async def test_what_opens_within_the_window_is_not_said_to_open_after_it(
     tab: Tab, site: Site
 ) -> None:
-    service, shown = site.service, tab.page.locator("section.shown")
     # Nine in the morning in Berlin: the hour that is left of the job's own ends before noon.
-    service.elapsed += (EPOCH - service.clock()) % 86400.0
-    options = {"completion_window": "11h", "model": "phi-3-night", "priority": "low"}
-    await service.drop(states.ROWS, "soon.jsonl", options=options)
-    await service.announce("soon.jsonl")
-    await service.settle()
-    await tab.open()
-    await tab.settled()
-    await tab.page.get_by_role("link", name="soon.jsonl").last.click()
+    shown = await shown_at_eight(tab, site, completion_window="11h", priority="low")
     told = r"It will miss .+: noon-alone opens .+, and none of the job's hours is left from then on"
     await expect(shown).to_contain_text(re.compile(told))
     await expect(shown).not_to_contain_text("after that")

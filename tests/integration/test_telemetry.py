@@ -84,7 +84,12 @@ async def test_a_job_is_one_trace_over_three_processes_and_a_crash(tmp_path: Pat
     assert ends.count("crashed") > 0
     assert len({span.attributes["batch.shard"] for span in shards}) == ends.count("done")
     assert len({span.process for span in shards}) >= 3
-    assert all(job.began <= span.began <= span.ended <= job.ended + 2 for span in shards)
+    late = [
+        (span.began - job.began, span.ended - job.ended, span.attributes)
+        for span in shards
+        if not job.began <= span.began <= span.ended <= job.ended + 2
+    ]
+    assert late == []
     names = {span.name for span in trace}
     assert {"send jobs", "process jobs", "plan", "send job-status"} <= names
 

@@ -21,7 +21,7 @@ from workers.adapters.telemetry.delivery import Delivery
 from workers.adapters.telemetry.exporting import Exporting
 from workers.jobs.outbox import JOBS
 from workers.jobs.store import dump
-from workers.ports import TRACES, OutMessage, Received
+from workers.ports import TRACES, BlobInfo, OutMessage, Received
 from workers.ports.errors import Draining
 from workers.ports.telemetry import ProcessReading
 
@@ -212,6 +212,30 @@ async def test_an_attempt_that_is_left_says_how(error: BaseException, end: str) 
     assert span.end_time is not None
     assert (span.end_time - span.start_time) / 1e9 == 7.0
     assert watching.sums(names.ATTEMPTS) == {end: 1}
+
+
+@pytest.mark.parametrize(("lasted", "told"), [(0.0, 0.0), (5.0, 4.25)])
+async def test_an_attempt_that_died_in_the_second_of_its_job_does_not_begin_before_it(
+    lasted: float, told: float
+) -> None:
+    watching = Watching()
+    async with bench() as service:
+        await service.drop(ROWS)
+        await service.announce()
+        job = (await job_of(service)).model_copy(update={"created": EPOCH + 0.75})
+        ref = service.store.ref(job.id, "journal", "0", f"000000-{'2' * 32}")
+        journal = BlobInfo(ref, "1", 9, last_modified=EPOCH + lasted, created=EPOCH)
+        with watching.telemetry.attempt(
+            job, 0, "0" * 31 + "1", shards=1, received=Received(b"")
+        ) as trail:
+            trail.crashed = journal
+    (span,) = [
+        each for each in watching.spans("process shards") if of(each, names.END) == "crashed"
+    ]
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert round(span.start_time / 1e9, 6) == job.created
+    assert round((span.end_time - span.start_time) / 1e9, 6) == told
 
 
 async def test_of_a_huge_job_only_attempts_that_end_badly_are_told_beside_a_thousand() -> None:

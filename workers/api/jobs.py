@@ -50,6 +50,7 @@ from workers.ports.errors import NewerVersion, Unreadable
 from workers.ports.together import all_of
 
 LEAST_READ: Final = 10
+"""Open jobs that are looked at together: a page of one among many others' takes no listing each."""
 MOST_READ: Final = 200
 """Jobs that one page looks at: a filter that few fit gives short pages, not slow ones."""
 

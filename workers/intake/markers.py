@@ -2,8 +2,8 @@
 
 Two workers may have announcements of one file. The one that finds its file as it was pins the job;
 the other one, who finds it changed, may remove the marker only as it stood before it looked for a
-job. Pinning makes another marker of it, so what the first has pinned keeps its marker, whatever
-becomes of the second.
+job, and looks once more behind that. Pinning makes another marker of it, so what the first has
+pinned keeps its marker, whatever becomes of the second.
 """
 
 from schemas.messages import Announcement

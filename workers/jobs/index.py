@@ -34,7 +34,10 @@ class Listed(NamedTuple):
 
 
 class JobIndex:
-    """The entries below `index/`, and the records of rejections. Errors are those of the blobs."""
+    """The entries below `index/`, the records of rejections, and the open jobs as such entries.
+
+    Errors are those of the blobs.
+    """
 
     def __init__(self, store: JobStore) -> None:
         self._store = store

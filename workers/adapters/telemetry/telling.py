@@ -126,7 +126,9 @@ class TelemetryTeller(Telemetry):
         name = journal.ref.name.rsplit("/", 1)[-1][len("000000-") :]
         own = Place(_place(job).trace, traces.of_attempt(name))
         told = _of_attempt(job, shard, "crashed") | _failed("crashed")
-        times = (journal.created, journal.last_modified)
+        # The storage tells whole seconds, and no attempt began before its job.
+        began = max(journal.created, job.created)
+        times = (began, max(began, journal.last_modified))
         self._spans.tell("process shards", CONSUMER, times, told, parent=_place(job), own=own)
 
     @contextmanager
