@@ -68,6 +68,7 @@ class ServiceBusListener:
             open_receiver(self._client, self._function.trigger) as receiver,
             AutoLockRenewer(max_lock_renewal_duration=self._options.max_lock_renewal) as renewer,
         ):
+            logger.debug("Listening for 'Functions.%s'", self._function.name)
             try:
                 await self._receive(receiver, renewer)
                 if self._unsettled:

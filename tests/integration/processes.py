@@ -87,7 +87,7 @@ class Processes:
         log: list[str] = []
         async with hosts(count, PROJECT, log.append, verbose=True) as more:
             more.give(self.settings)
-            await until(lambda: len(more.addresses) == count, f"{count} more workers")
+            await until(lambda: listening(log) >= count, f"{count} more workers")
             yield log
         self.log += log
 
@@ -131,8 +131,13 @@ async def processes(
         running.give(given)
         # Stopped before what they depend on, so that they can hand back their work.
         stack.push_async_callback(running.stop)
-        await until(lambda: len(running.addresses) == workers, f"{workers} workers", 180)
+        await until(lambda: listening(log) >= workers, f"{workers} workers", 180)
         yield Processes(folder, storage, broker, endpoint, running, given, key, log)
+
+
+def listening(log: list[str]) -> int:
+    """How many hosts have begun to take shards, by what they log: one that serves may not yet."""
+    return sum("Listening for 'Functions.shards'" in line for line in log)
 
 
 async def _create_containers(storage: Azurite) -> None:

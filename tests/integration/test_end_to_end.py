@@ -169,9 +169,11 @@ async def test_gsm8k_gives_the_same_results_with_one_and_with_three_workers(
     before = user.processes.billed()
     status, alone = await user.run(f"alone/gsm8k-{rows}.jsonl", data, OPTIONS)
     assert status.state == "completed"
-    async with user.processes.more_workers(2) as others:
+    async with user.processes.more_workers(1) as second, user.processes.more_workers(1) as third:
         status, together = await user.run(f"together/gsm8k-{rows}.jsonl", data, OPTIONS)
-    assert len([line for line in others if "Executed 'Functions.shards' (Succ" in line]) > 2
+    # How many a worker gets is the machine's affair: whoever is free first has the next.
+    for log in (second, third):
+        assert any("Executed 'Functions.shards' (Succ" in line for line in log)
     assert status.state == "completed"
 
     for results in (alone, together):
