@@ -78,7 +78,8 @@ class Billing:
     def took_lease(self, run: Run, job: str, shard: int, attempt: str) -> None:
         """A run may ask from now on; whoever had the lease before has lost it."""
         for other in self.runs:
-            if other.job == job and other.shard == shard and other.lost_at is None:
+            here = (other.job, other.shard) == (job, shard) and other is not run
+            if here and other.lost_at is None:
                 other.lost_at = self._world.now
                 if not other.done:
                     self.broke(other)
@@ -87,7 +88,9 @@ class Billing:
         for other in self.runs:
             if (other.job, other.shard) == (job, shard) and other.troubled:
                 other.exposed |= set(other.billed()) - run.known  # it may be journaled too late
-        self.runs.append(run)
+        run.lost_at = None
+        if run not in self.runs:
+            self.runs.append(run)
 
     def died(self, process: str) -> None:
         """All runs of a process broke that had not come to their ends."""

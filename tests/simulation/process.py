@@ -249,7 +249,9 @@ class ProcessBlobs(FaultyBlobs):
         async def acquired() -> None:
             await self.inner.acquire_lease(ref, lease_id, seconds)
             run, place = RUN.get(), lease_of(ref)
-            if run is not None and place is not None and run.attempt is None:
+            # Sent again by the SDK it may come after another had the lease: then it has it anew.
+            anew = run is not None and (run.attempt is None or run.lost_at is not None)
+            if run is not None and place is not None and anew:
                 self._process.world.billing.took_lease(run, *place, lease_id)
 
         await self._do("acquire_lease", ref, acquired)

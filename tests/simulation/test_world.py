@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.billing import Run
 from tests.simulation.checker import check
 from tests.simulation.scenario import Doing, Focus, Scenario, version
 from tests.simulation.seeds import assert_in_order, chunks, named, see
@@ -84,6 +85,20 @@ def test_a_file_is_no_job_or_was_not_rejected_unless_somebody_asked_again(times:
     assert check(world) == (["rejected although it is a job: f0.jsonl"] if times == 1 else [])
     world.faults.struck["send jobs request f#.jsonl", "repeat"] = 1
     assert check(world) == [], "each copy of a message is answered for itself"
+
+
+def test_a_run_may_ask_once_its_request_for_the_lease_has_come_a_second_time() -> None:
+    billing = live(Scenario(files=(version("a.jsonl", 1, ("chat",)),))).billing
+    (run,) = billing.runs
+    assert run.job is not None
+    assert run.attempt is not None
+    other = Run("p1.0")
+    billing.took_lease(other, run.job, 0, "another")
+    assert run.lost_at is not None
+    billing.took_lease(run, run.job, 0, run.attempt)
+    assert run.lost_at is None
+    assert other.lost_at is not None
+    assert billing.runs == [run, other]
 
 
 def test_the_checker_sees_an_order_that_is_not_the_files() -> None:
