@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.hours import Hours
-from schemas.money import PinnedPrice, Price
+from schemas.money import HourlyPrice, PinnedPrice, Price
 from schemas.setting_json import setting_json
 from schemas.wrong_values import FORMS, did_you_mean, wrong_values
 
@@ -201,6 +201,12 @@ def parse_deployments(text: str) -> tuple[Deployment, ...]:
 def prices_of(deployments: Iterable[Deployment]) -> dict[str, PinnedPrice]:
     """The prices of tokens by deployment, as a job keeps them."""
     told = {each.name: each.price.pinned for each in deployments if each.price is not None}
+    return {name: price for name, price in told.items() if price is not None}
+
+
+def hourly_prices_of(deployments: Iterable[Deployment]) -> dict[str, HourlyPrice]:
+    """What an hour of them takes, by deployment, likewise."""
+    told = {each.name: each.price.pinned_hourly for each in deployments if each.price is not None}
     return {name: price for name, price in told.items() if price is not None}
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from schemas.budgets import JobBudget
 from schemas.hours import Hours
-from schemas.money import CapAmount, PinnedPrice
+from schemas.money import CapAmount, HourlyPrice, PinnedPrice
 from schemas.pauses import PauseChange
 from schemas.requests import TASK_OF_URL, deeper_than
 from schemas.results import (
@@ -277,10 +277,11 @@ class Job(Kept):
     prices: dict[str, PinnedPrice] = Field(
         default_factory=dict, description="of the deployments that have one, when the job was made"
     )
+    hourly_prices: dict[str, HourlyPrice] = Field(
+        default_factory=dict, exclude_if=not_, description="likewise, of those that are rented"
+    )
     monthly: bool = Field(
-        default=False,
-        exclude_if=not_,
-        description="whether what it may cost is reserved in its tenant's month",
+        default=False, exclude_if=not_, description="whether its tenant's month reserves its cost"
     )
 
     @property
@@ -363,9 +364,7 @@ class JobState(Kept):
     )
     paused_seconds: float = Field(default=0.0, exclude_if=not_, description="of pauses by hand")
     budget: JobBudget | None = Field(
-        default=None,
-        exclude_if=not_,
-        description="of a capped job: what it has spent and may spend",
+        default=None, exclude_if=not_, description="of a capped job: what it spent and may spend"
     )
     manifest: str | None = Field(
         default=None,

@@ -100,6 +100,20 @@ class Price(BaseModel):
             input=micros(self.input), output=micros(self.output), currency=self.currency
         )
 
+    @property
+    def pinned_hourly(self) -> "HourlyPrice | None":
+        """The price of an hour as a job keeps it; None where it has none."""
+        if self.per_hour is None:
+            return None
+        return HourlyPrice(per_hour=micros(self.per_hour), currency=self.currency)
+
+
+class HourlyPrice(Kept):
+    """What an hour of a rented deployment took when the job was made: shown, and not allocated."""
+
+    per_hour: int = Field(description="1500000 is 1.50, in millionths of the currency's unit")
+    currency: str
+
 
 class PinnedPrice(Kept):
     """What a million tokens took when the job was made, in millionths of the currency's unit."""
@@ -120,9 +134,9 @@ class Cost(Kept):
     counted: Amount = Field(description="by the tokens that endpoints told")
     at_most: Amount | None = Field(
         default=None,
-        description="null where no bound is known: until the job has ended, and where calls may "
-        "have cost more (`unmetered_calls`, `unpriced_calls`, `crashes`); a job with a `max_cost` "
-        "always has one",
+        description="with all calls that may have been billed; null where no bound is known: until "
+        "the job has ended, where calls had no price or their rows no `max_tokens`, and after "
+        "`crashes`; a job with a `max_cost` always has one",
     )
     unmetered_calls: int = Field(
         default=0, description="that may have been billed, and whose tokens are not known"

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from schemas.budgets import BudgetStatus, Spend
 from schemas.estimates import JobEstimate
-from schemas.money import Cost, PinnedPrice
+from schemas.money import Cost, HourlyPrice, PinnedPrice
 from schemas.outcomes import OutcomeKind
 from schemas.sketches import Sketch
 from schemas.versions import SCHEMA_VERSION, Kept
@@ -165,12 +165,20 @@ class Lost(Kept):
     crashes: int = Field(
         default=0, description="attempts that a worker left without an end: it may have asked more"
     )
+    bounded: int = Field(
+        default=0, exclude_if=not_, description="of these and of `unmetered_calls`, with a bound"
+    )
+    most: int = Field(
+        default=0, exclude_if=not_, description="that those may have cost, in millionths"
+    )
 
     def plus(self, other: "Lost") -> "Lost":
         """Both together."""
         return Lost(
             calls=self.calls + other.calls,
             crashes=self.crashes + other.crashes,
+            bounded=self.bounded + other.bounded,
+            most=self.most + other.most,
             **unknown_of(self, other),
         )
 
@@ -323,11 +331,12 @@ class Manifest(Kept):
         description="by deployment, when the job was made: of a million tokens, in whole "
         "millionths of the currency's unit",
     )
+    hourly_prices: dict[str, HourlyPrice] = Field(
+        default_factory=dict, exclude_if=not_, description="of an hour: no part of `cost`"
+    )
     cost: Cost | None = Field(default=None, description="null where no price is known")
     budget: BudgetStatus | None = Field(
-        default=None,
-        exclude_if=not_,
-        description="of a capped job: its cap, and what is spent of it",
+        default=None, exclude_if=not_, description="of a capped job: its cap, and what it has spent"
     )
     output: ManifestFile
     errors: ManifestFile

@@ -12,13 +12,14 @@ from schemas.budgets import JobBudget, Spend
 from schemas.deployments import Deployment, parse_deployments
 from schemas.jobs import Job, JobOptions, JobState
 from schemas.listing import span_of
-from schemas.money import Cost, PinnedPrice, Price, amount, micros
+from schemas.money import MILLION, Cost, PinnedPrice, Price, amount, micros
 from schemas.outcomes import Outcome, Usage
 from schemas.results import CodeCount, Counts, Manifest, ShardTokens, Use
 from schemas.status import JobStatus
 from tests.doubles.service import DEPLOYMENT, Answering, Bench, bench
 from workers.jobs.costs import cost_of, cost_so_far, projected_cost, projected_tokens, summed
 from workers.jobs.outbox import SHARDS
+from workers.rows.most_tokens import most_tokens
 
 PHI = PinnedPrice(input=130_000, output=520_000, currency="USD")
 PRICED = Price(input="0.13", output="0.52", currency="USD")
@@ -320,6 +321,41 @@ async def test_a_call_whose_answer_was_lost_leaves_the_bound_open() -> None:
         cost = ended.manifest["cost"]
         assert (cost["at_most"], cost["unmetered_calls"]) == (None, 1)
         assert cost["counted"] == "0.000004"
+
+
+async def test_the_price_of_an_hour_is_pinned_and_part_of_no_cost() -> None:
+    async with bench() as service:
+        priced(service, Price(per_hour="1.50", currency="USD"))
+        await service.drop(ROWS)
+        await service.announce()
+        await asked_in_part(service, 0)
+        priced(service, Price(per_hour="9", currency="USD"))
+        await service.settle()
+        manifest = (await service.ended()).manifest
+        assert manifest["hourly_prices"] == {
+            DEPLOYMENT.name: {"per_hour": 1_500_000, "currency": "USD"}
+        }
+        assert (manifest["prices"], manifest["cost"]) == ({}, None)
+
+
+async def test_an_hour_s_price_is_none_that_a_cap_could_hold() -> None:
+    async with bench() as service:
+        priced(service, Price(per_hour="1.50", currency="USD"))
+        ended = await service.run(ROWS, options={"max_cost": "1", "max_tokens": 5})
+        assert service.endpoint.asked == []
+        assert ended.counts["succeeded"] == 0
+
+
+async def test_what_a_row_may_have_bounds_the_call_whose_answer_was_lost() -> None:
+    async with bench(endpoint=Untold()) as service:
+        priced(service)
+        ended = await service.run(b'{"prompt": "a", "max_tokens": 50}\n')
+        cost = ended.manifest["cost"]
+        assert (cost["counted"], cost["unmetered_calls"]) == ("0.000004", 1)
+        body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 50}
+        most = most_tokens("chat", {**body, "model": DEPLOYMENT.model})
+        assert most is not None
+        assert cost["at_most"] == amount(4 + -(-PHI.of(*most) // MILLION))
 
 
 async def test_calls_that_an_earlier_release_dropped_leave_no_false_bound() -> None:

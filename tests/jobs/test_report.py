@@ -10,7 +10,7 @@ import pytest
 from schemas.budgets import BudgetStatus
 from schemas.estimates import EstimatedCost, JobEstimate, QuotaBound, TokenRange
 from schemas.jobs import JobOptions
-from schemas.money import Cost, PinnedPrice
+from schemas.money import Cost, HourlyPrice, PinnedPrice
 from schemas.outcomes import Outcome, Usage
 from schemas.results import CodeCount, Counts, DeploymentUse, Lost, Manifest, ManifestFile, Tokens
 from schemas.sketches import sketch_of
@@ -465,6 +465,28 @@ def test_it_tells_the_prices_of_what_might_answer_and_of_no_others() -> None:
     assert told(estimate=ESTIMATE) == set(prices)
     nothing = ESTIMATE.model_copy(update={"rows": 0})
     assert told(estimate=nothing, use={}) == set()
+
+
+def test_it_tells_what_an_hour_of_a_rented_deployment_took() -> None:
+    hourly = {
+        name: HourlyPrice(per_hour=1_500_000, currency="USD") for name in ("phi", "rented", "idle")
+    }
+    might = QuotaBound(deployments=("phi", "rented"), requests=1000, seconds=60.0)
+    known = {"use": use_of(), "estimate": ESTIMATE.model_copy(update={"bounds": (might,)})}
+
+    def told(**more: Any) -> str:
+        return Tags(report(MANIFEST.model_copy(update={**known, **more})).decode()).words
+
+    words = told(prices={"phi": PRICE}, hourly_prices=hourly, cost=PAID)
+    table = words.partition("Prices when the job was made")[2].partition("Settings")[0]
+    assert table.startswith("; an hour's is part of no cost")
+    assert "phi0.130000 USD0.520000 USD1.500000 USD" in table
+    assert "rented––1.500000 USD" in table
+    assert "idle" not in table
+    of_hours_alone = told(hourly_prices=hourly, cost=None)
+    assert "rented––1.500000 USD" in of_hours_alone
+    assert "What its calls cost" not in of_hours_alone
+    assert "hour" not in told(prices={"phi": PRICE}, cost=PAID).partition("Prices when")[2]
 
 
 def test_it_tells_options_as_they_are_written() -> None:

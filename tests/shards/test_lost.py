@@ -108,9 +108,14 @@ def gone(ends: str, **options: Any) -> tuple[Ended, Mapping[str, Any], int]:
     return found[0]
 
 
-@pytest.mark.parametrize("ends", ["drain", "kill"])
-def test_a_worker_that_goes_away_leaves_no_bound_and_says_why(ends: str) -> None:
-    ended, status, billed = gone(ends)
+@pytest.mark.parametrize(
+    ("ends", "options"),
+    [("drain", {"max_tokens": None}), ("kill", {}), ("kill", {"max_tokens": 10})],
+)
+def test_a_worker_that_goes_away_leaves_no_bound_and_says_why(
+    ends: str, options: Mapping[str, Any]
+) -> None:
+    ended, status, billed = gone(ends, **options)
     cost = ended.manifest["cost"]
     assert ended.counts["succeeded"] == ROWS
     assert micros(cost["counted"]) < billed
@@ -129,6 +134,14 @@ def test_a_cap_bounds_what_a_worker_that_went_away_has_cost(ends: str) -> None:
     cost = ended.manifest["cost"]
     assert cost["at_most"] == ended.manifest["budget"]["cost_spent"]
     assert micros(cost["counted"]) < billed <= micros(cost["at_most"]) <= 1_000_000
+    assert status["cost"]["at_most"] == ended.event["data"]["cost"]["at_most"] == cost["at_most"]
+
+
+def test_max_tokens_bounds_the_calls_that_a_worker_cut_off_as_it_went_away() -> None:
+    ended, status, billed = gone("drain")
+    cost = ended.manifest["cost"]
+    assert cost["unmetered_calls"] * 17 == billed - micros(cost["counted"])
+    assert micros(cost["counted"]) < billed <= micros(cost["at_most"]) <= 10 * billed
     assert status["cost"]["at_most"] == ended.event["data"]["cost"]["at_most"] == cost["at_most"]
 
 

@@ -94,6 +94,10 @@ class Dispatcher:
         """Why no deployment can do this, as a message for the row; None if one can."""
         return self._routing.cannot(task, model, among)
 
+    def serving(self, task: Task, model: str) -> Sequence[str]:
+        """The deployments that may be asked for a model's task."""
+        return self._routing.serving(task, model)
+
     def pack_limits(self, task: Task, model: str) -> Limits:
         """What a packed call may hold, whichever deployment gets it."""
         return self._routing.pack_limits(task, model)

@@ -35,7 +35,7 @@ class Routing:
         """The deployments that can do a task, by configuration and by what `preflight` heard."""
         known = self._able.get((task, model))
         if known is None:
-            known = tuple(name for name in self._serving(task, model) if self._hears(name, task))
+            known = tuple(name for name in self.serving(task, model) if self._hears(name, task))
             if known:  # bounded by what is configured, not by what rows name
                 self._able[task, model] = known
         return known
@@ -49,7 +49,7 @@ class Routing:
         if names is None:
             known = ", ".join(sorted(self.names)) or "none"
             return f"no deployment serves the model {model!r}; known are: {known}"
-        serving = self._serving(task, model)
+        serving = self.serving(task, model)
         if among is not None and serving and not any(name in among for name in serving):
             return f"no deployment of {model!r} has a price, and the job's cost is capped"
         if serving:
@@ -62,7 +62,7 @@ class Routing:
         usual = Limits()
         taken = [
             self._deployments[name].max_inputs_per_request or usual.inputs
-            for name in self._serving(task, model)
+            for name in self.serving(task, model)
         ]
         return Limits(inputs=min(taken, default=usual.inputs), size=usual.size)
 
@@ -75,7 +75,7 @@ class Routing:
         if refused is not None:
             return refused
         async with asyncio.TaskGroup() as group:
-            for name in self._serving(task, model):
+            for name in self.serving(task, model):
                 group.create_task(self._ask(name))
         return self.heard(task, model)
 
@@ -83,7 +83,7 @@ class Routing:
         """Why no endpoint can do a task, as far as `preflight` has asked them; None if one can."""
         if self.able(task, model):
             return None
-        names = self._serving(task, model)
+        names = self.serving(task, model)
         if not names:
             return None
         said = [f"{name} says it does {self._says(name)}" for name in names]
@@ -100,7 +100,8 @@ class Routing:
                 self._infos[name] = None
             self._able.clear()
 
-    def _serving(self, task: Task, model: str) -> tuple[str, ...]:
+    def serving(self, task: Task, model: str) -> tuple[str, ...]:
+        """The deployments that may be asked for a model's task."""
         names = self.names.get(model, ())
         return tuple(name for name in names if task in self._tasks[name])
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from schemas.deployments import prices_of
+from schemas.deployments import hourly_prices_of, prices_of
 from schemas.estimates import JobEstimate
 from schemas.hours import Hours
 from schemas.jobs import (
@@ -237,6 +237,7 @@ class Intake:
             failure=failure,
             results=announcements.results_folder(announcement.name, announcement.job),
             prices=prices_of(self._settings.deployments),
+            hourly_prices=hourly_prices_of(self._settings.deployments),
             monthly=cap is not None,
         )
 

@@ -65,11 +65,12 @@ def cost_of(
         total += price.of(used.prompt_tokens, used.completion_tokens)
         total += max(0, rest) * max(price.input, price.output)
         unmetered += used.unmetered_calls
-    counted = amount(-(-total // MILLION))
+    counted = -(-total // MILLION)
+    most = None if unmetered > lost.bounded or unpriced or lost.crashes else counted + lost.most
     return Cost(
         currency=next(iter(prices.values())).currency,
-        counted=counted,
-        at_most=None if unmetered or unpriced or lost.crashes else counted,
+        counted=amount(counted),
+        at_most=None if most is None else amount(most),
         unmetered_calls=unmetered,
         unpriced_calls=unpriced,
         crashes=lost.crashes,

@@ -282,6 +282,7 @@ class Finisher:
             seconds=round(now - job.created, 3),
             use=whole.use,
             prices=job.prices,
+            hourly_prices=job.hourly_prices,
             cost=cost_so_far(job, ended) if job.prices else None,
             budget=None if state.budget is None else budget.status(state.budget, job.options),
             output=output,

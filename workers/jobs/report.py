@@ -8,7 +8,7 @@ hold prompts is never in it.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from html import escape
 from typing import Any, Final
 
@@ -239,17 +239,31 @@ def _calls(use: Mapping[str, DeploymentUse]) -> str:
 
 
 def _cost(manifest: Manifest) -> str:
-    if manifest.cost is None and not manifest.prices:
-        return ""
+    told = ""
+    if manifest.cost is not None or manifest.prices:
+        told = _table("What its calls cost", ("What", "Amount"), _costs(manifest.cost))
+    heads = ("Deployment", "A million prompt tokens", "A million completion tokens", "An hour")
+    prices = list(_prices(manifest))
+    columns = 4 if any(each[3] for each in prices) else 3
+    note = "; an hour's is part of no cost" if columns == 4 else ""
+    rows = [each[:columns] for each in prices]
+    caption = f"Prices when the job was made{note}"
+    return told + (_table(caption, heads[:columns], rows) if rows else "")
+
+
+def _prices(manifest: Manifest) -> Iterator[Cells]:
+    """Of a million prompt tokens, of a million completion tokens, and of an hour."""
     might = _might_answer(manifest)
-    prices = [
-        (name, *(f"{amount(each)} {price.currency}" for each in (price.input, price.output)))
-        for name, price in sorted(manifest.prices.items())
-        if might is None or name in might
-    ]
-    heads = ("Deployment", "A million prompt tokens", "A million completion tokens")
-    told = _table("What its calls cost", ("What", "Amount"), _costs(manifest.cost))
-    return told + (_table("Prices when the job was made", heads, prices) if prices else "")
+    for name in sorted(manifest.prices.keys() | manifest.hourly_prices.keys()):
+        if might is not None and name not in might:
+            continue
+        price, rented = manifest.prices.get(name), manifest.hourly_prices.get(name)
+        yield (
+            name,
+            f"{amount(price.input)} {price.currency}" if price else None,
+            f"{amount(price.output)} {price.currency}" if price else None,
+            f"{amount(rented.per_hour)} {rented.currency}" if rented else None,
+        )
 
 
 def _might_answer(manifest: Manifest) -> Set[str] | None:

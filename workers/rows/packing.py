@@ -13,8 +13,10 @@ from typing import Any, Self
 import msgspec
 import orjson
 
+from schemas.deployments import Task
 from schemas.outcomes import Outcome, Usage
 
+PACKED: tuple[Task, ...] = ("embeddings", "image-embeddings")
 _OF_A_ROW = frozenset({"bad_request", "content_filter", "transient", "timeout"})
 
 

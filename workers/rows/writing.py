@@ -317,6 +317,11 @@ def _both(one: CodeCount | None, other: CodeCount | None) -> CodeCount:
     )
 
 
+def is_unmetered(call: CallRecord) -> bool:
+    """Whether a call may have been billed, and told no tokens."""
+    return call.billed and not call.tokens
+
+
 def _use_of(calls: Sequence[CallRecord], completion: int) -> DeploymentUse:
     """What the calls of one deployment come to, which answered with so many tokens."""
     waited: dict[str, float] = {}
@@ -332,7 +337,7 @@ def _use_of(calls: Sequence[CallRecord], completion: int) -> DeploymentUse:
         row_seconds_waited={reason: round(seconds, 6) for reason, seconds in waited.items()},
         prompt_tokens=max(0, tokens - completion),
         completion_tokens=min(tokens, completion),
-        unmetered_calls=sum(call.billed and not call.tokens for call in calls),
+        unmetered_calls=sum(map(is_unmetered, calls)),
         latency=sketch_of([call.seconds for call in calls if call.kind == "ok"]),
         waits=sketch_of([call.waited for call in calls]),
     )

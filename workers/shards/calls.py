@@ -20,15 +20,13 @@ from schemas.outcomes import Outcome
 from schemas.results import CallRecord, WaitReason
 from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.rows import writing
-from workers.rows.packing import Limits, Pack, Packable, blames_a_row, pack, unpack
+from workers.rows.packing import PACKED, Limits, Pack, Packable, blames_a_row, pack, unpack
 from workers.rows.reading import Request
 from workers.rows.sizes import USUAL_TOKENS, answer_bytes
 from workers.rows.writing import RowResult
 from workers.shards.quarantine import Quarantine
 
 WEIGHT_OF_PRIORITY = {"high": 4.0, "normal": 1.0, "low": 0.1}
-
-PACKED: tuple[Task, ...] = ("embeddings", "image-embeddings")
 
 # A shard's calls that wait or are in flight: with 16 shards of a job out, two thousand.
 AT_ONCE = 128

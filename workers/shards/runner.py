@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
+from schemas.deployments import Task
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
 from schemas.results import Lost, Receipt
@@ -58,6 +59,9 @@ Refuse = Callable[[Received, InputError | NewerVersion], Awaitable[None]]
 
 class Deployments(Dispatch, Routes, Protocol):
     """What a runner asks of the deployments, through the dispatcher."""
+
+    def serving(self, task: Task, model: str) -> Sequence[str]:
+        """The deployments that may be asked for a model's task."""
 
     def waiting(self, job: str) -> Waiting | None:
         """What a job's calls wait for now."""
@@ -245,7 +249,9 @@ class Runner:
             attempt.shard,
             attempt.lease.attempt,
             attempt.results,
+            rows=attempt.rows,
             lost=lost,
+            serving=self._dispatcher.serving,
             spent=None if attempt.purse is None else attempt.purse.spent,
         )
 

@@ -15,7 +15,9 @@ from schemas.money import PinnedPrice
 from schemas.results import CallRecord, Lost, Part, Receipt, Tokens
 from workers.jobs.store import JobStore
 from workers.rows import writing
+from workers.rows.unmetered import Serving, bounded
 from workers.rows.writing import RowResult
+from workers.shards.input import Row
 
 MEMORY_BYTES: Final = 512 * 1024
 COPIED_BYTES: Final = 1024 * 1024
@@ -210,34 +212,59 @@ async def write_receipt(
     attempt: str,
     results: Spool,
     *,
+    rows: Sequence[Row],
     lost: Lost,
+    serving: Serving,
     spent: Spend | None = None,
 ) -> Receipt:
-    """Write output and errors, in input order; gives the receipt that stands, whoever wrote it."""
+    """Write output and errors, in input order; gives the receipt that stands, whoever wrote it.
 
-    async def part(kind: str, rows: Sequence[int]) -> Part | None:
-        if not rows:
-            return None
-        # Copied and hashed beside the loop where that takes more than a moment.
-        large = results.size > COPIED_BYTES
-        read = await asyncio.to_thread(results.part, rows) if large else results.part(rows)
-        data, length, digest = read
-        ref = store.ref(job.id, kind, f"{shard}.{attempt}")
-        with data:
-            await store.create_once(ref, data, content_type="application/jsonl")
-        return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
-
+    `rows` are those of the input, and `lost` is what no result tells of their calls.
+    """
     await results.written()
     found = list(results.results())
+    good = [each.row for each in found if each.kind == "succeeded"]
+    bad = [each.row for each in found if each.kind != "succeeded"]
     sums = writing.sums_of(found, job.prices)
+    unmetered = lost.calls or any(each.unmetered_calls for each in sums.use.values())
+    if unmetered and job.prices:
+        lost = _with_bounds(lost, found, rows, job.prices, serving)
     receipt = Receipt(
         schema_version=job.schema_version,
         shard=shard,
         attempt=attempt,
-        output=await part("output", [each.row for each in found if each.kind == "succeeded"]),
-        errors=await part("errors", [each.row for each in found if each.kind != "succeeded"]),
+        output=await _write(store, job.id, f"output/{shard}.{attempt}", results, good),
+        errors=await _write(store, job.id, f"errors/{shard}.{attempt}", results, bad),
         lost=lost,
         spent=spent,
         **vars(sums),
     )
     return await store.create_receipt(job.id, receipt)
+
+
+async def _write(
+    store: JobStore, job: str, name: str, results: Spool, rows: Sequence[int]
+) -> Part | None:
+    """Write the lines of some rows."""
+    if not rows:
+        return None
+    # Copied and hashed beside the loop where that takes more than a moment.
+    large = results.size > COPIED_BYTES
+    read = await asyncio.to_thread(results.part, rows) if large else results.part(rows)
+    data, length, digest = read
+    ref = store.ref(job, name)
+    with data:
+        await store.create_once(ref, data, content_type="application/jsonl")
+    return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
+
+
+def _with_bounds(
+    lost: Lost,
+    results: Sequence[RowResult],
+    rows: Sequence[Row],
+    prices: Mapping[str, PinnedPrice],
+    serving: Serving,
+) -> Lost:
+    """What is lost, and what is known of calls that told no tokens."""
+    bound = bounded(results, rows, prices, cut_off=lost.calls, serving=serving)
+    return lost.model_copy(update={"bounded": bound.calls, "most": bound.most})
