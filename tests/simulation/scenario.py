@@ -192,6 +192,6 @@ class Scenario:
     no_runs: tuple[Span, ...] = ()
     webhooks: bool = False
     receiver_mended: float = 0.0
-    most_deliveries: int = 2_000
+    most_deliveries: int = 5_000
     most_lives: int = 200
     script: tuple[Mishap, ...] = ()
