@@ -1,5 +1,6 @@
 """Uploads over HTTP: parts staged as blocks by storage, which makes a file of them."""
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -196,7 +197,8 @@ class UploadsApi:
     async def _md5(self, info: BlobInfo) -> str:
         digest = hashlib.md5(usedforsecurity=False)
         for offset in range(0, info.size, _PIECE):
-            digest.update(await self._blobs.read_range(info.ref, offset, _PIECE, etag=info.etag))
+            piece = await self._blobs.read_range(info.ref, offset, _PIECE, etag=info.etag)
+            await asyncio.to_thread(digest.update, piece)
         return digest.hexdigest()
 
     async def _record(self, caller: Caller, key: str) -> UploadRecord:
