@@ -28,6 +28,8 @@ MOST_HASHED: Final = 4 * 1024**3
 MOST_TIMES: Final = 8
 """All parts of an upload to its bytes: one whose answer is lost is sent again, under a new id."""
 _PIECE: Final = 8 * 1024 * 1024
+# A longer piece would hold the event loop for more than a moment.
+_HASHED_AT_ONCE: Final = 1024 * 1024
 _PATIENCE: Final = 5
 
 
@@ -198,7 +200,10 @@ class UploadsApi:
         digest = hashlib.md5(usedforsecurity=False)
         for offset in range(0, info.size, _PIECE):
             piece = await self._blobs.read_range(info.ref, offset, _PIECE, etag=info.etag)
-            await asyncio.to_thread(digest.update, piece)
+            if len(piece) > _HASHED_AT_ONCE:
+                await asyncio.to_thread(digest.update, piece)
+            else:
+                digest.update(piece)
         return digest.hexdigest()
 
     async def _record(self, caller: Caller, key: str) -> UploadRecord:
