@@ -33,7 +33,7 @@ def money_lines(batch: Batch) -> Iterator[tuple[str, str]]:
             told = f"{tokens:,} for all rows, if the others have as many as those that are done"
             yield "projected_tokens", f"{told}; {_beyond(batch, more.budget, f'{most:,}')}"
         yield from _caps(more.budget)
-        if _stands_at_cap(batch, more.budget):
+        if stands_at_cap(batch, more.budget):
             yield (
                 "to go on",
                 (
@@ -83,13 +83,13 @@ def _outlook(batch: Batch, projected: Amount) -> str:
     if budget.max_cost is not None and micros(projected) > micros(budget.max_cost):
         told = f"{budget.max_cost} {budget.currency or ''}".rstrip()
         return f"for all rows, {if_so}; {_beyond(batch, budget, told)}"
-    if _stands_at_cap(batch, budget):
+    if stands_at_cap(batch, budget):
         return f"for all rows, {if_so}, but no further call fits its cap"
     return in_the_end
 
 
 def _beyond(batch: Batch, budget: BudgetStatus, cap: str) -> str:
-    if _stands_at_cap(batch, budget):
+    if stands_at_cap(batch, budget):
         return f"its cap is {cap}, and no further call fits"
     then = {
         "pause": ": it pauses when no further call fits",
@@ -120,7 +120,7 @@ def _cap(cap: str, spent: str | None, reserved: str | None) -> str:
     return f"{of} and {reserved} spent, or set aside, for shards that are being asked"
 
 
-def _stands_at_cap(batch: Batch, budget: BudgetStatus) -> bool:
+def stands_at_cap(batch: Batch, budget: BudgetStatus) -> bool:
     """Whether its own cap has paused it. One that waits for its tenant's month has asked nothing,
     and begins by itself.
     """

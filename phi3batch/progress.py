@@ -12,6 +12,7 @@ from rich.table import Column
 
 from phi3batch.money import in_short, rows_done
 from schemas.openai import Batch, BatchLineError
+from schemas.status import AtRisk
 
 # Columns of a terminal below which an id is told by its last characters.
 _WIDE: Final = 140
@@ -36,6 +37,8 @@ def describe(batch: Batch) -> str:
             parts.append(f"{more.rate:,.1f} rows/s{allowed}")
         if more.seconds_left is not None:
             parts.append(f"{timedelta(seconds=round(more.seconds_left))} left")
+        if more.at_risk is not None:
+            parts.append(f"{timedelta(seconds=round(more.at_risk.late_seconds))} too late")
     if batch.usage.total_tokens:
         parts.append(f"{batch.usage.total_tokens:,} tokens")
     if more.cost is not None:
@@ -53,6 +56,19 @@ def advice(batch: Batch) -> str | None:
     """What to do about that which a batch waits for, where the service says so."""
     waiting = None if batch.status in ENDED else batch.phi3.waiting
     return None if waiting is None else waiting.get("message")
+
+
+def in_time(risk: AtRisk) -> str:
+    """By how much a batch will miss the end of its window, and what would do."""
+    late = f"it will miss the end of its window by {timedelta(seconds=round(risk.late_seconds))}"
+    if risk.needed_rate is None:
+        return f"{late}: none of its hours is left before that"
+    enough = f"{late}: {risk.needed_rate:,.1f} rows/s would do"
+    if risk.needed_quota is None:
+        return enough
+    if risk.needed_quota > 1:
+        return f"{enough}, but its quotas do not suffice: raise them, or give it more time"
+    return f"{enough}, which take {risk.needed_quota:.0%} of its quotas"
 
 
 def placed(error: BatchLineError) -> str:

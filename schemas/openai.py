@@ -13,6 +13,7 @@ from schemas.budgets import BudgetStatus
 from schemas.jobs import Metadata, window_seconds
 from schemas.money import Amount, Cost
 from schemas.requests import TASK_OF_URL
+from schemas.status import AtRisk
 
 BatchStatus = Literal[
     "validating",
@@ -192,6 +193,9 @@ class BatchProgress(_Told):
     rate: float | None = Field(default=None, description="rows per second")
     seconds_left: float | None = None
     basis: Literal["measured", "quota"] | None = None
+    at_risk: AtRisk | None = Field(
+        default=None, description="while it would not be through before its window ends"
+    )
     running: int | None = Field(default=None, description="rows done that no count holds yet")
     cost: Cost | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from phi3batch.answers import is_not_asked
 from phi3batch.fetching import fetch
 from phi3batch.inputs import Prepared, options_of, refuse_unbounded
 from phi3batch.mistakes import Ended, Mistake
+from phi3batch.money import stands_at_cap
 from phi3batch.printing import print_json
 from phi3batch.progress import ENDED
 from phi3batch.service import BatchService, connected
@@ -43,7 +44,7 @@ def run(given: Namespace) -> int:
     with connected() as service:
         batch = service.batch(given.id)
         if batch.status not in ENDED:
-            raise Ended(NOT_DONE, f"{given.id} is {batch.status}: wait for it, or cancel it")
+            raise Ended(NOT_DONE, f"{given.id} {not_yet(batch)}")
         if batch.error_file_id is None:
             return _nothing(given, "it has no row without an answer")
         _tell_earlier(service, given.id)
@@ -67,6 +68,16 @@ def run(given: Namespace) -> int:
         joined = f"phi3batch results {given.id} {second.id}"
         print(f"once it has ended, both together: {joined} --join TABLE", file=sys.stderr)
     return 0
+
+
+def not_yet(batch: Batch) -> str:
+    """Why a batch cannot be retried yet, and what to do."""
+    cancel = f"phi3batch cancel {batch.id}, which keeps what is done, and retry it then"
+    if batch.phi3.budget is not None and stands_at_cap(batch, batch.phi3.budget):
+        return f"is paused, for no further call fits its cap: {cancel}"
+    if batch.phi3.paused and batch.phi3.waiting is None:
+        return f"is paused: phi3batch resume {batch.id}, or {cancel}"
+    return f"is {batch.status}: wait for it, or cancel it"
 
 
 def _nothing(given: Namespace, why: str) -> int:

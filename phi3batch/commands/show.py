@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from phi3batch.money import money_lines
 from phi3batch.printing import moment, print_columns, print_json
-from phi3batch.progress import advice, describe, placed
+from phi3batch.progress import advice, describe, in_time, placed
 from phi3batch.service import connected
 from phi3batch.tasks import METADATA_KEY
 from schemas.openai import Batch
@@ -34,6 +34,8 @@ def _lines(batch: Batch) -> Iterator[tuple[str, str]]:
             yield f"  {name}", file
     yield "  tokens", f"{batch.usage.input_tokens:,} read, {batch.usage.output_tokens:,} written"
     yield from ((f"  {name}", told) for name, told in money_lines(batch))
+    if batch.phi3.at_risk is not None:
+        yield "  at risk", in_time(batch.phi3.at_risk)
     if (said := advice(batch)) is not None:
         yield "  waits", said
     for name in _TIMES:

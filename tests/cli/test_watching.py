@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi3batch.commands import show
+from phi3batch.commands.retry import not_yet
 from phi3batch.money import money_lines
-from phi3batch.progress import Display, describe
+from phi3batch.progress import Display, describe, in_time
 from phi3batch.watching import Patience, followed, growing, status_of
 from schemas.openai import Batch
+from schemas.status import AtRisk
 
 IDS = ("batch_a", "batch_b", "batch_c")
 UNREACHED = openai.APIConnectionError(request=None)  # type: ignore[arg-type]
@@ -104,6 +106,57 @@ def test_the_status_says_what_came_of_it(
     assert status_of(batch(status=status, request_counts=found), strict=strict) == expected
 
 
+@pytest.mark.parametrize(
+    ("needed", "told"),
+    [
+        ({"needed_rate": None}, "none of its hours is left before that"),
+        ({"needed_rate": 16.66}, "16.7 rows/s would do"),
+        (
+            {"needed_rate": 16.66, "needed_quota": 0.63},
+            "16.7 rows/s would do, which take 63% of its quotas",
+        ),
+        (
+            {"needed_rate": 16.66, "needed_quota": 1.2},
+            "16.7 rows/s would do, but its quotas do not suffice: raise them, or give it more time",
+        ),
+    ],
+)
+def test_what_will_be_late_says_by_how_much_and_what_would_do(
+    needed: dict[str, Any], told: str
+) -> None:
+    risk = AtRisk.model_validate({"late_seconds": 90.0, **needed})
+    assert in_time(risk) == f"it will miss the end of its window by 0:01:30: {told}"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "wait for it, or cancel it"),
+        ({"paused": True}, "is paused: phi3batch resume batch_a, or phi3batch cancel batch_a"),
+        (
+            {
+                "paused": True,
+                "waiting": {"reason": "budget"},
+                "budget": {"max_total_tokens": 9, "tokens_spent": 8, "tokens_reserved": 0},
+            },
+            "no further call fits its cap: phi3batch cancel batch_a",
+        ),
+        (
+            {
+                "paused": True,
+                "waiting": {"reason": "budget"},
+                "budget": {"max_cost": "1", "tokens_spent": 0, "tokens_reserved": 0},
+            },
+            "wait for it, or cancel it",
+        ),
+    ],
+)
+def test_what_has_not_ended_is_not_retried_and_says_what_to_do(
+    more: dict[str, Any], told: str
+) -> None:
+    assert told in not_yet(batch(phi3=more))
+
+
 def test_looks_become_rarer_up_to_the_interval() -> None:
     pauses = list(islice(growing(2.0), 10))
     assert pauses[0] == 0.25
@@ -128,6 +181,8 @@ def test_a_line_tells_rate_time_left_and_what_is_waited_for() -> None:
         "batch_a in_progress · 500 of 1,000 rows · 400 succeeded · 10 failed · "
         "16.7 rows/s allowed · 0:00:35 left · 12,345 tokens · waiting for quota of phi"
     )
+    late = batch(phi3={"at_risk": {"late_seconds": 3725.4, "needed_rate": 20.0}})
+    assert describe(late) == "batch_a in_progress · 1:02:05 too late"
     paused = batch(phi3={"paused": True})
     assert describe(paused) == "batch_a paused"
     error = {"code": "invalid_json", "message": "not JSON", "line": 3}

@@ -118,6 +118,7 @@ def _progress(job: Job, state: JobState, told: JobStatus) -> BatchProgress:
         rate=told.rate,
         seconds_left=told.seconds_left,
         basis=told.basis,
+        at_risk=told.at_risk,
         running=told.running,
         cost=told.cost,
         projected_cost=told.projected_cost,
