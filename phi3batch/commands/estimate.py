@@ -13,7 +13,7 @@ from phi3batch.inputs import options_of, prepared
 from phi3batch.printing import print_json
 from phi3batch.statuses import NOT_DONE
 from schemas.estimating import CapFit, EstimateCreate, EstimateGroup, Fits
-from schemas.jobs import JobOptions
+from schemas.jobs import JobOptions, window_seconds
 from schemas.money import amount, micros
 from workers.intake.fitting import doubted, own_caps
 from workers.intake.quota_time import USED, job_seconds
@@ -51,7 +51,7 @@ def run(given: Namespace) -> int:
     found["caps"] = [each.model_dump() for each in caps]
     month = next((each for each in found["caps"] if each["cap"] == _MONTH), None)
     waits = _waits(month, options, reckoned)
-    found["fails"] = list(_fails(found, waits))
+    found["fails"] = list(_fails(found, options.completion_window, waits))
     if given.json:
         print_json(found)
     else:
@@ -167,7 +167,7 @@ def _waits(
     return "no" if reckoned is not None and micros(reckoned["most"]) > whole else "perhaps"
 
 
-def _fails(found: Mapping[str, Any], waits: Fits | None) -> Iterator[str]:
+def _fails(found: Mapping[str, Any], window: str, waits: Fits | None) -> Iterator[str]:
     """Why some of it would surely have no answer, if it were sent as it is.
 
     Rows that cannot be asked are no reason, for they do not keep the others from their answers; a
@@ -182,8 +182,11 @@ def _fails(found: Mapping[str, Any], waits: Fits | None) -> Iterator[str]:
         yield "nothing in it can be asked"
     for each in found.get("unserved", ()):
         yield f"no deployment answers {each}"
-    if found.get("closed_seconds", 0) is None:
+    closed = found.get("closed_seconds", 0)
+    if closed is None:
         yield "what may answer is never open at the hours of its priority"
+    elif closed >= window_seconds(window):
+        yield f"what may answer opens after its completion_window of {window} has ended"
     for told in found["caps"]:
         if (reason := told.get("reason")) is not None:
             yield reason

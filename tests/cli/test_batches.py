@@ -989,6 +989,10 @@ def test_an_estimate_says_when_hours_begin(
         served.run(make_it_noon())
         assert ended("estimate", str(prompts), "-O", "priority=low", "-O", "max_tokens=9") == 0
         low = capsys.readouterr().out
+        short = ("-O", "priority=low", "-O", "max_tokens=9", "-O", "completion_window=9h")
+        assert ended("estimate", str(prompts), *short) == 1
+        late = "what may answer opens after its completion_window of 9h has ended"
+        assert f"not to be sent as it is: {late}\n" in capsys.readouterr().out
         assert ended("estimate", str(prompts), "-O", "max_tokens=9") == 0
     assert re.search(r"^nothing is asked for (9:59:5\d|10:00:00): then hours begin$", low, re.M)
     assert re.search(r"^from 0:00:00 to 10:00:[23]\d under the service's quotas", low, re.M)
