@@ -2,24 +2,33 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from random import Random
+from time import time
 from typing import Any
 
 import pytest
 
+from schemas.budgets import NOTHING_SPENT, Allotment, JobBudget, Spend
 from schemas.deployments import Task
+from schemas.jobs import Job, JobState
 from schemas.outcomes import Outcome, Usage
+from tests.doubles import MemoryBlobs
 from tests.doubles.bus import Delivery, MemoryBus
 from tests.doubles.service import Answering, Bench, Ended, bench, received
+from tests.jobs.test_lifecycle import begun, job
 from tests.shards.test_caps import Billing, deployment, rows
 from tests.simulation.virtual_time import run
+from workers.dispatch.call import Gate
+from workers.jobs.budget import allotment
+from workers.jobs.lifecycle import Change
 from workers.jobs.outbox import SHARDS
-from workers.ports import Received
+from workers.ports import BlobRef, Received
 from workers.ports.errors import Draining, Unavailable
 from workers.rows.most_tokens import most_tokens
+from workers.shards.journal import Journal
 from workers.shards.purse import ShardPurse
 
 OPTIONS = {"max_tokens": 10, "max_total_tokens": 4000}
@@ -125,6 +134,45 @@ def test_what_could_not_be_given_back_is_not_spent(monkeypatch: pytest.MonkeyPat
         assert ended.event["data"]["budget"]["tokens_spent"] < endpoint.billed + 200
 
     run(story)
+
+
+class Conflicting:
+    """Transitions of one swap that another process has forestalled."""
+
+    def __init__(self, read: JobState, then: JobState, meanwhile: Callable[[], None]) -> None:
+        self.read, self.state, self._meanwhile = read, then, meanwhile
+
+    async def take(
+        self, _job: Job, change: Callable[[JobState | None, bool], Change]
+    ) -> JobState | None:
+        change(self.read, False)
+        self._meanwhile()
+        self.state = change(self.state, True).state or self.state
+        return self.state
+
+
+async def test_what_others_spent_counts_where_the_lease_was_lost_before_the_swap() -> None:
+    """As in seed 7209020: who had stood still took 554 tokens of others back."""
+    held = True
+
+    def lost() -> None:
+        nonlocal held
+        held = False
+
+    def of(spent: int) -> JobBudget:
+        stands = Allotment(shard=0, attempt="late", spent=Spend(spent, 0), open=NOTHING_SPENT)
+        return JobBudget(max_tokens=4000, max_cost=None, allotted=(stands,))
+
+    before, after = (begun(1).model_copy(update={"budget": of(spent)}) for spent in (46, 600))
+    transitions: Any = Conflicting(before, after, lost)
+    journal = Journal(MemoryBlobs(time), BlobRef("state", "journal/0/"), "own")
+    gate = Gate(until=1.0, deadline=1.0)
+    purse = ShardPurse(job(), 0, gate, journal, transitions, clock=time)
+    read = {"first": Spend(46, 0), "late": NOTHING_SPENT}
+    await purse.open("own", lambda: read if held else {}, [])
+    own = allotment(transitions.state.budget, 0)
+    assert own is not None
+    assert (own.attempt, own.spent, purse.spent) == ("own", Spend(600, 0), Spend(600, 0))
 
 
 @pytest.mark.slow

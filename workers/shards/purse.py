@@ -68,12 +68,16 @@ class ShardPurse:
         self._changed = asyncio.Event()
 
     async def open(
-        self, attempt: str, charged: Mapping[str, Spend], rows: Iterable[Request]
+        self,
+        attempt: str,
+        charged: Callable[[], Mapping[str, Spend]],
+        rows: Iterable[Request],
     ) -> None:
         """Have the job's state let this attempt spend what its rows can cost, or what is left.
 
-        `charged` is what the journals of earlier attempts come to, by attempt, read while this one
-        had its lease.
+        `charged` gives what the journals of earlier attempts come to, by attempt, as long as this
+        one has its lease. It is asked for each time that the state was read: where that has
+        changed, another may have the lease by now, and may have asked.
         """
         self._attempt = attempt
         names = tuple(self._job.prices)
@@ -83,7 +87,7 @@ class ShardPurse:
             want, need = want.plus(each), need.least(each)
         own, _ = await self._allot(want, need, charged)
         # Where it is not this attempt's, another wrote the receipt, or has the lease.
-        self._before = total(charged.values()) if own is None else own.spent
+        self._before = total(charged().values()) if own is None else own.spent
 
     @property
     def spent(self) -> Spend:
@@ -118,7 +122,10 @@ class ShardPurse:
         return None if state is None else state.budget
 
     async def _allot(
-        self, want: Spend, call: Spend, charged: Mapping[str, Spend] | None = None
+        self,
+        want: Spend,
+        call: Spend,
+        charged: Callable[[], Mapping[str, Spend]] | None = None,
     ) -> tuple[Allotment | None, JobBudget | None]:
         """This attempt's part of the job's budget, if it has one, and the budget.
 
@@ -128,7 +135,7 @@ class ShardPurse:
         def allotted(held: JobBudget, out: int) -> JobBudget:
             return budget.allot(
                 *(held, self._shard, self._attempt),
-                charged=charged,
+                charged=None if charged is None else charged(),
                 want=want,
                 need=self._used.plus(call),
                 ample=self._used.plus(Spend(AMPLE * call.tokens, AMPLE * call.cost)),

@@ -5,9 +5,10 @@ import contextlib
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from schemas.budgets import Spend
 from schemas.deployments import Task
 from schemas.jobs import Job, JobState, Reason, Waiting
 from schemas.messages import ShardMessage
@@ -274,9 +275,12 @@ class Runner:
             *(attempt.job, attempt.shard, gate, attempt.journal, self._transitions),
             clock=self._clock,
         )
-        # Without the lease another may write on in what was read here.
-        held = asyncio.get_running_loop().time() < attempt.lease.until
-        charged = attempt.charged if held else {}
+        loop = asyncio.get_running_loop()
+
+        def charged() -> Mapping[str, Spend]:
+            # Without the lease another may write on in what was read here.
+            return attempt.charged if loop.time() < attempt.lease.until else {}
+
         await purse.open(attempt.lease.attempt, charged, [row for _, row in left])
         gate.purse = purse
         gate.among = attempt.job.askable
