@@ -17,7 +17,7 @@ from collections import Counter
 from tests.simulation import coverage, month
 from tests.simulation.checker import check
 from tests.simulation.mutations import MUTATIONS, caught, find
-from tests.simulation.seeds import see_all
+from tests.simulation.seeds import looked_into, see_all
 from tests.simulation.shrinking import as_test, shrunk
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
@@ -88,7 +88,8 @@ def many(seeds: range, workers: int, covered: bool) -> int:
         jobs += seen.jobs
         if seen.faults:
             wrong += 1
-            print(f"seed {seen.seed}:", *seen.faults, sep="\n  ", flush=True)
+            print(f"seed {seen.seed}:", *seen.faults, sep="\n  ")
+            print(looked_into(seen.seed), flush=True)
     seconds = time.monotonic() - began
     print(f"{len(seeds)} worlds, {jobs} jobs, {mishaps} mishaps, {seconds:.1f} s: {wrong} wrong")
     if covered:

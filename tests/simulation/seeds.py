@@ -56,11 +56,20 @@ def named(seeds: range) -> str:
     return f"{seeds[0]}-{seeds[-1]}"
 
 
+def looked_into(seed: object) -> str:
+    """How somebody goes on who is told of a seed whose world fails."""
+    ask = f"python -m tests.simulation --seed {seed}"
+    return (
+        f"{ask} --trace shows what happened\n"
+        f"{ask} --shrink prints a test with the few faults that make it fail"
+    )
+
+
 def assert_in_order(seeds: range) -> None:
     """Live these worlds here: nothing is wrong in them, though there was something to go wrong."""
     worlds = [see(seed) for seed in seeds]
     wrong = {seen.seed: seen.faults for seen in worlds if seen.faults}
-    assert wrong == {}, "python -m tests.simulation --seed K --trace shows what happened"
+    assert wrong == {}, looked_into("K")
     assert set().union(*(seen.met for seen in worlds)) <= set(SITES), "a call adds its site"
     assert sum(seen.mishaps for seen in worlds) > 2 * len(worlds)
     assert sum(seen.jobs for seen in worlds) > len(worlds)

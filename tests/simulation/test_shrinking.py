@@ -1,10 +1,12 @@
 """A world that fails is told by the few faults that it takes."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from tests.simulation import lies
+from tests.simulation import __main__ as command
+from tests.simulation import lies, seeds
 from tests.simulation.checker import check
 from tests.simulation.scenario import Scenario, version
 from tests.simulation.shrinking import as_it_happened, as_test, shrunk
@@ -70,3 +72,18 @@ def test_what_is_left_is_a_test_that_can_be_pasted() -> None:
 
 def test_a_world_in_order_has_nothing_to_be_shrunk() -> None:
     assert shrunk(Scenario()) is None
+
+
+def _wrong(seed: int) -> seeds.Seen:
+    return seeds.Seen(seed, ("a row is lost",), "", 9, 9, 9, Counter(), frozenset())
+
+
+def test_whoever_is_told_of_a_seed_is_told_of_the_shrinker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(seeds, "see", _wrong)
+    with pytest.raises(AssertionError, match="--seed K --shrink prints a test"):
+        seeds.assert_in_order(range(3))
+    monkeypatch.setattr(command, "see_all", lambda these, **_: map(_wrong, these))
+    assert command.many(range(7, 8), 1, covered=False) == 1
+    assert "--seed 7 --shrink prints a test" in capsys.readouterr().out
