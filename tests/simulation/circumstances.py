@@ -156,6 +156,18 @@ def _discarded(_rng: Random) -> Mapping[str, Any]:
     return {"script": (Mishap("commit", "/f0/*/errors.jsonl", act="discard"),)}
 
 
+def _given_up(queue: str) -> Make:
+    """A message whose lock is taken away each time that somebody has it, until it is dead."""
+
+    def make(_rng: Random) -> Mapping[str, Any]:
+        taken = (
+            Mishap("deliver", f"{queue} ", "lose after", nth=nth, seconds=0.0) for nth in (1, 2)
+        )
+        return {"script": tuple(taken), "max_deliveries": 2}
+
+    return make
+
+
 _MAKINGS: Mapping[str, Make] = {
     "/journal/#/*-#": _full_journals,
     "/duplicates": _duplicates,
@@ -183,6 +195,8 @@ _MAKINGS: Mapping[str, Make] = {
     "renew_lease state/jobs/*/leases/": _busy,
     "read_range state/jobs/*/journal/": _in_slices,
     "/errors": _with_errors,
+    "deliver jobs/$": _given_up("jobs"),
+    "deliver shards/$": _given_up("shards"),
 }
 
 

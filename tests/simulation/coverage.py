@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Set
 
-from tests.simulation.sites import FAMILIES, LASTING, SITES, Fault, faults_at
+from tests.simulation.sites import APART, FAMILIES, LASTING, SITES, Fault, faults_at
 
 # In fewer worlds than these, that a pair never was hit says nothing.
 ENOUGH_WORLDS = 10_000
@@ -11,6 +11,7 @@ ENOUGH_WORLDS = 10_000
 FAULTS: tuple[Fault, ...] = (
     *(fault for family in FAMILIES.values() for fault in family),
     *LASTING,
+    *APART,
 )
 
 Struck = Counter[tuple[str, Fault]]
@@ -33,12 +34,18 @@ def unknown(met: Set[str]) -> list[str]:
     return sorted(met - set(SITES))
 
 
+def impossible(struck: Struck) -> list[tuple[str, Fault]]:
+    """The pairs that were hit at sites of the list and that the table has no place for."""
+    return sorted(pair for pair in set(struck) - set(pairs()) if pair[0] in SITES)
+
+
 def gaps(struck: Struck, met: Set[str], worlds: int) -> list[str]:
     """What is wrong with what so many worlds came to, a line each."""
     never = missing(struck) if worlds >= ENOUGH_WORLDS else []
     return [
         *(f"NEVER HIT: {fault} at {place}" for place, fault in never),
         *(f"UNKNOWN SITE: {place}" for place in unknown(met)),
+        *(f"UNKNOWN PAIR: {fault} at {place}" for place, fault in impossible(struck)),
     ]
 
 

@@ -85,6 +85,10 @@ class Faults:
         self.last_at = self._world.now
         self._world.liveness.disturbed()
 
+    def stormed(self) -> None:
+        """A call had 429: the storm itself is the scenario's, and known from the start."""
+        self.struck["ask", "storm"] += 1
+
     def _scripted(self, kind: str, name: str, what: str) -> Blow | None:
         found = None
         for awaited in self._script:
@@ -150,8 +154,8 @@ class Faults:
 
     @property
     def met(self) -> set[str]:
-        """The sites that were called, whether something befell them or not."""
-        return {site(kind, what) for kind, what in self._calls if kind != "deliver"}
+        """The sites that were called or delivered, whether something befell them or not."""
+        return {site(kind, what) for kind, what in self._calls}
 
     # -- services
 
@@ -212,6 +216,10 @@ class Faults:
             self._struck(Mishap("deliver", f"={what}", "lose after", nth, seconds))
             return Blow("lose after", seconds)
         return None
+
+    def unlocked(self, queue: str) -> None:
+        """A delivery's lock was taken away, before its handler was done with it."""
+        self.struck[site("deliver", queue), "unlock"] += 1
 
 
 def _is_about(about: str, name: str, what: str) -> bool:

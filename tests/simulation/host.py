@@ -260,6 +260,7 @@ class Host:
             self._world.bus.abandon(delivery)
         except LockLost:
             return
+        self._world.faults.unlocked(delivery.queue)
         self._world.trace("bus", "takes the lock of", delivery.message.message_id)
         self._world.moved.set()
 

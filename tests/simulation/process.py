@@ -374,6 +374,8 @@ class ProcessEndpoint:
             world.trace(process.name, "ask", name, "poisoned")
             world.host.kill(process)
             raise ProcessKilled from None
+        if outcome.kind == "throttled":
+            world.faults.stormed()
         await process._befall(blow, "after", "ask", name)
         if call is not None:
             call.answered = world.now

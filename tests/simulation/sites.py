@@ -1,7 +1,8 @@
 """Where faults strike: what a call is about, which faults a kind of call can meet, and how often.
 
 A call is about a name without what differs from run to run: `state/jobs/*/receipts/0`. Its site is
-that without numbers, behind its kind: `create state/jobs/*/receipts/#`.
+that without numbers, behind its kind: `create state/jobs/*/receipts/#`. That of a delivery is its
+queue: `deliver shards`.
 """
 
 import re
@@ -31,6 +32,8 @@ Fault = Literal[
     "outage",  # the service is out, for all of its calls and everybody, for a while
     "cut off",  # this process cannot reach it, others can
     "throttled",  # 503 Server Busy for a name, a prefix or the account
+    "storm",  # the endpoint answers with 429
+    "unlock",  # a message's lock is taken away while its handler runs
     "lost",  # it is settled though its handler never ran; by scripts alone
 ]
 
@@ -40,6 +43,9 @@ HANDLERS_ONLY: frozenset[Fault] = frozenset({"refused", "cancel", "bug"})
 
 LASTING: Sequence[Fault] = ("outage", "cut off", "throttled")
 """What begins at a call and meets all others until it is over."""
+
+APART: Sequence[Fault] = ("storm", "unlock")
+"""What a scenario has spans or a chance of its own for: no focus is aimed at it."""
 
 BACKGROUND = ("state/quota/",)
 """What only tasks of the process itself touch, in no handler."""
@@ -111,7 +117,9 @@ def faults_of(kind: str, what: str) -> Sequence[Fault]:
 
 def _faults_of(kind: str, what: str) -> Sequence[Fault]:
     if kind == "ask":
-        return (*_ANY, "lose after")
+        return (*_ANY, "lose after", "storm")
+    if kind == "deliver":
+        return ("unlock",)
     if kind == "send":
         return (*_ANY, "lose before", "lose after", "repeat", *_of_message(what))
     if kind not in STORAGE:
@@ -145,9 +153,11 @@ def about(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def site(kind: str, what: str) -> str:
-    """The place in the code that makes a call, as far as its kind and name tell."""
+    """The place in the code that makes a call, as far as its kind and name tell, or a queue."""
     if kind == "ask":
         return "ask"
+    if kind == "deliver":
+        return f"deliver {what.partition(' ')[0]}"
     if "/index/" in what:
         what = what.partition("-")[0]
     elif what.startswith("results/"):
@@ -193,6 +203,11 @@ create_append state/jobs/*/journal/#/*-#
 create_append state/jobs/*/samples
 delete state/jobs/*/journal/#/*
 delete state/open/*
+deliver drops
+deliver jobs
+deliver jobs/$deadletterqueue
+deliver shards
+deliver shards/$deadletterqueue
 head prompts/f#.jsonl
 head results/f#/*/errors.jsonl
 head results/f#/*/output.jsonl

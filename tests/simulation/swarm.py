@@ -23,7 +23,7 @@ from tests.simulation.scenario import (
     Throttle,
     version,
 )
-from tests.simulation.sites import FAMILIES, RATES, SITES, Fault, faults_at
+from tests.simulation.sites import APART, FAMILIES, RATES, SITES, Fault, faults_at
 
 CAPPED = 0.3
 """The part of the worlds whose jobs are capped."""
@@ -86,7 +86,9 @@ def _chances(rng: Random) -> dict[Fault, float]:
     return {fault: chance * most for fault, chance in chances.items()}
 
 
-_PAIRS = tuple((place, fault) for place in SITES for fault in faults_at(place))
+_PAIRS = tuple(
+    (place, fault) for place in SITES for fault in faults_at(place) if fault not in APART
+)
 
 
 # What leaves a call its effect strikes but once where a call is made once: it is drawn more often.

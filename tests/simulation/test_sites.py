@@ -5,18 +5,24 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import Any
+
+import pytest
 
 from tests.simulation import coverage
 from tests.simulation.checker import check
 from tests.simulation.circumstances import made_for
 from tests.simulation.faults import Befalls
+from tests.simulation.host import QUEUES
 from tests.simulation.process import Process
+from tests.simulation.scenario import Mishap, Scenario, Span, version
 from tests.simulation.seeds import see
-from tests.simulation.sites import SITES, Fault
+from tests.simulation.sites import APART, SITES, Fault
 from tests.simulation.swarm import scenario
 from tests.simulation.world import World, live
 from workers.ports import Blobs, Bus, Endpoint
@@ -44,6 +50,7 @@ ELSEWHERE = {
     "jobs/outbox.py put_webhook": "where a tenant has a receiver: test_webhooks.py",
     "jobs/store.py read ": "by a store that keeps no time of the service's: tests/jobs",
 }
+QUIET = Scenario(files=(version("f0.jsonl", 1, ("chat",) * 9),))
 RECEIVERS = frozenset({"blobs", "_blobs", "bus", "_bus", "endpoint", "_endpoint", "_endpoints"})
 METHODS = frozenset(
     name
@@ -151,8 +158,42 @@ def test_what_many_worlds_never_come_to_is_told_and_what_few_do_not_is_no_fault(
     assert coverage.gaps(most, set(SITES), enough - 1) == []
     assert coverage.gaps(most + Counter([rare]), set(SITES), enough) == []
     assert coverage.gaps(most, {*SITES, "elsewhere"}, 1) == ["UNKNOWN SITE: elsewhere"]
+    odd: coverage.Struck = Counter([("deliver jobs", "storm")])
+    assert coverage.gaps(odd, set(SITES), 1) == ["UNKNOWN PAIR: storm at deliver jobs"]
 
 
 def test_only_what_can_befall_a_site_does() -> None:
     struck = [see(seed).struck for seed in range(12)]
     assert set().union(*struck) <= set(coverage.pairs())
+
+
+def _struck(made: Scenario, **more: Any) -> coverage.Struck:
+    world = live(replace(made, **more))
+    assert check(world) == []
+    return world.faults.struck
+
+
+def test_each_429_of_a_storm_is_counted() -> None:
+    world = live(replace(QUIET, storms=(Span(0.0, 30.0),)), keep=True)
+    assert check(world) == []
+    told = sum(" ask " in line and line.endswith(" throttled") for line in world.log or ())
+    assert told
+    assert world.faults.struck == {("ask", "storm"): told}
+
+
+@pytest.mark.parametrize("place", [place for place in SITES if place.startswith("deliver ")])
+def test_a_lock_that_is_taken_away_is_counted_at_its_queue(place: str) -> None:
+    made = made_for(QUIET, place, Random(1))
+    about = place.removeprefix("deliver ") + " "
+    taken = Mishap("deliver", about, "lose after", seconds=0.0)
+    before = _struck(made)
+    assert _struck(made, script=(*made.script, taken))[place, "unlock"] == 1
+    assert not before[place, "unlock"]
+    done_by_then = replace(taken, seconds=3600.0)
+    assert _struck(made, script=(*made.script, done_by_then)) == before
+
+
+def test_what_is_counted_apart_is_what_no_focus_aims_at() -> None:
+    apart = {(place, fault) for place, fault in coverage.pairs() if fault in APART}
+    queues = {f"deliver {queue}" for queue in QUEUES}
+    assert apart == {("ask", "storm"), *((place, "unlock") for place in queues)}
