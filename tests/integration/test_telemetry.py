@@ -32,10 +32,14 @@ async def killed_and_followed(user: User, source: str) -> None:
     """Kill a worker of a job, which stands still until another one has its place."""
     job, hosts = await job_of(user, source), user.processes.hosts
     await user.until(lambda: answered(user) >= 100, "100 answers")
-    hosts.processes[2].kill()
+    dead, listened = hosts.processes[2], listening(user.processes.log)
+    dead.kill()
     path, headers = f"/api/jobs/{job}", {keys.HEADER: KEY}
     assert (await user.ask("POST", f"{path}/pause", headers=headers))[0] == 202
-    await user.until(lambda: listening(user.processes.log) > WORKERS, "it is followed")
+    await user.until(
+        lambda: hosts.processes[2] is not dead and listening(user.processes.log) > listened,
+        "it is followed",
+    )
     assert (await user.ask("POST", f"{path}/resume", headers=headers))[0] == 202
 
 

@@ -13,7 +13,7 @@ from schemas.outcomes import Usage
 from schemas.results import CallRecord
 from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import Refusal, Request, RowRules, read_row
-from workers.rows.unmetered import Bounded, bounded
+from workers.rows.unmetered import bounded, cut_off
 from workers.rows.writing import RowResult
 
 CHEAP = PinnedPrice(input=MILLION, output=2 * MILLION, currency="USD")
@@ -35,11 +35,17 @@ def result(row: int, *calls: CallRecord) -> RowResult:
     return RowResult(row, "failed", Usage(), b"{}", calls)
 
 
-def bounds(
-    rows: list[Request | Refusal], *results: RowResult, cut_off: int = 0, **serving: Any
-) -> Bounded:
-    names = serving.get("serving", ("cheap", "dear"))
-    return bounded(results, rows, PRICES, cut_off=cut_off, serving=lambda _task, _model: names)
+def bounds(rows: list[Request | Refusal], *results: RowResult) -> tuple[int, int]:
+    told = bounded(results, rows, PRICES)
+    assert told.calls == 0
+    return told.bounded, told.most
+
+
+def of_cut_off(
+    calls: int, rows: list[Request | Refusal], names: tuple[str, ...] = ("cheap", "dear")
+) -> tuple[int, int, int]:
+    told = cut_off(calls, rows, PRICES, lambda _task, _model: names)
+    return told.calls, told.bounded, told.most
 
 
 def most_of(row: Request | Refusal, price: PinnedPrice) -> int:
@@ -91,29 +97,28 @@ def test_a_packed_call_may_have_held_all_that_can_be_packed() -> None:
 
 
 def test_any_call_of_a_shard_may_be_the_one_that_was_cut_off() -> None:
-    dearest = most_of(LONG, DEAR)
-    assert bounds([SHORT, LONG], cut_off=3) == (3, 3 * dearest)
-    counted = most_of(SHORT, CHEAP) + 2 * dearest
-    assert bounds([SHORT, LONG], result(0, call("cheap")), cut_off=2) == (3, counted)
-    only_cheap = bounds([SHORT, LONG], cut_off=2, serving=("cheap",))
-    assert only_cheap == (2, 2 * most_of(LONG, CHEAP))
+    rows = [SHORT, LONG, read({"prompt": 7})]
+    assert of_cut_off(3, rows) == (3, 3, 3 * most_of(LONG, DEAR))
+    assert of_cut_off(2, rows, ("cheap",)) == (2, 2, 2 * most_of(LONG, CHEAP))
+    assert of_cut_off(0, rows) == (0, 0, 0)
 
 
 def test_what_was_cut_off_has_no_bound_where_one_of_its_rows_has_none() -> None:
-    assert bounds([SHORT, ENDLESS], cut_off=2) == (0, 0)
-    assert bounds([SHORT], cut_off=2, serving=("cheap", "free")) == (0, 0)
-    assert bounds([], cut_off=2) == (0, 0)
+    assert of_cut_off(2, [SHORT, ENDLESS]) == (2, 0, 0)
+    assert of_cut_off(2, [SHORT], ("cheap", "free")) == (2, 0, 0)
+    assert of_cut_off(2, []) == (2, 0, 0)
+
+
+def test_a_bound_that_no_cap_could_be_is_none() -> None:
+    dear = read({"prompt": "a", "max_tokens": 2**62})
+    assert bounds([dear], result(0, call("cheap"))) == (0, 0)
+    assert of_cut_off(1, [dear]) == (1, 0, 0)
 
 
 def test_a_bound_is_rounded_up() -> None:
-    told = bounded(
-        [result(0, call("phi"))],
-        [SHORT],
-        {"phi": PinnedPrice(input=1, output=1, currency="USD")},
-        cut_off=0,
-        serving=lambda *_: (),
-    )
-    assert told == (1, 1)
+    price = PinnedPrice(input=1, output=1, currency="USD")
+    told = bounded([result(0, call("phi"))], [SHORT], {"phi": price})
+    assert (told.bounded, told.most) == (1, 1)
 
 
 def test_where_the_input_is_gone_nothing_is_bounded() -> None:

@@ -1,20 +1,22 @@
 """Calls whose answers nobody kept: what a job cost at most is never less than what was billed."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 import pytest
 
-from schemas.deployments import Task
-from schemas.money import micros
-from schemas.outcomes import Outcome
+from schemas.deployments import Deployment, Task
+from schemas.money import Price, micros
+from schemas.outcomes import Outcome, Usage
+from schemas.results import Use
 from tests.doubles import MemoryBlobs, MemoryBus
 from tests.doubles.faults import FaultyBlobs, Phase, ProcessKilled
 from tests.doubles.service import EPOCH, Answering, Bench, Ended, bench, received
 from tests.shards.test_caps import PRICE, deployment, rows
 from tests.simulation.virtual_time import run
+from workers.jobs.costs import cost_of
 from workers.jobs.outbox import SHARDS
 
 ROWS = 100
@@ -65,10 +67,12 @@ async def left_by(first: Bench, fate: Fate, ends: str) -> None:
         bus.abandon(delivery)
 
 
-def gone(ends: str, **options: Any) -> tuple[Ended, Mapping[str, Any], int]:
+def gone(
+    ends: str, first_has: Sequence[Deployment] = (), **options: Any
+) -> tuple[Ended, Mapping[str, Any], int]:
     """A job whose first worker goes away; gives what it came to, its status, and what was billed.
 
-    The last is in millionths of a unit.
+    The last is in millionths of a unit. The first worker may have other deployments than the next.
     """
     found: list[tuple[Ended, Mapping[str, Any], int]] = []
 
@@ -78,10 +82,10 @@ def gone(ends: str, **options: Any) -> tuple[Ended, Mapping[str, Any], int]:
         async with bench(
             blobs=FaultyBlobs(memory, fate),
             transfers=memory,
-            deployments=(deployment(),),
+            deployments=first_has or (deployment(),),
             endpoint=hanging,
         ) as first:
-            await first.drop(rows(ROWS), options={"max_tokens": 10, **options})
+            await first.drop(rows(ROWS, model="phi-3-mini"), options={"max_tokens": 10, **options})
             await first.announce()
             await first.settle(lambda delivery: delivery.queue == SHARDS)
             if ends:
@@ -89,7 +93,7 @@ def gone(ends: str, **options: Any) -> tuple[Ended, Mapping[str, Any], int]:
             second = Bench(
                 blobs=memory,
                 bus=first.bus,
-                settings=first.settings,
+                settings=first.settings.model_copy(update={"deployments": (deployment(),)}),
                 endpoint=Judge(),
                 transfers=memory,
                 rng=rng,
@@ -143,6 +147,56 @@ def test_max_tokens_bounds_the_calls_that_a_worker_cut_off_as_it_went_away() -> 
     assert cost["unmetered_calls"] * 17 == billed - micros(cost["counted"])
     assert micros(cost["counted"]) < billed <= micros(cost["at_most"]) <= 10 * billed
     assert status["cost"]["at_most"] == ended.event["data"]["cost"]["at_most"] == cost["at_most"]
+
+
+DEAR = Price(input="100", output="200", currency="USD")
+
+
+@pytest.mark.parametrize(("price", "times"), [(DEAR, 100), (None, None)])
+def test_calls_that_were_cut_off_are_bounded_by_what_their_worker_could_ask(
+    price: Price | None, times: int | None
+) -> None:
+    # By its successor's settings another deployment answers, and takes a hundredth; so the judge.
+    cheap = deployment(model="another")
+    ended, _, billed = gone("drain", (deployment("other", price=price), cheap))
+    cost = ended.manifest["cost"]
+    assert cost["unmetered_calls"] > 0
+    if times is None:
+        assert cost["at_most"] is None
+    else:
+        assert micros(cost["at_most"]) > times * (billed - micros(cost["counted"]))
+
+
+class Late(Answering):
+    """Times out the first time, and may have billed that."""
+
+    async def ask(self, task: Task, body: Mapping[str, Any]) -> Outcome:
+        self.asked.append((task, body))
+        if len(self.asked) == 1:
+            return Outcome("timeout", billed=True)
+        return Outcome("ok", 200, {"choices": []}, Usage(7, 5), billed=True)
+
+
+async def test_a_bound_that_does_not_fit_its_place_keeps_no_job_from_ending() -> None:
+    async with bench(deployments=(deployment(price=DEAR),), endpoint=Late()) as service:
+        ended = await service.run(rows(1), options={"max_tokens": 2**62})
+    assert (ended.manifest["cost"]["at_most"], ended.counts["succeeded"]) == (None, 1)
+
+
+def test_tokens_that_the_first_release_counted_leave_no_bound() -> None:
+    use = {"phi": Use(calls=2, tokens=24, prompt_tokens=7, completion_tokens=5)}
+    told = cost_of(use, {"phi": PRICES} if PRICES else {})
+    assert (told.counted, told.at_most) == ("0.000041", None)
+
+
+def test_calls_without_a_price_that_told_nothing_leave_no_bound() -> None:
+    assert PRICES is not None
+    told = {
+        "phi": Use(calls=1, outcomes={"ok": 1}, tokens=12, prompt_tokens=7, completion_tokens=5)
+    }
+    free = {"free": Use(calls=2, outcomes={"timeout": 2}, unmetered_calls=2)}
+    cost = cost_of(told | free, {"phi": PRICES})
+    assert (cost.counted, cost.at_most, cost.unpriced_calls) == ("0.000017", None, 2)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_cost": "1"}])

@@ -119,9 +119,7 @@ async def test_a_long_part_is_hashed_beside_the_loop(
     results = Watched()
     for row in range(4):
         results.add(RowResult(row, "succeeded", Usage(), b"x" * (5_000 if beside else 500)))
-    written = await write_receipt(
-        store, job(), 0, "attempt", results, rows=(), lost=NOTHING_LOST, serving=lambda *_: ()
-    )
+    written = await write_receipt(store, job(), 0, "attempt", results, rows=(), lost=NOTHING_LOST)
     results.close()
     assert written.output is not None
     stored = blobs.blobs[BlobRef("state", written.output.name)].data

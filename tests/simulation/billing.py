@@ -88,9 +88,19 @@ class Billing:
         for other in self.runs:
             if (other.job, other.shard) == (job, shard) and other.troubled:
                 other.exposed |= set(other.billed()) - run.known  # it may be journaled too late
-        run.lost_at = None
         if run not in self.runs:
             self.runs.append(run)
+            return
+        # It has it anew: what it asked meanwhile would be judged no more.
+        for fault in self._without_lease(run):
+            self._world.fault_found(fault)
+        run.lost_at = run.broken_at = None
+
+    def _without_lease(self, run: Run) -> list[str]:
+        lost_at = inf if run.lost_at is None else run.lost_at
+        late = [call.prompts for call in run.calls if call.asked > lost_at]
+        where = f"{run.process} on shard {run.shard}"
+        return [f"asked after another had taken the lease: {late} by {where}"] if late else []
 
     def died(self, process: str) -> None:
         """All runs of a process broke that had not come to their ends."""
@@ -152,9 +162,7 @@ class Billing:
             found.append(f"asked although a journal had it: {again} by {where}")
         if twice := sorted(prompt for prompt, times in billed.items() if times > 1):
             found.append(f"asked twice in one attempt: {twice} by {where}")
-        lost_at = inf if run.lost_at is None else run.lost_at
-        if late := [call.prompts for call in run.calls if call.asked > lost_at]:
-            found.append(f"asked after another had taken the lease: {late} by {where}")
+        found += self._without_lease(run)
         kept = self.journaled(run.job, run.shard, run.attempt)
         if run.broken_at is None:
             if (lost := sorted(set(billed) - kept)) and not run.troubled:

@@ -94,11 +94,22 @@ def test_a_run_may_ask_once_its_request_for_the_lease_has_come_a_second_time() -
     assert run.attempt is not None
     other = Run("p1.0")
     billing.took_lease(other, run.job, 0, "another")
-    assert run.lost_at is not None
+    taken = run.lost_at
     billing.took_lease(run, run.job, 0, run.attempt)
-    assert run.lost_at is None
+    assert (taken is None, run.lost_at, run.broken_at) == (False, None, None)
     assert other.lost_at is not None
     assert billing.runs == [run, other]
+
+
+def test_what_a_run_asked_before_it_had_the_lease_anew_is_its_fault() -> None:
+    world = live(Scenario(files=(version("a.jsonl", 1, ("chat",)),)))
+    (run,) = world.billing.runs
+    assert run.job is not None
+    assert run.attempt is not None
+    world.billing.took_lease(Run("p1.0"), run.job, 0, "another")
+    run.lost_at = run.calls[0].asked - 1.0
+    world.billing.took_lease(run, run.job, 0, run.attempt)
+    assert any("asked after another had taken the lease" in fault for fault in check(world))
 
 
 def test_the_checker_sees_an_order_that_is_not_the_files() -> None:

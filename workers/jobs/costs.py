@@ -54,19 +54,22 @@ def cost_of(
     `lost` and `more`, in millionths of a millionth, are what is not among them.
     """
     # Millionths for a million tokens, times tokens: divided once, at the end.
-    total, unmetered, unpriced = more, lost.calls, 0
+    total, unmetered, unpriced, unknown = more, lost.calls, 0, lost.crashes > 0
     for name, used in use.items():
         price = prices.get(name)
         if price is None:
-            unpriced += used.outcomes.get("ok", 0) or int(used.tokens > 0)
+            answered = used.outcomes.get("ok", 0) or int(used.tokens > 0)
+            unpriced += max(answered, used.unmetered_calls)
             continue
         # What 0.1.0 counted is not told apart: it counts as what costs more.
         rest = used.tokens - used.prompt_tokens - used.completion_tokens
         total += price.of(used.prompt_tokens, used.completion_tokens)
         total += max(0, rest) * max(price.input, price.output)
+        unknown |= rest > 0  # nor does 0.1.0 tell of calls without tokens
         unmetered += used.unmetered_calls
     counted = -(-total // MILLION)
-    most = None if unmetered > lost.bounded or unpriced or lost.crashes else counted + lost.most
+    unknown |= unmetered > lost.bounded or unpriced > 0
+    most = None if unknown else counted + lost.most
     return Cost(
         currency=next(iter(prices.values())).currency,
         counted=amount(counted),

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from math import inf
 from random import Random
-from types import TracebackType
 from typing import Any, Final, Self
 
 from schemas.budgets import Spend
@@ -30,8 +29,9 @@ from workers.ports.errors import (
     WorkerError,
     first_of,
 )
-from workers.rows import reasons, writing
+from workers.rows import reasons, unmetered, writing
 from workers.rows.reading import Refusal, Request
+from workers.rows.unmetered import Serving
 from workers.rows.writing import RowResult
 from workers.shards.input import Row
 from workers.shards.journal import (
@@ -130,6 +130,7 @@ class Attempt:
     suspicion: Suspicion
     lost: Lost
     """By earlier attempts."""
+    serving: Serving
 
     def __init__(
         self,
@@ -179,12 +180,7 @@ class Attempt:
         self._keeping = asyncio.create_task(self.lease.keep(self.gate), name="lease of an attempt")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, _kind: object, error: object, _trace: object) -> None:
         """Write the end. A task of its own does it, so that no cancellation reaches it."""
         trail = self.gate.trail
         trail.counts = self.receipt.counts if self.receipt else None
@@ -193,7 +189,7 @@ class Attempt:
         if self.purse is not None:
             self.purse.close()
         if self.gate.unkept:
-            self.journal.lost(self.gate.unkept)
+            self.journal.lost(self.cut_off())
         self._closing = asyncio.create_task(self._close(), name="end of an attempt")
         self._closing.add_done_callback(self._closed)
         cancelled = isinstance(error, asyncio.CancelledError)
@@ -281,6 +277,10 @@ class Attempt:
         self.spent[row] = (*self.spent.get(row, ()), *attempts)
         self.journal.add(spent_line(row, attempts))
         self.gate.unkept -= chargeable(*attempts)
+
+    def cut_off(self) -> Lost:
+        """Its own calls that may have been billed, and of which no line tells."""
+        return unmetered.cut_off(self.gate.unkept, self.rows, self.job.prices, self.serving)
 
     def left(self) -> list[tuple[int, Request]]:
         """The rows that are still to be asked."""

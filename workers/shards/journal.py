@@ -54,6 +54,7 @@ class JournalLine(msgspec.Struct):
     lot: tuple[int, int] | None = None
     used: tuple[int, int] | None = None
     lost: int | None = None
+    most: int | None = None
     end: bool = False
 
 
@@ -187,9 +188,13 @@ class Journal:
         """Keep, for the last write, what was spent of the lot."""
         self.add(orjson.dumps({"used": [*spent]}, option=orjson.OPT_APPEND_NEWLINE))
 
-    def lost(self, calls: int) -> None:
-        """Keep, for the last write, how many calls may have been billed that no line tells of."""
-        self.add(orjson.dumps({"lost": calls}, option=orjson.OPT_APPEND_NEWLINE))
+    def lost(self, cut_off: Lost) -> None:
+        """Keep, for the last write, how many calls may have been billed that no line tells of, and
+        what they may have cost, if that is known.
+        """
+        most = {"most": cut_off.most} if cut_off.bounded else {}
+        line = {"lost": cut_off.calls, **most}
+        self.add(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
     async def end(self) -> None:
         """Say that this attempt did not crash; flushes too.
@@ -278,7 +283,7 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
     traces: dict[str, Trace] = {}
     spent: dict[int, tuple[CallRecord, ...]] = {}
     lots: dict[str, Lot] = {}
-    lost: dict[str, int] = {}
+    lost: dict[str, Lost] = {}
     twice = 0
     for info in journals:
         name = info.ref.name.rsplit("/", 1)[-1]
@@ -290,15 +295,21 @@ async def read_journals(blobs: Blobs, journals: Sequence[BlobInfo], results: Spo
                 if results.writing is not None:
                     await results.written()
                 if line.lost is not None:
-                    lost[attempt] = line.lost
+                    lost[attempt] = _cut_off(line.lost, line.most)
                 if line.lot is not None or line.used is not None:
                     lots.setdefault(attempt, Lot()).note(line)
         except BlobMissing:
             trace.ended = True  # a late one ended just now and had nothing to say
     charged = {each[len("000000-") :]: lots.get(each, Lot()).cost for each in traces}
-    calls = sum(lost.values()) + twice + _spent_beside(spent, results)
-    told = Lost(calls=calls, crashes=sum(not each.ended for each in traces.values()))
+    untold = twice + _spent_beside(spent, results)
+    told = Lost(calls=untold, crashes=sum(not each.ended for each in traces.values()))
+    for each in lost.values():
+        told = told.plus(each)
     return Past(Suspicion(list(traces.values())), spent, charged, told)
+
+
+def _cut_off(calls: int, most: int | None) -> Lost:
+    return Lost(calls=calls) if most is None else Lost(calls=calls, bounded=calls, most=most)
 
 
 def _spent_beside(spent: Mapping[int, Sequence[CallRecord]], results: Spool) -> int:

@@ -149,6 +149,7 @@ class Runner:
             rng=self._rng,
             unended=self._unended,
         )
+        attempt.serving = self._dispatcher.serving
         attempt.ending, attempt.reason = held.state.ending, held.state.reason
         attempt.capped = held.state.budget is not None
         if tenant := self._settings.tenants.get(job.tenant):
@@ -242,17 +243,14 @@ class Runner:
             return None
         await attempt.journal.flush()
         # Without the lease another may be asking.
-        alone, past = loop.time() < attempt.lease.until, attempt.lost
-        lost = Lost(calls=past.calls + attempt.gate.unkept, crashes=past.crashes + (not alone))
+        alone = loop.time() < attempt.lease.until
+        lost = attempt.lost if alone else attempt.lost.plus(Lost(crashes=1))
+        if attempt.gate.unkept:
+            lost = lost.plus(attempt.cut_off())
         return await write_receipt(
-            self._store,
-            attempt.job,
-            attempt.shard,
-            attempt.lease.attempt,
-            attempt.results,
+            *(self._store, attempt.job, attempt.shard, attempt.lease.attempt, attempt.results),
             rows=attempt.rows,
             lost=lost,
-            serving=self._dispatcher.serving,
             spent=None if attempt.purse is None else attempt.purse.spent,
         )
 

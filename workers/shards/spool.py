@@ -15,7 +15,7 @@ from schemas.money import PinnedPrice
 from schemas.results import CallRecord, Lost, Part, Receipt, Tokens
 from workers.jobs.store import JobStore
 from workers.rows import writing
-from workers.rows.unmetered import Serving, bounded
+from workers.rows.unmetered import bounded
 from workers.rows.writing import RowResult
 from workers.shards.input import Row
 
@@ -214,7 +214,6 @@ async def write_receipt(
     *,
     rows: Sequence[Row],
     lost: Lost,
-    serving: Serving,
     spent: Spend | None = None,
 ) -> Receipt:
     """Write output and errors, in input order; gives the receipt that stands, whoever wrote it.
@@ -226,9 +225,8 @@ async def write_receipt(
     good = [each.row for each in found if each.kind == "succeeded"]
     bad = [each.row for each in found if each.kind != "succeeded"]
     sums = writing.sums_of(found, job.prices)
-    unmetered = lost.calls or any(each.unmetered_calls for each in sums.use.values())
-    if unmetered and job.prices:
-        lost = _with_bounds(lost, found, rows, job.prices, serving)
+    if job.prices and any(each.unmetered_calls for each in sums.use.values()):
+        lost = lost.plus(bounded(found, rows, job.prices))
     receipt = Receipt(
         schema_version=job.schema_version,
         shard=shard,
@@ -256,15 +254,3 @@ async def _write(
     with data:
         await store.create_once(ref, data, content_type="application/jsonl")
     return Part(name=ref.name, length=length, rows=len(rows), sha256=digest)
-
-
-def _with_bounds(
-    lost: Lost,
-    results: Sequence[RowResult],
-    rows: Sequence[Row],
-    prices: Mapping[str, PinnedPrice],
-    serving: Serving,
-) -> Lost:
-    """What is lost, and what is known of calls that told no tokens."""
-    bound = bounded(results, rows, prices, cut_off=lost.calls, serving=serving)
-    return lost.model_copy(update={"bounded": bound.calls, "most": bound.most})
