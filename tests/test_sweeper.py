@@ -1,14 +1,19 @@
 """The timer's look: what is odd about one job or dead letter hides none of the others."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+from schemas.jobs import Asked
+from schemas.messages import JobRequest
 from tests.doubles.bus import MemoryBus
 from tests.doubles.service import bench
 from tests.simulation.virtual_time import run
+from workers.inbox import DEAD_TRIES
 from workers.jobs.outbox import JOBS, SHARDS, WEBHOOKS
 from workers.jobs.store import Held, JobStore
 from workers.ports import BlobRef, Received
@@ -63,6 +68,37 @@ def test_help_that_was_due_at_a_look_that_failed_comes_at_the_next(
                 await asyncio.sleep(LOOK_SECONDS + 1)
                 await service.sweeper.run()
             assert announced == [1, 2, 5]
+
+    run(story)
+
+
+def test_what_was_rejected_meanwhile_becomes_no_job_by_the_sweepers_announcement() -> None:
+    async def story(_: Random) -> None:
+        async with bench() as service:
+            assert isinstance(service.bus, MemoryBus)
+            await service.drop(b'{"prompt": "a"}\n')
+            request = {"type": "request", "container": "prompts", "name": "in.jsonl"}
+            message = Received(json.dumps(request).encode(), message_id="m")
+            announced = await service.service.doors.announced(
+                JobRequest.model_validate(request), Asked(message_id="m")
+            )
+            # Its handler died behind the marker, and the sweeper announces it again.
+            await service.store.open(announced)
+            await asyncio.sleep(2 * LOOK_SECONDS)
+            await service.sweeper.run()
+            await service.sweeper.run()
+            dead = replace(message, properties={"tries": str(DEAD_TRIES)})
+            await service.inbox.dead_jobs(dead)
+            sent = service.bus.waiting(JOBS)
+            await service.settle()
+            for each in sent:
+                again = Received(each.body, each.message_id, properties=each.properties)
+                given_up = {**again.properties, "tries": str(DEAD_TRIES)}
+                await service.inbox.dead_jobs(replace(again, properties=given_up))
+            assert sent
+            assert await service.store.job(announced.job) is None
+            assert not await service.store.is_open(announced.job)
+            assert [event["type"] for event in service.events] == ["job.rejected"]
 
     run(story)
 

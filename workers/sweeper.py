@@ -81,7 +81,7 @@ class Sweeper:
         announcement = await self._store.announcement(job_id)
         if announcement is not None:
             # Not planned here: that takes minutes, and others wait to be looked at.
-            await self._doors.send(announcement, repeated=True)
+            await self._doors.send(announcement, repeated=True, marked=True)
 
     async def _expired(self, job: Job, held: Held) -> Held:
         def expired(state: JobState | None, repeated: bool) -> lifecycle.Change:

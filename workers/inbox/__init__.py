@@ -88,7 +88,7 @@ class Inbox:
             return None
         try:
             message = announcements.read_jobs_message(received.body)
-            return await self._do(message, _asked(received), received.repeated)
+            return await self._do(message, received)
         except InputError as error:
             await self._reject(received, error)
         except NewerVersion as error:
@@ -99,13 +99,14 @@ class Inbox:
         return None
 
     async def _do(
-        self, message: JobsMessage | announcements.BlobCreated | None, asked: Asked, repeated: bool
+        self, message: JobsMessage | announcements.BlobCreated | None, received: Received
     ) -> Job | None:
+        asked, repeated = _asked(received), received.repeated
         match message:
             case JobRequest():
                 return await self._doors.requested(message, asked, repeated=repeated)
             case Announcement():
-                return await self._intake.run(message, repeated=repeated)
+                return await self._intake.run(message, repeated=repeated, marked=received.marked)
             case Finish(job=job):
                 return await self._finisher.run(job, repeated=repeated)
             case Expire(job=job):
@@ -172,8 +173,11 @@ class Inbox:
                 message = await self._doors.announced(message, asked)
         except InputError as error:
             failed = error
-        if isinstance(message, Announcement) and not await markers.withdraw(self._store, message):
-            return None  # an earlier delivery made it a job: the sweeper's
+        if isinstance(message, Announcement):
+            if received.marked and not await self._store.is_open(message.job):
+                return None  # told already, or a job that has ended
+            if not await markers.withdraw(self._store, message):
+                return None  # an earlier delivery made it a job: the sweeper's
         return failed
 
     async def dead_shards(self, received: Received) -> None:

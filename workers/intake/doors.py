@@ -53,7 +53,9 @@ class Doors:
         if announcement is not None:
             await self.send(announcement)
 
-    async def send(self, announcement: Announcement, *, repeated: bool = False) -> None:
+    async def send(
+        self, announcement: Announcement, *, repeated: bool = False, marked: bool = False
+    ) -> None:
         """Put an announcement on `jobs`; where the bus is out of reach, leave it to the sweeper.
 
         Neither a blob trigger nor a timer comes again for as long as an outage may last.
@@ -62,7 +64,9 @@ class Doors:
         trace = self._telemetry.trace_of(announcement.job, asked)
         try:
             with self._telemetry.errand("announce", trace):
-                await self._outbox.send_jobs(announcement, repeated=repeated, trace=trace)
+                await self._outbox.send_jobs(
+                    announcement, repeated=repeated, marked=marked, trace=trace
+                )
         except Unavailable as error:
             log.debug("%s waits for the sweeper: %s", announcement.job, error)
             await self._store.open(announcement)

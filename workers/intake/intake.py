@@ -73,10 +73,13 @@ class Intake:
         self._telemetry = telemetry
         self._months = months
 
-    async def run(self, announcement: Announcement, *, repeated: bool) -> Job | None:
+    async def run(
+        self, announcement: Announcement, *, repeated: bool, marked: bool = False
+    ) -> Job | None:
         """Do all steps from the first one on; a step that was done before is left as it stands.
 
-        The result is the job, or None where none came of it.
+        The result is the job, or None where none came of it. One that was `marked` and is no more
+        has been rejected since, and whoever asked has been told.
         """
         job = await self._store.job(announcement.job)
         held = None if job is None else await self._store.state(job.id)
@@ -87,6 +90,8 @@ class Intake:
             await self._store.close(announcement.job)  # its folder was deleted, or is just going
             return None
         if job is None:
+            if marked and not await self._store.is_open(announcement.job):
+                return None
             job = await self.accept(announcement)
             if job is None:
                 return None

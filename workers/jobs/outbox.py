@@ -4,6 +4,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -21,7 +22,7 @@ from schemas.messages import (
 )
 from schemas.status import JobStatus
 from workers.jobs import events
-from workers.ports import REPEATED, TRACES, Bus, OutMessage, Received
+from workers.ports import MARKED, REPEATED, TRACES, Bus, OutMessage, Received
 
 JOBS: Final = "jobs"
 SHARDS: Final = "shards"
@@ -75,10 +76,17 @@ class Outbox:
         *,
         at: float | None = None,
         repeated: bool = False,
+        marked: bool = False,
         trace: str | None = None,
     ) -> None:
-        """Put a job or a step of one on the queue `jobs`, now or at a time; `repeated` as above."""
-        await self._bus.send(JOBS, [self._message(message, at, repeated=repeated, trace=trace)])
+        """Put a job or a step of one on the queue `jobs`, now or at a time.
+
+        `repeated` and `marked` are as in `Received`.
+        """
+        made = self._message(message, at, repeated=repeated, trace=trace)
+        if marked:
+            made = replace(made, properties={**made.properties, MARKED: "true"})
+        await self._bus.send(JOBS, [made])
 
     async def tell(self, kind: EventType, job: Job, state: JobState | None) -> None:
         """Publish the event of a state. Progress is told every few seconds at most, but for that

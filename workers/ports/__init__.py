@@ -197,6 +197,9 @@ Service Bus's clients. Functions hosts read both.
 REPEATED = "again"
 """The property of a message that takes the place of one whose handling broke off."""
 
+MARKED = "marked"
+"""The property of an announcement that was read from an open marker, and is void without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -216,6 +219,11 @@ class Received:
     def repeated(self) -> bool:
         """Whether somebody may have died, or given up, over it between a change and its sends."""
         return self.deliveries > 1 or self.properties.get(REPEATED) == "true"
+
+    @property
+    def marked(self) -> bool:
+        """Whether it announces what had an open marker."""
+        return self.properties.get(MARKED) == "true"
 
     @property
     def traceparent(self) -> str | None:
