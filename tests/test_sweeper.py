@@ -103,6 +103,26 @@ def test_what_was_rejected_meanwhile_becomes_no_job_by_the_sweepers_announcement
     run(story)
 
 
+def test_what_was_rejected_while_the_sweeper_could_not_announce_it_is_not_marked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unavailable
+
+    async def story(_: Random) -> None:
+        async with bench() as service:
+            await service.drop(b'{"prompt": "a"}\n')
+            request = JobRequest(container="prompts", name="in.jsonl")
+            announced = await service.service.doors.announced(request, Asked(message_id="m"))
+            monkeypatch.setattr(service.bus, "send", away)
+            await service.service.doors.send(announced, repeated=True, marked=True)
+            assert not await service.store.is_open(announced.job)
+            await service.service.doors.send(announced)
+            assert await service.store.is_open(announced.job)
+
+    run(story)
+
+
 def test_dead_letters_of_one_queue_do_not_hide_those_of_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -56,7 +56,7 @@ class JobActions:
         """Have it looked at once whether a job's month has room, and not at the next sweep."""
         announcement = await self._store.announcement(job_id)
         if announcement is not None:
-            await self._doors.send(announcement, repeated=True)
+            await self._doors.send(announcement, repeated=True, marked=True)
 
     async def _sends(self, job_id: str, action: Action) -> bool:
         """Whether messages follow from an action, which this process may not live to send."""

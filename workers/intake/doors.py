@@ -69,7 +69,8 @@ class Doors:
                 )
         except Unavailable as error:
             log.debug("%s waits for the sweeper: %s", announcement.job, error)
-            await self._store.open(announcement)
+            if not marked:  # it may be rejected by now
+                await self._store.open(announcement)
 
     async def dropped(
         self,
