@@ -23,7 +23,7 @@ def money_lines(batch: Batch) -> Iterator[tuple[str, str]]:
     if more.cost is not None:
         yield "cost", _cost(more.cost, batch)
     elif batch.usage.total_tokens:
-        yield "cost", "not known: no deployment that answered has a price in DEPLOYMENTS"
+        yield "cost", "not known: no deployment that answered has a price for tokens in DEPLOYMENTS"
     if more.cost is not None and more.projected_cost is not None and not ended:
         told = f"{more.projected_cost} {more.cost.currency}"
         yield "projected_cost", f"{told} {_outlook(batch, more.projected_cost)}"
@@ -60,8 +60,11 @@ def _cost(cost: Cost, batch: Batch) -> str:
         if calls
     ]
     if cost.at_most is not None:
-        return f"{counted}, at most {cost.at_most} for all calls"
+        whose = f": {'; '.join(why)}" if why and ended else ""
+        return f"{counted}, at most {cost.at_most} for all calls{whose}"
     if why:
+        if not cost.unpriced_calls and not cost.crashes:
+            why.append("max_tokens in each row bounds them")
         return f"{counted}, and more: {'; '.join(why)}"
     if not ended:
         return f"{counted}; what all calls cost at most is known at the end (with max_cost, always)"

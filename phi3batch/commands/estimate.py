@@ -187,6 +187,9 @@ def _fails(found: Mapping[str, Any], window: str, waits: Fits | None) -> Iterato
         yield "what may answer is never open at the hours of its priority"
     elif closed >= window_seconds(window):
         yield f"what may answer opens after its completion_window of {window} has ended"
+    elif found["seconds"] is not None and found["seconds"][LEAST] > window_seconds(window):
+        least = _duration(found["seconds"][LEAST])
+        yield f"its quotas take {least} at least, and its completion_window is {window}"
     for told in found["caps"]:
         if (reason := told.get("reason")) is not None:
             yield reason

@@ -77,7 +77,7 @@ def not_yet(batch: Batch) -> str:
         return f"is paused, for no further call fits its cap: {cancel}"
     if batch.phi3.paused and batch.phi3.waiting is None:
         return f"is paused: phi3batch resume {batch.id}, or {cancel}"
-    return f"is {batch.status}: wait for it, or cancel it"
+    return f"is {batch.status}: wait for it, or {cancel}"
 
 
 def _nothing(given: Namespace, why: str) -> int:

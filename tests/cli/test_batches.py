@@ -1181,6 +1181,18 @@ def test_embeddings_share_calls_and_nobody_knows_how_many(
     assert found["completion_tokens"] == [0, 0]
 
 
+@pytest.mark.usefixtures("nobody")
+def test_an_estimate_says_where_quotas_take_longer_than_the_window(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text('{"prompt": "hi", "max_tokens": 9}\n' * 200)
+    slow = ("--requests-per-minute", "20")
+    assert ended("estimate", str(prompts), *slow, "-O", "completion_window=90s") == 1
+    why = r"its quotas take 0:10:00 at least, and its completion_window is 90s\n$"
+    assert re.search(f"not to be sent as it is: {why}", capsys.readouterr().out)
+    assert ended("estimate", str(prompts), *slow, "-O", "completion_window=1h") == 0
+
+
 QUICK = DEPLOYMENT.model_copy(
     update={
         "requests_per_minute": 600_000.0,

@@ -131,7 +131,7 @@ def test_what_will_be_late_says_by_how_much_and_what_would_do(
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({}, "wait for it, or cancel it"),
+        ({}, "wait for it, or phi3batch cancel batch_a"),
         ({"paused": True}, "is paused: phi3batch resume batch_a, or phi3batch cancel batch_a"),
         (
             {
@@ -147,7 +147,7 @@ def test_what_will_be_late_says_by_how_much_and_what_would_do(
                 "waiting": {"reason": "budget"},
                 "budget": {"max_cost": "1", "tokens_spent": 0, "tokens_reserved": 0},
             },
-            "wait for it, or cancel it",
+            "wait for it, or phi3batch cancel batch_a",
         ),
     ],
 )
@@ -232,7 +232,18 @@ def test_a_line_tells_that_a_price_is_missing() -> None:
             ", and more: 2 calls may have been billed and told no tokens; 3 attempts at shards "
             "ended with their worker, and what they asked last is not known",
         ),
+        (
+            "completed",
+            {"unmetered_calls": 2},
+            ", and more: 2 calls may have been billed and told no tokens; max_tokens in each row "
+            "bounds them",
+        ),
         ("completed", {"at_most": "0.5"}, ", at most 0.5 for all calls"),
+        (
+            "completed",
+            {"at_most": "0.5", "unmetered_calls": 2},
+            ", at most 0.5 for all calls: 2 calls may have been billed and told no tokens",
+        ),
         (
             "in_progress",
             {},
@@ -315,7 +326,8 @@ def test_what_a_batch_holds_of_its_month_is_not_told_as_an_option_of_its_own() -
 def test_a_cost_of_which_nothing_is_known_is_told_as_such() -> None:
     assert "cost" not in dict(money_lines(batch()))
     told = dict(money_lines(batch(usage={"total_tokens": 12})))
-    assert told == {"cost": "not known: no deployment that answered has a price in DEPLOYMENTS"}
+    unknown = "not known: no deployment that answered has a price for tokens in DEPLOYMENTS"
+    assert told == {"cost": unknown}
 
 
 def test_a_line_tells_the_cost_of_rows_in_shards_that_run_too() -> None:

@@ -440,12 +440,16 @@ def test_it_says_why_no_bound_of_the_cost_is_known() -> None:
     assert "Calls that may have been billed and told no tokens3" in words
     assert "Attempts at shards that ended with their worker: what they asked last" in words
     assert told_beside(words, "is unknown", "What its calls cost") == "2"
+    assert told_beside(words, "At most", "What its calls cost") == "not known"
+    alone = cost.model_copy(update={"crashes": 0})
+    words = Tags(report(MANIFEST.model_copy(update={"cost": alone})).decode()).words
+    assert "At mostnot known: max_tokens in each row bounds calls that tell no tokens" in words
 
 
 def test_it_says_that_no_price_of_what_was_asked_is_known() -> None:
     priced = {"prices": {"other": PinnedPrice(input=130000, output=520000, currency="USD")}}
     words = Tags(report(MANIFEST.model_copy(update={"cost": None, **priced})).decode()).words
-    assert "not known: nothing that was asked had a price" in words
+    assert "not known: nothing that was asked had a price for tokens" in words
 
 
 def test_it_tells_the_prices_of_what_might_answer_and_of_no_others() -> None:

@@ -279,10 +279,14 @@ def _might_answer(manifest: Manifest) -> Set[str] | None:
 
 def _costs(cost: Cost | None) -> Sequence[Cells]:
     if cost is None:
-        return [("By the tokens that were told", "not known: nothing that was asked had a price")]
+        unknown = "not known: nothing that was asked had a price for tokens"
+        return [("By the tokens that were told", unknown)]
+    most = f"{cost.at_most} {cost.currency}" if cost.at_most else "not known"
+    if cost.at_most is None and not cost.unpriced_calls and not cost.crashes:
+        most = "not known: max_tokens in each row bounds calls that tell no tokens"
     rows: list[Cells] = [
         ("By the tokens that were told", f"{cost.counted} {cost.currency}"),
-        ("At most", f"{cost.at_most} {cost.currency}" if cost.at_most else "not known"),
+        ("At most", most),
     ]
     if cost.unmetered_calls:
         rows.append(("Calls that may have been billed and told no tokens", cost.unmetered_calls))

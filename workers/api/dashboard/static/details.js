@@ -126,13 +126,14 @@ function downloads(job, files) {
 
 function cost(job) {
   const told = job.cost;
-  if (!told) return `not known: no deployment ${job.tokens?.prompt ? "that answered " : ""}has a price`;
+  if (!told) return `not known: no deployment ${job.tokens?.prompt ? "that answered " : ""}has a price for tokens`;
   const more = [[told.unmetered_calls, "calls may have been billed and told no tokens"],
                 [told.unpriced_calls, "calls were to deployments without a price"],
                 [told.crashes, "attempts at shards ended with their worker, and what they asked last is not known"]]
     .filter(([calls]) => calls).map(([calls, words]) => `${ended(job) ? count(calls) : "some"} ${words}`);
   const why = more.join("; "), so = `${told.counted} ${told.currency}${ended(job) ? "" : ` for the ${counted(job)}`}`;
-  if (told.at_most == null) return why ? `${so}, and more: ${why}` : so;
+  const bound = ended(job) && !told.unpriced_calls && !told.crashes ? "; max_tokens in each row bounds them" : "";
+  if (told.at_most == null) return why ? `${so}, and more: ${why}${bound}` : so;
   return told.at_most === told.counted ? so : `${so}, at most ${told.at_most}${why && `: ${why}`}`;
 }
 
