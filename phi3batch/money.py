@@ -64,7 +64,7 @@ def _cost(cost: Cost, batch: Batch) -> str:
         return f"{counted}, at most {cost.at_most} for all calls{whose}"
     if why:
         if not cost.unpriced_calls and not cost.crashes:
-            why.append("max_tokens in each row bounds them")
+            why.append("max_tokens in each row bounds them as a rule, max_cost always")
         return f"{counted}, and more: {'; '.join(why)}"
     if not ended:
         return f"{counted}; what all calls cost at most is known at the end (with max_cost, always)"

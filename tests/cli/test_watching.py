@@ -236,7 +236,7 @@ def test_a_line_tells_that_a_price_is_missing() -> None:
             "completed",
             {"unmetered_calls": 2},
             ", and more: 2 calls may have been billed and told no tokens; max_tokens in each row "
-            "bounds them",
+            "bounds them as a rule, max_cost always",
         ),
         ("completed", {"at_most": "0.5"}, ", at most 0.5 for all calls"),
         (

@@ -443,7 +443,12 @@ def test_it_says_why_no_bound_of_the_cost_is_known() -> None:
     assert told_beside(words, "At most", "What its calls cost") == "not known"
     alone = cost.model_copy(update={"crashes": 0})
     words = Tags(report(MANIFEST.model_copy(update={"cost": alone})).decode()).words
-    assert "At mostnot known: max_tokens in each row bounds calls that tell no tokens" in words
+    how = "max_tokens in each row bounds such calls as a rule, max_cost always"
+    assert f"At mostnot known: {how}" in words
+    # So it is with what 0.1.0 counted, of which no call is known to lack its tokens.
+    whole = alone.model_copy(update={"unmetered_calls": 0})
+    words = Tags(report(MANIFEST.model_copy(update={"cost": whole})).decode()).words
+    assert told_beside(words, "At most", "What its calls cost") == "not known"
 
 
 def test_it_says_that_no_price_of_what_was_asked_is_known() -> None:

@@ -282,8 +282,9 @@ def _costs(cost: Cost | None) -> Sequence[Cells]:
         unknown = "not known: nothing that was asked had a price for tokens"
         return [("By the tokens that were told", unknown)]
     most = f"{cost.at_most} {cost.currency}" if cost.at_most else "not known"
-    if cost.at_most is None and not cost.unpriced_calls and not cost.crashes:
-        most = "not known: max_tokens in each row bounds calls that tell no tokens"
+    others = cost.unpriced_calls or cost.crashes
+    if cost.at_most is None and cost.unmetered_calls and not others:
+        most = "not known: max_tokens in each row bounds such calls as a rule, max_cost always"
     rows: list[Cells] = [
         ("By the tokens that were told", f"{cost.counted} {cost.currency}"),
         ("At most", most),

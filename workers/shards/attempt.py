@@ -131,6 +131,7 @@ class Attempt:
     lost: Lost
     """By earlier attempts."""
     serving: Serving
+    """What its calls may have asked, by the settings of this process."""
 
     def __init__(
         self,

@@ -231,8 +231,8 @@ async def write_receipt(
         schema_version=job.schema_version,
         shard=shard,
         attempt=attempt,
-        output=await _write(store, job.id, f"output/{shard}.{attempt}", results, good),
-        errors=await _write(store, job.id, f"errors/{shard}.{attempt}", results, bad),
+        output=await _write_part(store, job.id, f"output/{shard}.{attempt}", results, good),
+        errors=await _write_part(store, job.id, f"errors/{shard}.{attempt}", results, bad),
         lost=lost,
         spent=spent,
         **vars(sums),
@@ -240,7 +240,7 @@ async def write_receipt(
     return await store.create_receipt(job.id, receipt)
 
 
-async def _write(
+async def _write_part(
     store: JobStore, job: str, name: str, results: Spool, rows: Sequence[int]
 ) -> Part | None:
     """Write the lines of some rows."""

@@ -132,7 +132,7 @@ function cost(job) {
                 [told.crashes, "attempts at shards ended with their worker, and what they asked last is not known"]]
     .filter(([calls]) => calls).map(([calls, words]) => `${ended(job) ? count(calls) : "some"} ${words}`);
   const why = more.join("; "), so = `${told.counted} ${told.currency}${ended(job) ? "" : ` for the ${counted(job)}`}`;
-  const bound = ended(job) && !told.unpriced_calls && !told.crashes ? "; max_tokens in each row bounds them" : "";
+  const bound = ended(job) && !told.unpriced_calls && !told.crashes ? "; max_tokens in each row bounds them as a rule, max_cost always" : "";
   if (told.at_most == null) return why ? `${so}, and more: ${why}${bound}` : so;
   return told.at_most === told.counted ? so : `${so}, at most ${told.at_most}${why && `: ${why}`}`;
 }
