@@ -30,6 +30,7 @@ class Attempts:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._excuses: dict[str, int] = {}
+        self._without_end: set[str] = set()
 
     # -- while the world lives
 
@@ -38,9 +39,10 @@ class Attempts:
         if run.attempt is None:
             return
         excuses = 0
-        for lines in self._before(run):
+        for attempt, lines in self._before(run).items():
             if not _tell(lines, "end"):
                 excuses += 1  # dead, or it still owes its end
+                self._without_end.add(attempt)
             elif _tell(lines, "row"):
                 excuses = 0
         self._excuses[run.attempt] = excuses
@@ -92,16 +94,17 @@ class Attempts:
             yield f"answers were lost by an attempt that lived: {lost} {where}"
 
     def deaths_over(self, job: str, shard: int, place: int) -> int:
-        """How many processes died over a row that they had begun alone."""
+        """How many processes died, as far as others could tell, over a row begun alone."""
         return sum(
-            run.died_at is not None and {"begin": place} in (self._lines(run) or ())
+            (run.died_at is not None or run.attempt in self._without_end)
+            and {"begin": place} in (self._lines(run) or ())
             for run in self._world.billing.runs
             if (run.job, run.shard) == (job, shard)
         )
 
     # -- journals
 
-    def _before(self, run: Run) -> list[_Lines]:
+    def _before(self, run: Run) -> dict[str, _Lines]:
         """The journals of other attempts at a shard, in the order in which they were begun.
 
         One that stood still when it had its lease begins its journal after those that took over.
@@ -114,7 +117,7 @@ class Attempts:
             if (other.job, other.shard) == (run.job, run.shard) and other is not run
         }
         journals = self._world.records.journals(run.job, run.shard)
-        return [_parsed(data) for attempt, data in journals.items() if attempt in others]
+        return {attempt: _parsed(data) for attempt, data in journals.items() if attempt in others}
 
     def _lines(self, run: Run) -> _Lines | None:
         """The lines of an attempt's journal; None where there is no journal."""

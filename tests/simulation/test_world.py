@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from tests.doubles.blobs import MemoryBlob
 from tests.simulation.billing import Run
 from tests.simulation.checker import check
 from tests.simulation.scenario import Doing, Focus, Scenario, version
 from tests.simulation.seeds import assert_in_order, chunks, named, see
 from tests.simulation.swarm import scenario
 from tests.simulation.world import live
+from workers.ports import BlobRef
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -110,6 +113,23 @@ def test_what_a_run_asked_before_it_had_the_lease_anew_is_its_fault() -> None:
     run.lost_at = run.calls[0].asked - 1.0
     world.billing.took_lease(run, run.job, 0, run.attempt)
     assert any("asked after another had taken the lease" in fault for fault in check(world))
+
+
+def test_who_was_cut_off_when_another_looked_counts_as_dead() -> None:
+    """As in seed 8072469: a third attempt at a row that kills was cut off for two minutes."""
+    world = live(Scenario(files=(version("a.jsonl", 1, ("chat",)),)))
+    (run,) = world.billing.runs
+    assert run.job is not None
+    for number in range(3):
+        attempt = str(UUID(int=number))
+        ref = BlobRef("state", f"jobs/{run.job}/journal/0/{number:06}-{attempt}")
+        world.blobs.blobs[ref] = MemoryBlob(b'{"begin":0}\n', "e", 0.0, 0.0, "")
+        died_at = None if number == 2 else 60.0
+        world.billing.runs.append(Run("p1.0", None, False, run.job, 0, attempt, died_at=died_at))
+    assert world.attempts.deaths_over(run.job, 0, 0) == 2
+    world.attempts.looks_back(run)
+    world.blobs.blobs[ref].data += b'{"end":true}\n'
+    assert world.attempts.deaths_over(run.job, 0, 0) == 3
 
 
 def test_the_checker_sees_an_order_that_is_not_the_files() -> None:
