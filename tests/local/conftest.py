@@ -145,7 +145,7 @@ async def host_process(
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # and not wait(): its pipes close while there is a loop
 
 
 def blocks(path: str, language: str = "sh") -> list[str]:

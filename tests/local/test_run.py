@@ -48,7 +48,7 @@ async def running(*arguments: str, **settings: str) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # and not wait(): its pipes close while there is a loop
 
 
 async def run(*arguments: str, **settings: str) -> tuple[int, str, str]:

@@ -56,7 +56,7 @@ async def started(text: str, folder: Path) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.terminate()
-            await process.communicate()
+        await process.communicate()  # and not wait(): its pipes close while there is a loop
 
 
 async def done(text: str, folder: Path) -> str:
