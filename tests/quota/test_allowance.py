@@ -102,6 +102,42 @@ def test_a_process_wants_what_serves_the_calls_that_wait() -> None:
     assert after(30, 500, waited=530) == 1.0
 
 
+def test_a_process_wants_what_it_has_until_its_last_call_has_gone() -> None:
+    mine = Allowance(Quota(1000.0, None, None), safe_share=0.1, midnight=inf, now=0.0)
+    mine.fund(Grant(0.5, until=9.5), Wish(1.0, 1.0), inf, 0.0)
+    asked = JobWeights({"job": 1.0})
+    mine.wish(asked, 6, 0.0)
+    for now, wants in ((1.0, 0.5), (2.0, 0.0)):
+        for _ in range(3):
+            mine.spend(1.0, now)
+        assert mine.wish(asked, 6 - 3 * int(now), now).wants == wants
+
+
+def test_a_process_whose_calls_wait_for_one_to_end_wants_little_more_than_went() -> None:
+    mine = Allowance(Quota(1000.0, None, None), safe_share=0.1, midnight=inf, now=0.0)
+    mine.fund(Grant(0.9, until=9.5), Wish(1.0, 1.0), inf, 0.0)
+    asked = JobWeights({"job": 1.0})
+    mine.wish(asked, 3000, 0.0)
+    for _ in range(4):
+        mine.spend(1.0, 1.0)
+    assert mine.wish(asked, 3000, 2.0, full=True).wants == pytest.approx(GROWTH * 2 / (1000 / 60))
+    # And enough for one, however long its answers take.
+    assert mine.wish(asked, 3000, 2.5, full=True).wants == pytest.approx(1 / HORIZON / (1000 / 60))
+
+
+def test_of_a_days_requests_alone_whoever_has_calls_wants_all() -> None:
+    mine = Allowance(Quota(None, None, 1000), safe_share=0.1, midnight=inf, now=0.0)
+    assert mine.wish(JobWeights({"job": 1.0}), 400, 1.0).wants == 1.0
+    assert mine.wish(JobWeights({"job": 1.0}), 0, 2.0).wants == 0.0
+
+
+def test_a_process_whose_calls_do_not_go_wants_no_more_for_what_it_has() -> None:
+    mine = Allowance(Quota(1000.0, None, None), safe_share=0.1, midnight=inf, now=0.0)
+    mine.fund(Grant(0.5, until=9.5), Wish(1.0, 1.0), inf, 0.0)
+    mine.wish(JobWeights({"job": 1.0}), 3, 0.0)
+    assert mine.wish(JobWeights({"job": 1.0}), 3, 1.0).wants == pytest.approx(0.06)
+
+
 def test_a_process_whose_calls_come_one_by_one_wants_a_little_more_than_came() -> None:
     assert after(10, 0, waited=0) == pytest.approx(GROWTH * 5 / (1000 / 60))
 

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from schemas.deployments import Deployment
+from tests.doubles.blobs import MemoryBlobs
+from tests.simulation.quota_world import EPOCH
 from tests.simulation.virtual_time import run
 from workers.dispatch.lane import Lane
+from workers.quota.allowance import Grant
+from workers.quota.ledger import FASTEST, PER_HOLDER, Ledger, quota_ref
 from workers.quota.rounds import PAUSE, Rounds
+from workers.quota.shares import SLOWEST_ROUND, Book, Wish
 from workers.quota.weights import JobWeights
 
 
@@ -57,3 +62,33 @@ def test_a_round_that_was_cancelled_from_within_is_followed_by_others(
     with caplog.at_level(logging.ERROR):
         run(story)
     assert [record.getMessage().split()[0] for record in caplog.records] == ["[QUOTA_BUG]"] * 3
+
+
+def test_who_wants_any_again_says_so_however_little_it_is() -> None:
+    async def story(rng: Random) -> None:
+        blobs = MemoryBlobs(lambda: EPOCH)
+        ledger = Ledger(blobs, "state", rng=rng)
+        for wants in (0.0, 0.03, 0.05, 0.0):
+            done = await ledger.renew("phi", Wish(1.0, wants, jobs={"a": 1.0}), lambda _: None)
+            stored = Book.load((await blobs.read(quota_ref("state", "phi"))).data)
+            assert stored is not None
+            (held,) = stored.holders.values()
+            # From 0.03 to 0.05 is not worth a write.
+            assert held.wants == {0.05: 0.03}.get(wants, wants)
+            assert bool(done.grant.wanting) == bool(wants)
+
+    run(story)
+
+
+def test_those_who_want_any_come_the_sooner_the_fewer_they_are() -> None:
+    nobody: Any = None
+    ledger = Ledger(nobody, "state", rng=Random(1))
+
+    def interval(**grant: Any) -> float:
+        return ledger.interval(Grant(0.1, until=9.5, holders=40, **grant))
+
+    assert interval(wanting=40) == pytest.approx(SLOWEST_ROUND, rel=0.11)
+    assert interval(wanting=8) == pytest.approx(8 * PER_HOLDER, rel=0.11)
+    assert interval(wanting=40, short=True) == pytest.approx(FASTEST, rel=0.11)
+    assert interval(wanting=0, short=True) == pytest.approx(SLOWEST_ROUND, rel=0.11)
+    assert ledger.interval(None) == pytest.approx(FASTEST, rel=0.11)

@@ -1,6 +1,7 @@
 """Jobs weigh by their tenant first and by their own weight then, on one process or on many."""
 
 from collections import Counter
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -8,11 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.quota.shares import Book, Wish, job_parts, renew
-from workers.quota.weights import JOBS, JobWeights, effective, named, weighed
+from workers.quota.weights import (
+    FEWEST,
+    JOBS,
+    STAYS,
+    JobWeights,
+    counted,
+    effective,
+    named,
+    parts,
+    weighed,
+)
 
 jobs = st.dictionaries(
     st.sampled_from("pqrstuvw"), st.sampled_from((0.1, 1.0, 2.5, 4.0)), min_size=1
 )
+counts = st.integers(FEWEST, 5000)
 BLUE, RED = ("blue", 2.0), ("red", 0.5)
 TENANTS = {"p": BLUE, "q": BLUE, "r": RED, "s": RED, "t": RED}
 WEIGHT_OF = {"blue": 2.0, "red": 0.5, "default": 1.0}
@@ -74,6 +86,72 @@ def test_each_tenant_has_its_part_however_many_jobs_an_entry_names() -> None:
 def wish(own: dict[str, float]) -> Wish:
     asked = JobWeights(own, {job: TENANTS[job] for job in own if job in TENANTS})
     return Wish(asked.weight, 1.0, jobs=asked.jobs, tenants=asked.tenants)
+
+
+@given(jobs, st.lists(st.dictionaries(st.sampled_from("pqrstuvw"), counts, min_size=1), min_size=1))
+def test_a_job_falls_to_its_processes_by_their_calls_that_wait(
+    weights: dict[str, float], waiting: list[dict[str, int]]
+) -> None:
+    asked = {
+        str(n): JobWeights({job: weights.get(job, 1.0) for job in calls}, TENANTS, calls)
+        for n, calls in enumerate(waiting)
+    }
+    found = parts(asked)
+    every = {job: weights.get(job, 1.0) for calls in waiting for job in calls}
+    for job, whole in weighed(every, TENANTS).items():
+        calls = sum(each.get(job, 0) for each in waiting)
+        assert sum(each.get(job, 0.0) for each in found.values()) == pytest.approx(whole)
+        for name, each in asked.items():
+            if job in each.jobs:
+                assert found[name][job] == pytest.approx(whole * each.waiting[job] / calls)
+
+
+def test_beside_one_that_drops_what_waits_nothing_of_the_quota_lies_idle() -> None:
+    """As workers of 0.1.0 do, with the entries of all, whatever jobs these ask."""
+    wishes = {
+        "old": Wish(1.0, 1.0, jobs={"q": 1.0}),
+        "one": Wish(1.0, 1.0, jobs={"p": 1.0}, waiting={"p": 3000}),
+        "two": Wish(1.0, 1.0, jobs={"p": 1.0}, waiting={"p": 150}),
+    }
+    book = Book()
+    for turn in range(12):
+        for name, wish in wishes.items():
+            book, _ = renew(book, name, wish, float(turn))
+            if name == "old":
+                own = {who: replace(held, waiting={}) for who, held in book.holders.items()}
+                book = replace(book, holders=own)
+    assert [book.holders[name].share for name in wishes] == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_jobs_that_an_entry_counts_together_fall_evenly_to_those_who_ask_them() -> None:
+    asked = {
+        name: JobWeights({"p": 1.0, "": 2.0}, {}, {"p": calls})
+        for name, calls in (("a", 100), ("b", 300))
+    }
+    assert parts(asked) == {"a": {"p": 0.25, "": 1.0}, "b": {"p": 0.75, "": 1.0}}
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=50))
+def test_small_changes_of_what_waits_move_no_share(calls: list[int]) -> None:
+    count: int | None = None
+    for waiting in calls:
+        before, count = count, counted(waiting, count)
+        now = max(FEWEST, waiting)
+        if before is None or not before / STAYS <= now <= before * STAYS:
+            assert count == now
+        else:
+            assert count == before
+
+
+def test_what_waits_is_stored_as_it_counts() -> None:
+    asked = {"p": 1.0}
+    book, _ = renew(Book(), "a", Wish(1.0, 1.0, jobs=asked, waiting={"p": 500}), 5.0)
+    book, _ = renew(book, "a", Wish(1.0, 1.0, jobs=asked, waiting={"p": 499}), 6.0)
+    loaded = Book.load(book.dump())
+    assert loaded == book
+    assert loaded.holders["a"].waiting == {"p": 500}
+    book, _ = renew(book, "a", Wish(1.0, 1.0, jobs=asked, waiting={"p": 9}), 7.0)
+    assert book.holders["a"].waiting == {"p": FEWEST}
 
 
 def test_tenants_are_stored_and_entries_without_them_are_the_defaults() -> None:

@@ -497,7 +497,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "stale_reading_believed",
         "who has read before another began takes nothing from it",
-        485,
+        137,
         broken_caps.stale_reading_believed,
     ),
     Mutation(
@@ -565,7 +565,7 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     Mutation("duplicates_lost", "duplicates are found", 23, storage=lies.NoDuplicates),
     Mutation(
-        "swap_without_if_match", "state changes by compare-and-swap", 0, storage=lies.SwapsBlindly
+        "swap_without_if_match", "state changes by compare-and-swap", 4, storage=lies.SwapsBlindly
     ),
     Mutation("reads_stale", "a status is read as it stands", 25, storage=lies.ReadsStale),
     Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
@@ -590,7 +590,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "empty_journals_stay",
         "an end with nothing to say leaves nothing",
-        1,
+        0,
         storage=lies.KeepsEmptyJournals,
     ),
     Mutation("lease_ignored", "one attempt at a time asks", 5, storage=lies.NobodysLease),
@@ -643,7 +643,7 @@ MUTATIONS: Sequence[Mutation] = (
         "begun_not_journaled", "a suspect row is journaled as begun", 52, storage=lies.NoBeginMark
     ),
     Mutation("etag_ignored", "the input is what was planned", 91, storage=lies.ReadsAnyVersion),
-    Mutation("no_marker", "an open marker stands before the job", 1, storage=lies.NoMarker),
+    Mutation("no_marker", "an open marker stands before the job", 8, storage=lies.NoMarker),
     Mutation("withdrawn_blindly", "a job keeps its marker", WITHDRAWN, withdrawn_blindly),
     Mutation(
         "no_sweeper",

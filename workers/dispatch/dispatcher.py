@@ -348,7 +348,8 @@ class Dispatcher:
 
     def _asks(self, name: str) -> JobWeights:
         """The jobs that this process asks at a lane, for its share of the quota."""
-        return self._turns.pool(self._lanes[name]).jobs()
+        lane = self._lanes[name]
+        return self._turns.pool(lane).jobs(lane)
 
     def _queued(self, name: str) -> int:
         return self._turns.pool(self._lanes[name]).queue.waiting

@@ -129,6 +129,11 @@ class Lane:
         """Tokens of all calls since the process started, as the endpoint counted them."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def full(self) -> bool:
+        """Whether no call may go before one of those in flight has ended."""
+        return self.in_flight >= self.guard.limit
+
     # -- may a call go? ---------------------------------------------------------------------
 
     def tokens(self, job: str, size: Size) -> float:
@@ -177,7 +182,7 @@ class Lane:
         return max(self.breaker.mended, min(self._paused[0], now))
 
     def _concurrency(self, tokens: float | None, now: float) -> tuple[float, WaitReason]:
-        if self.in_flight < self.guard.limit:
+        if not self.full:
             return now, "concurrency"
         if tokens is not None:
             self.guard.full()

@@ -52,10 +52,17 @@ class Pool:
             del self.asked[job]
             self._weigh()
 
-    def jobs(self) -> JobWeights:
-        """The jobs, as the quota's ledger is told of them."""
+    def jobs(self, lane: Lane | None = None) -> JobWeights:
+        """The jobs, as the ledger of a lane's quota is told of them: with the calls that wait for
+        it, alone or among others.
+        """
         tenants = {job: tenant for job, (_, tenant, _) in self.asked.items() if tenant != TENANT}
-        return JobWeights({job: weight for job, (weight, _, _) in self.asked.items()}, tenants)
+        waiting = dict.fromkeys(self.asked, 0)
+        for flow in self.queue.flows():
+            if lane in flow.key[1].lanes:
+                waiting[flow.job] += len(flow.items)
+        weights = {job: weight for job, (weight, _, _) in self.asked.items()}
+        return JobWeights(weights, tenants, waiting)
 
     def _weigh(self) -> None:
         if len(self.asked) > 1:

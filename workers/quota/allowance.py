@@ -42,6 +42,8 @@ class Grant:
     """The day of which `day` requests were given."""
     day_over: bool = False
     holders: int = 1
+    wanting: int = 1
+    """How many of them want any; 0 where this one does not, and nobody waits for its seat."""
     short: bool = False
     """Whether it pays to ask again soon."""
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -193,17 +195,26 @@ class Allowance:
 
     # -- what to ask for --------------------------------------------------------------------
 
-    def wish(self, asked: JobWeights, queued: int, now: float, *, leaving: bool = False) -> Wish:
+    def wish(
+        self,
+        asked: JobWeights,
+        queued: int,
+        now: float,
+        *,
+        full: bool = False,
+        leaving: bool = False,
+    ) -> Wish:
         """What to ask of the ledger for the jobs that are asked, while `queued` calls wait.
 
-        `leaving` returns the day's rest.
+        They wait for one in flight to end where it is `full`. `leaving` returns the day's rest.
         """
         entry = named(asked)
         return Wish(
             weight=asked.weight or 1.0,
             jobs=entry.jobs,
             tenants=entry.tenants,
-            wants=self._wants(queued, now),
+            waiting=entry.waiting,
+            wants=self._wants(queued, now, full=full),
             seats=seats(self.quota.requests_per_minute),
             rate=self.quota.rate,
             start=self.quota.start,
@@ -228,12 +239,13 @@ class Allowance:
         ahead = min(rate * AHEAD, most) if rate > 0 else most
         return max(0, int(max(1.0, ahead)) - self._lot(now))
 
-    def _wants(self, queued: int, now: float) -> float:
+    def _wants(self, queued: int, now: float, *, full: bool) -> float:
         """The part of the quota that could be used by the calls that wait and those that come.
 
         What waits is to be served within HORIZON; what came since the last wish will come again,
-        and half as much more where there is room for it. A process whose calls have all gone wants
-        nothing, whatever it has used before.
+        and half as much more where there is room for it. As long as calls go and any waits, the
+        process wants what it has: a share that moves lies idle for a round, so it moves once.
+        One whose calls have all gone wants nothing, whatever it has used before.
         """
         seconds = max(now - self._asked_at, 0.1)
         requests, tokens = self._sent
@@ -243,12 +255,18 @@ class Allowance:
         coming = GROWTH * self._part(came, came * each, seconds)
         self._each, self._queued = each, queued
         self._asked_at, self._sent = now, (0, 0.0)
-        self.wanted = min(waiting + coming, 1.0)
+        held = self.granted(now) if queued and requests else 0.0
+        self.wanted = min(max(waiting + coming, held), 1.0)
+        if full:
+            # More would be of no use to it; the queue is no longer for having less.
+            went = self._part(requests, tokens, seconds)
+            self.wanted = min(self.wanted, max(GROWTH * went, self._part(1, each, HORIZON)))
         return self.wanted
 
     def _part(self, requests: float, tokens: float, seconds: float) -> float:
-        """Which part of the quota so much in so many seconds is."""
-        part = 0.0
+        """Which part of the quota so much in so many seconds is; of a day's alone, any is all."""
+        unpaced = not self.quota.requests_per_minute and not self.quota.tokens_per_minute
+        part = 1.0 if requests and unpaced else 0.0
         if self.quota.requests_per_minute:
             part = requests / seconds * 60.0 / self.quota.requests_per_minute
         if self.quota.tokens_per_minute:

@@ -36,8 +36,9 @@ ROUND = 3.0
 """Seconds for one round; the next one comes soon enough."""
 TRIES = 8
 FASTEST, PER_HOLDER = 0.5, 0.1
-"""Seconds between rounds: what one holder gives up lies idle until another has come to its next
-round. The blob sees about ten rounds a second, however many holders there are, up to forty."""
+"""Seconds between rounds of those who want any: what one holder gives up lies idle until another
+has come to its next round. The blob sees about ten of these a second, however many holders there
+are, up to forty."""
 REWRITE = 4.0
 """Seconds after which an entry is written again although nothing has changed."""
 
@@ -65,8 +66,12 @@ class Ledger:
 
     def interval(self, grant: Grant | None) -> float:
         """Seconds until the next round: soon after one that failed or gave less than is fair."""
-        holders = 1 if grant is None or grant.short else grant.holders
-        return clamp(PER_HOLDER * holders, FASTEST, SLOWEST_ROUND) * self._rng.uniform(0.9, 1.1)
+        seconds = FASTEST
+        if grant is not None and not grant.wanting:
+            seconds = SLOWEST_ROUND
+        elif grant is not None and not grant.short:
+            seconds = clamp(PER_HOLDER * grant.wanting, FASTEST, SLOWEST_ROUND)
+        return seconds * self._rng.uniform(0.9, 1.1)
 
     async def renew(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
         """Ask for a share. `lower` is called before a smaller share is written.
@@ -146,8 +151,10 @@ class Ledger:
             and mine.seated == held.seated
             and abs(mine.share - held.share) < 0.001
             and abs(mine.wants - held.wants) < 0.1
+            and (mine.wants > 0.0) == (held.wants > 0.0)
             and mine.jobs == held.jobs
             and mine.tenants == held.tenants
+            and mine.waiting == held.waiting
             and mine.weight == held.weight
             and mine.drawn == held.drawn
         )
@@ -155,7 +162,9 @@ class Ledger:
     def _round(
         self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
     ) -> Round:
-        per_day = told.per_day
+        holders, per_day = book.holders.values(), told.per_day
+        # Somebody who waits for a seat is not to wait for one who comes rarely.
+        idle = not mine.wants and all(held.seated for held in holders)
         over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
         grant = Grant(
             share=mine.share,
@@ -166,6 +175,7 @@ class Ledger:
             date=book.day.date,
             day_over=over,
             holders=len(book.holders),
+            wanting=0 if idle else sum(held.wants > 0.0 for held in holders),
             short=short(book.holders, self.holder, now, told.rate),
             parts=job_parts(book.holders, self.holder),
         )

@@ -20,7 +20,7 @@ LINGER = 2.0
 """Seconds without work after which a share is given back."""
 PAUSE = 5.0
 """Seconds after a fault that nobody expected."""
-LOOK = 0.25
+LOOK = 0.1
 """Seconds between looks at whether there is still work."""
 
 
@@ -31,6 +31,10 @@ class Account(Protocol):
     allowance: Allowance
     in_flight: int
     used_at: float
+
+    @property
+    def full(self) -> bool:
+        """Whether no call may go before one of those in flight has ended."""
 
 
 class Rounds:
@@ -126,7 +130,8 @@ class Rounds:
     async def _round(self, account: Account) -> Grant | None:
         loop, mine = asyncio.get_running_loop(), account.allowance
         made = loop.time()
-        wish = mine.wish(self._asking(account), self._queued(account.name), made)
+        asked, queued = self._asking(account), self._queued(account.name)
+        wish = mine.wish(asked, queued, made, full=account.full)
         try:
             done = await self._ledger.renew(
                 account.name, wish, lambda share: mine.lower(share, loop.time())

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from workers.quota.pacing import Headroom, clamp
-from workers.quota.weights import Tenants, effective, parts
+from workers.quota.weights import Tenants, counted, effective, parts
 
 VERSION = 1
 LEASE = 13.0
@@ -47,7 +47,8 @@ class Holder:
     """One process in the ledger. `wants` is the part of the quota it could use, 0 to 1.
 
     `jobs` are the weights of the jobs it asks, `tenants` whose those are that are not the
-    default's; `weight`, their sum, counts where they are not known. `drawn` is how many requests
+    default's, `waiting` as how many its calls of each count that wait; `weight`, the sum of the
+    weights, counts where they are not known. `drawn` is how many requests
     of the book's day it was given. `unknown`, here and below, is what a later version says of it,
     which stays as it is.
     """
@@ -60,6 +61,7 @@ class Holder:
     seated: bool = True
     jobs: Mapping[str, float] = field(default_factory=dict)
     tenants: Tenants = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
     drawn: int = 0
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
@@ -134,6 +136,7 @@ class Wish:
     per_day: int | None = None
     jobs: Mapping[str, float] = field(default_factory=dict)
     tenants: Tenants = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
@@ -175,8 +178,7 @@ def leave(book: Book, me: str, wish: Wish, now: float) -> Book:
 
 def job_parts(holders: Mapping[str, Holder], me: str) -> dict[str, float]:
     """What of each of its jobs falls to `me`, among those who have a share as `me` has."""
-    part = parts(seated(holders) if holders[me].seated else holders)
-    return {job: part[job] for job in holders[me].jobs}
+    return parts(seated(holders) if holders[me].seated else holders)[me]
 
 
 def part_of_one_more(
@@ -276,6 +278,9 @@ def _seat(
         weight=wish.weight,
         jobs=wish.jobs,
         tenants=wish.tenants,
+        waiting={
+            job: counted(calls, before.waiting.get(job)) for job, calls in wish.waiting.items()
+        },
         wants=wish.wants,
         expires=now + LEASE,
         share=0.0,
@@ -354,6 +359,7 @@ def _holder(entry: Mapping[str, Any]) -> Holder:
             str(job): (str(tenant), float(weight))
             for job, (tenant, weight) in entry.get("tenants", {}).items()
         },
+        waiting={str(job): max(1, calls) for job, calls in entry.get("waiting", {}).items()},
         drawn=int(entry.get("drawn", 0)),
         unknown=_unknown(Holder, entry),
     )

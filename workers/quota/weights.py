@@ -1,7 +1,7 @@
 """What does each job weigh, on however many processes it is asked, and each tenant among all?
 
 A tenant's jobs share what the tenant weighs, each by its own weight. A job weighs the same however
-many processes ask it: to each of them falls its part.
+many processes ask it: to each of them falls its part, by its calls that wait there.
 """
 
 from collections import Counter
@@ -11,6 +11,10 @@ from typing import Protocol
 
 JOBS = 64
 """Jobs that an entry names; the others count together, as one of each tenant's."""
+FEWEST = 100
+"""As so many calls that wait count fewer as well: a part that is a sliver moves too often."""
+STAYS = 4.0
+"""Times as many, or as few, as they counted before: until then they count as they did."""
 TENANT = ("default", 1.0)
 """Whose a job is, and what its tenant weighs, where nothing is said of it."""
 
@@ -20,12 +24,13 @@ Tenants = Mapping[str, tuple[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class JobWeights:
-    """The jobs that one process asks: by their own weights, and whose they are, if not the
-    default's.
+    """The jobs that one process asks: by their own weights, whose they are, if not the default's,
+    and how many calls of each wait.
     """
 
     jobs: Mapping[str, float] = field(default_factory=dict)
     tenants: Tenants = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weight(self) -> float:
@@ -48,6 +53,19 @@ class Weighing(Protocol):
     def tenants(self) -> Tenants:
         """Whose they are."""
 
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """As how many calls of each count that wait, where that is told."""
+
+
+def counted(calls: int, before: int | None) -> int:
+    """As how many calls those that wait count, which counted as `before`.
+
+    A share that moves lies idle for a round: small changes move none.
+    """
+    now = max(FEWEST, calls)
+    return now if before is None or not before / STAYS <= now <= before * STAYS else before
+
 
 def named(asked: JobWeights) -> JobWeights:
     """The jobs as an entry holds them: the heaviest, the same ones in all processes."""
@@ -63,7 +81,8 @@ def named(asked: JobWeights) -> JobWeights:
         kept[rest] = kept.get(rest, 0.0) + asked.jobs[job]
         if tenant != TENANT:
             tenants[rest] = tenant
-    return JobWeights(kept, tenants)
+    waiting = {job: calls for job, calls in asked.waiting.items() if job in kept}
+    return JobWeights(kept, tenants, waiting)
 
 
 def weighed(jobs: Mapping[str, float], tenants: Tenants) -> Mapping[str, float]:
@@ -79,9 +98,14 @@ def weighed(jobs: Mapping[str, float], tenants: Tenants) -> Mapping[str, float]:
     return {job: weight * factor[tenants.get(job, TENANT)[0]] for job, weight in jobs.items()}
 
 
-def parts(holders: Mapping[str, Weighing]) -> dict[str, float]:
-    """What falls, of each job that these ask, to each of those who ask it."""
-    asking = Counter(job for holder in holders.values() for job in holder.jobs)
+def parts(holders: Mapping[str, Weighing]) -> dict[str, dict[str, float]]:
+    """What falls, of each job, to each of those who ask it: by their calls of it that wait.
+
+    Where one does not tell how many wait, or an earlier worker has dropped it, all who ask a job
+    have the same: all processes are to find the same parts, and not each by what it knows itself.
+    """
+    told = all(holder.waiting for holder in holders.values() if holder.jobs)
+    calls: Counter[str] = Counter()
     jobs: dict[str, float] = {}
     tenants: dict[str, tuple[str, float]] = {}
     for holder in holders.values():
@@ -89,13 +113,17 @@ def parts(holders: Mapping[str, Weighing]) -> dict[str, float]:
         for job, weight in holder.jobs.items():
             # Those who have not yet heard that it weighs more will hear of it.
             jobs[job] = max(weight, jobs.get(job, 0.0))
-    return {job: weight / asking[job] for job, weight in weighed(jobs, tenants).items()}
+            calls[job] += holder.waiting.get(job, FEWEST) if told else 1
+    each = {job: weight / calls[job] for job, weight in weighed(jobs, tenants).items()}
+    return {
+        name: {
+            job: each[job] * (holder.waiting.get(job, FEWEST) if told else 1) for job in holder.jobs
+        }
+        for name, holder in holders.items()
+    }
 
 
 def effective(holders: Mapping[str, Weighing]) -> dict[str, float]:
     """What each holder weighs among these: of each of its jobs the part that falls to it."""
     part = parts(holders)
-    return {
-        name: sum(part[job] for job in holder.jobs) or holder.weight
-        for name, holder in holders.items()
-    }
+    return {name: sum(part[name].values()) or holder.weight for name, holder in holders.items()}
