@@ -349,7 +349,7 @@ class Dispatcher:
     def _asks(self, name: str) -> JobWeights:
         """The jobs that this process asks at a lane, for its share of the quota."""
         lane = self._lanes[name]
-        return self._turns.pool(lane).jobs(lane)
+        return self._turns.pool(lane).jobs_at(lane)
 
     def _queued(self, name: str) -> int:
         return self._turns.pool(self._lanes[name]).queue.waiting

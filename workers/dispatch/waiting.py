@@ -6,7 +6,7 @@ deadline, and every event (an answer, a share, a pause that ends) lets go those 
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from random import Random
@@ -52,17 +52,18 @@ class Pool:
             del self.asked[job]
             self._weigh()
 
-    def jobs(self, lane: Lane | None = None) -> JobWeights:
-        """The jobs, as the ledger of a lane's quota is told of them: with the calls that wait for
-        it, alone or among others.
-        """
+    def jobs(self) -> JobWeights:
+        """The jobs that are asked at any of the lanes."""
         tenants = {job: tenant for job, (_, tenant, _) in self.asked.items() if tenant != TENANT}
+        return JobWeights({job: weight for job, (weight, _, _) in self.asked.items()}, tenants)
+
+    def jobs_at(self, lane: Lane) -> JobWeights:
+        """The same, as the ledger of a lane's quota is told: with the calls that it could take."""
         waiting = dict.fromkeys(self.asked, 0)
         for flow in self.queue.flows():
             if lane in flow.key[1].lanes:
                 waiting[flow.job] += len(flow.items)
-        weights = {job: weight for job, (weight, _, _) in self.asked.items()}
-        return JobWeights(weights, tenants, waiting)
+        return replace(self.jobs(), waiting=waiting)
 
     def _weigh(self) -> None:
         if len(self.asked) > 1:

@@ -39,7 +39,7 @@ QUEUE = 4
 """How many of those who come next may take one free seat, whoever asks first."""
 _ONE_MORE = "one more"
 SEAT_RATE = 2.0
-"""Requests per second below which a share is too thin to be dealt out."""
+"""Requests per second that each seat would have, were all alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,8 @@ class Holder:
 
     `jobs` are the weights of the jobs it asks, `tenants` whose those are that are not the
     default's, `waiting` as how many its calls of each count that wait; `weight`, the sum of the
-    weights, counts where they are not known. `drawn` is how many requests
-    of the book's day it was given. `unknown`, here and below, is what a later version says of it,
-    which stays as it is.
+    weights, counts where they are not known. `drawn` is how many requests of the book's day it was
+    given. `unknown`, here and below, is what a later version says of it, which stays as it is.
     """
 
     weight: float

@@ -12,9 +12,9 @@ from typing import Protocol
 JOBS = 64
 """Jobs that an entry names; the others count together, as one of each tenant's."""
 FEWEST = 100
-"""As so many calls that wait count fewer as well: a part that is a sliver moves too often."""
+"""As so many count fewer calls that wait, too: a part that is a sliver would move too often."""
 STAYS = 4.0
-"""Times as many, or as few, as they counted before: until then they count as they did."""
+"""Times as many calls have to wait, or as few, as they counted before, to count anew."""
 TENANT = ("default", 1.0)
 """Whose a job is, and what its tenant weighs, where nothing is said of it."""
 
