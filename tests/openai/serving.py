@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import os
-import secrets
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from pathlib import Path
 from local import keys
 from local.settings import BODY_LIMIT
 from local.stack import BODY_BYTES
+from phi3batch.commands.keys import new_key
 
-KEY, OTHER = secrets.token_urlsafe(), secrets.token_urlsafe()
+KEY, OTHER = new_key(), new_key()
 PROGRAMS = Path(__file__).parent / "programs"
 
 
