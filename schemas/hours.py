@@ -1,7 +1,8 @@
 """Hours of the day to which a deployment or a priority is limited, by the clock of a place.
 
-Times are seconds since the epoch. Where clocks are put forward, an hour that is left out begins as
-much later; where they are put back, an hour that comes twice is open both times.
+Times are seconds since the epoch. Where clocks are put forward, hours that begin in what is left out
+begin as much later, and end as much later where nothing of them would remain; where clocks are put
+back, an hour that comes twice is open both times.
 """
 
 import re
@@ -116,8 +117,9 @@ def _ends(hours: str) -> tuple[int, int]:
 def _window(hours: str, time_zone: str, day: date) -> tuple[float, float]:
     """The times at which hours that begin on a day open and close."""
     zone, (first, last) = zone_of(time_zone), _ends(hours)
+    opens = _instant(day, first, zone)
     closes = max(_instant(day, last, zone), _instant(day, last, zone, fold=1))
-    return _instant(day, first, zone), closes
+    return opens, closes if closes > opens else opens + 60.0 * (last - first)
 
 
 def _instant(day: date, minutes: int, zone: tzinfo, fold: Literal[0, 1] = 0) -> float:

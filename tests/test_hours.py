@@ -5,7 +5,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -73,7 +73,27 @@ def test_it_is_open_while_the_clock_on_the_wall_says_so(hours: Hours, at: float)
         assert says(hours, until - 1.0) == is_open
 
 
+@pytest.mark.parametrize(
+    ("hours", "opens", "closes"),
+    [
+        ("02:00-03:00", "03:00", "04:00"),
+        ("02:30-03:00", "03:30", "04:00"),
+        ("02:30-03:30", "03:30", "04:30"),
+        ("02:30-04:00", "03:30", "04:00"),
+    ],
+)
+def test_hours_that_the_clocks_leave_out_come_later_that_day(
+    hours: str, opens: str, closes: str
+) -> None:
+    berlin = Hours(hours=hours, time_zone="Europe/Berlin")
+    at = berlin.opens(datetime(2026, 3, 28, 12, tzinfo=UTC).timestamp())
+    times = (at, at + berlin.open_for(at))
+    local = [datetime.fromtimestamp(each, ZoneInfo(berlin.time_zone)) for each in times]
+    assert [f"{each:%m-%d %H:%M}" for each in local] == [f"03-29 {opens}", f"03-29 {closes}"]
+
+
 @given(some_hours(), times)
+@example(Hours(hours="02:00-03:00", time_zone="Africa/Casablanca"), 1804474800.0)
 def test_open_and_closed_follow_each_other(hours: Hours, at: float) -> None:
     """Through any change of clocks: what stands now stands until then, and the other follows."""
     seen = []
