@@ -68,12 +68,12 @@ def storage(request: pytest.FixtureRequest) -> str | Azurite:
 async def at(storage: str | Azurite) -> AsyncIterator[Subject]:
     container = f"c{uuid.uuid4().hex}"
     if isinstance(storage, str):
-        start, passed = time.time(), [0.0]
+        passed = [0.0]
 
         async def elapse(seconds: float) -> None:
             passed[0] += seconds
 
-        memory = MemoryBlobs(lambda: start + passed[0], [container])
+        memory = MemoryBlobs(lambda: time.time() + passed[0], [container])
         guarded = FaultyBlobs(memory, EffectLog())
         yield Subject(memory if storage == "memory" else guarded, container, elapse)
         return
