@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, settings
 from local.azurite import Azurite
 from local.azurite import azurite as running_azurite
 from tests.leaks import log_watch, no_leaks
-from workers.service.memory import GC_THRESHOLD
 
 __all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
@@ -32,6 +31,8 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 
+# Before pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share their module's loop, and what runs on it, in one process."""
     for item in items:
@@ -45,6 +46,9 @@ def pytest_collection_finish() -> None:
 
     It does so as often as a worker's.
     """
+    # Not at the top: pytest-xdist's own process comes by there too, and waits for what it imports.
+    from workers.service.memory import GC_THRESHOLD
+
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     gc.enable()

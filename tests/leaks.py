@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from local.azurite import KEY as STORAGE_KEY
-from tests.adapters.clients import KEY as ENDPOINT_KEY
 
+ENDPOINT_KEY = "the-key-of-the-tests"
 # For tests that want a key or a prompt of which no trace may be found.
 CANARY_KEY = "canary-key-3f0c62b1"
 CANARY_PROMPT = "canary-prompt-9a17e4d5"

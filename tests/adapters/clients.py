@@ -11,13 +11,14 @@ from aiohttp import web
 from local.endpoint import Settings, simulate
 from local.endpoint.server import Endpoint as Simulated
 from schemas.deployments import Deployment, EndpointKind
+from tests.leaks import ENDPOINT_KEY
 from workers.adapters.endpoints import connect
 from workers.ports import Endpoint
 
 MODEL = "Phi-3-mini-4k-instruct"
 EMBED = "simulated-embed"
 SEED = 11
-KEY = "the-key-of-the-tests"
+KEY = ENDPOINT_KEY
 KINDS: tuple[EndpointKind, ...] = ("model-inference", "openai", "azure-openai", "aml-score")
 
 _SUFFIX = {"openai": "/v1", "aml-score": "/score"}

@@ -193,6 +193,7 @@ choices = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(choices, deltas), max_size=4))
 def test_chunks_of_any_types_are_folded_or_malformed(pieces: list[tuple[Any, Any]]) -> None:
     try:

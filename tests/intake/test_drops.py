@@ -88,6 +88,7 @@ def test_jobs_and_rejections_are_left_alone(caplog: pytest.LogCaptureFixture) ->
     told(story)
 
 
+@pytest.mark.slow
 def test_what_was_looked_at_costs_its_place_in_a_listing_alone() -> None:
     async def story(service: Bench, blobs: MemoryBlobs, calls: list[str]) -> None:
         for number in range(200):

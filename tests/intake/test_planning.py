@@ -353,6 +353,7 @@ def test_a_usual_row_that_is_too_long_is_refused() -> None:
     assert (refusal.line, refusal.code) == (3, "line_too_long")
 
 
+@pytest.mark.slow
 @given(FILES, SIZES)
 @settings(max_examples=150, deadline=None)
 def test_a_runner_sees_the_rows_that_were_planned(data: bytes, sizes: list[int]) -> None:
@@ -416,6 +417,7 @@ def test_shards_are_bounded_however_large_the_file(
     assert len(shards) <= min(few, planning.LIGHT_SHARDS / factor) + heavy + crowded + 2
 
 
+@pytest.mark.slow
 @given(
     ROWS,
     st.integers(1, 300),

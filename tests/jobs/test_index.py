@@ -64,6 +64,7 @@ def put(blobs: MemoryBlobs, name: str, document: Mapping[str, Any]) -> None:
     blobs.blobs[BlobRef("state", name)] = blob
 
 
+@pytest.mark.slow
 async def test_a_page_costs_the_same_at_100_000_jobs() -> None:
     calls: list[str] = []
     inner = MemoryBlobs(lambda: EPOCH)

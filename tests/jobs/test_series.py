@@ -85,6 +85,7 @@ def test_samples_go_up_to_the_sums_of_all(told: list[dict[int, Interval]]) -> No
     assert all(to.at > before.at for before, to in pairwise(found))
 
 
+@pytest.mark.slow
 @given(
     st.lists(receipts.filter(bool), min_size=1, max_size=4),
     st.floats(-30.0, 60.0),

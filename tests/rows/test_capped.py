@@ -249,6 +249,7 @@ def asks_for(wire: Mapping[str, Any]) -> tuple[int, int]:
     return answer * max(1, most), films + images
 
 
+@pytest.mark.slow
 @given(_ROW, st.none() | st.integers(1, 60))
 @example({"messages": SAID, "max_new_tokens": 4000}, 50)
 @example({"messages": SAID, "max_tokens": 50, "max_completion_tokens": None}, None)

@@ -127,17 +127,24 @@ def _worlds() -> tuple[dict[str, World], set[tuple[str, int]]]:
     return {site: met(site) for site in SITES}, places
 
 
+# In one process, which lives the worlds once for all that look at them.
+together = pytest.mark.xdist_group(__name__)
+
+
+@together
 def test_a_world_comes_to_every_site() -> None:
     worlds, _ = _worlds()
     assert [site for site, world in worlds.items() if site not in world.faults.met] == []
     assert {site: faults for site, world in worlds.items() if (faults := check(world))} == {}
 
 
+@together
 def test_no_world_comes_to_a_site_that_is_not_listed() -> None:
     worlds, _ = _worlds()
     assert set().union(*(world.faults.met for world in worlds.values())) - set(SITES) == set()
 
 
+@together
 def test_a_world_comes_to_every_place_in_the_code_that_calls_a_service() -> None:
     _, places = _worlds()
     unmet = {

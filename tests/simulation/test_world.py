@@ -33,6 +33,7 @@ def test_a_seed_replays_exactly(seed: int) -> None:
     assert first.digest.digest() == second.digest.digest()
 
 
+@pytest.mark.slow
 def test_a_seed_replays_exactly_in_another_process() -> None:
     # Another process hashes strings differently: nothing may depend on the order of a set.
     program = "from tests.simulation.seeds import see; print(see(118).digest)"
