@@ -29,8 +29,8 @@ export FILE OPTIONS WORKERS OUT AGAIN
 FAST = $(wildcard $(patsubst workers/%/,tests/%,$(wildcard workers/[a-z]*/)) tests/test_*.py) \
 	$(patsubst %,tests/contract/test_%.py,blobs bus doubles faults) tests/simulation/test_world.py
 
-# Tests that share a module's parts stay in one process. Four also on two cores: many of them wait.
-PYTEST = .venv/bin/python -m pytest --numprocesses 4 --dist loadgroup
+# Tests that share a module's parts stay in one process. Five also on two cores: many of them wait.
+PYTEST = .venv/bin/python -m pytest --numprocesses 5 --dist loadgroup
 
 # Images often set it; but each run starts some hundred processes of the same modules.
 unexport PYTHONDONTWRITEBYTECODE

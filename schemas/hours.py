@@ -1,8 +1,8 @@
 """Hours of the day to which a deployment or a priority is limited, by the clock of a place.
 
-Times are seconds since the epoch. Where clocks are put forward, hours that begin in what is left out
-begin as much later, and end as much later where nothing of them would remain; where clocks are put
-back, an hour that comes twice is open both times.
+Times are seconds since the epoch. Where clocks are put forward, hours that begin in what is left
+out begin as much later, and end as much later where nothing of them would remain; where clocks are
+put back, an hour that comes twice is open both times.
 """
 
 import re
