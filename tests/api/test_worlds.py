@@ -21,6 +21,7 @@ ENOUGH = range(120)
 """Among so many seeds is one that notices each rule that is broken."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start", [0, *(pytest.param(at, marks=pytest.mark.long) for at in range(PIECE, SEEDS, PIECE))]
 )

@@ -383,6 +383,7 @@ FACTORS = st.sampled_from([1, 1000, 10**6])
 """How many times as large a whole file is as the rows of it that are planned."""
 
 
+@pytest.mark.slow
 @given(
     ROWS,
     st.integers(1, 1200),
@@ -471,6 +472,7 @@ def test_a_shard_is_bounded_as_requests_too() -> None:
     assert {shard.rows for shard in shards} == {8}
 
 
+@pytest.mark.slow
 def test_a_shard_is_bounded_by_what_its_answers_may_be() -> None:
     """400 rows of 2,048 texts to embed come to many gigabytes: never more than one in a shard."""
     inputs = json.dumps({"input": ["text"] * 2048}).encode()

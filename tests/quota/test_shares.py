@@ -250,6 +250,7 @@ def test_a_heavy_newcomer_comes_before_light_ones_that_have_waited() -> None:
     assert book.holders["heavy"].share == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *MORE])
 def test_a_light_one_is_seated_now_and_then_among_heavy_ones_in_need(seed: int) -> None:
     wishes = {f"day{n}": Wish(1.0, 1.0, jobs={f"day{n}": 1.0}) for n in range(12)}

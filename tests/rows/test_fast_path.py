@@ -64,12 +64,14 @@ def is_usual(line: bytes, rules: RowRules = PLAIN) -> bool:
     return True
 
 
+@pytest.mark.slow
 @given(ROW)
 @settings(max_examples=400, deadline=None)
 def test_whatever_a_row_holds_both_ways_agree(row: dict[str, Any]) -> None:
     is_usual(json.dumps(row).encode("utf-8", "replace"))
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, len(USUAL) - 1),
     # A line holds no newline: it ends at the first.

@@ -785,6 +785,7 @@ BODIES = st.dictionaries(FIELDS, JSON_VALUES, max_size=4) | st.fixed_dictionarie
 )
 
 
+@pytest.mark.slow
 @given(BODIES)
 @settings(max_examples=300, deadline=None)
 def test_the_short_way_accepts_only_what_the_model_accepts(body: dict[str, Any]) -> None:
