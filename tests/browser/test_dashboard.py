@@ -35,7 +35,7 @@ async def violations(page: Page) -> list[str]:
     await page.evaluate(AXE.read_text("utf-8"))
     found: dict[str, Any] = await page.evaluate(
         "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa',"
-        " 'best-practice'], resultTypes: ['violations'], preload: false})"
+        " 'best-practice'], resultTypes: ['violations']})"
     )
     return [
         f"{each['id']}: {node['html'][:120]} {node['failureSummary']}"
