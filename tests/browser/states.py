@@ -1,9 +1,20 @@
 """A service with a job in each state that the dashboard shows."""
 
 from collections.abc import Callable
+from typing import Any
 
-from tests.doubles.service import Bench
+from schemas.money import Price
+from schemas.tenants import Tenant
+from tests.doubles.service import DEPLOYMENT, Bench
 from workers.jobs.outbox import SHARDS
+
+PRICED = DEPLOYMENT.model_copy(update={"price": Price(input="0.13", output="0.52", currency="USD")})
+CAPPED: dict[str, Any] = {
+    "deployments": (PRICED,),
+    "tenants": {"default": Tenant(max_cost_per_month=0.5), "blue": Tenant(max_cost_per_month=20)},
+}
+QUOTA = {"requests_per_minute": 1000, "tokens_per_minute": 200_000}
+LIMITED = PRICED.model_copy(update=QUOTA)
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser
 
-from tests.browser.test_dashboard import violations
+from tests.browser.looking import violations
 from tests.jobs.test_report import MANIFEST
 from workers.jobs.report import report
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 async def test_a_hostile_report_is_text_and_is_accessible(
     browser: Browser, tmp_path: Path, scheme: Any
 ) -> None:
