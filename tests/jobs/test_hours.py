@@ -108,7 +108,14 @@ def test_other_priorities_do_not_wait() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limited", ["priority", "deployment", "one of two deployments"])
+@pytest.mark.parametrize(
+    "limited",
+    [
+        "priority",
+        pytest.param("deployment", marks=pytest.mark.long),
+        pytest.param("one of two deployments", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize(
     ("rows", "seconds"), [(450, 20.0), pytest.param(900, 10.0, marks=pytest.mark.long)]
 )

@@ -680,7 +680,12 @@ async def shared_by(
 
 @pytest.mark.parametrize(
     ("processes", "limits"),
-    [(1, {}), (2, {}), (5, {}), (12, {}), (1, QUOTA), (3, QUOTA)],
+    [
+        (1, {}),
+        (5, {}),
+        (3, QUOTA),
+        *(pytest.param(*each, marks=pytest.mark.long) for each in ((2, {}), (12, {}), (1, QUOTA))),
+    ],
     ids=str,
 )
 def test_processes_that_share_a_deployment_probe_it_once_a_minute_at_most(
@@ -698,7 +703,7 @@ def test_processes_that_share_a_deployment_probe_it_once_a_minute_at_most(
 
 
 @pytest.mark.parametrize("limits", [{}, QUOTA], ids=str)
-@pytest.mark.parametrize("processes", [3, 8, 20])
+@pytest.mark.parametrize("processes", [3, pytest.param(8, marks=pytest.mark.long), 20])
 def test_poisoned_rows_of_processes_that_share_a_deployment_end_all_the_same(
     processes: int, limits: dict[str, int]
 ) -> None:

@@ -73,9 +73,9 @@ def test_a_request_quota_is_used_to_the_full(workers: int) -> None:
     assert jain([len(worker.done) for worker in world.workers]) >= 0.99
 
 
-@pytest.mark.parametrize("workers", [1, 8])
+@pytest.mark.parametrize("workers", [more(1), 8])
 def test_a_token_quota_is_used_to_the_full(workers: int) -> None:
-    world, work, took = measure(1, 4000, 400, nothing, workers=workers)
+    world, work, took = measure(1, 2500, 400, nothing, workers=workers)
     # The bound of the whole minutes flatters or punishes by chance: what the tokens take, evenly.
     assert sum(row.tokens for row in work) / 200_000 * 60.0 / took >= 0.95
     assert world.refusals <= 0.015
@@ -85,7 +85,12 @@ def test_a_token_quota_is_used_to_the_full(workers: int) -> None:
 @pytest.mark.parametrize("dealt", ["even", "first"])
 @pytest.mark.parametrize(
     ("per_minute", "count", "workers", "least"),
-    [(1800, 1500, 1, 0.98), (1800, 1500, 4, 0.96), (1800, 1500, 16, 0.92), (1000, 1000, 8, 0.98)],
+    [
+        (1800, 1500, 1, 0.98),
+        more(1800, 1500, 4, 0.96),
+        (1800, 1500, 16, 0.92),
+        (1000, 1000, 8, 0.98),
+    ],
 )
 def test_shares_follow_the_shards_however_they_are_dealt(
     per_minute: int, count: int, workers: int, least: float, dealt: Dealt
@@ -211,8 +216,8 @@ async def crowd(world: World, hosts: list[int], weight: float, calls: int) -> li
 @pytest.mark.parametrize(
     ("workers", "hosts", "weight"),
     [
-        (8, [0], 1.0),
         (8, [0, 5], 0.2),
+        more(8, [0], 1.0),
         more(32, [0], 1.0),
         more(32, [0], 0.1),
         more(32, [0, 5], 0.2),
@@ -237,7 +242,9 @@ def test_a_job_weighs_the_same_on_however_many_workers_it_is(
     run(main, 6)
 
 
-@pytest.mark.parametrize(("workers", "per_minute"), [(8, 1000), more(32, 1000), (4, 60), (32, 60)])
+@pytest.mark.parametrize(
+    ("workers", "per_minute"), [more(8, 1000), more(32, 1000), (4, 60), (32, 60)]
+)
 @pytest.mark.parametrize("host", [0, more(1), more(3)])
 def test_a_small_urgent_job_begins_within_seconds_whoever_asks(
     workers: int, per_minute: int, host: int
@@ -446,7 +453,7 @@ def test_an_outage_of_ten_minutes_fails_no_row() -> None:
 @pytest.mark.parametrize(
     ("hints", "names", "mean_tokens"),
     [
-        case if case in (("none", True, 100), ("86400", False, 400)) else more(*case)
+        case if case == ("86400", False, 400) else more(*case)
         for case in product(("none", "86400", "99999999"), (True, False), (100, 400))
     ],
 )
@@ -520,7 +527,7 @@ def test_a_limit_on_concurrency_lowers_the_guard_and_not_the_rate() -> None:
     run(main, 1)
 
 
-@pytest.mark.parametrize(("slots", "workers"), [(2, 4), (1, 2)])
+@pytest.mark.parametrize(("slots", "workers"), [(2, 4), more(1, 2)])
 def test_a_server_whose_slots_others_hold_is_asked_ever_more_rarely(
     slots: int, workers: int
 ) -> None:
@@ -566,7 +573,7 @@ def test_what_a_day_allows_is_dealt_out_among_all_and_goes_on_the_next_day() -> 
     run(main, 1)
 
 
-@pytest.mark.parametrize("lost", [0.05, 0.3])
+@pytest.mark.parametrize("lost", [more(0.05), 0.3])
 @pytest.mark.parametrize("seed", [1, more(2)])
 def test_lost_answers_lose_nothing_of_a_day(lost: float, seed: int) -> None:
     limits = Limits(requests_per_minute=600, requests_per_day=2000)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from tests.simulation import releases
 from workers.jobs import store
 
-MORE = (range(40, 80), range(80, 120))
+MORE = (range(20, 60), range(60, 120))
 
 
 def see(seeds: range) -> tuple[dict[int, Any], Counter[str]]:
@@ -31,7 +31,7 @@ def see(seeds: range) -> tuple[dict[int, Any], Counter[str]]:
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(40), *(pytest.param(more, marks=pytest.mark.long) for more in MORE)], ids=str
+    "seeds", [range(20), *(pytest.param(more, marks=pytest.mark.long) for more in MORE)], ids=str
 )
 def test_every_row_comes_out_once_whichever_release_asks_it(seeds: range) -> None:
     wrong, met = see(seeds)

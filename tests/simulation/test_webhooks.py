@@ -59,7 +59,7 @@ def test_a_webhook_is_told_whatever_crashes_around_it(mended: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(20), pytest.param(range(20, 60), marks=pytest.mark.long)], ids=named
+    "seeds", [range(10), pytest.param(range(10, 60), marks=pytest.mark.long)], ids=named
 )
 def test_seeds_tell_their_webhooks_too(seeds: range) -> None:
     wrong = {}
