@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -22,6 +22,20 @@ PAUSE_SECONDS = 1.0
 WRONG_SETTINGS = 2
 # Longer than a host's own drain and the closing of its clients.
 STOP_SECONDS = 8.0
+
+
+async def start_process(arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
+    """One host, with pipes as its streams. Tests put another in its place, which forks hosts."""
+    # A session of its own, so that Ctrl-C reaches the parent only, which then stops the hosts
+    # before what they depend on.
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "local", "host", *arguments),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+        env=environment,
+    )
 
 
 class HostsFailedError(Exception):
@@ -56,8 +70,8 @@ class Hosts:
     ) -> None:
         self._count = count
         self._tell = tell
-        self._command = [sys.executable, "-m", "local", "host", "--app", str(app)]
-        self._command += ["--settings-from-stdin", *(["--verbose"] if verbose else [])]
+        self._arguments = ["--app", str(app), "--settings-from-stdin"]
+        self._arguments += ["--verbose"] if verbose else []
         self._settings: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stopping = False
         # By number: a host that is started again serves where people's tools expect it.
@@ -102,16 +116,10 @@ class Hosts:
 
     async def _run_one(self, number: int) -> tuple[bool, int, list[str]]:
         """One process from start to end: whether it served, its exit status, its last lines."""
-        # A session of its own, so that Ctrl-C reaches the parent only, which then stops the hosts
-        # before what they depend on.
-        process = await asyncio.create_subprocess_exec(
-            *(*self._command, "--port", str(self._ports.get(number, 0))),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            start_new_session=True,
+        process = await start_process(
+            [*self._arguments, "--port", str(self._ports.get(number, 0))],
             # The Azure SDKs, and our client, tell the services who of the hosts it is.
-            env={"AZURE_HTTP_USER_AGENT": f"host/{number}"} | os.environ,
+            {"AZURE_HTTP_USER_AGENT": f"host/{number}"} | os.environ,
         )
         self.processes[number] = process
         said: list[str] = []

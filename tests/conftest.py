@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from local.azurite import Azurite
 from local.azurite import azurite as running_azurite
 from tests.leaks import log_watch, no_leaks
+from tests.warm_hosts import StartProcess, WarmHosts
 
 __all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
@@ -52,6 +53,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def start_by_exec() -> Iterator[StartProcess]:
+    """How users' hosts are started, in place of which the hosts that tests start are forked."""
+    # Not at the top, as above.
+    from local import hosts
+
+    by_exec = hosts.start_process
+    with WarmHosts() as warm, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hosts, "start_process", warm.start)
+        yield by_exec
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

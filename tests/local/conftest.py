@@ -4,8 +4,7 @@ import asyncio
 import json
 import os
 import re
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,8 +19,10 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusClient
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
+from local import hosts
 from local.azurite import Azurite
 from local.servicebus import Server, serve
+from tests.warm_hosts import StartProcess
 
 PROJECT = Path(__file__).parents[2]
 APP = Path(__file__).parent / "app"
@@ -127,6 +128,12 @@ class RunningHost:
         return await asyncio.wait_for(self.process.wait(), DEADLINE)
 
 
+@pytest.fixture
+def executed(start_by_exec: StartProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts of this test start as users' do."""
+    monkeypatch.setattr(hosts, "start_process", start_by_exec)
+
+
 StartHost = Callable[..., Awaitable[RunningHost]]
 
 
@@ -134,9 +141,8 @@ StartHost = Callable[..., Awaitable[RunningHost]]
 async def host_process(
     settings: dict[str, str], app: Path = APP, *arguments: str
 ) -> AsyncIterator[Process]:
-    command = [sys.executable, "-m", "local", "host", "--app", str(app), *arguments]
-    process = await asyncio.create_subprocess_exec(
-        *command, "--settings-from-stdin", stdin=PIPE, stdout=PIPE, stderr=PIPE, env=clean()
+    process = await hosts.start_process(
+        ["--app", str(app), *arguments, "--settings-from-stdin"], clean()
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps(settings).encode() + b"\n")

@@ -278,6 +278,7 @@ def copy_app(folder: Path, **changes: str) -> Path:
         ({"TIMER_SCHEDULE": "0 0 0 * * *", "JOBS_QUEUE": "jobs"}, "ServiceBusConnection"),
     ],
 )
+@pytest.mark.usefixtures("executed")  # how the process ends is the point
 async def test_what_is_missing_is_named_in_one_line(settings: dict[str, str], named: str) -> None:
     async with host_process(settings) as process:
         _, said = await asyncio.wait_for(process.communicate(), DEADLINE)

@@ -30,6 +30,7 @@ async def kill_every_three_seconds(hosts: Hosts, number: int, rng: random.Random
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("executed")  # starts and ends are the point
 @pytest.mark.timeout(1200)
 async def test_three_hosts_that_are_killed_every_three_seconds_end_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
