@@ -6,6 +6,8 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,9 @@ from tests.warm_hosts import StartProcess, WarmHosts
 
 __all__ = ["azurite", "bus_connection", "log_watch", "no_leaks"]
 
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+WAITING = {"browser", "cli", "contract", "integration", "local", "openai", "servicebus"}
 
 # What is loaded and collected stays to the end: no collector need look through it over and over.
 gc.disable()
@@ -35,7 +39,22 @@ settings.load_profile("tests")
 # Before pytest-xdist reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share their module's loop, and what runs on it, in one process."""
+    """Keep tests that share their module's loop, and what runs on it, in one process.
+
+    Modules that wait for processes, that simulate, and others come in turn: in the order of their
+    names all processes would wait at once, and later none.
+    """
+    kinds: dict[str, dict[Path, list[pytest.Item]]] = {}
+    for item in items:
+        room = item.path.relative_to(TESTS).parts[0]
+        kind = "waits" if room in WAITING else room if room == "simulation" else ""
+        kinds.setdefault(kind, {}).setdefault(item.path, []).append(item)
+    spread = [
+        (place / len(modules), tests)
+        for modules in kinds.values()
+        for place, tests in enumerate(modules.values())
+    ]
+    items[:] = chain.from_iterable(tests for _, tests in sorted(spread, key=itemgetter(0)))
     for item in items:
         marker = item.get_closest_marker("asyncio")
         if marker is not None and marker.kwargs.get("loop_scope") == "module":
