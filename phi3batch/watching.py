@@ -142,5 +142,8 @@ def told(batch: Batch) -> None:
 def _come_back(ids: Sequence[str], last: dict[str, Batch]) -> str:
     running = [each for each in ids if each not in last or last[each].status not in ENDED]
     names = " ".join(dict.fromkeys(running))
-    goes = "they go on" if len(running) > 1 else "it goes on"
-    return f"{goes} without you; come back with: phi3batch watch {names}"
+    if all(each in last and last[each].phi3.paused for each in running):
+        goes = "they are paused" if len(running) > 1 else "it is paused"
+    else:
+        goes = f"{'they go' if len(running) > 1 else 'it goes'} on without you"
+    return f"{goes}; come back with: phi3batch watch {names}"

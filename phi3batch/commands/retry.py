@@ -52,6 +52,10 @@ def run(given: Namespace) -> int:
         if second is None:
             why = "no request could be made of what has no answer: mend those rows in the table, "
             return _nothing(given, f"{why}and submit them")
+        if batch.status == "expired" and second.completion_window == batch.completion_window:
+            window = f"{second.id} has the window of {batch.completion_window} that did not suffice"
+            longer = "to give it a longer one, cancel it and retry with: -O completion_window=..."
+            print(f"{window}; {longer}", file=sys.stderr)
         if given.watch:
             return watch(
                 service,

@@ -638,6 +638,32 @@ def test_results_are_not_fetched_before_the_end(
     assert ended("watch", batch, "--timeout", "0.1", "--interval", "0.05") == 124
     told = f"--timeout has passed: it goes on without you; come back with: phi3batch watch {batch}"
     assert capsys.readouterr().err.splitlines()[-1] == told
+    assert ended("pause", batch) == 0
+    assert ended("watch", batch, "--timeout", "0.1", "--interval", "0.05") == 124
+    told = f"--timeout has passed: it is paused; come back with: phi3batch watch {batch}"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+
+
+def test_a_retry_of_what_expired_says_that_its_window_is_the_same(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as served:
+        monkeypatch.setenv("PHI3BATCH_URL", served.url)
+        monkeypatch.setenv("PHI3BATCH_KEY", "app")
+        served.polls = 1000
+        batch = submitted(capsys, str(prompts), "-O", "completion_window=1h")
+        assert ended("pause", batch) == 0
+        served.service.elapsed += 3700.0
+        served.run(served.service.sweeper.run())
+        served.polls = 0
+        assert ended("watch", batch, "--interval", "0.01") == 1
+        assert f"{batch} expired" in capsys.readouterr().out
+        assert ended("retry", batch) == 0
+        out, err = capsys.readouterr()
+        told = f"{out.strip()} has the window of 1h that did not suffice; to give it a longer one, "
+        assert told in err
+        assert ended("retry", batch, "-O", "completion_window=24h") == 0
+        assert "suffice" not in capsys.readouterr().err
 
 
 def test_what_was_changed_on_its_way_is_told(

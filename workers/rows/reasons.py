@@ -27,10 +27,13 @@ DUPLICATE = (
 
 
 def default_reason(ending: Ending) -> Reason:
-    """What rows that were not asked are told where the job has no reason of its own."""
+    """What rows that the job leaves without an answer are told where it has no reason of its own.
+
+    Some may have been asked before, in vain or as the job ended: the text is true of all.
+    """
     message = {
-        "cancelled": "not asked: the job was cancelled; drop this row again to run it",
-        "expired": "not asked: the completion window passed; drop this row again to run it",
-        "failed": "not asked: the job failed; mend its reason and drop this row again",
+        "cancelled": "no answer: the job was cancelled; drop this row again to run it",
+        "expired": "no answer: the completion window passed; drop this row again to run it",
+        "failed": "no answer: the job failed; mend its reason and drop this row again",
     }[ending]
     return Reason(code=f"job_{ending}", message=message)

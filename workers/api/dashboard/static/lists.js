@@ -100,7 +100,7 @@ export function jobs({ listed: page, refused }, chosen) {
     <tbody>${listed.map((job) => html`<tr class=${idOf(job) === chosen ? "chosen" : ""}>
       <th scope="row">${named(job)}${whose(job)}</th><td>${badge(job)}</td><td class="rows">${bar(job)}</td>
       <td class="whole">${ended(job) || job.rate == null ? "–" : `${short(job.rate)} rows/s`}</td>
-      <td class="whole">${ended(job) || job.seconds_left == null ? "–" : duration(job.seconds_left)}
+      <td class="whole">${ended(job) || job.seconds_left == null ? (late(job) ? "" : "–") : duration(job.seconds_left)}
         ${late(job) ? html`<strong class="bad-text"> too late</strong>` : nothing}</td>
       <td>${waits(job) || "–"}</td><td>${time(job.created)}</td></tr>`)}</tbody></table></div>`;
 }
