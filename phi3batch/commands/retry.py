@@ -52,10 +52,7 @@ def run(given: Namespace) -> int:
         if second is None:
             why = "no request could be made of what has no answer: mend those rows in the table, "
             return _nothing(given, f"{why}and submit them")
-        if batch.status == "expired" and second.completion_window == batch.completion_window:
-            window = f"{second.id} has the window of {batch.completion_window} that did not suffice"
-            longer = "to give it a longer one, cancel it and retry with: -O completion_window=..."
-            print(f"{window}; {longer}", file=sys.stderr)
+        _tell_window(batch, second)
         if given.watch:
             return watch(
                 service,
@@ -96,6 +93,13 @@ def _tell_earlier(service: BatchService, batch_id: str) -> None:
     for each in service.batches(_LOOKED_AT):
         if (each.metadata or {}).get(RETRY_OF) == batch_id:
             print(f"{each.id} has asked these rows again already", file=sys.stderr)
+
+
+def _tell_window(first: Batch, second: Batch) -> None:
+    if first.status == "expired" and second.completion_window == first.completion_window:
+        window = f"{second.id} has the window of {first.completion_window} that did not suffice"
+        longer = "to give it a longer one, cancel it and retry with: -O completion_window=..."
+        print(f"{window}; {longer}", file=sys.stderr)
 
 
 def _batch_of_errors(service: BatchService, batch: Batch, given: Mapping[str, Any]) -> Batch | None:
