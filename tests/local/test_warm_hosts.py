@@ -6,10 +6,11 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 
+import psutil
 import pytest
 
 from local import hosts
-from tests.warm_hosts import PROJECT, StartProcess
+from tests.warm_hosts import PROJECT, StartProcess, WarmHosts, WarmHostsError
 
 from .conftest import DEADLINE, clean
 from .test_run import children_of, gone
@@ -47,8 +48,27 @@ async def test_a_signal_is_its_status(number: signal.Signals) -> None:
     process.send_signal(number)
     assert await asyncio.wait_for(process.wait(), DEADLINE) == -number
     assert process.returncode == -number
-    process.kill()  # too late, and no error
+    with pytest.raises(ProcessLookupError):
+        process.kill()
     await process.communicate()
+
+
+async def test_where_what_forks_them_dies_the_next_start_says_so_and_the_one_after_works() -> None:
+    with WarmHosts() as warm:
+        first = await warm.start(WAITING, clean())
+        watching = psutil.Process(first.pid).parent()
+        assert watching is not None
+        forking = watching.parent()
+        assert forking is not None
+        forking.kill()
+        await asyncio.to_thread(psutil.wait_procs, [forking], DEADLINE)
+        with pytest.raises(WarmHostsError):
+            await warm.start(WAITING, clean())
+        second = await warm.start(WAITING, clean())
+        for process in (first, second):
+            process.kill()
+            assert await asyncio.wait_for(process.wait(), DEADLINE) == -signal.SIGKILL
+            await process.communicate()
 
 
 async def test_none_is_left_when_what_runs_the_tests_is_killed() -> None:
