@@ -4,9 +4,9 @@
 #   make run FILE=my.jsonl OPTIONS='{"max_tokens": 64}' WORKERS=3 OUT=results
 #   make run FILE=my.jsonl OPTIONS=@options.json
 #   make up                        keep everything running for tools of one's own
-#   make test                      all tests but those that take minutes
+#   make test                      all tests but further cases of a kind and what takes minutes
 #   make test-fast                 decisions, contracts on doubles, a hundred simulated worlds
-#   make test-long                 the tests that take minutes
+#   make test-long                 those
 #   make lint                      ruff and mypy
 
 PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3 python; do \
@@ -30,7 +30,8 @@ FAST = $(wildcard $(patsubst workers/%/,tests/%,$(wildcard workers/[a-z]*/)) tes
 	$(patsubst %,tests/contract/test_%.py,blobs bus doubles faults) tests/simulation/test_world.py
 
 # Tests that share a module's parts stay in one process. Five also on two cores: many of them wait.
-PYTEST = .venv/bin/python -m pytest --numprocesses 5 --dist loadgroup
+# They come in the order of tests/conftest.py, and not the largest groups first.
+PYTEST = .venv/bin/python -m pytest --numprocesses 5 --dist loadgroup --no-loadscope-reorder
 
 # Images often set it; but each run starts some hundred processes of the same modules.
 unexport PYTHONDONTWRITEBYTECODE

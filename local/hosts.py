@@ -25,7 +25,7 @@ STOP_SECONDS = 8.0
 
 
 async def start_process(arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
-    """One host, with pipes as its streams. Tests put another in its place, which forks hosts."""
+    """Start a host whose streams are pipes. Tests put a function in its place that forks hosts."""
     # A session of its own, so that Ctrl-C reaches the parent only, which then stops the hosts
     # before what they depend on.
     return await asyncio.create_subprocess_exec(

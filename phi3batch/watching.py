@@ -142,6 +142,8 @@ def told(batch: Batch) -> None:
 def _come_back(ids: Sequence[str], last: dict[str, Batch]) -> str:
     running = [each for each in ids if each not in last or last[each].status not in ENDED]
     names = " ".join(dict.fromkeys(running))
+    if not running:
+        return f"all have ended; see: phi3batch watch {' '.join(ids)}"
     if all(each in last and last[each].phi3.paused for each in running):
         goes = "they are paused" if len(running) > 1 else "it is paused"
     else:

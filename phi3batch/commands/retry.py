@@ -98,8 +98,8 @@ def _tell_earlier(service: BatchService, batch_id: str) -> None:
 def _tell_window(first: Batch, second: Batch) -> None:
     if first.status == "expired" and second.completion_window == first.completion_window:
         window = f"{second.id} has the window of {first.completion_window} that did not suffice"
-        longer = "to give it a longer one, cancel it and retry with: -O completion_window=..."
-        print(f"{window}; {longer}", file=sys.stderr)
+        again = f"phi3batch retry {first.id} -O completion_window=..."
+        print(f"{window}; for a longer one, cancel it, then: {again}", file=sys.stderr)
 
 
 def _batch_of_errors(service: BatchService, batch: Batch, given: Mapping[str, Any]) -> Batch | None:

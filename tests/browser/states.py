@@ -15,6 +15,9 @@ CAPPED: dict[str, Any] = {
 }
 QUOTA = {"requests_per_minute": 1000, "tokens_per_minute": 200_000}
 LIMITED = PRICED.model_copy(update=QUOTA)
+UNPRICED = DEPLOYMENT.model_copy(update={"name": "unpriced", "model": "phi-3-small"})
+AT_NIGHT = DEPLOYMENT.model_copy(update={"hours": "22:00-06:00", "time_zone": "Europe/Berlin"})
+TENANTS = {"default": Tenant(), "blue": Tenant()}
 
 ROWS = b'{"prompt": "a"}\n{"prompt": "b"}\n'
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,11 +13,12 @@ from playwright.async_api import Browser, Route, expect
 from schemas.health import DeploymentHealth
 from schemas.money import amount
 from schemas.outcomes import Outcome
+from tests.api.client import KEYS, Client, rows
 from tests.browser import states
 from tests.browser.conftest import KEY, Site, Tab
 from tests.browser.looking import row, violations
-from tests.browser.states import CAPPED, LIMITED, PRICED
-from tests.doubles.service import Answering
+from tests.browser.states import AT_NIGHT, CAPPED, LIMITED, PRICED, TENANTS, UNPRICED
+from tests.doubles.service import DEPLOYMENT, EPOCH, Answering
 from workers.ports import BlobRef
 from workers.quota.health import HealthBoard
 from workers.quota.shares import Book, Holder
@@ -388,6 +390,161 @@ async def test_a_service_that_is_away_is_told_and_found_again(tab: Tab, site: Si
     await expect(tab.page.get_by_role("alert")).to_have_count(0)
 
 
+def answering(status: int) -> Callable[[Route], Awaitable[None]]:
+    async def answer(route: Route) -> None:
+        await route.fulfill(status=status)
+
+    return answer
+
+
+@pytest.mark.parametrize("site", [{"deployments": (PRICED, UNPRICED)}], indirect=True)
+async def test_a_missing_price_is_told_as_such_and_not_as_0(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service, rows=2000, model="phi-3-small")
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    await shown.get_by_text("Facts").click()
+    facts = shown.locator("dl")
+    await expect(facts).to_contain_text("not known: no deployment that answered has a price")
+    await expect(shown.get_by_text("It has cost")).to_have_count(0)
+    await expect(shown.get_by_text("It will cost about")).to_have_count(0)
+    await site.service.settle()
+    models = (DEPLOYMENT.model, UNPRICED.model)
+    rows = b"".join(b'{"prompt": "p", "model": "%s"}\n' % name.encode() for name in models)
+    await site.service.drop(rows * 1000, "mixed.jsonl")
+    await site.service.announce("mixed.jsonl")
+    await site.service.settle(stop=states.after(3))
+    jobs = (await site.service.ask("GET", "/api/jobs", input="prompts/mixed.jsonl")).body["data"]
+    await tab.open(f"job={jobs[0]['job']}")
+    has_cost = "calls were to deployments without a price, so it is not known what it will cost"
+    await expect(shown.get_by_text("It has cost")).to_contain_text(has_cost)
+    await expect(shown.get_by_text("It will cost about")).to_have_count(0)
+
+
+@pytest.mark.parametrize("site", [{"deployments": (AT_NIGHT,)}], indirect=True)
+async def test_what_waits_for_its_hour_says_until_when(tab: Tab, site: Site) -> None:
+    service = site.service
+    # The doubles' clock goes on from the machine's: let it be nine in the morning in Berlin.
+    service.elapsed += (EPOCH - service.clock()) % 86400.0
+    await service.drop(states.ROWS, "night.jsonl")
+    await service.announce("night.jsonl")
+    await service.drop(states.ROWS, "soon.jsonl", options={"completion_window": "2h"})
+    await service.announce("soon.jsonl")
+    await service.settle()
+    await tab.open()
+    await tab.settled()
+    phi = tab.page.get_by_role("group", name="Deployments").get_by_role("row").last
+    await expect(phi).to_contain_text("22:00-06:00 Europe/Berlin")
+    await expect(phi).to_contain_text(re.compile(r"opens \d+ \w+ \d+, 21:00:00"))
+    wrong = tab.page.get_by_role("region", name="Needs attention")
+    await expect(wrong).to_contain_text("soon.jsonl: it will miss the end of its window")
+    await expect(wrong).not_to_contain_text("night.jsonl")
+    await tab.page.get_by_label("Waits for").select_option("hours")
+    await expect(row(tab.page, "night.jsonl")).to_contain_text("hours")
+    left = row(tab.page, "soon.jsonl").get_by_role("cell").filter(has_text="too late")
+    await expect(left).to_have_text("too late")
+    await tab.page.get_by_role("link", name="soon.jsonl").last.click()
+    shown = tab.page.locator("section.shown")
+    await expect(shown).to_contain_text("It waits for hours")
+    await expect(shown).to_contain_text(re.compile(r"until \d+ \w+ \d+, 21:00:00"))
+    await expect(shown).to_contain_text("none of its hours is left before that")
+    assert await violations(tab.page) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ({"message": "the key is refused: mend PHI_KEY"}, ": the key is refused: mend PHI_KEY. "),
+        pytest.param({"message": "It is away."}, ": It is away. ", marks=pytest.mark.long),
+        pytest.param({}, ". ", marks=pytest.mark.long),
+    ],
+)
+async def test_a_deployment_that_is_out_of_order_says_in_sentences_when_it_is_tried(
+    tab: Tab, site: Site, word: dict[str, str], told: str
+) -> None:
+    board = HealthBoard(site.service.blobs, "state")
+    at = site.service.clock()
+
+    async def tell(**more: Any) -> None:
+        await board.tell("phi", "p", DeploymentHealth(at=at, **{"breaker": "open", **word, **more}))
+
+    await tell(until=at + 600.0)
+    await tab.open()
+    await tab.settled()
+    attention = tab.page.get_by_role("region", name="Needs attention").get_by_role("listitem")
+    await expect(attention).to_contain_text(f"Deployment phi{told}It is tried again at ")
+    await tell(until=at - 5.0)
+    await tab.page.reload()
+    await expect(attention).to_contain_text(f"Deployment phi{told}It is tried with the next call.")
+    await tell(breaker="probing")
+    await tab.page.reload()
+    await expect(attention).to_contain_text(f"Deployment phi{told}A call is trying it.")
+
+
+@pytest.mark.parametrize("site", [{"tenants": TENANTS}], indirect=True)
+async def test_a_filter_that_is_refused_lists_nothing_and_the_rest_is_up_to_date(
+    tab: Tab, site: Site
+) -> None:
+    service = site.service
+    await service.drop(b"a,b\n", "theirs.jsonl", container="inputs")
+    await service.say({"container": "inputs", "name": "theirs.jsonl", "tenant": "blue"})
+    await service.settle()
+    await tab.open()
+    await tab.settled()
+    tenant = tab.page.get_by_label("Tenant")
+    await tenant.fill("blue")
+    await tenant.press("Enter")
+    await expect(row(tab.page, "theirs.jsonl")).to_be_visible()
+    await tenant.fill("nobody")
+    await tenant.press("Enter")
+    listed = tab.page.get_by_role("region", name="Jobs")
+    await expect(listed.get_by_role("alert")).to_have_text(
+        "Nothing is listed: there is no tenant 'nobody'; TENANTS knows: default, blue"
+    )
+    await expect(listed.get_by_role("row")).to_have_count(0)
+    await expect(tab.page.get_by_role("alert")).to_have_count(1)
+    await tab.settled()
+    attention = tab.page.get_by_role("region", name="Needs attention")
+    await expect(attention).to_contain_text("theirs.jsonl of blue")
+    assert await violations(tab.page) == []
+    await tenant.fill("")
+    await tenant.press("Enter")
+    await expect(row(tab.page, "theirs.jsonl")).to_be_visible()
+    await expect(tab.page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.parametrize("site", [{"api_keys": KEYS}], indirect=True)
+async def test_a_batch_is_called_as_its_file_was(tab: Tab, site: Site) -> None:
+    client = Client(site.service)
+    file = await client.upload(rows(2), "reviews.jsonl")
+    await client.create(file["id"])
+    await site.service.settle()
+    await tab.open()
+    await tab.settled()
+    await row(tab.page, "reviews.jsonl").get_by_role("link").click()
+    await expect(tab.page.get_by_role("heading", name="reviews.jsonl")).to_be_visible()
+    await tab.page.get_by_text("Facts").click()
+    await expect(tab.page.locator("dl")).to_contain_text("files/default/")
+
+
+async def test_a_job_is_followed_past_answers_that_are_none(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service)
+    await tab.page.clock.install()
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    await expect(shown.locator(".badge")).to_have_text("▶ in progress")
+
+    for status in (500, 502, 504):
+        await tab.page.route("**/api/**", answering(status))
+        await tab.page.clock.fast_forward(20_000)
+        await expect(tab.page.get_by_role("alert")).to_contain_text("cannot be reached")
+        await tab.page.unroute("**/api/**")
+        await tab.page.clock.fast_forward(120_000)
+        await expect(tab.page.get_by_role("alert")).to_have_count(0)
+    await site.service.settle()
+    await tab.page.clock.fast_forward(4000)
+    await expect(shown.locator(".badge")).to_have_text("✓ completed")
+
+
 # -- as it is operated
 
 
@@ -472,3 +629,14 @@ async def test_what_a_browser_is_given_says_what_it_may_do(site: Site) -> None:
     directives = dict(part.strip().partition(" ")[::2] for part in POLICY.split(";"))
     assert directives["default-src"] == "'none'"
     assert json.dumps(directives).count("unsafe") == 0
+
+
+async def test_pause_and_resume_are_offered_where_they_are_possible(tab: Tab, site: Site) -> None:
+    job = await states.begun(site.service)
+    await tab.open(f"job={job}")
+    shown = tab.page.locator("section.shown")
+    for action, after in (("Pause", "paused"), ("Resume", "in progress")):
+        await shown.get_by_role("button", name=action).click()
+        await tab.page.get_by_role("dialog").get_by_role("button", name=action).click()
+        await expect(shown.locator(".badge")).to_contain_text(after)
+    await expect(shown.get_by_role("button", name="Resume")).to_have_count(0)

@@ -660,8 +660,8 @@ def test_a_retry_of_what_expired_says_that_its_window_is_the_same(
         assert f"{batch} expired" in capsys.readouterr().out
         assert ended("retry", batch) == 0
         out, err = capsys.readouterr()
-        told = f"{out.strip()} has the window of 1h that did not suffice; to give it a longer one, "
-        assert told in err
+        told = f"{out.strip()} has the window of 1h that did not suffice; for a longer one, "
+        assert f"{told}cancel it, then: phi3batch retry {batch} -O completion_window=...\n" in err
         assert ended("retry", batch, "-O", "completion_window=24h") == 0
         assert "suffice" not in capsys.readouterr().err
 

@@ -113,7 +113,7 @@ def test_other_priorities_do_not_wait() -> None:
     [
         "priority",
         pytest.param("deployment", marks=pytest.mark.long),
-        pytest.param("one of two deployments", marks=pytest.mark.long),
+        "one of two deployments",
     ],
 )
 @pytest.mark.parametrize(
