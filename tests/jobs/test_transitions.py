@@ -7,6 +7,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import pytest
+
 from schemas.jobs import JobState, Waiting
 from tests.doubles.service import EPOCH, bench
 from workers.jobs import lifecycle
@@ -125,6 +127,7 @@ async def test_changes_of_one_process_take_turns_and_repeat_nothing() -> None:
     assert max(state.nudges for state in states if state) == 16
 
 
+@pytest.mark.slow
 async def test_storage_that_hangs_holds_nobody_up_for_long() -> None:
     async with process() as (slow, change):
         slow.seconds = 3600.0

@@ -84,6 +84,7 @@ async def asking(
             yield asked, results, simulator
 
 
+@pytest.mark.slow
 async def test_a_row_that_the_server_chokes_on_takes_no_other_with_it() -> None:
     choking = Rule(fault="http_500", when=When(contains="text 000"))
     async with asking([choking]) as (asked, results, _):

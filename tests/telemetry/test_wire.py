@@ -78,6 +78,7 @@ async def test_a_job_is_one_trace_from_who_asked_to_its_last_event(receiving: Co
     assert receiving.collected.sums("batch.call.wait") == 2
 
 
+@pytest.mark.slow
 async def test_nobody_imports_what_telemetry_needs_before_it_is_switched_on() -> None:
     code = "import sys, function_app; print([m for m in sys.modules if 'opentelemetry' in m])"
     process = await asyncio.create_subprocess_exec(
@@ -172,6 +173,7 @@ async def test_nothing_that_anybody_said_or_called_is_sent(receiving: Collector)
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 503])
 async def test_a_collector_that_refuses_costs_nothing_but_what_it_refuses(
     receiving: Collector, status: int, caplog: pytest.LogCaptureFixture
@@ -192,6 +194,7 @@ async def test_a_collector_that_refuses_costs_nothing_but_what_it_refuses(
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["nobody there", "no answer"])
 async def test_a_collector_that_is_away_or_slow_holds_nobody_up(
     trouble: str, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +216,7 @@ async def test_a_collector_that_is_away_or_slow_holds_nobody_up(
         assert time.monotonic() - began < FLUSH_SECONDS + 2
 
 
+@pytest.mark.slow
 async def test_what_does_not_fit_is_dropped_and_counted(receiving: Collector) -> None:
     receiving.collected.status = 503
     running = exporting()

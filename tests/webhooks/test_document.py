@@ -61,6 +61,7 @@ def example() -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
         running.kill()
 
 
+@pytest.mark.slow
 async def test_the_receiver_prints_each_event_once_and_refuses_what_is_not_signed(
     example: tuple[int, "subprocess.Popen[str]"],
 ) -> None:
