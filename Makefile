@@ -6,7 +6,7 @@
 #   make up                        keep everything running for tools of one's own
 #   make test                      all tests but further cases of a kind and what takes minutes
 #   make test-fast                 decisions, contracts on doubles, a hundred simulated worlds
-#   make test-long                 those
+#   make test-long                 further cases, and what takes minutes
 #   make lint                      ruff and mypy
 
 PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3 python; do \

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import openai
@@ -123,12 +123,12 @@ def watch(
                 last[batch.id] = batch
                 shown.show(batch)
     except KeyboardInterrupt:
-        raise Ended(INTERRUPTED, f"Ctrl-C: {_come_back(ids, last)}") from None
+        raise Ended(INTERRUPTED, f"Ctrl-C: {come_back(ids, last)}") from None
     for batch in last.values():
         if batch.status in ENDED:
             tell(batch)
     if any(each not in last or last[each].status not in ENDED for each in ids):
-        raise Ended(TOO_LATE, f"--timeout has passed: {_come_back(ids, last)}")
+        raise Ended(TOO_LATE, f"--timeout has passed: {come_back(ids, last)}")
     statuses = [status_of(batch, strict=strict) for batch in last.values()]
     return NOT_DONE if NOT_DONE in statuses else max(statuses, default=0)
 
@@ -139,7 +139,8 @@ def told(batch: Batch) -> None:
     sys.stdout.flush()
 
 
-def _come_back(ids: Sequence[str], last: dict[str, Batch]) -> str:
+def come_back(ids: Sequence[str], last: Mapping[str, Batch]) -> str:
+    """How to follow batches again that somebody follows no more, by what was read of them last."""
     running = [each for each in ids if each not in last or last[each].status not in ENDED]
     names = " ".join(dict.fromkeys(running))
     if not running:

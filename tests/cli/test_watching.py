@@ -16,7 +16,7 @@ from phi3batch.commands import show
 from phi3batch.commands.retry import not_yet
 from phi3batch.money import money_lines
 from phi3batch.progress import Display, describe, in_time
-from phi3batch.watching import Patience, followed, growing, status_of
+from phi3batch.watching import Patience, come_back, followed, growing, status_of
 from schemas.openai import Batch
 from schemas.status import AtRisk
 
@@ -126,6 +126,35 @@ def test_what_will_be_late_says_by_how_much_and_what_would_do(
 ) -> None:
     risk = AtRisk.model_validate({"late_seconds": 90.0, **needed})
     assert in_time(risk) == f"it will miss the end of its window by 0:01:30: {told}"
+
+
+PAUSED = {"paused": True}
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ([], "they go on without you; come back with: phi3batch watch batch_a batch_b"),
+        (
+            [batch("batch_a", phi3=PAUSED), batch("batch_b")],
+            "they go on without you; come back with: phi3batch watch batch_a batch_b",
+        ),
+        (
+            [batch("batch_a", phi3=PAUSED), batch("batch_b", phi3=PAUSED)],
+            "they are paused; come back with: phi3batch watch batch_a batch_b",
+        ),
+        (
+            [batch("batch_a", phi3=PAUSED), batch("batch_b", "completed")],
+            "it is paused; come back with: phi3batch watch batch_a",
+        ),
+        (
+            [batch("batch_a", "failed"), batch("batch_b", "completed")],
+            "all have ended; see: phi3batch watch batch_a batch_b",
+        ),
+    ],
+)
+def test_who_stops_watching_is_told_how_to_come_back(last: list[Batch], told: str) -> None:
+    assert come_back(IDS[:2], {each.id: each for each in last}) == told
 
 
 @pytest.mark.parametrize(

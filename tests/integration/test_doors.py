@@ -282,5 +282,9 @@ async def test_a_cancelled_job_keeps_what_is_done(user: User) -> None:
     assert counts.succeeded >= 30
     assert counts.cancelled == rows - counts.succeeded > 0
     assert set(results.codes().values()) == {"job_cancelled"}
+    # Some of them were asked, and their calls called off.
+    assert all(
+        "no answer: the job was cancelled" in row["error"]["message"] for row in results.errors
+    )
     assert (await act(user, job, "destroy"))[0] == 404
     assert (await user.ask("GET", f"/api/jobs/{job}", headers=KEYED))[1]["state"] == "cancelled"
