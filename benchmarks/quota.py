@@ -1,11 +1,12 @@
 """Is a shared quota used to the full, and hardly ever exceeded, by 1 to 8 real workers?
 
     python -m benchmarks.quota [--workers 1 2 4 8] [--seconds 243] [--kinds requests tokens]
+                               [--requests 6000] [--tokens 1200000]
 
 Each run starts storage, Service Bus, the function hosts and an endpoint that judges as Azure does:
-requests in windows of one second, floored; tokens at admission, by the minute. Quotas are raised
-to 6,000 requests or 1,200,000 tokens a minute, so that two cores can play eight workers; latencies
-are log-normal around a second. Printed: the time from the first call to the last against the lower
+requests in windows of one second, floored; tokens at admission, by the minute. Quotas are 6,000
+requests or 1,200,000 tokens a minute where no others are given; latencies are log-normal around a
+second. Printed: the time from the first call to the last against the lower
 bound, refusals and calls per row, and Jain's index of what the workers used of the quota. The quota
 used over time goes to docs/quota.svg (or --plot FILE).
 """
@@ -26,9 +27,46 @@ from benchmarks.whole_job import site
 from local.endpoint.answers import count_message_tokens
 
 Kind = Literal["requests", "tokens"]
-REQUESTS, TOKENS = 6_000, 1_200_000
 LATENCY = 1.0
 LEAST, MOST_REFUSED, MOST_SENT = 0.95, 0.015, 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is scarce, and how much of it there is in a minute."""
+
+    kind: Kind
+    requests: int
+    tokens: int
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The endpoint's."""
+        tokens = self.tokens if self.kind == "tokens" else 0
+        quota = {"requests_per_minute": self.requests, "tokens_per_minute": tokens}
+        return quota | {"window": 1, "latency": LATENCY, "latency_sigma": 0.5}
+
+    def bound(self, rows: int, tokens: int) -> float:
+        """Seconds that nobody can undercut: all windows before the last are full; the last call's
+        second is counted, as `Finished.calling` counts it."""
+        seconds = math.ceil(rows / (self.requests // 60))
+        if self.kind == "tokens":
+            seconds = max(seconds, (math.ceil(tokens / self.tokens) - 1) * 60)
+        return float(seconds)
+
+    def file(self, seconds: float, rng: Random) -> list[bytes]:
+        """Rows for so many seconds. Sizes are log-normal where tokens are what is scarce."""
+        if self.kind == "requests":
+            return [_row(_content(n, 20), 16) for n in range(int(self.requests / 60 * seconds))]
+        lines: list[bytes] = []
+        left = self.tokens / 60 * seconds
+        while left > 0:
+            words = max(10, int(min(1500, rng.lognormvariate(5.3, 0.7))))
+            output = max(16, int(min(1500, rng.lognormvariate(5.0, 0.5))))
+            content = _content(len(lines), words)
+            lines.append(_row(content, output))
+            left -= count_message_tokens([content]) + output
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +93,6 @@ class Run:
         return self.efficiency >= LEAST and self.refused <= MOST_REFUSED and self.sent <= MOST_SENT
 
 
-def limits(kind: Kind) -> dict[str, Any]:
-    quota = {"requests_per_minute": REQUESTS, "tokens_per_minute": 0}
-    if kind == "tokens":
-        quota = {"requests_per_minute": REQUESTS, "tokens_per_minute": TOKENS}
-    return quota | {"window": 1, "latency": LATENCY, "latency_sigma": 0.5}
-
-
-def file(kind: Kind, seconds: float, rng: Random) -> list[bytes]:
-    """Rows for so many seconds of quota. Sizes are log-normal where tokens are what is scarce."""
-    if kind == "requests":
-        return [_row(_content(n, 20), 16) for n in range(int(REQUESTS / 60 * seconds))]
-    lines: list[bytes] = []
-    left = TOKENS / 60 * seconds
-    while left > 0:
-        words = max(10, int(min(1500, rng.lognormvariate(5.3, 0.7))))
-        output = max(16, int(min(1500, rng.lognormvariate(5.0, 0.5))))
-        content = _content(len(lines), words)
-        lines.append(_row(content, output))
-        left -= count_message_tokens([content]) + output
-    return lines
-
-
 def _content(number: int, words: int) -> str:
     return f"Row {number}: " + "tell me " * (words // 2)
 
@@ -86,38 +102,29 @@ def _row(content: str, output: int) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
 
-def bound(kind: Kind, rows: int, tokens: int) -> float:
-    """Seconds that nobody can undercut: all windows before the last are full; the last call's
-    second is counted, as `Finished.calling` counts it."""
-    seconds = math.ceil(rows / (REQUESTS // 60))
-    if kind == "tokens":
-        seconds = max(seconds, (math.ceil(tokens / TOKENS) - 1) * 60)
-    return float(seconds)
-
-
 def jain(used: Sequence[int], workers: int) -> float:
     """Jain's fairness index: 1 where all workers used the same, 1/workers where one used all."""
     return sum(used) ** 2 / (workers * sum(each * each for each in used))
 
 
-async def measure(kind: Kind, workers: int, seconds: float) -> Run:
-    lines = file(kind, seconds, Random(1))
-    async with site(workers, "serverless", limits(kind)) as running:
-        done = await running.do(f"quota-{kind}-{workers}.jsonl", lines)
+async def measure(quota: Quota, workers: int, seconds: float) -> Run:
+    lines = quota.file(seconds, Random(1))
+    async with site(workers, "serverless", quota.limits) as running:
+        done = await running.do(f"quota-{quota.kind}-{workers}.jsonl", lines)
     stats = done.stats
     rejected = sum(stats["rejected"].values())
-    column, quota = (0, REQUESTS / 60) if kind == "requests" else (1, TOKENS / 60)
+    column, each = (0, quota.requests / 60) if quota.kind == "requests" else (1, quota.tokens / 60)
     return Run(
-        kind=kind,
+        kind=quota.kind,
         workers=workers,
         rows=len(lines),
-        bound=bound(kind, len(lines), stats["tokens_admitted"]),
+        bound=quota.bound(len(lines), stats["tokens_admitted"]),
         took=done.calling,
         refused=rejected / len(lines),
         sent=stats["received"] / len(lines),
         fairness=jain([used[column] for used in stats["callers"].values()], workers),
         whole=done.whole,
-        used=[used[column] / quota for _, *used in sorted(stats["seconds"])],
+        used=[used[column] / each for _, *used in sorted(stats["seconds"])],
     )
 
 
@@ -167,12 +174,15 @@ def main() -> int:
     # Just past four whole minutes, where the bound of whole minutes is a tight one.
     parser.add_argument("--seconds", type=float, default=243.0)
     parser.add_argument("--kinds", nargs="+", default=["requests", "tokens"])
+    parser.add_argument("--requests", type=int, default=6_000, help="requests a minute")
+    parser.add_argument("--tokens", type=int, default=1_200_000, help="tokens a minute")
     parser.add_argument("--plot", type=Path, default=Path("docs/quota.svg"))
     given = parser.parse_args()
     runs = []
     for kind in given.kinds:
         for workers in given.workers:
-            runs.append(asyncio.run(measure(kind, workers, given.seconds)))
+            quota = Quota(kind, given.requests, given.tokens)
+            runs.append(asyncio.run(measure(quota, workers, given.seconds)))
             show(runs[-1:])
     print()
     show(runs)
