@@ -72,6 +72,7 @@ DECIDES = (
     "workers.intake.planning",
     "workers.intake.estimating",
     "workers.intake.quota_time",
+    "workers.quota.book",
     "workers.quota.shares",
     "workers.quota.weights",
     "workers.quota.allowance",

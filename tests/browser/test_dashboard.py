@@ -20,8 +20,8 @@ from tests.browser.looking import row, violations
 from tests.browser.states import AT_NIGHT, CAPPED, LIMITED, PRICED, TENANTS, UNPRICED
 from tests.doubles.service import DEPLOYMENT, EPOCH, Answering
 from workers.ports import BlobRef
+from workers.quota.book import Book, Holder
 from workers.quota.health import HealthBoard
-from workers.quota.shares import Book, Holder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202egnp.jsonl'

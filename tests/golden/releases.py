@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from schemas.messages import StatusEvent
 from tests.golden.shapes import DOCUMENTS, MESSAGES, Shape, changes
 from workers.jobs.store import dump, load
-from workers.quota.shares import Book
+from workers.quota.book import Book
 from workers.shards.journal import JournalLine, calls_of, from_journal, journal_line, spent_line
 
 ROOT: Final = Path(__file__).parent.parent.parent

@@ -24,7 +24,7 @@ from schemas.messages import (
 from schemas.plans import PlannedShard, Verdict
 from schemas.results import CallRecord, ErrorRow, Manifest, OutputRow, Receipt
 from schemas.walks import Walk
-from workers.quota.shares import Book
+from workers.quota.book import Book
 
 # By the golden file's name: for documents the one they have in the container, or nearly.
 DOCUMENTS: Final[Mapping[str, type]] = {

@@ -25,7 +25,8 @@ from tests.simulation.virtual_time import run
 from workers.intake.estimating import QuotaEstimator, Terms, job_estimate
 from workers.intake.pieces import Scanner
 from workers.ports import BlobRef
-from workers.quota.shares import Book, Day, Holder, part_of_one_more
+from workers.quota.book import Book, Day, Holder
+from workers.quota.shares import part_of_one_more
 from workers.rows.reading import RowRules
 from workers.rows.sizes import PER_MESSAGE, Size, measure
 from workers.rows.token_ranges import RATIO, groups_of, pledged, summed

@@ -22,7 +22,8 @@ from workers.jobs.outbox import JOBS, SHARDS
 from workers.jobs.store import dump, load
 from workers.ports import BlobRef, OutMessage
 from workers.ports.errors import NewerVersion, Unreadable
-from workers.quota.shares import Book, Wish, leave, renew
+from workers.quota.book import Book, Wish
+from workers.quota.shares import leave, renew
 from workers.rows.writing import add_use
 
 NOW = releases.version()

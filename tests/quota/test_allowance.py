@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.quota.allowance import GROWTH, HORIZON, Allowance, Grant
+from workers.quota.book import Wish
 from workers.quota.cubic import BETA, RECOVERY, Cubic
 from workers.quota.pacing import Quota
-from workers.quota.shares import Wish
 from workers.quota.weights import JobWeights
 
 

@@ -11,14 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workers.quota.allowance import Allowance, Grant
+from workers.quota.book import Book, Day, Holder, Wish
 from workers.quota.pacing import Quota
 from workers.quota.shares import (
     LEASE,
     MARGIN,
-    Book,
-    Day,
-    Holder,
-    Wish,
     fair_shares,
     job_parts,
     leave,
@@ -241,13 +238,85 @@ def test_a_heavy_newcomer_comes_before_light_ones_that_have_waited() -> None:
     for who in "abcd":
         book, _ = renew(book, who, Wish(0.1, 1.0, seats=1, jobs={"nightly": 0.1}), now)
     book, _ = renew(book, "heavy", Wish(1.0, 1.0, seats=1, jobs={"day": 1.0}), now + 8.0)
-    assert [who for who in book.holders if short(book.holders, who, now + 8.0)] == ["heavy"]
-    # The one who is seated gives way at once, and the seat is for the heavy one, whoever asks.
-    for who in "abcd":
+    # Of the light ones that wait, too, one is to come soon: its job is another.
+    assert {who for who in book.holders if short(book.holders, who, now + 8.0)} == {"d", "heavy"}
+    # The one who is seated gives way as soon as it comes, and hands its seat over to the heavy one.
+    for who in "dcba":
+        assert not book.holders["heavy"].seated
         book, _ = renew(book, who, Wish(0.1, 1.0, seats=1, jobs={"nightly": 0.1}), now + 9.0)
-        assert not any(held.seated for held in book.holders.values())
-    book, _ = renew(book, "heavy", Wish(1.0, 1.0, seats=1, jobs={"day": 1.0}), now + 9.0)
-    assert book.holders["heavy"].share == 1.0
+    assert (book.holders["heavy"].seated, book.holders["heavy"].share) == (True, 1.0)
+
+
+def test_what_one_gives_up_others_have_with_the_same_write() -> None:
+    book, _ = renew(Book(), "a", Wish(1.0, 1.0), 0.0)
+    for who in "bc":
+        book, _ = renew(book, who, Wish(1.0, 1.0), 0.0)
+    assert shares(book) == {"a": 1.0, "b": 0.0, "c": 0.0}
+    book, _ = renew(book, "a", Wish(1.0, 1.0), 1.0)
+    assert shares(book) == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
+    book, _ = renew(book, "a", Wish(1.0, 0.0), 2.0)
+    assert shares(book) == pytest.approx({"a": 0.0, "b": 0.5, "c": 0.5})
+    # An entry lasts no longer for what was handed over to it.
+    assert {held.expires for held in book.holders.values()} == {LEASE, LEASE + 2.0}
+    assert shares(leave(book, "b", Wish(1.0, 0.0), 3.0)) == pytest.approx({"a": 0.0, "c": 1.0})
+
+
+def shares(book: Book) -> dict[str, float]:
+    return {name: held.share for name, held in book.holders.items()}
+
+
+def seated_over(book: Book, wishes: dict[str, Wish], times: range) -> tuple[Book, list[str]]:
+    """Who has the one seat after each of these seconds, in which all come in their order."""
+    seen = []
+    for now in times:
+        for who, wish in wishes.items():
+            book, _ = renew(book, who, replace(wish, seats=1), float(now))
+        seen.append("".join(name for name, held in book.holders.items() if held.seated))
+    return book, seen
+
+
+def test_of_a_job_that_is_asked_anyhow_workers_seldom_change_seats() -> None:
+    one, other = (Wish(1.0, 1.0, jobs={job: 1.0}) for job in ("one", "other"))
+    book, seen = seated_over(Book(), {"a": one, "b": one}, range(240))
+    assert seen == ["a"] * 120 + ["b"] * 120
+    # Whoever asks what nobody asks who has a seat comes sooner, and each job has half of the time.
+    book, seen = seated_over(book, {"a": one, "b": one, "c": other}, range(240, 300))
+    assert seen == ["a"] * 10 + ["c"] * 20 + ["b"] * 10 + ["a"] * 10 + ["c"] * 10
+
+
+@pytest.mark.parametrize("waits", [0, 5])
+def test_a_job_is_asked_where_its_calls_wait_and_not_where_one_is_in_flight(waits: int) -> None:
+    both = {"light": 1.0, "urgent": 4.0}
+    first = Wish(5.0, 1.0, jobs=both, waiting={"light": 2000, "urgent": waits})
+    urgent = Wish(4.0, 1.0, jobs={"urgent": 4.0}, waiting={"urgent": 200})
+    _, seen = seated_over(Book(), {"a": first, "b": urgent}, range(60))
+    assert "".join(seen).find("b") == (-1 if waits else 18)
+
+
+def test_of_those_who_wait_the_first_of_each_job_asks_again_soon() -> None:
+    book = Book()
+    for who, job in [("a", "p"), ("b", "p"), ("c", "p"), ("d", "q"), ("e", "q")]:
+        book, _ = renew(book, who, Wish(1.0, 1.0, seats=1, jobs={job: 1.0}), 0.0)
+    none = Wish(1.0, 0.0, seats=1, jobs={"r": 1.0})
+    book, _ = renew(book, "f", none, 0.0)
+    soon = {who for who in book.holders if short(book.holders, who, 1.0)}
+    assert soon == {"c", "e"}
+    assert book.holders["a"].seated
+
+
+def test_one_that_wants_none_leaves_its_seat_to_any() -> None:
+    wish = Wish(1.0, 1.0, seats=1, jobs={"one": 1.0})
+    book = Book()
+    for who in "ab":
+        book, _ = renew(book, who, wish, 0.0)
+    book, _ = renew(book, "a", replace(wish, wants=0.0), 3.0)
+    assert book.holders["a"].seated
+    book, _ = renew(book, "a", replace(wish, wants=0.0), 4.0)
+    assert shares(book) == {"a": 0.0, "b": 1.0}
+    # One that wants none does not stand in line before one that does.
+    book, _ = renew(book, "c", wish, 5.0)
+    book = leave(book, "b", wish, 6.0)
+    assert [name for name, held in book.holders.items() if held.seated] == ["c"]
 
 
 @pytest.mark.slow
@@ -357,6 +426,13 @@ class Process:
     offset: float
     share: float = 0.0
     until: float = -1e18
+    written: Holder | None = None
+    since: float = 0.0
+
+
+def handed_over(written: Holder, held: Holder) -> Holder:
+    """An entry with what others may have changed of it."""
+    return replace(written, share=held.share, seated=held.seated, since=held.since)
 
 
 class Walk:
@@ -389,16 +465,25 @@ class Walk:
         jobs = {job: WEIGHTS[job] for job in rng.sample("pqrstuv", rng.randrange(4))}
         weight = sum(jobs.values()) or rng.choice([0.1, 1.0, 4.0])
         wish = Wish(weight, rng.uniform(0.05, 1.0), seats=4, jobs=jobs)
+        read = self.book.holders
         fresh, _ = renew(self.book, process.name, wish, shown)
         self.now += rng.choice([0.0, rng.uniform(0.0, 3.0)])
         share = fresh.holders[process.name].share
-        # As workers.quota.ledger does: what is about to be given up is not used any more.
-        process.share = min(process.share, share)
+        # As workers.quota.ledger does: what others handed over is used, and what is about to be
+        # given up is not any more.
+        held, written = read.get(process.name), process.written
+        if written is not None and held is not None and held == handed_over(written, held):
+            process.share, process.until = min(share, held.share), process.since + LEASE - MARGIN
+        else:
+            process.share = min(process.share, share)
         fate = rng.choice(["written", "written", "lost", "refused"])
+        if self.book.holders is not read:
+            fate = "refused"
         if fate != "refused":
             self.book = fresh
         if fate == "written":
             process.share, process.until = share, began + LEASE - MARGIN
+            process.written, process.since = fresh.holders[process.name], began
 
     @property
     def used(self) -> float:

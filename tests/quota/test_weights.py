@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.quota.shares import Book, Wish, job_parts, renew
+from workers.quota.book import Book, Wish
+from workers.quota.shares import job_parts, renew
 from workers.quota.weights import (
     FEWEST,
     JOBS,
@@ -137,7 +138,9 @@ def test_small_changes_of_what_waits_move_no_share(calls: list[int]) -> None:
     for waiting in calls:
         before, count = count, counted(waiting, count)
         now = max(FEWEST, waiting)
-        if before is None or not before / STAYS <= now <= before * STAYS:
+        if not waiting:
+            assert count == 0
+        elif not before or not before / STAYS <= now <= before * STAYS:
             assert count == now
         else:
             assert count == before
@@ -152,6 +155,13 @@ def test_what_waits_is_stored_as_it_counts() -> None:
     assert loaded.holders["a"].waiting == {"p": 500}
     book, _ = renew(book, "a", Wish(1.0, 1.0, jobs=asked, waiting={"p": 9}), 7.0)
     assert book.holders["a"].waiting == {"p": FEWEST}
+    # That none waits is told, too, and its part is as if few did.
+    book, _ = renew(book, "a", Wish(1.0, 1.0, jobs=asked, waiting={"p": 0}), 8.0)
+    book, _ = renew(book, "b", Wish(1.0, 1.0, jobs=asked, waiting={"p": 300}), 8.0)
+    loaded = Book.load(book.dump())
+    assert loaded == book
+    assert loaded.holders["a"].waiting == {"p": 0}
+    assert effective(loaded.holders) == {"a": 0.25, "b": 0.75}
 
 
 def test_tenants_are_stored_and_entries_without_them_are_the_defaults() -> None:

@@ -22,8 +22,8 @@ from workers.dispatch.call import Answer, Call, Gate, HandBack
 from workers.dispatch.dispatcher import Dispatcher
 from workers.ports import BlobRef, EndpointInfo, Stored
 from workers.ports.errors import Unavailable
+from workers.quota.book import Book
 from workers.quota.ledger import Ledger
-from workers.quota.shares import Book
 
 EPOCH = 86_400.0 * 20_000
 NAME = "phi"

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
+from workers.quota.book import Day, Wish
 from workers.quota.cubic import Cubic
 from workers.quota.deference import Counted, Deference
 from workers.quota.pacing import REQUEST_LOSS, TOKEN_LOSS, Headroom, Pacer, Quota
-from workers.quota.shares import Day, Wish, seats
+from workers.quota.shares import seats
 from workers.quota.weights import JobWeights, named
 
 DAY = 86_400.0
@@ -42,6 +43,8 @@ class Grant:
     """The day of which `day` requests were given."""
     day_over: bool = False
     holders: int = 1
+    seated: int = 1
+    """How many of them may have a share at present."""
     wanting: int = 1
     """How many of them want any; 0 where this one does not, and nobody waits for its seat."""
     short: bool = False
@@ -58,7 +61,7 @@ class Allowance:
         self._safe_share = safe_share
         self._share = 0.0
         self._until = -inf
-        self.holders = 1
+        self.holders = self.seated = 1
         self.parts: Mapping[str, float] = {}
         self._cubic: Cubic | None = None
         self._alone = False
@@ -160,7 +163,7 @@ class Allowance:
         """Use what the ledger granted to the wish `told`; `midnight` is by the ledger's clock."""
         self._cubic = None
         self._share, self._until = grant.share, grant.until
-        self.holders = grant.holders
+        self.holders, self.seated = grant.holders, grant.seated
         self.parts = grant.parts
         self.midnight = midnight
         if grant.date != self.drawn.date:
@@ -172,9 +175,14 @@ class Allowance:
         self._rooms["tokens"].learned(grant.tokens, told.tokens)
         self._pace(now)
 
-    def lower(self, share: float, now: float) -> None:
-        """Keep to a smaller share from before it is written: the answer to a write may be lost."""
-        self._share = min(self._share, share)
+    def use_meanwhile(self, share: float, until: float | None, now: float) -> None:
+        """Use this share while another is being written, until a time: what others handed over, or
+        no more than will be there if the answer is lost. Without a time, at most what is held."""
+        if until is None:
+            share = min(self._share, share)
+        else:
+            self._until = until
+        self._share = share
         self._pace(now)
 
     def ledger_lost(self, now: float) -> None:

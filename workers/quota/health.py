@@ -15,8 +15,9 @@ from workers.ports import BlobInfo, BlobRef, Blobs
 from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, Unavailable
 from workers.ports.together import all_of
 from workers.quota.allowance import DAY
+from workers.quota.book import Book
 from workers.quota.ledger import quota_ref
-from workers.quota.shares import Book, part_of_one_more
+from workers.quota.shares import part_of_one_more
 
 FRESH_SECONDS: Final = 30.0
 """Seconds for which a process's word counts: it is renewed every 10 s while there is work."""

@@ -16,29 +16,25 @@ from uuid import UUID
 from workers.ports import BlobRef, Blobs, Stored
 from workers.ports.errors import BlobChanged, BlobExists, BlobMissing, NewerVersion, Unavailable
 from workers.quota.allowance import Grant
+from workers.quota.book import Book, Holder, Wish
 from workers.quota.pacing import clamp
-from workers.quota.shares import (
-    LEASE,
-    MARGIN,
-    SLOWEST_ROUND,
-    Book,
-    Holder,
-    Wish,
-    job_parts,
-    leave,
-    renew,
-    short,
-)
+from workers.quota.shares import LEASE, MARGIN, SLOWEST_ROUND, job_parts, leave, renew, short
 
 log = logging.getLogger(__name__)
 
 ROUND = 3.0
 """Seconds for one round; the next one comes soon enough."""
 TRIES = 8
-FASTEST, PER_HOLDER = 0.5, 0.1
+FASTEST, PER_HOLDER = 0.25, 0.05
 """Seconds between rounds of those who want any: what one holder gives up lies idle until another
-has come to its next round. The blob sees about ten of these a second, however many holders there
-are, up to forty."""
+has come to its next round. Those who have seats read the blob about twenty times a second, however
+many they are."""
+SOONEST, PER_SHORT = 0.2, 0.01
+"""The same for those who have less than is fair, or come next: it may be theirs any moment. Where
+that is so of all, as when many come or until a dead one's share is back, these are a hundred a
+second."""
+FAILED = 0.5
+"""Seconds after a round that failed."""
 REWRITE = 4.0
 """Seconds after which an entry is written again although nothing has changed."""
 
@@ -50,6 +46,10 @@ class Round:
     grant: Grant
     told: Wish
     server_time: float
+
+
+Meanwhile = Callable[[float, float | None], None]
+"""Takes a share, and until when it may be used; None where that stays as it is."""
 
 
 class Ledger:
@@ -66,22 +66,26 @@ class Ledger:
 
     def interval(self, grant: Grant | None) -> float:
         """Seconds until the next round: soon after one that failed or gave less than is fair."""
-        seconds = FASTEST
-        if grant is not None and not grant.wanting:
+        if grant is None:
+            seconds = FAILED
+        elif not grant.wanting:
             seconds = SLOWEST_ROUND
-        elif grant is not None and not grant.short:
+        elif grant.short:
+            seconds = clamp(PER_SHORT * grant.wanting, SOONEST, SLOWEST_ROUND)
+        else:
             seconds = clamp(PER_HOLDER * grant.wanting, FASTEST, SLOWEST_ROUND)
         return seconds * self._rng.uniform(0.9, 1.1)
 
-    async def renew(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
-        """Ask for a share. `lower` is called before a smaller share is written.
+    async def renew(self, deployment: str, wish: Wish, meanwhile: Meanwhile) -> Round:
+        """Ask for a share. `meanwhile` is called with what may be used before one is written: no
+        more than that, for the answer may be lost, and what others have handed over.
 
         Raises Unavailable when the ledger cannot be read or written in time, NewerVersion when it
         is of a later version; what was held stays held until it runs out.
         """
         try:
             async with asyncio.timeout(ROUND):
-                return await self._rounds(deployment, wish, lower)
+                return await self._rounds(deployment, wish, meanwhile)
         except TimeoutError:
             raise Unavailable(f"the quota ledger of {deployment} did not answer in time") from None
 
@@ -112,7 +116,7 @@ class Ledger:
                 return
         raise Unavailable(f"{ref.name} changes too fast")
 
-    async def _rounds(self, deployment: str, wish: Wish, lower: Callable[[float], None]) -> Round:
+    async def _rounds(self, deployment: str, wish: Wish, meanwhile: Meanwhile) -> Round:
         ref = self._ref(deployment)
         loop = asyncio.get_running_loop()
         for turn in range(TRIES):
@@ -126,43 +130,54 @@ class Ledger:
             book, now = _book(ref, stored), stored.server_time
             fresh, given = renew(book, self.holder, wish, now)
             mine = fresh.holders[self.holder]
-            if self._stands(deployment, book, mine, given, began):
-                held, since = self._written[deployment]
+            held, since = self._held(deployment, book)
+            if held is not None and given == 0 and _stands(book, fresh, self.holder, began - since):
+                self._written[deployment] = held, since
                 untold = replace(wish, requests=1.0, tokens=1.0)
                 return self._round(book, held, since, untold, given=0, now=now)
-            lower(mine.share)
+            if held is None:
+                meanwhile(mine.share, None)
+            else:
+                meanwhile(min(mine.share, held.share), since + LEASE - MARGIN)
+            # A write whose answer is lost may land any time later: until one is answered, nothing
+            # that is read makes the share larger.
+            written = self._written.pop(deployment, None)
             try:
                 await self._blobs.replace(ref, fresh.dump(), stored.etag)
             except BlobChanged:
-                await self._yield(turn)
+                if written is not None:
+                    self._written[deployment] = written
+                if held is not None and mine.share < held.share and mine.wants:
+                    await self._go_on(deployment, meanwhile)
+                # What one gives up that has no use for it lies idle until it is written.
+                await self._yield(turn, at_once=not mine.wants)
                 continue
             self._written[deployment] = (mine, began)
             return self._round(fresh, mine, began, wish, given=given, now=now)
         raise Unavailable(f"{ref.name} changes too fast")
 
-    def _stands(self, deployment: str, book: Book, mine: Holder, given: int, began: float) -> bool:
-        """Whether the entry may stand as it was written."""
-        held, since = self._written.get(deployment, (None, 0.0))
-        return (
-            held is not None
-            and book.holders.get(self.holder) == held
-            and given == 0
-            and began - since < REWRITE
-            and mine.seated == held.seated
-            and abs(mine.share - held.share) < 0.001
-            and abs(mine.wants - held.wants) < 0.1
-            and (mine.wants > 0.0) == (held.wants > 0.0)
-            and mine.jobs == held.jobs
-            and mine.tenants == held.tenants
-            and mine.waiting == held.waiting
-            and mine.weight == held.weight
-            and mine.drawn == held.drawn
-        )
+    async def _go_on(self, deployment: str, meanwhile: Meanwhile) -> None:
+        """Use what is to be given up while others are faster, unless that has been written: by a
+        request that the SDK has repeated."""
+        ref = self._ref(deployment)
+        held, since = self._held(deployment, _book(ref, await self._blobs.read(ref)))
+        if held is not None:
+            meanwhile(held.share, since + LEASE - MARGIN)
+
+    def _held(self, deployment: str, book: Book) -> tuple[Holder | None, float]:
+        """The entry, if it is as it was written but for what others handed over; when that was."""
+        written, since = self._written.get(deployment, (None, 0.0))
+        held = book.holders.get(self.holder)
+        if written is None or held is None:
+            return None, since
+        same = held == replace(written, share=held.share, seated=held.seated, since=held.since)
+        return (held if same else None), since
 
     def _round(
         self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
     ) -> Round:
         holders, per_day = book.holders.values(), told.per_day
+        among = [held for held in holders if held.seated or not mine.seated]
         # Somebody who waits for a seat is not to wait for one who comes rarely.
         idle = not mine.wants and all(held.seated for held in holders)
         over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
@@ -175,7 +190,8 @@ class Ledger:
             date=book.day.date,
             day_over=over,
             holders=len(book.holders),
-            wanting=0 if idle else sum(held.wants > 0.0 for held in holders),
+            seated=sum(held.seated for held in holders),
+            wanting=0 if idle else sum(held.wants > 0.0 for held in among),
             short=short(book.holders, self.holder, now, told.rate),
             parts=job_parts(book.holders, self.holder),
         )
@@ -187,13 +203,38 @@ class Ledger:
         except BlobExists:
             log.debug("another process created %s", ref.name)
 
-    async def _yield(self, turn: int) -> None:
+    async def _yield(self, turn: int, *, at_once: bool = False) -> None:
         """Wait with full jitter after a conflict, so that the same ones do not collide again."""
         self.conflicts += 1
-        await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
+        if not at_once:
+            await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
 
     def _ref(self, deployment: str) -> BlobRef:
         return quota_ref(self._container, deployment)
+
+
+def _stands(book: Book, fresh: Book, me: str, age: float) -> bool:
+    """Whether the ledger may stand as it is: `me` has written it, nothing that matters has changed
+    since, and there is nothing to hand over to others.
+    """
+    held, mine = book.holders[me], fresh.holders[me]
+    return (
+        age < REWRITE
+        and mine.seated == held.seated
+        and abs(mine.share - held.share) < 0.001
+        and (mine.wants > 0.0) == (held.wants > 0.0)
+        and (abs(mine.wants - held.wants) < 0.1 or min(mine.wants, held.wants) > 2.0 * mine.share)
+        and mine.jobs == held.jobs
+        and mine.tenants == held.tenants
+        and mine.waiting == held.waiting
+        and mine.weight == held.weight
+        and mine.drawn == held.drawn
+        and not any(
+            other.share > book.holders[name].share + 0.001
+            for name, other in fresh.holders.items()
+            if name != me
+        )
+    )
 
 
 def quota_ref(container: str, deployment: str) -> BlobRef:

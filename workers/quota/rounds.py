@@ -132,10 +132,13 @@ class Rounds:
         made = loop.time()
         asked, queued = self._asking(account), self._queued(account.name)
         wish = mine.wish(asked, queued, made, full=account.full)
+
+        def meanwhile(share: float, until: float | None) -> None:
+            mine.use_meanwhile(share, until, loop.time())
+            self._moved(account.name)
+
         try:
-            done = await self._ledger.renew(
-                account.name, wish, lambda share: mine.lower(share, loop.time())
-            )
+            done = await self._ledger.renew(account.name, wish, meanwhile)
         except WorkerError as error:
             self._outages[account.name].failed(error, loop.time(), made)
             mine.rounds_failed += 1

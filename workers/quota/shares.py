@@ -1,24 +1,22 @@
-"""Who may use how much of one quota? The ledger that worker processes share, as a pure document.
+"""Who may use how much of one quota? The rules by which the ledger's holders change it.
 
 Weighted max-min fair shares with leases (Doorman's FAIR_SHARE): every holder renews its entry and
 takes min(its fair share, what the unexpired entries of others leave), so that the shares sum to at
-most 1 at any moment, whatever the order in which holders come, go and die. Where slices would get
-so thin that they collide in a service's one-second windows, only some holders are seated at a time
-and the seats go round. A job weighs the same however many processes ask it. Times are seconds of
-the storage service's clock (HTTP `Date`).
+most 1 at any moment, whatever the order in which holders come, go and die. What it gives up it
+hands over to the others by name, in the same write. Where slices would get so thin that they
+collide in a service's one-second windows, only some holders are seated at a time and the seats go
+round. A job weighs the same however many processes ask it. Times are seconds of the storage
+service's clock (HTTP `Date`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import floor, inf
-from typing import Any
 
-import orjson
-
+from workers.quota.book import Book, Day, Holder, Wish
 from workers.quota.pacing import Headroom, clamp
-from workers.quota.weights import Tenants, counted, effective, parts
+from workers.quota.weights import FEWEST, counted, effective, parts
 
-VERSION = 1
 LEASE = 13.0
 """Seconds for which an entry counts after it was written."""
 MARGIN = 3.5
@@ -35,107 +33,9 @@ LEAST_TURN, MOST_TURN = 4.0, 120.0
 the lightest is to be seated now and then."""
 HEAVIER = 2.0
 """From how many times the weight of another a holder goes before it, and not only more often."""
-QUEUE = 4
-"""How many of those who come next may take one free seat, whoever asks first."""
 _ONE_MORE = "one more"
 SEAT_RATE = 2.0
 """Requests per second that each seat would have, were all alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """One process in the ledger. `wants` is the part of the quota it could use, 0 to 1.
-
-    `jobs` are the weights of the jobs it asks, `tenants` whose those are that are not the
-    default's, `waiting` as how many its calls of each count that wait; `weight`, the sum of the
-    weights, counts where they are not known. `drawn` is how many requests of the book's day it was
-    given. `unknown`, here and below, is what a later version says of it, which stays as it is.
-    """
-
-    weight: float
-    wants: float
-    share: float
-    since: float
-    expires: float
-    seated: bool = True
-    jobs: Mapping[str, float] = field(default_factory=dict)
-    tenants: Tenants = field(default_factory=dict)
-    waiting: Mapping[str, int] = field(default_factory=dict)
-    drawn: int = 0
-    unknown: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """How many of a day's requests have been given out. `date` is days since 1970, UTC."""
-
-    date: int = 0
-    given: int = 0
-    unknown: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Book:
-    """The ledger of one deployment: blob `quota/{deployment}.json`."""
-
-    holders: Mapping[str, Holder] = field(default_factory=dict)
-    requests: float = Headroom.START
-    tokens: float = Headroom.START
-    day: Day = Day()
-    unknown: Mapping[str, Any] = field(default_factory=dict)
-
-    def dump(self) -> bytes:
-        """The document as it is stored."""
-        holders = {name: _plain(held) for name, held in self.holders.items()}
-        own = {**_plain(self), "holders": holders, "day": _plain(self.day)}
-        return orjson.dumps({"version": VERSION, **own})
-
-    @classmethod
-    def load(cls, data: bytes) -> "Book | None":
-        """The document as it was read; None for one of a newer version, which must be left alone.
-
-        A document that cannot be understood counts as empty: leases heal that within LEASE.
-        """
-        try:
-            raw: dict[str, Any] = orjson.loads(data)
-            if raw["version"] != VERSION:
-                return None
-            day = raw["day"]
-            return cls(
-                {name: _holder(entry) for name, entry in raw["holders"].items()},
-                float(raw["requests"]),
-                float(raw["tokens"]),
-                Day(int(day["date"]), int(day["given"]), _unknown(Day, day)),
-                _unknown(cls, raw),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return cls()
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a process asks of the ledger.
-
-    `rate` is how many whole requests a second the quota has, 0 where they are not limited, and
-    `start` the headroom that a new ledger begins with. `requests` and `tokens` are the factors by
-    which its own has changed since it last asked;
-    `day` is how many requests of the day it would like to be given, `drawn` how many it knows to
-    have been given (when it leaves: how many of them it has used).
-    """
-
-    weight: float
-    wants: float
-    seats: int = 64
-    rate: int = 0
-    start: float = Headroom.START
-    requests: float = 1.0
-    tokens: float = 1.0
-    day: int = 0
-    drawn: Day = Day()
-    per_day: int | None = None
-    jobs: Mapping[str, float] = field(default_factory=dict)
-    tenants: Tenants = field(default_factory=dict)
-    waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
@@ -147,17 +47,14 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
     others = {
         name: holder for name, holder in book.holders.items() if name != me and holder.expires > now
     }
-    mine = _seat(me, book.holders.get(me), others, wish, now)
-    if mine.seated:
-        fair = fair_shares(seated(others) | {me: mine}, wish.rate)[me]
-        free = max(0.0, 1.0 - sum(other.share for other in others.values()))
-        mine = replace(mine, share=min(fair, free))
+    holders = _seated(others | {me: _entry(me, book.holders.get(me), others, wish, now)}, wish, now)
     day, drawn, given = _deal(book, me, wish, now)
     if day.date != book.day.date:
-        others = {name: replace(other, drawn=0) for name, other in others.items()}
+        holders = {name: replace(each, drawn=0) for name, each in holders.items()}
+    holders[me] = replace(holders[me], drawn=drawn)
     fresh = replace(
         book,
-        holders=others | {me: replace(mine, drawn=drawn)},
+        holders=_dealt(holders, me, wish.rate),
         requests=clamp(book.requests * wish.requests, Headroom.FLOOR, Headroom.CEILING),
         tokens=clamp(book.tokens * wish.tokens, Headroom.FLOOR, Headroom.CEILING),
         day=day,
@@ -168,11 +65,29 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
 def leave(book: Book, me: str, wish: Wish, now: float) -> Book:
     """The ledger after `me` has given its share, and what is left of its day, back."""
     fresh, unused = renew(book, me, replace(wish, day=0), now)
+    others = {name: held for name, held in fresh.holders.items() if name != me}
     return replace(
         fresh,
-        holders={name: held for name, held in fresh.holders.items() if name != me},
+        holders=_dealt(_seated(others, wish, now), me, wish.rate),
         day=replace(fresh.day, given=max(0, fresh.day.given - unused)),
     )
+
+
+def _dealt(holders: Mapping[str, Holder], me: str, rate: int) -> dict[str, Holder]:
+    """The holders with what is fair for `me`, as far as others leave it, and with what is then free
+    given to those who have less than is fair.
+
+    They have it by reading their entry, once they come to that: nobody has to win a write for it.
+    """
+    fair = fair_shares(seated(holders), rate)
+    free = 1.0 - sum(held.share for held in holders.values())
+    dealt = dict(holders)
+    for name in sorted(fair, key=lambda name: (name != me, holders[name].share, name)):
+        more = min(fair[name] - holders[name].share, max(0.0, free))
+        if more > 0.0:
+            dealt[name] = replace(holders[name], share=holders[name].share + more)
+            free -= more
+    return dealt
 
 
 def job_parts(holders: Mapping[str, Holder], me: str) -> dict[str, float]:
@@ -239,17 +154,15 @@ def fair_shares(holders: Mapping[str, Holder], rate: int) -> dict[str, float]:
 
 
 def short(holders: Mapping[str, Holder], me: str, now: float, rate: int = 0) -> bool:
-    """Whether to ask again soon: others have yet to give back, or the next free seat is mine."""
+    """Whether to ask again soon: others have yet to give back, or the next free seat may be mine,
+    which is so for the first in line of those who ask the same jobs.
+    """
     mine = holders[me]
     if mine.seated:
         return mine.share < 0.9 * fair_shares(seated(holders), rate)[me]
-    weights = effective(holders)
-    waiting = {
-        name: (_score(held, weights[name], now), name)
-        for name, held in holders.items()
-        if not held.seated
-    }
-    return waiting[me] == max(waiting.values())
+    line = _line(holders, now)
+    before = (holders[name].jobs.keys() for name in line[: line.index(me)])
+    return mine.wants > 0.0 and not any(jobs >= mine.jobs.keys() for jobs in before)
 
 
 def seated(holders: Mapping[str, Holder]) -> dict[str, Holder]:
@@ -264,11 +177,10 @@ def seats(requests_per_minute: float | None) -> int:
     return max(1, min(64, floor(requests_per_minute / 60.0 / SEAT_RATE)))
 
 
-def _seat(
+def _entry(
     me: str, before: Holder | None, others: Mapping[str, Holder], wish: Wish, now: float
 ) -> Holder:
-    """Keep, take, wait for or give up a seat. The entry's own share is yet to be reckoned."""
-    free = wish.seats - len(seated(others))
+    """What `me` is from now on, without a share, and without its seat where its turn is over."""
     if before is None or before.expires <= now:
         # As if it had waited: time counts by weight, and one without any would be the last.
         before = Holder(wish.weight, wish.wants, 0.0, now - LEAST_TURN, now, seated=False)
@@ -285,27 +197,73 @@ def _seat(
         share=0.0,
     )
     everyone = {**others, me: mine}
-    weights = effective(everyone)
-    waiting = {name: other for name, other in others.items() if not other.seated}
-    if before.seated:
-        heaviest = max((weights[name] for name in waiting), default=0.0)
-        over = waiting and now - before.since >= _turn(everyone, me, heaviest, wish.seats)
-        turn_over = over and free <= 1
-        return replace(mine, seated=False, since=now) if free <= 0 or turn_over else mine
-    # Only those who come next: a free seat is found at once, and nobody starves. One that is
-    # ahead and much heavier has a seat for itself, or it would race with the many light ones.
-    score = _score(mine, weights[me], now)
-    ahead = sum(
-        QUEUE if weights[name] >= HEAVIER * weights[me] else 1
-        for name, other in waiting.items()
-        if _score(other, weights[name], now) > score
+    free = wish.seats - len(seated(everyone))
+    if mine.seated and (free < 0 or (free == 0 and _turn_over(everyone, me, wish.seats, now))):
+        return replace(mine, seated=False, since=now)
+    return mine
+
+
+def _seated(holders: Mapping[str, Holder], wish: Wish, now: float) -> dict[str, Holder]:
+    """The holders with the next ones of the line on the seats that are free."""
+    free = max(0, wish.seats - len(seated(holders)))
+    next_ones = {
+        name: replace(holders[name], seated=True, since=now) for name in _line(holders, now)[:free]
+    }
+    return {**holders, **next_ones}
+
+
+def _line(holders: Mapping[str, Holder], now: float) -> list[str]:
+    """Those who wait for a seat, whoever comes next first: who wants any, whose jobs nobody asks
+    who has a seat, and whose score is the highest, which grows with the weight and the time."""
+    weights, heard = effective(holders), _heard(holders)
+    waiting = {name: held for name, held in holders.items() if not held.seated}
+    score = {
+        name: (held.wants > 0.0, _unheard(held, heard), (now - held.since) * weights[name], name)
+        for name, held in waiting.items()
+    }
+    return sorted(waiting, key=score.__getitem__, reverse=True)
+
+
+def _heard(holders: Mapping[str, Holder]) -> set[str]:
+    """The jobs of which calls wait at somebody who has a seat.
+
+    The first workers tell their jobs alone, and those beyond the 64 that an entry names as one.
+    """
+    return {
+        job
+        for held in seated(holders).values()
+        if held.wants
+        for job in held.jobs
+        if (held.waiting.get(job) if held.waiting else job)
+    }
+
+
+def _unheard(holder: Holder, heard: set[str]) -> bool:
+    """Whether a call waits of a job that nobody asks who has a seat, as far as the entry tells."""
+    return not holder.jobs or any(
+        job not in heard for job in holder.jobs if holder.waiting.get(job, FEWEST)
     )
-    return replace(mine, seated=True, since=now) if ahead < QUEUE * free else mine
 
 
-def _score(holder: Holder, weight: float, now: float) -> float:
-    """The score of a holder that waits: the highest comes next; that of the heavy grows fast."""
-    return (now - holder.since) * weight
+def _turn_over(holders: Mapping[str, Holder], me: str, seats: int, now: float) -> bool:
+    """Whether `me` is to leave its seat to one that waits.
+
+    Where those who have seats ask the same jobs, that is seldom: a job has its part wherever it is
+    asked, and a change costs a round. One that wants none leaves it to any, unless it weighs much
+    more.
+    """
+    mine, heard, weights = holders[me], _heard(holders), effective(holders)
+    waiting = {name: held for name, held in holders.items() if not held.seated and held.wants}
+    pressing = {name for name, held in waiting.items() if _unheard(held, heard)}
+    heaviest = max((weights[name] for name in pressing or waiting), default=0.0)
+    if not mine.wants and weights[me] < HEAVIER * heaviest:
+        turn = LEAST_TURN
+    elif pressing:
+        turn = _turn(holders, me, heaviest, seats)
+    else:
+        turn = MOST_TURN
+    longest = max((now - waiting[name].since for name in pressing or waiting), default=0.0)
+    return now - mine.since >= turn and longest >= turn / 2.0
 
 
 def _turn(holders: Mapping[str, Holder], me: str, heaviest: float, seats: int) -> float:
@@ -342,32 +300,3 @@ def _deal(book: Book, me: str, wish: Wish, now: float) -> tuple[Day, int, int]:
     more = max(0, min(wish.day - (drawn - known), wish.per_day - given))
     day = replace(book.day, date=today, given=given + more)
     return day, drawn + more, drawn + more - known
-
-
-def _holder(entry: Mapping[str, Any]) -> Holder:
-    return Holder(
-        weight=float(entry["weight"]),
-        wants=float(entry["wants"]),
-        share=float(entry["share"]),
-        since=float(entry["since"]),
-        expires=float(entry["expires"]),
-        seated=bool(entry["seated"]),
-        # Earlier workers, who may write the same blob, do not know these.
-        jobs={str(job): float(weight) for job, weight in entry.get("jobs", {}).items()},
-        tenants={
-            str(job): (str(tenant), float(weight))
-            for job, (tenant, weight) in entry.get("tenants", {}).items()
-        },
-        waiting={str(job): max(1, calls) for job, calls in entry.get("waiting", {}).items()},
-        drawn=int(entry.get("drawn", 0)),
-        unknown=_unknown(Holder, entry),
-    )
-
-
-def _unknown(kind: type[Book | Day | Holder], entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: entry[name] for name in entry.keys() - {*kind.__slots__, "version"}}
-
-
-def _plain(what: Book | Day | Holder) -> dict[str, Any]:
-    known = {slot: getattr(what, slot) for slot in what.__slots__ if slot != "unknown"}
-    return {**known, **what.unknown}

@@ -61,10 +61,10 @@ class Weighing(Protocol):
 def counted(calls: int, before: int | None) -> int:
     """As how many calls those that wait count, which counted as `before`.
 
-    A share that moves lies idle for a round: small changes move none.
+    A share that moves lies idle for a round: small changes move none. 0 says that none waits.
     """
-    now = max(FEWEST, calls)
-    return now if before is None or not before / STAYS <= now <= before * STAYS else before
+    now = max(FEWEST, calls) if calls else 0
+    return before if before and calls and before / STAYS <= now <= before * STAYS else now
 
 
 def named(asked: JobWeights) -> JobWeights:
@@ -113,14 +113,16 @@ def parts(holders: Mapping[str, Weighing]) -> dict[str, dict[str, float]]:
         for job, weight in holder.jobs.items():
             # Those who have not yet heard that it weighs more will hear of it.
             jobs[job] = max(weight, jobs.get(job, 0.0))
-            calls[job] += holder.waiting.get(job, FEWEST) if told else 1
+            calls[job] += _part(holder, job) if told else 1
     each = {job: weight / calls[job] for job, weight in weighed(jobs, tenants).items()}
     return {
-        name: {
-            job: each[job] * (holder.waiting.get(job, FEWEST) if told else 1) for job in holder.jobs
-        }
+        name: {job: each[job] * (_part(holder, job) if told else 1) for job in holder.jobs}
         for name, holder in holders.items()
     }
+
+
+def _part(holder: Weighing, job: str) -> int:
+    return max(FEWEST, holder.waiting.get(job, FEWEST))
 
 
 def effective(holders: Mapping[str, Weighing]) -> dict[str, float]:
