@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from schemas.budgets import JobBudget
 from schemas.jobs import TERMINAL, Ending, Job, JobOptions, JobState, Reason, Waiting
 from schemas.results import NOTHING_LOST, Counts, Receipt, Tokens
 from workers.jobs import beginning, budget, endings, helping, lifecycle, pace, pauses
@@ -49,6 +50,9 @@ def begun(shards: int, window: int = 4, state: JobState | None = None) -> JobSta
     )
     assert change.state is not None
     return change.state
+
+
+SEATS = st.sampled_from([1, 6, 12, 40])
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -126,8 +130,8 @@ class Lifecycle(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.sent)
-    @rule(data=st.data(), repeated=st.booleans(), crashes=st.booleans())
-    def a_shard_message_comes(self, data: Any, repeated: bool, crashes: bool) -> None:
+    @rule(data=st.data(), repeated=st.booleans(), crashes=st.booleans(), seats=SEATS)
+    def a_shard_message_comes(self, data: Any, repeated: bool, crashes: bool, seats: int) -> None:
         """Any copy, however old; a crash leaves the receipt and no advance."""
         shard, gen = data.draw(st.sampled_from(sorted(self.sent)))
         self.now += 1
@@ -139,7 +143,7 @@ class Lifecycle(RuleBasedStateMachine):
             return
         before = self.running
         change = self.take(
-            lifecycle.advance(before, receipt(shard), repeated=repeated, now=self.now)
+            lifecycle.advance(before, receipt(shard), repeated=repeated, now=self.now, seats=seats)
         )
         if shard not in before.out:
             assert change.state is None
@@ -210,7 +214,7 @@ class Lifecycle(RuleBasedStateMachine):
         state = self.state
         if state is None or state.state == "validating":
             return
-        assert len(state.out) <= state.window
+        assert len(state.out) <= lifecycle.WIDEST * state.window
         assert len(set(state.out)) == len(state.out)
         assert 0 <= state.next <= state.shards == self.shards
         assert all(shard < state.next for shard in state.out)
@@ -394,6 +398,26 @@ def test_a_clock_that_is_behind_helps_nobody() -> None:
     # What storage says to have moved now is in this clock's future.
     assert not helping.overdue(None, -1.5, 300.0)
     assert not helping.overdue(begun(9), -1.5, 300.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("seats", "out"), [(1, 16), (4, 16), (5, 20), (8, 32), (15, 60), (16, 64), (64, 64)]
+)
+def test_more_shards_are_out_where_more_have_a_seat_at_the_quota(seats: int, out: int) -> None:
+    state = begun(100, window=16)
+    counted = lifecycle.advance(state, receipt(3), repeated=False, now=50.0, seats=seats)
+    assert counted.state is not None
+    assert counted.shards == tuple(range(16, out + 1))
+    assert len(counted.state.out) == out
+    # Where they are fewer again, none goes out before fewer are.
+    fewer = lifecycle.advance(counted.state, receipt(4), repeated=False, now=51.0)
+    assert fewer.shards == ((out + 1,) if out == 16 else ())
+
+
+def test_of_a_capped_job_no_more_shards_are_out() -> None:
+    capped = begun(100, window=16).model_copy(update={"budget": JobBudget(max_tokens=1_000_000)})
+    counted = lifecycle.advance(capped, receipt(3), repeated=False, now=50.0, seats=16)
+    assert counted.shards == (16,)
 
 
 def test_rows_in_shards_that_are_out_are_told_once_a_second_at_most() -> None:

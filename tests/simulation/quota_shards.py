@@ -1,7 +1,8 @@
 """Shards of a job dealt to hosts that share a quota, in the seeded world of quota_world.
 
-Shards are out as far as the job's window allows, and a host takes them from the queue: all hosts
-in turn (`even`), or the one that was up first as many as it can hold (`first`).
+Shards are cut as those of a file are, and are out as far as the job's window allows. A host takes
+them from the queue: all hosts in turn (`even`), or the one that was up first as many as it can hold
+(`first`).
 """
 
 import asyncio
@@ -16,9 +17,12 @@ from local.endpoint.limits import Limits
 from tests.simulation.quota_world import NAME, Row, Worker, World, rows
 from tests.simulation.virtual_time import run
 from workers.dispatch.call import Gate
+from workers.intake.intake import WINDOW
+from workers.intake.planning import FEW_ROWS, MAX_ROWS, USUAL_SHARDS
+from workers.jobs.lifecycle import widened
 
 Dealt = Literal["even", "first"]
-WINDOW, SHARD_ROWS, AT_ONCE, HOST_SHARDS = 16, 50, 128, 32
+AT_ONCE, HOST_SHARDS = 128, 32
 LATENCY, ROW_TOKENS = 1.0, 30
 AROUND = (0.1, 0.4)
 """Seconds to read a shard before its first call, and to write its receipt after the last."""
@@ -31,13 +35,20 @@ class Shards:
     left: deque[list[Row]]
     rows: int
     queue: asyncio.Queue[list[Row]] = field(default_factory=asyncio.Queue)
+    out: int = 0
     answered: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def send(self, count: int) -> None:
+    def send(self, seats: int = 1) -> None:
         """Send the next shards, as a job does when it begins and for each receipt."""
-        for _ in range(min(count, len(self.left))):
+        while self.left and self.out < widened(WINDOW["normal"], seats):
             self.queue.put_nowait(self.left.popleft())
+            self.out += 1
+
+    def receive(self, seats: int) -> None:
+        """The receipt of a shard stands."""
+        self.out -= 1
+        self.send(seats)
 
     def answer(self) -> None:
         self.answered += 1
@@ -75,7 +86,7 @@ async def _shard(shards: Shards, worker: Worker, shard: Sequence[Row], rng: Rand
             await room.acquire()
             group.create_task(ask(row))
     await asyncio.sleep(rng.uniform(*AROUND))
-    shards.send(1)
+    shards.receive(gate.seats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +130,15 @@ def measure(per_minute: int, count: int, workers: int, dealt: Dealt, seed: int =
     async def main(rng: Random) -> Found:
         world = World(seed, Limits(requests_per_minute=per_minute), workers=workers)
         work = rows(count, ROW_TOKENS, Random(seed), LATENCY)
-        cut = deque(work[at : at + SHARD_ROWS] for at in range(0, count, SHARD_ROWS))
+        size = min(max(FEW_ROWS, count // USUAL_SHARDS), MAX_ROWS)
+        cut = deque(work[at : at + size] for at in range(0, count, size))
         shards = Shards(cut, count)
         seen: list[tuple[float, Sequence[str]]] = []
         tasks = [asyncio.create_task(watch(world, seen))]
         for number, worker in enumerate(world.workers):
             tasks.append(asyncio.create_task(host(shards, worker, Random(number), dealt)))
         await asyncio.sleep(0.3)
-        shards.send(WINDOW)
+        shards.send()
         await shards.done.wait()
         for task in tasks:
             task.cancel()

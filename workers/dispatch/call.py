@@ -140,6 +140,7 @@ class Gate:
     `tenant` is whose the job is, and what that one weighs. `trail` is told of the calls.
     `purse` is asked before each call of a capped job, which asks deployments `among` these alone.
     `unkept` counts the calls that may have been billed and of which nobody keeps a record yet.
+    `seats` is how many processes have a seat at the quota that its last call has used.
     """
 
     def __init__(self, until: float, deadline: float) -> None:
@@ -155,6 +156,7 @@ class Gate:
         self.purse: Purse | None = None
         self.among: Container[str] | None = None
         self.unkept = 0
+        self.seats = 1
 
     def prolong(self, until: float) -> None:
         """Admit calls up to another time; who waits hears of a later one."""

@@ -261,6 +261,7 @@ class Dispatcher:
         asked[ticket] = lane
         outcome: Outcome | None = None
         waiter.gate.unkept += 1
+        waiter.gate.seats = lane.allowance.seated
         try:
             outcome = await self._endpoints[lane.name].ask(call.task, call.body)
         finally:

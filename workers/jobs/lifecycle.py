@@ -22,6 +22,10 @@ from workers.rows.writing import add_codes, add_totals, added_use
 
 _SUMMED: Final[Mapping[str, str]] = {"hours": "closed_seconds", "budget": "budget_seconds"}
 """The fields that sum how long the whole job waited, by what it waited for."""
+SHARED_BY = 4
+"""So many seats at a quota may share a job's window; where there are more it is as much wider."""
+WIDEST = 4
+"""As many times as wide at most."""
 WORTH_RENEWING = 10.0
 """Seconds by which a wait has to last longer than was told, to be told again."""
 
@@ -71,9 +75,21 @@ def moved(state: JobState, /, **fields: object) -> JobState:
     return state.model_copy(update={"revision": state.revision + 1, **fields})
 
 
-def filled(state: JobState) -> tuple[JobState, tuple[int, ...]]:
+def widened(window: int, seats: int) -> int:
+    """How many shards of a job may be out, where so many processes have a seat at a quota that is
+    asked for it, if not for it alone.
+
+    Each is to have the next one at hand before the one that it asks is through: a share that goes
+    elsewhere and comes back lies idle twice.
+    """
+    return min(max(window, window * seats // SHARED_BY), WIDEST * window)
+
+
+def filled(state: JobState, seats: int = 1) -> tuple[JobState, tuple[int, ...]]:
     """Move shards that were never sent into `out` while there is room."""
-    room = state.window - len(state.out)
+    # Each shard that is out of a capped job holds a part of the cap.
+    window = widened(state.window, seats) if state.budget is None else state.window
+    room = window - len(state.out)
     fresh = tuple(range(state.next, min(state.next + max(room, 0), state.shards)))
     full = state.model_copy(update={"out": state.out + fresh, "next": state.next + len(fresh)})
     return full, fresh
@@ -100,14 +116,14 @@ def nothing_left(state: JobState) -> bool:
     return not state.out and state.next >= state.shards and state.state == "in_progress"
 
 
-def sent(state: JobState) -> Change:
+def sent(state: JobState, seats: int = 1) -> Change:
     """The state with all shards out that may be, to be sent."""
-    full, sends = filled(state)
+    full, sends = filled(state, seats)
     return Change(full, sends, nothing_left(full))
 
 
 def advance(
-    state: JobState, receipt: Receipt, *, repeated: bool, now: float, found: int = 0
+    state: JobState, receipt: Receipt, *, repeated: bool, now: float, found: int = 0, seats: int = 1
 ) -> Change:
     """A shard's receipt stands: count it once, send what comes next.
 
@@ -144,7 +160,7 @@ def advance(
         nudges=0,
         budget=state.budget and budget.count(state.budget, receipt),
     )
-    return _sampled(sent(counted), now, receipt)
+    return _sampled(sent(counted, seats), now, receipt)
 
 
 def _sampled(change: Change, now: float, receipt: Receipt | None = None) -> Change:

@@ -199,10 +199,7 @@ class Runner:
         """Bring a shard to its receipt, or put the rest of it back on the queue."""
         self._weigh(attempt, seen)
         asking = ShardCalls(
-            attempt.job,
-            self._dispatcher,
-            attempt.gate,
-            attempt.collect,
+            *(attempt.job, self._dispatcher, attempt.gate, attempt.collect),
             spend=attempt.spend,
             spent=attempt.spent,
             room=self._room,
@@ -212,7 +209,8 @@ class Runner:
             receipt = await self._bring_on(attempt, asking)
             attempt.receipt = receipt
             if receipt is not None:
-                await self._advance(attempt.job, receipt, received, found=attempt.found)
+                found, seats = attempt.found, attempt.gate.seats
+                await self._advance(attempt.job, receipt, received, found=found, seats=seats)
             else:
                 await self._give_back(attempt, asking)
         if receipt is None:
@@ -353,12 +351,16 @@ class Runner:
                 await self._reports.waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
-    async def _advance(self, job: Job, receipt: Receipt, received: Received, *, found: int) -> None:
+    async def _advance(
+        self, job: Job, receipt: Receipt, received: Received, *, found: int, seats: int = 1
+    ) -> None:
         def advanced(state: JobState | None, repeated: bool) -> lifecycle.Change:
             if state is None:
                 return lifecycle.NOTHING
             now = self._clock()
-            return lifecycle.advance(state, receipt, repeated=repeated, now=now, found=found)
+            return lifecycle.advance(
+                state, receipt, repeated=repeated, now=now, found=found, seats=seats
+            )
 
         await self._transitions.take(job, advanced, repeated=received.repeated)
 
