@@ -1,14 +1,16 @@
 """Is a shared quota used to the full, and hardly ever exceeded, by 1 to 8 real workers?
 
     python -m benchmarks.quota [--workers 1 2 4 8] [--seconds 243] [--kinds requests tokens]
-                               [--requests 6000] [--tokens 1200000]
+                               [--requests 6000] [--tokens 1200000] [--kill 20]
 
 Each run starts storage, Service Bus, the function hosts and an endpoint that judges as Azure does:
 requests in windows of one second, floored; tokens at admission, by the minute. Quotas are 6,000
 requests or 1,200,000 tokens a minute where no others are given; latencies are log-normal around a
-second. Printed: the time from the first call to the last against the lower
-bound, refusals and calls per row, and Jain's index of what the workers used of the quota. The quota
-used over time goes to docs/quota.svg (or --plot FILE).
+second. With `--kill` the first worker is killed after so many seconds, and started again. Printed:
+the quota that the work takes, the time from the first call to the last, which count as whole
+seconds both, against the lower bound, refusals and calls per row, the most calls that came in a
+second beside what a second's window lets in, and Jain's index of what the workers used of the
+quota. The quota used over time goes to docs/quota.svg (or --plot FILE).
 """
 
 import argparse
@@ -54,6 +56,11 @@ class Quota:
             seconds = max(seconds, (math.ceil(tokens / self.tokens) - 1) * 60)
         return float(seconds)
 
+    def work(self, rows: int, tokens: int) -> float:
+        """Seconds of quota that the calls take: of windows, and of tokens as they come back."""
+        seconds = rows / (self.requests // 60)
+        return max(seconds, tokens / self.tokens * 60) if self.kind == "tokens" else seconds
+
     def file(self, seconds: float, rng: Random) -> list[bytes]:
         """Rows for so many seconds. Sizes are log-normal where tokens are what is scarce."""
         if self.kind == "requests":
@@ -71,15 +78,17 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One line of the table. `bound` and `took` are seconds."""
+    """One line of the table. `work`, `bound` and `took` are seconds."""
 
     kind: Kind
     workers: int
     rows: int
+    work: float
     bound: float
     took: float
     refused: float
     sent: float
+    most: str
     fairness: float
     whole: float
     used: Sequence[float]
@@ -107,10 +116,14 @@ def jain(used: Sequence[int], workers: int) -> float:
     return sum(used) ** 2 / (workers * sum(each * each for each in used))
 
 
-async def measure(quota: Quota, workers: int, seconds: float) -> Run:
+async def measure(quota: Quota, workers: int, seconds: float, kill: float | None) -> Run:
     lines = quota.file(seconds, Random(1))
     async with site(workers, "serverless", quota.limits) as running:
+        loop, hosts = asyncio.get_running_loop(), running.running.hosts.processes
+        killing = None if kill is None else loop.call_later(kill, hosts[min(hosts)].kill)
         done = await running.do(f"quota-{quota.kind}-{workers}.jsonl", lines)
+        if killing is not None:
+            killing.cancel()
     stats = done.stats
     rejected = sum(stats["rejected"].values())
     column, each = (0, quota.requests / 60) if quota.kind == "requests" else (1, quota.tokens / 60)
@@ -118,10 +131,13 @@ async def measure(quota: Quota, workers: int, seconds: float) -> Run:
         kind=quota.kind,
         workers=workers,
         rows=len(lines),
+        work=quota.work(len(lines), stats["tokens_admitted"]),
         bound=quota.bound(len(lines), stats["tokens_admitted"]),
         took=done.calling,
         refused=rejected / len(lines),
         sent=stats["received"] / len(lines),
+        most=f"{max(let_in + refused for _, let_in, _, refused in stats['seconds'])}"
+        f" of {quota.requests // 60}",
         fairness=jain([used[column] for used in stats["callers"].values()], workers),
         whole=done.whole,
         used=[used[column] / each for _, *used in sorted(stats["seconds"])],
@@ -154,13 +170,13 @@ def plot(runs: Sequence[Run], path: Path) -> None:
 
 def show(runs: Sequence[Run]) -> None:
     print(
-        f"{'quota':9}{'workers':>8}{'rows':>8}{'bound':>9}{'took':>9}{'bound/took':>12}"
-        f"{'429 a row':>11}{'calls a row':>13}{'Jain':>7}{'whole job':>11}"
+        f"{'quota':9}{'workers':>8}{'rows':>8}{'work':>9}{'bound':>9}{'took':>9}{'bound/took':>12}"
+        f"{'429 a row':>11}{'calls a row':>13}{'most in a second':>18}{'Jain':>7}{'whole job':>11}"
     )
     for run in runs:
         print(
-            f"{run.kind:9}{run.workers:8}{run.rows:8}{run.bound:8.1f}s{run.took:8.1f}s"
-            f"{run.efficiency:12.3f}{run.refused:11.4f}{run.sent:13.4f}{run.fairness:7.3f}"
+            f"{run.kind:9}{run.workers:8}{run.rows:8}{run.work:8.1f}s{run.bound:8.1f}s{run.took:8.1f}s"
+            f"{run.efficiency:12.3f}{run.refused:11.4f}{run.sent:13.4f}{run.most:>18}{run.fairness:7.3f}"
             f"{run.whole:10.1f}s{'' if run.good else '  missed'}",
             flush=True,
         )
@@ -176,13 +192,14 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", default=["requests", "tokens"])
     parser.add_argument("--requests", type=int, default=6_000, help="requests a minute")
     parser.add_argument("--tokens", type=int, default=1_200_000, help="tokens a minute")
+    parser.add_argument("--kill", type=float, help="seconds after which a worker is killed")
     parser.add_argument("--plot", type=Path, default=Path("docs/quota.svg"))
     given = parser.parse_args()
     runs = []
     for kind in given.kinds:
         for workers in given.workers:
             quota = Quota(kind, given.requests, given.tokens)
-            runs.append(asyncio.run(measure(quota, workers, given.seconds)))
+            runs.append(asyncio.run(measure(quota, workers, given.seconds, given.kill)))
             show(runs[-1:])
     print()
     show(runs)
