@@ -255,7 +255,7 @@ class Job(Kept):
     priority: Priority
     created: float
     expires: float
-    window: int = Field(description="W: shards of this job that are out at a time")
+    window: int = Field(description="W: shards out at a time, more where many share a quota")
     asked: Asked = Asked()
     trace: str | None = Field(
         default_factory=lambda told: told["asked"].traceparent,

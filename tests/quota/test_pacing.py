@@ -62,7 +62,10 @@ def test_a_rate_that_changes_counts_from_then_on(rates: list[float], pauses: lis
     assert sent <= allowed + 1e-6
 
 
-def test_without_a_share_nothing_goes() -> None:
+def test_without_a_share_nothing_goes_not_even_the_first_call() -> None:
+    fresh = Pacer(Quota(600.0, 60_000.0), 0.0)
+    fresh.grant(0.0, 1.0, 1.0, 0.0)
+    assert fresh.ready(100.0, 1000.0) == inf
     pacer = Pacer(Quota(600.0, 60_000.0), 0.0)
     pacer.grant(1.0, 1.0, 1.0, 0.0)
     pacer.spend(100.0, 0.0)

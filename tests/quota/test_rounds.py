@@ -17,6 +17,7 @@ from workers.ports.errors import BlobChanged, Unavailable
 from workers.quota.allowance import Grant
 from workers.quota.book import Book, Wish
 from workers.quota.ledger import (
+    AT_ONCE,
     FAILED,
     FASTEST,
     PER_HOLDER,
@@ -140,27 +141,53 @@ def test_what_was_handed_over_is_used_as_soon_as_it_is_read() -> None:
     run(with_loop)
 
 
-@pytest.mark.parametrize("wants", [0.0, 1.0])
-def test_what_is_given_up_is_used_while_others_are_faster(wants: float) -> None:
+@pytest.mark.parametrize("conflicts", [1, AT_ONCE, AT_ONCE + 1])
+def test_who_gives_up_a_share_waits_for_few_conflicts(conflicts: int) -> None:
     async def story(rng: Random) -> None:
-        loop = asyncio.get_running_loop()
         blobs = Racing(lambda: EPOCH)
         one, other = (Ledger(blobs, "state", rng=rng) for _ in range(2))
         for ledger in (one, other):
             await ledger.renew("phi", Wish(1.0, 1.0, jobs={"a": 1.0}), nothing)
-        used: list[tuple[float, float | None]] = []
-        blobs.race, began = 5, loop.time()
-        wish = Wish(1.0, wants, jobs={"a": 1.0})
-        grant = (await one.renew("phi", wish, lambda *told: used.append(told))).grant
-        assert (grant.share, one.conflicts) == (0.5 if wants else 0.0, 5)
-        shares = [share for share, _ in used]
-        if wants:
-            # It waits between its tries, and goes on as before meanwhile.
-            assert shares == [0.5, 1.0] * 5 + [0.5]
-            assert loop.time() > began
-        else:
-            assert shares == [0.0] * 6
-            assert loop.time() == began
+        blobs.race, began = conflicts, asyncio.get_running_loop().time()
+        grant = (await one.renew("phi", Wish(1.0, 1.0, jobs={"a": 1.0}), nothing)).grant
+        assert (grant.share, one.conflicts) == (0.5, conflicts)
+        assert (asyncio.get_running_loop().time() == began) == (conflicts <= AT_ONCE)
+
+    run(story)
+
+
+def test_one_that_wants_none_comes_again_soon_where_somebody_waits_for_its_seat() -> None:
+    async def story(rng: Random) -> None:
+        blobs = MemoryBlobs(lambda: EPOCH)
+        one, other = (Ledger(blobs, "state", rng=rng) for _ in range(2))
+        some, none = (Wish(1.0, wants, seats=1, jobs={"a": 1.0}) for wants in (1.0, 0.0))
+        await one.renew("phi", some, nothing)
+        await other.renew("phi", none, nothing)
+        # Nobody who wants any waits.
+        assert (await one.renew("phi", none, nothing)).grant.wanting == 0
+        await other.renew("phi", some, nothing)
+        assert (await one.renew("phi", none, nothing)).grant.wanting == 1
+
+    run(story)
+
+
+def test_how_much_more_is_wanted_is_told_by_those_who_have_less_than_is_fair() -> None:
+    async def told(rng: Random, first: float, then: float, others: int) -> bool:
+        blobs = Racing(lambda: EPOCH)
+        ledgers = [Ledger(blobs, "state", rng=rng) for _ in range(1 + others)]
+        for ledger in ledgers[1:] + ledgers:
+            wants = first if ledger is ledgers[0] else 1.0
+            await ledger.renew("phi", Wish(1.0, wants, jobs={"a": 1.0}), nothing)
+        writes = blobs.writes
+        await ledgers[0].renew("phi", Wish(1.0, then, jobs={"a": 1.0}), nothing)
+        return blobs.writes > writes
+
+    async def story(rng: Random) -> None:
+        # It has a quarter, as is fair, whichever of both it wants.
+        assert not await told(rng, 1.0, 0.6, 3)
+        assert await told(rng, 1.0, 0.4, 3)
+        # Of the first one's quota it has had nothing yet.
+        assert await told(rng, 0.01, 1.0, 1)
 
     run(story)
 

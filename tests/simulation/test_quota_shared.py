@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -100,6 +101,40 @@ def test_shares_follow_the_shards_however_they_are_dealt(
     found = quota_shards.measure(per_minute, count, workers, dealt)
     assert found.efficiency >= least
     assert found.refused <= 0.015
+
+
+@pytest.mark.parametrize(("workers", "least"), [(32, 0.95), more(64, 0.93)])
+def test_jobs_that_come_and_go_on_many_workers_leave_little_idle(
+    workers: int, least: float
+) -> None:
+    """Four jobs of three weights, each on a quarter of the workers, 20 s apart."""
+    jobs = [(1200, 1.0), (400, 4.0), (900, 1.0), (700, 0.1)]
+
+    async def main(rng: Random) -> None:
+        world = World(1, Limits(requests_per_minute=1000), workers=0)
+        world.total = sum(count for count, _ in jobs) + 1  # it ends when told to
+
+        async def ask(number: int, count: int, weight: float) -> None:
+            await asyncio.sleep(20.0 * number)
+            heap = deque(rows(count, 30, Random(number), 1.0))
+            for each in range(workers // 4):
+                name = f"{number} {each}"
+                world.workers.append(Worker(world, name, job=f"job{number}", weight=weight))
+                world.workers[-1].start(heap, 20)
+            while heap:  # noqa: ASYNC110 - of workers that know no events
+                await asyncio.sleep(0.5)
+
+        await asyncio.gather(*(ask(number, *job) for number, job in enumerate(jobs)))
+        end = asyncio.get_running_loop().time() - 2.0
+        begin = int(min(world.service.admitted)) + 1
+        # The first whole second is used, and of the others hardly any is not.
+        assert world.rate(begin, begin + 1) >= 0.8 * FULL
+        assert world.rate(begin + 1, int(end)) >= least * FULL
+        assert world.service.refused <= 0.015 * len(world.service.admitted)
+        for worker in world.workers:
+            await worker.stop()
+
+    run(main, 1)
 
 
 def test_32_workers_take_turns_instead_of_slivers() -> None:

@@ -190,6 +190,8 @@ class Allowance:
         if now >= self._until and self._cubic is None:
             # The others have lost it too: all together must not start above the quota.
             self._cubic = Cubic(min(self._safe_share, 1.0 / self.holders), now)
+            if self.holders > 1 and not self._share:
+                self._pacer.rest()
         self._pace(now)
 
     def release(self) -> None:

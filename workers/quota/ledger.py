@@ -35,6 +35,8 @@ that is so of all, as when many come or until a dead one's share is back, these 
 second."""
 FAILED = 0.5
 """Seconds after a round that failed."""
+AT_ONCE = 3
+"""Conflicts after which one that gives up a share tries again at once."""
 REWRITE = 4.0
 """Seconds after which an entry is written again although nothing has changed."""
 
@@ -131,7 +133,8 @@ class Ledger:
             fresh, given = renew(book, self.holder, wish, now)
             mine = fresh.holders[self.holder]
             held, since = self._held(deployment, book)
-            if held is not None and given == 0 and _stands(book, fresh, self.holder, began - since):
+            age = began - since
+            if held is not None and not given and self._stands(book, fresh, wish, now, age):
                 self._written[deployment] = held, since
                 untold = replace(wish, requests=1.0, tokens=1.0)
                 return self._round(book, held, since, untold, given=0, now=now)
@@ -147,22 +150,13 @@ class Ledger:
             except BlobChanged:
                 if written is not None:
                     self._written[deployment] = written
-                if held is not None and mine.share < held.share and mine.wants:
-                    await self._go_on(deployment, meanwhile)
-                # What one gives up that has no use for it lies idle until it is written.
-                await self._yield(turn, at_once=not mine.wants)
+                # What is given up lies idle until it is written.
+                gives = held is not None and mine.share < held.share
+                await self._yield(turn, at_once=gives and turn < AT_ONCE)
                 continue
             self._written[deployment] = (mine, began)
             return self._round(fresh, mine, began, wish, given=given, now=now)
         raise Unavailable(f"{ref.name} changes too fast")
-
-    async def _go_on(self, deployment: str, meanwhile: Meanwhile) -> None:
-        """Use what is to be given up while others are faster, unless that has been written: by a
-        request that the SDK has repeated."""
-        ref = self._ref(deployment)
-        held, since = self._held(deployment, _book(ref, await self._blobs.read(ref)))
-        if held is not None:
-            meanwhile(held.share, since + LEASE - MARGIN)
 
     def _held(self, deployment: str, book: Book) -> tuple[Holder | None, float]:
         """The entry, if it is as it was written but for what others handed over; when that was."""
@@ -173,13 +167,42 @@ class Ledger:
         same = held == replace(written, share=held.share, seated=held.seated, since=held.since)
         return (held if same else None), since
 
+    def _stands(self, book: Book, fresh: Book, wish: Wish, now: float, age: float) -> bool:
+        """Whether the ledger may stand as it is: this process has written its entry, nothing that
+        matters has changed since, and there is nothing to hand over to others.
+
+        Of a share that is fair, and of a seat that is waited for, it does not matter how much more
+        is wanted.
+        """
+        held, mine = book.holders[self.holder], fresh.holders[self.holder]
+        ample = min(mine.wants, held.wants) > 2.0 * mine.share
+        if mine.seated:
+            ample = ample and not short(fresh.holders, self.holder, now, wish.rate)
+        return (
+            age < REWRITE
+            and mine.seated == held.seated
+            and abs(mine.share - held.share) < 0.001
+            and (mine.wants > 0.0) == (held.wants > 0.0)
+            and (ample or abs(mine.wants - held.wants) < 0.1)
+            and mine.jobs == held.jobs
+            and mine.tenants == held.tenants
+            and mine.waiting == held.waiting
+            and mine.weight == held.weight
+            and mine.drawn == held.drawn
+            and not any(
+                other.share > book.holders[name].share + 0.001
+                for name, other in fresh.holders.items()
+                if name != self.holder
+            )
+        )
+
     def _round(
         self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
     ) -> Round:
         holders, per_day = book.holders.values(), told.per_day
         among = [held for held in holders if held.seated or not mine.seated]
         # Somebody who waits for a seat is not to wait for one who comes rarely.
-        idle = not mine.wants and all(held.seated for held in holders)
+        idle = not mine.wants and all(held.seated or not held.wants for held in holders)
         over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
         grant = Grant(
             share=mine.share,
@@ -191,7 +214,7 @@ class Ledger:
             day_over=over,
             holders=len(book.holders),
             seated=sum(held.seated for held in holders),
-            wanting=0 if idle else sum(held.wants > 0.0 for held in among),
+            wanting=0 if idle else max(1, sum(held.wants > 0.0 for held in among)),
             short=short(book.holders, self.holder, now, told.rate),
             parts=job_parts(book.holders, self.holder),
         )
@@ -211,30 +234,6 @@ class Ledger:
 
     def _ref(self, deployment: str) -> BlobRef:
         return quota_ref(self._container, deployment)
-
-
-def _stands(book: Book, fresh: Book, me: str, age: float) -> bool:
-    """Whether the ledger may stand as it is: `me` has written it, nothing that matters has changed
-    since, and there is nothing to hand over to others.
-    """
-    held, mine = book.holders[me], fresh.holders[me]
-    return (
-        age < REWRITE
-        and mine.seated == held.seated
-        and abs(mine.share - held.share) < 0.001
-        and (mine.wants > 0.0) == (held.wants > 0.0)
-        and (abs(mine.wants - held.wants) < 0.1 or min(mine.wants, held.wants) > 2.0 * mine.share)
-        and mine.jobs == held.jobs
-        and mine.tenants == held.tenants
-        and mine.waiting == held.waiting
-        and mine.weight == held.weight
-        and mine.drawn == held.drawn
-        and not any(
-            other.share > book.holders[name].share + 0.001
-            for name, other in fresh.holders.items()
-            if name != me
-        )
-    )
 
 
 def quota_ref(container: str, deployment: str) -> BlobRef:

@@ -36,10 +36,10 @@ class Bucket:
     def ready(self, cost: float, now: float) -> float:
         """The earliest time at which `cost` may pass; inf while the rate is zero."""
         self._leak(now)
+        if self.rate <= 0.0:
+            return inf
         over = self.level - max(0.0, self.burst - cost)
-        if over <= 1e-9:
-            return now
-        return now + over / self.rate + 1e-9 if self.rate > 0.0 else inf
+        return now if over <= 1e-9 else now + over / self.rate + 1e-9
 
     def spend(self, cost: float, now: float) -> None:
         """Let `cost` pass now."""
@@ -106,6 +106,11 @@ class Pacer:
         if self._tokens is not None and self._quota.tokens_per_minute:
             rate = self._quota.tokens_per_minute / 60.0 * share * token_room
             self._tokens.set(rate, rate * TOKEN_BURST, now)
+
+    def rest(self) -> None:
+        """Begin as if a request had just gone: others begin at the same time."""
+        if self._requests is not None:
+            self._requests.level = max(self._requests.level, 1.0)
 
     def ready(self, tokens: float, now: float) -> float:
         """When one request of `tokens` may go at the earliest; inf while there is no share."""

@@ -227,7 +227,8 @@ def _line(holders: Mapping[str, Holder], now: float) -> list[str]:
 def _heard(holders: Mapping[str, Holder]) -> set[str]:
     """The jobs of which calls wait at somebody who has a seat.
 
-    The first workers tell their jobs alone, and those beyond the 64 that an entry names as one.
+    Workers of 0.1.0 tell their jobs alone. Those beyond the 64 that an entry names are told as one,
+    which is no job: whoever has such asks what nobody is known to ask.
     """
     return {
         job
