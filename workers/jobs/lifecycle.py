@@ -127,7 +127,8 @@ def advance(
 ) -> Change:
     """A shard's receipt stands: count it once, send what comes next.
 
-    `found` are the rows that were done when the attempt that tells of it began.
+    `found` are the rows that were done when the attempt that tells of it began, `seats` as for
+    `widened`.
     """
     if state.terminal:
         return NOTHING

@@ -46,7 +46,8 @@ class Grant:
     seated: int = 1
     """How many of them may have a share at present."""
     wanting: int = 1
-    """How many of them want any; 0 where this one does not, and nobody waits for its seat."""
+    """How many of them want any, of those who have seats if this one has; at least 1, but 0 where
+    this one wants none and nobody waits for its seat."""
     short: bool = False
     """Whether it pays to ask again soon."""
     parts: Mapping[str, float] = field(default_factory=dict)
