@@ -106,6 +106,10 @@ def test_those_who_want_any_come_the_sooner_the_fewer_they_are() -> None:
     assert interval(wanting=8, short=True) == pytest.approx(SOONEST, rel=0.11)
     assert interval(wanting=40, short=True) == pytest.approx(40 * PER_SHORT, rel=0.11)
     assert interval(wanting=0, short=True) == pytest.approx(SLOWEST_ROUND, rel=0.11)
+    # What another one's death leaves, those who want any look for when its entry runs out.
+    assert interval(wanting=40, lapses=1.0) == 1.0
+    assert interval(wanting=40, lapses=0.01) == SOONEST
+    assert interval(wanting=0, lapses=1.0) == pytest.approx(SLOWEST_ROUND, rel=0.11)
     assert ledger.interval(None) == pytest.approx(FAILED, rel=0.11)
 
 

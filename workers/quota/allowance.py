@@ -50,6 +50,8 @@ class Grant:
     this one wants none and nobody waits for its seat."""
     short: bool = False
     """Whether it pays to ask again soon."""
+    lapses: float = inf
+    """Seconds until another's entry runs out, as far as is known."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """What of each job's weight falls to this process, among all who ask it and all tenants."""
 

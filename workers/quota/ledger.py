@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from random import Random
 from uuid import UUID
 
@@ -37,7 +38,7 @@ FAILED = 0.5
 """Seconds after a round that failed."""
 AT_ONCE = 3
 """Conflicts after which one that gives up a share tries again at once."""
-REWRITE = 4.0
+REWRITE = 2.5
 """Seconds after which an entry is written again although nothing has changed."""
 
 
@@ -67,16 +68,16 @@ class Ledger:
         """Since the process started: somebody else was faster."""
 
     def interval(self, grant: Grant | None) -> float:
-        """Seconds until the next round: soon after one that failed or gave less than is fair."""
+        """Seconds until the next round: soon after one that failed or gave less than is fair, and
+        where another's entry runs out."""
+        seconds, lapses = SLOWEST_ROUND, inf
         if grant is None:
             seconds = FAILED
-        elif not grant.wanting:
-            seconds = SLOWEST_ROUND
-        elif grant.short:
-            seconds = clamp(PER_SHORT * grant.wanting, SOONEST, SLOWEST_ROUND)
-        else:
-            seconds = clamp(PER_HOLDER * grant.wanting, FASTEST, SLOWEST_ROUND)
-        return seconds * self._rng.uniform(0.9, 1.1)
+        elif grant.wanting:
+            each, least = (PER_SHORT, SOONEST) if grant.short else (PER_HOLDER, FASTEST)
+            seconds = clamp(each * grant.wanting, least, SLOWEST_ROUND)
+            lapses = max(grant.lapses, SOONEST)
+        return min(seconds * self._rng.uniform(0.9, 1.1), lapses)
 
     async def renew(self, deployment: str, wish: Wish, meanwhile: Meanwhile) -> Round:
         """Ask for a share. `meanwhile` is called with what may be used before one is written: no
@@ -203,6 +204,8 @@ class Ledger:
         among = [held for held in holders if held.seated or not mine.seated]
         # Somebody who waits for a seat is not to wait for one who comes rarely.
         idle = not mine.wants and all(held.seated or not held.wants for held in holders)
+        others = (held for name, held in book.holders.items() if name != self.holder)
+        lapsing = (held.expires - now for held in others if held.expires > now)
         over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
         grant = Grant(
             share=mine.share,
@@ -216,6 +219,7 @@ class Ledger:
             seated=sum(held.seated for held in holders),
             wanting=0 if idle else max(1, sum(held.wants > 0.0 for held in among)),
             short=short(book.holders, self.holder, now, told.rate),
+            lapses=min(lapsing, default=inf),
             parts=job_parts(book.holders, self.holder),
         )
         return Round(grant, told, now)

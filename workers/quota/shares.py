@@ -17,15 +17,16 @@ from workers.quota.book import Book, Day, Holder, Wish
 from workers.quota.pacing import Headroom, clamp
 from workers.quota.weights import FEWEST, counted, effective, parts
 
-LEASE = 13.0
+LEASE = 11.0
 """Seconds for which an entry counts after it was written."""
 MARGIN = 3.5
 """Seconds by which a holder stops before that: a `Date` of whole seconds, front ends whose clocks
 differ by up to 2 s, and the drift of its own clock."""
 SLOWEST_ROUND = 4.0
 """Seconds between two rounds of a holder, give or take a tenth."""
-SLOWEST_RECOVERY = LEASE + 1.0 + 1.1 * SLOWEST_ROUND
-"""Seconds within which the others have a dead holder's share: whole seconds of `Date` included."""
+SLOWEST_RECOVERY = LEASE + 1.0
+"""Seconds within which the others have a dead holder's share, which they look for when its entry
+runs out: it may have run out for up to a second when a `Date` of whole seconds tells so."""
 TURN = 20.0
 """Seconds a seat is kept while others of the same weight wait for one."""
 LEAST_TURN, MOST_TURN = 4.0, 120.0
