@@ -21,12 +21,12 @@ from azure.storage.blob import (
     BlobProperties,
     ContentSettings,
 )
-from azure.storage.blob.aio import BlobClient, BlobLeaseClient, BlobServiceClient
+from azure.storage.blob.aio import BlobLeaseClient, BlobServiceClient
 
 from workers.adapters.block_copies import BlockCopies
 from workers.adapters.links import Links
 from workers.adapters.pieces import Parts, Pieces
-from workers.adapters.storage_client import open_client
+from workers.adapters.storage_client import blob_clients, open_client
 from workers.adapters.storage_errors import (
     BULK_SECONDS,
     BULK_SILENCE_SECONDS,
@@ -75,7 +75,8 @@ class AzureBlobs:
     ) -> None:
         self._service = service
         self._uploads = asyncio.Semaphore(_UPLOADS)
-        self._copies = BlockCopies(service, credential)
+        self._blob = blob_clients(service)
+        self._copies = BlockCopies(service, self._blob, credential)
         self._links = Links(service, credential)
 
     async def ensure_containers(self, names: Iterable[str]) -> None:
@@ -283,9 +284,6 @@ class AzureBlobs:
     async def link(self, ref: BlobRef, seconds: float, filename: str) -> str:
         """A URL at which anybody may read a blob for so long: see `workers.ports.Transfers`."""
         return await self._links.link(ref, seconds, filename)
-
-    def _blob(self, ref: BlobRef) -> BlobClient:
-        return self._service.get_blob_client(ref.container, ref.name)
 
     def _lease(self, ref: BlobRef, lease_id: str) -> BlobLeaseClient:
         return BlobLeaseClient(self._blob(ref), lease_id)

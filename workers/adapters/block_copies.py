@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,8 +25,14 @@ _log = logging.getLogger(__name__)
 class BlockCopies:
     """Stages blobs as blocks. A service without Put Block From URL is not asked for it again."""
 
-    def __init__(self, service: BlobServiceClient, credential: AsyncTokenCredential | None) -> None:
+    def __init__(
+        self,
+        service: BlobServiceClient,
+        blob: Callable[[BlobRef], BlobClient],
+        credential: AsyncTokenCredential | None,
+    ) -> None:
         self._service = service
+        self._blob = blob
         self._credential = credential
         self._by_url = True
         self._streams = asyncio.Semaphore(_STREAMS)
@@ -88,6 +95,3 @@ class BlockCopies:
             expiry=datetime.now(UTC) + _SAS_VALIDITY,
         )
         return f"{blob.url}?{signature}", None
-
-    def _blob(self, ref: BlobRef) -> BlobClient:
-        return self._service.get_blob_client(ref.container, ref.name)

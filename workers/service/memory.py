@@ -7,7 +7,7 @@ from typing import Final
 
 # Thousands of calls in flight are so many live objects that the collector, at its default of 700
 # new ones, takes a third of the CPU to look through them over and over.
-GC_THRESHOLD: Final = (20_000, 20, 20)
+GC_THRESHOLD: Final = (35_000, 20, 20)
 
 # glibc's name for the size from which a block is a mapping of its own, and goes back to the system
 # when it is freed. By itself glibc raises that size to what was freed, up to 32 MiB: answers of
