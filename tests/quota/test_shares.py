@@ -219,18 +219,47 @@ def seating(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *MORE])
-@pytest.mark.parametrize(("at_once", "seconds"), [(1, 1800.0), (8, 1000.0)])
+@pytest.mark.parametrize(
+    ("at_once", "rate", "seconds"), [(1, 0, 1800.0), (8, 0, 1000.0), (8, 16, 5000.0)]
+)
 def test_a_heavy_one_keeps_a_seat_and_the_light_ones_share_the_rest(
-    seed: int, at_once: int, seconds: float
+    seed: int, at_once: int, rate: int, seconds: float
 ) -> None:
-    light = {str(n): Wish(0.1, 1.0, jobs={"nightly": 0.1}) for n in range(31)}
-    heavy = Wish(1.0, 1.0, jobs={"day": 1.0})
+    light = {str(n): Wish(0.1, 1.0, rate=rate, jobs={"nightly": 0.1}) for n in range(31)}
+    heavy = Wish(1.0, 1.0, rate=rate, jobs={"day": 1.0})
     seated = seating(light | {"heavy": heavy}, seconds, Random(seed), at_once)
     first, part = seated.pop("heavy")
     assert first <= 15.0
     assert part >= 0.80 if at_once == 1 else part >= 0.99
     # Each light one comes to its turn.
     assert max(first for first, _ in seated.values()) < inf
+
+
+def test_nobody_keeps_a_sliver_of_what_others_ask_too() -> None:
+    """Of 16 a second 3.2 are the light job's: three seats of one a second, and not seven."""
+    light = Wish(1.0, 1.0, seats=8, rate=16, jobs={"nightly": 1.0})
+    wishes = {str(n): light for n in range(7)}
+    wishes["heavy"] = Wish(4.0, 1.0, seats=8, rate=16, jobs={"day": 4.0})
+
+    def shares(book: Book, turn: float) -> dict[str, float]:
+        for _ in range(3):
+            for name, wish in wishes.items():
+                book, _ = renew(book, name, wish, turn)
+        books.append(book)
+        return {name: held.share * 16 for name, held in book.holders.items() if held.seated}
+
+    books = [Book()]
+    found = shares(books[-1], 0.0)
+    assert found.pop("heavy") == pytest.approx(12.8, abs=0.2)
+    assert len(found) == 3
+    assert min(found.values()) >= 1.0
+    # Whose last calls want no more than a sliver stays, and leaves the rest to one more.
+    last = min(found)
+    wishes[last] = replace(light, wants=0.02)
+    assert shares(books[-1], 1.0)[last] == pytest.approx(0.32)
+    # Where there is more for them, more of them sit.
+    left = leave(books[-1], "heavy", wishes.pop("heavy"), 2.0)
+    assert len(shares(left, 2.0)) == 7
 
 
 def test_a_heavy_newcomer_comes_before_light_ones_that_have_waited() -> None:

@@ -35,6 +35,9 @@ the lightest is to be seated now and then."""
 HEAVIER = 2.0
 """From how many times the weight of another a holder goes before it, and not only more often."""
 _ONE_MORE = "one more"
+LEAST_RATE, AMPLE_RATE = 1.0, 1.25
+"""Requests per second below which one whose jobs are asked anyhow leaves its seat, and from which
+on it takes one."""
 SEAT_RATE = 2.0
 """Requests per second that each seat would have, were all alike."""
 
@@ -48,7 +51,10 @@ def renew(book: Book, me: str, wish: Wish, now: float) -> tuple[Book, int]:
     others = {
         name: holder for name, holder in book.holders.items() if name != me and holder.expires > now
     }
-    holders = _seated(others | {me: _entry(me, book.holders.get(me), others, wish, now)}, wish, now)
+    mine = _entry(book.holders.get(me), wish, now)
+    holders = _seated(others | {me: mine}, wish, now)
+    if mine.seated and _leaves(holders, me, wish, now):
+        holders = _seated(holders | {me: replace(mine, seated=False, since=now)}, wish, now)
     day, drawn, given = _deal(book, me, wish, now)
     if day.date != book.day.date:
         holders = {name: replace(each, drawn=0) for name, each in holders.items()}
@@ -178,14 +184,12 @@ def seats(requests_per_minute: float | None) -> int:
     return max(1, min(64, floor(requests_per_minute / 60.0 / SEAT_RATE)))
 
 
-def _entry(
-    me: str, before: Holder | None, others: Mapping[str, Holder], wish: Wish, now: float
-) -> Holder:
-    """What `me` is from now on, without a share, and without its seat where its turn is over."""
+def _entry(before: Holder | None, wish: Wish, now: float) -> Holder:
+    """What a holder is from now on, without a share."""
     if before is None or before.expires <= now:
         # As if it had waited: time counts by weight, and one without any would be the last.
         before = Holder(wish.weight, wish.wants, 0.0, now - LEAST_TURN, now, seated=False)
-    mine = replace(
+    return replace(
         before,
         weight=wish.weight,
         jobs=wish.jobs,
@@ -197,20 +201,46 @@ def _entry(
         expires=now + LEASE,
         share=0.0,
     )
-    everyone = {**others, me: mine}
-    free = wish.seats - len(seated(everyone))
-    if mine.seated and (free < 0 or (free == 0 and _turn_over(everyone, me, wish.seats, now))):
-        return replace(mine, seated=False, since=now)
-    return mine
 
 
 def _seated(holders: Mapping[str, Holder], wish: Wish, now: float) -> dict[str, Holder]:
-    """The holders with the next ones of the line on the seats that are free."""
-    free = max(0, wish.seats - len(seated(holders)))
-    next_ones = {
-        name: replace(holders[name], seated=True, since=now) for name in _line(holders, now)[:free]
-    }
-    return {**holders, **next_ones}
+    """The holders with the next ones of the line on the seats that are free, but for those whose
+    jobs are asked anyhow and who would have a sliver."""
+    fresh, free = dict(holders), wish.seats - len(seated(holders))
+    thin: set[tuple[frozenset[str], float]] = set()
+    for name in _line(holders, now):
+        held = fresh[name]
+        kind = frozenset(held.jobs), held.wants
+        if free <= 0:
+            break
+        if kind in thin:
+            continue  # it would have what another had had
+        sitting = {**fresh, name: replace(held, seated=True, since=now)}
+        if _unheard(held, _heard(fresh)) or not _sliver(sitting, name, wish.rate, AMPLE_RATE):
+            fresh, free = sitting, free - 1
+        else:
+            thin.add(kind)
+    return fresh
+
+
+def _leaves(holders: Mapping[str, Holder], me: str, wish: Wish, now: float) -> bool:
+    """Whether `me` is to leave its seat."""
+    if len(seated(holders)) > wish.seats or _turn_over(holders, me, wish.seats, now):
+        return True
+    others = {name: held for name, held in holders.items() if name != me}
+    thin = _sliver(holders, me, wish.rate, LEAST_RATE)
+    return thin and not _unheard(holders[me], _heard(others))
+
+
+def _sliver(holders: Mapping[str, Holder], name: str, rate: int, least: float) -> bool:
+    """Whether what is fair for a holder is less than so many requests a second, and than it wants.
+
+    Calls of many such streams meet in one window of a second, and are missing in the next.
+    """
+    if not rate:
+        return False
+    fair = fair_shares(seated(holders), rate)[name]
+    return fair * rate < least - 1e-9 and fair < holders[name].wants - 1e-9
 
 
 def _line(holders: Mapping[str, Holder], now: float) -> list[str]:
