@@ -43,7 +43,7 @@ from workers.intake.intake import Intake
 from workers.intake.pieces import Scanner, answer_weight
 from workers.intake.planning import Draft
 from workers.intake.plans import Plans
-from workers.intake.scanning import SLICE_BYTES, pieces_of
+from workers.intake.scanning import pieces_of, slices_of
 from workers.jobs.history import History
 from workers.jobs.index import JobIndex
 from workers.jobs.months import MonthlyBudgets
@@ -55,6 +55,7 @@ from workers.ports import BlobRef, Blobs, OutMessage
 from workers.ports.telemetry import Telemetry
 from workers.quota.health import HealthBoard
 from workers.rows.fast_path import UsualRows
+from workers.rows.lines import Block
 from workers.rows.reading import RowRules
 from workers.settings import Settings
 from workers.shards.calls import WEIGHT_OF_PRIORITY
@@ -249,17 +250,17 @@ async def upload(connection: str, size: int) -> None:
 
 
 def split(slices: Slices) -> None:
-    """The lines of slices."""
+    """Where the lines of slices begin."""
     for each in slices:
-        each.split(b"\n")
+        Block(each, 0, len(each))
 
 
 def decode(slices: Slices) -> None:
     """And what usual rows hold."""
     reader = UsualRows(RULES, answer_weight)
     for each in slices:
-        lines, at = each.split(b"\n")[1:-1], 0
-        while at < len(lines) and (usual := reader.read(lines, at)):
+        block, at = Block(each, 0, len(each)), 0
+        while at < len(block) and (usual := reader.read(block, at)):
             at += len(usual.models)
 
 
@@ -284,7 +285,7 @@ def draft(slices: Slices, rules: RowRules = RULES) -> None:
 def stages(size: int) -> None:
     """What the decisions take of the CPU, in slices that are in memory, up to each stage."""
     data = b"".join(rows(size))
-    slices = [data[at : at + SLICE_BYTES] for at in range(0, len(data), SLICE_BYTES)]
+    slices = list(slices_of(data))
     for stage in (split, decode, scan, draft):
         took = min(_cpu_seconds(partial(stage, slices)) for _ in range(5))
         each, rate = took / data.count(b"\n") * 1e6, len(data) / took / 1e6
@@ -320,7 +321,7 @@ def kinds(count: int) -> None:
     for name, row, options in files:
         rules = RowRules.of(JobOptions(model=MODEL, **options), max_line_bytes=4 * 1024 * 1024)
         data = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) * count
-        slices = [data[at : at + SLICE_BYTES] for at in range(0, len(data), SLICE_BYTES)]
+        slices = list(slices_of(data))
         took = min(_cpu_seconds(partial(draft, slices, rules)) for _ in range(5))
         rate = len(data) / took
         print(

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import pytest
@@ -132,21 +132,22 @@ def _usual(**other: Any) -> bytes:
 USUAL = st.builds(
     _usual, custom_id=st.sampled_from("abcd") | st.text(max_size=2), model=st.sampled_from("mn")
 ) | st.sampled_from([_usual(), _usual() + b"\r", b" " + _usual(content="é" * 9_000)])
-ODD = st.sampled_from(
-    [
-        *(b"", b"\r", b"{", b"7", b'{"prompt": "p"}', b"x" * (MAX_LINE + 1)),
-        *(_usual(content=" "), _usual(method="GET"), _usual(id=7), _usual(custom_id=8)),
-        *(_usual() * 2, _usual() + b"," + _usual(), _usual()[:-1], _usual()[50:], b"}"),
-        _usual(content="y" * MAX_LINE),
-        b'{"error": {"code": "c"}, "custom_id": "a", "request": {"prompt": "p"}}',
-        b'{"error": {"code": "c"}, "raw": "{\\"q\\": \\"p\\"}"}',
-        *(b'{"prompt": "\\ud800"}', b'{"q": "\\ud800"}', b'{"q": "p", "x": "\xff"}'),
-        *(b'{"q": "p", "x": 1e999}', b'{"q": "p", "x": ' + b"[" * 101 + b"]" * 101 + b"}"),
-        *(b'{"prompt": " ", "prompt": "p"}', b'{"prompt": "p", "prompt": 7}'),
-        *(_usual(said={"id": "a"}), _usual(said={"max_tokens": 7, "custom_id": "a"})),
-        *(b'{"id": -0, "prompt": "p"}', b'{"id": 7.0, "prompt": "p"}', b'{"id":1e2,"input":"i"}'),
-    ]
-)
+ODDITIES = [
+    *(b"", b"\r", b"{", b"7", b'{"prompt": "p"}', b"x" * (MAX_LINE + 1)),
+    *(_usual(content=" "), _usual(method="GET"), _usual(id=7), _usual(custom_id=8)),
+    *(_usual() * 2, _usual() + b"," + _usual(), _usual()[:-1], _usual()[50:], b"}"),
+    _usual(content="y" * MAX_LINE),
+    b'{"error": {"code": "c"}, "custom_id": "a", "request": {"prompt": "p"}}',
+    b'{"error": {"code": "c"}, "raw": "{\\"q\\": \\"p\\"}"}',
+    *(b'{"prompt": "\\ud800"}', b'{"q": "\\ud800"}', b'{"q": "p", "x": "\xff"}'),
+    *(b'{"q": "p", "x": 1e999}', b'{"q": "p", "x": ' + b"[" * 101 + b"]" * 101 + b"}"),
+    *(b'{"prompt": " ", "prompt": "p"}', b'{"prompt": "p", "prompt": 7}'),
+    *(_usual(said={"id": "a"}), _usual(said={"max_tokens": 7, "custom_id": "a"})),
+    *(b'{"id": -0, "prompt": "p"}', b'{"id": 7.0, "prompt": "p"}', b'{"id":1e2,"input":"i"}'),
+    *(b'{"prompt": "p"}{"prompt": "q"}\n', b'{"prompt": "p"}{"prompt": "q"}\n{"prompt":\n"r"}'),
+    b'{"prompt": "p", "response_format": {"a": {}\n{}}}',
+]
+ODD = st.sampled_from(ODDITIES)
 # What an id, a text, a name or a number may be, and what it may not.
 VALUE = st.sampled_from([None, True, 0, 1, 7, 2**53 + 1, 10**30, -1, 1.5, 1.0, 1e300, "", " ", "a"])
 TEXT = st.sampled_from(["Hi", "1", "é", "\u00a0", 'a "quote"\\', "{q}", "x" * 600]) | VALUE
@@ -243,10 +244,27 @@ COUNTED = st.builds(
     st.sampled_from(["", ', "max_tokens": 5', ', "max_tokens": 5, "temperature": 1e2']),
 )
 DIALECTS = USUAL | ODD | COUNTED | ROW | ROW.map(lambda line: b" " + line + b"\t\r")
-RUNS = st.lists(
-    st.lists(DIALECTS, max_size=4).map(lambda lines: lines * 30) | st.lists(DIALECTS, max_size=4),
-    max_size=4,
-).map(lambda parts: bytearray(b"\n".join(chain(*parts))))
+# What is read many lines at a time, and what only looks as if it were.
+TIGHT = (
+    st.sampled_from([_usual(), _usual(custom_id=8), _usual(model="n", content="é" * 900)])
+    | COUNTED
+    | st.sampled_from([line for line in ODDITIES if line[:1] == b"{" and line[-1:] == b"}"])
+)
+RUNS = st.sampled_from([DIALECTS, TIGHT]).flatmap(
+    lambda lines: st.lists(
+        st.lists(lines, max_size=4).map(lambda few: few * 30)
+        | st.lists(lines, max_size=4)
+        | lines.map(lambda line: [line] * 100),
+        max_size=4,
+    )
+)
+FILE = st.builds(
+    lambda start, parts, newline, end: bytearray(start + newline.join(chain(*parts)) + end),
+    st.sampled_from([b"", b"\xef\xbb\xbf", b"\n"]),
+    RUNS,
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.sampled_from([b"", b"\n"]),
+)
 
 TEMPLATES: list[dict[str, Any]] = [
     {"prompt": "{q}"},
@@ -297,7 +315,7 @@ def _drafted(draft: Draft, parts: list[ScannedRows]) -> Any:
 
 
 @pytest.mark.slow
-@given(RUNS, OPTIONS, SIZES, st.lists(st.tuples(st.integers(0), st.binary(max_size=1)), max_size=3))
+@given(FILE, OPTIONS, SIZES, st.lists(st.tuples(st.integers(0), st.binary(max_size=1)), max_size=3))
 @settings(max_examples=400, deadline=None)
 def test_a_plan_by_runs_is_that_by_rows(
     data: bytearray,
@@ -340,8 +358,9 @@ def test_a_plan_by_runs_is_that_by_rows(
     } == most
 
 
-def test_usual_rows_come_in_runs() -> None:
-    found = list(Scanner(RULES).feed(b"\n".join([b"", *[_usual()] * 500, b"{", _usual(), b""])))
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_usual_rows_come_in_runs(end: bytes) -> None:
+    found = list(Scanner(RULES).feed(end.join([b"", *[_usual()] * 500, b"{", _usual(), b""])))
     assert [len(list(rows)) for rows in found] == [0, 500, 1, 1]
     assert [isinstance(rows, Run) for rows in found] == [False, True, False, True]
 
@@ -452,7 +471,9 @@ def test_runs_are_cut_as_their_rows_are(
                     found.append(done)
             offset, line = offset + 10, line + 1
         count, weights = len(part), [each * (1 + turn % 3) for each in part]
-        run = Run(line, offset, part, Usual("chat", ["a"] * count, ["m"] * count, weights, []))
+        starts = [*accumulate((length + 1 for length in part), initial=turn)]
+        usual = Usual("chat", ["a"] * count, ["m"] * count, weights, [], lambda at: {})
+        run = Run(line, offset, starts, usual)
         in_runs += by_runs.add_run(run)
         for start, length, row in run:
             assert isinstance(row, Seen)

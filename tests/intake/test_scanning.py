@@ -6,7 +6,7 @@ import time
 from schemas.jobs import Job, JobOptions
 from tests.doubles.blobs import MemoryBlobs
 from tests.doubles.service import EPOCH
-from workers.intake.scanning import Planned, scan
+from workers.intake.scanning import SLICE_BYTES, Planned, scan, slices_of
 from workers.ports import BlobRef
 from workers.rows.reading import RowRules
 
@@ -46,6 +46,16 @@ async def scanned(data: bytes, rules: RowRules) -> tuple[Planned, int, float]:
     seconds = time.process_time() - began
     beside.cancel()
     return planned, turns, seconds
+
+
+def test_a_slice_ends_where_a_line_does() -> None:
+    short, long = b"x" * 99 + b"\n", b"y" * (2 * SLICE_BYTES) + b"\n"
+    piece = short * 5_000 + long + short * 5_000 + b"a beginning"
+    slices = list(slices_of(piece))
+    assert b"".join(slices) == piece
+    assert max(map(len, slices)) <= SLICE_BYTES
+    assert sum(not each.endswith(b"\n") for each in slices) == 2 + 1
+    assert list(slices_of(b"")) == []
 
 
 async def test_a_small_file_of_large_requests_leaves_the_loop_to_others() -> None:

@@ -2,16 +2,17 @@
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.jobs import JobOptions
-from workers.intake.pieces import Seen, answer_weight, seen
+from workers.intake.pieces import Run, Seen, answer_weight, seen
 from workers.rows import fast_path
 from workers.rows.fast_path import UsualRows
-from workers.rows.lines import line_content
+from workers.rows.lines import Block, line_content
 from workers.rows.reading import Request, RowRules, read_row
 
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -51,16 +52,36 @@ PLAIN, FILLED = rules_of(), rules_of(template=TEMPLATE)
 ALTERED = rules_of(system_prompt="Be short.", top_p=0.5, parameters={"n": 100}, dimensions=9_999)
 
 
+def block_of(lines: list[bytes]) -> Block:
+    piece = b"".join(line + b"\n" for line in lines)
+    return Block(piece, 0, len(piece))
+
+
+def read(lines: list[bytes], rules: RowRules = PLAIN, number: int = 7) -> list[Seen | None]:
+    """What is kept of each line that is usual, where all of them are read as one block."""
+    reader, block, found = UsualRows(rules, answer_weight), block_of(lines), list[Seen | None]()
+    while (at := len(found)) < len(lines):
+        if usual := reader.read(block, at):
+            starts = block.starts[at : at + len(usual.models) + 1]
+            for start, length, row in Run(number + at, starts[0], starts, usual):
+                assert (start, length) == (block.starts[len(found)], len(lines[len(found)]))
+                assert isinstance(row, Seen)
+                # Not those of numpy, of which JSON and pydantic know nothing.
+                assert {type(start), type(length), type(row.weight)} == {int}
+                found.append(row)
+        else:
+            found.append(None)
+    return found
+
+
 def is_usual(line: bytes, rules: RowRules = PLAIN) -> bool:
     """Whether a line is; if so, it is read as the long way reads it."""
-    usual = UsualRows(rules, answer_weight).read([line], 0)
+    [usual] = read([line], rules)
     if usual is None:
         return False
     row = read_row(7, line_content(line, 7, len(line)), rules)
     assert isinstance(row, Request)
-    ([custom_id], [model], [weight]) = usual.custom_ids, usual.models, usual.weights
-    named = bool(custom_id)
-    assert seen(row) == Seen(7, str(custom_id or 7), usual.task, model, weight, named)
+    assert seen(row) == usual
     return True
 
 
@@ -232,34 +253,103 @@ def test_a_job_with_a_cap_takes_what_is_bounded() -> None:
     assert is_usual(silent, rules_of(max_total_tokens=100, max_tokens=5))
 
 
+SPANNING = [b'{"prompt":', b'"Hi"', b"}", b'{"prompt":"p","response_format":{"a":{}', b"{}}}"]
+LINES = st.sampled_from(
+    [
+        *(USUAL, PROMPT, EMBEDDING, b'{"prompt":"p"}', b'{"prompt_id":7,"prompt":"p"}'),
+        *(USUAL + b"\r", PROMPT + b"\r", b"\t" + PROMPT, PROMPT + b" ", PROMPT + b"\r\r"),
+        *(b"", b"\r", b" \t", b"{", b"}", b"{}", b"7", b"\xef\xbb\xbf" + PROMPT, b'{"q":"a"}'),
+        *(PROMPT * 2, b'{"prompt":"p"}' * 2, PROMPT + b"\r" + PROMPT, b"[" + PROMPT + b"]"),
+        *(PROMPT.replace(b"Hi", b" "), PROMPT.replace(b"Hi", b"}"), USUAL.replace(b"5,", b"0,")),
+        *(b'{"prompt":"p', b'q"}', b'{"prompt":"}', b'{"}', b'{"prompt":"p"},', *SPANNING),
+        PROMPT.replace(b"Hi", b"y" * 9_000),
+    ]
+)
+
+
+@pytest.mark.slow
+@given(
+    st.lists(
+        st.lists(LINES, max_size=3).map(lambda lines: lines * 5) | st.lists(LINES, max_size=3)
+    ),
+    st.sampled_from([PLAIN, ALTERED, FILLED, CAPPED]),
+    st.sampled_from([1, 2, 5, 64]),
+    st.sampled_from([b"", b"\r"]),
+)
+@settings(max_examples=500, deadline=None)
+def test_lines_are_read_together_as_each_by_itself(
+    parts: list[list[bytes]], rules: RowRules, together: int, end: bytes
+) -> None:
+    lines = [line + end for part in parts for line in part]
+    with patch.object(fast_path, "_TOGETHER", together):
+        found = read(lines, rules)
+    assert found == [row for at, line in enumerate(lines, 7) for row in read([line], rules, at)]
+
+
+@pytest.mark.parametrize("end", [b"", b"\r"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'{"prompt":"p"}{"prompt":"q"}', b""],
+        [b"", b'{"prompt":"p"}{"prompt":"q"}'],
+        [b'{"prompt":"p"} {"prompt":"q"}', b'{"prompt":', b'"r"}'],
+        [b'{"prompt":"p"}{"prompt":"q"}', b'{"prompt":"r"', b"}"],
+        [b'{"prompt":"p"}{"prompt":"q"}', b'{"prompt":"r","response_format":{"a":{}', b"{}}}"],
+    ],
+)
+def test_as_many_rows_as_lines_are_not_taken_for_a_row_in_each(
+    lines: list[bytes], end: bytes
+) -> None:
+    """msgspec reads several values from a line, and one from several."""
+    together = read([*[PROMPT + end] * 3, *[line + end for line in lines], PROMPT + end])
+    assert [row is not None for row in together] == [True] * 3 + [False] * len(lines) + [True]
+
+
+@pytest.mark.parametrize("end", [b"", b"\r"])
+def test_usual_lines_are_read_many_at_a_time(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind others, once all up to the end of a piece were usual."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError
+
+    reader = UsualRows(PLAIN, answer_weight)
+    lines = [USUAL + end] * 200
+    assert reader.read(block_of([*lines, PROMPT]), 0)
+    assert reader.read(block_of(lines), 0)
+    monkeypatch.setattr(fast_path, "_decoded", refuse)
+    usual = reader.read(block_of(lines), 0)
+    assert usual is not None
+    assert len(usual.models) == 200
+
+
 def test_a_run_ends_before_the_first_row_that_is_not_usual() -> None:
     other = USUAL.replace(b'"a"', b'"b"')
     for odd in (b"{", USUAL.replace(b"Hi", b" "), PROMPT, b""):
         reader = UsualRows(PLAIN, answer_weight)
-        usual = reader.read([USUAL, other, odd, USUAL], 0)
+        usual = reader.read(block_of([USUAL, other, odd, USUAL]), 0)
         assert usual is not None
         assert [*zip(usual.custom_ids, usual.models, strict=True)] == [("a", "m"), ("b", "m")]
-    assert reader.read([USUAL.replace(b"Hi", b" "), USUAL], 0) is None
-    assert reader.read([b"{", USUAL], 1) is not None
+    assert reader.read(block_of([USUAL.replace(b"Hi", b" "), USUAL]), 0) is None
+    assert reader.read(block_of([b"{", USUAL]), 1) is not None
 
 
 @pytest.mark.parametrize("every", [1, 2, 20])
 def test_little_is_read_in_vain_however_often_a_text_is_blank(
     every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded, decode = [], fast_path._decoded
+    decoded, plain = [], fast_path._Plain.read
 
-    def counted(*asked: Any) -> list[Any]:
-        rows = decode(*asked)
-        decoded.append(len(rows))
-        return rows
+    def counted(*asked: Any) -> Any:
+        found = plain(*asked)
+        decoded.append(len(found[0]))
+        return found
 
-    monkeypatch.setattr(fast_path, "_decoded", counted)
+    monkeypatch.setattr(fast_path._Plain, "read", counted)
     reader, rows = UsualRows(PLAIN, answer_weight), 6_000
     lines = [PROMPT if at % every else PROMPT.replace(b"Hi", b" ") for at in range(rows)]
-    at = 0
+    block, at = block_of(lines), 0
     while at < rows:
-        usual = reader.read(lines, at)
+        usual = reader.read(block, at)
         at += 1 if usual is None else len(usual.models)
     assert sum(decoded) <= 2 * rows + 1000
 
@@ -269,6 +359,6 @@ def test_a_run_of_large_requests_is_short() -> None:
     line = b'{"q": "a"}'
     for places, most in ((1, 5_000), (100, 40), (1000, 1)):
         reader = UsualRows(rules_of(template={"prompt": "{q}" * places}), answer_weight)
-        usual = reader.read([line] * 10_000, 0)
+        usual = reader.read(block_of([line] * 10_000), 0)
         assert usual is not None
         assert len(usual.models) <= most

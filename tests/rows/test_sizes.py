@@ -8,8 +8,9 @@ import pytest
 
 from schemas.deployments import Task
 from schemas.jobs import JobOptions
-from workers.intake.pieces import answer_weight
+from workers.intake.pieces import Run, answer_weight
 from workers.rows.fast_path import UsualRows
+from workers.rows.lines import Block
 from workers.rows.reading import RowRules
 from workers.rows.sizes import USUAL_TOKENS, answer_bytes
 from workers.shards.calls import ROOM_BYTES
@@ -107,8 +108,10 @@ def test_usual_rows_weigh_the_log_probabilities_that_they_or_the_job_ask_for() -
     def weight(asked: dict[str, Any] | None = None, **options: Any) -> int | None:
         row = {"url": "/v1/chat/completions", "body": CHAT | {"model": "m"} | (asked or {})}
         rules = RowRules.of(JobOptions(**options), max_line_bytes=1 << 20)
-        usual = UsualRows(rules, answer_weight).read([json.dumps(row).encode()], 0)
-        return None if usual is None else usual.weights[0]
+        line = json.dumps(row).encode() + b"\n"
+        block = Block(line, 0, len(line))
+        usual = UsualRows(rules, answer_weight).read(block, 0)
+        return None if usual is None else Run(1, 0, block.starts, usual).weight(0, 1)
 
     listed = {"logprobs": True, "top_logprobs": 20}
     plain, heavy = weight(), weight(parameters=listed)

@@ -9,7 +9,7 @@ from msgspec import Struct
 from schemas.deployments import Task
 from workers.intake.formats import HEAD_BYTES
 from workers.rows.fast_path import Usual, UsualRows
-from workers.rows.lines import kept_bytes, line_content
+from workers.rows.lines import Block, kept_bytes, line_content
 from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
 from workers.rows.sizes import MOST_KINDS, SizeSample, answer_bytes
@@ -44,18 +44,17 @@ class Run:
     one by one.
     """
 
-    def __init__(self, line: int, offset: int, lengths: Sequence[int], usual: Usual) -> None:
+    def __init__(self, line: int, offset: int, starts: Sequence[int], usual: Usual) -> None:
         self.line = line
-        self.task, self._given, self.models, weights, _ = usual
+        self.task, self._given, self.models, weights, *_ = usual
         self.custom_ids = (
             self._given
             if all(self._given)
             else [given or str(at) for at, given in enumerate(self._given, line)]
         )
-        self._offset = offset
-        self._sums = list(accumulate(lengths, initial=0))
-        same = weights == lengths
-        self._weights = self._sums if same else list(accumulate(weights, initial=0))
+        self._starts = starts
+        self._before = offset - starts[0]
+        self._weights = weights if isinstance(weights, int) else [*accumulate(weights, initial=0)]
 
     def __len__(self) -> int:
         return len(self.models)
@@ -65,14 +64,16 @@ class Run:
         for at, (custom_id, model, given) in enumerate(told):
             weight, named = self.weight(at, at + 1), bool(given)
             seen = Seen(self.line + at, custom_id, self.task, model, weight, named)
-            yield self.offset(at), self._sums[at + 1] - self._sums[at], seen
+            yield self.offset(at), self._starts[at + 1] - self._starts[at] - 1, seen
 
     def offset(self, at: int) -> int:
         """Where a row begins in the file; beyond the last one, where the next line does."""
-        return self._offset + self._sums[at] + at
+        return self._before + self._starts[at]
 
     def weight(self, first: int, end: int) -> int:
         """What some rows weigh together, in bytes."""
+        if isinstance(self._weights, int):
+            return self._starts[end] - self._starts[first] + (end - first) * (self._weights - 1)
         return self._weights[end] - self._weights[first]
 
 
@@ -96,14 +97,18 @@ class Scanner:
         """The rows that end in this piece, each with its offset and length in the file."""
         if len(self.head) < HEAD_BYTES:
             self.head += piece[: HEAD_BYTES - len(self.head)]
-        first, *lines = piece.split(b"\n")
-        self._hold(first)
-        if not lines:
+        first, last = piece.find(b"\n"), piece.rfind(b"\n")
+        if first < 0:
+            self._hold(piece)
             return
-        rest = lines.pop()
-        yield self._end_line()
-        yield from self._whole(lines)
-        self._hold(rest)
+        start = 0
+        if self._rest:
+            self._hold(piece[:first])
+            yield self._end_line()
+            start = first + 1
+        if start <= last:
+            yield from self._whole(Block(piece, start, last + 1))
+        self._hold(piece[last + 1 :])
 
     def close(self) -> Iterator[ScannedRows]:
         """The last row, where no newline ends the file."""
@@ -121,28 +126,30 @@ class Scanner:
         self._dropped = 0
         return self._single(line, length)
 
-    def _whole(self, lines: list[bytes]) -> Iterator[ScannedRows]:
+    def _whole(self, block: Block) -> Iterator[ScannedRows]:
         """The rows of lines that lie in a piece as a whole: runs, and what interrupts them."""
-        at, lengths = 0, list(map(len, lines))
-        short = max(lengths, default=0) <= self._rules.max_line_bytes
-        while at < len(lines):
-            if short and (usual := self._usual.read(lines, at)):
-                end = at + len(usual.models)
-                yield self._run(lines[at:end], lengths[at:end], usual)
-                at = end
+        at, short = 0, block.longest <= self._rules.max_line_bytes
+        while at < len(block):
+            if short and (run := self._run(block, at)):
+                yield run
+                at += len(run)
             else:
-                yield self._single(lines[at], lengths[at])
+                line = block.line(at)
+                yield self._single(line, len(line))
                 at += 1
 
-    def _run(self, lines: list[bytes], lengths: list[int], usual: Usual) -> Run:
-        run, at = Run(self._line, self._start, lengths, usual), 0
-        while (at := max(at, self.sizes.due - run.line)) < len(lines):
-            self._read(run.line + at, lines[at], run.offset(at), lengths[at])
+    def _run(self, block: Block, first: int) -> Run | None:
+        if (usual := self._usual.read(block, first)) is None:
+            return None
+        at, count = 0, len(usual.models)
+        run = Run(self._line, self._start, block.starts[first : first + count + 1], usual)
+        while (at := max(at, self.sizes.due - run.line)) < count:
+            self.sizes.add(run.line + at, usual.task, usual.models[at], usual.asked(at))
             at += 1
         if usual.most:
             self._bound_run(usual)
-        self._line += len(lines)
-        self._start = run.offset(len(lines))
+        self._line += count
+        self._start = run.offset(count)
         return run
 
     def _single(self, line: bytes, length: int) -> ScannedRows:
@@ -150,17 +157,14 @@ class Scanner:
         self._line += 1
         self._start += length + 1
         if content := line_content(line, number, self._rules.max_line_bytes):
-            row = self._read(number, content, start, length)
-            if self._rules.capped and isinstance(row, Request):
-                self._bound((row.task, row.model), most_tokens(row.task, row.body) or (0, 0))
+            row = read_row(number, content, self._rules, start, length)
+            if isinstance(row, Request):
+                if number >= self.sizes.due:
+                    self.sizes.add(number, row.task, row.model, row.body)
+                if self._rules.capped:
+                    self._bound((row.task, row.model), most_tokens(row.task, row.body) or (0, 0))
             return [(start, length, seen(row))]
         return ()
-
-    def _read(self, number: int, content: bytes, start: int, length: int) -> Request | Refusal:
-        row = read_row(number, content, self._rules, start, length)
-        if isinstance(row, Request) and number >= self.sizes.due:
-            self.sizes.add(number, row.task, row.model, row.body)
-        return row
 
     def _bound_run(self, usual: Usual) -> None:
         models, most = usual.models, usual.most

@@ -4,7 +4,7 @@ import hashlib
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress, islice
@@ -121,9 +121,10 @@ class DuplicateFinder:
         """Note a request of the first scan."""
         self._hashes.append(hash(custom_id))
 
-    def add_run(self, custom_ids: Iterable[str]) -> None:
+    def add_run(self, custom_ids: Sequence[str]) -> None:
         """Note several of them."""
-        self._hashes.extend(map(hash, custom_ids))
+        hashes = np.fromiter(map(hash, custom_ids), np.int64, len(custom_ids))
+        self._hashes.frombytes(hashes.tobytes())
 
     def candidates(self) -> int:
         """How many hashes the second scan has to look at; ends the first scan."""
@@ -209,7 +210,10 @@ class Planner:
                 yield done
             # Whatever ends a shard before a row ends it before all that follow.
             ends_before = partial(self._ends_within, run, first)
-            at = first + bisect_left(range(first, len(run)), True, key=ends_before)
+            # Mostly it is their number that ends a shard: then this is the only look.
+            at = min(len(run), first + MAX_ROWS - self._rows % MAX_ROWS)
+            if first < at and ends_before(at - 1):
+                at = first + bisect_left(range(first, at - 1), True, key=ends_before)
             weight = run.weight(first, at)
             self._take(at - first, run.offset(at) - 1, run.line + at - 1, weight)
 

@@ -65,6 +65,16 @@ async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
         await asyncio.gather(*ahead, return_exceptions=True)
 
 
+def slices_of(piece: bytes) -> Iterator[bytes]:
+    """A piece in parts that end where a line does, if one does: one in two is read by itself."""
+    start = 0
+    while start < len(piece):
+        most = start + SLICE_BYTES
+        end = piece.rfind(b"\n", start, most) + 1 or most
+        yield piece[start:end]
+        start = end
+
+
 async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     """Read a whole file once (twice where custom_ids may repeat) and plan it.
 
@@ -97,8 +107,8 @@ async def _scanned(
     """Rows slice by slice; each slice is to be used up before the next is asked for."""
     async with aclosing(pieces_of(blobs, job)) as pieces:
         async for piece in pieces:
-            for start in range(0, len(piece), SLICE_BYTES):
-                yield scanner.feed(piece[start : start + SLICE_BYTES])
+            for each in slices_of(piece):
+                yield scanner.feed(each)
     yield scanner.close()
 
 

@@ -13,6 +13,7 @@ and each of it rightly, is right with the same options as well.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,7 @@ from msgspec import UNSET
 from schemas.deployments import Task
 from workers.rows.capped import UNBOUNDED
 from workers.rows.dialects import WrongRow, custom_id_of, dialect_of
-from workers.rows.lines import MAX_ADDED_BYTES
+from workers.rows.lines import MAX_ADDED_BYTES, Block
 from workers.rows.most_tokens import most_tokens, says_again, text_tokens
 from workers.rows.reading import Refusal, Request, RowRules, completed, read_row, refuse_deep
 from workers.rows.shapes import LIMIT, SHAPES, UsualBody, UsualRow, decoder
@@ -34,29 +35,34 @@ _NOT_USUAL: Final = (ValueError, RecursionError, WrongRow)
 # template after so many bytes, the fewer the more places it fills.
 _MOST_ROWS: Final = 1000
 _MADE_BYTES: Final = 128 * 1024
+# So many lines are read in one go: as many are read again where one of them is not usual.
+_TOGETHER: Final = 64
 
 Id = str | int
 AnswerWeight = Callable[[Task, Mapping[str, Any]], int]
 _Decode = Callable[[bytes], UsualRow]
-_Found = tuple[list[UsualRow], list[Id], list[int]]
-"""Rows, the custom_ids that they give, and the bytes of what they ask for."""
+Sizes = list[int] | int
+"""How many bytes each has, or how many more than its line where that is the same for all."""
+_Found = tuple[list[UsualRow], list[Id], Sizes]
+"""Rows, the custom_ids that they give, and the sizes of what they ask for."""
 _Told = tuple[Any, ...]
 """Values of the fields that an answer's length goes by."""
-_Rows = Callable[[Sequence[bytes]], _Found]
+_Rows = Callable[[Block, int, int], _Found]
 
 
 class Usual(NamedTuple):
     """What a scan keeps of usual rows of one task that follow each other, row by row.
 
     A custom_id is empty where a row gives none. `most` are the tokens that each may be billed for,
-    in a job with a cap.
+    in a job with a cap. `asked` tells what one of them asks for.
     """
 
     task: Task
     custom_ids: Sequence[str]
     models: Sequence[str | None]
-    weights: Sequence[int]
+    weights: Sizes
     most: Sequence[tuple[int, int]]
+    asked: Callable[[int], Mapping[str, Any]]
 
 
 class UsualRows:
@@ -65,11 +71,11 @@ class UsualRows:
     def __init__(self, rules: RowRules, answer_weight: AnswerWeight) -> None:
         self._kinds = tuple(_kinds(rules, answer_weight))
 
-    def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
-        """The usual rows in lines that follow each other; None where the first of them is none."""
-        line = lines[at]
+    def read(self, block: Block, at: int) -> Usual | None:
+        """The usual rows in the lines from one on; None where the first of them is none."""
+        line = block.line(at)
         for kind in self._kinds:
-            if kind.mark in line and (usual := kind.read(lines, at)):
+            if kind.mark in line and (usual := kind.read(block, at)):
                 return usual
         return None
 
@@ -77,7 +83,7 @@ class UsualRows:
 def _kinds(rules: RowRules, answer_weight: AnswerWeight) -> Iterator["_Kind"]:
     template, bare = rules.template, replace(rules, template=None)
     for shape, mark, line in SHAPES:
-        least, decode = read_row(1, line % b"", bare), decoder(shape)
+        least = read_row(1, line % b"", bare)
         if isinstance(least, Refusal) and least.code == UNBOUNDED:
             least = read_row(1, line % LIMIT, bare)
         if not isinstance(least, Request) or tells_prompt(least.body):
@@ -85,11 +91,11 @@ def _kinds(rules: RowRules, answer_weight: AnswerWeight) -> Iterator["_Kind"]:
         if rules.capped and says_again(least.body):
             continue
         if rules.template_of(orjson.loads(line % b"")) is None:
-            plain = partial(_plain, decode, rules.added_bytes)
-            yield _Kind(plain, least, rules, answer_weight, mark)
+            plain = _Plain(shape, rules.added_bytes)
+            yield _Kind(plain.read, least, rules, answer_weight, mark)
         if template is not None and template.keys.issubset(shape.__struct_fields__):
-            filled = partial(_filled, decode, template, rules)
-            yield _Kind(filled, least, rules, answer_weight)
+            filled = _Filled(shape, template, rules)
+            yield _Kind(filled.read, least, rules, answer_weight)
 
 
 class _Kind:
@@ -110,9 +116,9 @@ class _Kind:
         self._weighs = answer_weight(least.task, {**least.body, "max_tokens": 1}) > 0
         self._window = _MOST_ROWS
 
-    def read(self, lines: Sequence[bytes], at: int) -> Usual | None:
-        """Those with which the lines begin."""
-        rows, ids, sizes = self._rows(lines[at : at + self._window])
+    def read(self, block: Block, at: int) -> Usual | None:
+        """Those with which the lines from one on begin."""
+        rows, ids, sizes = self._rows(block, at, min(at + self._window, len(block)))
         if not rows:
             return None
         read, bodies, most = len(rows), rows[0].bodies(rows), list[tuple[int, int]]()
@@ -125,11 +131,17 @@ class _Kind:
         self._window = 1 if count < read else min(2 * self._window, _MOST_ROWS)
         if not count:
             return None
-        del ids[count:], sizes[count:]
-        if self._weighs or any(any(map(attrgetter(name), bodies)) for name in bodies[0].weighing):
+        del ids[count:]
+        if self._weighs or bodies[0].weighing(bodies):
+            if isinstance(sizes, int):
+                sizes = block.lengths(at, at + count, sizes)
             sizes = list(map(max, sizes, self._weights(bodies)))
         models = [body.model or self._least.model for body in bodies]
-        return Usual(self._least.task, _texts(ids), models, sizes, most)
+        asked = partial(self._asked, bodies)
+        return Usual(self._least.task, _texts(ids), models, sizes, most, asked)
+
+    def _asked(self, bodies: Sequence[UsualBody], at: int) -> Mapping[str, Any]:
+        return completed(self._least.task, bodies[at].asked(), self._rules)
 
     def _most(self, bodies: Sequence[UsualBody]) -> Iterator[tuple[int, int]]:
         """The tokens of those that come before the first whose answer has no limit.
@@ -137,8 +149,8 @@ class _Kind:
         What is not in the texts goes by the options and by what an answer's length goes by.
         """
         task, known = self._least.task, dict[_Told, tuple[int, int]]()
-        for body, told in zip(bodies, _told(bodies), strict=True):
-            asked = completed(task, body.asked(), self._rules)
+        for at, told in enumerate(_told(bodies)):
+            asked = self._asked(bodies, at)
             text = text_tokens(asked)
             if told not in known:
                 most = most_tokens(task, asked)
@@ -166,28 +178,73 @@ def _told(bodies: Sequence[UsualBody]) -> list[_Told]:
 
 def _texts(ids: list[Any]) -> list[str]:
     """Ids as rows have them; few files have numbers among them."""
-    return ids if int not in set(map(type, ids)) else list(map(str, ids))
+    try:
+        "".join(ids)
+    except TypeError:
+        return list(map(str, ids))
+    return ids
 
 
-def _plain(decode: _Decode, added: int, lines: Sequence[bytes]) -> _Found:
-    """Rows that are asked as they stand in their lines."""
-    rows = _decoded(decode, lines)
-    # Of blanks, JSON has no others around it than a row may have.
-    sizes = list(map(len, map(bytes.strip, lines[: len(rows)])))
-    if added:
-        sizes = [size + added for size in sizes]
-    return rows, [row.custom_id or row.id or row.prompt_id for row in rows], sizes
+class _Plain:
+    """Reads rows of a shape that are asked as they stand in their lines.
+
+    It reads many lines at a time, as long as all of them are such rows.
+    """
+
+    def __init__(self, shape: type[UsualRow], added: int) -> None:
+        self._decoder, self._added = decoder(shape), added
+        self._together = True
+
+    def read(self, block: Block, first: int, end: int) -> _Found:
+        """Those with which some lines begin."""
+        rows: list[UsualRow] = []
+        if self._together and block.blanks is not None:
+            rows += chain.from_iterable(self._whole(block, first, end))
+        at = first + len(rows)
+        if at < end:
+            rows += _decoded(self._decoder.decode, block.lines(at, end))
+            at = first + len(rows)
+        self._together = at == end
+        sizes: Sizes = self._added - (block.blanks or 0)
+        if block.blanks is None:
+            # Of blanks, JSON has no others around it than a row may have.
+            sizes = [len(line.strip()) + self._added for line in block.lines(first, at)]
+        return rows, [row.custom_id or row.id or row.prompt_id for row in rows], sizes
+
+    def _whole(self, block: Block, first: int, end: int) -> Iterator[list[UsualRow]]:
+        """Those of many lines at a time, up to some that are not all such rows.
+
+        msgspec asks for no newline between two of them, and passes over one in the middle of a row.
+        But within a row none can stand between } and {. So each of these lines has one at least,
+        and exactly one where there are as many as lines.
+        """
+        for at in range(first, end, _TOGETHER):
+            behind = min(at + _TOGETHER, end)
+            try:
+                rows = self._decoder.decode_lines(block.whole(at, behind))
+            except _NOT_USUAL:
+                return
+            if len(rows) > behind - at:
+                return
+            yield rows
 
 
-def _filled(decode: _Decode, template: Template, rules: RowRules, lines: Sequence[bytes]) -> _Found:
-    """Rows that the template makes of lines."""
-    columns, sizes = list[Id](), list[int]()
-    rows = _decoded(decode, _made(template, rules, lines, columns, sizes))
-    ids = [
-        row.custom_id or row.id or row.prompt_id or column
-        for row, column in zip(rows, columns, strict=False)
-    ]
-    return rows, ids, sizes
+class _Filled:
+    """Reads rows of a shape that the template makes of lines."""
+
+    def __init__(self, shape: type[UsualRow], template: Template, rules: RowRules) -> None:
+        self._decode, self._template, self._rules = decoder(shape).decode, template, rules
+
+    def read(self, block: Block, first: int, end: int) -> _Found:
+        """Those with which some lines begin."""
+        columns, sizes = list[Id](), list[int]()
+        lines = block.lines(first, end)
+        rows = _decoded(self._decode, _made(self._template, self._rules, lines, columns, sizes))
+        ids = [
+            row.custom_id or row.id or row.prompt_id or column
+            for row, column in zip(rows, columns, strict=False)
+        ]
+        return rows, ids, sizes
 
 
 def _made(
@@ -227,7 +284,5 @@ def _decoded(decode: _Decode, lines: Iterable[bytes]) -> list[UsualRow]:
 
 def _spoken(bodies: Sequence[UsualBody]) -> int:
     """How many of them come before the first that holds a text of nothing but blanks."""
-    if not any(map(str.isspace, bodies[0].texts(bodies))):
-        return len(bodies)
-    each = (any(map(str.isspace, body.texts([body]))) for body in bodies)
-    return next(at for at, blank in enumerate(each) if blank)
+    blank = bodies[0].blank(bodies)
+    return bodies.index(blank[0]) if blank else len(bodies)

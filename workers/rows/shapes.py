@@ -4,7 +4,7 @@ A field has here the values that are usual, all of which `read_row` takes as the
 the models of `schemas.requests` check are held to no less, and to the others any value is right.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import orjson
@@ -34,12 +34,10 @@ class _Nested(dict[str, Any]):
 class _Body(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """What a row asks for.
 
-    `sizing` are the fields by which the length of its answer goes, `weighing` those without which
-    it is one answer in words alone.
+    `sizing` are the fields by which the length of its answer goes.
     """
 
     sizing: ClassVar[tuple[str, ...]] = ()
-    weighing: ClassVar[tuple[str, ...]] = ()
 
     model: _Text | UnsetType = UNSET
     user: str | _Silent = UNSET
@@ -49,6 +47,11 @@ class _Body(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
         """What rows ask for: the same objects, or what they hold."""
         return rows
 
+    @staticmethod
+    def weighing(bodies: Iterable[Any]) -> list[Any]:
+        """Those that may be given more than one answer in words alone."""
+        return []
+
     def asked(self) -> dict[str, Any]:
         """The body that `read_row` makes of it, but for what the job's options add."""
         asked: dict[str, Any] = to_builtins(self)
@@ -57,7 +60,6 @@ class _Body(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
 
 class _Generation(_Body):
     sizing: ClassVar = ("max_tokens", "max_completion_tokens", "n", "logprobs", "top_logprobs")
-    weighing: ClassVar = ("n", "logprobs")
 
     max_tokens: _Whole | _Silent = UNSET
     max_completion_tokens: _Whole | _Silent = UNSET
@@ -76,6 +78,10 @@ class _Generation(_Body):
     stream: bool | _Silent = UNSET
     response_format: _Nested | _Silent = UNSET
 
+    @staticmethod
+    def weighing(bodies: Iterable[Any]) -> list[Any]:
+        return [body for body in bodies if body.n or body.logprobs]
+
 
 class _Turn(Struct, forbid_unknown_fields=True, gc=False):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -86,8 +92,9 @@ class _Chat(_Generation, kw_only=True):
     messages: Annotated[list[_Turn], Meta(min_length=1)]
 
     @staticmethod
-    def texts(bodies: Iterable[Any]) -> list[str]:
-        return [turn.content for body in bodies for turn in body.messages]
+    def blank(bodies: Iterable[Any]) -> list[Any]:
+        """Those that hold a text of nothing but blanks."""
+        return [body for body in bodies for turn in body.messages if turn.content.isspace()]
 
 
 class _Prompt(_Generation, kw_only=True):
@@ -102,8 +109,8 @@ class _Prompt(_Generation, kw_only=True):
         return asked
 
     @staticmethod
-    def texts(bodies: Iterable[Any]) -> list[str]:
-        return [body.prompt for body in bodies]
+    def blank(bodies: Iterable[Any]) -> list[Any]:
+        return [body for body in bodies if body.prompt.isspace()]
 
 
 class _Embedding(_Body, kw_only=True):
@@ -115,8 +122,8 @@ class _Embedding(_Body, kw_only=True):
     input_type: str | _Silent = UNSET
 
     @staticmethod
-    def texts(bodies: Iterable[Any]) -> list[str]:
-        return [body.input for body in bodies]
+    def blank(bodies: Iterable[Any]) -> list[Any]:
+        return [body for body in bodies if body.input.isspace()]
 
 
 class _BareChat(_Chat, kw_only=True):
@@ -183,9 +190,9 @@ SHAPES: Final[Sequence[tuple[type[UsualRow], bytes, bytes]]] = (
 LIMIT: Final = b'"max_tokens":1,'
 
 
-def decoder(shape: type[UsualRow]) -> Callable[[bytes], UsualRow]:
-    """Reads a line as a row of a shape. Raises ValueError or RecursionError for any other."""
-    return Decoder(shape, dec_hook=_nested).decode
+def decoder(shape: type[UsualRow]) -> Decoder[UsualRow]:
+    """Reads lines as rows of a shape. Raises ValueError or RecursionError for any other."""
+    return Decoder(shape, dec_hook=_nested)
 
 
 def _nested(_: type, value: Any) -> _Nested:

@@ -1,7 +1,6 @@
 """How large is a request, and how many bytes may its answer have?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
@@ -32,8 +31,7 @@ AskedKind = tuple[Task, str | None]
 """What a request asks for: a task, and a model where it names one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """What can be seen of a call: bytes of text, tokens that are certain, the output's limit.
 
     `longest` is the bytes of text that the model has to read at a time: a call may hold several
