@@ -10,12 +10,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from workers.quota import shares as rules
 from workers.quota.allowance import Allowance, Grant
 from workers.quota.book import Book, Day, Holder, Wish
 from workers.quota.pacing import Quota
 from workers.quota.shares import (
     LEASE,
+    LEAST_TURN,
     MARGIN,
+    TURN,
     fair_shares,
     job_parts,
     leave,
@@ -212,7 +215,7 @@ def seating(
         assert sum(each.share for each in book.holders.values()) <= 1.0 + 1e-9
         if book.holders[who].seated:
             first[who] = min(first[who], now)
-        soon = short(book.holders, who, float(int(now)))
+        soon = short(book.holders, who, float(int(now)), wishes[who].rate)
         next_at[who] = now + rng.uniform(0.9, 1.1) * (1.0 if soon else 4.0)
     return {name: (first[name], held[name] / seconds) for name in wishes}
 
@@ -231,8 +234,9 @@ def test_a_heavy_one_keeps_a_seat_and_the_light_ones_share_the_rest(
     first, part = seated.pop("heavy")
     assert first <= 15.0
     assert part >= 0.80 if at_once == 1 else part >= 0.99
-    # Each light one comes to its turn.
+    # Each light one comes to its turn, and keeps its seat for a while.
     assert max(first for first, _ in seated.values()) < inf
+    assert min(part for _, part in seated.values()) >= LEAST_TURN / seconds
 
 
 def test_nobody_keeps_a_sliver_of_what_others_ask_too() -> None:
@@ -241,25 +245,90 @@ def test_nobody_keeps_a_sliver_of_what_others_ask_too() -> None:
     wishes = {str(n): light for n in range(7)}
     wishes["heavy"] = Wish(4.0, 1.0, seats=8, rate=16, jobs={"day": 4.0})
 
-    def shares(book: Book, turn: float) -> dict[str, float]:
-        for _ in range(3):
-            for name, wish in wishes.items():
-                book, _ = renew(book, name, wish, turn)
-        books.append(book)
-        return {name: held.share * 16 for name, held in book.holders.items() if held.seated}
-
-    books = [Book()]
-    found = shares(books[-1], 0.0)
+    book, _ = settled(wishes, 0, 25)
+    found = seated_rates(book)
     assert found.pop("heavy") == pytest.approx(12.8, abs=0.2)
     assert len(found) == 3
     assert min(found.values()) >= 1.0
-    # Whose last calls want no more than a sliver stays, and leaves the rest to one more.
+    # Whose last calls want no more than a sliver stays, and leaves the rest to others.
     last = min(found)
     wishes[last] = replace(light, wants=0.02)
-    assert shares(books[-1], 1.0)[last] == pytest.approx(0.32)
+    book, _ = settled(wishes, 25, 60, book)
+    assert seated_rates(book)[last] == pytest.approx(0.32)
     # Where there is more for them, more of them sit.
-    left = leave(books[-1], "heavy", wishes.pop("heavy"), 2.0)
-    assert len(shares(left, 2.0)) == 7
+    book = leave(book, "heavy", wishes.pop("heavy"), 60.0)
+    assert len(seated_rates(book)) == 7
+
+
+def seated_rates(book: Book) -> dict[str, float]:
+    """Of 16 requests a second."""
+    return {name: held.share * 16 for name, held in book.holders.items() if held.seated}
+
+
+def settled(
+    wishes: dict[str, Wish], begin: int, end: int, book: Book | None = None
+) -> tuple[Book, int]:
+    """The ledger after all have come each second; how often somebody's seat changed."""
+    book, changes = book or Book(), 0
+    for turn in range(begin, end):
+        for name, wish in wishes.items():
+            before = {who for who, held in book.holders.items() if held.seated}
+            book, _ = renew(book, name, wish, float(turn))
+            changes += len(before ^ {who for who, held in book.holders.items() if held.seated})
+    return book, changes
+
+
+def test_one_sliver_is_left_to_who_asks_what_another_asks_too() -> None:
+    """Its calls wait there and nowhere else, and a seat is free."""
+    wishes = {
+        "day": Wish(1.1, 1.0, seats=2, rate=4, jobs={"day": 1.0, "nightly": 0.1}),
+        "nightly": Wish(0.1, 1.0, seats=2, rate=4, jobs={"nightly": 0.1}),
+    }
+    book, changes = settled(wishes, 0, 300)
+    assert book.holders["nightly"].share * 4 == pytest.approx(2 / 11, abs=0.01)
+    assert changes == 2
+
+
+def test_what_others_cannot_use_is_used_however_little_it_is() -> None:
+    wishes = {
+        "full": Wish(1.0, 0.76, seats=2, rate=4, jobs={"p": 1.0}, waiting={"p": 10_000}),
+        "other": Wish(1.0, 1.0, seats=2, rate=4, jobs={"p": 1.0}, waiting={"p": 100}),
+    }
+    book, _ = settled(wishes, 0, 5)
+    assert book.holders["other"].share == pytest.approx(0.24)
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_who_comes_late_has_a_seat_whatever_its_name(name: str) -> None:
+    """Its part is 1.6 of 16 a second; whole requests are one or two."""
+    light = Wish(1.0, 1.0, seats=8, rate=16, jobs={"m": 1.0})
+    wishes = {"heavy": replace(light, weight=4.0, jobs={"h": 4.0}), "m": light}
+    book, _ = settled(wishes, 0, 2)
+    book, _ = renew(book, name, light, 2.0)
+    assert book.holders[name].seated
+
+
+def test_beside_workers_that_seat_whoever_is_next_seats_seldom_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of 0.1.0 know no slivers."""
+    wishes = {str(n): Wish(0.1, 1.0, seats=8, rate=16, jobs={"n": 0.1}) for n in range(7)}
+    wishes["both"] = Wish(1.1, 1.0, seats=8, rate=16, jobs={"day": 1.0, "n": 0.1})
+    judge, earlier, now = rules._sliver, set("024"), ""
+
+    def judged(holders: dict[str, Holder], name: str, rate: int, least: float) -> bool:
+        return now not in earlier and judge(holders, name, rate, least)
+
+    monkeypatch.setattr(rules, "_sliver", judged)
+    book, changes = Book(), 0
+    for turn in range(240):
+        for now, wish in wishes.items():
+            fresh, _ = renew(book, now, wish, turn / 4)
+            before = {who for who, held in book.holders.items() if held.seated}
+            changes += len(before ^ {who for who, held in fresh.holders.items() if held.seated})
+            book = fresh
+    # Each turn of 20 s, some leave and are seated again.
+    assert changes <= 8 + 2 * 8 * 60 / TURN
 
 
 def test_a_heavy_newcomer_comes_before_light_ones_that_have_waited() -> None:

@@ -253,6 +253,7 @@ class Worker:
         self._way = _Cut(world.storage)
         rng = Random(f"{world.seed} {name}")
         ledger = Ledger(self._way, "state", rng=rng) if world.shared else None  # type: ignore[arg-type]
+        self.holder = ledger.holder if ledger else ""
         self.dispatcher = Dispatcher(
             world.deployments,
             {name: Endpoint(service) for name, service in world.services.items()},

@@ -204,8 +204,11 @@ class Ledger:
         among = [held for held in holders if held.seated or not mine.seated]
         # Somebody who waits for a seat is not to wait for one who comes rarely.
         idle = not mine.wants and all(held.seated or not held.wants for held in holders)
-        others = (held for name, held in book.holders.items() if name != self.holder)
+        soon = short(book.holders, self.holder, now, told.rate)
+        # Who waits behind others for a seat is told of it by those who have one.
+        others = [held for name, held in book.holders.items() if name != self.holder]
         lapsing = (held.expires - now for held in others if held.expires > now)
+        lapses = min(lapsing, default=inf) if mine.seated or soon else inf
         over = per_day is not None and book.day.date == now // 86_400 and book.day.given >= per_day
         grant = Grant(
             share=mine.share,
@@ -218,8 +221,8 @@ class Ledger:
             holders=len(book.holders),
             seated=sum(held.seated for held in holders),
             wanting=0 if idle else max(1, sum(held.wants > 0.0 for held in among)),
-            short=short(book.holders, self.holder, now, told.rate),
-            lapses=min(lapsing, default=inf),
+            short=soon,
+            lapses=lapses,
             parts=job_parts(book.holders, self.holder),
         )
         return Round(grant, told, now)

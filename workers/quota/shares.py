@@ -206,18 +206,19 @@ def _entry(before: Holder | None, wish: Wish, now: float) -> Holder:
 def _seated(holders: Mapping[str, Holder], wish: Wish, now: float) -> dict[str, Holder]:
     """The holders with the next ones of the line on the seats that are free, but for those whose
     jobs are asked anyhow and who would have a sliver."""
-    fresh, free = dict(holders), wish.seats - len(seated(holders))
+    fresh, free, heard = dict(holders), wish.seats - len(seated(holders)), _heard(holders)
     thin: set[tuple[frozenset[str], float]] = set()
     for name in _line(holders, now):
         held = fresh[name]
-        kind = frozenset(held.jobs), held.wants
+        # The first in line of those who ask and want alike would have most of them.
+        kind = frozenset(held.jobs), min(held.wants, AMPLE_RATE / max(1, wish.rate))
         if free <= 0:
             break
         if kind in thin:
-            continue  # it would have what another had had
+            continue
         sitting = {**fresh, name: replace(held, seated=True, since=now)}
-        if _unheard(held, _heard(fresh)) or not _sliver(sitting, name, wish.rate, AMPLE_RATE):
-            fresh, free = sitting, free - 1
+        if _unheard(held, heard) or not _sliver(sitting, name, wish.rate, AMPLE_RATE):
+            fresh, free, heard = sitting, free - 1, _heard(sitting)
         else:
             thin.add(kind)
     return fresh
@@ -227,20 +228,27 @@ def _leaves(holders: Mapping[str, Holder], me: str, wish: Wish, now: float) -> b
     """Whether `me` is to leave its seat."""
     if len(seated(holders)) > wish.seats or _turn_over(holders, me, wish.seats, now):
         return True
-    others = {name: held for name, held in holders.items() if name != me}
-    thin = _sliver(holders, me, wish.rate, LEAST_RATE)
-    return thin and not _unheard(holders[me], _heard(others))
+    # Workers of earlier releases seat on a free seat whoever is next.
+    if now - holders[me].since < TURN or not _sliver(holders, me, wish.rate, LEAST_RATE):
+        return False
+    return not _unheard(holders[me], _heard({k: v for k, v in holders.items() if k != me}))
 
 
 def _sliver(holders: Mapping[str, Holder], name: str, rate: int, least: float) -> bool:
-    """Whether what is fair for a holder is less than so many requests a second, and than it wants.
+    """Whether a holder is not the only one for whom less than so many requests a second is fair,
+    and less than it wants.
 
-    Calls of many such streams meet in one window of a second, and are missing in the next.
+    Calls of many such streams meet in one window of a second, and are missing in the next. One of
+    them harms nobody, and has what others cannot use.
     """
     if not rate:
         return False
-    fair = fair_shares(seated(holders), rate)[name]
-    return fair * rate < least - 1e-9 and fair < holders[name].wants - 1e-9
+    thin = {
+        each
+        for each, fair in weighted_max_min(seated(holders)).items()
+        if fair * rate < least - 1e-9 and fair < holders[each].wants - 1e-9
+    }
+    return name in thin and len(thin) > 1
 
 
 def _line(holders: Mapping[str, Holder], now: float) -> list[str]:
