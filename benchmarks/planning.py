@@ -54,8 +54,8 @@ from workers.jobs.transitions import Transitions
 from workers.ports import BlobRef, Blobs, OutMessage
 from workers.ports.telemetry import Telemetry
 from workers.quota.health import HealthBoard
+from workers.rows.blocks import Block
 from workers.rows.fast_path import UsualRows
-from workers.rows.lines import Block
 from workers.rows.reading import RowRules
 from workers.settings import Settings
 from workers.shards.calls import WEIGHT_OF_PRIORITY

@@ -20,6 +20,7 @@ from phi3batch.statuses import MEANINGS
 from tests.cli.test_joining import run
 from workers.intake import planning
 
+PROJECT = Path(__file__).parents[2]
 REVIEWS = "key,text\na,Great phone\nb,\nc,Awful\n"
 
 
@@ -108,6 +109,13 @@ def test_validate_of_a_table_names_rows_by_their_ids(
     assert ended("validate", str(reviews), *tasks, "--id-column", "key") == 1
     told = "row 2, column sum: the template's field 'text'"
     assert capsys.readouterr().out.startswith(told)
+
+
+@pytest.mark.slow
+def test_no_command_waits_for_numpy_before_it_needs_it() -> None:
+    code = "import sys, phi3batch.__main__; print('numpy' in sys.modules)"
+    told = subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True)
+    assert told == "False\n"
 
 
 @pytest.mark.parametrize("content", ["", "\n \n"])

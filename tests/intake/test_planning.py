@@ -359,10 +359,13 @@ def test_a_plan_by_runs_is_that_by_rows(
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_usual_rows_come_in_runs(end: bytes) -> None:
-    found = list(Scanner(RULES).feed(end.join([b"", *[_usual()] * 500, b"{", _usual(), b""])))
-    assert [len(list(rows)) for rows in found] == [0, 500, 1, 1]
-    assert [isinstance(rows, Run) for rows in found] == [False, True, False, True]
+@pytest.mark.parametrize(("odd", "rows"), [(b"", 0), (b"{", 1), (b"{}", 1)])
+def test_usual_rows_come_in_runs(odd: bytes, rows: int, end: bytes) -> None:
+    """Behind a `{}` they are read many at a time: all lines begin with { and end with }."""
+    lines = [odd, *[_usual()] * 500, odd, _usual(), b""]
+    found = list(Scanner(RULES).feed(end.join(lines)))
+    assert [len(list(each)) for each in found] == [rows, 500, rows, 1]
+    assert [isinstance(each, Run) for each in found] == [False, True, False, True]
 
 
 def test_a_usual_row_that_is_too_long_is_refused() -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from schemas.jobs import JobOptions
 from workers.intake.pieces import Run, Seen, answer_weight, seen
 from workers.rows import fast_path
+from workers.rows.blocks import Block
 from workers.rows.fast_path import UsualRows
-from workers.rows.lines import Block, line_content
+from workers.rows.lines import line_content
 from workers.rows.reading import Request, RowRules, read_row
 
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -62,6 +63,7 @@ def read(lines: list[bytes], rules: RowRules = PLAIN, number: int = 7) -> list[S
     reader, block, found = UsualRows(rules, answer_weight), block_of(lines), list[Seen | None]()
     while (at := len(found)) < len(lines):
         if usual := reader.read(block, at):
+            assert isinstance(usual.weights, int) or len(usual.weights) == len(usual.models)
             starts = block.starts[at : at + len(usual.models) + 1]
             for start, length, row in Run(number + at, starts[0], starts, usual):
                 assert (start, length) == (block.starts[len(found)], len(lines[len(found)]))
@@ -253,7 +255,10 @@ def test_a_job_with_a_cap_takes_what_is_bounded() -> None:
     assert is_usual(silent, rules_of(max_total_tokens=100, max_tokens=5))
 
 
-SPANNING = [b'{"prompt":', b'"Hi"', b"}", b'{"prompt":"p","response_format":{"a":{}', b"{}}}"]
+SPANNING = [
+    *(b'{"prompt":', b'"Hi"', b"}", b'{"prompt":"p","response_format":{"a":{}', b"{}}}"),
+    *(b'{"prompt":"r","response_format":', b'{"a":1}}'),
+]
 LINES = st.sampled_from(
     [
         *(USUAL, PROMPT, EMBEDDING, b'{"prompt":"p"}', b'{"prompt_id":7,"prompt":"p"}'),
@@ -295,6 +300,7 @@ def test_lines_are_read_together_as_each_by_itself(
         [b'{"prompt":"p"} {"prompt":"q"}', b'{"prompt":', b'"r"}'],
         [b'{"prompt":"p"}{"prompt":"q"}', b'{"prompt":"r"', b"}"],
         [b'{"prompt":"p"}{"prompt":"q"}', b'{"prompt":"r","response_format":{"a":{}', b"{}}}"],
+        [b'{"prompt":"p"}{"prompt":"q"}', b'{"prompt":"r","response_format":', b'{"a":1}}'],
     ],
 )
 def test_as_many_rows_as_lines_are_not_taken_for_a_row_in_each(

@@ -9,8 +9,8 @@ import pytest
 from schemas.deployments import Task
 from schemas.jobs import JobOptions
 from workers.intake.pieces import Run, answer_weight
+from workers.rows.blocks import Block
 from workers.rows.fast_path import UsualRows
-from workers.rows.lines import Block
 from workers.rows.reading import RowRules
 from workers.rows.sizes import USUAL_TOKENS, answer_bytes
 from workers.shards.calls import ROOM_BYTES

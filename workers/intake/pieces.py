@@ -8,8 +8,9 @@ from msgspec import Struct
 
 from schemas.deployments import Task
 from workers.intake.formats import HEAD_BYTES
+from workers.rows.blocks import Block
 from workers.rows.fast_path import Usual, UsualRows
-from workers.rows.lines import Block, kept_bytes, line_content
+from workers.rows.lines import kept_bytes, line_content
 from workers.rows.most_tokens import most_tokens
 from workers.rows.reading import MAX_BYTES, Refusal, Request, RowRules, read_row
 from workers.rows.sizes import MOST_KINDS, SizeSample, answer_bytes

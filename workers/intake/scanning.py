@@ -45,7 +45,7 @@ class Planned:
 
 
 async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
-    """The file by ranges pinned to its ETag, one read ahead."""
+    """The file by ranges pinned to its ETag, two read ahead."""
     ref = BlobRef(job.container, job.name)
 
     def fetch(offset: int) -> asyncio.Task[bytes]:
@@ -55,9 +55,9 @@ async def pieces_of(blobs: Blobs, job: Job) -> AsyncGenerator[bytes, None]:
     try:
         for offset in range(0, job.size, PIECE_BYTES):
             ahead.append(fetch(offset))
-            if len(ahead) == 2:
+            if len(ahead) == 3:
                 yield await ahead.popleft()
-        if ahead:
+        while ahead:
             yield await ahead.popleft()
     finally:
         for task in ahead:
@@ -78,7 +78,7 @@ def slices_of(piece: bytes) -> Iterator[bytes]:
 async def scan(blobs: Blobs, job: Job, rules: RowRules) -> Planned:
     """Read a whole file once (twice where custom_ids may repeat) and plan it.
 
-    Memory is two pieces and 8 bytes a row. Errors are those of reading the blob.
+    Memory is three pieces and 8 bytes a row. Errors are those of reading the blob.
     """
     draft, scanner = Draft(job.size), Scanner(rules)
     survey, finder = draft.survey, draft.finder

@@ -21,9 +21,10 @@ import orjson
 from msgspec import UNSET
 
 from schemas.deployments import Task
+from workers.rows.blocks import Block
 from workers.rows.capped import UNBOUNDED
 from workers.rows.dialects import WrongRow, custom_id_of, dialect_of
-from workers.rows.lines import MAX_ADDED_BYTES, Block
+from workers.rows.lines import MAX_ADDED_BYTES
 from workers.rows.most_tokens import most_tokens, says_again, text_tokens
 from workers.rows.reading import Refusal, Request, RowRules, completed, read_row, refuse_deep
 from workers.rows.shapes import LIMIT, SHAPES, UsualBody, UsualRow, decoder
@@ -132,6 +133,8 @@ class _Kind:
         if not count:
             return None
         del ids[count:]
+        if not isinstance(sizes, int):
+            del sizes[count:]
         if self._weighs or bodies[0].weighing(bodies):
             if isinstance(sizes, int):
                 sizes = block.lengths(at, at + count, sizes)
@@ -224,7 +227,7 @@ class _Plain:
                 rows = self._decoder.decode_lines(block.whole(at, behind))
             except _NOT_USUAL:
                 return
-            if len(rows) > behind - at:
+            if len(rows) != behind - at:
                 return
             yield rows
 
