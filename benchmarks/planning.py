@@ -57,6 +57,7 @@ from workers.quota.health import HealthBoard
 from workers.rows.blocks import Block
 from workers.rows.fast_path import UsualRows
 from workers.rows.reading import RowRules
+from workers.service import memory
 from workers.settings import Settings
 from workers.shards.calls import WEIGHT_OF_PRIORITY
 
@@ -201,7 +202,8 @@ async def read(blobs: Blobs, turn: int) -> int:
 
 
 async def measured(what: str, connection: str, turn: int) -> dict[str, float]:
-    """One round, in this process."""
+    """One round, in this process, whose memory is managed as a worker's is."""
+    memory.tune()
     async with connect_blobs(connection, None, None) as blobs:
         await blobs.ensure_containers([f"state{turn}"])
         size = (await blobs.head(FILE)).size
