@@ -300,9 +300,10 @@ def test_what_others_cannot_use_is_used_however_little_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["a", "z"])
 def test_who_comes_late_has_a_seat_whatever_its_name(name: str) -> None:
-    """Its part is 1.6 of 16 a second; whole requests are one or two."""
-    light = Wish(1.0, 1.0, seats=8, rate=16, jobs={"m": 1.0})
-    wishes = {"heavy": replace(light, weight=4.0, jobs={"h": 4.0}), "m": light}
+    """Its part is 1.4 of 35 a second; whole requests are one or two."""
+    light = Wish(1.0, 1.0, seats=17, rate=35, jobs={"m": 1.0})
+    wishes = dict.fromkeys("klmn", light)
+    wishes["heavy"] = replace(light, weight=4.0, jobs={"h": 4.0})
     book, _ = settled(wishes, 0, 2)
     book, _ = renew(book, name, light, 2.0)
     assert book.holders[name].seated
