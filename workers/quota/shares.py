@@ -35,7 +35,7 @@ the lightest is to be seated now and then."""
 HEAVIER = 2.0
 """From how many times the weight of another a holder goes before it, and not only more often."""
 _ONE_MORE = "one more"
-LEAST_RATE, AMPLE_RATE = 1.0, 1.25
+LEAST_RATE, AMPLE_RATE = 0.8, 1.0
 """Requests per second below which one whose jobs are asked anyhow leaves its seat, and from which
 on it takes one."""
 SEAT_RATE = 2.0
