@@ -231,7 +231,8 @@ def _leaves(holders: Mapping[str, Holder], me: str, wish: Wish, now: float) -> b
     # Workers of earlier releases seat on a free seat whoever is next.
     if now - holders[me].since < TURN or not _sliver(holders, me, wish.rate, LEAST_RATE):
         return False
-    return not _unheard(holders[me], _heard({k: v for k, v in holders.items() if k != me}))
+    others = {name: held for name, held in holders.items() if name != me}
+    return not _unheard(holders[me], _heard(others))
 
 
 def _sliver(holders: Mapping[str, Holder], name: str, rate: int, least: float) -> bool:
