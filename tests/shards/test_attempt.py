@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
@@ -29,6 +30,7 @@ from workers.shards.runner import MOST_UNENDED
 EPOCH = 1_800_000_000.0
 FILE = BlobRef("prompts", "a.jsonl")
 ROWS = 4
+IDS = re.compile(r"20270115T080000Z-[0-9a-f]{16}|\b[0-9a-f]{8}(-[0-9a-f]{4,12}){4}")
 # What reads or writes while a shard runs, up to the release of its lease.
 CALLS = [
     ("list", "state"),
@@ -395,6 +397,61 @@ def test_a_refused_journal_stops_nobody_from_asking() -> None:
         assert refused[0] > 0
         assert sorted(shop.asked) == sorted(ALL)
         assert shop.answers() == ALL
+
+    lived(test)
+
+
+def test_the_calls_of_storage_that_a_shard_takes() -> None:
+    """They are what a row costs beside its call, in time and on the bill."""
+
+    async def test(shop: Shop) -> None:
+        calls: list[str] = []
+
+        def fault(kind: str, name: str, phase: Phase) -> None:
+            if phase == "before" and kind != "send":
+                calls.append(f"{kind} {IDS.sub('*', name)}")
+
+        await shop.attempt()  # the job, and the plan's lines, are known from now on
+        shop.fault, shop.latency = fault, 1.0
+        await shop.attempt()
+        assert calls == [
+            "read state/jobs/*/state.json",
+            "create state/jobs/*/leases/1",
+            "acquire_lease state/jobs/*/leases/1",
+            "list state",  # the journals of earlier attempts
+            "create_append state/jobs/*/journal/1/000000-*",
+            "read_range prompts/a.jsonl",
+            "append state/jobs/*/journal/1/000000-*",  # all rows, and the end mark
+            "create state/jobs/*/output/1.*",
+            "create state/jobs/*/receipts/1",
+            "read state/jobs/*/state.json",
+            "replace state/jobs/*/state.json",
+            "release_lease state/jobs/*/leases/1",
+        ]
+
+    lived(test, rows=400)
+
+
+def test_who_does_not_look_for_a_receipt_finds_all_rows_in_the_journals() -> None:
+    """Of two first deliveries at a time one takes its lease when the other is through."""
+
+    async def test(shop: Shop) -> None:
+        delivery = shop.bus.receive("shards")
+        assert delivery is not None
+        create, late = shop.blobs.create, [90.0, 0.0]
+
+        async def slow(ref: BlobRef, *given: Any, **named: Any) -> str:
+            if "/leases/" in ref.name:
+                await asyncio.sleep(late.pop(0))
+            return await create(ref, *given, **named)
+
+        shop.blobs.create = slow  # type: ignore[method-assign]
+        two = (shop.process.service.inbox.shards(received(delivery)) for _ in range(2))
+        await asyncio.gather(*two)
+        assert late == []
+        assert sorted(shop.asked) == sorted(ALL)
+        assert shop.answers() == ALL
+        assert (shop.crashes(), shop.leased()) == (0, False)
 
     lived(test)
 

@@ -8,7 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final, Generic, NamedTuple, TypeVar
+from typing import IO, Any, Final, Generic, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -35,9 +35,14 @@ from workers.ports.together import all_of
 PLAN_WIDTH: Final = 160
 _LINE_NUMBER: Final = struct.Struct("<I")
 _KEPT_JOBS: Final = 256
+# A read of so many lines takes no longer than that of one.
+_PLAN_LINES: Final = 64
+_KEPT_PLANS: Final = 64
 
 
 Document = TypeVar("Document", bound=BaseModel)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +63,6 @@ class Held:
     last_modified: float
 
 
-class ShardStanding(NamedTuple):
-    """What decides on a shard's message: no more is asked once the receipt stands."""
-
-    job: Job
-    receipt: Receipt | None
-    held: Held | None
-
-
 class JobStore:
     """The documents of all jobs. Errors are those of the blob primitives, `NewerVersion` and
     `Unreadable`. The clock hears the service's time with each document that is read.
@@ -84,6 +81,7 @@ class JobStore:
         self.state_container = state_container
         self.results_container = results_container
         self._jobs: dict[str, Job] = {}
+        self._plans: dict[tuple[str, int], bytes] = {}
 
     def ref(self, job: str, *parts: str) -> BlobRef:
         """A document of a job in the state container."""
@@ -213,9 +211,7 @@ class JobStore:
         found = await self.find(Job, self.ref(job, "job.json"))
         if found is None:
             return None
-        if len(self._jobs) >= _KEPT_JOBS:
-            self._jobs.pop(next(iter(self._jobs)))
-        self._jobs[job] = found
+        _keep(self._jobs, job, found, _KEPT_JOBS)
         return found
 
     async def create_plan(self, job: str, shards: Sequence[PlannedShard]) -> None:
@@ -243,11 +239,14 @@ class JobStore:
         return Reason(**told) if told else None
 
     async def planned(self, job: str, shard: int) -> PlannedShard:
-        """One line of the plan."""
-        data = await self.blobs.read_range(
-            self.ref(job, "plan.jsonl"), shard * PLAN_WIDTH, PLAN_WIDTH
-        )
-        return load(PlannedShard, data)
+        """One line of the plan. It never changes, so those beside it are kept."""
+        part, line = divmod(shard, _PLAN_LINES)
+        lines = self._plans.get((job, part))
+        if lines is None:
+            size = _PLAN_LINES * PLAN_WIDTH
+            lines = await self.blobs.read_range(self.ref(job, "plan.jsonl"), part * size, size)
+            _keep(self._plans, (job, part), lines, _KEPT_PLANS)
+        return load(PlannedShard, lines[line * PLAN_WIDTH : (line + 1) * PLAN_WIDTH])
 
     async def create_duplicates(self, job: str, lines: Iterable[int]) -> None:
         """Keep the line numbers whose custom_id stood earlier: 4 bytes each, in order, and twice
@@ -313,18 +312,6 @@ class JobStore:
 
         return await all_of(read, shards, at_once=at_once)
 
-    async def standing(self, job: str, shard: int) -> ShardStanding | None:
-        """What stands of a shard and its job, read at the same time; None where no job does."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                found = group.create_task(self.job(job))
-                receipt = group.create_task(self.receipt(job, shard))
-                held = group.create_task(self.state(job))
-        except BaseExceptionGroup as errors:
-            raise first_of(errors) from errors
-        known = found.result()
-        return None if known is None else ShardStanding(known, receipt.result(), held.result())
-
     async def lease_blob(self, job: str, shard: int) -> BlobRef:
         """The blob that carries a shard's lease and nothing else."""
         ref = self.ref(job, "leases", str(shard))
@@ -351,6 +338,13 @@ class JobStore:
         ref = BlobRef(self.state_container, f"refused/{what}")
         await self.create_once(ref, data, content_type="application/octet-stream")
         return ref
+
+
+def _keep(kept: dict[Key, Value], key: Key, value: Value, most: int) -> None:
+    """Keep one more; of `most` that are kept the oldest goes."""
+    if len(kept) >= most:
+        kept.pop(next(iter(kept)))
+    kept[key] = value
 
 
 def dump(document: BaseModel) -> bytes:

@@ -122,8 +122,8 @@ class Attempt:
     """One attempt at a shard. As a context it keeps its lease, and has an end however it is left.
 
     `rows` is empty where the input is not what was planned; `spent` are the calls that were made in
-    vain for rows that had to wait. `unended` holds the attempts of the
-    process that have no end yet: one that cannot be written is owed, for as long as it takes.
+    vain for rows that had to wait. `unended` holds the attempts of the process that have no end
+    yet: one that cannot be written is owed, for as long as it takes.
     """
 
     planned: PlannedShard
@@ -187,16 +187,12 @@ class Attempt:
         trail.counts = self.receipt.counts if self.receipt else None
         trail.end = "done" if self.receipt else self.gate.closed or "handed_back"
         self.results.close()
-        if self.purse is not None:
-            self.purse.close()
-        if self.gate.unkept:
-            self.journal.lost(self.cut_off())
+        self.sum_up()
         self._closing = asyncio.create_task(self._close(), name="end of an attempt")
         self._closing.add_done_callback(self._closed)
         cancelled = isinstance(error, asyncio.CancelledError)
-        await asyncio.wait(
-            [self._closing], timeout=CANCELLED_END_SECONDS if cancelled else END_SECONDS
-        )
+        seconds = CANCELLED_END_SECONDS if cancelled else END_SECONDS
+        await asyncio.wait([self._closing], timeout=seconds)
 
     async def begin(self) -> None:
         """Open the own journal and read what earlier attempts left."""
@@ -208,11 +204,17 @@ class Attempt:
         past = await read_journals(self._store.blobs, earlier, self.results)
         self.gate.trail.found = len(self.results)
         self.found = len(self.results) - self.results.invalid
-        self.suspicion = past.suspicion
+        self.suspicion, self.charged, self.lost = past.suspicion, past.charged, past.lost
         if past.suspicion.died:
             self.gate.trail.crashed = earlier[-1]
         self.spent.update(past.spent)
-        self.charged, self.lost = past.charged, past.lost
+
+    def sum_up(self) -> None:
+        """Have the journal say, before its end mark, what was spent and what was cut off."""
+        if self.purse is not None:
+            self.purse.close()
+        if self.gate.unkept:
+            self.journal.lost(self.cut_off())
 
     @property
     def journal(self) -> Journal:
@@ -270,8 +272,7 @@ class Attempt:
         if self.results.add(ended):
             self.journal.add(*journal_line(ended))
             # What earlier attempts spent on it is theirs.
-            earlier = self.spent.get(ended.row, ())
-            self.gate.unkept -= chargeable(*ended.use) - chargeable(*earlier)
+            self.gate.unkept -= chargeable(*ended.use) - chargeable(*self.spent.get(ended.row, ()))
 
     def spend(self, row: int, attempts: tuple[CallRecord, ...]) -> None:
         """Keep the calls that were made for a row that has to wait; its line will tell of them."""

@@ -132,6 +132,7 @@ class Journal:
         self._torn = False
         self._tells = False
         self._opened = False
+        self._ended = False
         self._out: list[Callable[[], None]] = []
 
     @property
@@ -151,7 +152,9 @@ class Journal:
         self._opened = True
 
     def add(self, *line: bytes | memoryview) -> None:
-        """Keep a line, or the pieces of one, for the next write."""
+        """Keep a line, or the pieces of one, for the next write; there is none behind the end mark."""
+        if self._ended:
+            return
         self._tells = True
         self._pending += line
 
@@ -197,15 +200,18 @@ class Journal:
         self.add(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
     async def end(self) -> None:
-        """Say that this attempt did not crash; flushes too.
+        """Say, once, that this attempt did not crash; flushes too.
 
         One that has nothing else to say leaves nothing: a job that waits for its quota for a day
         would have hundreds of journals to read at each attempt.
         """
+        if self._ended:
+            return
         if self._tells:
             await self._write(_END)
         else:
             await self._blobs.delete(self._ref)
+        self._ended = True
 
     async def _write(self, mark: bytes = b"") -> None:
         async with self._one_writer:

@@ -122,18 +122,20 @@ class Runner:
             await self._send_copy(message, OUTAGE_RETRY_SECONDS, repeated=True)
 
     async def _run(self, message: ShardMessage, received: Received) -> None:
-        standing = await self._store.standing(message.job, message.shard)
-        if standing is None:
+        job = await self._store.job(message.job)
+        held = await self._store.state(message.job)
+        if job is None or held is None:
             return  # announced again by the sweeper, if there is anything to it
-        job, receipt, held = standing
-        if receipt is not None:
+        runs = lifecycle.runs(held.state, message.gen)
+        usual = runs and job.hours is None and message.shard in held.state.out
+        # Else there is hardly one; should it stand, the journals have all rows, and it is kept.
+        looks = received.repeated or not usual
+        if looks and (receipt := await self._store.receipt(job.id, message.shard)) is not None:
             await self._advance(job, receipt, received, found=receipt.counts.done)
             return
-        if held is None:
-            return
-        if not lifecycle.runs(held.state, message.gen):
-            if held.state.terminal:
-                await self._transitions.tell_end(job, held.state)
+        if held.state.terminal:
+            await self._transitions.tell_end(job, held.state)
+        if not runs:
             return
         if job.hours is not None and await self._closed(job, held.state, message):
             return
@@ -206,8 +208,7 @@ class Runner:
             keep=attempt.keep,
         )
         async with attempt:
-            receipt = await self._bring_on(attempt, asking)
-            attempt.receipt = receipt
+            attempt.receipt = receipt = await self._bring_on(attempt, asking)
             if receipt is not None:
                 found, seats = attempt.found, attempt.gate.seats
                 await self._advance(attempt.job, receipt, received, found=found, seats=seats)
@@ -239,7 +240,8 @@ class Runner:
             attempt.write_off(attempt.ending)
         if not attempt.complete:
             return None
-        await attempt.journal.flush()
+        attempt.sum_up()
+        await attempt.journal.end()
         # Without the lease another may be asking.
         alone = loop.time() < attempt.lease.until
         lost = attempt.lost if alone else attempt.lost.plus(Lost(crashes=1))
@@ -345,10 +347,9 @@ class Runner:
             return  # resuming sends every shard that is out
         # A row that needs no more than a turn must not wait for one that needs tomorrow's quota.
         waits = sorted(asking.handed_back, key=lambda wait: wait.delay)
-        if waits and waits[-1].delay >= WORTH_TELLING_SECONDS:
-            waiting = waiting_of(waits[-1], self._clock())
-            if waiting is not None:
-                await self._reports.waiting(attempt.job, waiting)
+        told = waits and waits[-1].delay >= WORTH_TELLING_SECONDS
+        if told and (waiting := waiting_of(waits[-1], self._clock())) is not None:
+            await self._reports.waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
     async def _advance(
@@ -373,10 +374,9 @@ class Runner:
             job = await self._store.job(message.job)
             held = await self._store.state(message.job)
             gen = gen if held is None else held.state.gen
-        delay = min(delay, LONGEST_DELAY_SECONDS)
-        copy = message.model_copy(update={"gen": gen})
-        trace = None if job is None else job.trace
-        await self._outbox.send_shards([copy], delay=delay, repeated=repeated, trace=trace)
+        delay, trace = min(delay, LONGEST_DELAY_SECONDS), None if job is None else job.trace
+        copies = [message.model_copy(update={"gen": gen})]
+        await self._outbox.send_shards(copies, delay=delay, repeated=repeated, trace=trace)
 
     @property
     def active(self) -> int:
