@@ -30,7 +30,7 @@ def test_calls_count_where_they_may_go() -> None:
         "aaaaab", [both, both, there, there, there, there], calls, strict=True
     ):
         pool.begin(job, 1.0, ("default", 1.0))
-        pool.queue.push(job, 1.0, (Gate(inf, inf), group), call, servers=group.lanes)
+        pool.queue.push(job, (Gate(inf, inf), group), call, servers=group.lanes)
     assert pool.jobs_at(one).waiting == {"a": 2, "b": 0}
     assert pool.jobs_at(other).waiting == {"a": 5, "b": 1}
     assert pool.jobs_at(one).jobs == pool.jobs().jobs == {"a": 1.0, "b": 1.0}

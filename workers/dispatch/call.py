@@ -80,12 +80,10 @@ class Waiter:
         "since",
         "size",
         "waited_for",
-        "weight",
     )
 
-    def __init__(self, job: str, weight: float, size: Size, gate: "Gate", since: float) -> None:
+    def __init__(self, job: str, size: Size, gate: "Gate", since: float) -> None:
         self.job = job
-        self.weight = weight
         self.size = size
         self.gate = gate
         self.since = since

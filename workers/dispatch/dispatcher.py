@@ -165,8 +165,7 @@ class Dispatcher:
         pool = group.pool
         pool.begin(job, weight, gate.tenant)
         try:
-            own = fitting[0].allowance.parts.get(job) or pool.parts[job]
-            return await self._asked(call, group, Waiter(job, own, size, gate, now))
+            return await self._asked(call, group, Waiter(job, size, gate, now))
         finally:
             pool.end(job)
 

@@ -19,11 +19,10 @@ T = TypeVar("T", bound=Hashable)
 class _Place(Generic[K, T]):
     """A job's place in the order, and what of it waits."""
 
-    __slots__ = ("flows", "servers", "tag", "weight")
+    __slots__ = ("flows", "servers", "tag")
 
-    def __init__(self, tag: float, weight: float) -> None:
+    def __init__(self, tag: float) -> None:
         self.tag = tag
-        self.weight = weight
         self.flows: OrderedDict[K, Flow[K, T]] = OrderedDict()
         self.servers: Iterable[Hashable] = ()
 
@@ -57,7 +56,6 @@ class FairQueue(Generic[K, T]):
     def push(
         self,
         job: str,
-        weight: float,
         key: K,
         item: T,
         *,
@@ -67,11 +65,10 @@ class FairQueue(Generic[K, T]):
         """Let a call wait for any of `servers`; `first` puts one that was refused to the front."""
         turn = self._turns.get(job)
         if turn is None:
-            turn = self._turns[job] = _Place(0.0, weight)
+            turn = self._turns[job] = _Place(0.0)
         if not turn.flows:
             turn.servers = servers
             turn.tag = max(turn.tag, self._reached_by(servers))
-        turn.weight = weight
         flow = self._flows.get((job, key))
         if flow is None:
             flow = self._flows[job, key] = turn.flows[key] = Flow(job, key, turn)
@@ -98,12 +95,16 @@ class FairQueue(Generic[K, T]):
         """All flows that have calls waiting, the oldest first."""
         return list(self._flows.values())
 
-    def take(self, flow: Flow[K, T], cost: float, server: Hashable = None) -> T:
-        """Take the head of a flow out: `server` serves its job with `cost` tokens."""
+    def take(
+        self, flow: Flow[K, T], cost: float, weight: float = 1.0, server: Hashable = None
+    ) -> T:
+        """Take the head of a flow out: `server` serves its job, which weighs so much by now, with
+        `cost` tokens.
+        """
         item = flow.head
         turn = flow.turn
         self._reached[server] = max(self._reached.get(server, 0.0), turn.tag)
-        turn.tag += max(cost, 1.0) / turn.weight
+        turn.tag += max(cost, 1.0) / weight
         self.remove(flow.job, flow.key, item)
         return item
 

@@ -52,6 +52,12 @@ class Pool:
             del self.asked[job]
             self._weigh()
 
+    def weight(self, job: str, lane: Lane) -> float:
+        """What a job weighs at a lane: the part of it that falls to this process, once the quota's
+        ledger has told.
+        """
+        return lane.allowance.parts.get(job) or self.parts[job]
+
     def jobs(self) -> JobWeights:
         """The jobs that are asked at any of the lanes."""
         tenants = {job: tenant for job, (_, tenant, _) in self.asked.items() if tenant != TENANT}
@@ -163,9 +169,7 @@ class Turns:
         queue, key = group.pool.queue, (waiter.gate, group)
         waiter.gate.hear[group.pool.moved] = None
         waiter.begin()
-        queue.push(
-            waiter.job, waiter.weight, key, waiter, servers=group.lanes, first=waiter.retried
-        )
+        queue.push(waiter.job, key, waiter, servers=group.lanes, first=waiter.retried)
         for lane in group.lanes:
             if self._wanted is not None:
                 self._wanted(lane)
@@ -229,7 +233,8 @@ class Turns:
 
     def pump(self, lane: Lane) -> None:
         """Give a lane the calls that wait for it while it may take them; then set its wake-up."""
-        queue = self._pools[lane.name].queue
+        pool = self._pools[lane.name]
+        queue = pool.queue
         if not queue.waiting:
             return
         now = asyncio.get_running_loop().time()
@@ -249,7 +254,7 @@ class Turns:
                 if waiter.gate.deadline < at < inf:
                     self.hand_back(lane)
                 return
-            queue.take(flow, tokens, lane)
+            queue.take(flow, tokens, pool.weight(waiter.job, lane), lane)
             if not waiter.ended:
                 waiter.end((lane, lane.admit(tokens, now)))
 

@@ -12,6 +12,7 @@ service's clock (HTTP `Date`).
 from collections.abc import Mapping
 from dataclasses import replace
 from math import floor, inf
+from typing import Any
 
 from workers.quota.book import Book, Day, Holder, Wish
 from workers.quota.pacing import Headroom, clamp
@@ -35,7 +36,7 @@ the lightest is to be seated now and then."""
 HEAVIER = 2.0
 """From how many times the weight of another a holder goes before it, and not only more often."""
 _ONE_MORE = "one more"
-LEAST_RATE, AMPLE_RATE = 0.8, 1.0
+LEAST_RATE, AMPLE_RATE = 1.0, 1.25
 """Requests per second below which one whose jobs are asked anyhow leaves its seat, and from which
 on it takes one."""
 SEAT_RATE = 2.0
@@ -147,17 +148,30 @@ def fair_shares(holders: Mapping[str, Holder], rate: int) -> dict[str, float]:
 
     Streams of 3.75 a second are three or four in a window of a second, and eight of them more than
     30 in every fourth. Streams of three or four add up to the same in each. Those below one a
-    second stay as they are, and one of the others has what is no whole request.
+    second stay as they are, and one of the others has what is no whole request. Those who ask the
+    same jobs have together what is theirs, but for less than one: of many small parts each would
+    lose most by being cut to a whole one.
     """
     shares = weighted_max_min(holders)
-    large = {name: share * rate for name, share in shares.items() if share * rate >= 1.0 - 1e-9}
-    whole = {name: floor(requests + 1e-9) for name, requests in large.items()}
-    spare = sum(large.values()) - sum(whole.values())
-    for name in sorted(large, key=lambda name: (whole[name] - large[name], name)):
-        more = clamp(spare, 0.0, 1.0)
-        shares[name] = (whole[name] + more) / rate
-        spare -= more
+    alike: dict[frozenset[str], dict[str, float]] = {}
+    for name, share in shares.items():
+        if share * rate >= 1.0 - 1e-9:
+            alike.setdefault(frozenset(holders[name].jobs), {})[name] = share * rate
+    sums = {jobs: sum(large.values()) for jobs, large in alike.items()}
+    for jobs, whole in _whole(sums, sum(sums.values())).items():
+        shares |= {name: each / rate for name, each in _whole(alike[jobs], whole).items()}
     return shares
+
+
+def _whole(parts_: Mapping[Any, float], total: float) -> dict[Any, float]:
+    """Parts as whole numbers, but for what is left of the total, which one of them has."""
+    found = {name: float(floor(part + 1e-9)) for name, part in parts_.items()}
+    spare = total - sum(found.values())
+    for name in sorted(found, key=lambda name: (found[name] - parts_[name], str(name))):
+        more = clamp(spare, 0.0, 1.0)
+        found[name] += more
+        spare -= more
+    return found
 
 
 def short(holders: Mapping[str, Holder], me: str, now: float, rate: int = 0) -> bool:
