@@ -41,8 +41,8 @@ _KEPT_PLANS: Final = 64
 
 
 Document = TypeVar("Document", bound=BaseModel)
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+_Key = TypeVar("_Key")
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +340,7 @@ class JobStore:
         return ref
 
 
-def _keep(kept: dict[Key, Value], key: Key, value: Value, most: int) -> None:
+def _keep(kept: dict[_Key, _Kept], key: _Key, value: _Kept, most: int) -> None:
     """Keep one more; of `most` that are kept the oldest goes."""
     if len(kept) >= most:
         kept.pop(next(iter(kept)))

@@ -152,7 +152,7 @@ class Journal:
         self._opened = True
 
     def add(self, *line: bytes | memoryview) -> None:
-        """Keep a line, or the pieces of one, for the next write; there is none behind the end mark."""
+        """Keep a line, or the pieces of one, for the next write; behind the end mark is none."""
         if self._ended:
             return
         self._tells = True
