@@ -4,6 +4,8 @@ from math import inf
 from random import Random
 from typing import Any
 
+import pytest
+
 from schemas.deployments import Deployment
 from workers.dispatch.call import Gate
 from workers.dispatch.lane import Lane
@@ -34,3 +36,15 @@ def test_calls_count_where_they_may_go() -> None:
     assert pool.jobs_at(one).waiting == {"a": 2, "b": 0}
     assert pool.jobs_at(other).waiting == {"a": 5, "b": 1}
     assert pool.jobs_at(one).jobs == pool.jobs().jobs == {"a": 1.0, "b": 1.0}
+
+
+def test_a_job_weighs_what_the_ledger_has_told_by_now() -> None:
+    at = lane("one")
+    pool = Pool([at])
+    for job, weight in (("night", 0.1), ("day", 0.2)):
+        pool.begin(job, weight, ("default", 1.0))
+    assert pool.weight("day", at) == 2 * pool.weight("night", at)
+    at.allowance.parts = {"night": 0.025, "day": 0.1}
+    assert pool.weight("day", at) == 4 * pool.weight("night", at)
+    pool.begin("new", 0.3, ("default", 1.0))
+    assert pool.weight("new", at) == pytest.approx(0.5)

@@ -1,5 +1,8 @@
 """Shares of a quota: never more than all of it, fair, live, and back soon after a crash."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
@@ -116,6 +119,65 @@ def test_a_job_weighs_the_same_however_many_ask_it(asked: list[set[str]]) -> Non
     # Of one job, each of those who ask it has the same part.
     alone = {name: replace(each, jobs={"q": 0.1}) for name, each in held.items()}
     assert list(effective(alone).values()) == pytest.approx([0.1 / len(held)] * len(held))
+
+
+@given(st.lists(some_jobs, min_size=1, max_size=12), st.sampled_from((15, 16, 25, 30)), st.data())
+def test_all_processes_come_to_the_same_shares(
+    asked: list[set[str]], rate: int, data: st.DataObject
+) -> None:
+    """Each puts its own entry behind those of others; one that sees less than others do gives up
+    what they give back, for ever."""
+    held = {
+        str(number): replace(holder(), jobs={job: WEIGHTS[job] for job in data.draw(order(jobs))})
+        for number, jobs in enumerate(asked)
+    }
+    shares = fair_shares(held, rate)
+    for name, mine in held.items():
+        seen = {**{other: each for other, each in held.items() if other != name}, name: mine}
+        assert fair_shares(seen, rate) == pytest.approx(shares, abs=1e-9)
+
+
+def order(names: set[str]) -> st.SearchStrategy[list[str]]:
+    return st.permutations(sorted(names))
+
+
+@pytest.mark.slow
+def test_shares_do_not_hang_on_the_hashes_of_a_process() -> None:
+    script = """if True:
+        from workers.quota.book import Holder
+        from workers.quota.shares import fair_shares
+        jobs = {"p": "ab", "q": "bc", "r": "ca"}
+        held = {
+            name: Holder(1.0, 1.0, 0.0, 0.0, 9.0, jobs={f"batch_{job}": 1.0 for job in of})
+            for name, of in jobs.items()
+        }
+        print(fair_shares(held, 16))
+    """
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "7")
+    }
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (4.0, 1.0, 0.1)])
+def test_a_job_on_many_has_its_part_beside_one_on_few(weights: tuple[float, ...]) -> None:
+    """Were each share cut by itself, 1.39 a second on each of four would be four, and not 5.5."""
+    held = {
+        f"{job}{number}": replace(holder(), jobs={str(job): weight})
+        for job, weight in enumerate(weights)
+        for number in range((2, 4, 4)[job])
+    }
+    exact, shares = weighted_max_min(held), fair_shares(held, 17)
+    for job in range(len(weights)):
+        both = (sum(each[n] for n in held if n[0] == str(job)) for each in (exact, shares))
+        assert abs(next(both) - next(both)) * 17 < 1.0
 
 
 def test_a_nightly_job_on_all_yields_to_a_job_on_one() -> None:

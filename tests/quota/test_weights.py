@@ -20,6 +20,7 @@ from workers.quota.weights import (
     named,
     parts,
     weighed,
+    within,
 )
 
 jobs = st.dictionaries(
@@ -144,6 +145,20 @@ def test_small_changes_of_what_waits_move_no_share(calls: list[int]) -> None:
             assert count == now
         else:
             assert count == before
+
+
+def test_jobs_of_one_process_weigh_what_falls_to_it() -> None:
+    # On four processes 0.1 and on two 0.2: a quarter and a half of that is here.
+    assert within({"night": 0.025, "day": 0.1}, {"night": 0.1, "day": 0.2}) == pytest.approx(
+        {"night": 0.2, "day": 0.8}
+    )
+    # Of one that has just come, or that an entry does not name, nothing is told.
+    found = within({"night": 0.025, "day": 0.1}, {"night": 0.1, "day": 0.2, "new": 0.3})
+    assert found["new"] == pytest.approx(0.5)
+    assert found["day"] == pytest.approx(4 * found["night"])
+    # Without a ledger they have their own weights, and what is told of others does not matter.
+    assert within({}, {"night": 0.1, "day": 0.4}) == pytest.approx({"night": 0.2, "day": 0.8})
+    assert within({"gone": 3.0}, {"day": 0.4}) == {"day": 1.0}
 
 
 def test_what_waits_is_stored_as_it_counts() -> None:

@@ -16,7 +16,7 @@ from schemas.results import WaitReason
 from workers.dispatch.call import Gate, HandBack, Waiter
 from workers.dispatch.fair_queue import FairQueue
 from workers.dispatch.lane import Lane, Ticket
-from workers.quota.weights import TENANT, JobWeights, weighed
+from workers.quota.weights import TENANT, JobWeights, weighed, within
 
 LEAST_DELAY, MOST_DELAY = 1.0, 5.0
 """Seconds after which a call that only queued too long is worth another try."""
@@ -35,6 +35,9 @@ class Pool:
     parts: Mapping[str, float] = field(default_factory=dict)
     queue: "FairQueue[tuple[Gate, Group], Waiter]" = field(default_factory=FairQueue)
     moved: Callable[[], None] = lambda: None
+    _weights: dict[Lane, tuple[Mapping[str, float], Mapping[str, float], Mapping[str, float]]] = (
+        field(default_factory=dict)
+    )
 
     def begin(self, job: str, weight: float, tenant: tuple[str, float]) -> None:
         """Note that a call of a job is made, which weighs so much now."""
@@ -53,10 +56,11 @@ class Pool:
             self._weigh()
 
     def weight(self, job: str, lane: Lane) -> float:
-        """What a job weighs at a lane: the part of it that falls to this process, once the quota's
-        ledger has told.
-        """
-        return lane.allowance.parts.get(job) or self.parts[job]
+        """What a job weighs at a lane, by the parts of the jobs that fall to this process there."""
+        told, known = lane.allowance.parts, self._weights.get(lane)
+        if known is None or known[0] is not told or known[1] is not self.parts:
+            known = self._weights[lane] = told, self.parts, within(told, self.parts)
+        return known[2][job]
 
     def jobs(self) -> JobWeights:
         """The jobs that are asked at any of the lanes."""

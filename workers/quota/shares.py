@@ -12,11 +12,13 @@ service's clock (HTTP `Date`).
 from collections.abc import Mapping
 from dataclasses import replace
 from math import floor, inf
-from typing import Any
+from typing import TypeVar
 
 from workers.quota.book import Book, Day, Holder, Wish
 from workers.quota.pacing import Headroom, clamp
 from workers.quota.weights import FEWEST, counted, effective, parts
+
+Named = TypeVar("Named", str, tuple[str, ...])
 
 LEASE = 11.0
 """Seconds for which an entry counts after it was written."""
@@ -153,21 +155,24 @@ def fair_shares(holders: Mapping[str, Holder], rate: int) -> dict[str, float]:
     lose most by being cut to a whole one.
     """
     shares = weighted_max_min(holders)
-    alike: dict[frozenset[str], dict[str, float]] = {}
-    for name, share in shares.items():
-        if share * rate >= 1.0 - 1e-9:
-            alike.setdefault(frozenset(holders[name].jobs), {})[name] = share * rate
+    alike: dict[tuple[str, ...], dict[str, float]] = {}
+    # All processes have to come to the same, in whatever order they have read or added entries.
+    for name in sorted(shares):
+        if shares[name] * rate >= 1.0 - 1e-9:
+            jobs = tuple(sorted(holders[name].jobs))
+            alike.setdefault(jobs, {})[name] = shares[name] * rate
     sums = {jobs: sum(large.values()) for jobs, large in alike.items()}
     for jobs, whole in _whole(sums, sum(sums.values())).items():
         shares |= {name: each / rate for name, each in _whole(alike[jobs], whole).items()}
     return shares
 
 
-def _whole(parts_: Mapping[Any, float], total: float) -> dict[Any, float]:
+def _whole(divided: Mapping[Named, float], total: float) -> dict[Named, float]:
     """Parts as whole numbers, but for what is left of the total, which one of them has."""
-    found = {name: float(floor(part + 1e-9)) for name, part in parts_.items()}
+    found = {name: float(floor(part + 1e-9)) for name, part in divided.items()}
     spare = total - sum(found.values())
-    for name in sorted(found, key=lambda name: (found[name] - parts_[name], str(name))):
+    # Rounded, since sums in another order differ in the last digit, and a tie is to be one.
+    for name in sorted(found, key=lambda name: (round(found[name] - divided[name], 6), name)):
         more = clamp(spare, 0.0, 1.0)
         found[name] += more
         spare -= more

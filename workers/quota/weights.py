@@ -121,6 +121,19 @@ def parts(holders: Mapping[str, Weighing]) -> dict[str, dict[str, float]]:
     }
 
 
+def within(told: Mapping[str, float], own: Mapping[str, float]) -> dict[str, float]:
+    """What each job weighs in one process, of 1: by the parts that a ledger has `told`.
+
+    One of which it tells nothing, as it has just come or is not named, has its `own` weight by the
+    measure of the others.
+    """
+    known = [job for job in own if told.get(job)]
+    unit = sum(told[job] for job in known) / sum(own[job] for job in known) if known else 1.0
+    weights = {job: told.get(job) or weight * unit for job, weight in own.items()}
+    total = sum(weights.values())
+    return {job: weight / total for job, weight in weights.items()}
+
+
 def _part(holder: Weighing, job: str) -> int:
     return max(FEWEST, holder.waiting.get(job, FEWEST))
 
