@@ -415,6 +415,7 @@ def test_the_calls_of_storage_that_a_shard_takes() -> None:
         shop.fault, shop.latency = fault, 1.0
         await shop.attempt()
         assert calls == [
+            "read state/jobs/*/receipts/1",
             "read state/jobs/*/state.json",
             "create state/jobs/*/leases/1",
             "acquire_lease state/jobs/*/leases/1",
@@ -430,30 +431,6 @@ def test_the_calls_of_storage_that_a_shard_takes() -> None:
         ]
 
     lived(test, rows=400)
-
-
-def test_who_does_not_look_for_a_receipt_finds_all_rows_in_the_journals() -> None:
-    """Of two first deliveries at a time one takes its lease when the other is through."""
-
-    async def test(shop: Shop) -> None:
-        delivery = shop.bus.receive("shards")
-        assert delivery is not None
-        create, late = shop.blobs.create, [90.0, 0.0]
-
-        async def slow(ref: BlobRef, *given: Any, **named: Any) -> str:
-            if "/leases/" in ref.name:
-                await asyncio.sleep(late.pop(0))
-            return await create(ref, *given, **named)
-
-        shop.blobs.create = slow  # type: ignore[method-assign]
-        two = (shop.process.service.inbox.shards(received(delivery)) for _ in range(2))
-        await asyncio.gather(*two)
-        assert late == []
-        assert sorted(shop.asked) == sorted(ALL)
-        assert shop.answers() == ALL
-        assert (shop.crashes(), shop.leased()) == (0, False)
-
-    lived(test)
 
 
 @pytest.mark.parametrize("away", [60.0, 200.0])

@@ -448,7 +448,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("no_lot", "a lot stands before its calls are made", 13, broken_caps.no_lot),
     Mutation("no_pledge", "a call is made if what it can cost fits", 6, broken_caps.no_pledge),
     Mutation(
-        "lots_forgotten", "after a crash a lot counts as spent", 13, broken_caps.lots_forgotten
+        "lots_forgotten", "after a crash a lot counts as spent", 29, broken_caps.lots_forgotten
     ),
     Mutation(
         "late_lot_counts",
@@ -497,7 +497,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation(
         "stale_reading_believed",
         "who has read before another began takes nothing from it",
-        117,
+        525,
         broken_caps.stale_reading_believed,
     ),
     Mutation(
@@ -565,11 +565,11 @@ MUTATIONS: Sequence[Mutation] = (
     ),
     Mutation("duplicates_lost", "duplicates are found", 23, storage=lies.NoDuplicates),
     Mutation(
-        "swap_without_if_match", "state changes by compare-and-swap", 5, storage=lies.SwapsBlindly
+        "swap_without_if_match", "state changes by compare-and-swap", 34, storage=lies.SwapsBlindly
     ),
     Mutation("reads_stale", "a status is read as it stands", 25, storage=lies.ReadsStale),
     Mutation("counted_again", "a shard that is not out is not counted", 1, counted_again),
-    Mutation("finished_early", "finish when nothing is out", 1, finished_early),
+    Mutation("finished_early", "finish when nothing is out", 0, finished_early),
     Mutation("last_ending_wins", "the first ending wins", 107, last_ending_wins),
     Mutation("ending_keeps_the_pause", "an ending ends the pause", 0, ending_keeps_the_pause),
     Mutation("revision_stands_still", "each change raises the revision", 0, revision_stands_still),
@@ -583,7 +583,7 @@ MUTATIONS: Sequence[Mutation] = (
     Mutation("copies_breed", "a left-over copy sends nothing", DOUBLED, copies_breed),
     Mutation("gen_ignored", "older copies die", NOBODY_RUNS, gen_ignored),
     Mutation(
-        "journals_not_read", "keep what earlier attempts journaled", 5, storage=lies.JournalsUnread
+        "journals_not_read", "keep what earlier attempts journaled", 1, storage=lies.JournalsUnread
     ),
     Mutation("journal_only_at_the_end", "journal every interval", 6, storage=lies.JournalsAtTheEnd),
     Mutation("end_not_written", "an attempt that lives has an end", 2, storage=lies.NoEndMark),
@@ -593,7 +593,7 @@ MUTATIONS: Sequence[Mutation] = (
         0,
         storage=lies.KeepsEmptyJournals,
     ),
-    Mutation("lease_ignored", "one attempt at a time asks", 5, storage=lies.NobodysLease),
+    Mutation("lease_ignored", "one attempt at a time asks", 10, storage=lies.NobodysLease),
     Mutation("lease_believed_for_ever", "no call without a lease", 39, storage=lies.LeaseForEver),
     Mutation("lease_kept", "an end gives the lease back", 2, storage=lies.KeepsItsLease),
     Mutation("ending_drops_rows", "an ending gives each row its line", 1, ending_drops_rows),
@@ -651,7 +651,7 @@ MUTATIONS: Sequence[Mutation] = (
         26,
         partial(_instead, Sweeper, "run", _nothing),
     ),
-    Mutation("marker_deleted_first", "the marker goes last", 15, storage=lies.MarkerGoesFirst),
+    Mutation("marker_deleted_first", "the marker goes last", 24, storage=lies.MarkerGoesFirst),
     Mutation(
         "end_told_once",
         "the last event is told until it is sure",

@@ -8,7 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final, Generic, TypeVar
+from typing import IO, Any, Final, Generic, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -61,6 +61,14 @@ class Held:
     state: JobState
     etag: str
     last_modified: float
+
+
+class ShardStanding(NamedTuple):
+    """What decides on a shard's message: no more is asked once the receipt stands."""
+
+    job: Job
+    receipt: Receipt | None
+    held: Held | None
 
 
 class JobStore:
@@ -311,6 +319,18 @@ class JobStore:
             return load(Receipt, (await self.read(self._receipt(job, shard))).data)
 
         return await all_of(read, shards, at_once=at_once)
+
+    async def standing(self, job: str, shard: int) -> ShardStanding | None:
+        """What stands of a shard and its job, read at the same time; None where no job does."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                found = group.create_task(self.job(job))
+                receipt = group.create_task(self.receipt(job, shard))
+                held = group.create_task(self.state(job))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
+        known = found.result()
+        return None if known is None else ShardStanding(known, receipt.result(), held.result())
 
     async def lease_blob(self, job: str, shard: int) -> BlobRef:
         """The blob that carries a shard's lease and nothing else."""

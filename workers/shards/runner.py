@@ -122,20 +122,18 @@ class Runner:
             await self._send_copy(message, OUTAGE_RETRY_SECONDS, repeated=True)
 
     async def _run(self, message: ShardMessage, received: Received) -> None:
-        job = await self._store.job(message.job)
-        held = await self._store.state(message.job)
-        if job is None or held is None:
+        standing = await self._store.standing(message.job, message.shard)
+        if standing is None:
             return  # announced again by the sweeper, if there is anything to it
-        runs = lifecycle.runs(held.state, message.gen)
-        usual = runs and job.hours is None and message.shard in held.state.out
-        # Else there is hardly one; should it stand, the journals have all rows, and it is kept.
-        looks = received.repeated or not usual
-        if looks and (receipt := await self._store.receipt(job.id, message.shard)) is not None:
+        job, receipt, held = standing
+        if receipt is not None:
             await self._advance(job, receipt, received, found=receipt.counts.done)
             return
-        if held.state.terminal:
-            await self._transitions.tell_end(job, held.state)
-        if not runs:
+        if held is None:
+            return
+        if not lifecycle.runs(held.state, message.gen):
+            if held.state.terminal:
+                await self._transitions.tell_end(job, held.state)
             return
         if job.hours is not None and await self._closed(job, held.state, message):
             return
