@@ -30,7 +30,7 @@ def _busy(seed: int) -> Scenario:
     """A short file whose workers are killed often, among much that does no harm."""
     return Scenario(
         seed=seed,
-        files=(version("a.jsonl", 0, ["chat"] * 30),),
+        files=(version("a.jsonl", 1, ["chat"] * 30),),
         workers=2,
         latency=4.0,
         faults_until=600.0,
