@@ -152,7 +152,7 @@ class Journal:
         self._opened = True
 
     def add(self, *line: bytes | memoryview) -> None:
-        """Keep a line, or the pieces of one, for the next write; behind the end mark is none."""
+        """Keep a line, or the pieces of one, for the next write; none goes behind the end mark."""
         if self._ended:
             return
         self._tells = True

@@ -345,9 +345,10 @@ class Runner:
             return  # resuming sends every shard that is out
         # A row that needs no more than a turn must not wait for one that needs tomorrow's quota.
         waits = sorted(asking.handed_back, key=lambda wait: wait.delay)
-        told = waits and waits[-1].delay >= WORTH_TELLING_SECONDS
-        if told and (waiting := waiting_of(waits[-1], self._clock())) is not None:
-            await self._reports.waiting(attempt.job, waiting)
+        if waits and waits[-1].delay >= WORTH_TELLING_SECONDS:
+            waiting = waiting_of(waits[-1], self._clock())
+            if waiting is not None:
+                await self._reports.waiting(attempt.job, waiting)
         await self._send_copy(message, waits[0].delay if waits else 0.0)
 
     async def _advance(
@@ -372,9 +373,10 @@ class Runner:
             job = await self._store.job(message.job)
             held = await self._store.state(message.job)
             gen = gen if held is None else held.state.gen
-        delay, trace = min(delay, LONGEST_DELAY_SECONDS), None if job is None else job.trace
-        copies = [message.model_copy(update={"gen": gen})]
-        await self._outbox.send_shards(copies, delay=delay, repeated=repeated, trace=trace)
+        delay = min(delay, LONGEST_DELAY_SECONDS)
+        copy = message.model_copy(update={"gen": gen})
+        trace = None if job is None else job.trace
+        await self._outbox.send_shards([copy], delay=delay, repeated=repeated, trace=trace)
 
     @property
     def active(self) -> int:
