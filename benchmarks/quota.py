@@ -4,13 +4,15 @@
                                [--requests 6000] [--tokens 1200000] [--kill 20] [--plot FILE]
 
 Each run starts storage, Service Bus, the function hosts and an endpoint that judges as Azure does:
-requests in windows of one second, floored; tokens at admission, by the minute. Quotas are 6,000
-requests or 1,200,000 tokens a minute where no others are given; latencies are log-normal around a
-second. With `--kill` the first worker is killed after so many seconds, and started again. Printed:
-the quota that the work takes, the time from the first call to the last, which count as whole
-seconds both, against the lower bound, refusals and calls per row, the most calls that came in a
-second beside what a second's window lets in, and Jain's index of what the workers used of the
-quota. With `--plot` the quota used over time is drawn.
+requests in windows of one second, floored; tokens at admission, by the minute. The endpoint is a
+process of its own: in the broker's it would judge calls late, many in one moment, where many hosts
+begin. Quotas are 6,000 requests or 1,200,000 tokens a minute where no others are given; latencies
+are log-normal around a second. With `--kill` the first worker is killed after so many seconds, and
+started again. Printed: the seconds of quota that the work takes; the time from the first call to
+the last in whole seconds, both counted, against the lower bound in whole seconds; the exact time,
+from the first admission to the last and one call's part, against the quota; refusals and calls per
+row; the most calls that came in a second beside what a second's window lets in; and Jain's index of
+what the workers used of the quota. With `--plot` the quota used over time is drawn.
 """
 
 import argparse
@@ -20,11 +22,13 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
+from benchmarks.throughput import MODEL, child
 from benchmarks.whole_job import site
 from local.endpoint.answers import count_message_tokens
 
@@ -42,11 +46,22 @@ class Quota:
     tokens: int
 
     @property
-    def limits(self) -> dict[str, Any]:
-        """The endpoint's."""
+    def _passing(self) -> dict[str, int]:
         tokens = self.tokens if self.kind == "tokens" else 0
-        quota = {"requests_per_minute": self.requests, "tokens_per_minute": tokens}
-        return quota | {"window": 1, "latency": LATENCY, "latency_sigma": 0.5}
+        return {"requests_per_minute": self.requests, "tokens_per_minute": tokens}
+
+    @property
+    def endpoint(self) -> list[str]:
+        """The arguments of one that judges by it."""
+        given = {**self._passing, "window": 1, "latency": LATENCY, "latency_sigma": 0.5}
+        return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+
+    def settings(self, url: str) -> dict[str, str]:
+        """The settings that lead there."""
+        deployment = {"name": "phi", "kind": "model-inference", "model": MODEL, "auth": "none"}
+        deployment["url"] = f"{url}/endpoints/{MODEL}"
+        told = {name: limit for name, limit in self._passing.items() if limit}
+        return {"DEPLOYMENTS": json.dumps([deployment | told])}
 
     def bound(self, rows: int, tokens: int) -> float:
         """Seconds that nobody can undercut: all windows before the last are full; the last call's
@@ -78,7 +93,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One line of the table. `work`, `bound` and `took` are seconds."""
+    """One line of the table. `work`, `bound`, `took` and `exact` are seconds."""
 
     kind: Kind
     workers: int
@@ -86,6 +101,7 @@ class Run:
     work: float
     bound: float
     took: float
+    exact: float
     refused: float
     sent: float
     most: str
@@ -118,22 +134,27 @@ def jain(used: Sequence[int], workers: int) -> float:
 
 async def measure(quota: Quota, workers: int, seconds: float, kill: float | None) -> Run:
     lines = quota.file(seconds, Random(1))
-    async with site(workers, "serverless", quota.limits) as running:
+    async with AsyncExitStack() as opened:
+        url = opened.enter_context(child("local.endpoint", "--profile=serverless", *quota.endpoint))
+        led = (url, quota.settings(url))
+        running = await opened.enter_async_context(site(workers, "serverless", {}, elsewhere=led))
         loop, hosts = asyncio.get_running_loop(), running.running.hosts.processes
         killing = None if kill is None else loop.call_later(kill, hosts[min(hosts)].kill)
         done = await running.do(f"quota-{quota.kind}-{workers}.jsonl", lines)
         if killing is not None:
             killing.cancel()
     stats = done.stats
+    work = quota.work(len(lines), stats["tokens_admitted"])
     rejected = sum(stats["rejected"].values())
     column, each = (0, quota.requests / 60) if quota.kind == "requests" else (1, quota.tokens / 60)
     return Run(
         kind=quota.kind,
         workers=workers,
         rows=len(lines),
-        work=quota.work(len(lines), stats["tokens_admitted"]),
+        work=work,
         bound=quota.bound(len(lines), stats["tokens_admitted"]),
         took=done.calling,
+        exact=stats["last"] - stats["first"] + work / len(lines),
         refused=rejected / len(lines),
         sent=stats["received"] / len(lines),
         most=f"{max(let_in + refused for _, let_in, _, refused in stats['seconds'])}"
@@ -171,12 +192,14 @@ def plot(runs: Sequence[Run], path: Path) -> None:
 def show(runs: Sequence[Run]) -> None:
     print(
         f"{'quota':9}{'workers':>8}{'rows':>8}{'work':>9}{'bound':>9}{'took':>9}{'bound/took':>12}"
+        f"{'exact':>9}{'work/exact':>12}"
         f"{'429 a row':>11}{'calls a row':>13}{'most in a second':>18}{'Jain':>7}{'whole job':>11}"
     )
     for run in runs:
         print(
             f"{run.kind:9}{run.workers:8}{run.rows:8}{run.work:8.1f}s{run.bound:8.1f}s{run.took:8.1f}s"
-            f"{run.efficiency:12.3f}{run.refused:11.4f}{run.sent:13.4f}{run.most:>18}{run.fairness:7.3f}"
+            f"{run.efficiency:12.3f}{run.exact:8.2f}s{run.work / run.exact:12.3f}"
+            f"{run.refused:11.4f}{run.sent:13.4f}{run.most:>18}{run.fairness:7.3f}"
             f"{run.whole:10.1f}s{'' if run.good else '  missed'}",
             flush=True,
         )

@@ -37,6 +37,8 @@ class Stats(TypedDict):
     tokens_admitted: int
     tokens_billed: int
     seconds: list[list[int]]
+    first: float | None
+    last: float | None
     rows: RowCounts
 
 
@@ -82,6 +84,8 @@ class Counts:
         self._calls: Counter[str] = Counter()
         self._callers: dict[str, list[int]] = {}
         self._seconds: dict[int, list[int]] = {}
+        self._first: float | None = None
+        self._last: float | None = None
         self._billed: dict[str, int] = {}
         self._unanswered: dict[str, int] = {}  # kept small: a row leaves it with its answer
 
@@ -102,6 +106,7 @@ class Counts:
     def admit(self, elapsed: float, ask: Ask, caller: str) -> None:
         """A request passed its quota; `caller` is its User-Agent."""
         self._admitted += 1
+        self._first, self._last = elapsed if self._first is None else self._first, elapsed
         self._calls[ask.task] += 1
         self._tokens_admitted += ask.tokens
         for counted in (self._second(elapsed), self._callers.setdefault(caller, [0, 0])):
@@ -134,8 +139,9 @@ class Counts:
         self._in_flight -= 1
 
     def stats(self) -> Stats:
-        """The report; `seconds` rows are [second, admitted, tokens admitted, rejected], and each of
-        `callers` is [admitted, tokens admitted]."""
+        """The report; `seconds` rows are [second, admitted, tokens admitted, rejected], each of
+        `callers` is [admitted, tokens admitted], and `first` and `last` are when calls were
+        admitted, in seconds; None where none was."""
         return Stats(
             simulator=True,
             received=self.received,
@@ -151,6 +157,8 @@ class Counts:
             tokens_admitted=self._tokens_admitted,
             tokens_billed=self._tokens_billed,
             seconds=[[second, *counted] for second, counted in self._seconds.items()],
+            first=self._first,
+            last=self._last,
             rows=RowCounts(
                 distinct=len(self._billed),
                 billed=sum(self._billed.values()),

@@ -36,8 +36,11 @@ that is so of all, as when many come or until a dead one's share is back, these 
 second."""
 FAILED = 0.5
 """Seconds after a round that failed."""
-AT_ONCE = 3
-"""Conflicts after which one that gives up a share tries again at once."""
+AT_ONCE = 16
+"""Conflicts after which also one that gives up a share waits before it tries again."""
+SETTLED = 0.75
+"""Seconds from one write to the next at which a process hands over what it could use itself: those
+who come together each take from all, and what moves lies idle, so it moves once for several."""
 REWRITE = 2.5
 """Seconds after which an entry is written again although nothing has changed."""
 
@@ -114,6 +117,7 @@ class Ledger:
             except BlobMissing:
                 return
             except BlobChanged:
+                self.conflicts += 1
                 await self._yield(turn)
             else:
                 return
@@ -122,13 +126,15 @@ class Ledger:
     async def _rounds(self, deployment: str, wish: Wish, meanwhile: Meanwhile) -> Round:
         ref = self._ref(deployment)
         loop = asyncio.get_running_loop()
-        for turn in range(TRIES):
+        turn = again = 0
+        while turn < TRIES:
             began = loop.time()
             try:
                 stored = await self._blobs.read(ref)
             except BlobMissing:
                 # The service's clock is not known before there is a blob to read.
                 await self._create(ref, wish)
+                turn += 1
                 continue
             book, now = _book(ref, stored), stored.server_time
             fresh, given = renew(book, self.holder, wish, now)
@@ -138,7 +144,11 @@ class Ledger:
             if held is not None and not given and self._stands(book, fresh, wish, now, age):
                 self._written[deployment] = held, since
                 untold = replace(wish, requests=1.0, tokens=1.0)
-                return self._round(book, held, since, untold, given=0, now=now)
+                made = self._round(book, held, since, untold, given=0, now=now)
+                if not _settling(held, mine, age):
+                    return made
+                soon = min(made.grant.lapses, SETTLED - age)
+                return replace(made, grant=replace(made.grant, lapses=soon))
             if held is None:
                 meanwhile(mine.share, None)
             else:
@@ -151,9 +161,13 @@ class Ledger:
             except BlobChanged:
                 if written is not None:
                     self._written[deployment] = written
+                self.conflicts += 1
                 # What is given up lies idle until it is written.
-                gives = held is not None and mine.share < held.share
-                await self._yield(turn, at_once=gives and turn < AT_ONCE)
+                if held is not None and mine.share < held.share and again < AT_ONCE:
+                    again += 1
+                else:
+                    await self._yield(turn)
+                    turn += 1
                 continue
             self._written[deployment] = (mine, began)
             return self._round(fresh, mine, began, wish, given=given, now=now)
@@ -176,6 +190,8 @@ class Ledger:
         is wanted.
         """
         held, mine = book.holders[self.holder], fresh.holders[self.holder]
+        if _settling(held, mine, age):
+            return True
         ample = min(mine.wants, held.wants) > 2.0 * mine.share
         if mine.seated:
             ample = ample and not short(fresh.holders, self.holder, now, wish.rate)
@@ -233,14 +249,24 @@ class Ledger:
         except BlobExists:
             log.debug("another process created %s", ref.name)
 
-    async def _yield(self, turn: int, *, at_once: bool = False) -> None:
+    async def _yield(self, turn: int) -> None:
         """Wait with full jitter after a conflict, so that the same ones do not collide again."""
-        self.conflicts += 1
-        if not at_once:
-            await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
+        await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
 
     def _ref(self, deployment: str) -> BlobRef:
         return quota_ref(self._container, deployment)
+
+
+def _settling(held: Holder, mine: Holder, age: float) -> bool:
+    """Whether what is more than fair stays as it is for a while, because it can be used."""
+    return (
+        age < SETTLED
+        and mine.share < held.share <= mine.wants
+        and held.wants > 0.0
+        and mine.seated == held.seated
+        and mine.jobs == held.jobs
+        and mine.tenants == held.tenants
+    )
 
 
 def quota_ref(container: str, deployment: str) -> BlobRef:
