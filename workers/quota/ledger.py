@@ -117,15 +117,13 @@ class Ledger:
             except BlobMissing:
                 return
             except BlobChanged:
-                self.conflicts += 1
                 await self._yield(turn)
             else:
                 return
         raise Unavailable(f"{ref.name} changes too fast")
 
     async def _rounds(self, deployment: str, wish: Wish, meanwhile: Meanwhile) -> Round:
-        ref = self._ref(deployment)
-        loop = asyncio.get_running_loop()
+        ref, loop = self._ref(deployment), asyncio.get_running_loop()
         turn = again = 0
         while turn < TRIES:
             began = loop.time()
@@ -143,12 +141,7 @@ class Ledger:
             age = began - since
             if held is not None and not given and self._stands(book, fresh, wish, now, age):
                 self._written[deployment] = held, since
-                untold = replace(wish, requests=1.0, tokens=1.0)
-                made = self._round(book, held, since, untold, given=0, now=now)
-                if not _settling(held, mine, age):
-                    return made
-                soon = min(made.grant.lapses, SETTLED - age)
-                return replace(made, grant=replace(made.grant, lapses=soon))
+                return self._unchanged(book, mine, wish, since=since, age=age, now=now)
             if held is None:
                 meanwhile(mine.share, None)
             else:
@@ -161,13 +154,10 @@ class Ledger:
             except BlobChanged:
                 if written is not None:
                     self._written[deployment] = written
-                self.conflicts += 1
                 # What is given up lies idle until it is written.
-                if held is not None and mine.share < held.share and again < AT_ONCE:
-                    again += 1
-                else:
-                    await self._yield(turn)
-                    turn += 1
+                at_once = held is not None and mine.share < held.share and again < AT_ONCE
+                again, turn = again + at_once, turn + (not at_once)
+                await self._yield(turn - 1, at_once=at_once)
                 continue
             self._written[deployment] = (mine, began)
             return self._round(fresh, mine, began, wish, given=given, now=now)
@@ -213,6 +203,18 @@ class Ledger:
             )
         )
 
+    def _unchanged(
+        self, book: Book, mine: Holder, wish: Wish, *, since: float, age: float, now: float
+    ) -> Round:
+        """A round in which the ledger stands as it is."""
+        held = book.holders[self.holder]
+        untold = replace(wish, requests=1.0, tokens=1.0)
+        made = self._round(book, held, since, untold, given=0, now=now)
+        if not _settling(held, mine, age):
+            return made
+        lapses = min(made.grant.lapses, SETTLED - age)
+        return replace(made, grant=replace(made.grant, lapses=lapses))
+
     def _round(
         self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
     ) -> Round:
@@ -249,9 +251,11 @@ class Ledger:
         except BlobExists:
             log.debug("another process created %s", ref.name)
 
-    async def _yield(self, turn: int) -> None:
+    async def _yield(self, turn: int, *, at_once: bool = False) -> None:
         """Wait with full jitter after a conflict, so that the same ones do not collide again."""
-        await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
+        self.conflicts += 1
+        if not at_once:
+            await asyncio.sleep(self._rng.uniform(0.0, 0.1 * 2.0 ** min(turn, 3)))
 
     def _ref(self, deployment: str) -> BlobRef:
         return quota_ref(self._container, deployment)
