@@ -46,21 +46,21 @@ class Quota:
     tokens: int
 
     @property
-    def _passing(self) -> dict[str, int]:
+    def _limits(self) -> dict[str, int]:
         tokens = self.tokens if self.kind == "tokens" else 0
         return {"requests_per_minute": self.requests, "tokens_per_minute": tokens}
 
     @property
     def endpoint(self) -> list[str]:
         """The arguments of one that judges by it."""
-        given = {**self._passing, "window": 1, "latency": LATENCY, "latency_sigma": 0.5}
+        given = {**self._limits, "window": 1, "latency": LATENCY, "latency_sigma": 0.5}
         return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
 
     def settings(self, url: str) -> dict[str, str]:
         """The settings that lead there."""
         deployment = {"name": "phi", "kind": "model-inference", "model": MODEL, "auth": "none"}
         deployment["url"] = f"{url}/endpoints/{MODEL}"
-        told = {name: limit for name, limit in self._passing.items() if limit}
+        told = {name: limit for name, limit in self._limits.items() if limit}
         return {"DEPLOYMENTS": json.dumps([deployment | told])}
 
     def bound(self, rows: int, tokens: int) -> float:

@@ -37,7 +37,8 @@ second."""
 FAILED = 0.5
 """Seconds after a round that failed."""
 AT_ONCE = 16
-"""Conflicts after which also one that gives up a share waits before it tries again."""
+"""Conflicts after which also one that gives up a share waits before it tries again. They are none
+of its TRIES."""
 SETTLED = 0.75
 """Seconds from one write to the next at which a process hands over what it could use itself: those
 who come together each take from all, and what moves lies idle, so it moves once for several."""
@@ -156,8 +157,8 @@ class Ledger:
                     self._written[deployment] = written
                 # What is given up lies idle until it is written.
                 at_once = held is not None and mine.share < held.share and again < AT_ONCE
+                await self._yield(turn, at_once=at_once)
                 again, turn = again + at_once, turn + (not at_once)
-                await self._yield(turn - 1, at_once=at_once)
                 continue
             self._written[deployment] = (mine, began)
             return self._round(fresh, mine, began, wish, given=given, now=now)
