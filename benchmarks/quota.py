@@ -2,6 +2,7 @@
 
     python -m benchmarks.quota [--workers 1 2 4 8] [--seconds 243] [--kinds requests tokens]
                                [--requests 6000] [--tokens 1200000] [--kill 20] [--plot FILE]
+                               [--by-second]
 
 Each run starts storage, Service Bus, the function hosts and an endpoint that judges as Azure does:
 requests in windows of one second, floored; tokens at admission, by the minute. The endpoint is a
@@ -12,7 +13,8 @@ started again. Printed: the seconds of quota that the work takes; the time from 
 the last in whole seconds, both counted, against the lower bound in whole seconds; the exact time,
 from the first admission to the last and one call's part, against the quota; refusals and calls per
 row; the most calls that came in a second beside what a second's window lets in; and Jain's index of
-what the workers used of the quota. With `--plot` the quota used over time is drawn.
+what the workers used of the quota. With `--by-second` also the percent of it that was used in each
+second, with `--plot` a picture of that.
 """
 
 import argparse
@@ -216,6 +218,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=6_000, help="requests a minute")
     parser.add_argument("--tokens", type=int, default=1_200_000, help="tokens a minute")
     parser.add_argument("--kill", type=float, help="seconds after which a worker is killed")
+    parser.add_argument("--by-second", action="store_true", help="print the percent used in each")
     parser.add_argument("--plot", type=Path, help="where to draw the quota used over time")
     given = parser.parse_args()
     runs = []
@@ -224,6 +227,8 @@ def main() -> int:
             quota = Quota(kind, given.requests, given.tokens)
             runs.append(asyncio.run(measure(quota, workers, given.seconds, given.kill)))
             show(runs[-1:])
+            if given.by_second:
+                print("  percent", *(round(100 * used) for used in runs[-1].used), flush=True)
     print()
     show(runs)
     if given.plot is not None:
