@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
@@ -121,24 +122,23 @@ def test_a_job_weighs_the_same_however_many_ask_it(asked: list[set[str]]) -> Non
     assert list(effective(alone).values()) == pytest.approx([0.1 / len(held)] * len(held))
 
 
-@given(st.lists(some_jobs, min_size=1, max_size=12), st.sampled_from((15, 16, 25, 30)), st.data())
-def test_all_processes_come_to_the_same_shares(
-    asked: list[set[str]], rate: int, data: st.DataObject
-) -> None:
+some_orders = some_jobs.flatmap(lambda jobs: st.permutations(sorted(jobs)))
+
+
+@given(st.lists(some_orders, min_size=1, max_size=12), st.sampled_from((15, 16, 25, 30)))
+# Two have 2.3984375 requests a second here, or one digit less where sums depend on their order.
+@example(["pqr", "pru", "rtu", "prsu", "pqrstuv", "pqrutsv", "pqrstuv", "pqrstuv", "pstuv"], 15)
+def test_all_processes_come_to_the_same_shares(asked: list[Sequence[str]], rate: int) -> None:
     """Each puts its own entry behind those of others; one that sees less than others do gives up
     what they give back, for ever."""
     held = {
-        str(number): replace(holder(), jobs={job: WEIGHTS[job] for job in data.draw(order(jobs))})
+        str(number): replace(holder(), jobs={job: WEIGHTS[job] for job in jobs})
         for number, jobs in enumerate(asked)
     }
     shares = fair_shares(held, rate)
     for name, mine in held.items():
         seen = {**{other: each for other, each in held.items() if other != name}, name: mine}
         assert fair_shares(seen, rate) == pytest.approx(shares, abs=1e-9)
-
-
-def order(names: set[str]) -> st.SearchStrategy[list[str]]:
-    return st.permutations(sorted(names))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ service's clock (HTTP `Date`).
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import floor, inf
+from math import floor, fsum, inf
 from typing import TypeVar
 
 from workers.quota.book import Book, Day, Holder, Wish
@@ -125,7 +125,7 @@ def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
     weights = effective(holders)
     left, open_ = 1.0, dict(holders)
     while open_:
-        total = sum(weights[name] for name in open_)
+        total = fsum(weights[name] for name in open_)
         content = {
             name: holder.wants
             for name, holder in open_.items()
@@ -135,12 +135,12 @@ def weighted_max_min(holders: Mapping[str, Holder]) -> dict[str, float]:
             shares |= {name: left * weights[name] / total for name in open_}
             break
         shares |= content
-        left = max(0.0, left - sum(content.values()))
+        left = max(0.0, left - fsum(content.values()))
         for name in content:
             del open_[name]
     else:
         wanting = [name for name, share in shares.items() if share > 0.0] or list(shares)
-        total = sum(weights[name] for name in wanting)
+        total = fsum(weights[name] for name in wanting)
         shares |= {name: shares[name] + left * weights[name] / total for name in wanting}
     return shares
 
@@ -171,7 +171,7 @@ def _whole(divided: Mapping[Named, float], total: float) -> dict[Named, float]:
     """Parts as whole numbers, but for what is left of the total, which one of them has."""
     found = {name: float(floor(part + 1e-9)) for name, part in divided.items()}
     spare = total - sum(found.values())
-    # Rounded, since sums in another order differ in the last digit, and a tie is to be one.
+    # Rounded, so that a tie is one: equal parts may differ in the last digit.
     for name in sorted(found, key=lambda name: (round(found[name] - divided[name], 6), name)):
         more = clamp(spare, 0.0, 1.0)
         found[name] += more

@@ -2,11 +2,15 @@
 
 A tenant's jobs share what the tenant weighs, each by its own weight. A job weighs the same however
 many processes ask it: to each of them falls its part, by its calls that wait there.
+
+All processes have to come to the same, in whatever order they have read or added entries: so sums
+are those of `fsum`, which are the same in any order.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import fsum
 from typing import Protocol
 
 JOBS = 64
@@ -90,11 +94,11 @@ def weighed(jobs: Mapping[str, float], tenants: Tenants) -> Mapping[str, float]:
     of_tenant = dict(tenants.get(job, TENANT) for job in jobs)
     if len(of_tenant) < 2:
         return jobs
-    own: Counter[str] = Counter()
+    own: dict[str, list[float]] = {tenant: [] for tenant in of_tenant}
     for job, weight in jobs.items():
-        own[tenants.get(job, TENANT)[0]] += weight  # type: ignore[assignment]
-    unit = sum(jobs.values()) / sum(of_tenant.values())
-    factor = {tenant: unit * weight / own[tenant] for tenant, weight in of_tenant.items()}
+        own[tenants.get(job, TENANT)[0]].append(weight)
+    unit = fsum(jobs.values()) / fsum(of_tenant.values())
+    factor = {tenant: unit * weight / fsum(own[tenant]) for tenant, weight in of_tenant.items()}
     return {job: weight * factor[tenants.get(job, TENANT)[0]] for job, weight in jobs.items()}
 
 
@@ -141,4 +145,4 @@ def _part(holder: Weighing, job: str) -> int:
 def effective(holders: Mapping[str, Weighing]) -> dict[str, float]:
     """What each holder weighs among these: of each of its jobs the part that falls to it."""
     part = parts(holders)
-    return {name: sum(part[name].values()) or holder.weight for name, holder in holders.items()}
+    return {name: fsum(part[name].values()) or holder.weight for name, holder in holders.items()}
