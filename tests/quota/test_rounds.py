@@ -22,7 +22,6 @@ from workers.quota.ledger import (
     FASTEST,
     PER_HOLDER,
     PER_SHORT,
-    SETTLED,
     SOONEST,
     TRIES,
     Ledger,
@@ -122,7 +121,6 @@ def test_what_was_handed_over_is_used_as_soon_as_it_is_read() -> None:
         wish = Wish(1.0, 1.0, jobs={"a": 1.0})
         await one.renew("phi", wish, nothing)
         assert (await other.renew("phi", wish, nothing)).grant.share == 0.0
-        await asyncio.sleep(SETTLED)
         await one.renew("phi", wish, nothing)
         writes = blobs.writes
         await asyncio.sleep(1.0)
@@ -154,7 +152,6 @@ def test_who_gives_up_a_share_waits_for_few_conflicts(conflicts: int) -> None:
         one, other, third = (Ledger(blobs, "state", rng=rng) for _ in range(3))
         for ledger in (one, other):
             await ledger.renew("phi", Wish(1.0, 1.0, jobs={"a": 1.0}), nothing)
-        await asyncio.sleep(SETTLED)
         blobs.race, began = conflicts, asyncio.get_running_loop().time()
         grant = (await one.renew("phi", Wish(1.0, 1.0, jobs={"a": 1.0}), nothing)).grant
         assert (grant.share, one.conflicts) == (0.5, conflicts)
@@ -162,67 +159,6 @@ def test_who_gives_up_a_share_waits_for_few_conflicts(conflicts: int) -> None:
         blobs.race = 1
         await third.renew("phi", Wish(1.0, 1.0, jobs={"a": 1.0}), nothing)
         assert asyncio.get_running_loop().time() > began
-
-    run(story)
-
-
-def test_those_who_come_together_are_handed_their_shares_in_one_write() -> None:
-    async def story(rng: Random) -> None:
-        blobs = Racing(lambda: EPOCH)
-        one, *others = (Ledger(blobs, "state", rng=rng) for _ in range(4))
-
-        async def asks(ledger: Ledger, wants: float) -> float:
-            wish = Wish(1.0, wants, jobs={"a": 1.0})
-            return (await ledger.renew("phi", wish, nothing)).grant.share
-
-        await asks(one, 1.0)
-        await asyncio.sleep(SETTLED)
-        await asks(others[0], 1.0)
-        assert await asks(one, 1.0) == 0.5
-        for ledger in others[1:]:
-            await asks(ledger, 1.0)
-        assert await asks(one, 1.0) == 0.5
-        await asyncio.sleep(SETTLED)
-        assert await asks(one, 1.0) == 0.25
-        await asks(others[0], 1.0)
-        # What it cannot use itself, it hands over at once.
-        assert await asks(one, 0.1) == 0.1
-
-    run(story)
-
-
-def test_shares_move_once_they_have_settled_however_many_have_come() -> None:
-    async def story(rng: Random) -> None:
-        blobs = MemoryBlobs(lambda: EPOCH)
-        one, *others = (Ledger(blobs, "state", rng=rng) for _ in range(32))
-        wish = Wish(1.0, 1.0, jobs={"a": 1.0})
-        await one.renew("phi", wish, nothing)
-        for ledger in others:
-            await ledger.renew("phi", wish, nothing)
-        grant = (await one.renew("phi", wish, nothing)).grant
-        assert grant.share == 1.0
-        assert one.interval(grant) == SETTLED
-
-    run(story)
-
-
-@pytest.mark.parametrize(
-    ("before", "now"),
-    [
-        (Wish(1.0, 0.0, jobs={"a": 1.0}), Wish(1.0, 1.0, jobs={"a": 1.0})),
-        (Wish(0.1, 1.0, jobs={"a": 0.1}), Wish(4.1, 1.0, jobs={"a": 0.1, "b": 4.0})),
-    ],
-    ids=["calls again", "another job"],
-)
-def test_what_others_have_to_know_is_told_at_once(before: Wish, now: Wish) -> None:
-    async def story(rng: Random) -> None:
-        blobs = Racing(lambda: EPOCH)
-        one, other = (Ledger(blobs, "state", rng=rng) for _ in range(2))
-        await one.renew("phi", before, nothing)
-        await other.renew("phi", Wish(1.0, 1.0, jobs={"c": 1.0}), nothing)
-        writes = blobs.writes
-        grant = (await one.renew("phi", now, nothing)).grant
-        assert (grant.share < 1.0, blobs.writes) == (True, writes + 1)
 
     run(story)
 
@@ -246,11 +182,9 @@ def test_how_much_more_is_wanted_is_told_by_those_who_have_less_than_is_fair() -
     async def told(rng: Random, first: float, then: float, others: int) -> bool:
         blobs = Racing(lambda: EPOCH)
         ledgers = [Ledger(blobs, "state", rng=rng) for _ in range(1 + others)]
-        for together in (ledgers[1:], ledgers):
-            for ledger in together:
-                wants = first if ledger is ledgers[0] else 1.0
-                await ledger.renew("phi", Wish(1.0, wants, jobs={"a": 1.0}), nothing)
-            await asyncio.sleep(SETTLED)
+        for ledger in ledgers[1:] + ledgers:
+            wants = first if ledger is ledgers[0] else 1.0
+            await ledger.renew("phi", Wish(1.0, wants, jobs={"a": 1.0}), nothing)
         writes = blobs.writes
         await ledgers[0].renew("phi", Wish(1.0, then, jobs={"a": 1.0}), nothing)
         return blobs.writes > writes
@@ -277,7 +211,6 @@ def test_a_write_that_lands_after_all_hands_over_nothing_that_is_used_still() ->
 
         for ledger in (one, other):
             await ledger.renew("phi", Wish(1.0, 1.0, jobs={"a": 1.0}), nothing)
-        await asyncio.sleep(SETTLED)
         blobs.hang = True
         with pytest.raises(Unavailable):
             await one.renew("phi", Wish(1.0, 1.0, jobs={"a": 1.0}), meanwhile)

@@ -39,9 +39,6 @@ FAILED = 0.5
 AT_ONCE = 16
 """Conflicts after which also one that gives up a share waits before it tries again. They are none
 of its TRIES."""
-SETTLED = 0.75
-"""Seconds from one write to the next at which a process hands over what it could use itself: those
-who come together each take from all, and what moves lies idle, so it moves once for several."""
 REWRITE = 2.5
 """Seconds after which an entry is written again although nothing has changed."""
 
@@ -133,7 +130,6 @@ class Ledger:
             except BlobMissing:
                 # The service's clock is not known before there is a blob to read.
                 await self._create(ref, wish)
-                turn += 1
                 continue
             book, now = _book(ref, stored), stored.server_time
             fresh, given = renew(book, self.holder, wish, now)
@@ -142,7 +138,8 @@ class Ledger:
             age = began - since
             if held is not None and not given and self._stands(book, fresh, wish, now, age):
                 self._written[deployment] = held, since
-                return self._unchanged(book, mine, wish, since=since, age=age, now=now)
+                untold = replace(wish, requests=1.0, tokens=1.0)
+                return self._round(book, held, since, untold, given=0, now=now)
             if held is None:
                 meanwhile(mine.share, None)
             else:
@@ -181,8 +178,6 @@ class Ledger:
         is wanted.
         """
         held, mine = book.holders[self.holder], fresh.holders[self.holder]
-        if _settling(held, mine, age):
-            return True
         ample = min(mine.wants, held.wants) > 2.0 * mine.share
         if mine.seated:
             ample = ample and not short(fresh.holders, self.holder, now, wish.rate)
@@ -203,18 +198,6 @@ class Ledger:
                 if name != self.holder
             )
         )
-
-    def _unchanged(
-        self, book: Book, mine: Holder, wish: Wish, *, since: float, age: float, now: float
-    ) -> Round:
-        """A round in which the ledger stands as it is."""
-        held = book.holders[self.holder]
-        untold = replace(wish, requests=1.0, tokens=1.0)
-        made = self._round(book, held, since, untold, given=0, now=now)
-        if not _settling(held, mine, age):
-            return made
-        lapses = min(made.grant.lapses, SETTLED - age)
-        return replace(made, grant=replace(made.grant, lapses=lapses))
 
     def _round(
         self, book: Book, mine: Holder, began: float, told: Wish, *, given: int, now: float
@@ -260,18 +243,6 @@ class Ledger:
 
     def _ref(self, deployment: str) -> BlobRef:
         return quota_ref(self._container, deployment)
-
-
-def _settling(held: Holder, mine: Holder, age: float) -> bool:
-    """Whether what is more than fair stays as it is for a while, because it can be used."""
-    return (
-        age < SETTLED
-        and mine.share < held.share <= mine.wants
-        and held.wants > 0.0
-        and mine.seated == held.seated
-        and mine.jobs == held.jobs
-        and mine.tenants == held.tenants
-    )
 
 
 def quota_ref(container: str, deployment: str) -> BlobRef:
