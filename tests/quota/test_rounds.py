@@ -163,6 +163,27 @@ def test_who_gives_up_a_share_waits_for_few_conflicts(conflicts: int) -> None:
     run(story)
 
 
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (Wish(1.0, 0.0, jobs={"a": 1.0}), Wish(1.0, 1.0, jobs={"a": 1.0})),
+        (Wish(0.1, 1.0, jobs={"a": 0.1}), Wish(4.1, 1.0, jobs={"a": 0.1, "b": 4.0})),
+    ],
+    ids=["calls again", "another job"],
+)
+def test_what_others_have_to_know_is_told_at_once(before: Wish, now: Wish) -> None:
+    async def story(rng: Random) -> None:
+        blobs = Racing(lambda: EPOCH)
+        one, other = (Ledger(blobs, "state", rng=rng) for _ in range(2))
+        await one.renew("phi", before, nothing)
+        await other.renew("phi", Wish(1.0, 1.0, jobs={"c": 1.0}), nothing)
+        writes = blobs.writes
+        grant = (await one.renew("phi", now, nothing)).grant
+        assert (grant.share < 1.0, blobs.writes) == (True, writes + 1)
+
+    run(story)
+
+
 def test_one_that_wants_none_comes_again_soon_where_somebody_waits_for_its_seat() -> None:
     async def story(rng: Random) -> None:
         blobs = MemoryBlobs(lambda: EPOCH)

@@ -130,13 +130,13 @@ class Ledger:
             except BlobMissing:
                 # The service's clock is not known before there is a blob to read.
                 await self._create(ref, wish)
+                turn += 1
                 continue
             book, now = _book(ref, stored), stored.server_time
             fresh, given = renew(book, self.holder, wish, now)
             mine = fresh.holders[self.holder]
             held, since = self._held(deployment, book)
-            age = began - since
-            if held is not None and not given and self._stands(book, fresh, wish, now, age):
+            if held and not given and self._stands(book, fresh, wish, now, began - since):
                 self._written[deployment] = held, since
                 untold = replace(wish, requests=1.0, tokens=1.0)
                 return self._round(book, held, since, untold, given=0, now=now)
